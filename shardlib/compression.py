@@ -1,0 +1,214 @@
+"""Inflating what a gateway sends: one class per kind of compression.
+
+An inflater belongs to one connection and to the thread that reads it, and is never used again for
+another connection (*Gateway: Encoding and Compression*). A WebSocket text message is never
+compressed, whatever was asked for, and passes unchanged through each of them.
+
+``max_payload`` is the size in bytes that one inflated message may have; no inflater ever produces
+or keeps more. A text message is measured in characters, of which it has at most as many as bytes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import zlib
+from types import ModuleType
+from typing import Protocol
+
+from shardlib.errors import BrokenStream, UnreadableMessage
+from shardlib.gateway import COMPRESSIONS
+
+_ZLIB_SUFFIX = b"\x00\x00\xff\xff"  # what Z_SYNC_FLUSH writes, and nothing else ends with
+
+# Each frame of a message costs a copy of what follows it, so that their number has to be bounded.
+_MAX_ZSTD_FRAMES = 100
+
+
+class Inflater(Protocol):
+    """What a connection needs of each kind of compression."""
+
+    def inflate(self, message: bytes | str) -> bytes | str | None:
+        """The payload that a WebSocket message completes, or None where it completes none.
+
+        :raises UnreadableMessage: where this message alone is lost
+        :raises BrokenStream: where nothing that follows can be read either
+        """
+
+    def buffer(self) -> bytes:
+        """The bytes received of a message that is not complete; from any thread."""
+
+
+class PlainText:
+    """No compression: a binary message holds JSON just as a text message does."""
+
+    __slots__ = ("_max_payload",)
+
+    def __init__(self, max_payload: int) -> None:
+        self._max_payload = max_payload
+
+    def inflate(self, message: bytes | str) -> bytes | str | None:
+        if len(message) > self._max_payload:
+            raise UnreadableMessage(
+                f"a message of {len(message)} is longer than max_payload ({self._max_payload})",
+                message,
+            )
+        return message
+
+    def buffer(self) -> bytes:
+        return b""
+
+
+class ZlibPayload(PlainText):
+    """Payload compression: each binary message is a zlib stream of its own.
+
+    One that cannot be read says nothing about the next, hence always :exc:`UnreadableMessage`.
+    """
+
+    __slots__ = ()
+
+    def inflate(self, message: bytes | str) -> bytes | str | None:
+        if isinstance(message, str):
+            return super().inflate(message)
+        decompressor = zlib.decompressobj()
+        try:
+            inflated = decompressor.decompress(message, self._max_payload + 1)
+        except zlib.error as error:
+            raise UnreadableMessage(f"a compressed message is damaged: {error}", message) from error
+        if len(inflated) > self._max_payload:
+            raise UnreadableMessage(
+                f"a message inflates to more than max_payload ({self._max_payload} bytes)", message
+            )
+        if not decompressor.eof or decompressor.unused_data:
+            raise UnreadableMessage("a compressed message does not end where it should", message)
+        return inflated
+
+
+class ZlibStream(PlainText):
+    """Transport compression zlib-stream: one zlib context for all messages of a connection.
+
+    A message may come in any number of WebSocket messages; the last ends with a sync flush.
+    """
+
+    __slots__ = ("_buffer", "_decompressor")
+
+    def __init__(self, max_payload: int) -> None:
+        super().__init__(max_payload)
+        self._buffer = bytearray()
+        self._decompressor = zlib.decompressobj()
+
+    def inflate(self, message: bytes | str) -> bytes | str | None:
+        if isinstance(message, str):
+            return super().inflate(message)
+        data: bytes | bytearray = message
+        # Nearly every message comes whole, and is inflated from where it is, without a copy.
+        if self._buffer or not message.endswith(_ZLIB_SUFFIX):
+            data = self._buffer
+            data += message
+            if len(data) > self._max_payload:
+                raise BrokenStream(
+                    f"a compressed message is longer than max_payload ({self._max_payload} bytes)"
+                )
+            if not data.endswith(_ZLIB_SUFFIX):
+                return None
+            self._buffer = bytearray()
+        try:
+            inflated = self._decompressor.decompress(data, self._max_payload + 1)
+        except zlib.error as error:
+            raise BrokenStream(f"the zlib-stream is damaged: {error}") from error
+        if len(inflated) > self._max_payload:
+            raise BrokenStream(
+                f"a message inflates to more than max_payload ({self._max_payload} bytes)"
+            )
+        if self._decompressor.eof:
+            raise BrokenStream("the zlib-stream has ended, though the connection has not")
+        return inflated or None  # a flush may come without anything before it
+
+    def buffer(self) -> bytes:
+        return bytes(self._buffer)
+
+
+class ZstdStream(PlainText):
+    """Transport compression zstd-stream: one zstd context for all messages of a connection.
+
+    Each WebSocket message holds one whole message, and usually leaves its zstd frame open. Servers
+    that end the frame with each message, or put several into one, are understood as well.
+    """
+
+    __slots__ = ("_decompressor", "_zstd")
+
+    def __init__(self, max_payload: int) -> None:
+        super().__init__(max_payload)
+        self._zstd = _import_zstd()
+        self._decompressor = self._zstd.ZstdDecompressor()
+
+    def inflate(self, message: bytes | str) -> bytes | str | None:
+        if isinstance(message, str):
+            return super().inflate(message)
+        inflated = self._decompress(message, self._max_payload + 1)
+        if self._decompressor.eof:
+            inflated = self._next_frames(inflated)
+        if len(inflated) > self._max_payload:
+            raise BrokenStream(
+                f"a message inflates to more than max_payload ({self._max_payload} bytes)"
+            )
+        return inflated or None
+
+    def _next_frames(self, inflated: bytes) -> bytes:
+        for _ in range(_MAX_ZSTD_FRAMES):
+            rest = self._decompressor.unused_data
+            self._decompressor = self._zstd.ZstdDecompressor()
+            if not rest:
+                return inflated
+            inflated += self._decompress(rest, self._max_payload + 1 - len(inflated))
+            if not self._decompressor.eof or len(inflated) > self._max_payload:
+                return inflated
+        raise BrokenStream(f"a message consists of more than {_MAX_ZSTD_FRAMES} zstd frames")
+
+    def _decompress(self, data: bytes, max_length: int) -> bytes:
+        try:
+            inflated: bytes = self._decompressor.decompress(data, max_length)
+        except self._zstd.ZstdError as error:
+            raise BrokenStream(f"the zstd-stream is damaged: {error}") from error
+        return inflated
+
+
+_INFLATERS: dict[str | None, type[PlainText]] = {
+    "zlib-stream": ZlibStream,
+    "zstd-stream": ZstdStream,
+    "payload": ZlibPayload,
+    None: PlainText,
+}
+
+
+def create_inflater(compression: str | None, max_payload: int) -> Inflater:
+    """A new inflater, for one connection.
+
+    :param compression: one of :data:`~shardlib.gateway.COMPRESSIONS`
+    :param max_payload: bytes that one inflated message may have
+    """
+    return _INFLATERS[compression](max_payload)
+
+
+def require(compression: str | None) -> None:
+    """Make sure that this Python can inflate such a compression, before a connection needs it.
+
+    :raises ValueError: for an unknown compression, and for zstd-stream where its module is missing
+    """
+    if compression not in COMPRESSIONS:
+        raise ValueError(f"compression is one of {COMPRESSIONS}, not {compression!r}")
+    if compression == "zstd-stream":
+        try:
+            _import_zstd()
+        except ImportError:
+            raise ValueError(
+                "compression 'zstd-stream' needs compression.zstd of Python 3.14, or the package "
+                'backports.zstd: pip install "shardlib[zstd]"'
+            ) from None
+
+
+def _import_zstd() -> ModuleType:
+    # Imported when asked for: not every Python has it, and few shards need it.
+    try:
+        return importlib.import_module("compression.zstd")
+    except ImportError:
+        return importlib.import_module("backports.zstd")

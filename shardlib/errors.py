@@ -1,0 +1,171 @@
+"""Every exception a user can meet, and what to do about it.
+
+Bad arguments are :exc:`ValueError` or :exc:`TypeError`, and a wait that runs out is
+:exc:`TimeoutError`; everything else is a :exc:`ShardError`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from shardlib.gateway import CloseCode, Intents
+
+
+class ShardError(Exception):
+    """The base of all errors of this library."""
+
+
+class ConnectionFailed(ShardError):
+    """The first connection could not be opened; nothing is left running."""
+
+
+class NotReady(ShardError):
+    """The shard has no session to send on, and this thread may not wait for one."""
+
+
+class AlreadyConnected(ShardError):
+    """The shard is connected, or about to be; ``disconnect()`` first."""
+
+
+class ForkedProcess(ShardError):
+    """The shard belongs to the parent process; a child makes a shard of its own."""
+
+
+class SendTimeout(ShardError, TimeoutError):
+    """The payload could not be sent in time; it was not sent, nor will it be."""
+
+
+class UnreadableMessage(ShardError):
+    """One message could not be read and was skipped; the messages after it can be.
+
+    :param message: why
+    :param text: what was received
+    """
+
+    def __init__(self, message: str, text: str | bytes) -> None:
+        # `text` stays out of `args`: a traceback shows those, and a message can be megabytes.
+        super().__init__(message)
+        self.text = text
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (*self.args, self.text)
+
+
+class BrokenStream(ShardError):
+    """Nothing more can be read from a connection; the shard resumes on a new one."""
+
+
+class ShardClosed(ShardError):
+    """The shard has ended for good; connecting again by itself would not help.
+
+    :param code: the WebSocket close code received, None where none came
+    :param reason: what the gateway, or this library, says about it
+    """
+
+    advice: ClassVar[str] = ""
+
+    def __init__(self, code: int | None, reason: str = "") -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+
+    def __str__(self) -> str:
+        if self.code is None:
+            what = self.reason or "the shard is closed"
+        else:
+            what = f"the gateway closed the connection with code {self.code}"
+            if self.reason:
+                what += f" ({self.reason})"
+        advice = self._advice()
+        return f"{what}: {advice}" if advice else what
+
+    def _advice(self) -> str:
+        return self.advice
+
+
+class AuthenticationFailed(ShardClosed):
+    """4004: the token is not valid."""
+
+    advice = (
+        "the bot token is wrong or was reset. Copy the current one from the Bot page of the "
+        "Developer Portal, https://discord.com/developers/applications"
+    )
+
+
+class InvalidShard(ShardClosed):
+    """4010: the gateway does not know such a shard."""
+
+    advice = "shard_id and shard_count do not fit; shard_id counts from 0 up to shard_count - 1"
+
+
+class ShardingRequired(ShardClosed):
+    """4011: the bot is in too many guilds for that many shards."""
+
+    advice = (
+        "the bot is in too many guilds for so few shards. Raise shard_count to what "
+        "GET /gateway/bot recommends"
+    )
+
+
+class InvalidAPIVersion(ShardClosed):
+    """4012: the gateway does not speak that version."""
+
+    advice = "give connect() a socket_version that Discord supports; 10 is the default"
+
+
+class InvalidIntents(ShardClosed):
+    """4013: the intents hold a bit that does not exist."""
+
+    advice = "build the intents from shardlib.Intents instead of from numbers"
+
+
+class DisallowedIntents(ShardClosed):
+    """4014: a privileged intent is not switched on for this bot.
+
+    :param intents: those that were asked for
+    """
+
+    def __init__(self, code: int | None, reason: str = "", intents: Intents | None = None) -> None:
+        super().__init__(code, reason)
+        self.args = (code, reason, intents)
+        self.intents = intents
+
+    def _advice(self) -> str:
+        asked = [
+            intent.name
+            for intent in Intents
+            if intent.name and intent in Intents.privileged() & (self.intents or 0)
+        ]
+        which = ", ".join(asked) if asked else "a privileged intent"
+        return (
+            f"the bot asked for {which} without being allowed to. Switch it on at the Bot page "
+            "of the Developer Portal, https://discord.com/developers/applications, or leave it out"
+        )
+
+
+# Which codes are fatal is known to CloseCode alone; this only says which class tells about it.
+_CLASSES: dict[int, type[ShardClosed]] = {
+    CloseCode.AUTHENTICATION_FAILED: AuthenticationFailed,
+    CloseCode.INVALID_SHARD: InvalidShard,
+    CloseCode.SHARDING_REQUIRED: ShardingRequired,
+    CloseCode.INVALID_API_VERSION: InvalidAPIVersion,
+    CloseCode.INVALID_INTENTS: InvalidIntents,
+}
+
+
+def fatal_error(code: int, reason: str, intents: Intents) -> ShardClosed | None:
+    """The error for a close code after which no connection may follow, or None.
+
+    :param code: as received
+    :param reason: as received
+    :param intents: those the shard asks for
+    """
+    try:
+        close_code = CloseCode(code)
+    except ValueError:  # unknown codes are worth another connection
+        return None
+    if close_code.can_reconnect:
+        return None
+    if close_code is CloseCode.DISALLOWED_INTENTS:
+        return DisallowedIntents(code, reason, intents)
+    return _CLASSES[close_code](code, reason)

@@ -1,0 +1,189 @@
+"""The vocabulary of Discord's Gateway: opcodes, close codes, intents, limits and URLs.
+
+Names and numbers are those of Discord's documentation, pages *Gateway*, *Gateway Events* and
+*Opcodes and Status Codes*.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import operator
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+GATEWAY_URL = "wss://gateway.discord.gg/"
+API_VERSION = 10
+
+MAX_SEND_SIZE = 4096
+"""Bytes a sent payload may have (*Gateway: Sending Events*)."""
+
+SEND_LIMIT = 120
+SEND_PERIOD = 60.0
+"""Seconds in which a connection may send :data:`SEND_LIMIT` payloads (*Gateway: Rate Limiting*)."""
+
+IDENTIFY_INTERVAL = 5.0
+"""Seconds between two Identifies of one concurrency bucket (*Gateway: Identifying*)."""
+
+SESSION_START_LIMIT = 1000
+"""Identifies a token may send in 24 hours before Discord resets it (*Gateway: Identifying*)."""
+
+COMPRESSIONS = ("zlib-stream", "zstd-stream", "payload", None)
+"""What ``compression`` may be: both transport compressions, payload compression, or none."""
+
+TRANSPORT_COMPRESSIONS = ("zlib-stream", "zstd-stream")
+"""Those asked for in the URL; payload compression is asked for in Identify."""
+
+
+class Opcode(enum.IntEnum):
+    """What a payload is (*Opcodes and Status Codes: Gateway Opcodes*)."""
+
+    DISPATCH = 0
+    HEARTBEAT = 1
+    IDENTIFY = 2
+    PRESENCE_UPDATE = 3
+    VOICE_STATE_UPDATE = 4
+    RESUME = 6
+    RECONNECT = 7
+    REQUEST_GUILD_MEMBERS = 8
+    INVALID_SESSION = 9
+    HELLO = 10
+    HEARTBEAT_ACK = 11
+    REQUEST_SOUNDBOARD_SOUNDS = 31
+    REQUEST_CHANNEL_INFO = 43
+
+
+class CloseCode(enum.IntEnum):
+    """Why Discord closed a connection (*Opcodes and Status Codes: Gateway Close Event Codes*)."""
+
+    UNKNOWN_ERROR = 4000
+    UNKNOWN_OPCODE = 4001
+    DECODE_ERROR = 4002
+    NOT_AUTHENTICATED = 4003
+    AUTHENTICATION_FAILED = 4004
+    ALREADY_AUTHENTICATED = 4005
+    INVALID_SEQ = 4007
+    RATE_LIMITED = 4008
+    SESSION_TIMED_OUT = 4009
+    INVALID_SHARD = 4010
+    SHARDING_REQUIRED = 4011
+    INVALID_API_VERSION = 4012
+    INVALID_INTENTS = 4013
+    DISALLOWED_INTENTS = 4014
+
+    @property
+    def can_reconnect(self) -> bool:
+        """False where connecting again can only fail the same way: the *Reconnect* column."""
+        return self not in (
+            CloseCode.AUTHENTICATION_FAILED,
+            CloseCode.INVALID_SHARD,
+            CloseCode.SHARDING_REQUIRED,
+            CloseCode.INVALID_API_VERSION,
+            CloseCode.INVALID_INTENTS,
+            CloseCode.DISALLOWED_INTENTS,
+        )
+
+    @property
+    def ends_session(self) -> bool:
+        """True where the session cannot be resumed, but a new one may be started."""
+        return self in (CloseCode.INVALID_SEQ, CloseCode.SESSION_TIMED_OUT)
+
+
+class Intents(enum.IntFlag):
+    """Which groups of events a session receives (*Gateway: Gateway Intents*)."""
+
+    GUILDS = 1 << 0
+    GUILD_MEMBERS = 1 << 1
+    GUILD_MODERATION = 1 << 2
+    GUILD_EXPRESSIONS = 1 << 3
+    GUILD_INTEGRATIONS = 1 << 4
+    GUILD_WEBHOOKS = 1 << 5
+    GUILD_INVITES = 1 << 6
+    GUILD_VOICE_STATES = 1 << 7
+    GUILD_PRESENCES = 1 << 8
+    GUILD_MESSAGES = 1 << 9
+    GUILD_MESSAGE_REACTIONS = 1 << 10
+    GUILD_MESSAGE_TYPING = 1 << 11
+    DIRECT_MESSAGES = 1 << 12
+    DIRECT_MESSAGE_REACTIONS = 1 << 13
+    DIRECT_MESSAGE_TYPING = 1 << 14
+    MESSAGE_CONTENT = 1 << 15
+    GUILD_SCHEDULED_EVENTS = 1 << 16
+    AUTO_MODERATION_CONFIGURATION = 1 << 20
+    AUTO_MODERATION_EXECUTION = 1 << 21
+    GUILD_MESSAGE_POLLS = 1 << 24
+    DIRECT_MESSAGE_POLLS = 1 << 25
+
+    @classmethod
+    def all(cls) -> Intents:
+        """Every documented intent, the privileged ones too."""
+        return functools.reduce(operator.or_, cls)
+
+    @classmethod
+    def privileged(cls) -> Intents:
+        """Those that have to be switched on for the application (*Gateway: Privileged Intents*)."""
+        return cls.GUILD_MEMBERS | cls.GUILD_PRESENCES | cls.MESSAGE_CONTENT
+
+    @classmethod
+    def default(cls) -> Intents:
+        """Every documented intent that needs no permission."""
+        return cls.all() & ~cls.privileged()
+
+    @classmethod
+    def parse(cls, text: str) -> Intents:
+        """Read names separated by commas, in any case: ``"guilds,guild_messages"``.
+
+        :raises ValueError: naming an unknown intent, and the known ones
+        """
+        intents = cls(0)
+        for name in text.split(","):
+            try:
+                intents |= cls[name.strip().upper()]
+            except KeyError:
+                known = ", ".join(intent.name.lower() for intent in cls if intent.name)
+                raise ValueError(f"unknown intent {name.strip()!r}; known are {known}") from None
+        return intents
+
+
+def gateway_url(url: str, version: int, compression: str | None) -> str:
+    """Complete the URL of a gateway with the query that a connection needs.
+
+    ``v``, ``encoding`` and ``compress`` are set (*Gateway: Connecting*), whatever else the query
+    holds is kept.
+
+    :param url: a ``ws://`` or ``wss://`` URL, as *Get Gateway Bot* or READY give it
+    :param version: of the API
+    :param compression: one of :data:`COMPRESSIONS`
+    :raises TypeError: where an argument has the wrong type
+    :raises ValueError: saying what is wrong with the URL, the version or the compression
+    """
+    if not isinstance(url, str):
+        raise TypeError(f"a gateway URL is a str, not {type(url).__name__}")
+    if not isinstance(version, int) or isinstance(version, bool):
+        raise TypeError(f"the API version is an int, not {type(version).__name__}")
+    if version < 1:
+        raise ValueError(f"the API version is 1 or more, not {version}")
+    if compression not in COMPRESSIONS:
+        raise ValueError(f"compression is one of {COMPRESSIONS}, not {compression!r}")
+    if any(character.isspace() or not character.isprintable() for character in url):
+        raise ValueError(f"a gateway URL has no whitespace or control characters: {url!r}")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"not a URL: {error}") from None
+    if "@" in parts.netloc:
+        # The URL is not shown: what stands before the @ may be a password.
+        raise ValueError("a gateway URL has no user name or password")
+    if parts.scheme not in ("ws", "wss"):
+        raise ValueError(f"a gateway URL begins with ws:// or wss://: {url!r}")
+    if not parts.hostname or port == 0:
+        raise ValueError(f"the URL names no host, or port 0: {url!r}")
+    if "#" in url:
+        raise ValueError(f"a gateway URL has no fragment (#): {url!r}")
+    ours = {"v": str(version), "encoding": "json"}
+    if compression in TRANSPORT_COMPRESSIONS:
+        ours["compress"] = compression
+    theirs = parse_qsl(parts.query, keep_blank_values=True)
+    kept = [(key, value) for key, value in theirs if key not in ("v", "encoding", "compress")]
+    query = urlencode(kept + list(ours.items()))
+    return urlunsplit((parts.scheme, parts.netloc, parts.path or "/", query, ""))
