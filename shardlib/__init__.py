@@ -1,3 +1,54 @@
-"""A synchronous, thread-based client for Discord's Gateway."""
+"""A synchronous client for Discord's Gateway: threads and plain functions, no event loop."""
+
+from shardlib.errors import (
+    AlreadyConnected,
+    AuthenticationFailed,
+    BrokenStream,
+    ConnectionFailed,
+    DisallowedIntents,
+    ForkedProcess,
+    InvalidAPIVersion,
+    InvalidIntents,
+    InvalidShard,
+    NotReady,
+    SendTimeout,
+    ShardClosed,
+    ShardError,
+    ShardingRequired,
+    UnreadableMessage,
+)
+from shardlib.gateway import CloseCode, Intents, Opcode
+from shardlib.limits import Backoff, IdentifyGate
+from shardlib.session import Session
+from shardlib.shard import Shard
+from shardlib.state import ShardState
+from shardlib.stats import Stats
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "AlreadyConnected",
+    "AuthenticationFailed",
+    "Backoff",
+    "BrokenStream",
+    "CloseCode",
+    "ConnectionFailed",
+    "DisallowedIntents",
+    "ForkedProcess",
+    "IdentifyGate",
+    "Intents",
+    "InvalidAPIVersion",
+    "InvalidIntents",
+    "InvalidShard",
+    "NotReady",
+    "Opcode",
+    "SendTimeout",
+    "Session",
+    "Shard",
+    "ShardClosed",
+    "ShardError",
+    "ShardState",
+    "ShardingRequired",
+    "Stats",
+    "UnreadableMessage",
+]

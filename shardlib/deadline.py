@@ -1,0 +1,24 @@
+"""Deadline: one budget of time, carried through several waits."""
+
+from __future__ import annotations
+
+import time
+
+
+class Deadline:
+    """A moment on the monotonic clock by which something must be done.
+
+    A timeout given to each of several waits in turn would add up, and a peer that sends a byte now
+    and then could stretch them for ever. A deadline is made once and asked before each wait.
+
+    :param timeout: seconds from now; None means that there is no end.
+    """
+
+    __slots__ = ("_end",)
+
+    def __init__(self, timeout: float | None) -> None:
+        self._end = None if timeout is None else time.monotonic() + timeout
+
+    def remaining(self) -> float | None:
+        """The seconds left, never below 0; None where there is no end."""
+        return None if self._end is None else max(0.0, self._end - time.monotonic())

@@ -1,0 +1,292 @@
+"""Dialling: from a host's name to a connected TCP socket, directly or through a proxy.
+
+Each address of a host is tried, a new one every quarter of a second while the others are still
+being waited for (the idea of RFC 8305, "Happy Eyeballs"): a machine with a broken IPv6 route is
+then late by a moment, not by minutes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import select
+import socket
+import threading
+import urllib.parse
+import urllib.request
+from typing import Any
+
+from shardlib.deadline import Deadline
+from shardlib.transport import Transport
+
+ATTEMPT_DELAY = 0.25  # seconds between the starts of two attempts, as RFC 8305 recommends
+PROXY_PORTS = {"http": 8080, "socks4": 1080, "socks5": 1080, "socks5h": 1080}
+
+_Address = tuple[socket.AddressFamily, tuple[Any, ...]]
+
+
+class Dialer:
+    """One attempt to reach a host. The reader thread dials; any thread may give up.
+
+    :param host: a name or an address.
+    :param proxy: a proxy's URL, or None for a direct connection.
+    """
+
+    def __init__(self, host: str, port: int, proxy: str | None) -> None:
+        self._host = host
+        self._port = port
+        self._proxy = proxy
+        self._given_up = False
+        self._resolved = threading.Event()  # set by the resolver's thread, and by give_up()
+        self._transport: Transport | None = None
+
+    def give_up(self) -> None:
+        """End :meth:`dial` within a quarter of a second. From any thread."""
+        self._given_up = True  # before the transport is looked at: see _publish
+        self._resolved.set()
+        if self._transport is not None:
+            self._transport.abort()
+
+    def dial(self, deadline: Deadline) -> Transport:
+        """Connect. Blocks until `deadline`.
+
+        :raises OSError: where no address could be reached; TimeoutError where time ran out.
+        """
+        if self._proxy is None:
+            return self._publish(self._connect(self._host, self._port, deadline))
+        return self._dial_through_proxy(self._proxy, deadline)
+
+    def _check(self) -> None:
+        if self._given_up:
+            raise ConnectionAbortedError("the connection attempt was given up")
+
+    def _publish(self, sock: socket.socket) -> Transport:
+        self._transport = transport = Transport(sock)
+        if self._given_up:  # by a thread that may not have seen the transport yet
+            transport.abort()
+        return transport
+
+    def _resolve(self, host: str, port: int, deadline: Deadline) -> list[_Address]:
+        """The addresses of a host, IPv6 and IPv4 in turn.
+
+        The system's resolver can neither be interrupted nor be given a deadline, so it is asked on
+        a thread of its own, which is left behind where it does not come back in time. An address
+        written in digits needs no resolver, and no thread.
+        """
+        try:
+            return _addresses(host, port, socket.AI_NUMERICHOST)
+        except OSError:
+            pass
+        answer: list[list[_Address] | Exception] = []
+
+        def resolve() -> None:
+            try:
+                answer.append(_addresses(host, port, 0))
+            except Exception as error:  # UnicodeError too: a label too long, or not encodable
+                answer.append(error)
+            self._resolved.set()
+
+        threading.Thread(target=resolve, name=f"resolve {host}", daemon=True).start()
+        self._resolved.wait(deadline.remaining())
+        self._check()
+        if not answer:
+            raise TimeoutError(f"the address of {host} was not found in time")
+        if isinstance(answer[0], Exception):
+            raise OSError(f"the address of {host} was not found: {answer[0]}") from answer[0]
+        return answer[0]
+
+    def _connect(self, host: str, port: int, deadline: Deadline) -> socket.socket:
+        addresses = self._resolve(host, port, deadline)
+        waiting: list[socket.socket] = []
+        first_error: OSError | None = None
+        next_start = Deadline(0)
+        try:
+            while True:
+                self._check()
+                left = deadline.remaining()
+                if left == 0:
+                    raise TimeoutError(f"{host}:{port} did not answer in time")
+                if addresses and (not waiting or next_start.remaining() == 0):
+                    next_start = Deadline(ATTEMPT_DELAY)
+                    try:
+                        waiting.append(_start_connecting(*addresses.pop(0)))
+                    except OSError as error:
+                        first_error = first_error or error
+                    continue
+                if not waiting:
+                    raise first_error or OSError(f"{host} has no address")
+                # In short slices, so that the next address and giving up get their turn.
+                timeout = ATTEMPT_DELAY if left is None else min(ATTEMPT_DELAY, left)
+                for sock in _finished(waiting, timeout):
+                    waiting.remove(sock)
+                    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                    if code == 0:
+                        return sock
+                    sock.close()
+                    first_error = first_error or OSError(code, os.strerror(code))
+        finally:
+            for sock in waiting:
+                sock.close()
+
+    def _dial_through_proxy(self, proxy: str, deadline: Deadline) -> Transport:
+        from python_socks import ProxyError, ProxyType
+        from python_socks.sync import Proxy
+
+        url = urllib.parse.urlsplit(proxy)
+        assert url.hostname is not None  # as check_proxy saw
+        port = url.port or PROXY_PORTS[url.scheme]
+        transport = self._publish(self._connect(url.hostname, port, deadline))
+        try:
+            # python-socks speaks with the proxy over the connection that is already there. The
+            # proxy resolves the Gateway's name: it may know names that this machine doesn't.
+            Proxy.create(
+                proxy_type=ProxyType[url.scheme.rstrip("h").upper()],
+                host=url.hostname,
+                port=port,
+                username=urllib.parse.unquote(url.username or ""),
+                password=urllib.parse.unquote(url.password or ""),
+                rdns=True,
+                forward=_Forward(SocketFacade(transport, deadline)),
+            ).connect(self._host, self._port)
+        except ProxyError as error:
+            transport.close()
+            raise OSError(f"the proxy refused: {error}") from error
+        except BaseException:
+            transport.close()
+            raise
+        return transport
+
+
+class _Forward:
+    """Stands for the hop before a proxy: what python-socks asks for a connection to it."""
+
+    def __init__(self, stream: SocketFacade) -> None:
+        self._stream = stream
+
+    def connect(self, **_: Any) -> SocketFacade:
+        return self._stream
+
+
+class SocketFacade:
+    """What a library that wants a blocking socket gets instead: a transport with one deadline.
+
+    websocket-client reads the answer to its handshake byte by byte, with a timeout for each. From
+    here it gets its bytes out of large pieces, and the deadline is one for all of it. What was
+    received and not asked for is in :attr:`unread` afterwards: the first frames, perhaps.
+    """
+
+    MOST_BYTES = 65536  # of a handshake; no honest answer comes near it
+
+    def __init__(self, transport: Transport, deadline: Deadline) -> None:
+        self._transport = transport
+        self._deadline = deadline
+        self._received = 0
+        self.unread = bytearray()
+
+    def recv(self, size: int) -> bytes:
+        if not self.unread:
+            self.unread += self._transport.receive(self._deadline)
+            self._received += len(self.unread)
+            if self._received > self.MOST_BYTES:
+                raise ConnectionError("the answer to the handshake has no end")
+        data = bytes(self.unread[:size])
+        del self.unread[:size]
+        return data
+
+    def send(self, data: bytes) -> int:
+        self._transport.send(data, self._deadline)
+        return len(data)
+
+    sendall = send
+
+    def gettimeout(self) -> float:
+        return 0.0  # tells websocket-client to ask once and wait for nothing by itself
+
+    def close(self) -> None:
+        pass  # the transport's owner closes it
+
+
+MISSING_PROXY_SUPPORT = (
+    "a proxy is asked for, by the option or by the environment, and speaking with one needs the "
+    "package python-socks: pip install shardlib[proxy]"
+)
+
+
+def check_proxy(proxy: str | None) -> None:
+    """Check the option `proxy`.
+
+    :raises TypeError: where it is neither a string nor None.
+    :raises ValueError: where it is not the URL of a kind of proxy that can be used here.
+    """
+    if proxy is None:
+        return
+    if not isinstance(proxy, str):
+        raise TypeError(f"proxy must be a URL or None, not {type(proxy).__name__}")
+    try:
+        url = urllib.parse.urlsplit(proxy)
+        usable = url.scheme in PROXY_PORTS and bool(url.hostname)
+        usable = usable and url.port != 0
+    except ValueError:
+        usable = False
+    if not usable:  # the URL may hold a password: it is not repeated
+        raise ValueError(
+            f"proxy must be a URL like http://host:port or socks5://host:port; "
+            f"the schemes that can be used are {', '.join(PROXY_PORTS)}"
+        )
+    try:
+        import python_socks  # noqa: F401
+    except ImportError:
+        raise ValueError(MISSING_PROXY_SUPPORT) from None
+
+
+def environment_proxy(host: str, secure: bool) -> str | None:
+    """The proxy that the environment (or the system's settings) names for a host, or None.
+
+    The variables are ``https_proxy`` for ``wss``, ``http_proxy`` for ``ws``, ``all_proxy`` for
+    both, and ``no_proxy`` for the hosts that need none, as everywhere in Python.
+    """
+    if host == "localhost" or host.startswith("127.") or host == "::1":
+        return None  # no proxy leads back to this machine
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get("https" if secure else "http") or proxies.get("all")
+    if not proxy or urllib.request.proxy_bypass(host):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def _addresses(host: str, port: int, flags: int) -> list[_Address]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
+    addresses = list(dict.fromkeys((family, address) for family, _, _, _, address in found))
+    first = [entry for entry in addresses if entry[0] == addresses[0][0]]
+    other = [entry for entry in addresses if entry[0] != addresses[0][0]]
+    pairs = itertools.zip_longest(first, other)
+    return [entry for pair in pairs for entry in pair if entry is not None]
+
+
+def _start_connecting(family: socket.AddressFamily, address: tuple[Any, ...]) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        # Payloads are small and each matters by itself: none waits for another to fill a packet.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        try:
+            sock.connect(address)
+        except BlockingIOError:
+            pass  # on its way
+        return sock
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _finished(waiting: list[socket.socket], timeout: float) -> list[socket.socket]:
+    """Those of the sockets whose connecting has succeeded or failed."""
+    if hasattr(select, "poll"):
+        poll = select.poll()
+        for sock in waiting:
+            poll.register(sock, select.POLLOUT)
+        ready = {file_descriptor for file_descriptor, _ in poll.poll(int(timeout * 1000) + 1)}
+        return [sock for sock in waiting if sock.fileno() in ready]
+    _, writable, failed = select.select([], waiting, waiting, timeout)
+    return list({*writable, *failed})  # Windows reports a refused connection as exceptional

@@ -1,0 +1,192 @@
+"""Transport: one TCP or TLS byte stream that several threads may use without harm.
+
+An OpenSSL connection must never be entered by two threads at once: a heartbeat sent while the
+reader was inside ``recv`` corrupts it, or deadlocks, depending on the versions. The rule kept here:
+the socket never blocks; whoever finds it not ready waits for it *outside* every lock, and the call
+that moves bytes is made under ``_io_lock``, which is therefore held for microseconds only.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+import threading
+import time
+
+from shardlib.deadline import Deadline
+from shardlib.errors import SendTimeout
+
+RECEIVE_SIZE = 65536  # bytes asked of the socket at once: many of the Gateway's messages
+
+
+def wait_until_ready(file_descriptor: int, writing: bool, timeout: float | None) -> bool:
+    """Wait until a descriptor can be read (or written), or its peer has gone.
+
+    ``select.poll`` is looked up at each call, so that gevent's is found however late it patches,
+    and preferred to ``select.select``, which cannot watch descriptors above 1023.
+
+    :param timeout: seconds; None waits without end.
+    :returns: False where the time ran out.
+    """
+    if hasattr(select, "poll"):
+        poll = select.poll()
+        poll.register(file_descriptor, select.POLLOUT if writing else select.POLLIN)
+        # Rounded up: half a millisecond rounded down to none would turn the wait into a spin.
+        return bool(poll.poll(None if timeout is None else int(timeout * 1000) + 1))
+    reading, written = ([], [file_descriptor]) if writing else ([file_descriptor], [])
+    return any(select.select(reading, written, [file_descriptor], timeout))
+
+
+class Transport:
+    """A connected stream of bytes.
+
+    One thread, the shard's reader, calls :meth:`receive` and :meth:`close`; any thread may call the
+    other methods.
+
+    :param sock: a connected TCP socket. The transport owns it from now on.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._socket = sock
+        # Guards every call into the socket. Reentrant, because a signal handler of the user's may
+        # close the shard while the main thread is in here; it can't interrupt the call itself.
+        self._io_lock = threading.RLock()
+        # Held while a whole frame is written, so that frames don't mix. Taken with a deadline.
+        self._send_lock = threading.Lock()
+        self._aborted = False
+        self._closed = False
+        self._waiting_to_read = False
+        self.bytes_received = 0
+
+    @property
+    def socket(self) -> socket.socket:
+        """The socket itself, a :class:`ssl.SSLSocket` after :meth:`start_tls`."""
+        return self._socket
+
+    def start_tls(self, context: ssl.SSLContext, server_hostname: str, deadline: Deadline) -> None:
+        """Shake hands for TLS. Called by the reader, before any other thread sends.
+
+        :raises ssl.SSLError: where the peer's certificate or its answers are not acceptable.
+        :raises TimeoutError: where the handshake is not done in time.
+        """
+        with self._io_lock:
+            if self._aborted:
+                raise ConnectionAbortedError("the connection attempt was given up")
+            self._socket = context.wrap_socket(
+                self._socket, server_hostname=server_hostname, do_handshake_on_connect=False
+            )
+        while True:
+            with self._io_lock:
+                try:
+                    self._socket.do_handshake()
+                    return
+                except ssl.SSLWantReadError:
+                    writing = False
+                except ssl.SSLWantWriteError:
+                    writing = True
+            if not wait_until_ready(self._socket.fileno(), writing, deadline.remaining()):
+                raise TimeoutError("the TLS handshake was not finished in time")
+
+    def receive(self, deadline: Deadline | None = None) -> bytes:
+        """Some bytes, as many as are there; b"" at the end of the stream. For the reader alone.
+
+        :raises TimeoutError: where nothing came in time.
+        :raises OSError: where the connection broke.
+        """
+        while True:
+            with self._io_lock:
+                try:
+                    data = self._socket.recv(RECEIVE_SIZE)
+                except (BlockingIOError, ssl.SSLWantReadError):
+                    writing = False
+                except ssl.SSLWantWriteError:  # TLS has an answer of its own to send first
+                    writing = True
+                else:
+                    self.bytes_received += len(data)
+                    return data
+            self._waiting_to_read = True
+            try:
+                timeout = None if deadline is None else deadline.remaining()
+                if not wait_until_ready(self._socket.fileno(), writing, timeout):
+                    raise TimeoutError("nothing was received in time")
+            finally:
+                self._waiting_to_read = False
+
+    def is_idle(self) -> bool:
+        """Whether the reader is waiting and nothing is there for it to read."""
+        if not self._waiting_to_read:
+            return False
+        with self._io_lock:
+            return not self._closed and not wait_until_ready(self._socket.fileno(), False, 0)
+
+    def send(self, data: bytes, deadline: Deadline) -> None:
+        """Write all of `data`, in one piece as seen by the peer. Blocks until `deadline`.
+
+        :raises SendTimeout: where it was not written in time. What was begun cannot be taken back,
+            and nothing sensible could follow it, so then the connection is aborted too.
+        :raises OSError: where the connection broke, or is closed.
+        """
+        timeout = deadline.remaining()
+        if not self._send_lock.acquire(timeout=-1 if timeout is None else timeout):
+            raise SendTimeout(
+                "nothing was sent: another thread's payload has been waiting all the time for the "
+                "peer to take it; the network or the Gateway may be down"
+            )
+        try:
+            self._wait_to_send(False, deadline)
+            unsent = memoryview(data)
+            while unsent:
+                with self._io_lock:
+                    if self._aborted:
+                        raise ConnectionAbortedError("the connection is closed")
+                    try:
+                        unsent = unsent[self._socket.send(unsent) :]
+                        continue
+                    except (BlockingIOError, ssl.SSLWantWriteError):
+                        writing = True
+                    except ssl.SSLWantReadError:
+                        writing = False
+                self._wait_to_send(True, deadline, writing)
+        finally:
+            self._send_lock.release()
+
+    def _wait_to_send(self, begun: bool, deadline: Deadline, writing: bool = True) -> None:
+        with self._io_lock:
+            if self._aborted:
+                raise ConnectionAbortedError("the connection is closed")
+            # The number stays ours while we wait for it without the lock: close() needs the
+            # send lock, which this thread holds.
+            file_descriptor = self._socket.fileno()
+        if wait_until_ready(file_descriptor, writing, deadline.remaining()):
+            return
+        if begun:
+            self.abort()
+            raise SendTimeout(
+                "the payload was cut off: the peer stopped taking bytes; the connection is given up"
+            )
+        raise SendTimeout("nothing was sent: the peer takes no bytes; the network may be down")
+
+    def abort(self) -> None:
+        """End the stream at once, without a word to the peer; wakes whoever waits for it.
+
+        Any thread may call it, at any time; it needs no lock that is held during a wait. It shuts
+        the TCP socket down beneath TLS: ``SSLSocket.shutdown`` would take the TLS object away from
+        a thread that is using it, and the rest of a frame would go out in clear.
+        """
+        with self._io_lock:
+            if self._aborted:
+                return
+            self._aborted = True
+            try:
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+            except OSError:
+                pass  # the peer was faster
+
+    def close(self) -> None:
+        """Abort, and give the socket back to the system. For the reader, which owns it."""
+        self.abort()
+        with self._send_lock, self._io_lock:  # abort() woke the senders: they leave at once
+            self._closed = True
+            self._socket.close()
