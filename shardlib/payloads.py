@@ -72,18 +72,20 @@ def encode(payload: Any, json: JSONModule) -> str:
 def peek(message: bytes | str) -> tuple[str, int] | None:
     """The event's name and sequence of a dispatch, without decoding it.
 
-    None where they do not stand in front exactly as Discord writes them, or where the message is
-    cut off: then :func:`decode` has to find out.
+    None where they do not stand in front exactly as Discord writes them, or where the message does
+    not end like an object: then :func:`decode` has to find out.
     """
     if isinstance(message, bytes):
         binary = _match_bytes(message)
         if binary is None or not message.endswith(b"}"):
             return None
-        return binary[1].decode(), int(binary[2])
+        event, sequence = binary.groups()
+        return event.decode(), int(sequence)
     text = _match_text(message)
     if text is None or not message.endswith("}"):
         return None
-    return text[1], int(text[2])
+    event_name, digits = text.groups()
+    return event_name, int(digits)
 
 
 def check_send(data: str) -> Payload:

@@ -1,0 +1,90 @@
+"""What every test is held to: it leaves nothing behind, and no log record holds the token.
+
+Exceptions in threads and in finalisers pytest itself reports, as warnings that setup.cfg turns
+into errors.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import hypothesis
+import pytest
+
+from tests.support import TOKEN, wait_until
+
+pytest_plugins = ["pytester"]
+
+# How long an example takes is no result: the machine may be busy.
+hypothesis.settings.register_profile("shardlib", deadline=None)
+hypothesis.settings.load_profile("shardlib")
+
+_TIME_TO_GO = 5.0  # seconds a thread or a socket may need to end after its test
+_DESCRIPTORS = "/proc/self/fd"
+
+
+@pytest.fixture
+def token() -> str:
+    return TOKEN
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing_behind() -> Iterator[None]:
+    threads = set(threading.enumerate())
+    sockets = _open_sockets()
+    yield
+    _wait_for_none(lambda: set(threading.enumerate()) - threads, "threads left behind")
+    _wait_for_none(lambda: _open_sockets() - sockets, "sockets left open")
+
+
+def _wait_for_none(left: Callable[[], set[Any]], what: str) -> None:
+    try:
+        wait_until(lambda: not left(), _TIME_TO_GO)
+    except AssertionError:
+        pytest.fail(f"{what}: {left()}", pytrace=False)
+
+
+def _open_sockets() -> set[str]:
+    """The open sockets of this process; none where the system does not tell."""
+    if not os.path.isdir(_DESCRIPTORS):
+        return set()
+    targets = set()
+    for descriptor in os.listdir(_DESCRIPTORS):
+        try:
+            targets.add(os.readlink(f"{_DESCRIPTORS}/{descriptor}"))
+        except FileNotFoundError:  # closed since it was listed
+            continue
+    return {target for target in targets if target.startswith("socket:")}
+
+
+class _TokenWatch(logging.Handler):
+    """Remembers where a record showed the token."""
+
+    def __init__(self) -> None:
+        super().__init__(level=0)
+        self.found: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # The arguments on their own too: other handlers may show them as they are.
+        if TOKEN in self.format(record) + repr(record.args):
+            self.found.append(f"{record.name}, {record.filename}:{record.lineno}: {record.msg!r}")
+
+
+@pytest.fixture(autouse=True)
+def token_in_no_log_record() -> Iterator[None]:
+    watch = _TokenWatch()
+    loggers = [logging.getLogger(), logging.getLogger("shardlib")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(watch)
+        logger.setLevel(1)  # everything; a level of 0 would mean to inherit one
+    yield
+    for logger, level in zip(loggers, levels):
+        logger.removeHandler(watch)
+        logger.setLevel(level)
+    if watch.found:
+        pytest.fail("the token stands in log records:\n" + "\n".join(watch.found), pytrace=False)

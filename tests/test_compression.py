@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+import importlib
+import itertools
+import sys
+import tracemalloc
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shardlib.compression import create_inflater, require
+from shardlib.errors import BrokenStream, UnreadableMessage
+from shardlib.gateway import COMPRESSIONS
+
+try:
+    zstd = importlib.import_module("compression.zstd")
+except ImportError:
+    zstd = importlib.import_module("backports.zstd")
+
+LIMIT = 1 << 20
+MESSAGES = [b'{"op":11}', b'{"op":0,"d":"' + b"a long one " * 5000 + b'"}', "é".encode() * 7]
+
+
+class ZlibCompressor:
+    def __init__(self) -> None:
+        self._compressor = zlib.compressobj()
+
+    def __call__(self, message: bytes) -> bytes:
+        return self._compressor.compress(message) + self._compressor.flush(zlib.Z_SYNC_FLUSH)
+
+
+class ZstdCompressor:
+    def __init__(self) -> None:
+        self._compressor = zstd.ZstdCompressor()
+
+    def __call__(self, message: bytes) -> bytes:
+        return self._compressor.compress(message, self._compressor.FLUSH_BLOCK)
+
+
+def compressor(kind):
+    return {
+        "zlib-stream": ZlibCompressor,
+        "zstd-stream": ZstdCompressor,
+        "payload": lambda: zlib.compress,
+        None: lambda: bytes,
+    }[kind]()
+
+
+@pytest.mark.parametrize("kind", COMPRESSIONS)
+def test_messages_come_out_as_they_went_in(kind) -> None:
+    inflater, compress = create_inflater(kind, LIMIT), compressor(kind)
+    for message in MESSAGES * 3:
+        assert inflater.inflate(compress(message)) == message
+        assert inflater.buffer() == b""
+
+
+@pytest.mark.parametrize("kind", COMPRESSIONS)
+def test_text_passes_unchanged_also_between_compressed_messages(kind) -> None:
+    inflater, compress = create_inflater(kind, LIMIT), compressor(kind)
+    assert inflater.inflate(compress(MESSAGES[0])) == MESSAGES[0]
+    assert inflater.inflate('{"op":1}') == '{"op":1}'
+    assert inflater.inflate(compress(MESSAGES[1])) == MESSAGES[1]
+
+
+@pytest.mark.parametrize("kind", ["zlib-stream", "zstd-stream"])
+def test_a_new_connection_starts_a_new_context(kind) -> None:
+    for _ in range(2):
+        inflater, compress = create_inflater(kind, LIMIT), compressor(kind)
+        assert inflater.inflate(compress(MESSAGES[1])) == MESSAGES[1]
+
+
+@given(
+    messages=st.lists(st.text(min_size=1).map(str.encode), min_size=1, max_size=5),
+    cuts=st.lists(st.integers(0, 10_000), max_size=20),
+)
+def test_a_zlib_stream_may_be_cut_anywhere(messages: list[bytes], cuts: list[int]) -> None:
+    inflater, compress = create_inflater("zlib-stream", LIMIT), ZlibCompressor()
+    for message in messages:
+        data = compress(message)
+        places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
+        parts = [data[start:end] for start, end in itertools.pairwise(places)]
+        # An empty part may follow the last byte; it completes no second message.
+        results = [inflater.inflate(part) for part in parts]
+        assert [result for result in results if result is not None] == [message]
+        assert inflater.buffer() == b""
+
+
+def test_the_buffer_holds_an_incomplete_message_and_the_suffix_may_come_alone() -> None:
+    inflater = create_inflater("zlib-stream", LIMIT)
+    data = ZlibCompressor()(MESSAGES[0])
+    assert inflater.inflate(data[:3]) is None
+    assert inflater.buffer() == data[:3]
+    assert inflater.inflate(data[3:-4]) is None
+    assert inflater.buffer() == data[:-4]
+    assert inflater.inflate(data[-4:]) == MESSAGES[0]
+    assert inflater.buffer() == b""
+
+
+@pytest.mark.parametrize("kind", ["zlib-stream", "zstd-stream"])
+def test_a_flush_of_nothing_completes_no_message(kind) -> None:
+    inflater, compress = create_inflater(kind, LIMIT), compressor(kind)
+    assert inflater.inflate(compress(MESSAGES[0])) == MESSAGES[0]
+    assert inflater.inflate(b"") is None
+    assert inflater.inflate(compress(MESSAGES[1])) == MESSAGES[1]
+
+
+def test_a_zstd_frame_may_end_with_each_message() -> None:
+    inflater = create_inflater("zstd-stream", LIMIT)
+    for message in MESSAGES * 2:
+        assert inflater.inflate(zstd.compress(message)) == message
+    # ... and then stay open
+    compress = ZstdCompressor()
+    for message in MESSAGES:
+        assert inflater.inflate(compress(message)) == message
+
+
+def test_a_zstd_message_may_consist_of_several_frames() -> None:
+    inflater = create_inflater("zstd-stream", LIMIT)
+    whole = b"".join(MESSAGES)
+    assert inflater.inflate(b"".join(map(zstd.compress, MESSAGES))) == whole
+    compress = ZstdCompressor()  # the last frame left open
+    assert inflater.inflate(zstd.compress(MESSAGES[0]) + compress(MESSAGES[1])) == (
+        MESSAGES[0] + MESSAGES[1]
+    )
+    assert inflater.inflate(compress(MESSAGES[2])) == MESSAGES[2]
+
+
+def test_endless_zstd_frames_break_the_stream() -> None:
+    inflater = create_inflater("zstd-stream", LIMIT)
+    with pytest.raises(BrokenStream, match="frames"):
+        inflater.inflate(zstd.compress(b"") * 10_000)
+
+
+ERRORS = {
+    "zlib-stream": BrokenStream,
+    "zstd-stream": BrokenStream,
+    "payload": UnreadableMessage,
+    None: UnreadableMessage,
+}
+
+
+@pytest.mark.parametrize("kind", COMPRESSIONS)
+def test_max_payload_is_the_most_that_is_inflated(kind) -> None:
+    compress = compressor(kind)
+    inflater = create_inflater(kind, 5000)
+    assert inflater.inflate(compress(b"x" * 5000)) == b"x" * 5000
+    with pytest.raises(ERRORS[kind], match="5000"):
+        inflater.inflate(compress(b"x" * 5001))
+
+
+@pytest.mark.parametrize("kind", COMPRESSIONS)
+def test_text_is_held_to_max_payload_too(kind) -> None:
+    inflater = create_inflater(kind, 10)
+    assert inflater.inflate("x" * 10) == "x" * 10
+    with pytest.raises(UnreadableMessage):
+        inflater.inflate("x" * 11)
+
+
+def test_max_payload_holds_for_several_zstd_frames_together() -> None:
+    frames = zstd.compress(b"x" * 3000) + zstd.compress(b"y" * 3000)
+    assert create_inflater("zstd-stream", 6000).inflate(frames) == b"x" * 3000 + b"y" * 3000
+    with pytest.raises(BrokenStream, match="5999"):
+        create_inflater("zstd-stream", 5999).inflate(frames)
+
+
+@pytest.mark.parametrize("kind", ["zlib-stream", "zstd-stream", "payload"])
+def test_a_bomb_is_never_inflated_beyond_the_limit(kind) -> None:
+    bomb = compressor(kind)(bytes(64 << 20))
+    inflater = create_inflater(kind, LIMIT)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ERRORS[kind]):
+            inflater.inflate(bomb)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * LIMIT
+
+
+def test_a_message_that_never_ends_breaks_the_stream() -> None:
+    inflater = create_inflater("zlib-stream", 1000)
+    for _ in range(10):
+        assert inflater.inflate(b"x" * 100) is None
+    with pytest.raises(BrokenStream, match="1000"):
+        inflater.inflate(b"x")
+
+
+def test_a_zlib_stream_that_ends_is_broken() -> None:
+    finished = zlib.compress(b"{}") + b"\x00\x00\xff\xff"
+    with pytest.raises(BrokenStream, match="ended"):
+        create_inflater("zlib-stream", LIMIT).inflate(finished)
+
+
+@pytest.mark.parametrize("kind", ["zlib-stream", "zstd-stream"])
+def test_a_damaged_stream_is_broken(kind) -> None:
+    with pytest.raises(BrokenStream, match="damaged"):
+        create_inflater(kind, LIMIT).inflate(b"no such stream\x00\x00\xff\xff")
+
+
+@pytest.mark.parametrize(
+    "message", [b"no zlib", zlib.compress(b"{}")[:-1], zlib.compress(b"{}") + b"x", b""]
+)
+def test_a_damaged_payload_is_skipped_and_the_next_is_read(message: bytes) -> None:
+    inflater = create_inflater("payload", LIMIT)
+    with pytest.raises(UnreadableMessage) as caught:
+        inflater.inflate(message)
+    assert caught.value.text == message
+    assert inflater.inflate(zlib.compress(b"{}")) == b"{}"
+
+
+@pytest.mark.parametrize("kind", COMPRESSIONS)
+@given(data=st.data())
+def test_any_bytes_end_in_a_documented_way(kind, data) -> None:
+    inflater, compress = create_inflater(kind, 10_000), compressor(kind)
+    if data.draw(st.booleans()):
+        inflater.inflate(compress(b"a good one first"))
+    message = data.draw(st.binary())
+    if data.draw(st.booleans()):
+        good = bytearray(compress(data.draw(st.binary(min_size=1))))
+        place = data.draw(st.integers(0, len(good) - 1))
+        good[place] ^= data.draw(st.integers(1, 255))
+        message = bytes(good)
+    if kind == "zlib-stream":
+        message += b"\x00\x00\xff\xff"
+    expected = ERRORS[kind]
+    try:
+        result = inflater.inflate(message)
+    except expected:
+        return
+    assert result is None or len(result) <= 10_000
+
+
+def test_an_unknown_compression_is_refused() -> None:
+    for kind in COMPRESSIONS:
+        require(kind)
+    with pytest.raises(ValueError, match="zlib-stream"):
+        require("gzip")
+
+
+def test_missing_zstd_is_said_at_once_with_the_extra_to_install(monkeypatch) -> None:
+    # None in sys.modules is how Python itself marks a module that cannot be imported.
+    monkeypatch.setitem(sys.modules, "compression.zstd", None)
+    monkeypatch.setitem(sys.modules, "backports.zstd", None)
+    with pytest.raises(ValueError, match=r"shardlib\[zstd\]"):
+        require("zstd-stream")
+    assert create_inflater("zlib-stream", LIMIT) is not None

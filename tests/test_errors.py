@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+
+from shardlib import errors
+from shardlib.errors import (
+    AuthenticationFailed,
+    DisallowedIntents,
+    InvalidAPIVersion,
+    InvalidIntents,
+    InvalidShard,
+    SendTimeout,
+    ShardClosed,
+    ShardError,
+    ShardingRequired,
+    UnreadableMessage,
+    fatal_error,
+)
+from shardlib.gateway import CloseCode, Intents
+
+FATAL = {
+    4004: AuthenticationFailed,
+    4010: InvalidShard,
+    4011: ShardingRequired,
+    4012: InvalidAPIVersion,
+    4013: InvalidIntents,
+    4014: DisallowedIntents,
+}
+
+
+@pytest.mark.parametrize("code", [*CloseCode, 1000, 1001, 1006, 3000, 4006, 4999])
+def test_each_fatal_close_code_has_its_error_and_no_other_code_has_one(code: int) -> None:
+    error = fatal_error(code, "because", Intents.default())
+    if code not in FATAL:
+        assert error is None
+        return
+    assert type(error) is FATAL[code]
+    assert isinstance(error, ShardClosed)
+    assert (error.code, error.reason) == (code, "because")
+
+
+@pytest.mark.parametrize("code", FATAL)
+def test_a_fatal_error_says_what_happened_and_what_to_do(code: int) -> None:
+    text = str(fatal_error(code, "the gateway's words", Intents.default()))
+    assert str(code) in text
+    assert "the gateway's words" in text
+    assert len(text) > 100
+
+
+def test_disallowed_intents_are_named_with_the_place_to_allow_them() -> None:
+    asked = Intents.GUILDS | Intents.GUILD_MEMBERS | Intents.MESSAGE_CONTENT
+    text = str(fatal_error(4014, "", asked))
+    assert "GUILD_MEMBERS, MESSAGE_CONTENT" in text
+    assert "GUILD_PRESENCES" not in text
+    assert "https://discord.com/developers/applications" in text
+    assert "a privileged intent" in str(DisallowedIntents(4014))
+
+
+def test_closed_without_a_code_says_its_reason() -> None:
+    assert str(ShardClosed(None, "the budget is used up")) == "the budget is used up"
+    assert str(ShardClosed(None)) == "the shard is closed"
+    assert str(ShardClosed(1000, "bye")) == "the gateway closed the connection with code 1000 (bye)"
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, lambda e: pickle.loads(pickle.dumps(e))])
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(fatal_error(code, "why", Intents.all()) for code in FATAL),
+        ShardClosed(None, "why"),
+        UnreadableMessage("not JSON", b"\xff"),
+        errors.ConnectionFailed("refused"),
+        SendTimeout("too slow"),
+        errors.BrokenStream("damaged"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_errors_survive_copying_and_pickling(error, duplicate) -> None:
+    again = duplicate(error)
+    assert type(again) is type(error)
+    assert str(again) == str(error)
+    assert vars(again) == vars(error)
+
+
+def test_every_error_is_a_shard_error() -> None:
+    classes = [
+        value
+        for value in vars(errors).values()
+        if isinstance(value, type) and issubclass(value, Exception)
+    ]
+    assert len(classes) > 10
+    assert all(issubclass(value, ShardError) for value in classes)
+    assert issubclass(SendTimeout, TimeoutError)
+
+
+def test_an_unreadable_message_shows_its_text_only_where_asked() -> None:
+    error = UnreadableMessage("not JSON", "private")
+    assert error.text == "private"
+    assert "private" not in str(error) + repr(error)

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from shardlib.gateway import COMPRESSIONS, CloseCode, Intents, gateway_url
+
+
+def test_reconnecting_is_allowed_as_the_close_code_table_says() -> None:
+    fatal = {code for code in CloseCode if not code.can_reconnect}
+    assert fatal == {4004, 4010, 4011, 4012, 4013, 4014}
+    assert {code for code in CloseCode if code.ends_session} == {4007, 4009}
+    assert 4006 not in list(CloseCode)
+
+
+def test_intents_are_the_documented_bits() -> None:
+    documented = {*range(17), 20, 21, 24, 25}
+    assert Intents.all() == sum(1 << bit for bit in documented)
+    assert Intents.privileged() == (1 << 1) | (1 << 8) | (1 << 15)
+    assert Intents.default() == Intents.all() - Intents.privileged()
+    assert isinstance(Intents.default(), Intents)
+
+
+def test_intents_are_read_by_name() -> None:
+    assert Intents.parse("guilds, GUILD_MESSAGES") == Intents.GUILDS | Intents.GUILD_MESSAGES
+
+
+@pytest.mark.parametrize("text", ["guilds,gilds", "gilds", "", "guilds,"])
+def test_an_unknown_intent_is_named_with_those_known(text: str) -> None:
+    with pytest.raises(ValueError, match="guild_messages") as caught:
+        Intents.parse(text)
+    assert repr(text.split(",")[-1]) in str(caught.value)
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_a_url_gets_version_encoding_and_transport_compression(compression: str | None) -> None:
+    url = urlsplit(gateway_url("wss://gateway.discord.gg", 10, compression))
+    expected = {"v": ["10"], "encoding": ["json"]}
+    if compression in ("zlib-stream", "zstd-stream"):
+        expected["compress"] = [compression]
+    assert parse_qs(url.query) == expected
+    assert (url.scheme, url.netloc, url.path) == ("wss", "gateway.discord.gg", "/")
+
+
+def test_a_url_keeps_its_path_port_and_other_parameters() -> None:
+    url = gateway_url("ws://[::1]:8080/a?x=1&v=6&compress=zlib-stream&y=&encoding=etf", 10, None)
+    assert url == "ws://[::1]:8080/a?x=1&y=&v=10&encoding=json"
+
+
+def test_completing_a_url_twice_changes_nothing() -> None:
+    once = gateway_url("wss://example.org/?a=b%20c", 10, "zlib-stream")
+    assert gateway_url(once, 10, "zlib-stream") == once
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("https://gateway.discord.gg", "ws://"),
+        ("gateway.discord.gg", "ws://"),
+        ("", "ws://"),
+        ("wss://", "no host"),
+        ("wss:///path", "no host"),
+        ("wss://host:0", "port 0"),
+        ("wss://host:port", "not a URL"),
+        ("wss://host:65536", "not a URL"),
+        ("wss://[::1", "not a URL"),
+        ("wss://host/#part", "fragment"),
+        ("wss://host/#", "fragment"),
+        ("wss://ho st", "whitespace"),
+        ("wss://host\n", "whitespace"),
+        ("wss://host/\x00", "whitespace"),
+        ("wss://host/\u2028", "whitespace"),
+    ],
+)
+def test_what_is_no_gateway_url_is_refused_with_the_reason(url: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        gateway_url(url, 10, None)
+
+
+def test_a_password_in_a_url_is_refused_and_not_shown() -> None:
+    with pytest.raises(ValueError, match="password") as caught:
+        gateway_url("wss://me:secret@host/", 10, None)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ((b"wss://host", 10, None), TypeError),
+        ((None, 10, None), TypeError),
+        (("wss://host", "10", None), TypeError),
+        (("wss://host", True, None), TypeError),
+        (("wss://host", 0, None), ValueError),
+        (("wss://host", 10, "gzip"), ValueError),
+    ],
+)
+def test_other_bad_arguments_are_refused(arguments, error) -> None:
+    with pytest.raises(error):
+        gateway_url(*arguments)

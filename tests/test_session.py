@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shardlib.session import Session
+
+SESSION = Session("abc", 12, "wss://resume.example/", 1, 4)
+
+
+@given(
+    session_id=st.text(st.characters(exclude_categories=["Cs"]), min_size=1),
+    sequence=st.none() | st.integers(0),
+    url=st.none() | st.sampled_from(["wss://host", "ws://127.0.0.1:81/"]),
+    shard=st.tuples(st.integers(0), st.integers(1)).map(lambda pair: (pair[0], sum(pair))),
+)
+def test_what_is_saved_is_loaded(tmp_path_factory, session_id, sequence, url, shard) -> None:
+    path = tmp_path_factory.getbasetemp() / "session.json"
+    session = Session(session_id, sequence, url, *shard)
+    session.save(path)
+    assert Session.load(path) == session
+
+
+def test_saving_replaces_the_file_and_leaves_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "session.json"
+    SESSION.save(path)
+    later = dataclasses.replace(SESSION, sequence=13)
+    later.save(str(path))
+    assert Session.load(str(path)) == later
+    assert os.listdir(tmp_path) == ["session.json"]
+
+
+def test_saving_to_a_relative_path(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    SESSION.save("session.json")
+    assert Session.load("session.json") == SESSION
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the system has other permissions")
+def test_only_its_owner_may_read_it(tmp_path: Path) -> None:
+    path = tmp_path / "session.json"
+    path.write_text("{}")
+    path.chmod(0o644)
+    previous = os.umask(0)
+    try:
+        SESSION.save(path)
+    finally:
+        os.umask(previous)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_failed_save_keeps_what_was_there(tmp_path: Path) -> None:
+    target = tmp_path / "occupied"
+    (target / "inside").mkdir(parents=True)  # a directory can't be replaced by a file
+    with pytest.raises(OSError):
+        SESSION.save(target)
+    assert os.listdir(tmp_path) == ["occupied"]
+
+
+def saved(tmp_path: Path, **changes: object) -> Path:
+    path = tmp_path / "session.json"
+    SESSION.save(path)
+    content = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({key: value for key, value in content.items() if value != "gone"}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"format": "other"}, "Session.save"),
+        ({"format": "gone"}, "Session.save"),
+        ({"version": 2}, "version is 2"),
+        ({"session_id": "gone"}, "session_id is missing"),
+        ({"session_id": 5}, "session_id is a str"),
+        ({"session_id": ""}, "session_id is empty"),
+        ({"sequence": "5"}, "sequence is an int"),
+        ({"sequence": True}, "sequence is an int"),
+        ({"sequence": -1}, "sequence is not negative"),
+        ({"shard_id": None}, "shard_id is an int"),
+        ({"shard_id": 4}, "4 of 4"),
+        ({"shard_count": 0}, "1 of 0"),
+        ({"resume_gateway_url": "https://elsewhere/"}, "ws://"),
+        ({"resume_gateway_url": 5}, "resume_gateway_url"),
+    ],
+)
+def test_a_damaged_file_is_refused_by_name_with_the_reason(tmp_path, changes, why) -> None:
+    path = saved(tmp_path, **changes)
+    with pytest.raises(ValueError, match=why) as caught:
+        Session.load(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"null", b"\xff\xfe\x00", b"[" * 100_000], ids=range(6)
+)
+def test_a_foreign_file_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "session.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="holds no usable session") as caught:
+        Session.load(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_file_that_is_missing_is_an_os_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        Session.load(tmp_path / "none")
+
+
+@given(st.binary())
+def test_any_bytes_load_or_are_a_value_error(tmp_path_factory, content: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="any.json"):
+        Session.load(path)
+
+
+def test_a_session_does_not_change() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        SESSION.sequence = 5
