@@ -1,0 +1,169 @@
+"""Which intents let which event reach a session.
+
+The table is the one of Discord's documentation, "List of Intents" on the Gateway page.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shardlib.gateway import Intents
+
+_MESSAGES = ("MESSAGE_CREATE", "MESSAGE_UPDATE", "MESSAGE_DELETE")
+_REACTIONS = (
+    "MESSAGE_REACTION_ADD",
+    "MESSAGE_REACTION_REMOVE",
+    "MESSAGE_REACTION_REMOVE_ALL",
+    "MESSAGE_REACTION_REMOVE_EMOJI",
+)
+_POLLS = ("MESSAGE_POLL_VOTE_ADD", "MESSAGE_POLL_VOTE_REMOVE")
+
+#: Events in guilds, by the intent that brings them.
+GUILD_EVENTS: dict[Intents, tuple[str, ...]] = {
+    Intents.GUILDS: (
+        "GUILD_CREATE",
+        "GUILD_UPDATE",
+        "GUILD_DELETE",
+        "GUILD_ROLE_CREATE",
+        "GUILD_ROLE_UPDATE",
+        "GUILD_ROLE_DELETE",
+        "CHANNEL_CREATE",
+        "CHANNEL_UPDATE",
+        "CHANNEL_DELETE",
+        "CHANNEL_PINS_UPDATE",
+        "THREAD_CREATE",
+        "THREAD_UPDATE",
+        "THREAD_DELETE",
+        "THREAD_LIST_SYNC",
+        "THREAD_MEMBER_UPDATE",
+        "THREAD_MEMBERS_UPDATE",
+        "STAGE_INSTANCE_CREATE",
+        "STAGE_INSTANCE_UPDATE",
+        "STAGE_INSTANCE_DELETE",
+        "VOICE_CHANNEL_STATUS_UPDATE",
+        "VOICE_CHANNEL_START_TIME_UPDATE",
+    ),
+    Intents.GUILD_MEMBERS: (
+        "GUILD_MEMBER_ADD",
+        "GUILD_MEMBER_UPDATE",
+        "GUILD_MEMBER_REMOVE",
+        "THREAD_MEMBERS_UPDATE",
+    ),
+    Intents.GUILD_MODERATION: (
+        "GUILD_AUDIT_LOG_ENTRY_CREATE",
+        "GUILD_BAN_ADD",
+        "GUILD_BAN_REMOVE",
+    ),
+    Intents.GUILD_EXPRESSIONS: (
+        "GUILD_EMOJIS_UPDATE",
+        "GUILD_STICKERS_UPDATE",
+        "GUILD_SOUNDBOARD_SOUND_CREATE",
+        "GUILD_SOUNDBOARD_SOUND_UPDATE",
+        "GUILD_SOUNDBOARD_SOUND_DELETE",
+        "GUILD_SOUNDBOARD_SOUNDS_UPDATE",
+    ),
+    Intents.GUILD_INTEGRATIONS: (
+        "GUILD_INTEGRATIONS_UPDATE",
+        "INTEGRATION_CREATE",
+        "INTEGRATION_UPDATE",
+        "INTEGRATION_DELETE",
+    ),
+    Intents.GUILD_WEBHOOKS: ("WEBHOOKS_UPDATE",),
+    Intents.GUILD_INVITES: ("INVITE_CREATE", "INVITE_DELETE"),
+    Intents.GUILD_VOICE_STATES: ("VOICE_CHANNEL_EFFECT_SEND", "VOICE_STATE_UPDATE"),
+    Intents.GUILD_PRESENCES: ("PRESENCE_UPDATE",),
+    Intents.GUILD_MESSAGES: (*_MESSAGES, "MESSAGE_DELETE_BULK"),
+    Intents.GUILD_MESSAGE_REACTIONS: _REACTIONS,
+    Intents.GUILD_MESSAGE_TYPING: ("TYPING_START",),
+    Intents.GUILD_SCHEDULED_EVENTS: (
+        "GUILD_SCHEDULED_EVENT_CREATE",
+        "GUILD_SCHEDULED_EVENT_UPDATE",
+        "GUILD_SCHEDULED_EVENT_DELETE",
+        "GUILD_SCHEDULED_EVENT_USER_ADD",
+        "GUILD_SCHEDULED_EVENT_USER_REMOVE",
+    ),
+    Intents.AUTO_MODERATION_CONFIGURATION: (
+        "AUTO_MODERATION_RULE_CREATE",
+        "AUTO_MODERATION_RULE_UPDATE",
+        "AUTO_MODERATION_RULE_DELETE",
+    ),
+    Intents.AUTO_MODERATION_EXECUTION: ("AUTO_MODERATION_ACTION_EXECUTION",),
+    Intents.GUILD_MESSAGE_POLLS: _POLLS,
+}
+
+#: Events in direct messages, by the intent that brings them.
+DIRECT_EVENTS: dict[Intents, tuple[str, ...]] = {
+    Intents.DIRECT_MESSAGES: (*_MESSAGES, "CHANNEL_PINS_UPDATE"),
+    Intents.DIRECT_MESSAGE_REACTIONS: _REACTIONS,
+    Intents.DIRECT_MESSAGE_TYPING: ("TYPING_START",),
+    Intents.DIRECT_MESSAGE_POLLS: _POLLS,
+}
+
+
+def _by_event(table: dict[Intents, tuple[str, ...]]) -> dict[str, Intents]:
+    masks: dict[str, Intents] = {}
+    for intent, events in table.items():
+        for event in events:
+            masks[event] = masks.get(event, Intents(0)) | intent
+    return masks
+
+
+_GUILD_MASKS = _by_event(GUILD_EVENTS)
+_DIRECT_MASKS = _by_event(DIRECT_EVENTS)
+
+# Where message content stands in these events, and what stands there without the intent.
+_CONTENT: dict[str, dict[str, Any]] = {
+    event: {"content": "", "embeds": [], "attachments": [], "components": []}
+    for event in ("MESSAGE_CREATE", "MESSAGE_UPDATE")
+}
+_CONTENT["AUTO_MODERATION_ACTION_EXECUTION"] = {"content": "", "matched_content": ""}
+
+
+def guild_of(event: str, data: Any) -> int | None:
+    """Return the id of the guild that an event is about; None for direct messages and the like."""
+    if not isinstance(data, dict):
+        return None
+    key = "id" if event in ("GUILD_CREATE", "GUILD_UPDATE", "GUILD_DELETE") else "guild_id"
+    guild_id = data.get(key)
+    try:
+        return int(guild_id) if guild_id is not None else None
+    except (TypeError, ValueError):
+        return None
+
+
+def required(event: str, data: Any, user_id: str) -> Intents:
+    """Return the intents of which any one brings this event; none at all: it always comes.
+
+    :param user_id: the bot's own id, since what is about the bot comes more freely.
+    """
+    if guild_of(event, data) is None:
+        # An event known only from guilds needs its intent, guild or no guild.
+        return _DIRECT_MASKS.get(event) or _GUILD_MASKS.get(event, Intents(0))
+    if event == "GUILD_MEMBER_UPDATE" and data.get("user", {}).get("id") == user_id:
+        return Intents(0)
+    if event == "THREAD_MEMBERS_UPDATE" and not _concerns(data, user_id):
+        return Intents.GUILD_MEMBERS
+    return _GUILD_MASKS.get(event, Intents(0))
+
+
+def _concerns(data: dict[str, Any], user_id: str) -> bool:
+    added = [member.get("user_id") for member in data.get("added_members", [])]
+    return user_id in [*added, *data.get("removed_member_ids", [])]
+
+
+def without_content(event: str, data: Any, user_id: str) -> Any:
+    """Return ``data`` as a session without ``MESSAGE_CONTENT`` gets it.
+
+    ``data`` itself comes back where nothing has to be hidden: content the bot wrote, in its
+    direct messages, or that mentions it is never hidden.
+    """
+    blanks = _CONTENT.get(event)
+    if blanks is None or not isinstance(data, dict):
+        return data
+    mentioned = [user.get("id") for user in data.get("mentions", [])]
+    own = data.get("author", {}).get("id") == user_id
+    if own or user_id in mentioned or guild_of(event, data) is None:
+        return data
+    hidden = {key: blanks.get(key, value) for key, value in data.items()}
+    hidden.pop("poll", None)
+    return hidden

@@ -1,0 +1,42 @@
+"""TLS for a local gateway: a certificate authority that lives as long as the process."""
+
+from __future__ import annotations
+
+import functools
+import ssl
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import trustme
+
+
+@functools.cache
+def authority() -> trustme.CA:
+    """Return this process's throw-away authority.
+
+    It is made once: making keys takes milliseconds, and hundreds of tests use them.
+    """
+    try:
+        import trustme
+    except ImportError:
+        raise ImportError(
+            "LocalGateway(tls=True) makes its certificates with the trustme package: "
+            "pip install shardlib[local]"
+        ) from None
+    return trustme.CA()
+
+
+@functools.cache
+def server_context(host: str) -> ssl.SSLContext:
+    """Return a context that proves to be ``host`` (or ``localhost``)."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority().issue_cert(host, "localhost").configure_cert(context)
+    return context
+
+
+@functools.cache
+def client_context() -> ssl.SSLContext:
+    """Return a context that trusts the throw-away authority and nothing else."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    authority().configure_trust(context)
+    return context

@@ -1,0 +1,493 @@
+"""The world behind a local gateway: guilds, channels, roles, members, presences and voice.
+
+All of it is made from one seed, and all of it agrees: whoever writes a message is a member of
+the guild, in a channel of that guild.  Objects are dicts shaped as Discord's documentation of
+its resources has them, snowflakes being strings of digits.
+"""
+
+from __future__ import annotations
+
+import base64
+import random
+import re
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from typing import Any
+
+from .words import COLOURS, GAMES, NAMES, NOUNS, STATUSES, sentence
+
+#: Milliseconds since 1970 at which Discord's snowflakes begin.
+DISCORD_EPOCH = 1_420_070_400_000
+
+# Guild number n gets an id for which (id >> 22) % shards is n % shards, for up to ten shards:
+# 2520 is the least number that all of 1 to 10 divide.  So a few guilds reach every shard.
+_SHARD_STRIDE = 2520
+
+_TEXT, _VOICE, _CATEGORY = 0, 2, 4
+
+_MENTION = re.compile(r"<@!?([0-9]+)>")
+
+
+def timestamp(milliseconds: float) -> str:
+    """Return an ISO 8601 timestamp as Discord writes it, from milliseconds since 1970."""
+    moment = datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
+    return moment.isoformat(timespec="microseconds")
+
+
+class SnowflakeFactory:
+    """Makes ids that grow with time and never repeat."""
+
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        self._now = now
+        self._last = 0
+
+    def __call__(self) -> str:
+        """Return a new id of now."""
+        snowflake = int(self._now() * 1000 - DISCORD_EPOCH) << 22
+        self._last = max(snowflake, self._last + 1)
+        return str(self._last)
+
+
+class Guild:
+    """One guild, and everything in it.  Ids are strings, as in the payloads."""
+
+    def __init__(self, world: World, number: int, members: int) -> None:
+        dice = random.Random(f"{world.seed}/guild/{number}")
+        self.dice = dice
+        # Between 2016 and 2025, and evenly over the shards.
+        age = dice.randrange(50_000_000_000, 330_000_000_000)
+        self._first_id = (age // _SHARD_STRIDE * _SHARD_STRIDE + number) << 22
+        self._made = 0
+        self.id = str(self._first_id)
+        self.name = f"The {dice.choice(COLOURS)} {dice.choice(NOUNS)}".title()
+        self.bot_user: dict[str, Any] = world.user
+        self.joined_at = timestamp(DISCORD_EPOCH + age + 86_400_000)
+        self.roles = self._make_roles(world)
+        self.emojis = [self._make_emoji(name) for name in ("party", "wave", "thinking")]
+        self.sounds = [self._make_sound(name) for name in ("airhorn", "quack")]
+        self.channels: dict[str, dict[str, Any]] = {
+            channel["id"]: channel for channel in self._make_channels()
+        }
+        self.members: dict[str, dict[str, Any]] = {}
+        self.presences: dict[str, dict[str, Any]] = {}
+        self.voice_states: dict[str, dict[str, Any]] = {}
+        self._add(self.member(world.user, roles=[self.roles[1]["id"]]))
+        for index in range(members):
+            user = world.make_user(dice)
+            self._add(self.member(user, roles=self._some_roles(), nick=dice.random() < 0.2))
+            # The first is always about, so that a guild is never deserted.
+            if index == 0 or dice.random() < 0.6:
+                self.presences[user["id"]] = self.presence(user["id"], dice)
+        people = [user_id for user_id in self.members if user_id != world.user["id"]]
+        self.owner_id = people[0] if people else world.user["id"]
+        for user_id in people[1:3]:
+            self.join_voice(user_id, self.voice_channels[0]["id"])
+
+    def __repr__(self) -> str:
+        return f"<Guild {self.id} {self.name!r} members={len(self.members)}>"
+
+    @property
+    def text_channels(self) -> list[dict[str, Any]]:
+        """The channels messages are written in."""
+        return [channel for channel in self.channels.values() if channel["type"] == _TEXT]
+
+    @property
+    def voice_channels(self) -> list[dict[str, Any]]:
+        """The channels people talk in."""
+        return [channel for channel in self.channels.values() if channel["type"] == _VOICE]
+
+    def shard_id(self, shards: int) -> int:
+        """Return the shard this guild belongs to (Gateway, "Sharding Formula")."""
+        return (int(self.id) >> 22) % shards
+
+    def new_id(self) -> str:
+        """Return an id for something made together with the guild."""
+        self._made += 1
+        return str(self._first_id + self._made)
+
+    def member(
+        self,
+        user: dict[str, Any],
+        *,
+        roles: list[str] | None = None,
+        nick: bool = False,
+    ) -> dict[str, Any]:
+        """Return a guild member object for ``user``; it is not yet among the members."""
+        return {
+            "user": user,
+            "nick": self.dice.choice(NOUNS).title() if nick else None,
+            "avatar": None,
+            "banner": None,
+            "roles": roles or [],
+            "joined_at": self.joined_at,
+            "premium_since": None,
+            "deaf": False,
+            "mute": False,
+            "flags": 0,
+            "pending": False,
+            "communication_disabled_until": None,
+            "avatar_decoration_data": None,
+            "collectibles": None,
+        }
+
+    def add_member(self, world: World, dice: random.Random) -> dict[str, Any]:
+        """Have someone new join; return what ``GUILD_MEMBER_ADD`` carries."""
+        member = self.member(world.make_user(dice))
+        member["joined_at"] = timestamp(time.time() * 1000)
+        self._add(member)
+        return {**member, "guild_id": self.id}
+
+    def remove_member(self, user_id: str) -> dict[str, Any]:
+        """Have a member leave; return the member."""
+        self.presences.pop(user_id, None)
+        self.voice_states.pop(user_id, None)
+        return self.members.pop(user_id)
+
+    def presence(self, user_id: str, dice: random.Random) -> dict[str, Any]:
+        """Return a presence someone might have, without its ``guild_id``."""
+        status = dice.choice(STATUSES)
+        activities = []
+        if status != "offline" and dice.random() < 0.5:
+            name = dice.choice(GAMES)
+            created = int(DISCORD_EPOCH + (int(self.id) >> 22))
+            activities.append(
+                {
+                    "name": name,
+                    "type": 0,
+                    "created_at": created,
+                    "id": f"{dice.getrandbits(52):x}",
+                }
+            )
+        platform = dice.choice(("desktop", "mobile", "web"))
+        return {
+            "user": {"id": user_id},
+            "status": status,
+            "activities": activities,
+            "client_status": {} if status == "offline" else {platform: status},
+        }
+
+    def join_voice(self, user_id: str, channel_id: str | None, **flags: bool) -> dict[str, Any]:
+        """Move a member to a voice channel, or out of voice (None); return the voice state."""
+        state: dict[str, Any] = {
+            "channel_id": channel_id,
+            "user_id": user_id,
+            "member": self.members[user_id],
+            "session_id": f"{self.dice.getrandbits(128):032x}",
+            "deaf": False,
+            "mute": False,
+            "self_deaf": False,
+            "self_mute": False,
+            "self_video": False,
+            "suppress": False,
+            "request_to_speak_timestamp": None,
+            **flags,
+        }
+        if channel_id is None:
+            self.voice_states.pop(user_id, None)
+        else:
+            self.voice_states[user_id] = state
+        return {"guild_id": self.id, **state}
+
+    def channel_info(self, fields: list[str]) -> list[dict[str, Any]]:
+        """Return what ``CHANNEL_INFO`` says of the voice channels that are in use."""
+        in_use = {state["channel_id"] for state in self.voice_states.values()}
+        known = {"status": None, "voice_start_time": int(time.time())}
+        return [
+            {"id": channel["id"], **{field: known[field] for field in fields}}
+            for channel in self.voice_channels
+            if channel["id"] in in_use
+        ]
+
+    def guild_object(self) -> dict[str, Any]:
+        """Return the guild object, as in ``GUILD_UPDATE``."""
+        text = self.text_channels
+        return {
+            "id": self.id,
+            "name": self.name,
+            "icon": None,
+            "splash": None,
+            "discovery_splash": None,
+            "owner_id": self.owner_id,
+            "region": "deprecated",
+            "afk_channel_id": None,
+            "afk_timeout": 300,
+            "widget_enabled": False,
+            "widget_channel_id": None,
+            "verification_level": 1,
+            "default_message_notifications": 0,
+            "explicit_content_filter": 2,
+            "roles": self.roles,
+            "emojis": self.emojis,
+            "features": ["COMMUNITY", "NEWS"],
+            "mfa_level": 0,
+            "application_id": None,
+            "system_channel_id": text[0]["id"] if text else None,
+            "system_channel_flags": 0,
+            "rules_channel_id": None,
+            "max_presences": None,
+            "max_members": 500_000,
+            "vanity_url_code": None,
+            "description": None,
+            "banner": None,
+            "premium_tier": 1,
+            "premium_subscription_count": 2,
+            "preferred_locale": "en-US",
+            "public_updates_channel_id": None,
+            "max_video_channel_users": 25,
+            "max_stage_video_channel_users": 50,
+            "nsfw": False,
+            "nsfw_level": 0,
+            "stickers": [],
+            "premium_progress_bar_enabled": False,
+            "safety_alerts_channel_id": None,
+            "incidents_data": None,
+            "hub_type": None,
+        }
+
+    def create_object(
+        self, *, with_presences: bool = True, large_threshold: int = 50
+    ) -> dict[str, Any]:
+        """Return what ``GUILD_CREATE`` carries.
+
+        Without the presences intent it names the bot and those in voice only, and in a guild
+        larger than ``large_threshold`` those who stand out (Gateway Events, "Guild Create" and
+        "Request Guild Members").
+        """
+        large = len(self.members) > large_threshold
+        online = {
+            user_id: presence
+            for user_id, presence in self.presences.items()
+            if presence["status"] != "offline"
+        }
+        if not with_presences:
+            online = {}
+        members = [
+            member
+            for user_id, member in self.members.items()
+            if user_id in self.voice_states
+            or user_id == self.bot_user["id"]
+            or (
+                with_presences
+                and (not large or member["roles"] or member["nick"] or user_id in online)
+            )
+        ]
+        without_guild = [
+            {key: value for key, value in channel.items() if key != "guild_id"}
+            for channel in self.channels.values()
+        ]
+        return {
+            **self.guild_object(),
+            "joined_at": self.joined_at,
+            "large": large,
+            "unavailable": False,
+            "member_count": len(self.members),
+            "lazy": True,
+            "voice_states": list(self.voice_states.values()),
+            "members": members,
+            "channels": without_guild,
+            "threads": [],
+            "presences": list(online.values()),
+            "stage_instances": [],
+            "guild_scheduled_events": [],
+            "soundboard_sounds": self.sounds,
+        }
+
+    def _add(self, member: dict[str, Any]) -> None:
+        self.members[member["user"]["id"]] = member
+
+    def _some_roles(self) -> list[str]:
+        return [role["id"] for role in self.roles[2:] if self.dice.random() < 0.3]
+
+    def _make_roles(self, world: World) -> list[dict[str, Any]]:
+        roles = []
+        # The first role is @everyone: it has the guild's own id.  The second is the bot's.
+        for position, name in enumerate(["@everyone", world.user["username"], "Crew", "Friends"]):
+            colour = 0 if position == 0 else self.dice.randrange(1 << 24)
+            role: dict[str, Any] = {
+                "id": self.id if position == 0 else self.new_id(),
+                "name": name,
+                "color": colour,
+                "colors": {
+                    "primary_color": colour,
+                    "secondary_color": None,
+                    "tertiary_color": None,
+                },
+                "hoist": position > 1,
+                "icon": None,
+                "unicode_emoji": None,
+                "position": position,
+                "permissions": "2248473465835073",
+                "managed": position == 1,
+                "mentionable": position > 1,
+                "flags": 0,
+            }
+            if position == 1:
+                role["tags"] = {"bot_id": world.user["id"]}
+            roles.append(role)
+        return roles
+
+    def _make_channels(self) -> Iterator[dict[str, Any]]:
+        position = 0
+        for category, kind, names in (
+            ("Text Channels", _TEXT, ["general", "off-topic", "help", "music", "bots"]),
+            ("Voice Channels", _VOICE, ["Lounge", "Games"]),
+        ):
+            parent = self._make_channel(_CATEGORY, category, None, position)
+            yield parent
+            for name in names:
+                position += 1
+                yield self._make_channel(kind, name, parent["id"], position)
+
+    def _make_channel(
+        self, kind: int, name: str, parent_id: str | None, position: int
+    ) -> dict[str, Any]:
+        channel: dict[str, Any] = {
+            "id": self.new_id(),
+            "type": kind,
+            "guild_id": self.id,
+            "name": name,
+            "position": position,
+            "parent_id": parent_id,
+            "permission_overwrites": [],
+            "flags": 0,
+        }
+        if kind == _TEXT:
+            channel.update(topic=None, nsfw=False, last_message_id=None, rate_limit_per_user=0)
+        if kind == _VOICE:
+            channel.update(
+                bitrate=64000,
+                user_limit=0,
+                rtc_region=None,
+                nsfw=False,
+                last_message_id=None,
+                rate_limit_per_user=0,
+            )
+        return channel
+
+    def _make_emoji(self, name: str) -> dict[str, Any]:
+        return {
+            "id": self.new_id(),
+            "name": name,
+            "roles": [],
+            "require_colons": True,
+            "managed": False,
+            "animated": False,
+            "available": True,
+        }
+
+    def _make_sound(self, name: str) -> dict[str, Any]:
+        return {
+            "name": name,
+            "sound_id": self.new_id(),
+            "volume": 1.0,
+            "emoji_id": None,
+            "emoji_name": None,
+            "guild_id": self.id,
+            "available": True,
+        }
+
+
+class World:
+    """Everything a bot can see, made from ``seed``.
+
+    :param seed: the same seed makes the same guilds, channels, roles and members
+    :param guilds: how many guilds the bot is in
+    :param members: how many members each guild has, beside the bot
+    """
+
+    def __init__(self, seed: int = 0, guilds: int = 3, members: int = 20) -> None:
+        self.seed = seed
+        self._users = 0
+        self.new_id = SnowflakeFactory()
+        dice = random.Random(f"{seed}/world")
+        self.user: dict[str, Any] = {**self.make_user(dice), "bot": True}
+        self.user.update(username="local-bot", global_name=None, discriminator="0001")
+        self.application: dict[str, Any] = {"id": self.user["id"], "flags": 8953856}
+        made = [Guild(self, number, members) for number in range(guilds)]
+        self.guilds: dict[str, Guild] = {guild.id: guild for guild in made}
+
+    def channel(self, channel_id: str) -> dict[str, Any]:
+        """Return the channel with that id.
+
+        :raises ValueError: there is none
+        """
+        for guild in self.guilds.values():
+            if channel_id in guild.channels:
+                return guild.channels[channel_id]
+        raise ValueError(f"there is no channel {channel_id} in the local gateway's world")
+
+    def make_user(self, dice: random.Random) -> dict[str, Any]:
+        """Return a new user object."""
+        self._users += 1
+        name = dice.choice(NAMES)
+        age = dice.randrange(1_000_000_000, 49_000_000_000)
+        return {
+            "id": str(age << 22 | self._users),
+            "username": f"{name.lower()}.{dice.randrange(10_000)}",
+            "discriminator": "0",
+            "global_name": name,
+            "avatar": f"{dice.getrandbits(128):032x}",
+            "bot": False,
+            "public_flags": 0,
+            "avatar_decoration_data": None,
+            "collectibles": None,
+            "primary_guild": None,
+        }
+
+    def make_token(self) -> str:
+        """Return a token of the form Discord's have: the user's id, then two random parts."""
+        dice = random.Random(f"{self.seed}/token")
+        user = base64.urlsafe_b64encode(self.user["id"].encode()).decode().rstrip("=")
+        parts = (base64.urlsafe_b64encode(dice.randbytes(size)).decode() for size in (6, 27))
+        return ".".join((user, *parts))
+
+    def make_message(
+        self, channel: dict[str, Any], author_id: str, content: str | None = None
+    ) -> dict[str, Any]:
+        """Return what ``MESSAGE_CREATE`` carries when a member writes in a channel now.
+
+        :raises ValueError: the author is no member of the channel's guild
+        """
+        guild = self.guilds[channel["guild_id"]]
+        if author_id not in guild.members:
+            raise ValueError(f"user {author_id} is no member of {guild.name!r}")
+        member = guild.members[author_id]
+        message_id = self.new_id()
+        channel["last_message_id"] = message_id
+        if content is None:
+            content = sentence(guild.dice)
+        mentioned = [
+            {
+                **guild.members[user_id]["user"],
+                "member": _without_user(guild.members[user_id]),
+            }
+            for user_id in _MENTION.findall(content)
+            if user_id in guild.members
+        ]
+        return {
+            "type": 0,
+            "tts": False,
+            "timestamp": timestamp(time.time() * 1000),
+            "pinned": False,
+            "nonce": message_id,
+            "mentions": mentioned,
+            "mention_roles": [],
+            "mention_everyone": False,
+            "member": _without_user(member),
+            "id": message_id,
+            "flags": 0,
+            "embeds": [],
+            "edited_timestamp": None,
+            "content": content,
+            "components": [],
+            "channel_type": channel["type"],
+            "channel_id": channel["id"],
+            "author": member["user"],
+            "attachments": [],
+            "guild_id": guild.id,
+        }
+
+
+def _without_user(member: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in member.items() if key != "user"}
