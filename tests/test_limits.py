@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 
 import pytest
@@ -142,15 +143,16 @@ def test_a_child_forked_while_a_gate_is_in_use_can_use_it(token: str) -> None:
     with limits._gates_lock:
         child = os.fork()
         if child == 0:
-            # Watched by an alarm: a lock held for ever would stop the child, not fail it.
-            import signal
-
-            signal.alarm(10)
+            status = 1
             try:
+                # A lock held for ever would stop the child, not fail it; the signal ends it.
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                signal.alarm(10)
                 default_gate(token)
                 gate.try_acquire(0)
+                status = 0
             finally:
-                os._exit(0)
+                os._exit(status)
     assert os.waitpid(child, 0)[1] == 0
     gate.try_acquire(0)
 
