@@ -1,54 +1,32 @@
-"""A synchronous client for Discord's Gateway: threads and plain functions, no event loop."""
+"""A synchronous client for Discord's Gateway: threads and plain functions, no event loop.
 
-from shardlib.errors import (
-    AlreadyConnected,
-    AuthenticationFailed,
-    BrokenStream,
-    ConnectionFailed,
-    DisallowedIntents,
-    ForkedProcess,
-    InvalidAPIVersion,
-    InvalidIntents,
-    InvalidShard,
-    NotReady,
-    SendTimeout,
-    ShardClosed,
-    ShardError,
-    ShardingRequired,
-    UnreadableMessage,
-)
-from shardlib.gateway import CloseCode, Intents, Opcode
-from shardlib.limits import Backoff, IdentifyGate
-from shardlib.session import Session
-from shardlib.shard import Shard
-from shardlib.state import ShardState
-from shardlib.stats import Stats
+The names of :mod:`shardlib.api` are found here, and imported when one of them is first used. So the
+command line is awake, and can be interrupted, before the libraries that it needs have been loaded.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from shardlib.api import *  # noqa: F403
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "AlreadyConnected",
-    "AuthenticationFailed",
-    "Backoff",
-    "BrokenStream",
-    "CloseCode",
-    "ConnectionFailed",
-    "DisallowedIntents",
-    "ForkedProcess",
-    "IdentifyGate",
-    "Intents",
-    "InvalidAPIVersion",
-    "InvalidIntents",
-    "InvalidShard",
-    "NotReady",
-    "Opcode",
-    "SendTimeout",
-    "Session",
-    "Shard",
-    "ShardClosed",
-    "ShardError",
-    "ShardState",
-    "ShardingRequired",
-    "Stats",
-    "UnreadableMessage",
-]
+
+def __getattr__(name: str) -> Any:
+    if name.startswith("_"):
+        raise AttributeError(f"module 'shardlib' has no attribute {name!r}")
+    from shardlib import api
+
+    globals().update((public, getattr(api, public)) for public in api.__all__)
+    try:
+        return globals()[name]
+    except KeyError:
+        raise AttributeError(f"module 'shardlib' has no attribute {name!r}") from None
+
+
+def __dir__() -> list[str]:
+    from shardlib import api
+
+    return [*globals(), *api.__all__]

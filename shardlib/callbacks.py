@@ -6,19 +6,25 @@ of the library's is held.
 
 from __future__ import annotations
 
+import logging
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Union
 
-Listener = Callable[[Any, Any], object]
+from shardlib.control import Control
+
+Callback = Callable[..., object]
 Predicate = Callable[[Any], object]
+Logger = Union[logging.Logger, "logging.LoggerAdapter[Any]"]
 
 
 class Running(NamedTuple):
     """A function of the user's that has not returned yet."""
 
-    function: Callable[..., object]
+    function: Callback
     since: float  # time.perf_counter()
 
 
@@ -43,24 +49,32 @@ class Waiter:
 
 
 class Callbacks:
-    """Listeners and waiters by event, and the clock that runs while one of them does.
+    """The ``on_socket_*`` functions, listeners and waiters of a shard, and its logger.
 
+    What any of them raises is told and ends nothing, but for what is meant to end the program.
     The reader looks listeners up without a lock: a change replaces the tuple, it never alters it.
+
+    :param shard: whose attributes the ``on_socket_*`` functions are; their first argument.
+    :param logger: the user's.
+    :param control: told where a function raises SystemExit or the like.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, shard: Any, logger: Logger, control: Control) -> None:
+        self._shard = shard
+        self._logger = logger
+        self._control = control
         self._lock = threading.Lock()  # guards changes of the two tables
-        self._listeners: dict[str, tuple[Listener, ...]] = {}
+        self._listeners: dict[str, tuple[Callback, ...]] = {}
         self._waiters: dict[str, tuple[Waiter, ...]] = {}
         self._running: Running | None = None  # written by the reader only
         self._seconds = 0.0
 
-    def add_listener(self, event: str, function: Listener) -> None:
+    def add_listener(self, event: str, function: Callback) -> None:
         """Call `function` for each `event` from now on. Any thread."""
         with self._lock:
             self._listeners[event] = (*self._listeners.get(event, ()), function)
 
-    def remove_listener(self, event: str, function: Listener) -> None:
+    def remove_listener(self, event: str, function: Callback) -> None:
         """Undo one add_listener(). Any thread.
 
         :raises ValueError: where the function does not listen to the event.
@@ -83,41 +97,88 @@ class Callbacks:
             left = [other for other in self._waiters.get(event, ()) if other is not waiter]
             _replace(self._waiters, event, left)
 
-    def wanted(self, event: str) -> bool:
-        """Whether anybody listens to or waits for an event. The reader's hot path."""
+    # For the reader
+
+    def wants_payloads(self) -> bool:
+        """Whether anybody looks at whole payloads."""
+        shard = self._shard
+        return not (shard.on_socket_dispatch is None and shard.on_socket_raw_message is None)
+
+    def wants(self, event: str) -> bool:
+        """Whether anybody listens to or waits for an event."""
         return event in self._listeners or event in self._waiters
 
-    def listeners(self, event: str) -> tuple[Listener, ...]:
-        """Who listens to an event. The reader's hot path."""
-        return self._listeners.get(event, ())
+    def notify(self, name: str, *arguments: Any) -> None:
+        """Call the shard's ``on_socket_*`` function of a name, if there is one."""
+        function = getattr(self._shard, name)
+        if function is not None:
+            self._call(function, *arguments)
 
-    def waiters(self, event: str) -> tuple[Waiter, ...]:
-        """Who waits for an event. The reader's hot path."""
-        return self._waiters.get(event, ())
+    def dispatch(self, event: str, data: Any) -> None:
+        """Call who listens to an event, and wake who waits for it."""
+        for function in self._listeners.get(event, ()):
+            self._call(function, data)
+        for waiter in self._waiters.get(event, ()):
+            if waiter.offer(data):
+                self.remove_waiter(event, waiter)
+                with self._control.changed:
+                    waiter.done = True
+                    self._control.changed.notify_all()
 
-    def call(self, function: Callable[..., object], *arguments: Any) -> None:
-        """Call a function of the user's, on the reader thread. Its exceptions pass."""
-        outer = self._running  # a callback may call a method that calls a callback
+    def _call(self, function: Callback, *arguments: Any) -> None:
+        outer = self._running  # a callback's error is told to on_socket_error
         since = time.perf_counter()
         self._running = Running(function, since)
         try:
-            function(*arguments)
+            function(self._shard, *arguments)
+        except Exception as error:
+            self.log(logging.ERROR, "the callback %s failed", _name(function), exc_info=error)
+            if function is not self._shard.on_socket_error:
+                self.notify("on_socket_error", error)
+        except BaseException as error:  # SystemExit, KeyboardInterrupt: for join() to raise
+            self._control.stop(error)
         finally:
             self._running = outer
             if outer is None:
                 self._seconds += time.perf_counter() - since
 
+    def report(self, error: Exception) -> None:
+        """Log what went wrong outside the user's functions, and tell on_socket_error."""
+        self.log(logging.WARNING, "%s", error)
+        self.notify("on_socket_error", error)
+
+    def log(self, level: int, message: str, *arguments: Any, exc_info: Any = None) -> None:
+        """Log, with the user's logger: if that fails, it ends nothing. Any thread."""
+        try:
+            self._logger.log(level, message, *arguments, exc_info=exc_info)
+        except Exception:
+            pass
+
+    # For the heartbeat thread, and for stats
+
     @property
     def running(self) -> Running | None:
-        """The function the reader is inside of, or None. Any thread."""
+        """The function the reader is inside of, or None."""
         return self._running
 
     @property
     def seconds(self) -> float:
-        """Time spent in the user's functions, a running one included. Any thread."""
+        """Time spent in the user's functions, a running one included."""
         running = self._running
-        now = 0.0 if running is None else time.perf_counter() - running.since
-        return self._seconds + now
+        return self._seconds + (0.0 if running is None else time.perf_counter() - running.since)
+
+    def warn(self, running: Running) -> None:
+        """Log that a function keeps the reader from reading, and where it is."""
+        thread = self._control.thread
+        frame = sys._current_frames().get(thread.ident) if thread and thread.ident else None
+        self.log(
+            logging.WARNING,
+            "the callback %s has been running for %.1f seconds, and no event can be received "
+            "meanwhile; long work belongs on another thread. It is here:\n%s",
+            _name(running.function),
+            time.perf_counter() - running.since,
+            "".join(traceback.format_stack(frame)).rstrip(),
+        )
 
 
 def _replace(table: dict[str, tuple[Any, ...]], event: str, left: list[Any]) -> None:
@@ -125,3 +186,7 @@ def _replace(table: dict[str, tuple[Any, ...]], event: str, left: list[Any]) -> 
         table[event] = tuple(left)
     else:
         table.pop(event, None)
+
+
+def _name(function: Callback) -> str:
+    return getattr(function, "__qualname__", None) or repr(function)

@@ -26,28 +26,21 @@ LATE = 5.0
 class Heartbeat:
     """The heartbeats of one connection, sent by a thread of their own.
 
-    :param payload: makes the heartbeat to send, with the last sequence as it is then.
-    :param zombie: told, once, on the heartbeat thread (or that of :meth:`beat`), why the connection
-        is considered dead.
-    :param warn: told, once per call, of a callback that keeps the reader from reading.
+    :param callbacks: which may keep the reader from reading.
     :param interval: milliseconds, from Hello.
+    :param payload: makes the heartbeat to send, with the last sequence as it is then.
     """
 
     def __init__(
         self,
         connection: Connection,
         callbacks: Callbacks,
-        *,
         interval: float,
         payload: Callable[[], str],
-        zombie: Callable[[str], None],
-        warn: Callable[[Running], None],
     ) -> None:
         self._connection = connection
         self._callbacks = callbacks
         self._payload = payload
-        self._zombie = zombie
-        self._warn = warn
         self.interval = interval
         self.acknowledged = True
         self.clock_time: float | None = None  # time.perf_counter() of the last heartbeat sent
@@ -150,7 +143,7 @@ class Heartbeat:
         running = self._callbacks.running
         if running is not None and running is not self._warned_of:
             self._warned_of = running
-            self._warn(running)
+            self._callbacks.warn(running)
         if self._callbacks.seconds - self._callback_seconds > self._period / 2:
             return True
         grace, self._grace_used = not self._grace_used, True
@@ -168,4 +161,4 @@ class Heartbeat:
 
     def _give_up(self, reason: str) -> None:
         self.stop()
-        self._zombie(reason)
+        self._connection.give_up(reason)

@@ -36,3 +36,9 @@ class ShardState(enum.Enum):
 
     # Members are compared by identity a few times per event; enum's own hash runs in Python.
     __hash__ = object.__hash__
+
+
+ENDING = frozenset({ShardState.CLOSING, ShardState.CLOSED})
+IDENTIFIED = frozenset({ShardState.IDENTIFYING, ShardState.RESUMING, ShardState.READY})
+SOCKET_OPEN = IDENTIFIED | {ShardState.CONNECTED}
+ON_THE_WAY = SOCKET_OPEN - {ShardState.READY} | {ShardState.CONNECTING}
