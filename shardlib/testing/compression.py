@@ -13,6 +13,10 @@ from typing import Any, NamedTuple, Protocol
 COMPRESS_PAYLOADS_FROM = 1024
 
 
+# Discord's level is not known.  This one takes two thirds of the time of zlib's default.
+_LEVEL = 3
+
+
 class Message(NamedTuple):
     """The content of one WebSocket message."""
 
@@ -47,7 +51,7 @@ class ZlibStream:
     """``compress=zlib-stream``: one zlib stream a connection, flushed after each payload."""
 
     def __init__(self) -> None:
-        self._stream = zlib.compressobj()
+        self._stream = zlib.compressobj(_LEVEL)
 
     def deflate(self, text: bytes) -> Message:
         stream = self._stream

@@ -8,7 +8,7 @@ import socket
 import ssl
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -349,15 +349,9 @@ class LocalGateway:
         """
         described = Event(event, data, self.world.user["id"])
         with self._lock:
-            reached = [
-                each
-                for each in (self._sessions.alive() if session is None else [session])
-                if each.ended is None and each.wants(described)
-            ]
-            for each in reached:
-                each._issue(event, described.text(each.intents))
-            self.events_dispatched += len(reached)
-            return len(reached)
+            if session is None:
+                return self._issue(described, self._sessions.alive())
+            return self._issue(described, [] if session.ended is not None else [session])
 
     def send_message(
         self, channel_id: str, author_id: str, content: str | None = None
@@ -456,6 +450,16 @@ class LocalGateway:
             if not found:
                 raise TimeoutError(f"no {what} within {timeout} s")
             return found
+
+    def _issue(self, event: Event, sessions: Iterable[GatewaySession]) -> int:
+        """Issue an event to those of the sessions that should get it; return how many."""
+        reached = 0
+        for session in sessions:
+            if session.wants(event):
+                session._issue(event.name, event.text(session._mask))
+                reached += 1
+        self.events_dispatched += reached
+        return reached
 
     def _register(self, connection: GatewayConnection) -> None:
         self._all_connections.append(connection)

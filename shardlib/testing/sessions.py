@@ -7,6 +7,8 @@ import uuid
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+import ujson
+
 from shardlib.gateway import Intents
 
 from .intents import guild_of, required, without_content
@@ -15,8 +17,6 @@ if TYPE_CHECKING:
     from .connection import GatewayConnection
     from .server import LocalGateway
 
-_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-
 
 def encode(data: Any) -> bytes:
     """Return ``data`` as JSON the way Discord writes it: compact, characters unescaped.
@@ -24,11 +24,15 @@ def encode(data: Any) -> bytes:
     :raises TypeError: ``data`` holds something JSON has no word for
     :raises ValueError: ``data`` holds NaN or an infinity
     """
-    # A lone surrogate has no UTF-8; JSON can still say it, escaped.
     try:
-        return _encoder.encode(data).encode()
-    except UnicodeEncodeError:
+        text = ujson.dumps(data, ensure_ascii=False, escape_forward_slashes=False, allow_nan=False)
+        return text.encode()
+    except (UnicodeEncodeError, OverflowError):
+        # Lone surrogates, which JSON can say only escaped, and integers of more than 64 bits.
         return json.dumps(data, allow_nan=False, separators=(",", ":")).encode()
+
+
+_MESSAGE_CONTENT = int(Intents.MESSAGE_CONTENT)
 
 
 class Event:
@@ -39,15 +43,16 @@ class Event:
     def __init__(self, name: str, data: Any, user_id: str) -> None:
         self.name = name
         self.guild_id = guild_of(name, data)
-        self.intents = required(name, data, user_id)
+        # A plain number: arithmetic on flags is slow, and this is done for every session.
+        self.intents = int(required(name, data, user_id))
         self._data = data
         self._user_id = user_id
         self._text = encode(data)
         self._blank: bytes | None = None
 
-    def text(self, intents: Intents) -> bytes:
+    def text(self, intents: int) -> bytes:
         """Return the event's data as a session with these intents gets it."""
-        if intents & Intents.MESSAGE_CONTENT:
+        if intents & _MESSAGE_CONTENT:
             return self._text
         if self._blank is None:
             hidden = without_content(self.name, self._data, self._user_id)
@@ -73,6 +78,7 @@ class GatewaySession:
         #: The data of the Identify that began it.
         self.identify = identify
         self.intents = Intents(identify["intents"])
+        self._mask = int(self.intents)
         #: ``(shard_id, num_shards)``; ``(0, 1)`` where Identify named none.
         self.shard: tuple[int, int] = tuple(identify.get("shard") or (0, 1))
         #: The connection it lives on now; None while its client is away.
@@ -108,7 +114,7 @@ class GatewaySession:
 
     def wants(self, event: Event) -> bool:
         """Say whether intents and shard let this event through."""
-        if event.intents and not event.intents & self.intents:
+        if event.intents and not event.intents & self._mask:
             return False
         shard_id, shards = self.shard
         if event.guild_id is None:

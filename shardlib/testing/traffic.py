@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from .sessions import Event
 from .words import EMOJIS, sentence
 from .world import Guild, timestamp
 
@@ -39,6 +40,10 @@ _TICK = 0.01
 _BATCH = 400
 _ENOUGH = 1 << 20
 
+# Without a rate, making events up would take longer than sending them: so many are made, and
+# then repeated.
+_ROUND = 2000
+
 
 class Traffic:
     """A source of events; :meth:`LocalGateway.traffic` makes it.
@@ -67,6 +72,9 @@ class Traffic:
         self._shares = list(mix.values())
         self._dice = random.Random(f"{gateway.world.seed}/traffic")
         self._running = True
+        # With no rate: the events to repeat, and which is next.
+        self._round: list[Event] = []
+        self._next = 0
         # The last message of each channel, to be edited, deleted, reacted to.
         self._recent: dict[str, dict[str, Any]] = {}
         # Events owed since the last tick; real time, since the gateway's clock may leap.
@@ -89,32 +97,44 @@ class Traffic:
             if self._rate is not None:
                 self._owed += (now - self._ticked_at) * self._rate
             self._ticked_at = now
-            if self._held_up():
+            sessions = self._gateway._sessions.alive()
+            # When some client takes its events too slowly, all wait, and nothing is owed.
+            held_up = any(
+                each.connection and each.connection._unsent > _ENOUGH for each in sessions
+            )
+            if held_up:
                 self._owed = 0.0
             else:
                 due = _BATCH if self._rate is None else min(_BATCH, int(self._owed))
                 self._owed -= due
-                for name in self._dice.choices(self._names, self._shares, k=due):
-                    self._send(name)
-        behind = self._rate is None or self._owed >= 1
-        self._gateway._call_later(0 if behind and not self._held_up() else _TICK, self._tick)
+                for event in self._events(due):
+                    self._gateway._issue(event, sessions)
+                    self.events += 1
+        behind = (self._rate is None or self._owed >= 1) and not held_up
+        self._gateway._call_later(0 if behind else _TICK, self._tick)
 
-    def _held_up(self) -> bool:
-        """Say whether some client takes its events too slowly to be given more."""
-        return any(
-            connection._unsent > _ENOUGH
-            for session in self._gateway._sessions.alive()
-            if (connection := session.connection) is not None
-        )
+    def _events(self, count: int) -> list[Event]:
+        """Return the next events, about ``count``."""
+        if self._rate is not None:
+            return self._make(count)
+        if len(self._round) < _ROUND:
+            made = self._make(count)
+            self._round += made
+            return made
+        events = self._round[self._next : self._next + count]
+        self._next = self._next + count if self._next + count < len(self._round) else 0
+        return events
 
-    def _send(self, name: str) -> None:
+    def _make(self, count: int) -> list[Event]:
         guilds = list(self._gateway.world.guilds.values())
         if not guilds:
-            return
-        guild = self._dice.choice(guilds)
-        for event, data in _MAKERS[name](self, guild):
-            self._gateway.dispatch(event, data)
-            self.events += 1
+            return []
+        user_id = self._gateway.world.user["id"]
+        return [
+            Event(name, data, user_id)
+            for kind in self._dice.choices(self._names, self._shares, k=count)
+            for name, data in _MAKERS[kind](self, self._dice.choice(guilds))
+        ]
 
 
 _Events = list[tuple[str, Any]]

@@ -1,0 +1,250 @@
+"""Hello, Identify and READY, and everything that is checked on the way."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from shardlib.gateway import Intents
+from shardlib.testing import LocalGateway
+
+from .client import connected
+
+
+def test_hello_gives_the_interval() -> None:
+    with LocalGateway(heartbeat_interval=1234) as gateway, connected(gateway) as client:
+        hello = client.receive()
+        assert (hello["op"], hello["t"], hello["s"]) == (10, None, None)
+        assert hello["d"]["heartbeat_interval"] == 1234
+
+
+def test_ready_and_the_guilds_agree(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway) as client:
+        client.receive()
+        client.identify(shard=[0, 1])
+        ready = client.event("READY")
+        assert ready["v"] == 10
+        assert ready["shard"] == [0, 1]
+        assert ready["resume_gateway_url"] == local_gateway.resume_url != local_gateway.url
+        assert ready["application"]["id"] == ready["user"]["id"]
+        (session,) = local_gateway.sessions
+        assert ready["session_id"] == session.session_id
+        guilds = [client.event("GUILD_CREATE") for _ in ready["guilds"]]
+        assert [guild["id"] for guild in guilds] == [guild["id"] for guild in ready["guilds"]]
+        assert len(guilds) == 3
+        client.nothing_more()
+
+
+def test_sequences_count_up_from_one(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway) as client:
+        assert client.receive()["s"] is None
+        client.identify()
+        assert [client.receive()["s"] for _ in range(4)] == [1, 2, 3, 4]
+        local_gateway.dispatch("USER_UPDATE", {})
+        assert client.receive()["s"] == 5
+
+
+def test_ready_names_no_shard_where_identify_named_none(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway) as client:
+        assert "shard" not in client.ready()
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"token": "wrong"}, 4004),
+        ({"token": None}, 4004),
+        ({"properties": None}, 4001),
+        ({"properties": []}, 4001),
+        ({"compress": "yes"}, 4001),
+        ({"large_threshold": 49}, 4001),
+        ({"large_threshold": 251}, 4001),
+        ({"presence": {"status": "sleeping"}}, 4001),
+        ({"presence": {"status": "idle", "activities": [{"name": "no type"}]}}, 4001),
+        ({"shard": [1, 1]}, 4010),
+        ({"shard": [0, 0]}, 4010),
+        ({"shard": [-1, 2]}, 4010),
+        ({"shard": [0]}, 4010),
+        ({"shard": "0,1"}, 4010),
+        ({"shard": [0, True]}, 4010),
+        ({"intents": -1}, 4013),
+        ({"intents": 1 << 30}, 4013),
+        ({"intents": "513"}, 4013),
+        ({"intents": int(Intents.GUILD_MEMBERS)}, 4014),
+        ({"intents": int(Intents.all())}, 4014),
+    ],
+)
+@pytest.mark.local_gateway(allowed_intents=Intents.default())
+def test_a_wrong_identify_is_answered_with_its_code(
+    local_gateway: LocalGateway, changes: dict[str, Any], code: int
+) -> None:
+    with connected(local_gateway) as client:
+        client.receive()
+        client.identify(**{"intents": 1, **changes})
+        assert client.close_code() == code
+    assert local_gateway.sessions == []
+
+
+def test_missing_intents_are_invalid(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway) as client:
+        client.receive()
+        client.send(2, {"token": local_gateway.token, "properties": {}})
+        assert client.close_code() == 4013
+
+
+def test_the_reason_names_the_disallowed_intents() -> None:
+    with LocalGateway(allowed_intents=Intents.default()) as gateway, connected(gateway) as client:
+        client.receive()
+        client.identify(Intents.GUILDS | Intents.GUILD_MEMBERS)
+        assert "GUILD_MEMBERS" in client.closed().reason
+
+
+def test_too_many_guilds_for_one_shard() -> None:
+    with LocalGateway(guilds=3, max_guilds_per_shard=2) as gateway:
+        with connected(gateway) as client:
+            client.receive()
+            client.identify()
+            assert client.close_code() == 4011
+        with connected(gateway) as client:
+            assert len(client.ready(shard=[0, 2])["guilds"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        ("not JSON", 4002),
+        ("[1]", 4002),
+        ("{}", 4002),
+        ('{"op": "1"}', 4002),
+        ('{"op": true}', 4002),
+        ("[" * 4000, 4002),
+        (json.dumps({"op": 1, "d": None, "padding": "x" * 4096}), 4002),
+        ('{"op": 99}', 4001),
+        ('{"op": 0, "d": {}}', 4001),
+        ('{"op": 7}', 4001),
+        ('{"op": 1, "d": "5"}', 4001),
+        ('{"op": 2, "d": []}', 4001),
+        ('{"op": 6, "d": null}', 4001),
+        ('{"op": 3, "d": {"status": "idle"}}', 4003),
+        ('{"op": 8, "d": {}}', 4003),
+    ],
+)
+def test_what_no_client_may_send(local_gateway: LocalGateway, message: str, code: int) -> None:
+    with connected(local_gateway) as client:
+        client.socket.send(message)
+        assert client.close_code() == code
+
+
+def test_4096_bytes_may_be_sent(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway) as client:
+        client.receive()
+        padding = "x" * (4096 - len('{"op":1,"d":null,"p":""}'))
+        client.socket.send('{"op":1,"d":null,"p":"%s"}' % padding)
+        assert client.receive()["op"] == 11
+
+
+def test_a_message_that_is_not_utf8(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway) as client:
+        client.socket.send_binary(b'{"op": 1, "d": null, "x": "\xff"}')
+        assert client.close_code() == 4002
+
+
+def test_identify_twice(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway) as client:
+        client.ready()
+        client.identify()
+        assert client.close_code() == 4005
+
+
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [
+        ("?v=5&encoding=json", 4012),
+        ("?v=11", 4012),
+        ("?v=ten", 4012),
+        ("?v=10&encoding=etf", 4012),
+        ("?v=10&encoding=json&compress=gzip", 4012),
+    ],
+)
+def test_the_query_is_checked(local_gateway: LocalGateway, query: str, code: int) -> None:
+    with connected(local_gateway, query=query) as client:
+        closed = client.closed()
+        assert closed.code == code
+        assert closed.reason  # says what is wrong
+
+
+def test_identifies_of_one_bucket_keep_five_seconds_apart() -> None:
+    with LocalGateway() as gateway:
+        with connected(gateway) as first, connected(gateway) as second:
+            first.ready(shard=[0, 2])
+            second.receive()
+            second.identify(shard=[1, 2])
+            assert second.receive() == {"t": None, "s": None, "op": 9, "d": False}
+            gateway.clock.advance(5)
+            second.identify(shard=[1, 2])
+            second.event("READY")
+
+
+def test_different_buckets_identify_at_once() -> None:
+    with LocalGateway(max_concurrency=2) as gateway:
+        with connected(gateway) as first, connected(gateway) as second:
+            first.ready(shard=[0, 2])
+            second.ready(shard=[1, 2])
+
+
+def test_too_many_identifies_reset_the_token() -> None:
+    with LocalGateway(session_start_limit=2, identify_interval=0) as gateway:
+        assert gateway.session_starts["remaining"] == 2
+        token = gateway.token
+        with connected(gateway) as first, connected(gateway) as second, connected(gateway) as third:
+            first.ready()
+            second.ready()
+            assert gateway.session_starts["remaining"] == 0
+            assert 86_000_000 < gateway.session_starts["reset_after"] <= 86_400_000
+            third.receive()
+            third.identify()
+            assert third.close_code() == first.close_code() == second.close_code() == 4004
+        assert gateway.sessions == []
+        assert gateway.token != token
+
+
+def test_the_session_start_limit_resets_after_a_day() -> None:
+    with LocalGateway(session_start_limit=1) as gateway:
+        with connected(gateway) as client:
+            client.ready()
+        gateway.clock.advance(86_400)
+        assert gateway.session_starts["remaining"] == 1
+        with connected(gateway) as client:
+            client.ready()
+
+
+def test_the_121st_payload_within_a_minute(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway) as client:
+        client.receive()
+        for _ in range(120):
+            client.send(1, None)
+            assert client.receive()["op"] == 11
+        client.send(1, None)
+        assert client.close_code() == 4008
+
+
+@pytest.mark.local_gateway(heartbeat_interval=100_000)
+def test_120_payloads_every_minute(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway) as client:
+        client.receive()
+        for _ in range(2):
+            for _ in range(120):
+                client.send(1, None)
+                assert client.receive()["op"] == 11
+            local_gateway.clock.advance(60)
+
+
+def test_heartbeats_of_a_short_interval_use_up_no_allowance() -> None:
+    with LocalGateway(heartbeat_interval=100) as gateway, connected(gateway) as client:
+        client.receive()
+        for _ in range(600):
+            client.send(1, None)
+        for _ in range(600):
+            assert client.receive()["op"] == 11

@@ -1,0 +1,211 @@
+"""Sessions: how they are resumed, and how they end."""
+
+from __future__ import annotations
+
+import pytest
+
+from shardlib.testing import LocalGateway
+
+from .client import connected
+
+PLAIN = {"id": "1", "note": "an event that belongs to no guild"}
+
+
+def test_a_resumed_session_gets_what_it_missed_in_order(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway) as client:
+        ready = client.ready()
+        client.leave(4000)
+    for number in range(50):
+        assert local_gateway.dispatch("USER_UPDATE", {"number": number}) == 1
+    with connected(local_gateway, resume_url=True) as client:
+        client.resume(ready["session_id"], 4)
+        replay = client.events_until("RESUMED")
+        assert [payload["d"]["number"] for payload in replay[:-1]] == list(range(50))
+        assert [payload["s"] for payload in replay] == list(range(5, 56))
+        local_gateway.dispatch("USER_UPDATE", PLAIN)
+        assert client.receive() == {"t": "USER_UPDATE", "s": 56, "op": 0, "d": PLAIN}
+    connections = local_gateway.all_connections
+    assert [each.at_resume_url for each in connections] == [False, True]
+    assert local_gateway.sessions[0].resumes == 1
+
+
+def test_resumed_again_a_session_replays_no_resumed(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway) as client:
+        session_id = client.ready()["session_id"]
+    with connected(local_gateway) as client:
+        client.resume(session_id, 4)
+        client.event("RESUMED")
+        local_gateway.dispatch("USER_UPDATE", PLAIN)
+        client.event("USER_UPDATE")
+    with connected(local_gateway) as client:
+        client.resume(session_id, 4)
+        assert [each["t"] for each in client.events_until("RESUMED")] == ["USER_UPDATE", "RESUMED"]
+
+
+@pytest.mark.parametrize("sequence", [5, 1000, -1])
+def test_a_sequence_never_issued(local_gateway: LocalGateway, sequence: int) -> None:
+    with connected(local_gateway) as client:
+        session_id = client.ready()["session_id"]
+    with connected(local_gateway) as client:
+        client.resume(session_id, sequence)
+        assert client.close_code() == 4007
+    assert local_gateway.sessions == []
+
+
+def test_an_unknown_session_is_invalid(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway) as client:
+        client.resume("nonsense", 1)
+        assert client.receive() == {"t": None, "s": None, "op": 9, "d": False}
+        # The connection is as good as new.
+        client.identify()
+        client.event("READY")
+
+
+def test_resume_needs_the_token(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway) as client:
+        session_id = client.ready()["session_id"]
+    with connected(local_gateway) as client:
+        client.resume(session_id, 4, token="wrong")
+        assert client.close_code() == 4004
+
+
+@pytest.mark.parametrize("code", [1000, 1001])
+def test_a_client_ends_its_session(local_gateway: LocalGateway, code: int) -> None:
+    with connected(local_gateway) as client:
+        session_id = client.ready()["session_id"]
+        connection = local_gateway.wait_for_connection()
+        client.leave(code)
+        assert connection.wait_closed() == code
+    assert local_gateway.sessions == []
+    with connected(local_gateway) as client:
+        client.resume(session_id, 4)
+        assert client.receive()["op"] == 9
+
+
+@pytest.mark.parametrize("code", [4000, 3000, 1002, None])
+def test_any_other_end_keeps_the_session(local_gateway: LocalGateway, code: int | None) -> None:
+    with connected(local_gateway) as client:
+        session_id = client.ready()["session_id"]
+        connection = local_gateway.wait_for_connection()
+        if code is None:
+            client.socket.shutdown()
+        else:
+            client.leave(code)
+        assert connection.wait_closed() == code
+    with connected(local_gateway) as client:
+        client.resume(session_id, 4)
+        client.event("RESUMED")
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 4000, 4008])
+def test_the_answer_to_a_close_of_the_gateway_ends_nothing(
+    local_gateway: LocalGateway, code: int
+) -> None:
+    with connected(local_gateway) as client:
+        client.ready()
+        connection = local_gateway.wait_for_connection()
+        connection.close(code)
+        assert client.close_code() == code
+        client.socket.send_close(1000)
+        connection.wait_closed()
+    assert local_gateway.sessions
+
+
+@pytest.mark.parametrize("code", [4007, 4009])
+def test_codes_that_say_the_session_is_over(local_gateway: LocalGateway, code: int) -> None:
+    with connected(local_gateway) as client:
+        client.ready()
+        local_gateway.wait_for_connection().close(code)
+        assert client.close_code() == code
+        assert local_gateway.sessions == []
+
+
+def test_a_session_expires(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway) as client:
+        session_id = client.ready()["session_id"]
+        client.leave()
+    local_gateway.wait_for_connection().wait_closed()
+    local_gateway.clock.advance(295)
+    assert local_gateway.sessions
+    local_gateway.clock.advance(10)
+    assert local_gateway.sessions == []
+    with connected(local_gateway) as client:
+        client.resume(session_id, 4)
+        assert client.receive()["op"] == 9
+
+
+@pytest.mark.local_gateway(heartbeat_interval=10_000_000)
+def test_a_connected_session_does_not_expire(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway) as client:
+        client.ready()
+        local_gateway.clock.advance(3000)
+        assert local_gateway.sessions
+
+
+def test_an_invalidated_session(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway) as client:
+        session_id = client.ready()["session_id"]
+        connection = local_gateway.wait_for_connection()
+        connection.invalid_session(resumable=True)
+        assert client.receive()["d"] is True
+        assert local_gateway.sessions
+        connection.invalid_session(resumable=False)
+        assert client.receive()["d"] is False
+        assert local_gateway.sessions == []
+        client.send(3, {"status": "idle", "afk": False, "since": None, "activities": []})
+        assert client.close_code() == 4003
+    with connected(local_gateway) as client:
+        client.resume(session_id, 4)
+        assert client.receive()["op"] == 9
+
+
+def test_a_client_may_be_back_before_its_old_connection_is_gone(
+    local_gateway: LocalGateway,
+) -> None:
+    with connected(local_gateway) as old, connected(local_gateway) as new:
+        session_id = old.ready()["session_id"]
+        new.resume(session_id, 4)
+        new.event("RESUMED")
+        assert old.close_code() == 4000
+        local_gateway.dispatch("USER_UPDATE", PLAIN)
+        new.event("USER_UPDATE")
+
+
+def test_resume_on_a_connection_that_has_a_session(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway) as client:
+        ready = client.ready()
+        client.send(6, {"token": local_gateway.token, "session_id": ready["session_id"], "seq": 1})
+        assert client.close_code() == 4005
+
+
+@pytest.mark.local_gateway(replay_limit=10)
+def test_a_session_that_missed_too_much(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway) as client:
+        session_id = client.ready()["session_id"]
+    for number in range(11):
+        local_gateway.sessions[0].dispatch("USER_UPDATE", number)
+    with connected(local_gateway) as client:
+        client.resume(session_id, 4)
+        assert client.receive()["op"] == 9
+    assert local_gateway.sessions == []
+
+
+@pytest.mark.local_gateway(replay_limit=10)
+def test_a_session_that_missed_just_as_much_as_is_kept(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway) as client:
+        session_id = client.ready()["session_id"]
+    for number in range(10):
+        local_gateway.sessions[0].dispatch("USER_UPDATE", number)
+    with connected(local_gateway) as client:
+        client.resume(session_id, 4)
+        assert len(client.events_until("RESUMED")) == 11
+
+
+def test_a_missed_heartbeat_closes_the_connection_and_keeps_the_session() -> None:
+    with LocalGateway(heartbeat_interval=1000) as gateway, connected(gateway) as client:
+        client.ready()
+        gateway.clock.advance(5.9)  # within the tolerance of 5 seconds
+        client.nothing_more()
+        gateway.clock.advance(6)
+        assert client.close_code() == 4000
+        assert gateway.sessions
