@@ -6,6 +6,7 @@ command line is awake, and can be interrupted, before the libraries that it need
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,18 +16,14 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    if name.startswith("_"):
-        raise AttributeError(f"module 'shardlib' has no attribute {name!r}")
-    from shardlib import api
-
-    globals().update((public, getattr(api, public)) for public in api.__all__)
-    try:
-        return globals()[name]
-    except KeyError:
-        raise AttributeError(f"module 'shardlib' has no attribute {name!r}") from None
+    # Every name of the API is a class's; other names are the submodules', which import looks for.
+    if name[0].isupper() or name == "__all__":
+        api = importlib.import_module("shardlib.api")
+        globals().update((public, getattr(api, public)) for public in ("__all__", *api.__all__))
+        if name in globals():
+            return globals()[name]
+    raise AttributeError(f"module 'shardlib' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    from shardlib import api
-
-    return [*globals(), *api.__all__]
+    return [*globals(), *importlib.import_module("shardlib.api").__all__]
