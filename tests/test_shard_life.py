@@ -1,0 +1,344 @@
+"""A shard's connections, from the first to closed, against the local gateway on real sockets."""
+
+from __future__ import annotations
+
+import itertools
+import ssl
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from shardlib import (
+    AlreadyConnected,
+    ConnectionFailed,
+    Opcode,
+    Shard,
+    ShardClosed,
+    ShardState,
+)
+from shardlib.testing import LocalGateway
+from tests.shards import Recorder, make_gateway, make_shard
+from tests.support import wait_until
+
+COMPRESSIONS = ("zlib-stream", "zstd-stream", "payload", None)
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+def gateway() -> Iterator[LocalGateway]:
+    with make_gateway() as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def shard(recorder: Recorder, gateway: LocalGateway) -> Iterator[Shard]:
+    with make_shard(recorder) as shard:
+        shard.connect(gateway.url)
+        shard.wait_until_ready(10)
+        yield shard
+
+
+def dispatch_numbers(gateway: LocalGateway, numbers: Any) -> None:
+    for number in numbers:
+        assert gateway.dispatch("USER_UPDATE", {"number": number}) == 1
+
+
+def numbers_received(recorder: Recorder) -> list[int]:
+    return [data["number"] for data in recorder.data("USER_UPDATE")]
+
+
+def wait_for_resumes(shard: Shard, count: int) -> None:
+    wait_until(lambda: shard.stats.resumes >= count and shard.state is ShardState.READY)
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_ready_then_events_with_every_compression(recorder: Recorder, compression: Any) -> None:
+    with make_gateway() as gateway, make_shard(recorder, compression=compression) as shard:
+        shard.connect(gateway.url)
+        shard.wait_until_ready(10)
+        dispatch_numbers(gateway, range(100))
+        wait_until(lambda: len(numbers_received(recorder)) == 100)
+        assert numbers_received(recorder) == list(range(100))
+        assert gateway.connections[0].compression == compression
+        assert not recorder.of("error")
+
+
+def test_ten_thousand_events_in_order_through_every_kind_of_loss(
+    recorder: Recorder, gateway: LocalGateway, shard: Shard
+) -> None:
+    """Op 7 in the middle, a drop, a reset, closes with and without a code: all resumed."""
+    numbers = iter(range(10_000))
+    losses = [
+        lambda connection: connection.reconnect(),
+        lambda connection: connection.drop(),
+        lambda connection: connection.reset(),
+        lambda connection: connection.close(None),
+        lambda connection: connection.close(4000),
+        lambda connection: connection.close(1000),
+        lambda connection: connection.close(1001),
+        lambda connection: connection.invalid_session(True),
+        lambda connection: connection.close(4999, "unheard of"),
+    ]
+    for count, lose in enumerate(losses, start=1):
+        dispatch_numbers(gateway, itertools.islice(numbers, 1000))
+        lose(gateway.connections[-1])
+        wait_for_resumes(shard, count)
+    dispatch_numbers(gateway, numbers)
+    wait_until(lambda: len(numbers_received(recorder)) >= 10_000, 30)
+    assert numbers_received(recorder) == list(range(10_000))
+    assert len(gateway.sessions) == 1
+    assert len(gateway.all_connections) == len(losses) + 1
+    assert recorder.life() == [
+        ("connected",),
+        ("ready",),
+        *itertools.chain.from_iterable(
+            [("disconnected", code, False), ("connected",), ("reconnected", True)]
+            for code in (None, None, None, None, 4000, 1000, 1001, None, 4999)
+        ),
+    ]
+    # Of our own closes none may end the session.
+    codes = [connection.close_code for connection in gateway.all_connections[:-1]]
+    assert not {1000, 1001} & set(codes), codes
+
+
+def test_an_invalid_session_is_replaced_by_a_new_one(
+    recorder: Recorder, gateway: LocalGateway, shard: Shard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shardlib.reader.INVALID_SESSION_DELAY", (0.05, 0.06))
+    first = shard.session_id
+    shard_url = gateway.connections[0].url
+    gateway.connections[0].invalid_session(False)
+    wait_until(lambda: shard.session_id not in (None, first))
+    shard.wait_until_ready(10)
+    assert recorder.life()[2:] == [
+        ("disconnected", None, False),
+        ("connected",),
+        ("ready",),
+        ("reconnected", False),
+    ]
+    second = gateway.connections[0]
+    assert not second.at_resume_url
+    assert second.url.split("?")[1] == shard_url.split("?")[1]
+    assert [payload["op"] for payload in second.received if payload["op"] != 1] == [2]
+    dispatch_numbers(gateway, [7])
+    wait_until(lambda: numbers_received(recorder) == [7])
+    # The sequence is that of the new session: a Resume goes on from there.
+    second.drop()
+    resume = gateway.expect(Opcode.RESUME)
+    assert (resume["d"]["session_id"], resume["d"]["seq"]) == (shard.session_id, shard.last_sequence)
+
+
+def test_a_resume_goes_to_the_session_gateway_with_the_same_query(
+    gateway: LocalGateway, shard: Shard
+) -> None:
+    for count in range(1, 4):
+        gateway.connections[-1].drop()
+        wait_for_resumes(shard, count)
+    first, *others = gateway.all_connections
+    assert not first.at_resume_url
+    assert [connection.at_resume_url for connection in others] == [True] * 3
+    assert [connection.query for connection in others] == [first.query] * 3
+
+
+@pytest.mark.parametrize("code", [4007, 4009])
+def test_codes_that_end_the_session_begin_a_new_one(
+    gateway: LocalGateway, shard: Shard, code: int
+) -> None:
+    first = shard.session_id
+    gateway.connections[0].close(code)
+    wait_until(lambda: shard.session_id not in (None, first))
+    assert not gateway.all_connections[1].at_resume_url
+
+
+def test_a_zombie_is_found_and_resumed(recorder: Recorder) -> None:
+    with make_gateway(heartbeat_interval=100) as gateway, make_shard(recorder) as shard:
+        shard.connect(gateway.url)
+        shard.wait_until_ready(10)
+        zombie = gateway.connections[0]
+        zombie.acknowledge = False
+        wait_for_resumes(shard, 1)
+        assert zombie.wait_closed() not in (1000, 1001)
+        assert ("disconnected", None, False) in recorder.life()
+        assert len(gateway.sessions) == 1
+
+
+def test_reconnect_resumes_and_reinstantiate_begins_anew(
+    gateway: LocalGateway, shard: Shard
+) -> None:
+    first = shard.session_id
+    shard.reconnect()
+    shard.wait_until_ready(10)
+    assert shard.session_id == first
+    assert gateway.all_connections[0].wait_closed() == 4000
+    shard.resume()
+    shard.wait_until_ready(10)
+    assert shard.session_id == first
+    shard.reinstantiate()
+    shard.wait_until_ready(10)
+    assert shard.session_id not in (None, first)
+    assert [connection.at_resume_url for connection in gateway.all_connections] == [
+        False,
+        True,
+        True,
+        False,
+    ]
+    assert shard.stats.connections == 4
+    assert shard.stats.reconnects == 3
+    assert shard.stats.resumes == 2
+
+
+def test_disconnect_leaves_nothing_and_ends_the_session(
+    recorder: Recorder, gateway: LocalGateway, shard: Shard
+) -> None:
+    connection = gateway.connections[0]
+    shard.disconnect()
+    assert connection.wait_closed() == 1000
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("shard-")]
+    assert shard.socket_thread is None and shard.heartbeat_thread is None
+    assert shard.socket_instance is None
+    assert shard.state is ShardState.CLOSED
+    assert shard.session is None
+    assert recorder.life()[-2:] == [("disconnected", 1000, True), ("closed", None)]
+    shard.disconnect()  # once more does nothing
+    assert recorder.of("closed") == [("closed", None)]
+    shard.join(0)
+    with pytest.raises(ShardClosed):
+        shard.wait_until_ready(0)
+    assert len(gateway.all_connections) == 1
+
+
+def test_a_code_from_4000_keeps_the_session_for_the_next_connect(
+    gateway: LocalGateway, shard: Shard
+) -> None:
+    session = shard.session
+    shard.disconnect(4321)
+    assert gateway.all_connections[0].wait_closed() == 4321
+    assert shard.session == session
+    shard.connect(gateway.url)
+    shard.wait_until_ready(10)
+    assert shard.stats.resumes == 1
+
+
+def test_connect_twice_is_refused_and_after_disconnect_it_is_not(
+    gateway: LocalGateway, shard: Shard
+) -> None:
+    with pytest.raises(AlreadyConnected):
+        shard.connect(gateway.url)
+    shard.disconnect()
+    shard.connect(gateway.url)
+    shard.wait_until_ready(10)
+    assert len(gateway.all_connections) == 2
+
+
+def test_the_first_attempt_fails_loudly_and_leaves_nothing(recorder: Recorder) -> None:
+    with make_gateway() as gateway:
+        url = gateway.url
+    shard = make_shard(recorder)
+    with pytest.raises(ConnectionFailed, match="refused"):
+        shard.connect(url)
+    assert shard.state is ShardState.DISCONNECTED
+    assert recorder.calls == []
+    with pytest.raises(ConnectionFailed):
+        shard.wait_until_ready(1)
+    with make_gateway() as gateway, shard:
+        shard.connect(gateway.url)
+        shard.wait_until_ready(10)
+
+
+def test_without_should_reconnect_the_first_loss_closes(
+    recorder: Recorder, gateway: LocalGateway
+) -> None:
+    shard = make_shard(recorder, should_reconnect=False)
+    shard.connect(gateway.url)
+    shard.wait_until_ready(10)
+    gateway.connections[0].close(4000, "sorry")
+    with pytest.raises(ShardClosed, match="4000.*sorry") as caught:
+        shard.join(10)
+    assert caught.value.code == 4000
+    assert recorder.life()[-2:] == [
+        ("disconnected", 4000, False),
+        ("closed", caught.value),
+    ]
+    assert len(gateway.all_connections) == 1
+
+
+def test_an_outage_is_outlived(gateway: LocalGateway, shard: Shard) -> None:
+    gateway.outage()
+    wait_until(lambda: shard.state is ShardState.WAITING)
+    assert shard.socket_reconnecting and not shard.socket_active
+    gateway.restore()
+    wait_for_resumes(shard, 1)
+    assert not shard.socket_reconnecting and shard.socket_active
+
+
+def test_a_dead_session_gateway_is_left_for_the_main_one(
+    gateway: LocalGateway, shard: Shard
+) -> None:
+    """Three dials there come to nothing: the session is resumed at the URL given to connect()."""
+    gateway.inject(lambda connection: connection.refuse(503), instead_of="upgrade", connections=3)
+    gateway.connections[0].drop()
+    wait_for_resumes(shard, 1)
+    at_resume_url = [connection.at_resume_url for connection in gateway.all_connections]
+    assert at_resume_url == [False, True, True, True, False]
+
+
+def test_over_tls_with_a_private_authority(recorder: Recorder) -> None:
+    with make_gateway(tls=True) as gateway:
+        with make_shard(recorder, ssl_context=gateway.ssl_context) as shard:
+            shard.connect(gateway.url)
+            shard.wait_until_ready(10)
+            assert gateway.url.startswith("wss://")
+            assert isinstance(shard.socket_instance.sock, ssl.SSLSocket)
+            dispatch_numbers(gateway, range(2000))
+            gateway.connections[-1].reconnect()
+            wait_for_resumes(shard, 1)
+            gateway.connections[-1].drop()
+            wait_for_resumes(shard, 2)
+            dispatch_numbers(gateway, range(2000, 4000))
+            wait_until(lambda: len(numbers_received(recorder)) >= 4000)
+            assert numbers_received(recorder) == list(range(4000))
+
+
+def test_an_untrusted_certificate_is_refused() -> None:
+    with make_gateway(tls=True) as gateway:
+        with pytest.raises(ConnectionFailed, match="certificate is not trusted"):
+            make_shard().connect(gateway.url)
+        wait_until(lambda: all(connection.is_closed for connection in gateway.all_connections))
+        assert not any(connection.received for connection in gateway.all_connections)
+
+
+def test_every_callback_runs_on_the_reader_thread(
+    recorder: Recorder, gateway: LocalGateway, shard: Shard
+) -> None:
+    gateway.connections[0].reconnect()
+    wait_for_resumes(shard, 1)
+    shard.disconnect()
+    assert recorder.threads == {"shard-0-reader"}
+
+
+def test_run_forever_blocks_until_disconnect(recorder: Recorder, gateway: LocalGateway) -> None:
+    shard = make_shard(recorder)
+    thread = threading.Thread(target=shard.run_forever, args=(gateway.url,))
+    thread.start()
+    shard.wait_until_ready(10)
+    assert thread.is_alive()
+    shard.disconnect()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_stats_count(gateway: LocalGateway, shard: Shard) -> None:
+    dispatch_numbers(gateway, range(10))
+    wait_until(lambda: shard.stats.events["USER_UPDATE"] == 10)
+    stats = shard.stats
+    assert stats.events["READY"] == 1
+    assert stats.messages >= 12
+    assert 0 < stats.bytes_received < stats.bytes_inflated
+    assert stats.callback_seconds > 0
+    assert stats.events is not shard.stats.events
