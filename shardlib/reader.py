@@ -243,10 +243,10 @@ class Reader:
             control.state = ShardState.DISCONNECTED if never_began else ShardState.CLOSED
             control.changed.notify_all()
         if not never_began:  # else connect() raises the error, and nothing else has happened
-            if error is None:
-                self._callbacks.log(logging.INFO, "closed")
-            else:
+            if isinstance(error, Exception):
                 self._callbacks.log(logging.ERROR, "closed: %s", error)
+            else:  # by disconnect(), or by a callback that ends the program
+                self._callbacks.log(logging.INFO, "closed")
             self._callbacks.notify("on_socket_closed", error)
         with control.changed:
             control.first_attempt = False

@@ -1,0 +1,284 @@
+"""How a shard ends: fatal close codes, disconnect() at any moment, the end of a process."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import shardlib
+from shardlib import ConnectionFailed, Shard, ShardClosed, ShardState
+from shardlib.testing import LocalGateway
+from tests.shards import Recorder, make_gateway, make_shard
+from tests.support import TOKEN, wait_until
+
+FATAL = {
+    4004: shardlib.AuthenticationFailed,
+    4010: shardlib.InvalidShard,
+    4011: shardlib.ShardingRequired,
+    4012: shardlib.InvalidAPIVersion,
+    4013: shardlib.InvalidIntents,
+    4014: shardlib.DisallowedIntents,
+}
+
+
+@pytest.fixture
+def gateway() -> Iterator[LocalGateway]:
+    with make_gateway() as gateway:
+        yield gateway
+
+
+@pytest.mark.parametrize("code", FATAL)
+def test_a_fatal_code_is_raised_from_every_wait(gateway: LocalGateway, code: int) -> None:
+    gateway.inject(lambda connection: connection.close(code, "why"), instead_of="ready")
+    recorder = Recorder()
+    shard = make_shard(recorder)
+    with pytest.raises(FATAL[code]) as caught:
+        shard.run_forever(gateway.url)
+    assert (caught.value.code, caught.value.reason) == (code, "why")
+    for wait in (shard.wait_until_ready, shard.join, lambda: shard.wait_for("READY")):
+        with pytest.raises(FATAL[code]):
+            wait()
+    with pytest.raises(FATAL[code]):
+        shard.send('{"op": 3, "d": {}}')
+    with pytest.raises(FATAL[code]), shard:
+        pass
+    assert recorder.life() == [
+        ("connected",),
+        ("disconnected", code, False),
+        ("closed", caught.value),
+    ]
+    assert len(gateway.all_connections) == 1
+    assert TOKEN not in str(caught.value)
+
+
+def test_what_the_gateway_itself_refuses(gateway: LocalGateway) -> None:
+    with pytest.raises(shardlib.AuthenticationFailed, match="Developer Portal"):
+        make_shard(token="some.other.token").run_forever(gateway.url)
+    with pytest.raises(shardlib.InvalidIntents):
+        make_shard(intents=1 << 40).run_forever(gateway.url)
+
+
+def test_disallowed_intents_are_named() -> None:
+    allowed = shardlib.Intents.default()
+    with make_gateway(allowed_intents=allowed) as gateway:
+        intents = allowed | shardlib.Intents.MESSAGE_CONTENT
+        with pytest.raises(shardlib.DisallowedIntents, match="MESSAGE_CONTENT") as caught:
+            make_shard(intents=intents).run_forever(gateway.url)
+    assert "GUILD_PRESENCES" not in str(caught.value)
+
+
+def test_a_fatal_code_later_in_life_is_fatal_too(gateway: LocalGateway) -> None:
+    shard = make_shard()
+    shard.connect(gateway.url)
+    shard.wait_until_ready(10)
+    gateway.connections[0].close(4004)
+    with pytest.raises(shardlib.AuthenticationFailed):
+        shard.join(10)
+    assert shard.state is ShardState.CLOSED
+
+
+@pytest.mark.parametrize("step", ["accept", "upgrade", "hello", "ready", "close"])
+def test_disconnect_at_every_stage_is_quick_and_final(gateway: LocalGateway, step: str) -> None:
+    gateway.inject(instead_of=step)
+    recorder = Recorder()
+    shard = make_shard(recorder, close_timeout=0.4)
+    errors: list[BaseException] = []
+
+    def connect() -> None:
+        try:
+            shard.connect(gateway.url)
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=connect)
+    thread.start()
+    connection = gateway.wait_for_connection()
+    if step in ("accept", "upgrade"):
+        wait_until(lambda: shard.state is ShardState.CONNECTING)
+    elif step == "hello":
+        wait_until(lambda: shard.state is ShardState.CONNECTED)
+    elif step == "ready":
+        wait_until(lambda: shard.state is ShardState.IDENTIFYING)
+    else:
+        wait_until(lambda: shard.state is ShardState.READY)
+    since = time.perf_counter()
+    shard.disconnect()
+    assert time.perf_counter() - since < 2
+    shard.join(5)
+    thread.join(5)
+    assert recorder.calls[-1] == ("closed", None)
+    assert bool(errors) == (step in ("accept", "upgrade"))
+    wait_until(lambda: connection.is_closed)
+    assert len(gateway.all_connections) == 1
+
+
+def test_disconnect_ends_a_back_off(gateway: LocalGateway) -> None:
+    shard = make_shard(backoff=shardlib.Backoff(base=60, cap=60))
+    shard.connect(gateway.url)
+    shard.wait_until_ready(10)
+    gateway.outage()
+    wait_until(lambda: shard.state is ShardState.WAITING)
+    wait_until(lambda: shard._reader._backoff.next_delay() > 0)
+    since = time.perf_counter()
+    shard.disconnect()
+    assert time.perf_counter() - since < 1
+    gateway.restore()
+    assert len(gateway.connections) == 0
+
+
+def test_disconnect_ends_the_wait_for_an_identify_slot(gateway: LocalGateway) -> None:
+    gate = shardlib.IdentifyGate(interval=60)
+    assert gate.try_acquire(0) == 0
+    shard = make_shard(identify_gate=gate)
+    shard.connect(gateway.url)
+    wait_until(lambda: shard.heartbeat_interval)
+    assert shard.state is ShardState.CONNECTED
+    since = time.perf_counter()
+    shard.disconnect()
+    assert time.perf_counter() - since < 1
+
+
+def test_disconnect_with_a_callback_that_does_not_return(gateway: LocalGateway) -> None:
+    release = threading.Event()
+    shard = make_shard(on_socket_ready=lambda _: release.wait(20), close_timeout=0.4)
+    shard.connect(gateway.url)
+    wait_until(lambda: shard.session_id)
+    since = time.perf_counter()
+    shard.disconnect()
+    assert time.perf_counter() - since < 2
+    assert gateway.all_connections[0].wait_closed() == 1000
+    with pytest.raises(TimeoutError):
+        shard.join(0.01)
+    release.set()
+    shard.join(5)
+
+
+def test_the_first_attempt_is_refused_kindly() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"ws://127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(ConnectionFailed, match="not done within 0.2 seconds"):
+            make_shard(connect_timeout=0.2).connect(url)
+    with pytest.raises(ConnectionFailed, match="address of nowhere.invalid was not found"):
+        make_shard().connect("ws://nowhere.invalid")
+
+
+SCRIPT = """
+import os, signal, sys, threading
+from shardlib import IdentifyGate, Intents, Shard
+shard = Shard({token!r}, Intents.all(), identify_gate=IdentifyGate(interval=0.01))
+{setup}
+shard.connect({url!r})
+shard.wait_until_ready(10)
+print("ready", flush=True)
+{end}
+"""
+
+
+def run_script(gateway: LocalGateway, end: str, setup: str = "") -> subprocess.Popen[str]:
+    script = SCRIPT.format(
+        token=TOKEN, url=gateway.url, setup=textwrap.dedent(setup), end=textwrap.dedent(end)
+    )
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-X", "dev", "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(
+    "end, status, message",
+    [
+        ("", 0, ""),
+        ("sys.exit(3)", 3, ""),
+        ("raise LookupError('mine')", 1, "LookupError: mine"),
+        ("os.kill(os.getpid(), signal.SIGINT); threading.Event().wait()", -2, "KeyboardInterrupt"),
+        ("shard.disconnect()", 0, ""),
+        ("shard.on('PING')(lambda *_: sys.exit(5)); print('on', flush=True); shard.join()", 5, ""),
+    ],
+)
+def test_a_process_ends_when_its_program_does(
+    gateway: LocalGateway, end: str, status: int, message: str
+) -> None:
+    process = run_script(gateway, end)
+    connection = gateway.wait_for_connection(timeout=20)
+    if "PING" in end:
+        assert process.stdout is not None
+        while process.stdout.readline().strip() != "on":
+            pass
+        connection.session.dispatch("PING", {})
+    output, errors = process.communicate(timeout=20)
+    assert process.returncode == status
+    if message:
+        assert errors.rstrip().splitlines()[-1].startswith(message)
+        assert errors.count("Traceback") == 1
+    else:
+        assert errors == ""
+    assert connection.wait_closed() == (1000 if "disconnect" in end else 4000)
+
+
+def test_ctrl_c_ends_run_forever_cleanly(gateway: LocalGateway) -> None:
+    process = run_script(
+        gateway,
+        "",
+        setup=f"""
+        shard.on_socket_ready = lambda _: print("ready", flush=True)
+        shard.run_forever({gateway.url!r})
+        print("returned", shard.state.value, flush=True)
+        sys.exit(0)
+        """,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    since = time.perf_counter()
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=20)
+    assert (process.returncode, output, errors) == (0, "returned closed\n", "")
+    assert time.perf_counter() - since < 5
+    assert gateway.all_connections[0].wait_closed() == 1000
+
+
+def test_a_shard_closed_in_a_with_block_raises_only_its_own_error(gateway: LocalGateway) -> None:
+    with pytest.raises(LookupError, match="mine"):
+        with make_shard() as shard:
+            shard.connect(gateway.url)
+            raise LookupError("mine")
+    assert shard.state is ShardState.CLOSED
+
+
+def test_shardclosed_without_a_code_says_who_did_it(gateway: LocalGateway) -> None:
+    shard: Shard = make_shard()
+    shard.connect(gateway.url)
+    shard.disconnect()
+    with pytest.raises(ShardClosed, match=r"closed by disconnect\(\)"):
+        shard.send('{"op": 1, "d": null}')
+
+
+def test_callers_get_the_same_error_however_many(gateway: LocalGateway) -> None:
+    shard = make_shard()
+    shard.connect(gateway.url)
+    shard.wait_until_ready(10)
+    errors: list[Any] = []
+
+    def join() -> None:
+        try:
+            shard.join(10)
+        except ShardClosed as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=join) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    gateway.connections[0].close(4013)
+    for thread in threads:
+        thread.join(10)
+    assert [type(error) for error in errors] == [shardlib.InvalidIntents] * 4
