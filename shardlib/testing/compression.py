@@ -13,8 +13,9 @@ from typing import Any, NamedTuple, Protocol
 COMPRESS_PAYLOADS_FROM = 1024
 
 
-# Discord's level is not known.  This one takes two thirds of the time of zlib's default.
-_LEVEL = 3
+# Discord's level is not known.  This one is quicker than zlib's default of 6, and still compresses
+# a run of one byte a thousand to one, which the levels below it do not.
+_LEVEL = 4
 
 
 class Message(NamedTuple):

@@ -134,10 +134,14 @@ class Link(asyncio.Protocol):
         if transport.get_write_buffer_size():
             self._flush_due = True
             self._gateway._call_later(_DRAIN_TICK, self._flush)
-        elif self._ending == "close":
-            transport.close()
-        else:
+        elif self._ending == "abort":
             transport.abort()
+        elif transport.can_write_eof():
+            # FIN only, until the client has closed too: closing with something unread would
+            # send RST, and the client might never read our last words.
+            transport.write_eof()
+        else:
+            transport.close()
 
     def _apply_reading(self) -> None:
         with self._gateway._lock:

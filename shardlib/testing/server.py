@@ -431,16 +431,16 @@ class LocalGateway:
 
         :param seconds: come back by itself after so long; None: not before :meth:`restore`
         """
+        self._call(self._close_listeners)
         with self._lock:
             for connection in self.connections:
                 connection.reset()
-        self._call_soon(self._close_listeners)
         if seconds is not None:
-            self._call_soon(lambda: self._call_later(seconds, self._restore_now))
+            self._call_later(seconds, self._listen_again)
 
     def restore(self) -> None:
         """End an :meth:`outage`: listen again, at the same ports."""
-        self._call_soon(self._restore_now)
+        self._call(self._listen_again)
 
     # For the other parts of the package; the lock is held.
 
@@ -490,6 +490,23 @@ class LocalGateway:
                 connection._close(4004, "the token was reset")
 
     # The gateway's thread.
+
+    def _call(self, callback: Callable[[], object]) -> None:
+        """Have the gateway's thread call something, and return once it has."""
+        if threading.current_thread() is self._thread:
+            callback()
+            return
+        called = threading.Event()
+
+        def call() -> None:
+            try:
+                callback()
+            finally:
+                called.set()
+
+        self._call_soon(call)
+        # With a deadline, since another thread may be stopping the gateway.
+        called.wait(self.close_timeout)
 
     def _call_soon(self, callback: Callable[[], object]) -> None:
         """Have the gateway's thread call something; once it has ended, nothing happens."""
@@ -586,7 +603,7 @@ class LocalGateway:
             listener.close()
         self._listeners.clear()
 
-    def _restore_now(self) -> None:
+    def _listen_again(self) -> None:
         if not self._listeners:
             self._open_listeners()
             self._accept_all()

@@ -1,0 +1,197 @@
+"""Who gets which event: intents, shards, message content."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from shardlib.gateway import Intents
+from shardlib.testing import LocalGateway
+from shardlib.testing.intents import DIRECT_EVENTS, GUILD_EVENTS, required, without_content
+
+from .client import Client, connected
+
+BOT = "42"
+GUILD = {"guild_id": "7"}
+
+
+@pytest.mark.parametrize("event", [event for events in GUILD_EVENTS.values() for event in events])
+def test_every_event_in_a_guild_needs_one_of_its_intents(event: str) -> None:
+    data = {"id": "7"} if event in ("GUILD_CREATE", "GUILD_UPDATE", "GUILD_DELETE") else GUILD
+    intents = [intent for intent, events in GUILD_EVENTS.items() if event in events]
+    if event == "THREAD_MEMBERS_UPDATE":
+        intents = [Intents.GUILD_MEMBERS]  # someone else: see below
+    assert [intent for intent in Intents if intent & required(event, data, BOT)] == intents
+
+
+@pytest.mark.parametrize("event", [event for events in DIRECT_EVENTS.values() for event in events])
+def test_every_direct_event_needs_its_intent(event: str) -> None:
+    (intent,) = [intent for intent, events in DIRECT_EVENTS.items() if event in events]
+    assert required(event, {"channel_id": "1"}, BOT) == intent
+
+
+@pytest.mark.parametrize(
+    "event", ["READY", "INTERACTION_CREATE", "GUILD_MEMBERS_CHUNK", "VOICE_SERVER_UPDATE", "NEW"]
+)
+def test_events_outside_the_table_need_none(event: str) -> None:
+    assert required(event, GUILD, BOT) == Intents(0)
+
+
+@pytest.mark.parametrize(
+    ("event", "data", "intents"),
+    [
+        ("GUILD_MEMBER_UPDATE", {"user": {"id": BOT}}, Intents(0)),
+        ("GUILD_MEMBER_UPDATE", {"user": {"id": "43"}}, Intents.GUILD_MEMBERS),
+        (
+            "THREAD_MEMBERS_UPDATE",
+            {"added_members": [{"user_id": BOT}]},
+            Intents.GUILDS | Intents.GUILD_MEMBERS,
+        ),
+        (
+            "THREAD_MEMBERS_UPDATE",
+            {"removed_member_ids": [BOT]},
+            Intents.GUILDS | Intents.GUILD_MEMBERS,
+        ),
+        ("THREAD_MEMBERS_UPDATE", {"removed_member_ids": ["43"]}, Intents.GUILD_MEMBERS),
+    ],
+)
+def test_what_concerns_the_bot_comes_more_freely(
+    event: str, data: dict[str, Any], intents: Intents
+) -> None:
+    assert required(event, {**GUILD, **data}, BOT) == intents
+
+
+def message(**changes: Any) -> dict[str, Any]:
+    return {
+        **GUILD,
+        "content": "secret",
+        "embeds": [1],
+        "attachments": [2],
+        "components": [3],
+        "poll": {},
+        "mentions": [],
+        "author": {"id": "1"},
+        **changes,
+    }
+
+
+def test_content_is_hidden() -> None:
+    hidden = without_content("MESSAGE_CREATE", message(), BOT)
+    assert hidden == {
+        **GUILD,
+        "content": "",
+        "embeds": [],
+        "attachments": [],
+        "components": [],
+        "mentions": [],
+        "author": {"id": "1"},
+    }
+    executed = {**GUILD, "content": "x", "matched_content": "x"}
+    hidden = without_content("AUTO_MODERATION_ACTION_EXECUTION", executed, BOT)
+    assert hidden == {**GUILD, "content": "", "matched_content": ""}
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        message(author={"id": BOT}),
+        message(mentions=[{"id": BOT}]),
+        message(guild_id=None),
+    ],
+    ids=["own", "mentioned", "direct"],
+)
+def test_content_is_shown_to_whom_it_concerns(shown: dict[str, Any]) -> None:
+    assert without_content("MESSAGE_CREATE", shown, BOT) is shown
+
+
+def test_a_session_gets_what_its_intents_ask_for(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway) as client:
+        client.ready(Intents.GUILD_MESSAGES)
+        (guild, *_) = local_gateway.world.guilds
+        assert local_gateway.dispatch("TYPING_START", {"guild_id": guild}) == 0
+        assert local_gateway.dispatch("MESSAGE_DELETE", {"guild_id": guild, "id": "5"}) == 1
+        assert client.event("MESSAGE_DELETE")["id"] == "5"
+        client.nothing_more()
+
+
+def test_without_the_intent_messages_have_no_content(local_gateway: LocalGateway) -> None:
+    guild = next(iter(local_gateway.world.guilds.values()))
+    channel = guild.text_channels[0]["id"]
+    bot = local_gateway.world.user["id"]
+    local_gateway.identify_interval = 0
+    with connected(local_gateway) as blind, connected(local_gateway) as seeing:
+        blind.ready(Intents.GUILD_MESSAGES)
+        seeing.ready(Intents.GUILD_MESSAGES | Intents.MESSAGE_CONTENT)
+        sent = local_gateway.send_message(channel, guild.owner_id, "a secret")
+        assert seeing.event("MESSAGE_CREATE") == sent
+        assert blind.event("MESSAGE_CREATE") == {**sent, "content": ""}
+        local_gateway.send_message(channel, guild.owner_id, f"hello <@{bot}>")
+        mentioned = blind.event("MESSAGE_CREATE")
+        assert mentioned["content"] == f"hello <@{bot}>"
+        assert [user["id"] for user in mentioned["mentions"]] == [bot]
+
+
+def test_no_guilds_without_the_guilds_intent(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway) as client:
+        client.ready(Intents.GUILD_MESSAGES)
+        client.nothing_more()
+
+
+@pytest.mark.local_gateway(guilds=6, max_concurrency=3)
+def test_shards_get_the_events_of_their_guilds(local_gateway: LocalGateway) -> None:
+    clients = [Client(local_gateway) for _ in range(3)]
+    for shard, client in enumerate(clients):
+        guilds = [int(each["id"]) for each in client.ready(shard=[shard, 3])["guilds"]]
+        assert len(guilds) == 2
+        assert {(guild >> 22) % 3 for guild in guilds} == {shard}
+    for guild_id in local_gateway.world.guilds:
+        assert local_gateway.dispatch("GUILD_UPDATE", {"id": guild_id}) == 1
+    local_gateway.dispatch("USER_UPDATE", {})
+    for shard, client in enumerate(clients):
+        for _ in range(2):
+            assert (int(client.event("GUILD_UPDATE")["id"]) >> 22) % 3 == shard
+    clients[0].event("USER_UPDATE")
+    for client in clients:
+        client.nothing_more()
+        client.socket.shutdown()
+
+
+def test_an_event_for_one_session(local_gateway: LocalGateway) -> None:
+    local_gateway.identify_interval = 0
+    with connected(local_gateway) as first, connected(local_gateway) as second:
+        first.ready(0)
+        second.ready(0)
+        one, other = local_gateway.sessions
+        assert local_gateway.dispatch("USER_UPDATE", {}, session=other) == 1
+        # By the session itself it gets through whatever the intents are.
+        assert one.dispatch("TYPING_START", {"guild_id": "1"}) == 2
+        first.event("TYPING_START")
+        second.event("USER_UPDATE")
+        first.nothing_more()
+        second.nothing_more()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [None, [], "", 0, {"text": "ünï\u2028🎉"}, {"lone": "\ud800"}, {"big": 2**70}, {"path": "a/b"}],
+)
+def test_any_json_can_be_dispatched(local_gateway: LocalGateway, data: Any) -> None:
+    with connected(local_gateway) as client:
+        client.ready()
+        local_gateway.dispatch("NEW_THING", data)
+        assert client.receive() == {"t": "NEW_THING", "s": 5, "op": 0, "d": data}
+
+
+@pytest.mark.parametrize("data", [float("nan"), {1, 2}, object()])
+def test_what_is_no_json_is_refused(local_gateway: LocalGateway, data: Any) -> None:
+    with pytest.raises((TypeError, ValueError, OverflowError)):
+        local_gateway.dispatch("NEW_THING", data)
+
+
+def test_a_message_needs_a_channel_and_a_member(local_gateway: LocalGateway) -> None:
+    guild = next(iter(local_gateway.world.guilds.values()))
+    with pytest.raises(ValueError, match="no channel 5"):
+        local_gateway.send_message("5", guild.owner_id, "")
+    with pytest.raises(ValueError, match="no member"):
+        local_gateway.send_message(guild.text_channels[0]["id"], "5", "")

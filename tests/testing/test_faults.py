@@ -1,0 +1,389 @@
+"""What a gateway can be told to do wrong."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import time
+import zlib
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import websocket
+
+from shardlib.testing import STEPS, GatewayConnection, LocalGateway
+
+from .client import Client, connected
+
+
+def raw_socket(gateway: LocalGateway) -> socket.socket:
+    """A TCP connection to the gateway, and nothing more."""
+    address = urlsplit(gateway.url)
+    assert address.hostname is not None and address.port is not None
+    return socket.create_connection((address.hostname, address.port), timeout=5)
+
+
+def silent(client: socket.socket, seconds: float = 0.1) -> bool:
+    """Say whether nothing comes for a while; the silence itself is what is asked for."""
+    client.settimeout(seconds)
+    try:
+        client.recv(1)
+    except TimeoutError:
+        return True
+    return False
+
+
+REQUEST = (
+    b"GET /?v=10&encoding=json HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
+    b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_stall_after_accept(tls: bool) -> None:
+    with LocalGateway(tls=tls) as gateway:
+        gateway.inject(instead_of="accept")
+        with raw_socket(gateway) as client:
+            client.sendall(REQUEST)
+            connection = gateway.wait_for_connection()
+            assert silent(client)
+            assert connection.url == ""
+        connection.wait_closed()
+        with connected(gateway) as healthy:  # one connection only
+            healthy.ready()
+
+
+def test_bytes_in_place_of_tls() -> None:
+    with LocalGateway(tls=True) as gateway:
+        gateway.inject(lambda it: it.send_bytes(b"this is no TLS"), instead_of="accept")
+        with pytest.raises(OSError):
+            Client(gateway)
+
+
+def test_a_stall_before_101(local_gateway: LocalGateway) -> None:
+    local_gateway.inject(instead_of="upgrade")
+    with raw_socket(local_gateway) as client:
+        client.sendall(REQUEST)
+        connection = local_gateway.wait_for_connection()
+        assert silent(client)
+        assert connection.query == {"v": "10", "encoding": "json"}
+        connection.proceed()
+        client.settimeout(5)
+        assert client.recv(12) == b"HTTP/1.1 101"
+
+
+def test_a_stall_before_hello(local_gateway: LocalGateway) -> None:
+    local_gateway.inject(instead_of="hello")
+    with connected(local_gateway) as client:
+        client.nothing_more()
+        local_gateway.wait_for_connection().proceed()
+        assert client.receive()["op"] == 10
+
+
+def test_identify_unanswered_until_later(local_gateway: LocalGateway) -> None:
+    local_gateway.inject(instead_of="ready")
+    with connected(local_gateway) as client:
+        client.receive()
+        client.identify()
+        client.nothing_more()
+        connection = local_gateway.wait_for_connection()
+        connection.expect(2)
+        assert connection.session is None
+        connection.proceed()
+        client.event("READY")
+        assert connection.wait_until_ready() is connection.session
+
+
+def test_no_acknowledgements(local_gateway: LocalGateway) -> None:
+    local_gateway.inject(instead_of="ack")
+    with connected(local_gateway) as client:
+        client.ready()
+        for sequence in range(2):
+            client.send(1, sequence)
+        connection = local_gateway.wait_for_connection()
+        assert [connection.expect(1)["d"] for _ in range(2)] == [0, 1]
+        local_gateway.dispatch("USER_UPDATE", {})
+        client.event("USER_UPDATE")
+        connection.proceed()
+        assert [client.receive()["op"] for _ in range(2)] == [11, 11]
+
+
+def test_acknowledge_can_be_switched_off_and_on(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway) as client:
+        client.ready()
+        connection = local_gateway.wait_for_connection()
+        connection.acknowledge = False
+        client.send(1, None)
+        connection.expect(1)
+        connection.acknowledge = True
+        client.nothing_more()
+
+
+def test_close_unanswered(local_gateway: LocalGateway) -> None:
+    local_gateway.inject(instead_of="close")
+    with connected(local_gateway) as client:
+        client.ready()
+        client.socket.send_close(4000)
+        connection = local_gateway.wait_for_connection()
+        local_gateway.wait_until(lambda: connection.close_code == 4000)
+        assert silent(client.socket.sock)
+        assert not connection.is_closed
+
+
+@pytest.mark.parametrize("status", [429, 502, 520])
+def test_an_http_error_in_place_of_101(local_gateway: LocalGateway, status: int) -> None:
+    local_gateway.inject(
+        lambda it: it.refuse(status, "<html>no</html>", {"Retry-After": "3"}),
+        instead_of="upgrade",
+    )
+    with pytest.raises(websocket.WebSocketBadStatusException) as caught:
+        Client(local_gateway)
+    assert caught.value.status_code == status
+    assert caught.value.resp_headers["retry-after"] == "3"
+    assert caught.value.resp_body == b"<html>no</html>"
+    assert len(local_gateway.all_connections) == 1
+
+
+def test_a_wrong_accept_header(local_gateway: LocalGateway) -> None:
+    local_gateway.inject(GatewayConnection.accept_wrongly, instead_of="upgrade")
+    with pytest.raises(websocket.WebSocketException):
+        Client(local_gateway)
+
+
+def test_garbage_in_place_of_101(local_gateway: LocalGateway) -> None:
+    def garbage(connection: GatewayConnection) -> None:
+        connection.send_bytes(b"SSH-2.0-OpenSSH_9.9\r\n\r\n")
+        connection.drop()
+
+    local_gateway.inject(garbage, instead_of="upgrade")
+    with pytest.raises((websocket.WebSocketException, ValueError)):
+        Client(local_gateway)
+
+
+def test_101_byte_by_byte(local_gateway: LocalGateway) -> None:
+    local_gateway.inject(lambda it: it.slow(100), before="upgrade")
+    with raw_socket(local_gateway) as client:
+        client.sendall(REQUEST)
+        begun = time.monotonic()
+        answer = b""
+        while len(answer) < 30:
+            piece = client.recv(1000)
+            assert 1 <= len(piece) <= 10
+            answer += piece
+        assert answer.startswith(b"HTTP/1.1 101 ")
+        # It may take longer, on a busy machine, but no less.
+        assert time.monotonic() - begun > 0.1
+
+
+def test_op_7_as_the_first_frame(local_gateway: LocalGateway) -> None:
+    local_gateway.inject(GatewayConnection.reconnect, instead_of="hello")
+    with connected(local_gateway) as client:
+        assert client.receive() == {"t": None, "s": None, "op": 7, "d": None}
+        client.nothing_more()
+
+
+def test_op_1_before_ready(local_gateway: LocalGateway) -> None:
+    local_gateway.inject(GatewayConnection.request_heartbeat, before="ready")
+    with connected(local_gateway) as client:
+        client.receive()
+        client.identify()
+        assert client.receive()["op"] == 1
+        client.event("READY")
+
+
+def test_a_close_before_ready(local_gateway: LocalGateway) -> None:
+    local_gateway.inject(lambda it: it.close(4000, "why not"), before="ready")
+    with connected(local_gateway) as client:
+        client.receive()
+        client.identify()
+        closed = client.closed()
+        assert (closed.code, closed.reason) == (4000, "why not")
+
+
+def test_a_close_without_a_code(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway) as client:
+        client.ready()
+        local_gateway.wait_for_connection().close(None)
+        assert client.close_code() is None
+
+
+def test_drop_sends_what_waits_and_then_fin(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway) as client:
+        client.ready()
+        connection = local_gateway.wait_for_connection()
+        local_gateway.dispatch("USER_UPDATE", {"padding": "x" * 1_000_000})
+        connection.drop()
+        client.event("USER_UPDATE")
+        assert client.socket.sock.recv(1) == b""
+        assert connection.wait_closed() is None
+        assert local_gateway.sessions[0].connection is None
+
+
+def test_reset_sends_rst(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway) as client:
+        client.ready()
+        connection = local_gateway.wait_for_connection()
+        connection.reset()
+        with pytest.raises(ConnectionResetError):
+            client.socket.sock.recv(1)
+        connection.wait_closed()
+
+
+def test_a_frozen_connection_is_a_black_hole_until_it_thaws(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway) as client:
+        client.ready()
+        connection = local_gateway.wait_for_connection()
+        connection.freeze()
+        client.send(1, None)
+        local_gateway.dispatch("USER_UPDATE", {})
+        assert silent(client.socket.sock)
+        assert connection.received[1:] == []
+        connection.thaw()
+        client.socket.settimeout(5)
+        assert {client.receive()["t"] for _ in range(2)} == {"USER_UPDATE", None}
+        connection.expect(1)
+
+
+def test_a_gateway_that_reads_nothing_blocks_the_sender() -> None:
+    with LocalGateway(receive_buffer=4096) as gateway:
+        options = [(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)]
+        with connected(gateway, sockopt=options) as client:
+            client.ready()
+            gateway.connections[0].stop_reading()
+            client.socket.settimeout(0.2)
+            with pytest.raises((TimeoutError, websocket.WebSocketTimeoutException)):
+                for _ in range(1000):
+                    client.send(3, {"padding": "x" * 4000})
+            gateway.dispatch("USER_UPDATE", {})  # but it still sends
+            client.event("USER_UPDATE")
+
+
+def frame_of(send: Callable[[GatewayConnection], None], gateway: LocalGateway) -> bytes:
+    with connected(gateway) as client:
+        client.ready()
+        send(gateway.wait_for_connection())
+        data: bytes = client.socket.sock.recv(1 << 20)
+        return data
+
+
+@pytest.mark.parametrize(
+    ("send", "expected"),
+    [
+        (lambda it: it.send_frame(1, b"hi", masked=True), b"\x81\x82\0\0\0\0hi"),
+        (lambda it: it.send_frame(2, b"hi", fin=False), b"\x02\x02hi"),
+        (lambda it: it.send_frame(9, b"x" * 126), b"\x89\x7e\x00\x7e" + b"x" * 126),
+        (lambda it: it.send_frame(3, reserved=True), b"\xc3\x00"),
+        (lambda it: it.send_frame(2, b"x" * 65536), b"\x82\x7f" + struct.pack("!Q", 65536)),
+        (lambda it: it.send_bytes(b"\x82\x7e\xff"), b"\x82\x7e\xff"),
+        (lambda it: it.send_raw("text"), b"\x81\x04text"),
+        (lambda it: it.send_raw(b"\xff"), b"\x82\x01\xff"),
+        (lambda it: it.send_raw("\ud800"), b"\x81\x03\xed\xa0\x80"),
+    ],
+)
+def test_frames_right_and_wrong(
+    local_gateway: LocalGateway, send: Callable[[GatewayConnection], None], expected: bytes
+) -> None:
+    assert frame_of(send, local_gateway).startswith(expected)
+
+
+def test_a_corrupt_stream_and_a_bomb(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway, query="?v=10&encoding=json&compress=zlib-stream") as client:
+        client.ready()
+        connection = local_gateway.wait_for_connection()
+        connection.send_bomb(10_000_000)
+        _, bomb = client.message()
+        assert len(bomb) < 20_000
+        assert len(json.loads(client.inflater.decompress(bomb))["d"]) == 10_000_000
+        connection.send_compressed('{"op":')
+        assert client.inflater.decompress(client.message()[1]) == b'{"op":'
+        connection.send_corrupt()
+        with pytest.raises(zlib.error):
+            client.inflater.decompress(client.message()[1])
+
+
+def test_faults_wait_for_their_connection(local_gateway: LocalGateway) -> None:
+    local_gateway.identify_interval = 0
+    local_gateway.inject(lambda it: it.close(4000), instead_of="hello", connections=2)
+    for _ in range(2):
+        with connected(local_gateway) as client:
+            assert client.close_code() == 4000
+    with connected(local_gateway) as client:
+        client.ready()
+    local_gateway.inject(instead_of="hello", connections=None)
+    local_gateway.clear_faults()
+    with connected(local_gateway) as client:
+        client.ready()
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        {},
+        {"before": "hello", "instead_of": "ready"},
+        {"before": "lunch"},
+        {"before": "hello"},
+        {"instead_of": "hello", "connections": 0},
+        {"action": GatewayConnection.reset, "before": "accept"},
+    ],
+)
+def test_an_order_that_makes_no_sense(local_gateway: LocalGateway, order: dict[str, Any]) -> None:
+    with pytest.raises(ValueError):
+        local_gateway.inject(**order)
+
+
+def test_every_step_can_be_replaced(local_gateway: LocalGateway) -> None:
+    for step in STEPS:
+        local_gateway.inject(instead_of=step)
+
+
+def test_an_outage(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway) as client:
+        session_id = client.ready()["session_id"]
+        local_gateway.outage()
+        with pytest.raises(ConnectionResetError):
+            client.socket.sock.recv(1)
+    local_gateway.wait_for_connection().wait_closed()
+    with pytest.raises(ConnectionRefusedError):
+        raw_socket(local_gateway)
+    url = local_gateway.url
+    local_gateway.restore()
+    client = wait_for_client(local_gateway)
+    assert local_gateway.url == url
+    client.resume(session_id, 4)
+    client.event("RESUMED")
+    client.socket.shutdown()
+
+
+def test_an_outage_that_ends_by_itself(local_gateway: LocalGateway) -> None:
+    local_gateway.outage(seconds=60)
+    with pytest.raises(ConnectionRefusedError):
+        while True:
+            raw_socket(local_gateway).close()
+    local_gateway.clock.advance(60)
+    wait_for_client(local_gateway).socket.shutdown()
+
+
+def wait_for_client(gateway: LocalGateway) -> Client:
+    deadline = time.monotonic() + 5
+    while True:
+        try:
+            return Client(gateway)
+        except ConnectionRefusedError:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+
+
+def test_an_action_that_fails_is_reported(
+    local_gateway: LocalGateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(connection: GatewayConnection) -> None:
+        raise RuntimeError("a bug in a test")
+
+    local_gateway.inject(fail, before="hello")
+    with pytest.raises((websocket.WebSocketException, OSError)), connected(local_gateway) as client:
+        client.receive()
+    assert "a bug in a test" in caplog.text

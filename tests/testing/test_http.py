@@ -1,0 +1,82 @@
+"""HTTP on the same port."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from typing import Any
+
+import pytest
+
+from shardlib.testing import LocalGateway
+
+from .client import connected
+
+
+def get(gateway: LocalGateway, path: str, token: str | None = None) -> tuple[int, Any]:
+    headers = {} if token is None else {"Authorization": f"Bot {token}"}
+    base = gateway.http_url.removesuffix("/v10")
+    request = urllib.request.Request(base + path, headers=headers)
+    context = gateway.ssl_context if base.startswith("https") else None
+    try:
+        with urllib.request.urlopen(request, timeout=5, context=context) as response:
+            assert response.headers["Content-Type"] == "application/json"
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error)
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_get_gateway(tls: bool) -> None:
+    with LocalGateway(tls=tls) as gateway:
+        assert get(gateway, "/v10/gateway") == (200, {"url": gateway.url})
+        assert get(gateway, "/gateway") == (200, {"url": gateway.url})
+
+
+@pytest.mark.local_gateway(shards=4, max_concurrency=2, guilds=4)
+def test_get_gateway_bot(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway) as client:
+        client.ready()
+    status, answer = get(local_gateway, "/v10/gateway/bot", local_gateway.token)
+    assert status == 200
+    limit = answer.pop("session_start_limit")
+    assert answer == {"url": local_gateway.url, "shards": 4}
+    assert 0 < limit.pop("reset_after") <= 86_400_000
+    assert limit == {"total": 1000, "remaining": 999, "max_concurrency": 2}
+
+
+@pytest.mark.parametrize("path", ["/v10/gateway/bot", "/v10/users/@me", "/v10/applications/@me"])
+@pytest.mark.parametrize("token", [None, "wrong"])
+def test_a_wrong_token(local_gateway: LocalGateway, path: str, token: str | None) -> None:
+    assert get(local_gateway, path, token) == (401, {"message": "401: Unauthorized", "code": 0})
+
+
+def test_the_bot_and_its_application(local_gateway: LocalGateway) -> None:
+    _, user = get(local_gateway, "/v10/users/@me", local_gateway.token)
+    _, application = get(local_gateway, "/v10/applications/@me", local_gateway.token)
+    with connected(local_gateway) as client:
+        ready = client.ready()
+    assert user["id"] == ready["user"]["id"]
+    assert user["bot"] is True
+    assert application["id"] == ready["application"]["id"]
+
+
+def test_what_there_is_not(local_gateway: LocalGateway) -> None:
+    for path in ("/v10/guilds/1", "/", "/v10/gateway/"):
+        assert get(local_gateway, path, local_gateway.token)[0] == 404
+
+
+def test_only_get_is_answered(local_gateway: LocalGateway) -> None:
+    request = urllib.request.Request(local_gateway.http_url + "/gateway", data=b"{}")
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(request, timeout=5)
+    with caught.value:
+        assert caught.value.code in (400, 405)
+
+
+def test_a_request_is_no_connection_and_uses_up_no_fault(local_gateway: LocalGateway) -> None:
+    local_gateway.inject(lambda it: it.refuse(502), instead_of="upgrade")
+    assert get(local_gateway, "/v10/gateway")[0] == 200
+    assert local_gateway.all_connections == []

@@ -1,0 +1,130 @@
+"""How payloads go over the wire: compression, pieces, and frames from the client."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from typing import Any
+
+import pytest
+import websocket
+
+from shardlib.testing import LocalGateway
+
+from .client import connected
+
+STREAM = "?v=10&encoding=json&compress={}-stream"
+
+
+def zstd() -> Any:
+    """Either of the modules that know zstd."""
+    from importlib import import_module
+
+    try:
+        return import_module("compression.zstd")
+    except ImportError:
+        return pytest.importorskip("backports.zstd")
+
+
+def test_zlib_stream_has_one_context(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway, query=STREAM.format("zlib")) as client:
+        client.ready()
+        for number in range(3):
+            local_gateway.dispatch("USER_UPDATE", {"number": number, "padding": "abc" * 100})
+        sizes = []
+        for number in range(3):
+            opcode, data = client.message()
+            assert opcode == websocket.ABNF.OPCODE_BINARY
+            assert data.endswith(b"\x00\x00\xff\xff")
+            sizes.append(len(data))
+            assert json.loads(client.inflater.decompress(data))["d"]["number"] == number
+        assert sizes[2] < sizes[0]  # the second time, it refers to the first
+        assert local_gateway.connections[0].compression == "zlib-stream"
+
+
+def test_zstd_stream_is_one_frame(local_gateway: LocalGateway) -> None:
+    stream = zstd().ZstdDecompressor()
+    with connected(local_gateway, query=STREAM.format("zstd")) as client:
+        _, data = client.message()
+        assert json.loads(stream.decompress(data))["op"] == 10
+        client.identify()
+        for event in ("READY", "GUILD_CREATE", "GUILD_CREATE", "GUILD_CREATE"):
+            _, data = client.message()
+            assert json.loads(stream.decompress(data))["t"] == event
+        assert not stream.eof
+
+
+def test_payload_compression_leaves_small_payloads_alone(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway) as client:
+        client.receive()
+        client.identify(compress=True)
+        opcode, data = client.message()
+        assert opcode == websocket.ABNF.OPCODE_TEXT  # READY of three guilds is not large
+        ready = json.loads(data)
+        opcode, data = client.message()
+        assert opcode == websocket.ABNF.OPCODE_BINARY
+        assert json.loads(zlib.decompress(data))["t"] == "GUILD_CREATE"
+        client.event("GUILD_CREATE")
+        client.event("GUILD_CREATE")
+        client.send(1, None)
+        assert client.message()[0] == websocket.ABNF.OPCODE_TEXT
+    with connected(local_gateway) as client:
+        client.resume(ready["d"]["session_id"], 1)
+        assert client.message()[0] == websocket.ABNF.OPCODE_BINARY
+
+
+def test_transport_compression_switches_payload_compression_off(
+    local_gateway: LocalGateway,
+) -> None:
+    with connected(local_gateway, query=STREAM.format("zlib")) as client:
+        client.ready(compress=True)
+        assert local_gateway.connections[0].compression == "zlib-stream"
+
+
+def test_a_payload_over_several_messages(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway, query=STREAM.format("zlib")) as client:
+        client.ready()
+        local_gateway.connections[0].split_messages(20)
+        local_gateway.dispatch("USER_UPDATE", {"numbers": list(range(100))})
+        pieces = [client.message()[1]]
+        while not pieces[-1].endswith(b"\x00\x00\xff\xff"):
+            pieces.append(client.message()[1])
+        assert len(pieces) > 5
+        assert pieces[-1] == b"\x00\x00\xff\xff"
+        assert max(map(len, pieces)) == 20
+        payload = json.loads(client.inflater.decompress(b"".join(pieces)))
+        assert payload["d"]["numbers"] == list(range(100))
+
+
+def test_a_message_in_fragments_with_an_empty_last_one(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway) as client:
+        client.ready()
+        local_gateway.connections[0].fragment_messages(20)
+        local_gateway.dispatch("USER_UPDATE", {"numbers": list(range(100))})
+        frames = [client.socket.recv_frame()]
+        while not frames[-1].fin:
+            frames.append(client.socket.recv_frame())
+        assert [frame.opcode for frame in frames] == [1, *[0] * (len(frames) - 1)]
+        assert frames[-1].data == b""
+        payload = json.loads(b"".join(frame.data for frame in frames))
+        assert payload["d"]["numbers"] == list(range(100))
+
+
+def test_a_client_may_fragment_its_messages(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway) as client:
+        client.receive()
+        abnf = websocket.ABNF
+        client.socket.send_frame(abnf.create_frame('{"op":', abnf.OPCODE_TEXT, 0))
+        client.socket.ping("between fragments")
+        client.socket.send_frame(abnf.create_frame('1,"d":', abnf.OPCODE_CONT, 0))
+        client.socket.send_frame(abnf.create_frame("null}", abnf.OPCODE_CONT, 1))
+        pong = client.socket.recv_frame()
+        assert (pong.opcode, pong.data) == (abnf.OPCODE_PONG, b"between fragments")
+        assert client.receive()["op"] == 11
+
+
+def test_a_message_far_too_large_is_cut_off(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway) as client:
+        client.receive()
+        client.socket.send("x" * (2 << 20))
+        assert client.close_code() == 1009
