@@ -1,0 +1,90 @@
+"""A gateway and shards for each test, and what each shard is held to when the test is over."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from shardlib import Shard
+from shardlib.testing import LocalGateway
+from tests.reliability.support import Recorder, watched_shard
+from tests.support import TOKEN
+
+MakeGateway = Callable[..., LocalGateway]
+MakeShard = Callable[..., tuple[Shard, Recorder]]
+
+
+@pytest.fixture
+def make_gateway() -> Iterator[MakeGateway]:
+    """Start local gateways without limits, each small; they stop with the test."""
+    gateways: list[LocalGateway] = []
+
+    def make(**options: Any) -> LocalGateway:
+        defaults: dict[str, Any] = {
+            "token": TOKEN,
+            "guilds": 1,
+            "members": 1,
+            "heartbeat_interval": 10_000,
+            "identify_interval": 0,
+            "session_start_limit": 1_000_000,
+            "send_limit": None,
+            "close_timeout": 0.5,
+        }
+        gateway = LocalGateway(**{**defaults, **options})
+        gateways.append(gateway)
+        return gateway.start()
+
+    yield make
+    for gateway in gateways:
+        gateway.stop()
+
+
+@pytest.fixture
+def gateway(make_gateway: MakeGateway) -> LocalGateway:
+    return make_gateway()
+
+
+@pytest.fixture
+def make_shard(make_gateway: MakeGateway) -> Iterator[MakeShard]:
+    """Make shards, connected and ready unless told otherwise; they close with the test."""
+    shards: list[tuple[Shard, Recorder]] = []
+
+    def make(
+        gateway: LocalGateway, *, connect: bool = True, ready: bool = True, **options: Any
+    ) -> tuple[Shard, Recorder]:
+        shard, recorder = watched_shard(gateway, **options)
+        shards.append((shard, recorder))
+        if connect:
+            shard.connect(gateway.url)
+            if ready:
+                shard.wait_until_ready(10)
+        return shard, recorder
+
+    yield make
+    for shard, _ in shards:
+        shard.disconnect()
+    for _, recorder in shards:
+        recorder.check()
+
+
+class _FailureWatch(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(level=logging.CRITICAL)
+        self.records: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(self.format(record))
+
+
+@pytest.fixture(autouse=True)
+def reader_never_fails() -> Iterator[None]:
+    """A shard survives its own faults, and logs them as critical: none may be hidden by that."""
+    watch = _FailureWatch()
+    logging.getLogger("shardlib").addHandler(watch)
+    yield
+    logging.getLogger("shardlib").removeHandler(watch)
+    if watch.records:
+        pytest.fail("\n".join(watch.records), pytrace=False)

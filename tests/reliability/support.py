@@ -1,0 +1,168 @@
+"""What the tests of reliability share: a shard that hurries, its callbacks in order, a relay."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import re
+import selectors
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from shardlib import Backoff, IdentifyGate, Intents, Shard
+from shardlib.testing import LocalGateway
+from tests.support import TOKEN, wait_until
+
+Recorded = tuple[Any, ...]
+
+
+class Recorder:
+    """The callbacks of one shard, as they came: ``("connected",)``, ``("disconnected", ...)``."""
+
+    # Connected, then READY or RESUMED, then disconnected, again and again; closed once.
+    _GRAMMAR = re.compile(r"(c(yr?|r)?d)*(c(yr?|r)?)?x?")
+    _LETTERS = {"connected": "c", "ready": "y", "reconnected": "r", "disconnected": "d", "closed": "x"}
+
+    def __init__(self) -> None:
+        self.life: list[Recorded] = []
+        self.errors: list[Exception] = []
+        self.beats: list[float] = []
+        self.events: list[dict[str, Any]] = []
+        self.threads: set[threading.Thread] = set()
+
+    def options(self) -> dict[str, Callable[..., None]]:
+        """The callbacks to give to the shard."""
+
+        def note(name: str) -> Callable[..., None]:
+            def callback(shard: Shard, *arguments: Any) -> None:
+                self.threads.add(threading.current_thread())
+                self.life.append((name, *arguments))
+
+            return callback
+
+        callbacks = {f"on_socket_{name}": note(name) for name in self._LETTERS}
+        callbacks["on_socket_error"] = lambda shard, error: self.errors.append(error)
+        callbacks["on_socket_heartbeat"] = lambda shard, ping: self.beats.append(ping)
+        callbacks["on_socket_dispatch"] = lambda shard, payload: self.events.append(payload)
+        return callbacks
+
+    def count(self, name: str, *arguments: Any) -> int:
+        """How often a callback came, with these arguments to begin with."""
+        wanted = (name, *arguments)
+        return sum(call[: len(wanted)] == wanted for call in list(self.life))
+
+    def numbers(self, event: str = "TYPING_START") -> list[int]:
+        """The ``n`` that each event of a name carried."""
+        return [each["d"]["n"] for each in list(self.events) if each["t"] == event]
+
+    def check(self) -> None:
+        """Fail where the callbacks came in an order that they must not come in."""
+        word = "".join(self._LETTERS[call[0]] for call in self.life)
+        assert self._GRAMMAR.fullmatch(word), self.life
+
+
+def hurried(**options: Any) -> dict[str, Any]:
+    """The options of a shard that waits for nothing longer than a test can."""
+    return {
+        "identify_gate": IdentifyGate(interval=0.001),
+        "backoff": Backoff(base=0.01, cap=0.05),
+        **options,
+    }
+
+
+def watched_shard(gateway: LocalGateway, **options: Any) -> tuple[Shard, Recorder]:
+    """A shard for a gateway, not connected, and the recorder of its callbacks."""
+    recorder = Recorder()
+    if gateway.url.startswith("wss"):
+        options.setdefault("ssl_context", gateway.ssl_context)
+    shard = Shard(TOKEN, Intents.all(), **hurried(**{**recorder.options(), **options}))
+    return shard, recorder
+
+
+def dispatch_numbers(gateway: LocalGateway, start: int, stop: int) -> None:
+    """Have the gateway dispatch events that can be counted."""
+    for number in range(start, stop):
+        gateway.dispatch("TYPING_START", {"n": number, "guild_id": None})
+
+
+class Relay:
+    """Carries bytes between clients and a gateway, and keeps those that the clients sent.
+
+    :param chunk: at most so many bytes at once, at random, so that nothing arrives whole.
+    """
+
+    def __init__(self, target: tuple[str, int], chunk: int = 65536) -> None:
+        self._target = target
+        self._chunk = chunk
+        self._dice = random.Random(0)
+        self._selector = selectors.DefaultSelector()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._wake, self._woken = socket.socketpair()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.port: int = self._listener.getsockname()[1]
+        #: What the client of each connection sent, oldest connection first.
+        self.sent: list[bytearray] = []
+
+    def __enter__(self) -> Relay:
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._selector.register(self._woken, selectors.EVENT_READ)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._wake.send(b"x")
+        self._thread.join()
+        for key in list(self._selector.get_map().values()):
+            key.fileobj.close()  # type: ignore[union-attr]
+        self._wake.close()
+        self._selector.close()
+
+    def _run(self) -> None:
+        while True:
+            for key, _ in self._selector.select():
+                if key.fileobj is self._woken:
+                    return
+                if key.fileobj is self._listener:
+                    self._accept()
+                elif key.fileobj in self._selector.get_map():
+                    self._carry(key.fileobj, *key.data)  # type: ignore[arg-type]
+
+    def _accept(self) -> None:
+        client, _ = self._listener.accept()
+        try:
+            server = socket.create_connection(self._target)
+        except OSError:
+            client.close()
+            return
+        for each in (client, server):
+            each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.sent.append(bytearray())
+        self._selector.register(client, selectors.EVENT_READ, (server, self.sent[-1]))
+        self._selector.register(server, selectors.EVENT_READ, (client, None))
+
+    def _carry(self, source: socket.socket, sink: socket.socket, record: bytearray | None) -> None:
+        size = self._chunk if self._chunk == 65536 else self._dice.randint(1, self._chunk)
+        try:
+            data = source.recv(size)
+            if record is not None:
+                record += data
+            sink.sendall(data)
+        except OSError:
+            data = b""
+        if not data:
+            for each in (source, sink):
+                with contextlib.suppress(KeyError):
+                    self._selector.unregister(each)
+                each.close()
+
+
+__all__ = [
+    "Recorder",
+    "Relay",
+    "dispatch_numbers",
+    "hurried",
+    "wait_until",
+    "watched_shard",
+]

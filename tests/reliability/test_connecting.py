@@ -1,0 +1,259 @@
+"""Connecting: nothing that a peer does, or leaves undone, keeps a shard from its next attempt."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from shardlib import Backoff, ConnectionFailed, Shard
+from shardlib.testing import GatewayConnection, LocalGateway
+from tests.reliability.conftest import MakeGateway, MakeShard
+from tests.reliability.support import wait_until
+
+# Each lets a gateway get stuck at one step of the next connection.
+STALLS: dict[str, Callable[[LocalGateway], None]] = {
+    "no TLS, no answer": lambda gateway: gateway.inject(instead_of="accept"),
+    "no 101": lambda gateway: gateway.inject(instead_of="upgrade"),
+    "101 a few bytes a second": lambda gateway: gateway.inject(
+        lambda it: it.slow(20), before="upgrade"
+    ),
+    "no Hello": lambda gateway: gateway.inject(instead_of="hello"),
+    "no READY": lambda gateway: gateway.inject(instead_of="ready"),
+}
+QUICK = {"connect_timeout": 0.3, "hello_timeout": 0.3, "ready_timeout": 0.3}
+
+# Each answers the WebSocket handshake in a way that is no consent.
+REFUSALS: dict[str, Callable[[GatewayConnection], None]] = {
+    "429": lambda it: it.refuse(429, headers={"Retry-After": "1"}),
+    "502": lambda it: it.refuse(502, "<html><h1>502 Bad Gateway</h1></html>"),
+    "503": lambda it: it.refuse(503),
+    "520": lambda it: it.refuse(520, "<html>Web server returned an unknown error</html>"),
+    "200": lambda it: it.refuse(200, "{}"),
+    "redirect": lambda it: it.refuse(302, headers={"Location": "ws://127.0.0.1:1/"}),
+    "wrong Sec-WebSocket-Accept": lambda it: it.accept_wrongly(),
+    "garbage": lambda it: it.send_bytes(b"\x00\xffSSH-2.0-OpenSSH_9.6\r\n\r\n"),
+    "endless header": lambda it: it.send_bytes(b"HTTP/1.1 101 OK\r\nX: " + b"a" * 200_000),
+    "reset": lambda it: it.reset(),
+    "end": lambda it: it.drop(),
+}
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["ws", "wss"])
+@pytest.mark.parametrize("stall", STALLS)
+def test_a_stalled_phase_is_given_up_and_the_next_attempt_succeeds(
+    stall: str, tls: bool, make_gateway: MakeGateway, make_shard: MakeShard
+) -> None:
+    """Row 14: each phase of connecting has its deadline, which dribbled bytes don't move."""
+    gateway = make_gateway(tls=tls)
+    shard, recorder = make_shard(gateway, **QUICK)
+    STALLS[stall](gateway)
+
+    gateway.connections[-1].reset()
+
+    wait_until(lambda: recorder.count("reconnected") == 1, 5, "another session or RESUMED")
+    assert len(gateway.all_connections) == 3  # the first, the stalled, the good one
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["ws", "wss"])
+@pytest.mark.parametrize("stall", ["no TLS, no answer", "no 101", "101 a few bytes a second"])
+def test_connect_raises_where_the_first_attempt_stalls(
+    stall: str, tls: bool, make_gateway: MakeGateway, make_shard: MakeShard
+) -> None:
+    """Row 14: connect() says what was not done in time, and leaves nothing running."""
+    gateway = make_gateway(tls=tls)
+    shard, recorder = make_shard(gateway, connect=False, connect_timeout=0.3)
+    STALLS[stall](gateway)
+
+    with pytest.raises(ConnectionFailed, match="not (done|finished) within|not done within"):
+        shard.connect(gateway.url)
+
+    assert shard.socket_thread is None
+    assert recorder.life == []
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["ws", "wss"])
+@pytest.mark.parametrize("stall", STALLS)
+def test_disconnect_ends_a_stalled_attempt_at_once(
+    stall: str, tls: bool, make_gateway: MakeGateway, make_shard: MakeShard
+) -> None:
+    """Row 5: no phase of connecting keeps disconnect() waiting, and no connection follows."""
+    gateway = make_gateway(tls=tls)
+    shard, recorder = make_shard(gateway, close_timeout=5.0)
+    STALLS[stall](gateway)
+    gateway.connections[-1].reset()
+    wait_until(lambda: len(gateway.all_connections) == 2)
+
+    began = time.monotonic()
+    shard.disconnect()
+
+    assert time.monotonic() - began < 2.0  # connect_timeout is 10
+    assert shard.socket_thread is None
+    assert recorder.life[-1] == ("closed", None)
+    assert len(gateway.all_connections) == 2
+
+
+def test_disconnect_at_any_moment_of_connecting_is_final(
+    gateway: LocalGateway, make_shard: MakeShard
+) -> None:
+    """Row 5: closed at 60 moments between the first packet and READY, none connects afterwards."""
+    for step in range(60):
+        shard, _ = make_shard(gateway, connect=False)
+        connecting = threading.Thread(target=_connect_or_not, args=(shard, gateway.url))
+        connecting.start()
+        time.sleep(step / 60 * 0.012)  # the moments, not a synchronisation
+        shard.disconnect()
+        connecting.join()
+        # The one thread may have begun to connect after the other had found nothing to close.
+        shard.disconnect()
+        assert shard.socket_thread is None
+        count = len(gateway.all_connections)
+    time.sleep(0.1)
+    assert len(gateway.all_connections) == count
+    gateway.wait_until(lambda: not gateway.connections)
+
+
+def _connect_or_not(shard: Shard, url: str) -> None:
+    try:
+        shard.connect(url)
+    except Exception:
+        pass  # as it should where it was closed meanwhile
+
+
+def test_disconnect_ends_a_back_off(make_gateway: MakeGateway, make_shard: MakeShard) -> None:
+    """Row 5: a shard that waits for a minute before the next attempt closes at once."""
+    gateway = make_gateway()
+    shard, recorder = make_shard(gateway, backoff=Backoff(base=60.0, cap=60.0))
+    gateway.outage()
+    wait_until(lambda: shard.state.value == "waiting")
+    gateway.restore()
+
+    began = time.monotonic()
+    shard.disconnect()
+
+    assert time.monotonic() - began < 1.0
+    assert recorder.life[-1] == ("closed", None)
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["ws", "wss"])
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_an_attempt_that_fails_in_any_way_is_followed_by_the_next(
+    refusal: str, tls: bool, make_gateway: MakeGateway, make_shard: MakeShard
+) -> None:
+    """Row 20: whatever comes instead of 101, the shard is READY again afterwards."""
+    gateway = make_gateway(tls=tls)
+    shard, recorder = make_shard(gateway, connect_timeout=1.0)
+    gateway.inject(REFUSALS[refusal], instead_of="upgrade", connections=3)
+
+    gateway.connections[-1].reset()
+
+    wait_until(lambda: recorder.count("reconnected", True) == 1, 10, "RESUMED")
+    assert recorder.count("connected") == 2
+    assert recorder.errors == []
+
+
+def test_names_that_are_not_found_are_asked_for_again(
+    gateway: LocalGateway, make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 20: twenty failures of the resolver, of three kinds, then it works again."""
+    url = gateway.url.replace("127.0.0.1", "gateway.test")
+    answers = _Resolver(monkeypatch)
+    shard, recorder = make_shard(gateway, connect=False)
+    shard.connect(url)
+    shard.wait_until_ready(5)
+    errors = (socket.gaierror(-2, "unknown"), socket.gaierror(-3, "try again"), OSError("odd"))
+    answers.failures = [errors[number % 3] for number in range(20)]
+
+    shard.reinstantiate(no_fail=True)
+
+    shard.wait_until_ready(5)
+    assert answers.failures == []
+    assert recorder.count("connected") == 2
+
+
+def test_a_refused_certificate_is_no_reason_to_stop_and_none_to_trust(
+    make_gateway: MakeGateway, make_shard: MakeShard
+) -> None:
+    """Row 20: a peer that can't prove who it is gets not a byte of the token."""
+    gateway = make_gateway(tls=True)
+    shard, _ = make_shard(gateway, connect=False, ssl_context=ssl.create_default_context())
+
+    with pytest.raises(ConnectionFailed, match="certificate is not trusted"):
+        shard.connect(gateway.url)
+
+    assert gateway.all_connections == []
+
+
+class _Resolver:
+    """Stands in for the system's resolver, for names that end in ``.test``."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.failures: list[OSError] = []
+        self.addresses: list[str] = ["127.0.0.1"]
+        self.stuck = threading.Event()
+        self.stuck.set()
+        real = socket.getaddrinfo
+
+        def resolve(host: Any, port: Any, *arguments: Any, **options: Any) -> Any:
+            if not str(host).endswith(".test") or options.get("flags"):
+                return real(host, port, *arguments, **options)
+            self.stuck.wait(30)
+            if self.failures:
+                raise self.failures.pop()
+            return [entry for address in self.addresses for entry in real(address, port, type=1)]
+
+        monkeypatch.setattr(socket, "getaddrinfo", resolve)
+
+
+def test_a_first_address_that_leads_nowhere_costs_a_moment(
+    gateway: LocalGateway, make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 41: a black hole, then no route, then the one address that works."""
+    port = int(gateway.url.rstrip("/").rpartition(":")[2])
+    with _black_hole("127.0.0.2", port):
+        # 2001:db8::/32 is for documentation: no route leads there.
+        _Resolver(monkeypatch).addresses = ["127.0.0.2", "2001:db8::1", "127.0.0.1"]
+        shard, _ = make_shard(gateway, connect=False, connect_timeout=8.0)
+        shard.connect(gateway.url.replace("127.0.0.1", "gateway.test"))
+        shard.wait_until_ready(5)
+
+
+@contextlib.contextmanager
+def _black_hole(host: str, port: int) -> Iterator[None]:
+    """An address where nobody answers: the system drops what a full backlog can't take."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind((host, port))
+        listener.listen(0)
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex((host, port))
+        yield
+
+
+def test_disconnect_does_not_wait_for_the_resolver(
+    gateway: LocalGateway, make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 5: a resolver that is stuck, which nothing can interrupt, is left behind."""
+    resolver = _Resolver(monkeypatch)
+    resolver.stuck.clear()
+    shard, _ = make_shard(gateway, connect=False, close_timeout=5.0)
+    url = gateway.url.replace("127.0.0.1", "gateway.test")
+    connecting = threading.Thread(target=_connect_or_not, args=(shard, url))
+    connecting.start()
+    wait_until(lambda: any("resolve" in each.name for each in threading.enumerate()))
+
+    began = time.monotonic()
+    shard.disconnect()
+
+    assert time.monotonic() - began < 1.0
+    connecting.join(5)
+    resolver.stuck.set()
+    assert gateway.all_connections == []
