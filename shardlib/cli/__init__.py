@@ -1,0 +1,42 @@
+"""The command ``shardlib``: watch a bot's events in a terminal, or run a gateway of one's own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command, and return its exit status. For the main thread of a process of its own.
+
+    :param arguments: instead of the process's own
+    :raises SystemExit: with status 2 for bad arguments; with 0 after ``--help``
+    """
+    signal.signal(signal.SIGINT, _leave_at_once)
+    # Not at the top: importing takes a while, and Ctrl-C is to end that quietly, too.
+    from shardlib.cli.program import run
+
+    try:
+        return run(arguments)
+    finally:
+        # The interpreter takes its time to end: a second Ctrl-C must not make it fail at that.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _flush()
+
+
+def _leave_at_once(_number: int, _frame: FrameType | None) -> None:
+    """Ctrl-C before anything has begun. An exception could be caught by a module half imported."""
+    os._exit(0)
+
+
+def _flush() -> None:
+    """Flush what argparse has printed; nobody may be reading it any more (``--help | true``)."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        # The interpreter would try once more, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,58 @@
+"""Ending: what a command waits for."""
+
+from __future__ import annotations
+
+import os
+import queue
+import select
+import signal
+import sys
+import threading
+
+# Where a wait shuts Ctrl-C out (Windows), it is cut into pieces of so many seconds.
+_WAIT_SLICE = 0.25 if os.name == "nt" else None
+
+
+class Ending:
+    """The end of a command: Ctrl-C, an output that nobody reads any more, an error, work done.
+
+    The main thread waits for it while other threads do the work, and Ctrl-C raises nothing: an
+    exception that may come between any two instructions leaves locks held and sockets open.
+    """
+
+    def __init__(self) -> None:
+        # The one queue that a signal handler may put into, whatever it has interrupted.
+        self._ends: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+        signal.signal(signal.SIGINT, lambda number, frame: self.come())
+        if hasattr(select, "poll") and sys.stdout is not None:
+            threading.Thread(target=self._watch_output, name="output", daemon=True).start()
+
+    def come(self, error: BaseException | None = None) -> None:
+        """End the command. The first call counts. From any thread.
+
+        :param error: what went wrong, None where nothing did
+        """
+        self._ends.put(error)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block until the end has come; False where it has not in so many seconds.
+
+        :raises BaseException: the error that ended the command
+        """
+        while True:
+            try:
+                error = self._ends.get(timeout=_WAIT_SLICE if timeout is None else timeout)
+            except queue.Empty:
+                if timeout is None:
+                    continue
+                return False
+            if error is not None:
+                raise error
+            return True
+
+    def _watch_output(self) -> None:
+        """End when ``head`` has seen enough, though the next event may be an hour away."""
+        poll = select.poll()
+        poll.register(sys.stdout, 0)  # errors alone, above all that the pipe has lost its reader
+        poll.poll()
+        self.come()

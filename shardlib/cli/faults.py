@@ -1,0 +1,205 @@
+"""Faults from a file: what goes wrong at a local gateway, and when."""
+
+from __future__ import annotations
+
+import heapq
+import inspect
+import json
+from typing import TYPE_CHECKING, Any
+
+from shardlib.testing import STEPS, GatewayConnection
+
+if TYPE_CHECKING:
+    from shardlib.testing import LocalGateway
+
+FORMAT = """\
+FILE holds a JSON array of faults. Each says when, and what happens then:
+
+  [
+    {"after": 20, "do": "reconnect"},
+    {"every": 60, "do": "close", "code": 4000},
+    {"after": 90, "do": "outage", "seconds": 5},
+    {"before": "ready", "do": "reset", "connections": 2},
+    {"instead_of": "ack", "connections": "all"}
+  ]
+
+"after" and "every" count seconds since the start; it happens to every connection there is then.
+"before" and "instead_of" name a step of a connection: accept, upgrade, hello, ready, ack, close.
+It happens to the next connection, to as many as "connections" says, or to "all". Without "do",
+what is replaced simply does not happen.
+
+"do" is one of:
+  close ("code", "reason")           close the WebSocket
+  drop, reset                        end the connection without a close frame, with FIN or RST
+  freeze, stop_reading, thaw         a black hole; a gateway that takes nothing; as before
+  slow ("bytes_per_second")          send no faster from now on
+  reconnect                          opcode 7
+  invalid_session ("resumable")      opcode 9; false unless given
+  request_heartbeat                  opcode 1
+  send_corrupt, send_bomb ("size")   what can't be inflated, or inflates to so many bytes
+  split_messages ("size")            cut what follows into WebSocket messages
+  fragment_messages ("size")         cut what follows into fragments
+  refuse ("status", "body")          an HTTP answer instead of "upgrade"
+  accept_wrongly                     a wrong handshake instead of "upgrade"
+  outage ("seconds")                 reset all connections, and refuse new ones for a while
+"""
+
+# What "do" may be, all methods of a connection but one, and the types of their parameters. Which
+# of those are needed is known to the methods.
+_NUMBER = (int, float)
+_PARAMETERS: dict[str, dict[str, type | tuple[type, ...]]] = {
+    "close": {"code": int, "reason": str},
+    "drop": {},
+    "reset": {},
+    "freeze": {},
+    "stop_reading": {},
+    "thaw": {},
+    "slow": {"bytes_per_second": _NUMBER},
+    "reconnect": {},
+    "invalid_session": {"resumable": bool},
+    "request_heartbeat": {},
+    "send_corrupt": {},
+    "send_bomb": {"size": int},
+    "split_messages": {"size": int},
+    "fragment_messages": {"size": int},
+    "refuse": {"status": int, "body": str},
+    "accept_wrongly": {},
+    "outage": {"seconds": _NUMBER},
+}
+_RANGES = {"code": (1000, 4999), "status": (300, 599)}
+
+
+class Script:
+    """The faults of a file, in the order in which they are due.
+
+    :raises ValueError: saying which fault can't be, and why
+    """
+
+    def __init__(self, text: str) -> None:
+        try:
+            entries = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"it is not JSON: {error}") from error
+        if not isinstance(entries, list):
+            raise ValueError("it is not a JSON array of faults")
+        self._at_steps: list[_Fault] = []
+        # Seconds since the start, and which fault is due then; the number keeps the file's order.
+        self._due: list[tuple[float, int, _Fault]] = []
+        for number, entry in enumerate(entries, 1):
+            try:
+                fault = _Fault(entry)
+            except ValueError as error:
+                raise ValueError(f"fault {number}: {error}") from None
+            if fault.step is not None:
+                self._at_steps.append(fault)
+            else:
+                heapq.heappush(self._due, (fault.first, number, fault))
+
+    def inject(self, gateway: LocalGateway) -> None:
+        """Order what happens at steps of connections, before there is one."""
+        for fault in self._at_steps:
+            fault.inject(gateway)
+
+    def next_due(self) -> float | None:
+        """Seconds since the start at which something is due next, or None."""
+        return self._due[0][0] if self._due else None
+
+    def strike(self, gateway: LocalGateway, now: float) -> list[str]:
+        """Do what is due, and return what was done.
+
+        :param now: seconds since the start
+        """
+        done = []
+        while self._due and self._due[0][0] <= now:
+            due, number, fault = heapq.heappop(self._due)
+            done.append(fault.strike(gateway))
+            if fault.every is not None:
+                heapq.heappush(self._due, (due + fault.every, number, fault))
+        return done
+
+
+class _Fault:
+    def __init__(self, entry: Any) -> None:
+        if not isinstance(entry, dict):
+            raise ValueError("it is not a JSON object")
+        rest = dict(entry)
+        before, instead_of = rest.pop("before", None), rest.pop("instead_of", None)
+        after, self.every = rest.pop("after", None), rest.pop("every", None)
+        self.replaces = instead_of is not None
+        self.step = instead_of if before is None else before
+        timed = after is not None or self.every is not None
+        if (self.step is not None) is timed or (before is not None and self.replaces):
+            raise ValueError('it says when by "before", by "instead_of", or by "after" and "every"')
+        for seconds in (after, self.every):
+            if seconds is not None:
+                _check_number("seconds", seconds)
+        self.first = self.every if after is None else after
+        if self.step is not None and self.step not in STEPS:
+            raise ValueError(f"{self.step!r} is no step of a connection: {', '.join(STEPS)}")
+        if before == "accept":
+            raise ValueError('nothing comes before "accept"; "instead_of" is possible')
+        connections = rest.pop("connections", 1)
+        if timed and "connections" in entry:
+            raise ValueError('"connections" goes with "before" and "instead_of"')
+        if connections != "all" and (type(connections) is not int or connections < 1):
+            raise ValueError(f'"connections" is a number from 1 up, or "all", not {connections!r}')
+        self.connections = None if connections == "all" else connections
+        self.do = rest.pop("do", None)
+        if self.do is not None or rest or not self.replaces:
+            _check_action(self.do, rest)
+        if self.do == "outage" and not timed:
+            raise ValueError('"outage" goes with "after" and "every"')
+        self.parameters = rest
+
+    def inject(self, gateway: LocalGateway) -> None:
+        gateway.inject(
+            self._act if self.do is not None else None,
+            before=None if self.replaces else self.step,
+            instead_of=self.step if self.replaces else None,
+            connections=self.connections,
+        )
+
+    def strike(self, gateway: LocalGateway) -> str:
+        if self.do == "outage":
+            gateway.outage(**self.parameters)
+            return "outage"
+        connections = [each for each in gateway.connections if each.is_open]
+        for connection in connections:
+            self._act(connection)
+        return f"{self.do}, connections: {len(connections)}"
+
+    def _act(self, connection: GatewayConnection) -> None:
+        try:
+            getattr(connection, self.do)(**self.parameters)
+        except ConnectionError:
+            pass  # it has ended meanwhile
+
+
+def _check_action(do: Any, parameters: dict[str, Any]) -> None:
+    if not isinstance(do, str) or do not in _PARAMETERS:
+        raise ValueError(f'"do" is one of {", ".join(_PARAMETERS)}, not {do!r}')
+    types = _PARAMETERS[do]
+    for name, value in parameters.items():
+        if name not in types:
+            known = ", ".join(types) or "nothing more"
+            raise ValueError(f"{do} takes {known}, not {name!r}")
+        if types[name] in (int, _NUMBER):
+            _check_number(name, value)
+        if not isinstance(value, types[name]):
+            raise ValueError(f"{name} can't be {value!r}")
+    if do == "outage":
+        if "seconds" not in parameters:
+            raise ValueError("outage needs seconds")
+        return
+    for parameter in inspect.signature(getattr(GatewayConnection, do)).parameters.values():
+        needed = parameter.default is parameter.empty and parameter.name != "self"
+        if needed and parameter.name not in parameters:
+            raise ValueError(f"{do} needs {parameter.name}")
+
+
+def _check_number(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, _NUMBER) or not 0 < value < 1e9:
+        raise ValueError(f"{name} is a number above 0, not {value!r}")
+    low, high = _RANGES.get(name, (0, 1e9))
+    if not low <= value <= high:
+        raise ValueError(f"{name} is from {low} to {high}, not {value!r}")

@@ -1,0 +1,257 @@
+"""The program: its arguments, its two commands, its exit status."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import shardlib
+from shardlib.cli.errors import Failure, UsageError
+from shardlib.cli.terminal import Output, printable
+from shardlib.errors import ShardError
+from shardlib.gateway import API_VERSION, COMPRESSIONS, Intents, gateway_url
+
+
+def run(arguments: Sequence[str] | None) -> int:
+    """Run the command that the arguments name; return its exit status.
+
+    :raises SystemExit: with status 2 for bad arguments; with 0 after ``--help``
+    """
+    parser = _Parser(
+        prog="shardlib",
+        description="Watch a Discord bot's events, or run a gateway of your own to test against.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"shardlib {shardlib.__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_tail(commands)
+    _add_gateway(commands)
+    namespace = parser.parse_args(arguments)
+    try:
+        namespace.run(namespace)
+    except UsageError as error:
+        namespace.parser.error(str(error))
+    except (Failure, ShardError, OSError) as error:
+        _complain(str(error))
+        return 1
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """What is wrong, in one line; the usage is what --help prints."""
+        _complain(f"{message} (see {self.prog} --help)")
+        sys.exit(2)
+
+
+def _complain(message: str) -> None:
+    if sys.stderr is None:
+        return
+    try:
+        Output(sys.stderr).write(f"shardlib: {printable(message)}\n")
+    except OSError:
+        pass  # nobody to tell
+
+
+_Commands = argparse._SubParsersAction
+
+
+def _add_tail(commands: _Commands[_Parser]) -> None:
+    parser = commands.add_parser(
+        "tail",
+        help="print a bot's events, one line each",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Print a bot's events, one line each: the time, the event's sequence, its\n"
+        "name, where it happened, and what it says. What happens to the connection is\n"
+        "told on standard error.",
+        epilog="The bot's token is taken from the environment variable DISCORD_TOKEN, so that it\n"
+        "shows up neither in the shell's history nor in a list of processes.\n\n"
+        "Exit status: 0 after Ctrl-C, after --count events, and where the reader of a pipe\n"
+        "has seen enough; 1 after an error that ends the connection for good; 2 for bad\n"
+        "arguments.\n\n"
+        "examples:\n"
+        "  shardlib tail --local\n"
+        "  shardlib tail --intents guilds,guild_messages --events MESSAGE_CREATE\n"
+        "  shardlib tail --json | jq .d.author.username",
+        allow_abbrev=False,
+    )
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--local",
+        action="store_true",
+        help="start a local gateway with some traffic, and connect to that; needs no token",
+    )
+    where.add_argument(
+        "--url", type=_url, help="a ws:// or wss:// URL to connect to instead of Discord's"
+    )
+    parser.add_argument(
+        "--events", type=_events, metavar="A,B", help="print these events only, by their names"
+    )
+    parser.add_argument(
+        "--count", type=_positive, metavar="N", help="end after so many printed events"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print each event's payload as JSON, one a line"
+    )
+    parser.add_argument(
+        "--intents",
+        type=_intents,
+        metavar="A,B",
+        help="what to receive, as guilds,guild_messages, or default, or all; "
+        "default: all but the privileged ones, with --local all",
+    )
+    parser.add_argument(
+        "--shard",
+        type=_shard,
+        default=(0, 1),
+        metavar="I/N",
+        help="shard number I, from 0, of N shards (default: 0/1)",
+    )
+    parser.add_argument(
+        "--compression",
+        type=_compression,
+        default="zlib-stream",
+        metavar="KIND",
+        help="zlib-stream (the default), zstd-stream, payload or none",
+    )
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="tell more of what happens, heartbeats too"
+    )
+    parser.set_defaults(run=_tail, parser=parser)
+
+
+def _add_gateway(commands: _Commands[_Parser]) -> None:
+    try:
+        from shardlib.cli.faults import FORMAT
+    except ImportError:  # told when the command is run
+        FORMAT = ""
+    parser = commands.add_parser(
+        "gateway",
+        help="run a local gateway for clients in any language",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Run a local gateway: Discord's Gateway protocol on 127.0.0.1, with made-up\n"
+        "guilds and traffic, to test a client of any language against. Ctrl-C ends it.",
+        epilog=f"faults:\n\n{FORMAT}",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--port", type=_port, default=0, help="the port to listen at (default: any free one)"
+    )
+    parser.add_argument(
+        "--tls", action="store_true", help="serve wss://, with a throw-away authority"
+    )
+    parser.add_argument(
+        "--guilds", type=_number, default=3, metavar="N", help="the bot's guilds (default: 3)"
+    )
+    parser.add_argument(
+        "--rate",
+        type=_rate,
+        default=10.0,
+        metavar="R",
+        help="events a second, over all guilds; 0 for none (default: 10)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="S",
+        help="guilds, members and token are made from it (default: 0)",
+    )
+    parser.add_argument(
+        "--shards",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="the number of shards that GET /gateway/bot recommends (default: 1)",
+    )
+    parser.add_argument("--faults", metavar="FILE", help="what is to go wrong, and when; see below")
+    parser.set_defaults(run=_gateway, parser=parser)
+
+
+def _tail(arguments: argparse.Namespace) -> None:
+    from shardlib.cli import tail
+
+    tail.run(arguments)
+
+
+def _gateway(arguments: argparse.Namespace) -> None:
+    from shardlib.cli import gateway
+
+    gateway.run(arguments)
+
+
+# Types of arguments. argparse shows the message of an ArgumentTypeError, and of no other.
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"a number from 0 up is needed, not {text!r}")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    number = _number(text)
+    if number == 0:
+        raise argparse.ArgumentTypeError("a number from 1 up is needed, not 0")
+    return number
+
+
+def _port(text: str) -> int:
+    number = _number(text)
+    if number > 65535:
+        raise argparse.ArgumentTypeError(f"a port is at most 65535, not {number}")
+    return number
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = -1.0
+    if not 0 <= rate < float("inf"):
+        raise argparse.ArgumentTypeError(f"a number of events a second is needed, not {text!r}")
+    return rate
+
+
+def _events(text: str) -> frozenset[str]:
+    names = [name.strip().upper() for name in text.split(",")]
+    for name in names:
+        if not re.fullmatch("[A-Z][A-Z0-9_]*", name):
+            raise argparse.ArgumentTypeError(f"{name!r} is no name of an event")
+    return frozenset(names)
+
+
+def _intents(text: str) -> Intents:
+    named = {"default": Intents.default, "all": Intents.all}
+    if text.lower() in named:
+        return named[text.lower()]()
+    try:
+        return Intents.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _shard(text: str) -> tuple[int, int]:
+    match = re.fullmatch("([0-9]+)/([0-9]+)", text)
+    if match is None or int(match[1]) >= int(match[2]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form 0/1, or 3/16")
+    return int(match[1]), int(match[2])
+
+
+def _compression(text: str) -> str | None:
+    compression = None if text == "none" else text
+    if compression not in COMPRESSIONS:
+        known = ", ".join(kind or "none" for kind in COMPRESSIONS)
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {known}")
+    return compression
+
+
+def _url(text: str) -> str:
+    try:
+        gateway_url(text, API_VERSION, None)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text

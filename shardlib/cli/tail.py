@@ -1,0 +1,178 @@
+"""``shardlib tail``: one line for each event of a bot."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import sys
+import threading
+import time
+from argparse import Namespace
+from typing import TYPE_CHECKING, Any
+
+from shardlib.cli.ending import Ending
+from shardlib.cli.errors import UsageError, gateway_class
+from shardlib.cli.summary import Places, summarize
+from shardlib.cli.terminal import LogLines, Output, clock, columns, printable
+from shardlib.gateway import GATEWAY_URL, Intents
+from shardlib.shard import Shard
+from shardlib.state import ShardState
+
+if TYPE_CHECKING:
+    from shardlib.testing import LocalGateway
+
+# Seconds; Ctrl-C ends the command within one, whatever the gateway does. While the reader is stuck
+# in a pipe, the interpreter's exit waits for it, too.
+CLOSE_TIMEOUT = 0.3
+
+# Columns of a line that goes into a pipe or a file. A terminal's are as many as it has.
+FILE_COLUMNS = 160
+
+_logger = logging.getLogger("shardlib.cli")
+
+
+def run(arguments: Namespace) -> None:
+    """Connect, and print events until the end comes.
+
+    :raises UsageError: where the arguments, or DISCORD_TOKEN, can't be
+    :raises Exception: what ended it
+    """
+    ending = Ending()
+    with contextlib.ExitStack() as stack:
+        gateway = None
+        if arguments.local:
+            gateway = stack.enter_context(gateway_class()())
+            gateway.traffic()
+        tail = Tail(arguments, gateway, ending)
+        tail.start()
+        try:
+            ending.wait()
+        finally:
+            tail.stop()
+
+
+class Tail:
+    """A shard whose events are printed.
+
+    :param gateway: the one to connect to, None for Discord's or ``--url``
+    """
+
+    def __init__(self, arguments: Namespace, gateway: LocalGateway | None, ending: Ending) -> None:
+        self._output = Output(sys.stdout)
+        self._events: frozenset[str] | None = arguments.events
+        self._left: int | None = arguments.count
+        self._json: bool = arguments.json
+        self._ending = ending
+        self._places = Places()
+        self._url = arguments.url or GATEWAY_URL
+        intents: Intents | None = arguments.intents
+        if gateway is not None:
+            token, self._url = gateway.token, gateway.url
+            intents = Intents.all() if intents is None else intents
+        else:
+            token = _token()
+            intents = Intents.default() if intents is None else intents
+        shard_id, shard_count = arguments.shard
+        try:
+            self._shard = Shard(
+                token,
+                intents,
+                shard_id,
+                shard_count,
+                compression=arguments.compression,
+                close_timeout=CLOSE_TIMEOUT,
+                on_socket_dispatch=self._print,
+                on_socket_heartbeat=self._note_heartbeat,
+                on_socket_closed=self._note_closed,
+            )
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+        # What the shard logs is the lifecycle; but why it was closed is said once, at the end.
+        if sys.stderr is not None:
+            lines = LogLines(Output(sys.stderr), details=arguments.verbose)
+            lines.addFilter(lambda record: self._shard.state is not ShardState.CLOSED)
+            logger = logging.getLogger("shardlib")
+            logger.addHandler(lines)
+            logger.setLevel(logging.DEBUG if arguments.verbose else logging.INFO)
+        # Ctrl-C does not wait for a name server: the main thread only waits for the end.
+        self._connecting = threading.Thread(target=self._connect, name="connecting", daemon=True)
+
+    def start(self) -> None:
+        """Begin to connect."""
+        _logger.info("connecting to %s", self._url)
+        self._connecting.start()
+
+    def stop(self) -> None:
+        """Disconnect. Blocks for a moment, and for twice the close timeout at most."""
+        self._shard.disconnect()
+        if self._connecting.is_alive():  # perhaps connect() had not even begun
+            self._connecting.join(CLOSE_TIMEOUT)
+            self._shard.disconnect()
+
+    def _connect(self) -> None:
+        try:
+            self._shard.connect(self._url)
+        except Exception as error:
+            self._ending.come(error)
+
+    # Callbacks, on the reader thread. While the reader of a pipe is slow, so is this one: nothing
+    # is lost, the heartbeat goes on, and the gateway holds back what is not read yet.
+
+    def _print(self, shard: Shard, payload: dict[str, Any]) -> None:
+        event = str(payload.get("t"))
+        data = payload.get("d")
+        self._places.learn(event, data)
+        if self._left == 0 or (self._events is not None and event not in self._events):
+            return
+        try:
+            # JSON in ASCII: every character that could play tricks is escaped.
+            line = json.dumps(payload) if self._json else self._line(event, payload, data)
+            self._output.write(line + "\n")
+        except BrokenPipeError:
+            self._left = 0
+            self._ending.come()
+        except OSError as error:
+            self._left = 0
+            self._ending.come(OSError(f"standard output can't be written: {error.strerror}"))
+        if self._left:
+            self._left -= 1
+            if self._left == 0:
+                self._ending.come()
+
+    def _line(self, event: str, payload: dict[str, Any], data: Any) -> str:
+        sequence = payload.get("s")
+        width = shutil.get_terminal_size((FILE_COLUMNS, 0)).columns
+        line = columns(
+            [
+                (clock(time.time()), 0),
+                (f"{'-' if sequence is None else sequence!s:>6}", 0),
+                (event, 20),
+                (self._places.where(event, data), width // 5),
+                (summarize(event, data, self._places), 0),
+            ]
+        )
+        return clip(printable(line), width)
+
+    def _note_heartbeat(self, shard: Shard, ping: float) -> None:
+        _logger.debug("heartbeat acknowledged after %.1f ms", ping * 1000)
+
+    def _note_closed(self, shard: Shard, error: BaseException | None) -> None:
+        self._ending.come(error)
+
+
+def clip(text: str, width: int) -> str:
+    """The beginning of a text that is too long."""
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def _token() -> str:
+    token = os.environ.get("DISCORD_TOKEN")
+    if not token:
+        raise UsageError(
+            "the bot's token is taken from the environment variable DISCORD_TOKEN, which is not "
+            "set; --local needs none"
+        )
+    return token
