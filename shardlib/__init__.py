@@ -7,9 +7,11 @@ command line is awake, and can be interrupted, before the libraries that it need
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # type checkers know the name; typing is slow to import
 if TYPE_CHECKING:
+    from typing import Any
+
     from shardlib.api import *  # noqa: F403
 
 __version__ = "0.1.0"

@@ -1,0 +1,138 @@
+"""Wrong arguments: ValueError or TypeError at the call, saying which and why."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from shardlib import Session, Shard
+from tests.shards import make_shard
+from tests.support import TOKEN
+
+
+@pytest.mark.parametrize(
+    "options, error, message",
+    [
+        ({"token": None}, TypeError, "token"),
+        ({"token": ""}, ValueError, "token"),
+        ({"token": TOKEN + "\n"}, ValueError, "line break"),
+        ({"token": "Bot " + TOKEN}, ValueError, "Bot"),
+        ({"intents": "guilds"}, TypeError, "intents"),
+        ({"intents": True}, TypeError, "intents"),
+        ({"intents": -1}, ValueError, "intents"),
+        ({"shard_id": -1}, ValueError, "shard_id"),
+        ({"shard_id": 1}, ValueError, "shard_id"),
+        ({"shard_id": "0"}, TypeError, "shard_id"),
+        ({"shard_count": 0}, ValueError, "shard_count"),
+        ({"large_threshold": 49}, ValueError, "large_threshold"),
+        ({"large_threshold": 251}, ValueError, "large_threshold"),
+        ({"large_threshold": "50"}, TypeError, "large_threshold"),
+        ({"presence": "online"}, TypeError, "presence"),
+        ({"presence": {"status": "away"}}, ValueError, "status"),
+        ({"properties": "linux"}, TypeError, "properties"),
+        ({"compression": "gzip"}, ValueError, "compression"),
+        ({"session": "abc"}, TypeError, "session"),
+        ({"session": Session("abc", 1, None, 1, 2)}, ValueError, "shard 1 of 2"),
+        ({"json": object()}, TypeError, "json"),
+        ({"identify_gate": 5}, TypeError, "identify_gate"),
+        ({"backoff": 1.0}, TypeError, "backoff"),
+        ({"connect_timeout": 0}, ValueError, "connect_timeout"),
+        ({"hello_timeout": -1}, ValueError, "hello_timeout"),
+        ({"ready_timeout": math.inf}, ValueError, "ready_timeout"),
+        ({"send_timeout": math.nan}, ValueError, "send_timeout"),
+        ({"close_timeout": None}, TypeError, "close_timeout"),
+        ({"max_payload": 0}, ValueError, "max_payload"),
+        ({"max_payload": 1.5}, TypeError, "max_payload"),
+        ({"ssl_context": True}, TypeError, "ssl_context"),
+        ({"proxy": 8080}, TypeError, "proxy"),
+        ({"proxy": "localhost:8080"}, ValueError, "proxy"),
+        ({"proxy": "ftp://localhost:21"}, ValueError, "proxy"),
+        ({"proxy": "http://user:password@host:99999"}, ValueError, "proxy"),
+        ({"logger": "shard"}, TypeError, "logger"),
+        ({"should_reconnect": 1}, TypeError, "should_reconnect"),
+        ({"on_socket_ready": "print"}, TypeError, "on_socket_ready"),
+        ({"on_socket_closed": 1}, TypeError, "on_socket_closed"),
+    ],
+)
+def test_of_the_constructor(options: dict[str, Any], error: Any, message: str) -> None:
+    with pytest.raises(error, match=message) as caught:
+        make_shard(**options)
+    assert TOKEN not in str(caught.value)
+    assert "password" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url, error, message",
+    [
+        (None, TypeError, "str"),
+        ("", ValueError, "ws"),
+        ("http://gateway.discord.gg", ValueError, "ws"),
+        ("gateway.discord.gg", ValueError, "ws"),
+        ("wss://", ValueError, "host"),
+        ("wss://gateway.discord.gg\r\nHost: x", ValueError, "space|character|control"),
+        ("wss://user:pass@gateway.discord.gg", ValueError, "user"),
+        ("wss://gateway.discord.gg:99999", ValueError, "Port"),
+    ],
+)
+def test_of_connect(url: Any, error: Any, message: str) -> None:
+    shard = make_shard()
+    with pytest.raises(error, match=message):
+        shard.connect(url)
+    with pytest.raises((TypeError, ValueError)):
+        shard.connect("ws://127.0.0.1", "ten")  # type: ignore[arg-type]
+    assert shard.socket_thread is None
+
+
+def calls(shard: Shard) -> list[Any]:
+    return [
+        lambda: shard.disconnect(999),
+        lambda: shard.disconnect(3000),
+        lambda: shard.disconnect(5000),
+        lambda: shard.disconnect("1000"),  # type: ignore[arg-type]
+        lambda: shard.disconnect(True),
+        lambda: shard.heartbeat("yes"),  # type: ignore[arg-type]
+        lambda: shard.reinstantiate(1),  # type: ignore[arg-type]
+        lambda: shard.wait_until_ready("1"),  # type: ignore[arg-type]
+        lambda: shard.wait_until_ready(-1),
+        lambda: shard.join(math.nan),
+        lambda: shard.wait_for(3),  # type: ignore[arg-type]
+        lambda: shard.wait_for("READY", "predicate"),  # type: ignore[arg-type]
+        lambda: shard.wait_for("READY", None, -1),
+        lambda: shard.on(3),  # type: ignore[arg-type]
+        lambda: shard.on("READY")("function"),  # type: ignore[type-var]
+        lambda: shard.off("READY", print),
+        lambda: shard.send('{"op": 1}', "soon"),  # type: ignore[arg-type]
+    ]
+
+
+@pytest.mark.parametrize("number", range(17))
+def test_of_the_other_methods(number: int) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        calls(make_shard())[number]()
+
+
+def test_the_extra_is_named_where_a_package_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "python_socks", None)
+    with pytest.raises(ValueError, match=r"shardlib\[proxy\]"):
+        make_shard(proxy="socks5://127.0.0.1:1080")
+    for module in ("backports", "backports.zstd", "compression", "compression.zstd"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ValueError, match=r"shardlib\[zstd\]"):
+        make_shard(compression="zstd-stream")
+
+
+def test_the_defaults_are_the_documented_ones() -> None:
+    options = Shard(TOKEN, 0)._options
+    timeouts = (
+        options.connect_timeout,
+        options.hello_timeout,
+        options.ready_timeout,
+        options.send_timeout,
+        options.close_timeout,
+    )
+    assert timeouts == (10.0, 10.0, 60.0, 10.0, 2.0)
+    assert (options.compression, options.max_payload) == ("zlib-stream", 64 * 2**20)
