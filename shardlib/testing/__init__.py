@@ -5,14 +5,6 @@ Needs the extra: ``pip install shardlib[local]``.  Guide: *Testing a bot* in the
 
 from __future__ import annotations
 
-from .clock import Clock
-from .connection import GatewayConnection, ReceivedPayload
-from .faults import STEPS
-from .server import LocalGateway
-from .sessions import GatewaySession
-from .traffic import TRAFFIC_MIX, Traffic
-from .world import Guild, World
-
 __all__ = [
     "STEPS",
     "TRAFFIC_MIX",
@@ -25,3 +17,24 @@ __all__ = [
     "Traffic",
     "World",
 ]
+
+try:
+    from .clock import Clock
+    from .connection import GatewayConnection, ReceivedPayload
+    from .faults import STEPS
+    from .server import LocalGateway
+    from .sessions import GatewaySession
+    from .traffic import TRAFFIC_MIX, Traffic
+    from .world import Guild, World
+except ModuleNotFoundError as error:
+    if (error.name or "").partition(".")[0] != "websockets":
+        raise
+
+    # Without the extra this package must still be importable: pytest loads the plugin in it
+    # wherever shardlib is installed.
+    def __getattr__(name: str) -> object:
+        if name in __all__:
+            raise ImportError(
+                f"shardlib.testing.{name} needs the websockets package: pip install shardlib[local]"
+            )
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

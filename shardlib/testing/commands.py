@@ -23,15 +23,13 @@ from .sessions import GatewaySession, encode
 
 if TYPE_CHECKING:
     from .connection import GatewayConnection
+    from .world import Guild
 
 _STATUSES = ("online", "dnd", "idle", "invisible", "offline")
 
-#: Members in one GUILD_MEMBERS_CHUNK, and the most a ``query`` or ``user_ids`` brings.
+#: Members in one GUILD_MEMBERS_CHUNK, and the most that ``user_ids`` brings.
 _CHUNK = 1000
 _FEW = 100
-
-#: Seconds until all members of the same guild may be asked for again.
-_ALL_MEMBERS_INTERVAL = 30.0
 
 
 class Refused(Exception):
@@ -239,18 +237,17 @@ def _start(connection: GatewayConnection, identify: dict[str, Any]) -> None:
     session._issue("READY", encode(ready))
     if session.intents & Intents.GUILDS:
         for guild in guilds:
-            session._issue("GUILD_CREATE", encode(guild_create(session, guild)))
+            session._issue("GUILD_CREATE", encode(_guild_create(session, guild)))
     # Only now: whoever waits for the session finds READY and the guilds sent.
     connection._attach(session)
 
 
-def guild_create(session: GatewaySession, guild: Any) -> dict[str, Any]:
+def _guild_create(session: GatewaySession, guild: Guild) -> dict[str, Any]:
     """Return a guild's GUILD_CREATE as this session gets it."""
-    created: dict[str, Any] = guild.create_object(
+    return guild.create_object(
         with_presences=bool(session.intents & Intents.GUILD_PRESENCES),
         large_threshold=session.identify.get("large_threshold", 50),
     )
-    return created
 
 
 def _resume(connection: GatewayConnection, data: Any) -> None:
@@ -338,50 +335,38 @@ def _request_guild_members(session: GatewaySession, data: Any) -> None:
     _require((query is None) != (user_ids is None), "one of query and user_ids is required")
     presences = data.get("presences", False)
     _require(isinstance(presences, bool), "presences is not a boolean")
-    gateway = session._gateway
-    guild = gateway.world.guilds.get(guild_id)
-    not_found: list[str] = []
-    members: list[dict[str, Any]] = []
     nonce = data.get("nonce")
     # An invalid nonce is ignored, says the documentation.
-    extra = {"nonce": nonce} if isinstance(nonce, str) and len(nonce.encode()) <= 32 else {}
+    extra: dict[str, Any] = (
+        {"nonce": nonce} if isinstance(nonce, str) and len(nonce.encode()) <= 32 else {}
+    )
+    guild = session._gateway.world.guilds.get(guild_id)
     if user_ids is not None:
         wanted = user_ids if isinstance(user_ids, list) else [user_ids]
-        for user_id in wanted[:_FEW]:
-            user_id = _snowflake(user_id, "user_ids holds something that is no snowflake")
-            if guild is not None and user_id in guild.members:
-                members.append(guild.members[user_id])
-            else:
-                not_found.append(user_id)
+        wanted = [_snowflake(each, "user_ids has something else in it") for each in wanted[:_FEW]]
+        known = {} if guild is None else guild.members
+        members = [known[user_id] for user_id in wanted if user_id in known]
+        not_found = [user_id for user_id in wanted if user_id not in known]
+        if not_found:
+            extra["not_found"] = not_found
     else:
         limit = data.get("limit")
         _require(isinstance(query, str), "query is not a string")
         _require(_is_int(limit) and limit >= 0, "limit is required with query, and 0 or more")
         if guild is None:
             return
-        members = list(guild.members.values())
-        if query == "" and limit == 0:
-            if not session.intents & Intents.GUILD_MEMBERS:
-                # The documentation says that the intent is needed, not what happens without.
-                members = [guild.members[gateway.world.user["id"]]]
-            wait = gateway._take_all_members(guild_id)
-            if wait > 0:
-                limited = {
-                    "opcode": Opcode.REQUEST_GUILD_MEMBERS,
-                    "retry_after": wait,
-                    "meta": {"guild_id": guild_id, **extra},
-                }
-                session._issue("RATE_LIMITED", encode(limited))
-                return
-        else:
-            prefix = query.casefold()
-            members = [
-                member
-                for member in members
-                if member["user"]["username"].casefold().startswith(prefix)
-                or (member["nick"] or "").casefold().startswith(prefix)
-            ][: min(limit or _FEW, _FEW)]
-    presences = presences and bool(session.intents & Intents.GUILD_PRESENCES)
+        everyone = query == "" and limit == 0
+        wait = session._gateway._take_all_members(guild_id) if everyone else 0.0
+        if wait > 0:
+            limited = {
+                "opcode": Opcode.REQUEST_GUILD_MEMBERS,
+                "retry_after": wait,
+                "meta": {"guild_id": guild_id, **extra},
+            }
+            session._issue("RATE_LIMITED", encode(limited))
+            return
+        members = _everyone(session, guild) if everyone else guild.search(query, limit)
+    with_presences = presences and bool(session.intents & Intents.GUILD_PRESENCES)
     chunks = [members[at : at + _CHUNK] for at in range(0, len(members), _CHUNK)] or [[]]
     for index, chunk in enumerate(chunks):
         content: dict[str, Any] = {
@@ -391,12 +376,19 @@ def _request_guild_members(session: GatewaySession, data: Any) -> None:
             "chunk_count": len(chunks),
             **extra,
         }
-        if not_found:
-            content["not_found"] = not_found
-        if presences and guild is not None:
-            known = (guild.presences.get(member["user"]["id"]) for member in chunk)
-            content["presences"] = [presence for presence in known if presence is not None]
+        if with_presences and guild is not None:
+            ids = (member["user"]["id"] for member in chunk)
+            content["presences"] = [
+                guild.presences[each] for each in ids if each in guild.presences
+            ]
         session._issue("GUILD_MEMBERS_CHUNK", encode(content))
+
+
+def _everyone(session: GatewaySession, guild: Guild) -> list[dict[str, Any]]:
+    if session.intents & Intents.GUILD_MEMBERS:
+        return list(guild.members.values())
+    # The documentation says that this needs the intent, but not what happens without it.
+    return [guild.members[session._gateway.world.user["id"]]]
 
 
 def _request_soundboard_sounds(session: GatewaySession, data: Any) -> None:

@@ -522,10 +522,12 @@ class LocalGateway:
         loop = self._loop
         if loop is None:
             return
+        # The moment is reckoned here and now: the clock may leap before the thread hears of it.
+        due = loop.time() + seconds
         if threading.current_thread() is self._thread:
-            loop.call_later(seconds, callback)
+            loop.call_at(due, callback)
         else:
-            self._call_soon(lambda: loop.call_later(seconds, callback))
+            self._call_soon(lambda: loop.call_at(due, callback))
 
     def _wake(self) -> None:
         """Look again at what is due: the clock was moved."""

@@ -144,6 +144,17 @@ class Guild:
         self.voice_states.pop(user_id, None)
         return self.members.pop(user_id)
 
+    def search(self, prefix: str, limit: int) -> list[dict[str, Any]]:
+        """Return members whose name begins so, in any case: at most a hundred."""
+        prefix = prefix.casefold()
+        found = [
+            member
+            for member in self.members.values()
+            if member["user"]["username"].casefold().startswith(prefix)
+            or (member["nick"] or "").casefold().startswith(prefix)
+        ]
+        return found[: min(limit or 100, 100)]
+
     def presence(self, user_id: str, dice: random.Random) -> dict[str, Any]:
         """Return a presence someone might have, without its ``guild_id``."""
         status = dice.choice(STATUSES)

@@ -1,0 +1,261 @@
+"""Start, stop, and what tests wait with."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+import time
+from typing import Any
+
+import pytest
+import websocket
+
+from shardlib.testing import Clock, LocalGateway
+
+from .client import Client, connected
+
+
+def test_start_and_stop_leave_nothing() -> None:
+    threads = threading.active_count()
+    gateway = LocalGateway()
+    for _ in range(3):
+        assert gateway.start() is gateway
+        with pytest.raises(RuntimeError, match="started already"):
+            gateway.start()
+        gateway.stop()
+        gateway.stop()
+        assert threading.active_count() == threads
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_stop_with_clients_in_every_state(tls: bool) -> None:
+    gateway = LocalGateway(tls=tls, identify_interval=0).start()
+    gateway.inject(instead_of="accept")
+    sockets: list[Any] = []
+    address = ("127.0.0.1", int(gateway.url.split(":")[2].strip("/")))
+    for _ in range(3):  # one held at accept, two that say nothing
+        sockets.append(socket.create_connection(address))
+    gateway.wait_for_connection()
+    clients = [Client(gateway) for _ in range(4)]
+    for client in clients:
+        client.ready()
+    connections = gateway.connections[-4:]
+    connections[0].freeze()
+    connections[1].close(4000)
+    connections[2].slow(1)
+    gateway.dispatch("USER_UPDATE", {"padding": "x" * 5_000_000})
+    gateway.traffic(rate=None)
+    gateway.stop()
+    assert gateway.connections == []
+    for each in sockets:
+        each.close()
+    for client in clients:
+        client.socket.shutdown()
+
+
+def test_a_stopped_gateway_refuses_to_send(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway) as client:
+        client.ready()
+        connection = local_gateway.wait_for_connection()
+        local_gateway.stop()
+        with pytest.raises(ConnectionError):
+            connection.reconnect()
+        connection.close()
+        connection.reset()
+        connection.drop()
+        # The session is still there to be resumed, so this is kept.
+        assert local_gateway.dispatch("USER_UPDATE", {}) == 1
+
+
+def test_a_port_of_ones_own() -> None:
+    with LocalGateway() as gateway:
+        port = int(gateway.url.split(":")[2].strip("/"))
+        with pytest.raises(OSError):
+            LocalGateway(port=port).start()
+    with LocalGateway(port=port) as gateway:
+        assert gateway.url == f"ws://127.0.0.1:{port}/"
+
+
+def test_tls_with_the_private_authority() -> None:
+    with LocalGateway(tls=True) as gateway, connected(gateway) as client:
+        assert gateway.url.startswith("wss://")
+        ready = client.ready()
+        assert ready["resume_gateway_url"].startswith("wss://")
+        with connected(gateway, resume_url=True) as other:
+            other.receive()
+        assert gateway.ca_certificate.startswith(b"-----BEGIN CERTIFICATE-----")
+
+
+def test_tls_is_refused_without_it() -> None:
+    with LocalGateway(tls=True) as gateway:
+        with pytest.raises(ssl.SSLCertVerificationError):
+            Client(gateway, sslopt={"context": ssl.create_default_context()})
+        with connected(gateway) as client:  # and it serves on
+            client.ready()
+
+
+def test_no_context_without_tls(local_gateway: LocalGateway) -> None:
+    with pytest.raises(ValueError, match="tls=True"):
+        _ = local_gateway.ssl_context
+    with pytest.raises(ValueError, match="tls=True"):
+        _ = local_gateway.ca_certificate
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"heartbeat_interval": 0},
+        {"guilds": -1},
+        {"members": -1},
+        {"shards": 0},
+        {"max_concurrency": 0},
+        {"replay_limit": -1},
+    ],
+)
+def test_options_are_checked(option: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=next(iter(option))):
+        LocalGateway(**option)  # type: ignore[arg-type]
+
+
+def test_connections_are_returned_once(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway) as first, connected(local_gateway) as second:
+        for client in (first, second):
+            client.receive()
+        one = local_gateway.wait_for_connection()
+        two = local_gateway.wait_for_connection()
+        assert [one, two] == local_gateway.connections
+        with pytest.raises(TimeoutError, match="no connection within 0.01 s"):
+            local_gateway.wait_for_connection(timeout=0.01)
+        first.leave()
+        one.wait_closed()
+        assert local_gateway.connections == [two]
+        assert local_gateway.all_connections == [one, two]
+
+
+def test_a_connection_that_will_do(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway) as idle, connected(local_gateway) as client:
+        idle.receive()
+        thread = threading.Thread(target=client.ready)
+        thread.start()
+        found = local_gateway.wait_for_connection(lambda connection: connection.session)
+        assert found is local_gateway.all_connections[1]
+        thread.join()
+
+
+def test_expect_returns_each_payload_once_and_in_order(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway) as client:
+        client.ready()
+        connection = local_gateway.wait_for_connection()
+        for sequence in range(3):
+            client.send(1, sequence)
+        assert [connection.expect(1)["d"] for _ in range(3)] == [0, 1, 2]
+        assert connection.expect(2)["d"]["token"] == local_gateway.token
+        with pytest.raises(TimeoutError, match="HEARTBEAT"):
+            connection.expect(1, timeout=0.01)
+        assert [local_gateway.expect(1)["d"] for _ in range(3)] == [0, 1, 2]
+        with pytest.raises(TimeoutError, match="op 99"):
+            local_gateway.expect(99, timeout=0.01)
+
+
+def test_expecting_from_a_connection_that_ended(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway) as client:
+        client.receive()
+        connection = local_gateway.wait_for_connection()
+        client.leave(4321)
+    with pytest.raises(ConnectionError, match="4321"):
+        connection.expect(2)
+    with pytest.raises(ConnectionError):
+        connection.wait_until_ready()
+
+
+def test_waiting_in_vain(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway) as client:
+        client.receive()
+        connection = local_gateway.wait_for_connection()
+        with pytest.raises(TimeoutError):
+            connection.wait_closed(timeout=0.01)
+        with pytest.raises(TimeoutError):
+            connection.wait_until_ready(timeout=0.01)
+        with pytest.raises(TimeoutError):
+            local_gateway.wait_until(lambda: False, timeout=0.01)
+
+
+def test_counters(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway) as client:
+        client.ready()
+        local_gateway.dispatch("USER_UPDATE", {})
+        client.receive()
+        connection = local_gateway.connections[0]
+        assert local_gateway.events_dispatched == 1
+        assert local_gateway.bytes_sent == connection.bytes_sent > 10_000
+        assert local_gateway.bytes_received == connection.bytes_received > 200
+        assert connection.headers["host"] in local_gateway.url
+
+
+def test_one_clock_for_two_gateways() -> None:
+    clock = Clock()
+    with (
+        LocalGateway(clock=clock, heartbeat_interval=1000) as one,
+        LocalGateway(clock=clock, heartbeat_interval=1000) as other,
+    ):
+        with connected(one) as first, connected(other) as second:
+            first.ready()
+            second.ready()
+            clock.advance(10)
+            assert first.close_code() == second.close_code() == 4000
+
+
+def test_a_clock_runs_and_never_goes_back() -> None:
+    clock = Clock()
+    before = clock()
+    clock.advance(100)
+    assert clock() >= before + 100
+    assert clock() - time.monotonic() == pytest.approx(100)
+    with pytest.raises(ValueError, match="cannot go back"):
+        clock.advance(-1)
+
+
+def test_frames_are_not_logged(
+    local_gateway: LocalGateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(0)
+    with connected(local_gateway) as client:
+        client.ready()
+    assert local_gateway.token not in caplog.text
+
+
+def test_many_threads_send_on_one_connection() -> None:
+    with LocalGateway(tls=True) as gateway, connected(gateway) as client:
+        client.ready()
+
+        def send(thread: int) -> None:
+            for number in range(200):
+                gateway.dispatch("USER_UPDATE", [thread, number])
+
+        threads = [threading.Thread(target=send, args=(index,)) for index in range(4)]
+        for thread in threads:
+            thread.start()
+        payloads = [client.receive() for _ in range(800)]
+        for thread in threads:
+            thread.join()
+        assert [payload["s"] for payload in payloads] == list(range(5, 805))
+        for index in range(4):
+            mine = [each["d"][1] for each in payloads if each["d"][0] == index]
+            assert mine == list(range(200))
+
+
+def test_a_client_that_speaks_no_http(local_gateway: LocalGateway) -> None:
+    address = ("127.0.0.1", int(local_gateway.url.split(":")[2].strip("/")))
+    with socket.create_connection(address, timeout=5) as client:
+        client.sendall(b"\x16\x03\x01 this is TLS\r\n\r\n")
+        answer = b""
+        while piece := client.recv(1000):
+            answer += piece
+    assert answer.startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_handshake_without_a_key(local_gateway: LocalGateway) -> None:
+    with pytest.raises(websocket.WebSocketBadStatusException) as caught:
+        Client(local_gateway, header=["Sec-WebSocket-Key: short"])
+    assert caught.value.status_code == 400

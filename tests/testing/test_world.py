@@ -1,0 +1,176 @@
+"""The world, and its traffic: all of it agrees."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from shardlib.gateway import Intents
+from shardlib.testing import TRAFFIC_MIX, Guild, LocalGateway, World
+from shardlib.testing.traffic import _MAKERS
+from tests.support import wait_until
+
+from .client import connected
+
+
+def picture(guild: Guild) -> dict[str, Any]:
+    """What GUILD_CREATE shows, without the ids of voice sessions."""
+    return {**guild.create_object(), "voice_states": sorted(guild.voice_states)}
+
+
+def test_the_same_seed_makes_the_same_world() -> None:
+    one, same, other = World(7), World(7), World(8)
+    assert list(map(picture, one.guilds.values())) == list(map(picture, same.guilds.values()))
+    assert one.user == same.user
+    assert one.make_token() == same.make_token() != other.make_token()
+    assert list(one.guilds) != list(other.guilds)
+
+
+def test_every_id_is_given_once() -> None:
+    world = World(guilds=5, members=30)
+    ids = [world.user["id"]]
+    for guild in world.guilds.values():
+        ids.append(guild.id)
+        ids += guild.channels
+        ids += [role["id"] for role in guild.roles[1:]]
+        ids += [emoji["id"] for emoji in guild.emojis]
+        ids += [sound["sound_id"] for sound in guild.sounds]
+        ids += [user_id for user_id in guild.members if user_id != world.user["id"]]
+    assert len(ids) == len(set(ids))
+    new = [world.new_id() for _ in range(1000)]
+    assert sorted(map(int, new)) == list(map(int, new))
+    assert not set(new) & set(ids)
+
+
+@pytest.mark.parametrize("shards", range(1, 11))
+def test_guilds_reach_every_shard(shards: int) -> None:
+    guilds = World(guilds=20).guilds.values()
+    assert {guild.shard_id(shards) for guild in guilds} == set(range(shards))
+
+
+def check(guild: Guild) -> None:
+    """Everything in a guild refers to what is there."""
+    roles = {role["id"] for role in guild.roles}
+    assert guild.owner_id in guild.members
+    assert set(guild.presences) <= set(guild.members)
+    for user_id, member in guild.members.items():
+        assert member["user"]["id"] == user_id
+        assert set(member["roles"]) <= roles
+    for user_id, state in guild.voice_states.items():
+        assert user_id in guild.members
+        assert state["channel_id"] in {channel["id"] for channel in guild.voice_channels}
+    for channel in guild.channels.values():
+        assert channel["parent_id"] is None or channel["parent_id"] in guild.channels
+
+
+def test_a_world_is_consistent() -> None:
+    for guild in World(members=60).guilds.values():
+        check(guild)
+
+
+def test_guild_create_depends_on_intents_and_size() -> None:
+    world = World(guilds=1, members=100)
+    (guild,) = world.guilds.values()
+    everyone = guild.create_object(large_threshold=250)
+    assert len(everyone["members"]) == everyone["member_count"] == 101
+    assert not everyone["large"]
+    notable = guild.create_object(large_threshold=50)
+    assert notable["large"]
+    assert len(notable["members"]) < 101
+    online = {each["user"]["id"] for each in notable["presences"]}
+    for member in notable["members"]:
+        user_id = member["user"]["id"]
+        assert (
+            user_id in online or user_id in guild.voice_states or member["roles"] or member["nick"]
+        )
+    private = guild.create_object(with_presences=False)
+    assert private["presences"] == []
+    shown = {member["user"]["id"] for member in private["members"]}
+    assert shown == {world.user["id"], *guild.voice_states}
+
+
+def test_traffic_changes_the_world_and_keeps_it_consistent(local_gateway: LocalGateway) -> None:
+    # Enough of every kind, without waiting for the background.
+    traffic = local_gateway.traffic(rate=0.001, mix=dict.fromkeys(_MAKERS, 1.0))
+    world = local_gateway.world
+    seen = set()
+    with local_gateway._lock:
+        for event in traffic._make(4000):
+            seen.add(event.name)
+            if event.guild_id is not None:
+                check(world.guilds[str(event.guild_id)])
+    assert seen >= set(_MAKERS)
+
+
+def test_traffic_reaches_a_client(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway) as client:
+        client.ready()
+        traffic = local_gateway.traffic(rate=2000)
+        payloads = [client.receive() for _ in range(300)]
+        traffic.stop()
+        assert [payload["s"] for payload in payloads] == list(range(5, 305))
+        assert {payload["t"] for payload in payloads} >= {"MESSAGE_CREATE", "PRESENCE_UPDATE"}
+        guilds = local_gateway.world.guilds
+        for payload in payloads:
+            if payload["t"] == "MESSAGE_CREATE":
+                guild = guilds[payload["d"]["guild_id"]]
+                assert payload["d"]["channel_id"] in guild.channels
+                assert payload["d"]["content"]
+
+
+def test_traffic_of_the_same_seed_is_the_same() -> None:
+    names = []
+    for _ in range(2):
+        gateway = LocalGateway(seed=3)
+        traffic = gateway.traffic(rate=1)
+        names.append([event.name for event in traffic._make(500)])
+    assert names[0] == names[1]
+
+
+def test_a_mix_of_one_event(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway) as client:
+        client.ready(Intents.GUILD_MESSAGE_TYPING)
+        traffic = local_gateway.traffic(rate=None, mix={"TYPING_START": 1})
+        for _ in range(3000):  # more than one round
+            client.event("TYPING_START")
+        traffic.stop()
+        assert traffic.events >= 3000
+
+
+def test_traffic_waits_for_a_client_that_reads_nothing(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway) as client:
+        client.ready()
+        traffic = local_gateway.traffic(rate=None)
+        connection = local_gateway.connections[0]
+        wait_until(lambda: connection._unsent > 1 << 20)
+        assert connection._unsent < 2 << 20
+        sent = traffic.events
+
+        def goes_on() -> bool:
+            client.socket.sock.recv(1 << 20)
+            return traffic.events > sent
+
+        wait_until(goes_on)
+
+
+def test_traffic_while_nobody_is_there(local_gateway: LocalGateway) -> None:
+    local_gateway.traffic(rate=1000)
+    with connected(local_gateway) as client:
+        client.ready()
+        client.receive()
+
+
+@pytest.mark.parametrize(
+    ("rate", "mix"),
+    [(0, None), (-1, None), (1, {"NEW_THING": 1}), (1, {}), (1, {"TYPING_START": 0})],
+)
+def test_traffic_that_makes_no_sense(
+    local_gateway: LocalGateway, rate: float, mix: dict[str, float] | None
+) -> None:
+    with pytest.raises(ValueError):
+        local_gateway.traffic(rate=rate, mix=mix)
+
+
+def test_the_default_mix_can_be_made() -> None:
+    assert set(TRAFFIC_MIX) == set(_MAKERS)
