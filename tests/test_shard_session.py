@@ -1,0 +1,145 @@
+"""A process is restarted: its session is saved, loaded, and resumed by the next one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shardlib import Opcode, Session, ShardState
+from tests.shards import Recorder, make_gateway, make_shard
+from tests.support import TOKEN, wait_until
+
+PROGRAM = """
+import os, sys
+from pathlib import Path
+from shardlib import IdentifyGate, Intents, Session, Shard
+
+url, path, last = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+session = Session.load(path) if path.exists() else None
+shard = Shard({token!r}, Intents.all(), session=session, identify_gate=IdentifyGate(interval=0.01))
+
+@shard.on("USER_UPDATE")
+def number(shard, data):
+    print(data["number"], flush=True)
+    if data["number"] == last:
+        shard.session.save(path)
+        os._exit(9)  # killed in the middle of a callback
+
+shard.connect(url)
+shard.join()
+"""
+
+
+def test_what_a_killed_process_missed_arrives_in_the_next(tmp_path: Path) -> None:
+    """The event in whose callback it died is replayed: its callback had not returned."""
+    with make_gateway() as gateway:
+
+        def run(last: int) -> subprocess.Popen[str]:
+            program = PROGRAM.format(token=TOKEN)
+            return subprocess.Popen(
+                [sys.executable, "-c", program, gateway.url, tmp_path / "session", str(last)],
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+
+        first = run(last=4)
+        session = gateway.wait_for_connection(timeout=20).wait_until_ready()
+        for number in range(10):
+            session.dispatch("USER_UPDATE", {"number": number})
+        output, _ = first.communicate(timeout=20)
+        assert output.split() == ["0", "1", "2", "3", "4"]
+        second = run(last=10)
+        gateway.wait_until(lambda: session.resumes == 1, timeout=20)
+        session.dispatch("USER_UPDATE", {"number": 10})
+        output, _ = second.communicate(timeout=20)
+        assert output.split() == ["4", "5", "6", "7", "8", "9", "10"]
+        assert len(gateway.sessions) == 1
+
+
+def test_a_loaded_session_is_resumed_at_its_gateway(tmp_path: Path) -> None:
+    recorder = Recorder()
+    with make_gateway() as gateway:
+        with make_shard() as shard:
+            shard.connect(gateway.url)
+            shard.wait_until_ready(10)
+            wait_until(lambda: shard.stats.events["GUILD_CREATE"] == 1)
+            assert shard.session is not None
+            shard.session.save(tmp_path / "session.json")
+            shard.disconnect(4000)
+        gateway.sessions[0].dispatch("USER_UPDATE", {"number": 1})
+        loaded = Session.load(tmp_path / "session.json")
+        with make_shard(recorder, session=loaded) as shard:
+            assert (shard.session_id, shard.last_sequence) == (loaded.session_id, loaded.sequence)
+            assert shard.session == loaded
+            shard.connect(gateway.url)
+            shard.wait_until_ready(10)
+            assert recorder.life() == [("connected",), ("reconnected", True)]
+            assert [data["number"] for data in recorder.data("USER_UPDATE")] == [1]
+            assert gateway.connections[-1].at_resume_url
+            assert (shard.stats.replayed, shard.stats.resumes, shard.stats.reconnects) == (1, 1, 0)
+
+
+def test_a_session_that_has_ended_meanwhile_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shardlib.reader.INVALID_SESSION_DELAY", (0.01, 0.02))
+    gone = Session("gone", 77, None, 0, 1)
+    recorder = Recorder()
+    with make_gateway() as gateway, make_shard(recorder, session=gone) as shard:
+        shard.connect(gateway.url)
+        shard.wait_until_ready(10)
+        assert shard.session_id not in (None, "gone")
+        assert recorder.life() == [
+            ("connected",),
+            ("disconnected", None, False),
+            ("connected",),
+            ("ready",),
+            ("reconnected", False),
+        ]
+
+
+def test_what_a_replay_repeats_is_dropped_and_counted() -> None:
+    """Only between Resume and RESUMED; the sequence of RESUMED itself may be an old one."""
+    recorder = Recorder()
+    with make_gateway() as gateway:
+        session = Session("abc", 5, None, 0, 1)
+
+        def answer(connection: Any) -> None:
+            for sequence in (4, 5, 6, 7):
+                connection.send(
+                    {"t": "USER_UPDATE", "s": sequence, "op": 0, "d": {"number": sequence}}
+                )
+            connection.send({"t": "RESUMED", "s": 5, "op": 0, "d": {}})
+            for sequence in (7, 7, 8):
+                connection.send(
+                    {"t": "USER_UPDATE", "s": sequence, "op": 0, "d": {"number": sequence}}
+                )
+
+        gateway.inject(answer, instead_of="ready")
+        with make_shard(recorder, session=session) as shard:
+            shard.connect(gateway.url)
+            wait_until(lambda: len(recorder.data("USER_UPDATE")) == 5)
+            numbers = [data["number"] for data in recorder.data("USER_UPDATE")]
+            assert numbers == [6, 7, 7, 7, 8]
+            assert shard.state is ShardState.READY
+            assert shard.last_sequence == 8
+            assert (shard.stats.duplicates, shard.stats.replayed) == (2, 2)
+            resume = gateway.expect(Opcode.RESUME)["d"]
+            assert resume == {"token": TOKEN, "session_id": "abc", "seq": 5}
+
+
+def test_resume_without_an_answer_is_tried_again_and_then_given_up() -> None:
+    """Five connections that never answer cost the session; the sixth identifies."""
+    gone = Session("abc", 5, None, 0, 1)
+    with make_gateway() as gateway:
+        gateway.inject(instead_of="ready", connections=5)
+        with make_shard(session=gone, ready_timeout=0.1) as shard:
+            shard.connect(gateway.url)
+            shard.wait_until_ready(10)
+            opcodes = [
+                [payload["op"] for payload in connection.received if payload["op"] != 1]
+                for connection in gateway.all_connections
+            ]
+            assert opcodes == [[6]] * 5 + [[2]]
