@@ -1,0 +1,134 @@
+"""WebSocket frames: however the bytes come, the messages are the same; what can't be is refused."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shardlib.errors import BrokenStream
+from shardlib.frames import FrameReader, FrameType
+
+LIMIT = 1 << 20
+
+
+def frame(
+    frame_type: int, payload: bytes = b"", *, final: bool = True, flags: int = 0, masked: bool = False
+) -> bytes:
+    head = (0x80 if final else 0) | flags | frame_type
+    mask = 0x80 if masked else 0
+    if len(payload) < 126:
+        return struct.pack("!BB", head, mask | len(payload)) + payload
+    if len(payload) < 1 << 16:
+        return struct.pack("!BBH", head, mask | 126, len(payload)) + payload
+    return struct.pack("!BBQ", head, mask | 127, len(payload)) + payload
+
+
+def read(*pieces: bytes, limit: int = LIMIT) -> list[tuple[int, bytes]]:
+    reader = FrameReader(limit)
+    return [message for piece in pieces for message in reader.feed(piece)]
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65535, 65536, LIMIT])
+def test_every_length_of_a_frame(size: int) -> None:
+    payload = bytes(size)
+    assert read(frame(FrameType.BINARY, payload)) == [(FrameType.BINARY, payload)]
+
+
+def test_a_length_written_longer_than_needed_is_taken() -> None:
+    assert read(struct.pack("!BBH", 0x82, 126, 1) + b"x") == [(FrameType.BINARY, b"x")]
+
+
+MESSAGES = st.lists(
+    st.tuples(
+        st.sampled_from([FrameType.TEXT, FrameType.BINARY, FrameType.PING, FrameType.PONG]),
+        st.binary(max_size=120) | st.integers(0, 300).map(bytes),
+    ),
+    max_size=10,
+)
+
+
+@given(MESSAGES, st.lists(st.integers(0, 4000), max_size=20))
+def test_any_split_of_the_stream_gives_the_same_messages(
+    messages: list[tuple[FrameType, bytes]], cuts: list[int]
+) -> None:
+    messages = [
+        (kind, payload if kind < FrameType.CLOSE else payload[:125]) for kind, payload in messages
+    ]
+    stream = b"".join(frame(kind, payload) for kind, payload in messages)
+    places = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
+    pieces = [stream[start:end] for start, end in zip(places, places[1:])]
+    assert read(*pieces) == messages
+
+
+@given(st.lists(st.binary(max_size=50), min_size=1, max_size=8))
+def test_fragments_with_control_frames_between_them(parts: list[bytes]) -> None:
+    stream = b""
+    for number, part in enumerate(parts):
+        stream += frame(FrameType.PING, b"?")
+        stream += frame(
+            FrameType.BINARY if number == 0 else FrameType.CONTINUATION,
+            part,
+            final=number == len(parts) - 1,
+        )
+    messages = [message for message in read(stream) if message[0] != FrameType.PING]
+    assert messages == [(FrameType.BINARY, b"".join(parts))]
+
+
+def test_fragments_with_an_empty_last_one() -> None:
+    stream = frame(FrameType.TEXT, b"ab", final=False) + frame(FrameType.CONTINUATION)
+    assert read(stream, frame(FrameType.TEXT, b"c")) == [
+        (FrameType.TEXT, b"ab"),
+        (FrameType.TEXT, b"c"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        frame(FrameType.BINARY, b"x", masked=True),
+        frame(FrameType.BINARY, bytes(200), masked=True),
+        frame(FrameType.BINARY, b"x", flags=0x40),
+        frame(FrameType.BINARY, b"x", flags=0x10),
+        frame(0x3, b"x"),
+        frame(0xB),
+        frame(0xF),
+        frame(FrameType.PING, b"x", final=False),
+        frame(FrameType.CLOSE, bytes(126)),
+        frame(FrameType.CONTINUATION, b"x"),
+        frame(FrameType.TEXT, b"x", final=False) + frame(FrameType.TEXT, b"y"),
+        frame(FrameType.TEXT, b"x", final=False) + frame(FrameType.BINARY, b"y", final=False),
+    ],
+)
+def test_frames_that_may_not_be_end_the_stream(stream: bytes) -> None:
+    with pytest.raises(BrokenStream):
+        read(stream)
+    with pytest.raises(BrokenStream):
+        read(*(bytes([byte]) for byte in stream))
+
+
+def test_what_is_too_large_is_refused_before_it_has_come() -> None:
+    for announced in (LIMIT + 1, 1 << 62, (1 << 64) - 1):
+        with pytest.raises(BrokenStream, match="max_payload"):
+            read(struct.pack("!BBQ", 0x82, 127, announced))
+    part = frame(FrameType.CONTINUATION, bytes(LIMIT // 4), final=False)
+    with pytest.raises(BrokenStream, match="max_payload"):
+        read(frame(FrameType.TEXT, b"x", final=False), *[part] * 4)
+
+
+def test_a_caller_that_stops_in_the_middle_loses_nothing_after_it() -> None:
+    reader = FrameReader(LIMIT)
+    stream = frame(FrameType.TEXT, b"a") + frame(FrameType.TEXT, b"b") + frame(FrameType.CLOSE)
+    for _ in reader.feed(stream[:-1]):
+        break
+    assert list(reader.feed(stream[-1:])) == [(FrameType.TEXT, b"b"), (FrameType.CLOSE, b"")]
+
+
+@given(st.binary(max_size=2000))
+def test_any_bytes_give_messages_or_the_documented_error(data: bytes) -> None:
+    try:
+        read(data, data)
+    except BrokenStream:
+        pass
