@@ -23,11 +23,6 @@ def gateway_class() -> type[LocalGateway]:
     """
     try:
         from shardlib.testing import LocalGateway
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "websockets":
-            raise
-        raise Failure(
-            "the local gateway needs the package websockets, which is not installed: "
-            "pip install 'shardlib[local]'"
-        ) from error
+    except ImportError as error:
+        raise Failure(str(error)) from error
     return LocalGateway

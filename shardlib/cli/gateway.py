@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from argparse import Namespace
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from shardlib.cli.ending import Ending
@@ -29,11 +30,11 @@ def run(arguments: Namespace) -> None:
     :raises UsageError: where the arguments can't be
     :raises Failure: where the gateway can't be started
     """
+    make = gateway_class()
+    script = _script(arguments.faults)
+    output = Output(sys.stdout)
     ending = Ending()
     try:
-        output = Output(sys.stdout)
-        make = gateway_class()
-        script = _script(arguments.faults)
         with contextlib.ExitStack() as stack:
             try:
                 gateway = stack.enter_context(
@@ -74,7 +75,7 @@ def _script(path: str | None) -> Script:
 
 
 @contextlib.contextmanager
-def _certificate(gateway: LocalGateway):  # type: ignore[no-untyped-def]
+def _certificate(gateway: LocalGateway) -> Iterator[str]:
     """The authority's certificate in a file, for clients to trust."""
     with tempfile.NamedTemporaryFile(prefix="shardlib-", suffix=".pem") as file:
         file.write(gateway.ca_certificate)

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from argparse import Namespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from shardlib.cli.ending import Ending
 from shardlib.cli.errors import UsageError, gateway_class
@@ -20,9 +20,6 @@ from shardlib.cli.terminal import LogLines, Output, clock, columns, printable
 from shardlib.gateway import GATEWAY_URL, Intents
 from shardlib.shard import Shard
 from shardlib.state import ShardState
-
-if TYPE_CHECKING:
-    from shardlib.testing import LocalGateway
 
 # Seconds; Ctrl-C ends the command within one, whatever the gateway does. While the reader is stuck
 # in a pipe, the interpreter's exit waits for it, too.
@@ -40,41 +37,36 @@ def run(arguments: Namespace) -> None:
     :raises UsageError: where the arguments, or DISCORD_TOKEN, can't be
     :raises Exception: what ended it
     """
+    gateway = gateway_class()() if arguments.local else None
+    token = _token() if gateway is None else gateway.token
     ending = Ending()
-    with contextlib.ExitStack() as stack:
-        gateway = None
-        if arguments.local:
-            gateway = stack.enter_context(gateway_class()())
+    tail = Tail(arguments, token, ending)
+    with gateway or contextlib.nullcontext():
+        if gateway is not None:
             gateway.traffic()
-        tail = Tail(arguments, gateway, ending)
-        tail.start()
+        tail.connect(arguments.url or GATEWAY_URL if gateway is None else gateway.url)
         try:
             ending.wait()
         finally:
-            tail.stop()
+            tail.disconnect()
 
 
 class Tail:
     """A shard whose events are printed.
 
-    :param gateway: the one to connect to, None for Discord's or ``--url``
+    :raises UsageError: where there can be no such shard
     """
 
-    def __init__(self, arguments: Namespace, gateway: LocalGateway | None, ending: Ending) -> None:
+    def __init__(self, arguments: Namespace, token: str, ending: Ending) -> None:
         self._output = Output(sys.stdout)
         self._events: frozenset[str] | None = arguments.events
         self._left: int | None = arguments.count
         self._json: bool = arguments.json
         self._ending = ending
         self._places = Places()
-        self._url = arguments.url or GATEWAY_URL
-        intents: Intents | None = arguments.intents
-        if gateway is not None:
-            token, self._url = gateway.token, gateway.url
-            intents = Intents.all() if intents is None else intents
-        else:
-            token = _token()
-            intents = Intents.default() if intents is None else intents
+        intents = arguments.intents
+        if intents is None:
+            intents = Intents.all() if arguments.local else Intents.default()
         shard_id, shard_count = arguments.shard
         try:
             self._shard = Shard(
@@ -90,33 +82,33 @@ class Tail:
             )
         except ValueError as error:
             raise UsageError(str(error)) from error
-        # What the shard logs is the lifecycle; but why it was closed is said once, at the end.
         if sys.stderr is not None:
+            # What the shard logs is the lifecycle; but why it was closed is said once, at the end.
             lines = LogLines(Output(sys.stderr), details=arguments.verbose)
             lines.addFilter(lambda record: self._shard.state is not ShardState.CLOSED)
             logger = logging.getLogger("shardlib")
             logger.addHandler(lines)
             logger.setLevel(logging.DEBUG if arguments.verbose else logging.INFO)
-        # Ctrl-C does not wait for a name server: the main thread only waits for the end.
-        self._connecting = threading.Thread(target=self._connect, name="connecting", daemon=True)
 
-    def start(self) -> None:
-        """Begin to connect."""
-        _logger.info("connecting to %s", self._url)
+    def connect(self, url: str) -> None:
+        """Begin to connect, on a thread: the main one only waits for the end of everything."""
+        _logger.info("connecting to %s", url)
+
+        def connect() -> None:
+            try:
+                self._shard.connect(url)
+            except Exception as error:
+                self._ending.come(error)
+
+        self._connecting = threading.Thread(target=connect, name="connecting", daemon=True)
         self._connecting.start()
 
-    def stop(self) -> None:
-        """Disconnect. Blocks for a moment, and for twice the close timeout at most."""
+    def disconnect(self) -> None:
+        """End the connection. Blocks for a moment, and for twice the close timeout at most."""
         self._shard.disconnect()
-        if self._connecting.is_alive():  # perhaps connect() had not even begun
+        if self._connecting.is_alive():  # perhaps the shard's connect() had not even begun
             self._connecting.join(CLOSE_TIMEOUT)
             self._shard.disconnect()
-
-    def _connect(self) -> None:
-        try:
-            self._shard.connect(self._url)
-        except Exception as error:
-            self._ending.come(error)
 
     # Callbacks, on the reader thread. While the reader of a pipe is slow, so is this one: nothing
     # is lost, the heartbeat goes on, and the gateway holds back what is not read yet.

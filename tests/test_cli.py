@@ -1,0 +1,640 @@
+"""The command ``shardlib``, run as users run it: as a process, with pipes, files and Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shardlib.cli.faults import Script
+from shardlib.cli.program import run
+from shardlib.cli.summary import _SUMMARIES, Places, summarize
+from shardlib.cli.terminal import printable
+from shardlib.testing import LocalGateway
+from tests.support import TOKEN, wait_until
+
+ROOT = Path(__file__).parent.parent
+
+# Seconds within which anything has to have happened, on a machine that is busy otherwise.
+PATIENCE = 20.0
+
+# Seconds from Ctrl-C to the end. One is promised; a busy machine gets some more, though less than
+# the ten after which a connection attempt would end by itself.
+CTRL_C = 5.0
+
+LINE = re.compile(r"\d\d:\d\d:\d\d +(\d+)  ([A-Z_]+)\b.*")
+
+
+class Command:
+    """A running ``shardlib``, with what it has written so far."""
+
+    def __init__(
+        self,
+        *arguments: str,
+        token: str | None = None,
+        options: tuple[str, ...] = (),
+        environment: dict[str, str] | None = None,
+        stdout: Any = subprocess.PIPE,
+        stderr: Any = subprocess.PIPE,
+    ) -> None:
+        variables = {k: v for k, v in os.environ.items() if k != "DISCORD_TOKEN"}
+        variables |= environment or {}
+        if token is not None:
+            variables["DISCORD_TOKEN"] = token
+        self.process = subprocess.Popen(
+            [sys.executable, *options, "-m", "shardlib", *arguments],
+            cwd=ROOT,
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+        )
+        self.out: list[str] = []
+        self.err: list[str] = []
+        self._readers: list[threading.Thread] = []
+        if self.process.stderr is not None:
+            self._collect(self.process.stderr, self.err)
+
+    def _collect(self, stream: IO[bytes], lines: list[str]) -> None:
+        def read() -> None:
+            lines.extend(line.decode().rstrip("\n") for line in iter_lines(stream))
+
+        def iter_lines(stream: IO[bytes]) -> Iterator[bytes]:
+            with stream:
+                yield from stream
+
+        thread = threading.Thread(target=read)
+        thread.start()
+        self._readers.append(thread)
+
+    def read(self) -> Command:
+        """Begin to read what it prints."""
+        assert self.process.stdout is not None
+        self._collect(self.process.stdout, self.out)
+        return self
+
+    def interrupt(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+
+    def finish(self, timeout: float = PATIENCE) -> int:
+        """Wait for its end; return the exit status."""
+        status = self.process.wait(timeout)
+        for reader in self._readers:
+            reader.join(PATIENCE)
+        return status
+
+    def __enter__(self) -> Command:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.finish()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+
+class Pipe:
+    """A pipe for what a command prints; the test has both ends, and so knows when it is full."""
+
+    def __init__(self) -> None:
+        reader, self._writer = os.pipe()
+        self.reader = open(reader, "rb")
+
+    def is_full(self) -> bool:
+        return not select.select([], [self._writer], [], 0)[1]
+
+    def read_rest(self) -> list[bytes]:
+        """Read until the command, too, has closed its end."""
+        os.close(self._writer)
+        self._writer = -1
+        return self.reader.readlines()
+
+    def fileno(self) -> int:
+        return self._writer
+
+    def __enter__(self) -> Pipe:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.reader.close()
+        if self._writer >= 0:
+            os.close(self._writer)
+
+
+def wait_for(lines: list[str], text: str) -> str:
+    """Wait until a line holds a text, and return the line."""
+    wait_until(lambda: any(text in line for line in list(lines)), PATIENCE, f"{text!r}")
+    return next(line for line in list(lines) if text in line)
+
+
+def run_to_end(*arguments: str, **options: Any) -> Command:
+    with Command(*arguments, **options) as command:
+        command.read()
+        command.status = command.finish()  # type: ignore[attr-defined]
+    return command
+
+
+def sequences(lines: list[str]) -> list[int]:
+    matches = [LINE.fullmatch(line) for line in lines]
+    assert all(matches), lines
+    return [int(match[1]) for match in matches if match]
+
+
+@pytest.fixture
+def gateway() -> Iterator[LocalGateway]:
+    with LocalGateway(identify_interval=0) as gateway:
+        yield gateway
+
+
+# tail
+
+
+def test_prints_one_line_for_each_event() -> None:
+    command = run_to_end("tail", "--local", "--count", "12")
+    assert command.status == 0
+    assert sequences(command.out) == list(range(1, 13))
+    assert " READY " in command.out[0]
+    assert "GUILD_CREATE" in command.out[1]
+    assert "members" in command.out[1]
+    assert any("connecting to ws://127.0.0.1" in line for line in command.err)
+
+
+def test_prints_payloads_as_json_lines_of_chosen_events() -> None:
+    command = run_to_end(
+        "tail", "--local", "--json", "--events", "ready,GUILD_CREATE", "--count", "3"
+    )
+    assert command.status == 0
+    payloads = [json.loads(line) for line in command.out]
+    assert [payload["t"] for payload in payloads] == ["READY", "GUILD_CREATE", "GUILD_CREATE"]
+    assert payloads[0]["d"]["user"]["username"] == "local-bot"
+
+
+@pytest.mark.parametrize("compression", ["none", "payload"])
+def test_connects_as_it_is_told(gateway: LocalGateway, compression: str) -> None:
+    command = run_to_end(
+        *("tail", "--url", gateway.url, "--count", "1", "--shard", "1/2"),
+        *("--intents", "guilds,guild_messages", "--compression", compression),
+        token=gateway.token,
+    )
+    assert command.status == 0
+    (connection,) = gateway.all_connections
+    identify = next(payload for payload in connection.received if payload["op"] == 2)["d"]
+    assert identify["shard"] == [1, 2]
+    assert identify["intents"] == 1 << 0 | 1 << 9
+    assert connection.compression == (None if compression == "none" else compression)
+    assert connection.close_code == 1000
+
+
+def test_what_others_write_cannot_touch_the_terminal(gateway: LocalGateway) -> None:
+    channel = next(iter(gateway.world.guilds.values())).text_channels[0]
+    author = next(iter(next(iter(gateway.world.guilds.values())).members))
+    with Command(
+        *("tail", "--url", gateway.url, "--intents", "all"),
+        *("--events", "MESSAGE_CREATE", "--count", "1"),
+        token=gateway.token,
+    ) as command:
+        command.read()
+        gateway.wait_for_connection(lambda it: it.session, PATIENCE)
+        gateway.send_message(channel["id"], author, "\x1b]0;you\x07 \x9b2J\r\n\u202e\ud800 ok")
+        assert command.finish() == 0
+    (line,) = command.out
+    assert line.isprintable()
+    assert r"\x1b]0;you\x07 \x9b2J\r\n\u202e" in line
+
+
+def test_a_slow_reader_loses_nothing(gateway: LocalGateway) -> None:
+    count = 3000
+    data = {"content": "x" * 1000}
+    with (
+        Pipe() as pipe,
+        Command(
+            *("tail", "--url", gateway.url, "--json", "--events", "SLOW", "--count", str(count)),
+            token=gateway.token,
+            stdout=pipe,
+        ) as command,
+    ):
+        gateway.wait_for_connection(lambda it: it.session, PATIENCE)
+        for _ in range(count):
+            gateway.dispatch("SLOW", data)
+        wait_until(pipe.is_full, PATIENCE)
+        lines = pipe.read_rest()
+        assert command.finish() == 0
+    numbers = [json.loads(line)["s"] for line in lines]
+    assert numbers == list(range(numbers[0], numbers[0] + count))
+
+
+def test_resumes_and_tells_on_standard_error(gateway: LocalGateway) -> None:
+    with Command(
+        "tail", "--url", gateway.url, "--events", "RESUMED", "--count", "1", token=gateway.token
+    ) as command:
+        command.read()
+        gateway.wait_for_connection(lambda it: it.session, PATIENCE).reconnect()
+        assert command.finish() == 0
+    assert "asked for a new connection" in wait_for(command.err, "connection lost")
+    assert "RESUMED" in command.out[0]
+
+
+# Ctrl-C
+
+
+def test_ctrl_c_while_modules_are_imported() -> None:
+    # The interpreter tells of each module it has imported: this one is the first of many.
+    with Command("tail", "--local", options=("-X", "importtime")) as command:
+        command.read()
+        wait_for(command.err, "shardlib.cli.errors")
+        command.interrupt()
+        assert command.finish(CTRL_C) == 0
+    assert_quiet(command)
+
+
+@pytest.mark.parametrize("arguments", [("tail", "--local"), ("gateway", "--tls")])
+def test_ctrl_c_while_it_runs(arguments: tuple[str, ...]) -> None:
+    with Command(*arguments) as command:
+        command.read()
+        wait_until(lambda: command.out, PATIENCE)
+        command.interrupt()
+        command.interrupt()  # impatience does no harm
+        assert command.finish(CTRL_C) == 0
+    assert_quiet(command)
+
+
+def test_ctrl_c_while_it_connects() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = "ws://127.0.0.1:%d/" % silent.getsockname()[1]
+        with Command("tail", "--url", url, token=TOKEN) as command:
+            command.read()
+            silent.settimeout(PATIENCE)
+            client, _ = silent.accept()
+            with client:
+                command.interrupt()
+                assert command.finish(CTRL_C) == 0
+    assert_quiet(command)
+
+
+def test_ctrl_c_while_it_waits_to_connect_again(gateway: LocalGateway) -> None:
+    with Command("tail", "--url", gateway.url, token=gateway.token) as command:
+        command.read()
+        wait_for(command.out, "READY")
+        gateway.outage()
+        wait_for(command.err, "no connection to")
+        command.interrupt()
+        assert command.finish(CTRL_C) == 0
+    assert_quiet(command)
+
+
+def test_ctrl_c_while_nobody_reads_the_pipe(gateway: LocalGateway) -> None:
+    with (
+        Pipe() as pipe,
+        Command(
+            "tail", "--url", gateway.url, "--json", token=gateway.token, stdout=pipe
+        ) as command,
+    ):
+        gateway.wait_for_connection(lambda it: it.session, PATIENCE)
+        gateway.traffic(rate=None)
+        wait_until(pipe.is_full, PATIENCE)
+        command.interrupt()
+        assert command.finish(CTRL_C) == 0
+    assert_quiet(command)
+
+
+def assert_quiet(command: Command) -> None:
+    noise = [line for line in command.err if re.search("Traceback|Error|gnored", line)]
+    assert not noise, command.err
+
+
+# Pipes and files
+
+
+def test_head_ends_it() -> None:
+    with Command("tail", "--local") as command:
+        head = subprocess.run(
+            ["head", "-n", "1"],
+            stdin=command.process.stdout,
+            capture_output=True,
+            timeout=PATIENCE,
+            check=True,
+        )
+        assert command.process.stdout is not None
+        command.process.stdout.close()
+        assert command.finish() == 0
+    assert b" READY " in head.stdout
+    assert_quiet(command)
+
+
+def test_a_reader_that_goes_ends_it_before_the_next_event() -> None:
+    with Command("tail", "--local", "--events", "NEVER") as command:
+        wait_for(command.err, "ready")
+        assert command.process.stdout is not None
+        command.process.stdout.close()
+        assert command.finish() == 0
+    assert_quiet(command)
+
+
+def test_both_streams_into_one_pipe_that_is_closed() -> None:
+    with Command("tail", "--local", "-v", stderr=subprocess.STDOUT) as command:
+        assert command.process.stdout is not None
+        assert b"connecting" in command.process.stdout.readline()
+        command.process.stdout.close()
+        assert command.finish() == 0
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_is_told_in_one_line() -> None:
+    with open("/dev/full", "wb") as full, Command("tail", "--local", stdout=full) as command:
+        assert command.finish() == 1
+    assert command.err[-1] == "shardlib: standard output can't be written: No space left on device"
+    assert_quiet(command)
+
+
+# Errors
+
+
+def test_a_wrong_token_is_told_in_one_line(gateway: LocalGateway) -> None:
+    command = run_to_end("tail", "--url", gateway.url, token=TOKEN)
+    assert command.status == 1
+    assert not command.out
+    connecting, error = command.err
+    assert "connecting to" in connecting
+    assert error.startswith("shardlib: ")
+    assert "4004" in error
+    assert "Developer Portal" in error
+    assert TOKEN not in error
+
+
+def test_a_refused_connection_is_told_in_one_line() -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # and does not listen
+        url = "ws://127.0.0.1:%d/" % bound.getsockname()[1]
+        command = run_to_end("tail", "--url", url, token=TOKEN)
+    assert command.status == 1
+    assert "Connection refused" in command.err[-1]
+    assert len(command.err) == 2
+
+
+@pytest.mark.parametrize("arguments", [("tail", "--local"), ("gateway",)])
+def test_without_websockets_it_says_what_to_install(
+    arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "websockets.py").write_text("raise ModuleNotFoundError(name='websockets')")
+    command = run_to_end(*arguments, environment={"PYTHONPATH": str(tmp_path)})
+    assert command.status == 1
+    (line,) = command.err
+    assert line.startswith("shardlib: ")
+    assert "pip install shardlib[local]" in line
+
+
+def test_bad_arguments_end_the_process_with_status_2() -> None:
+    command = run_to_end("tail", "--count", "0")
+    assert command.status == 2
+    assert command.err == [
+        "shardlib: argument --count: a number from 1 up is needed, not 0 (see shardlib tail --help)"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "COMMAND"),
+        (["watch"], "watch"),
+        (["tail", "--frobnicate"], "--frobnicate"),
+        (["tail", "--loc"], "--loc"),
+        (["tail", "--count", "-1"], "'-1'"),
+        (["tail", "--count", "many"], "'many'"),
+        (["tail", "--shard", "2/2"], "'2/2'"),
+        (["tail", "--shard", "1"], "'1'"),
+        (["tail", "--intents", "guilds,foo"], "'foo'"),
+        (["tail", "--events", "A,,B"], "''"),
+        (["tail", "--compression", "gzip"], "'gzip'"),
+        (["tail", "--url", "https://discord.com"], "ws://"),
+        (["tail", "--local", "--url", "ws://localhost"], "--local"),
+        (["tail"], "DISCORD_TOKEN"),
+        (["gateway", "--port", "65536"], "65535"),
+        (["gateway", "--rate", "-1"], "'-1'"),
+        (["gateway", "--rate", "nan"], "'nan'"),
+        (["gateway", "--shards", "0"], "not 0"),
+        (["gateway", "--seed", "x"], "'x'"),
+    ],
+)
+def test_bad_arguments(
+    arguments: list[str],
+    says: str,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("DISCORD_TOKEN", raising=False)
+    with kept_ctrl_c(), pytest.raises(SystemExit) as ended:
+        run(arguments)
+    assert ended.value.code == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert says in err
+    assert err.startswith("shardlib: ")
+    assert err.count("\n") == 1
+
+
+class kept_ctrl_c:
+    """The command takes SIGINT for itself, and is no process of its own here."""
+
+    def __enter__(self) -> None:
+        self._handler = signal.getsignal(signal.SIGINT)
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._handler)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["tail", "--help"], ["gateway", "--help"]])
+def test_help_fits_a_terminal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(arguments)
+    assert ended.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("usage: shardlib")
+    assert max(map(len, lines)) <= 100
+
+
+# gateway
+
+
+def test_gateway_serves_whoever_it_tells_how(tmp_path: Path) -> None:
+    faults = tmp_path / "faults.json"
+    faults.write_text(
+        '[{"instead_of": "upgrade", "do": "refuse", "status": 503},'
+        ' {"every": 0.2, "do": "request_heartbeat"}]'
+    )
+    with Command(
+        "gateway", "--tls", "--guilds", "1", "--seed", "5", "--rate", "0", "--faults", str(faults)
+    ) as gateway:
+        gateway.read()
+        suggested = wait_for(gateway.out, "DISCORD_TOKEN=").split()
+        certificate, token = (word.partition("=")[2] for word in suggested[:2])
+        assert suggested[2:5] == ["shardlib", "tail", "--url"]
+        arguments = ("tail", "--url", suggested[5])
+        trusting = {"SSL_CERT_FILE": certificate}
+        refused = run_to_end(*arguments, token=token, environment=trusting)
+        assert refused.status == 1
+        assert "503" in refused.err[-1]
+        with Command(*arguments, token=token, environment=trusting) as served:
+            served.read()
+            assert "1 guild," in wait_for(served.out, "READY")
+            wait_for(gateway.out, "request_heartbeat, connections: 1")
+            wait_for(gateway.out, "connections 1  sessions 1")
+            served.interrupt()
+            assert served.finish(CTRL_C) == 0
+        gateway.interrupt()
+        assert gateway.finish(CTRL_C) == 0
+    assert not os.path.exists(certificate)
+    assert_quiet(gateway)
+
+
+def test_gateway_says_that_its_port_is_taken(gateway: LocalGateway) -> None:
+    port = gateway.url.rpartition(":")[2].rstrip("/")
+    command = run_to_end("gateway", "--port", port)
+    assert command.status == 1
+    assert command.err == [f"shardlib: port {port} can't be used: Address already in use"]
+
+
+def test_head_ends_the_gateway() -> None:
+    with Command("gateway") as command:
+        assert command.process.stdout is not None
+        assert b"ws://" in command.process.stdout.readline()
+        command.process.stdout.close()
+        assert command.finish() == 0
+    assert_quiet(command)
+
+
+@pytest.mark.parametrize(
+    ("faults", "says"),
+    [
+        ("{", "not JSON"),
+        ("{}", "not a JSON array"),
+        ("[1]", "fault 1: it is not a JSON object"),
+        ("[{}]", '"before"'),
+        ('[{"do": "drop"}]', '"before"'),
+        ('[{"after": 1, "before": "ready", "do": "drop"}]', '"before"'),
+        ('[{"before": "ready", "instead_of": "ready"}]', '"before"'),
+        ('[{"after": 1}]', '"do"'),
+        ('[{"after": 1, "do": "explode"}]', "'explode'"),
+        ('[{"after": 0, "do": "drop"}]', "above 0"),
+        ('[{"every": true, "do": "drop"}]', "above 0"),
+        ('[{"before": "lunch", "do": "drop"}]', "'lunch'"),
+        ('[{"before": "accept", "do": "drop"}]', "accept"),
+        ('[{"before": "ready"}]', '"do"'),
+        ('[{"instead_of": "ack", "connections": 0}]', '"connections"'),
+        ('[{"after": 1, "do": "drop", "connections": 1}]', '"connections"'),
+        ('[{"after": 1, "do": "slow"}]', "bytes_per_second"),
+        ('[{"after": 1, "do": "close", "code": 12}]', "code is from"),
+        ('[{"after": 1, "do": "close", "reason": 12}]', "reason"),
+        ('[{"after": 1, "do": "drop", "code": 4000}]', "'code'"),
+        ('[{"before": "ready", "do": "outage", "seconds": 1}]', "outage"),
+        ('[{"after": 1, "do": "outage"}]', "seconds"),
+        ('[{"after": 1, "do": "drop"}, {"after": 1, "do": "?"}]', "fault 2"),
+    ],
+)
+def test_a_faults_file_that_cannot_be_is_refused(faults: str, says: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(says)):
+        Script(faults)
+
+
+def test_a_faults_file_is_named_where_it_is_refused(tmp_path: Path) -> None:
+    faults = tmp_path / "faults.json"
+    faults.write_text("[{}]")
+    command = run_to_end("gateway", "--faults", str(faults))
+    assert command.status == 2
+    (line,) = command.err
+    assert f"--faults: {faults}: fault 1: it says when" in line
+
+
+def test_faults_strike_in_time(gateway: LocalGateway) -> None:
+    script = Script(
+        '[{"every": 2, "do": "drop"}, {"after": 1, "every": 5, "do": "reset"},'
+        ' {"after": 3, "do": "outage", "seconds": 0.1}]'
+    )
+    assert script.next_due() == 1
+    assert script.strike(gateway, 0.5) == []
+    assert script.strike(gateway, 2.5) == ["reset, connections: 0", "drop, connections: 0"]
+    assert script.next_due() == 3
+    done = script.strike(gateway, 6)
+    assert done[0] == "outage"
+    assert sorted(done[1:]) == ["drop, connections: 0"] * 2 + ["reset, connections: 0"]
+
+
+# Summaries
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                "id name user member author username guild_id channel_id channels activities "
+                "content attachments emoji data unavailable member_count user_id type".split()
+            ),
+            inner,
+            max_size=6,
+        )
+    ),
+    max_leaves=10,
+)
+
+
+@given(st.sampled_from([*_SUMMARIES, "CHANNEL_CREATE", "THREAD_DELETE", "INVITE_CREATE"]), JSON)
+def test_any_data_has_a_summary(event: str, data: Any) -> None:
+    places = Places()
+    places.learn(event, data)
+    assert isinstance(places.where(event, data), str)
+    assert isinstance(summarize(event, data, places), str)
+
+
+@given(st.text(st.characters()))
+def test_anything_becomes_printable(text: str) -> None:
+    shown = printable(text)
+    assert shown.isprintable()
+    assert (shown == text) is text.isprintable()
+
+
+def test_guilds_and_channels_are_called_by_their_names() -> None:
+    places = Places()
+    message = {"guild_id": "1", "channel_id": "2", "author": {"id": "3", "global_name": "Ada"}}
+    assert places.where("MESSAGE_CREATE", message) == "guild 1 channel 2"
+    guild = {"id": "1", "name": "The Engine", "channels": [{"id": "2", "name": "general"}]}
+    places.learn("GUILD_CREATE", guild)
+    assert places.where("MESSAGE_CREATE", message) == "The Engine #general"
+    assert places.where("GUILD_CREATE", guild) == "The Engine"
+    places.learn("CHANNEL_UPDATE", {"id": "2", "guild_id": "1", "name": "talk"})
+    assert places.where("MESSAGE_CREATE", message) == "The Engine #talk"
+    places.learn("CHANNEL_DELETE", {"id": "2", "guild_id": "1", "name": "talk"})
+    assert places.where("MESSAGE_CREATE", message) == "The Engine channel 2"
+
+
+@pytest.mark.parametrize(
+    ("event", "data", "summary"),
+    [
+        ("MESSAGE_CREATE", {"author": {"username": "ada"}, "content": "hi"}, "ada: hi"),
+        ("MESSAGE_CREATE", {"author": {"username": "ada"}, "content": ""}, "ada: (no content)"),
+        (
+            "MESSAGE_CREATE",
+            {"author": {"username": "ada"}, "content": "", "attachments": [{}], "embeds": [{}, {}]},
+            "ada: [1 attachment] [2 embeds]",
+        ),
+        ("TYPING_START", {"user_id": "7"}, "user 7 is typing"),
+        ("GUILD_DELETE", {"id": "1"}, "the bot is no longer in it"),
+        ("GUILD_ROLE_UPDATE", {"guild_id": "1", "role": {"name": "Crew"}}, "Crew"),
+        ("INVITE_CREATE", {"code": "abc", "max_uses": 0}, "code=abc, max_uses=0"),
+        ("SOMETHING_NEW", None, ""),
+    ],
+)
+def test_summaries(event: str, data: Any, summary: str) -> None:
+    assert summarize(event, data, Places()) == summary
