@@ -1,0 +1,20 @@
+"""A whole bot: it prints the messages it can see. DISCORD_TOKEN=... python examples/bot.py"""
+import os
+
+from shardlib import Intents, Shard
+
+bot = Shard(os.environ["DISCORD_TOKEN"], Intents.GUILDS | Intents.GUILD_MESSAGES)
+
+
+@bot.on("READY")
+def ready(shard, data):
+    print("logged in as", data["user"]["username"], flush=True)
+    shard.update_presence(activities=[{"name": "the door", "type": 3}])
+
+
+@bot.on("MESSAGE_CREATE")
+def message(shard, data):
+    print(data["author"]["username"], "wrote:", data["content"], flush=True)
+
+
+bot.run_forever(os.environ.get("DISCORD_GATEWAY", "wss://gateway.discord.gg/"))

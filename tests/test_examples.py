@@ -1,0 +1,161 @@
+"""The examples, run as programs against a local gateway, and the README's claims about them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from shardlib.testing import GatewayConnection, LocalGateway
+from tests.support import wait_until
+
+ROOT = Path(__file__).parent.parent
+PATIENCE = 20.0
+
+
+class Example:
+    """A running example; what it prints is collected."""
+
+    def __init__(self, gateway: LocalGateway, name: str, *arguments: str, **environment: str):
+        self.process = subprocess.Popen(
+            [sys.executable, str(ROOT / "examples" / name), *arguments],
+            env={
+                **os.environ,
+                "DISCORD_TOKEN": gateway.token,
+                "DISCORD_GATEWAY": gateway.url,
+                "PYTHONPATH": str(ROOT),
+                **environment,
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as stdout:
+            self.lines.extend(stdout)
+
+    def wait_for(self, text: str) -> None:
+        def look() -> bool:
+            return any(text in line for line in list(self.lines))
+
+        wait_until(look, PATIENCE, f"{text!r} in {self.lines}")
+
+    def interrupt(self) -> int:
+        """Press Ctrl-C, and return the exit status."""
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(PATIENCE)
+
+    def __enter__(self) -> Example:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait(PATIENCE)
+        self._reader.join(PATIENCE)
+
+
+@pytest.fixture
+def gateway() -> Iterator[LocalGateway]:
+    with LocalGateway(identify_interval=0) as gateway:
+        yield gateway
+
+
+def connected(gateway: LocalGateway) -> GatewayConnection:
+    return gateway.wait_for_connection(lambda connection: connection.session, PATIENCE)
+
+
+def write(gateway: LocalGateway, content: str) -> None:
+    """Have somebody write a message that mentions the bot: those it may read without a permit."""
+    guild = next(iter(gateway.world.guilds.values()))
+    mention = f"<@{gateway.world.user['id']}>"
+    gateway.send_message(guild.text_channels[0]["id"], guild.owner_id, f"{content} {mention}")
+
+
+def test_bot(gateway: LocalGateway) -> None:
+    with Example(gateway, "bot.py") as bot:
+        assert connected(gateway).expect(3, PATIENCE)["d"]["activities"][0]["name"] == "the door"
+        write(gateway, "hello")
+        bot.wait_for("wrote: hello")
+        bot.wait_for("logged in as local-bot")
+        assert bot.interrupt() == 0
+    assert not any("Traceback" in line for line in bot.lines)
+
+
+def test_persistent(gateway: LocalGateway, tmp_path: Path) -> None:
+    path = str(tmp_path / "session.json")
+    with Example(gateway, "persistent.py", path) as bot:
+        connected(gateway)
+        write(gateway, "before")
+        bot.wait_for("wrote: before")
+        assert bot.interrupt() == 0
+    write(gateway, "meanwhile")
+    with Example(gateway, "persistent.py", path) as bot:
+        bot.wait_for("resumed")
+        bot.wait_for("wrote: meanwhile")
+        assert bot.interrupt() == 0
+    assert not any("a new session" in line or "before" in line for line in bot.lines)
+
+
+def test_persistent_after_a_crash(tmp_path: Path) -> None:
+    path = str(tmp_path / "session.json")
+    with LocalGateway(identify_interval=0, heartbeat_interval=100) as gateway:
+        with Example(gateway, "persistent.py", path) as bot:
+            connected(gateway)
+            wait_until(lambda: os.path.exists(path), PATIENCE)
+            bot.process.kill()
+            bot.process.wait(PATIENCE)
+        write(gateway, "meanwhile")
+        with Example(gateway, "persistent.py", path) as bot:
+            bot.wait_for("wrote: meanwhile")
+            bot.wait_for("resumed")
+            assert bot.interrupt() == 0
+
+
+def test_flask_app(gateway: LocalGateway) -> None:
+    pytest.importorskip("flask")
+    with Example(gateway, "flask_app.py", PORT="0") as app:
+        connected(gateway)
+        write(gateway, "hello")
+        app.wait_for("Running on http://127.0.0.1:")
+        line = next(line for line in app.lines if "Running on" in line)
+        url = line.split("Running on ")[1].strip()
+
+        def get() -> dict[str, object]:
+            with urllib.request.urlopen(url, timeout=PATIENCE) as response:
+                return dict(json.load(response))
+
+        wait_until(lambda: get()["messages"], PATIENCE)
+        assert get()["state"] == "ready"
+        assert "hello" in str(get()["messages"])
+        assert app.interrupt() == 0
+    assert gateway.all_connections[0].close_code == 1000
+
+
+@pytest.mark.skipif(not os.environ.get("DISPLAY"), reason="tkinter needs a display")
+def test_tkinter_app(gateway: LocalGateway) -> None:
+    with Example(gateway, "tkinter_app.py") as app:
+        connected(gateway)
+        assert app.interrupt() == 0
+    assert not app.lines
+    assert gateway.all_connections[0].wait_closed(PATIENCE) == 1000
+
+
+def test_the_readme_shows_the_bot_as_it_is() -> None:
+    bot = (ROOT / "examples" / "bot.py").read_text()
+    assert len(bot.splitlines()) <= 20 + 1  # with the line that says what it is
+    code = bot.split("\n", 1)[1]
+    shown = "".join(f"    {line}".rstrip() + "\n" for line in code.splitlines())
+    assert shown in (ROOT / "README.rst").read_text()
