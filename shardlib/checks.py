@@ -32,7 +32,7 @@ def check_callback(name: str, value: Any) -> Callable[..., object] | None:
 
 
 def check_positive(name: str, value: Any) -> float:
-    """:raises TypeError: where a value is not a number; ValueError where not above 0, or endless."""
+    """:raises TypeError: where a value is no number; ValueError where not above 0, or endless."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} is a number, not {type(value).__name__}")
     if not (value > 0 and math.isfinite(value)):

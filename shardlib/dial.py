@@ -208,7 +208,7 @@ class SocketFacade:
 
 MISSING_PROXY_SUPPORT = (
     "a proxy is asked for, by the option or by the environment, and speaking with one needs the "
-    "package python-socks: pip install \"shardlib[proxy]\""
+    'package python-socks: pip install "shardlib[proxy]"'
 )
 
 

@@ -175,9 +175,7 @@ class Protocol:
             self._resume(connection, self.session.session_id)
 
     def _heartbeat(self) -> str:
-        return payloads.encode(
-            payloads.heartbeat(self.session.last_sequence), self._options.json
-        )
+        return payloads.encode(payloads.heartbeat(self.session.last_sequence), self._options.json)
 
     def identify(self, connection: Connection) -> None:
         """Send Identify, or note when to ask the gate again. Any thread.

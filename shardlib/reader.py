@@ -121,7 +121,9 @@ class Reader:
                 self._callbacks.notify("on_socket_disconnected", code, closed_by_self)
             if fatal is not None:
                 raise fatal
-            control.wait(lambda: control.wish is Wish.DISCONNECT or control.at_once, Deadline(delay))
+            control.wait(
+                lambda: control.wish is Wish.DISCONNECT or control.at_once, Deadline(delay)
+            )
 
     def _begin_connection(self) -> bool:
         """Make the next connection the shard's. False where the shard is to be closed."""

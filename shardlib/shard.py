@@ -172,9 +172,7 @@ class Shard:
         self._control = Control(create_connection(options, GATEWAY_URL, API_VERSION))
         self._callbacks = Callbacks(self, self.logger, self._control)
         self._protocol = Protocol(options, self._control, self._callbacks, self._stats)
-        self._reader = Reader(
-            options, self._control, self._callbacks, self._protocol, self._stats
-        )
+        self._reader = Reader(options, self._control, self._callbacks, self._protocol, self._stats)
         _shards.add(self)
 
     # What a user sees
@@ -416,7 +414,9 @@ class Shard:
         :raises AlreadyConnected: where the shard is running.
         """
         self._check_process()
-        gateway_url(socket_url, socket_version, self._options.compression)  # raises where it can't be
+        gateway_url(
+            socket_url, socket_version, self._options.compression
+        )  # raises where it can't be
         with self._control.changed:
             if self._control.on_own_thread():
                 if self.state not in ENDING:
@@ -523,7 +523,9 @@ class Shard:
         deadline = Deadline(check_timeout("timeout", timeout))
         if not self._control.is_ready():
             self._refuse_on_own_thread("wait_until_ready")
-        if not self._control.wait(lambda: self._control.is_ready() or self._control.has_ended(), deadline):
+        if not self._control.wait(
+            lambda: self._control.is_ready() or self._control.has_ended(), deadline
+        ):
             raise TimeoutError(f"the shard was not ready within {timeout:g} seconds")
         if self._control.has_ended():
             raise self._control.why_ended()
@@ -543,9 +545,7 @@ class Shard:
         if self._control.error is not None:
             raise self._control.error
 
-    def run_forever(
-        self, socket_url: str = GATEWAY_URL, socket_version: int = API_VERSION
-    ) -> None:
+    def run_forever(self, socket_url: str = GATEWAY_URL, socket_version: int = API_VERSION) -> None:
         """:meth:`connect`, then :meth:`join`. Ctrl-C disconnects and returns.
 
         :raises ShardError: as those two do.
@@ -796,7 +796,9 @@ class Shard:
             if not self._control.is_ready() and not self._control.has_ended():
                 if self._control.thread is None or self._control.on_own_thread():
                     raise NotReady(f"nothing was sent: the shard is {self.state.value}, not ready")
-                if not self._control.wait(lambda: self._control.is_ready() or self._control.has_ended(), deadline):
+                if not self._control.wait(
+                    lambda: self._control.is_ready() or self._control.has_ended(), deadline
+                ):
                     raise NotReady(
                         "nothing was sent: the shard did not become ready in time, it is "
                         f"{self.state.value}"

@@ -12,7 +12,6 @@ import select
 import socket
 import ssl
 import threading
-import time
 
 from shardlib.deadline import Deadline
 from shardlib.errors import SendTimeout

@@ -15,7 +15,12 @@ LIMIT = 1 << 20
 
 
 def frame(
-    frame_type: int, payload: bytes = b"", *, final: bool = True, flags: int = 0, masked: bool = False
+    frame_type: int,
+    payload: bytes = b"",
+    *,
+    final: bool = True,
+    flags: int = 0,
+    masked: bool = False,
 ) -> bytes:
     head = (0x80 if final else 0) | flags | frame_type
     mask = 0x80 if masked else 0

@@ -28,7 +28,7 @@ IN_A_CONNECTION = (
 
 @pytest.fixture
 def gateway() -> Iterator[LocalGateway]:
-    with make_gateway(heartbeat_interval=50) as gateway:
+    with make_gateway(heartbeat_interval=300) as gateway:
         yield gateway
 
 
@@ -64,7 +64,7 @@ def provoke(gateway: LocalGateway, shard: Shard, once: Once) -> None:
         session = connection.wait_until_ready()
         session.dispatch("USER_UPDATE", {})
         connection.send_compressed("not JSON")
-    except (ConnectionError, TimeoutError, OSError):
+    except OSError:
         pass  # the callback has ended it already
 
 
@@ -263,9 +263,7 @@ def test_a_slow_callback_is_named_and_its_connection_lives(
         wait_until(lambda: shard.heartbeat_acknowledged)
         shard.wait_until_ready(10)
         beats = [payload["op"] for payload in connection.received].count(1)
-        wait_until(
-            lambda: [payload["op"] for payload in connection.received].count(1) >= beats + 3
-        )
+        wait_until(lambda: [payload["op"] for payload in connection.received].count(1) >= beats + 3)
         warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
         assert len(warnings) == 1, warnings
         assert "dawdle" in warnings[0].getMessage()

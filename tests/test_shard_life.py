@@ -131,7 +131,10 @@ def test_an_invalid_session_is_replaced_by_a_new_one(
     # The sequence is that of the new session: a Resume goes on from there.
     second.drop()
     resume = gateway.expect(Opcode.RESUME)
-    assert (resume["d"]["session_id"], resume["d"]["seq"]) == (shard.session_id, shard.last_sequence)
+    assert (resume["d"]["session_id"], resume["d"]["seq"]) == (
+        shard.session_id,
+        shard.last_sequence,
+    )
 
 
 def test_a_resume_goes_to_the_session_gateway_with_the_same_query(

@@ -1,0 +1,227 @@
+"""Heartbeats: when they are sent, what they hold, and when their connection is judged dead."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from shardlib import NotReady, Opcode, ShardState
+from shardlib.testing import LocalGateway
+from tests.shards import Recorder, make_gateway, make_shard
+from tests.support import wait_until
+
+
+@pytest.fixture
+def gateway() -> Iterator[LocalGateway]:
+    # Long enough for an acknowledgement to be in time on a machine that is busy with other things.
+    with make_gateway(heartbeat_interval=300) as gateway:
+        yield gateway
+
+
+def beats(connection: Any) -> list[Any]:
+    return [payload for payload in connection.received if payload["op"] == Opcode.HEARTBEAT]
+
+
+@pytest.mark.parametrize("jitter", [0.0, 0.5])
+def test_the_first_comes_after_a_random_part_of_the_interval(
+    monkeypatch: pytest.MonkeyPatch, jitter: float
+) -> None:
+    monkeypatch.setattr(random, "random", lambda: jitter)
+    with make_gateway(heartbeat_interval=400) as gateway, make_shard() as shard:
+        shard.connect(gateway.url)
+        first = gateway.wait_for_connection().expect(Opcode.HEARTBEAT)
+        connection = first.connection
+        assert first.time - connection.opened_at >= 0.4 * jitter
+        if jitter == 0.0:
+            assert connection.received.index(first) <= 1  # before or right after Identify
+
+
+def test_then_they_keep_the_interval_exactly(gateway: LocalGateway) -> None:
+    """Jitter on each would halve the distance; a drift would lengthen it."""
+    with make_shard() as shard:
+        shard.connect(gateway.url)
+        connection = gateway.wait_for_connection()
+        wait_until(lambda: len(beats(connection)) >= 6)
+        first, *_, last = beats(connection)[:6]
+        assert 0.75 <= (last.time - first.time) / (5 * 0.3) <= 1.5
+
+
+def test_they_hold_the_last_sequence(gateway: LocalGateway) -> None:
+    gateway.inject(instead_of="ready")
+    with make_shard() as shard:
+        shard.connect(gateway.url)
+        connection = gateway.wait_for_connection()
+        assert connection.expect(Opcode.HEARTBEAT)["d"] is None
+        connection.proceed()
+        shard.wait_until_ready(10)
+        sequence = connection.session.dispatch("USER_UPDATE", {})
+        wait_until(lambda: beats(connection)[-1]["d"] == sequence)
+
+
+def test_a_requested_one_is_sent_at_once_and_does_not_count() -> None:
+    with make_gateway(heartbeat_interval=60_000) as gateway, make_shard() as shard:
+        shard.connect(gateway.url)
+        shard.wait_until_ready(10)
+        connection = gateway.connections[0]
+        connection.acknowledge = False
+        for count in range(1, 4):
+            connection.request_heartbeat()
+            wait_until(lambda: len(beats(connection)) >= count)
+        assert shard.heartbeat_clock_time is not None
+        shard.heartbeat()
+        wait_until(lambda: len(beats(connection)) >= 4)
+        assert shard.state is ShardState.READY
+        assert len(gateway.all_connections) == 1
+
+
+def test_requests_before_hello_and_before_ready_are_answered(gateway: LocalGateway) -> None:
+    gateway.heartbeat_interval = 60_000
+    gateway.inject(lambda connection: connection.request_heartbeat(), before="hello")
+    gateway.inject(lambda connection: connection.request_heartbeat(), before="ready")
+    with make_shard() as shard:
+        shard.connect(gateway.url)
+        shard.wait_until_ready(10)
+        connection = gateway.connections[0]
+        wait_until(lambda: len(beats(connection)) >= 2)
+
+
+def test_what_is_known_of_the_last_one(gateway: LocalGateway) -> None:
+    recorder = Recorder()
+    with make_shard(recorder) as shard:
+        assert shard.heartbeat_interval is None
+        assert shard.heartbeat_clock_time is None
+        assert shard.heartbeat_ping is None
+        assert shard.heartbeat_acknowledged
+        since = time.perf_counter()
+        shard.connect(gateway.url)
+        recorder.wait_for("heartbeat", count=2)
+        assert shard.heartbeat_interval == 300
+        assert since < shard.heartbeat_clock_time < time.perf_counter()
+        pings = [ping for _, ping in recorder.of("heartbeat")]
+        assert all(0 < ping < 5 for ping in pings)
+        assert shard.heartbeat_thread.name == "shard-0-heartbeat"
+        # Nothing of it is carried over to another connection.
+        gateway.inject(instead_of="hello")
+        gateway.connections[0].drop()
+        wait_until(lambda: shard.stats.connections == 2)
+        assert (shard.heartbeat_interval, shard.heartbeat_ping) == (None, None)
+
+
+def test_one_missed_acknowledgement_costs_one_connection(gateway: LocalGateway) -> None:
+    """What was known of the dead one does not condemn the next."""
+    with make_shard() as shard:
+        shard.connect(gateway.url)
+        shard.wait_until_ready(10)
+        gateway.connections[0].acknowledge = False
+        wait_until(lambda: shard.stats.resumes == 1)
+        connection = gateway.connections[-1]
+        wait_until(lambda: len(beats(connection)) >= 4)
+        assert len(gateway.all_connections) == 2
+        dead, alive = gateway.all_connections
+        assert max(beat.time for beat in beats(dead)) < max(beat.time for beat in beats(alive))
+
+
+def test_by_hand_a_zombie_is_found_before_its_time() -> None:
+    with make_gateway(heartbeat_interval=200) as gateway, make_shard() as shard:
+        shard.connect(gateway.url)
+        shard.wait_until_ready(10)
+        shard.heartbeat_in(400)  # so that the test comes first
+        gateway.connections[0].acknowledge = False
+        wait_until(lambda: not shard.heartbeat_acknowledged)
+        shard.heartbeat_in(60_000)
+        heartbeat = shard._control.connection.heartbeat
+        heartbeat._sent_at -= 10  # as if it had been waiting for a while
+        shard.heartbeat()
+        wait_until(lambda: shard.stats.resumes == 1)
+        assert gateway.all_connections[0].wait_closed() == 4000
+
+
+def test_heartbeat_in_changes_the_pace() -> None:
+    with make_gateway(heartbeat_interval=60_000) as gateway, make_shard() as shard:
+        with pytest.raises(NotReady):
+            shard.heartbeat_in(10)
+        with pytest.raises(NotReady):
+            shard.heartbeat()
+        shard.connect(gateway.url)
+        shard.wait_until_ready(10)
+        with pytest.raises(ValueError):
+            shard.heartbeat_in(0)
+        shard.heartbeat_in(10)
+        wait_until(lambda: len(beats(gateway.connections[0])) >= 5)
+        assert shard.heartbeat_interval == 60_000  # that is what Hello gave
+
+
+def test_a_flood_before_the_acknowledgement_is_no_zombie(gateway: LocalGateway) -> None:
+    """Bytes keep coming and the acknowledgement stands behind them."""
+    gateway.heartbeat_interval = 1000  # gateway and shard share one interpreter, and a flood
+    with make_shard() as shard:
+        shard.connect(gateway.url)
+        shard.wait_until_ready(10)
+        traffic = gateway.traffic(rate=None)
+        connection = gateway.connections[0]
+        wait_until(lambda: len(beats(connection)) >= 3)
+        traffic.stop()
+        assert len(gateway.all_connections) == 1
+
+
+def test_endless_events_without_any_acknowledgement_are_one(gateway: LocalGateway) -> None:
+    with make_shard() as shard:
+        shard.connect(gateway.url)
+        shard.wait_until_ready(10)
+        gateway.connections[0].acknowledge = False
+        traffic = gateway.traffic(rate=None)
+        wait_until(lambda: shard.stats.connections >= 2)
+        traffic.stop()
+
+
+def test_a_wall_clock_that_is_set_changes_nothing_but_a_beat(
+    gateway: LocalGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An hour forward, as after sleep: a beat soon. An hour back: nothing at all."""
+
+    class Clock:
+        offset = 0.0
+        monotonic = staticmethod(time.monotonic)
+        perf_counter = staticmethod(time.perf_counter)
+
+        def time(self) -> float:
+            return time.time() + self.offset
+
+    clock = Clock()
+    monkeypatch.setattr("shardlib.heartbeat.time", clock)
+    with make_shard() as shard:
+        shard.connect(gateway.url)
+        shard.wait_until_ready(10)
+        connection = gateway.connections[0]
+        for offset in (3600, -3600, 0):
+            clock.offset = offset
+            wanted = len(beats(connection)) + 2
+            wait_until(lambda: len(beats(connection)) >= wanted)
+        assert len(gateway.all_connections) == 1
+
+
+def test_after_a_sleep_the_verdict_comes_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A late wake-up probes: the next verdict is not an interval of 60 seconds away."""
+    monkeypatch.setattr("shardlib.heartbeat.PROBE", 0.1)
+    monkeypatch.setattr("shardlib.heartbeat.LATE", -1.0)  # every wake-up counts as late
+    with make_gateway(heartbeat_interval=60_000) as gateway, make_shard() as shard:
+        shard.connect(gateway.url)
+        shard.wait_until_ready(10)
+        gateway.connections[0].acknowledge = False
+        shard.heartbeat_in(50)
+        shard._control.connection.heartbeat._period = 60.0
+        wait_until(lambda: shard.stats.resumes == 1)
+
+
+def test_the_thread_ends_with_its_connection(gateway: LocalGateway) -> None:
+    with make_shard() as shard:
+        shard.connect(gateway.url)
+        shard.wait_until_ready(10)
+        thread = shard.heartbeat_thread
+        gateway.connections[0].drop()
+        wait_until(lambda: not thread.is_alive())
+        wait_until(lambda: shard.heartbeat_thread not in (None, thread))
