@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import re
 import selectors
+import signal
 import socket
+import subprocess
+import sys
+import textwrap
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from shardlib import Backoff, IdentifyGate, Intents, Shard
@@ -126,7 +132,7 @@ class Relay:
                     return
                 if key.fileobj is self._listener:
                     self._accept()
-                elif key.fileobj in self._selector.get_map():
+                elif key.fileobj.fileno() != -1:  # type: ignore[union-attr]
                     self._carry(key.fileobj, *key.data)  # type: ignore[arg-type]
 
     def _accept(self) -> None:
@@ -158,7 +164,95 @@ class Relay:
                 each.close()
 
 
+class Child:
+    """A Python program in a process of its own; what it prints is kept, line by line.
+
+    :param code: its source. It finds ``make(url, **options)``, a shard in a hurry, and ``tell(*words)``.
+    :param arguments: ``sys.argv[1:]``.
+    :param before: a command that runs the interpreter, ``ip netns exec NAME`` for example.
+    """
+
+    PRELUDE = """
+import faulthandler, os, signal, sys, threading, time
+faulthandler.dump_traceback_later(50, exit=True)
+def tell(*words):
+    print(*words, flush=True)
+def make(**options):
+    from tests.reliability.support import hurried
+    from shardlib import Intents, Shard
+    return Shard(os.environ["TOKEN"], Intents.all(), **hurried(**options))
+"""
+
+    def __init__(
+        self,
+        code: str,
+        *arguments: str,
+        flags: tuple[str, ...] = ("-W", "error"),
+        before: tuple[str, ...] = (),
+    ) -> None:
+        program = self.PRELUDE + textwrap.dedent(code)
+        self._process = subprocess.Popen(
+            [*before, sys.executable, *flags, "-c", program, *arguments],
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, "TOKEN": TOKEN, "PYTHONFAULTHANDLER": ""},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.pid = self._process.pid
+        self.lines: list[str] = []
+        self.stderr = ""
+        self._readers = [
+            threading.Thread(target=self._read_lines),
+            threading.Thread(target=self._read_errors),
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def _read_lines(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.lines.append(line.rstrip("\n"))
+
+    def _read_errors(self) -> None:
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            self.stderr += line
+
+    def expect(self, line: str, timeout: float = 20.0) -> None:
+        """Wait until the program has printed a line."""
+        wait_until(
+            lambda: line in self.lines or self._process.poll() is not None, timeout, repr(line)
+        )
+        wait_until(lambda: line in self.lines, 1.0, f"{line!r}; it said {self.lines}, {self.stderr}")
+
+    def signal(self, number: int) -> None:
+        """Send the process a signal."""
+        self._process.send_signal(number)
+
+    def wait(self, timeout: float = 20.0) -> int:
+        """Wait for the end; returns the status, negative for a signal."""
+        status = self._process.wait(timeout)
+        for reader in self._readers:
+            reader.join()
+        return status
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGCONT)
+            self._process.kill()
+        self.wait()
+        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
+            assert stream is not None
+            stream.close()
+
+
 __all__ = [
+    "Child",
     "Recorder",
     "Relay",
     "dispatch_numbers",

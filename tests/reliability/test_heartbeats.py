@@ -1,0 +1,279 @@
+"""Heartbeats: the dead are found out in time, and the living are never taken for dead."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from shardlib import Shard, ShardState
+from shardlib.gateway import Opcode
+from shardlib.testing import GatewayConnection, LocalGateway
+from tests.reliability.conftest import MakeGateway, MakeShard
+from tests.reliability.support import dispatch_numbers, wait_until
+
+INTERVAL = 300  # milliseconds
+SECONDS = INTERVAL / 1000
+
+# How a connection can die without a word.
+DEATHS: dict[str, Any] = {
+    "no acknowledgement": lambda it: setattr(it, "acknowledge", False),
+    "black hole": lambda it: it.freeze(),
+    "black hole that answers no close": lambda it: it.freeze(),
+}
+
+
+def _beats(connection: GatewayConnection) -> list[float]:
+    return [each.time for each in connection.received if each["op"] == Opcode.HEARTBEAT]
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["ws", "wss"])
+@pytest.mark.parametrize("death", DEATHS)
+def test_silence_is_noticed_within_two_intervals(
+    death: str, tls: bool, make_gateway: MakeGateway, make_shard: MakeShard
+) -> None:
+    """Rows 7, 8 and 12: the next connection resumes; the dead one is closed, not waited for."""
+    gateway = make_gateway(heartbeat_interval=INTERVAL, tls=tls, heartbeat_tolerance=60)
+    gateway.inject(instead_of="close")
+    shard, recorder = make_shard(gateway)
+    first = gateway.connections[-1]
+    first.expect(Opcode.HEARTBEAT)
+
+    DEATHS[death](first)
+    died = time.monotonic()
+    dispatch_numbers(gateway, 0, 1)
+    resume = gateway.expect(Opcode.RESUME)
+
+    # One more interval where something was received after the heartbeat that got no answer.
+    assert resume.time - died < 3 * SECONDS + 0.5
+    wait_until(lambda: recorder.count("reconnected", True) == 1)
+    wait_until(lambda: recorder.numbers() == [0])
+    first.thaw()
+    assert first.wait_closed() not in (1000, 1001)
+    assert [each["op"] for each in resume.connection.received].count(Opcode.IDENTIFY) == 0
+
+
+def test_a_peer_that_keeps_talking_instead_of_closing_delays_nothing(
+    make_gateway: MakeGateway, make_shard: MakeShard
+) -> None:
+    """Row 8: neither reconnect() nor disconnect() waits for the end of what still comes."""
+    gateway = make_gateway(close_timeout=60)
+    gateway.inject(instead_of="close", connections=None)
+    gateway.traffic(rate=200)
+    shard, _ = make_shard(gateway, close_timeout=1.0)
+
+    began = time.monotonic()
+    shard.reconnect()
+    assert time.monotonic() - began < 1.0
+    shard.wait_until_ready(5)
+    began = time.monotonic()
+    shard.disconnect()
+    assert time.monotonic() - began < 1.5
+    assert shard.socket_thread is None
+
+
+def test_one_missed_acknowledgement_is_not_held_against_the_next_connection(
+    make_gateway: MakeGateway, make_shard: MakeShard
+) -> None:
+    """Row 23: after a zombie exactly one reconnect, and none in the intervals that follow."""
+    gateway = make_gateway(heartbeat_interval=100)
+    shard, recorder = make_shard(gateway)
+    gateway.connections[-1].acknowledge = False
+
+    wait_until(lambda: recorder.count("reconnected", True) == 1)
+    second = gateway.connections[-1]
+    wait_until(lambda: len(_beats(second)) == 20, 10, "20 heartbeats")
+
+    assert len(gateway.all_connections) == 2
+
+
+def test_each_connection_has_one_heartbeat_and_the_dead_have_none(
+    make_gateway: MakeGateway, make_shard: MakeShard
+) -> None:
+    """Row 15: 100 flaps faster than the interval leave one heartbeat thread, at its own pace."""
+    gateway = make_gateway(heartbeat_interval=INTERVAL)
+    shard, recorder = make_shard(gateway)
+    for number in range(100):
+        gateway.connections[-1].reset()
+        wait_until(lambda: recorder.count("reconnected") == number + 1, what="a reconnect")
+    last = gateway.connections[-1]
+    before = sum(len(_beats(each)) for each in gateway.all_connections if each is not last)
+
+    last.expect(Opcode.HEARTBEAT)
+    wait_until(
+        lambda: sum("heartbeat" in each.name for each in threading.enumerate()) == 1,
+        what="the end of all heartbeat threads but one",
+    )
+    wait_until(lambda: len(_beats(last)) >= 6)
+
+    beats = _beats(last)
+    # On average one an interval, whatever the machine does to each.
+    assert abs((beats[-1] - beats[0]) - (len(beats) - 1) * SECONDS) < SECONDS
+    after = sum(len(_beats(each)) for each in gateway.all_connections if each is not last)
+    assert after == before
+
+
+def test_first_heartbeats_are_spread_over_the_interval(
+    make_gateway: MakeGateway, make_shard: MakeShard
+) -> None:
+    """Row 24: jitter for the first heartbeat, and for it alone."""
+    gateway = make_gateway(heartbeat_interval=1000)
+    shards = [make_shard(gateway, shard_id=number, shard_count=30)[0] for number in range(30)]
+    wait_until(lambda: all(_beats(each) for each in gateway.connections), 10)
+
+    delays = [_beats(each)[0] - each.opened_at for each in gateway.connections]
+    # That all 30 fall into one half has a chance of one in 500 millions.
+    assert min(delays) < 0.5 < max(delays)
+    assert max(delays) < 1.5
+    assert all(shard.state is ShardState.READY for shard in shards)
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["ws", "wss"])
+def test_requests_for_heartbeats_are_answered_and_decide_nothing(
+    tls: bool, make_gateway: MakeGateway, make_shard: MakeShard
+) -> None:
+    """Row 24: op 1 before READY, op 1 after a heartbeat whose acknowledgement is late."""
+    gateway = make_gateway(heartbeat_interval=60_000, tls=tls)
+
+    def ask_three_times(connection: GatewayConnection) -> None:
+        for _ in range(3):
+            connection.request_heartbeat()
+
+    gateway.inject(ask_three_times, before="ready")
+    shard, recorder = make_shard(gateway)
+    connection = gateway.connections[-1]
+    wait_until(lambda: len(_beats(connection)) >= 3)
+
+    connection.acknowledge = False
+    for _ in range(3):
+        connection.request_heartbeat()
+    wait_until(lambda: len(_beats(connection)) >= 6)
+    connection.acknowledge = True
+    dispatch_numbers(gateway, 0, 1)
+    wait_until(lambda: recorder.numbers() == [0])
+
+    assert len(gateway.all_connections) == 1
+
+
+@pytest.mark.parametrize("first", ["op 7", "op 9 true", "op 1", "an event"])
+def test_any_opcode_may_be_the_first(
+    first: str, gateway: LocalGateway, make_shard: MakeShard
+) -> None:
+    """Rows 6 and 24: what comes before Hello, or in its place, sticks nothing."""
+    begin: dict[str, Any] = {
+        "op 7": lambda it: it.reconnect(),
+        "op 9 true": lambda it: it.invalid_session(True),
+        "op 1": lambda it: (it.request_heartbeat(), it.proceed()),
+        "an event": lambda it: (it.send({"op": 0, "t": "X", "s": None, "d": 1}), it.proceed()),
+    }
+    shard, recorder = make_shard(gateway)
+    gateway.inject(begin[first], instead_of="hello")
+
+    gateway.connections[-1].reset()
+
+    wait_until(lambda: recorder.count("reconnected", True) == 1, 5, "RESUMED")
+
+
+def test_an_acknowledgement_behind_a_flood_is_waited_for(
+    make_gateway: MakeGateway, make_shard: MakeShard
+) -> None:
+    """Row 30: the acknowledgement stands behind data that takes more than an interval to come."""
+    gateway = make_gateway(heartbeat_interval=INTERVAL, heartbeat_tolerance=60)
+    shard, recorder = make_shard(gateway, compression=None)
+    connection = gateway.connections[-1]
+    connection.expect(Opcode.HEARTBEAT)
+    wait_until(lambda: recorder.beats)
+
+    # From here on each interval brings a part of it, and the reader is idle in between.
+    connection.slow(40_000)
+    size = int(40_000 * SECONDS * 1.5)
+    gateway.sessions[0].dispatch("LARGE", "x" * size)
+    wait_until(lambda: [each for each in recorder.events if each["t"] == "LARGE"], 10)
+    connection.slow(10_000_000)
+    acknowledged = len(recorder.beats)
+    wait_until(lambda: len(recorder.beats) >= acknowledged + 2)
+
+    assert len(gateway.all_connections) == 1
+
+
+def test_events_without_end_are_no_sign_of_life_for_ever(
+    make_gateway: MakeGateway, make_shard: MakeShard
+) -> None:
+    """Row 30: where events come and acknowledgements never, there is one interval of grace."""
+    gateway = make_gateway(heartbeat_interval=INTERVAL)
+    shard, recorder = make_shard(gateway)
+    first = gateway.connections[-1]
+    gateway.traffic(rate=500)
+    first.expect(Opcode.HEARTBEAT)
+    wait_until(lambda: recorder.beats)
+
+    first.acknowledge = False
+    began = time.monotonic()
+    resume = gateway.expect(Opcode.RESUME)
+
+    assert resume.time - began < 4 * SECONDS + 0.5
+
+
+def test_a_callback_that_blocks_is_no_zombie_and_is_named_once(
+    make_gateway: MakeGateway, make_shard: MakeShard, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Row 2: three intervals inside a callback; heartbeats go on, one warning shows where."""
+    gateway = make_gateway(heartbeat_interval=INTERVAL, heartbeat_tolerance=INTERVAL)
+    shard, recorder = make_shard(gateway)
+    connection = gateway.connections[-1]
+    release = threading.Event()
+
+    def fetch_something_slow(shard: Shard, data: Any) -> None:
+        release.wait(20)
+
+    shard.on("SLOW")(fetch_something_slow)
+    wait_until(lambda: recorder.beats)
+    gateway.sessions[0].dispatch("SLOW", None)
+    before = len(_beats(connection))
+    wait_until(lambda: len(_beats(connection)) >= before + 5, 10, "five heartbeats")
+    dispatch_numbers(gateway, 0, 10)
+    release.set()
+    wait_until(lambda: recorder.numbers() == list(range(10)))
+
+    assert len(gateway.all_connections) == 1
+    warnings = [each for each in caplog.records if each.levelno == logging.WARNING]
+    assert len(warnings) == 1
+    assert "fetch_something_slow" in warnings[0].getMessage()
+    assert "release.wait(20)" in warnings[0].getMessage()
+
+
+def test_a_backlog_of_slow_callbacks_is_worked_off_on_one_connection(
+    make_gateway: MakeGateway, make_shard: MakeShard
+) -> None:
+    """Row 2: many callbacks, each short, together longer than several intervals."""
+    gateway = make_gateway(heartbeat_interval=INTERVAL, heartbeat_tolerance=60)
+    shard, recorder = make_shard(gateway)
+
+    @shard.on("TYPING_START")
+    def work(shard: Shard, data: Any) -> None:
+        time.sleep(0.005)
+
+    wait_until(lambda: recorder.beats)
+    dispatch_numbers(gateway, 0, 300)  # a second and a half
+
+    wait_until(lambda: len(recorder.numbers()) == 300, 20)
+    assert recorder.numbers() == list(range(300))
+    assert len(gateway.all_connections) == 1
+
+
+def test_an_endless_rhythm_is_taken(gateway: LocalGateway, make_shard: MakeShard) -> None:
+    """Row 43: a Hello or a user that asks for a heartbeat in a thousand years kills no thread."""
+    gateway.inject(
+        lambda it: it.send({"op": 10, "d": {"heartbeat_interval": 1e300}}), instead_of="hello"
+    )
+    shard, recorder = make_shard(gateway)
+    thread = shard.heartbeat_thread
+
+    shard.heartbeat_in(1e17)
+    shard.heartbeat_in(1)
+    wait_until(lambda: recorder.beats)
+
+    assert shard.heartbeat_thread is thread is not None

@@ -1,0 +1,161 @@
+"""TLS: one thread at a time inside a connection, and never a byte beside it."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from shardlib import NotReady, SendTimeout, Shard
+from tests.reliability.conftest import MakeGateway, MakeShard
+from tests.reliability.support import Relay, dispatch_numbers, wait_until
+
+# What enters the OpenSSL object of a connection, on Python's side.
+ENTRANCES = ("read", "write", "send", "recv", "sendall", "do_handshake", "shutdown", "unwrap")
+
+
+class _Sentinel:
+    """Counts who is inside which TLS socket, and notes where two threads were."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside: dict[int, tuple[threading.Thread, int]] = {}
+        self.meetings: list[str] = []
+        self.calls: collections.Counter[str] = collections.Counter()
+
+    def watch(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(sock: ssl.SSLSocket, *arguments: Any, **options: Any) -> Any:
+            with self._hold(name, sock):
+                return method(sock, *arguments, **options)
+
+        return watched
+
+    @contextlib.contextmanager
+    def _hold(self, name: str, sock: ssl.SSLSocket) -> Iterator[None]:
+        me = threading.current_thread()
+        with self._lock:
+            self.calls[name] += 1
+            other, depth = self._inside.get(id(sock), (me, 0))
+            if other is not me:
+                self.meetings.append(f"{me.name} came by {name} while {other.name} was inside")
+            self._inside[id(sock)] = (me, depth + 1)
+        time.sleep(0)  # lets another thread in, if nothing keeps it out
+        try:
+            yield
+        finally:
+            with self._lock:
+                _, depth = self._inside[id(sock)]
+                if depth == 1:
+                    del self._inside[id(sock)]
+                else:
+                    self._inside[id(sock)] = (me, depth - 1)
+
+
+def _send_on_and_on(shard: Shard, stop: threading.Event, failures: list[BaseException]) -> None:
+    while not stop.is_set():
+        try:
+            shard.update_presence(status="idle", timeout=0.05)
+        except (NotReady, SendTimeout):
+            stop.wait(0.001)
+        except BaseException as error:
+            failures.append(error)
+            return
+
+
+def test_no_two_threads_meet_inside_one_tls_object(
+    make_gateway: MakeGateway, make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 1: four threads send, one beats, one reads, through a path where nothing stays whole."""
+    sentinel = _Sentinel()
+    for name in ENTRANCES:
+        monkeypatch.setattr(ssl.SSLSocket, name, sentinel.watch(name, getattr(ssl.SSLSocket, name)))
+    gateway = make_gateway(tls=True, heartbeat_interval=1000)
+    # Without a limit of its own the client sends as fast as it can.
+    monkeypatch.setattr("shardlib.connection.SendWindow", _NoWindow)
+    stop, failures = threading.Event(), []
+    with Relay(("127.0.0.1", int(gateway.url.split(":")[-1].rstrip("/"))), chunk=700) as relay:
+        shard, recorder = make_shard(gateway, connect=False)
+        shard.connect(f"wss://127.0.0.1:{relay.port}/")
+        shard.wait_until_ready(10)
+        threads = [
+            threading.Thread(target=_send_on_and_on, args=(shard, stop, failures))
+            for _ in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        dispatch_numbers(gateway, 0, 3000)
+        wait_until(lambda: len(recorder.numbers()) == 3000, 20, "3,000 events")
+        wait_until(lambda: len(gateway.connections[-1].received) > 500, 20, "500 payloads")
+        stop.set()
+        for thread in threads:
+            thread.join()
+        shard.disconnect()
+
+    assert sentinel.calls["recv"] > 100 and sentinel.calls["send"] > 500
+    assert sentinel.meetings == []
+    assert failures == []
+    assert recorder.count("connected") == 1  # and so no connection was lost
+    assert recorder.numbers() == list(range(3000))
+
+
+class _NoWindow:
+    """A send window that is always open."""
+
+    reserve = 0
+
+    def try_acquire(self) -> float:
+        return 0.0
+
+    def record(self) -> None:
+        pass
+
+
+def test_an_abort_during_sends_puts_nothing_unencrypted_on_the_wire(
+    make_gateway: MakeGateway, make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows 9 and 18: 1,000 connections aborted while four threads send on them."""
+    monkeypatch.setattr("shardlib.connection.SendWindow", _NoWindow)
+    gateway = make_gateway(tls=True)
+    stop, failures = threading.Event(), []
+    with Relay(("127.0.0.1", int(gateway.url.split(":")[-1].rstrip("/")))) as relay:
+        monkeypatch.setattr(type(gateway), "resume_url", f"wss://127.0.0.1:{relay.port}/")
+        shard, recorder = make_shard(gateway, connect=False)
+        shard.connect(f"wss://127.0.0.1:{relay.port}/")
+        shard.wait_until_ready(10)
+        threads = [
+            threading.Thread(target=_send_on_and_on, args=(shard, stop, failures))
+            for _ in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for _ in range(1000):
+            shard.reconnect()  # aborts the connection that the others are using
+            shard.wait_until_ready(10)
+        stop.set()
+        for thread in threads:
+            thread.join()
+        shard.disconnect()
+
+    assert failures == []
+    assert recorder.errors == []
+    assert len(relay.sent) >= 1000
+    for stream in relay.sent:
+        assert _outside_of_tls_records(stream) == b""
+
+
+def _outside_of_tls_records(stream: bytearray) -> bytes:
+    """What is left of a byte stream where it is no longer TLS records (RFC 8446, section 5.1)."""
+    position = 0
+    while len(stream) - position >= 5:
+        kind, major, length = stream[position], stream[position + 1], stream[position + 3 : position + 5]
+        size = int.from_bytes(length, "big")
+        if kind not in (20, 21, 22, 23) or major != 3 or size > 16640:
+            return bytes(stream[position:])
+        position += 5 + size
+    return b""
