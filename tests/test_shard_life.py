@@ -129,12 +129,10 @@ def test_an_invalid_session_is_replaced_by_a_new_one(
     dispatch_numbers(gateway, [7])
     wait_until(lambda: numbers_received(recorder) == [7])
     # The sequence is that of the new session: a Resume goes on from there.
+    session_id, sequence = shard.session_id, shard.last_sequence
     second.drop()
-    resume = gateway.expect(Opcode.RESUME)
-    assert (resume["d"]["session_id"], resume["d"]["seq"]) == (
-        shard.session_id,
-        shard.last_sequence,
-    )
+    resume = gateway.expect(Opcode.RESUME)["d"]
+    assert (resume["session_id"], resume["seq"]) == (session_id, sequence)
 
 
 def test_a_resume_goes_to_the_session_gateway_with_the_same_query(
