@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import time
 
+# Seconds, 24 days: the system's waits take no more. Whoever asked for longer won't see the difference.
+LONGEST_WAIT = 2_000_000.0
+
 
 class Deadline:
     """A moment on the monotonic clock by which something must be done.
@@ -20,5 +23,7 @@ class Deadline:
         self._end = None if timeout is None else time.monotonic() + timeout
 
     def remaining(self) -> float | None:
-        """The seconds left, never below 0; None where there is no end."""
-        return None if self._end is None else max(0.0, self._end - time.monotonic())
+        """The seconds left, never below 0 nor over LONGEST_WAIT; None where there is no end."""
+        if self._end is None:
+            return None
+        return min(max(0.0, self._end - time.monotonic()), LONGEST_WAIT)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from shardlib.callbacks import Callbacks, Running
 from shardlib.connection import Connection
-from shardlib.deadline import Deadline
+from shardlib.deadline import LONGEST_WAIT, Deadline
 from shardlib.errors import SendTimeout
 
 # Seconds within which an acknowledgement is expected where there is reason for doubt: the machine
@@ -55,6 +55,7 @@ class Heartbeat:
         # Of the scheduled heartbeat that waits for its acknowledgement:
         self._sent_at = 0.0  # time.monotonic()
         self._callback_seconds = 0.0  # callbacks.seconds when it was sent
+        self._bytes_received = 0  # connection.bytes_received when it was sent
         self._grace_used = False
         self._warned_of: Running | None = None
 
@@ -108,7 +109,7 @@ class Heartbeat:
             with self._changed:
                 while not self._stopped and (wait := self._due - time.monotonic()) > 0:
                     wall_due = time.time() + wait
-                    self._changed.wait(wait)
+                    self._changed.wait(min(wait, LONGEST_WAIT))
                 if self._stopped:
                     return
                 # Seen by the wall clock, since the monotonic one may stand still while a machine
@@ -126,6 +127,7 @@ class Heartbeat:
             self._grace_used = False
             self._sent_at = time.monotonic()
             self._callback_seconds = self._callbacks.seconds
+            self._bytes_received = self._connection.bytes_received
         elif not self._is_excused():
             self._give_up("the last heartbeat was not acknowledged")
             return
@@ -133,19 +135,22 @@ class Heartbeat:
         self._send(deadline)
 
     def _is_excused(self) -> bool:
-        """Whether the acknowledgement may be there, unread, since the reader is behind.
+        """Whether the acknowledgement may be on its way, or there and unread.
 
         Where the user's functions take most of the time, it may for as long as they do. Where
-        bytes just keep coming, it should have been among those of one more interval.
+        bytes just keep coming, it should be among those of one more interval. Where nothing came
+        since the heartbeat was sent, and the reader has read it all, there is nobody.
         """
         if self._connection.is_idle():
-            return False
-        running = self._callbacks.running
-        if running is not None and running is not self._warned_of:
-            self._warned_of = running
-            self._callbacks.warn(running)
-        if self._callbacks.seconds - self._callback_seconds > self._period / 2:
-            return True
+            if self._connection.bytes_received == self._bytes_received:
+                return False
+        else:
+            running = self._callbacks.running
+            if running is not None and running is not self._warned_of:
+                self._warned_of = running
+                self._callbacks.warn(running)
+            if self._callbacks.seconds - self._callback_seconds > self._period / 2:
+                return True
         grace, self._grace_used = not self._grace_used, True
         return grace
 

@@ -133,9 +133,11 @@ class Transport:
                 "nothing was sent: another thread's payload has been waiting all the time for the "
                 "peer to take it; the network or the Gateway may be down"
             )
+        begun = False
         try:
-            self._wait_to_send(False, deadline)
+            self._wait_to_send(begun, deadline)
             unsent = memoryview(data)
+            begun = True
             while unsent:
                 with self._io_lock:
                     if self._aborted:
@@ -147,7 +149,13 @@ class Transport:
                         writing = True
                     except ssl.SSLWantReadError:
                         writing = False
-                self._wait_to_send(True, deadline, writing)
+                self._wait_to_send(begun, deadline, writing)
+        except OSError:
+            raise  # broken or closed; what the peer has said before may be read yet
+        except BaseException:
+            if begun:  # Ctrl-C, and perhaps half of the data is out: nothing could follow that
+                self.abort()
+            raise
         finally:
             self._send_lock.release()
 
