@@ -1,0 +1,21 @@
+"""How Sphinx builds the documentation: ``sphinx-build -W docs docs/_build``."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import shardlib  # noqa: E402
+
+project = "shardlib"
+author = "The shardlib authors"
+version = release = shardlib.__version__
+
+extensions = ["sphinx.ext.autodoc"]
+exclude_patterns = ["_build"]
+html_theme = "alabaster"
+html_theme_options = {"description": "Discord's Gateway, without an event loop"}
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
