@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-# Seconds, 24 days: the system's waits take no more. Whoever asked for longer won't see the difference.
+# Seconds, 24 days: the system's waits take no more, and nobody will notice the difference.
 LONGEST_WAIT = 2_000_000.0
 
 

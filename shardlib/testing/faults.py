@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from .connection import GatewayConnection
 
 #: What a fault does; called on the gateway's thread, so it must not wait.
-Action = Callable[["GatewayConnection"], object]
+Action: TypeAlias = "Callable[[GatewayConnection], object]"
 
 #: The steps of a connection's life, in order, where a fault can strike.
 STEPS = {
