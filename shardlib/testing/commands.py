@@ -23,6 +23,7 @@ from .sessions import GatewaySession, encode
 
 if TYPE_CHECKING:
     from .connection import GatewayConnection
+    from .server import LocalGateway
     from .world import Guild
 
 _STATUSES = ("online", "dnd", "idle", "invisible", "offline")
@@ -137,7 +138,7 @@ def _identify(connection: GatewayConnection, data: Any) -> None:
         raise Refused(CloseCode.ALREADY_AUTHENTICATED, "this connection has identified already")
     _require(isinstance(data, dict), "d is not an object")
     gateway = connection._gateway
-    if data.get("token") != gateway.token:
+    if not _is_token(gateway, data.get("token")):
         raise Refused(CloseCode.AUTHENTICATION_FAILED, "the token is wrong")
     _require(isinstance(data.get("properties"), dict), "properties is not an object")
     _require(isinstance(data.get("compress", False), bool), "compress is not a boolean")
@@ -165,6 +166,11 @@ def _identify(connection: GatewayConnection, data: Any) -> None:
         connection._send_op(Opcode.INVALID_SESSION, False)
 
 
+def _is_token(gateway: LocalGateway, token: Any) -> bool:
+    # Undocumented, but eris has always sent it with the prefix of HTTP's Authorization header.
+    return isinstance(token, str) and token.removeprefix("Bot ") == gateway.token
+
+
 def _check_shard(shard: Any) -> tuple[int, int]:
     valid = isinstance(shard, list) and len(shard) == 2 and all(map(_is_int, shard))
     if not valid or not 0 <= shard[0] < shard[1]:
@@ -190,9 +196,10 @@ def _check_presence(presence: Any) -> None:
     _require(isinstance(presence.get("afk", False), bool), "afk is not a boolean")
     since = presence.get("since")
     _require(since is None or _is_int(since), "since is not milliseconds or null")
-    activities = presence.get("activities", [])
-    _require(isinstance(activities, list), "activities is not an array")
-    for activity in activities:
+    # The documentation has an array; eris sends null where there are none.
+    activities = presence.get("activities")
+    _require(activities is None or isinstance(activities, list), "activities is not an array")
+    for activity in activities or ():
         _require(
             isinstance(activity, dict)
             and isinstance(activity.get("name"), str)
@@ -255,7 +262,7 @@ def _resume(connection: GatewayConnection, data: Any) -> None:
         raise Refused(CloseCode.ALREADY_AUTHENTICATED, "this connection has a session already")
     _require(isinstance(data, dict), "d is not an object")
     gateway = connection._gateway
-    if data.get("token") != gateway.token:
+    if not _is_token(gateway, data.get("token")):
         raise Refused(CloseCode.AUTHENTICATION_FAILED, "the token is wrong")
     sequence = data.get("seq")
     _require(_is_int(sequence), "seq is not an integer")
@@ -296,7 +303,7 @@ def _presence_update(session: GatewaySession, data: Any) -> None:
         presence = {
             "user": {"id": gateway.world.user["id"]},
             "status": status,
-            "activities": data.get("activities", []),
+            "activities": data.get("activities") or [],
             "client_status": {} if status == "offline" else {"web": status},
         }
         guild.presences[gateway.world.user["id"]] = presence

@@ -272,14 +272,19 @@ class GatewayConnection:
     def invalid_session(self, resumable: bool = False) -> None:
         """Tell the client that its session is invalid (op 9).
 
-        :param resumable: what ``d`` is; False ends the session here too
+        The connection has no session from then on.  The client may Resume (if it may) or
+        Identify on another, as it should, or on this one, as some do.
+
+        :param resumable: what ``d`` is; False ends the session
         """
         with self._gateway._lock:
             self._require_open()
             self._send_op(Opcode.INVALID_SESSION, resumable)
-            if not resumable and self.session is not None:
-                self.session._end("invalidated")
-                self.session = None
+            session, self.session = self.session, None
+            if session is not None and resumable:
+                session._leave()
+            elif session is not None:
+                session._end("invalidated")
 
     def close(self, code: int | None = 1000, reason: str = "") -> None:
         """Begin the closing handshake, as the gateway does when something is wrong.

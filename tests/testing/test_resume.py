@@ -144,18 +144,26 @@ def test_a_connected_session_does_not_expire(local_gateway: LocalGateway) -> Non
 def test_an_invalidated_session(local_gateway: LocalGateway) -> None:
     with connected(local_gateway) as client:
         session_id = client.ready()["session_id"]
-        connection = local_gateway.wait_for_connection()
-        connection.invalid_session(resumable=True)
-        assert client.receive()["d"] is True
-        assert local_gateway.sessions
-        connection.invalid_session(resumable=False)
-        assert client.receive()["d"] is False
+        local_gateway.wait_for_connection().invalid_session(resumable=False)
+        assert client.receive() == {"t": None, "s": None, "op": 9, "d": False}
         assert local_gateway.sessions == []
         client.send(3, {"status": "idle", "afk": False, "since": None, "activities": []})
         assert client.close_code() == 4003
     with connected(local_gateway) as client:
         client.resume(session_id, 4)
         assert client.receive()["op"] == 9
+
+
+def test_an_invalid_session_that_may_be_resumed(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway) as client:
+        session_id = client.ready()["session_id"]
+        local_gateway.wait_for_connection().invalid_session(resumable=True)
+        assert client.receive() == {"t": None, "s": None, "op": 9, "d": True}
+        local_gateway.dispatch("USER_UPDATE", PLAIN)
+        client.nothing_more()
+        # On this very connection, as @discordjs/ws does.
+        client.send(6, {"token": local_gateway.token, "session_id": session_id, "seq": 4})
+        assert [each["t"] for each in client.events_until("RESUMED")] == ["USER_UPDATE", "RESUMED"]
 
 
 def test_a_client_may_be_back_before_its_old_connection_is_gone(
