@@ -367,7 +367,7 @@ class Round:
         figures.replayed = stats.replayed
         figures.sessions = stats.events["READY"]
         figures.issued = sum(self._issued.values())
-        for session_id, numbers in self._received.items():
+        for _, numbers in self._received.items():
             figures.received += len(numbers)
             known = set(numbers)
             figures.duplicated += len(numbers) - len(known)
@@ -377,7 +377,9 @@ class Round:
             got = len(self._received.get(self._final or "", ()))
             lost = self._issued[self._final or ""] - got
             figures.lost += lost
-            self._problem(f"session {self._final} is not complete, {lost} events short: {self._shard}")
+            self._problem(
+                f"session {self._final} is not complete, {lost} events short: {self._shard}"
+            )
         life = "".join(self._life)
         if not re.fullmatch("(c(yr?|r)?d)*x", life):
             self._problem(f"callbacks out of order: {life}")

@@ -27,9 +27,15 @@ Recorded = tuple[Any, ...]
 class Recorder:
     """The callbacks of one shard, as they came: ``("connected",)``, ``("disconnected", ...)``."""
 
-    # Connected, then READY or RESUMED, then disconnected, again and again; closed once.
-    _GRAMMAR = re.compile(r"(c(yr?|r)?d)*(c(yr?|r)?)?x?")
-    _LETTERS = {"connected": "c", "ready": "y", "reconnected": "r", "disconnected": "d", "closed": "x"}
+    # Connected, then READY or RESUMED, then disconnected, again and again; closed once a life.
+    _GRAMMAR = re.compile(r"((c(yr?|r)?d)+x)*(c(yr?|r)?d)*(c(yr?|r)?)?x?")
+    _LETTERS = {
+        "connected": "c",
+        "ready": "y",
+        "reconnected": "r",
+        "disconnected": "d",
+        "closed": "x",
+    }
 
     def __init__(self) -> None:
         self.life: list[Recorded] = []
@@ -61,7 +67,7 @@ class Recorder:
 
     def numbers(self, event: str = "TYPING_START") -> list[int]:
         """The ``n`` that each event of a name carried."""
-        return [each["d"]["n"] for each in list(self.events) if each["t"] == event]
+        return [each["d"]["n"] for each in list(self.events) if each.get("t") == event]
 
     def check(self) -> None:
         """Fail where the callbacks came in an order that they must not come in."""
@@ -167,7 +173,8 @@ class Relay:
 class Child:
     """A Python program in a process of its own; what it prints is kept, line by line.
 
-    :param code: its source. It finds ``make(url, **options)``, a shard in a hurry, and ``tell(*words)``.
+    :param code: its source. It finds ``make(url, **options)``, a shard in a hurry, and
+        ``tell(*words)``.
     :param arguments: ``sys.argv[1:]``.
     :param before: a command that runs the interpreter, ``ip netns exec NAME`` for example.
     """
@@ -225,7 +232,9 @@ def make(**options):
         wait_until(
             lambda: line in self.lines or self._process.poll() is not None, timeout, repr(line)
         )
-        wait_until(lambda: line in self.lines, 1.0, f"{line!r}; it said {self.lines}, {self.stderr}")
+        wait_until(
+            lambda: line in self.lines, 1.0, f"{line!r}; it said {self.lines}, {self.stderr}"
+        )
 
     def signal(self, number: int) -> None:
         """Send the process a signal."""

@@ -87,11 +87,14 @@ def test_a_half_open_connection_is_found_out_and_the_session_resumed(network: No
         token=TOKEN, host="0.0.0.0", heartbeat_interval=int(INTERVAL * 1000), guilds=1, members=1
     )
     url = f"ws://{HERE}:{{}}/"
-    with gateway, Child(
-        CLIENT,
-        url.format(gateway.url.rstrip("/").rpartition(":")[2]),
-        before=("ip", "netns", "exec", NAMESPACE),
-    ) as client:
+    with (
+        gateway,
+        Child(
+            CLIENT,
+            url.format(gateway.url.rstrip("/").rpartition(":")[2]),
+            before=("ip", "netns", "exec", NAMESPACE),
+        ) as client,
+    ):
         client.expect("ready")
         first = gateway.connections[0]
         first.expect(Opcode.HEARTBEAT)

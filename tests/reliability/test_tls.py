@@ -84,8 +84,7 @@ def test_no_two_threads_meet_inside_one_tls_object(
         shard.connect(f"wss://127.0.0.1:{relay.port}/")
         shard.wait_until_ready(10)
         threads = [
-            threading.Thread(target=_send_on_and_on, args=(shard, stop, failures))
-            for _ in range(4)
+            threading.Thread(target=_send_on_and_on, args=(shard, stop, failures)) for _ in range(4)
         ]
         for thread in threads:
             thread.start()
@@ -129,8 +128,7 @@ def test_an_abort_during_sends_puts_nothing_unencrypted_on_the_wire(
         shard.connect(f"wss://127.0.0.1:{relay.port}/")
         shard.wait_until_ready(10)
         threads = [
-            threading.Thread(target=_send_on_and_on, args=(shard, stop, failures))
-            for _ in range(4)
+            threading.Thread(target=_send_on_and_on, args=(shard, stop, failures)) for _ in range(4)
         ]
         for thread in threads:
             thread.start()
@@ -153,7 +151,11 @@ def _outside_of_tls_records(stream: bytearray) -> bytes:
     """What is left of a byte stream where it is no longer TLS records (RFC 8446, section 5.1)."""
     position = 0
     while len(stream) - position >= 5:
-        kind, major, length = stream[position], stream[position + 1], stream[position + 3 : position + 5]
+        kind, major, length = (
+            stream[position],
+            stream[position + 1],
+            stream[position + 3 : position + 5],
+        )
         size = int.from_bytes(length, "big")
         if kind not in (20, 21, 22, 23) or major != 3 or size > 16640:
             return bytes(stream[position:])

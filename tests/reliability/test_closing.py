@@ -1,0 +1,133 @@
+"""Closing: bounded whatever the peer does, and final."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from shardlib import Shard, ShardState
+from shardlib.testing import GatewayConnection, LocalGateway
+from tests.reliability.conftest import MakeGateway, MakeShard
+from tests.reliability.support import wait_until
+
+PEERS: dict[str, Callable[[GatewayConnection], object]] = {
+    "idle": lambda it: None,
+    "in a black hole": lambda it: it.freeze(),
+    "not reading": lambda it: it.stop_reading(),
+    "sending ten megabytes": lambda it: it.send({"op": 0, "t": "X", "s": None, "d": "x" * 10**7}),
+    "pinging": lambda it: [it.send_frame(9, b"x" * 100) for _ in range(1000)],
+}
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["ws", "wss"])
+@pytest.mark.parametrize("peer", PEERS)
+def test_disconnect_returns_in_time_whatever_the_peer_does(
+    peer: str, tls: bool, make_gateway: MakeGateway, make_shard: MakeShard
+) -> None:
+    """Rows 4 and 8: the parked reader wakes up, both threads end, the peer is not waited for."""
+    gateway = make_gateway(tls=tls, receive_buffer=4096)
+    gateway.inject(instead_of="close")
+    shard, recorder = make_shard(gateway, close_timeout=0.8)
+    PEERS[peer](gateway.connections[-1])
+
+    began = time.monotonic()
+    shard.disconnect()
+
+    assert time.monotonic() - began < 0.8 + 0.5
+    assert shard.socket_thread is None and shard.heartbeat_thread is None
+    assert recorder.life[-2:] == [("disconnected", 1000, True), ("closed", None)]
+
+
+def test_closed_while_another_thread_is_stuck_in_send(
+    make_gateway: MakeGateway, make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows 4 and 9: the one who sends gets a documented error, the one who closes does not wait."""
+    from shardlib import SendTimeout, ShardError
+
+    gateway = make_gateway(receive_buffer=2048)
+    shard, _ = make_shard(gateway, close_timeout=1.0)
+    monkeypatch.setattr(shard._control.connection.window, "try_acquire", lambda: 0.0)
+    gateway.connections[-1].stop_reading()
+    outcome: list[BaseException] = []
+
+    def flood() -> None:
+        try:
+            while True:
+                shard.send(
+                    '{"op":3,"d":{"since":null,"activities":[{"name":"%s","type":0}],'
+                    '"status":"idle","afk":false}}' % ("x" * 3900),
+                    timeout=30,
+                )
+        except BaseException as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=flood)
+    thread.start()
+    wait_until(lambda: shard._control.connection._transport._send_lock.locked())
+    wait_until(lambda: _is_stuck(gateway))
+
+    began = time.monotonic()
+    shard.disconnect()
+    assert time.monotonic() - began < 1.5
+    thread.join(5)
+    assert len(outcome) == 1
+    assert isinstance(outcome[0], ShardError) and not isinstance(outcome[0], SendTimeout)
+
+
+def _is_stuck(gateway: LocalGateway) -> bool:
+    before = gateway.bytes_received
+    time.sleep(0.1)
+    return gateway.bytes_received == before
+
+
+def test_300_lives_leave_nothing(gateway: LocalGateway, make_shard: MakeShard) -> None:
+    """Row 4: one shard, connected and closed 300 times, has the threads it began with: none."""
+    shard, recorder = make_shard(gateway, connect=False)
+    threads = threading.active_count()
+    for number in range(300):
+        shard.connect(gateway.url)
+        if number % 3:
+            shard.wait_until_ready(5)
+        shard.disconnect()
+        assert shard.state is ShardState.CLOSED
+        assert shard.socket_thread is None
+    wait_until(lambda: threading.active_count() == threads)
+    assert recorder.count("closed") == 300
+
+
+def test_closing_from_eight_threads_closes_once(
+    gateway: LocalGateway, make_shard: MakeShard
+) -> None:
+    """Rows 16 and 39: one CLOSE frame, one on_socket_closed."""
+    for _ in range(20):
+        shard, recorder = make_shard(gateway)
+        connection = gateway.connections[-1]
+        threads = [threading.Thread(target=shard.disconnect) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert recorder.count("closed") == 1
+        assert recorder.count("disconnected") == 1
+        assert connection.wait_closed() == 1000
+
+
+def test_no_state_pretends_to_a_connection(gateway: LocalGateway, make_shard: MakeShard) -> None:
+    """Row 39: inside on_socket_disconnected the shard already says that it has none."""
+    seen: list[tuple[Any, ...]] = []
+
+    def look(shard: Shard, code: int | None, closed_by_self: bool) -> None:
+        seen.append((shard.socket_active, shard.socket_identified, shard.state))
+
+    shard, recorder = make_shard(gateway, on_socket_disconnected=look)
+    gateway.connections[-1].reset()
+    wait_until(lambda: len(seen) == 1)
+    shard.wait_until_ready(5)
+    shard.disconnect()
+
+    assert seen == [(False, False, ShardState.WAITING), (False, False, ShardState.CLOSING)]
+    recorder.life.clear()  # it lacks what was not recorded

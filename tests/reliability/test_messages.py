@@ -1,0 +1,171 @@
+"""Messages: what can be read is read, what can't is told, and later events still arrive."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from shardlib import BrokenStream, UnreadableMessage
+from shardlib.testing import LocalGateway
+from tests.reliability.conftest import MakeGateway, MakeShard
+from tests.reliability.support import dispatch_numbers, wait_until
+
+COMPRESSIONS = [None, "payload", "zlib-stream", "zstd-stream"]
+
+# Texts of a payload that some JSON parser or some client has died of.
+ODD: dict[str, str] = {
+    "large integer": '{"op":0,"t":"X","s":null,"d":{"x":18446744073709552000}}',
+    "larger integer": '{"op":0,"t":"X","s":null,"d":%s}' % ("9" * 4000),
+    "infinite float": '{"op":0,"t":"X","s":null,"d":1e999}',
+    "lone surrogate": '{"op":0,"t":"X","s":null,"d":"\\ud800"}',
+    "unknown opcode": '{"op":99,"d":null}',
+    "negative opcode": '{"op":-1}',
+    "unknown event": '{"op":0,"t":"NEW_THING","s":null,"d":{}}',
+    "no data": '{"op":0,"t":"GUILD_CREATE","s":null,"d":null}',
+    "no anything": '{"op":0}',
+    "array as data": '{"op":0,"t":"MESSAGE_CREATE","s":null,"d":[1,2]}',
+    "Hello without interval": '{"op":11}',
+    "opcode twice": '{"op":99,"op":11}',
+    "NUL": '{"op":0,"t":"X\\u0000","s":null,"d":"\\u0000"}',
+}
+UNREADABLE: dict[str, str] = {
+    "truncated": '{"op":0,"t":"X","s":4,"d":{"x":',
+    "array": "[]",
+    "null": "null",
+    "text opcode": '{"op":"0"}',
+    "deep": '{"op":0,"t":"X","d":' + "[" * 100_000,
+    "HTML": "<html>502 Bad Gateway</html>",
+}
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_odd_payloads_end_nothing(
+    compression: str | None, gateway: LocalGateway, make_shard: MakeShard
+) -> None:
+    """Row 43: each is delivered or skipped, and the connection lives on."""
+    shard, recorder = make_shard(gateway, compression=compression)
+    connection = gateway.connections[-1]
+    for number, text in enumerate(ODD.values()):
+        connection.send_compressed(text)
+        dispatch_numbers(gateway, number, number + 1)
+
+    wait_until(lambda: len(recorder.numbers()) == len(ODD))
+    assert recorder.errors == []
+    assert len(gateway.all_connections) == 1
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_unreadable_payloads_are_told_and_skipped(
+    compression: str | None, gateway: LocalGateway, make_shard: MakeShard
+) -> None:
+    """Row 43: one UnreadableMessage each, and the connection lives on."""
+    shard, recorder = make_shard(gateway, compression=compression)
+    connection = gateway.connections[-1]
+    for number, text in enumerate(UNREADABLE.values()):
+        connection.send_compressed(text)
+        dispatch_numbers(gateway, number, number + 1)
+
+    wait_until(lambda: len(recorder.numbers()) == len(UNREADABLE))
+    assert [type(error) for error in recorder.errors] == [UnreadableMessage] * len(UNREADABLE)
+    assert len(gateway.all_connections) == 1
+
+
+def test_text_that_is_no_utf8_is_skipped(gateway: LocalGateway, make_shard: MakeShard) -> None:
+    """Row 43: the frame is whole, so the next one can be read."""
+    shard, recorder = make_shard(gateway)
+    gateway.connections[-1].send_frame(1, b"\xff\xfe{}")
+    dispatch_numbers(gateway, 0, 1)
+
+    wait_until(lambda: recorder.numbers() == [0])
+    assert [type(error) for error in recorder.errors] == [UnreadableMessage]
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+@pytest.mark.parametrize("cut", ["messages", "fragments", "both", "bytes"])
+def test_any_cutting_of_the_stream_is_put_together(
+    cut: str, compression: str | None, make_gateway: MakeGateway, make_shard: MakeShard
+) -> None:
+    """Rows 32 and 33: split messages, the suffix alone, fragments, dribbled bytes, 5 MB."""
+    if cut in ("messages", "both") and compression != "zlib-stream":
+        pytest.skip("only zlib-stream says where a payload that was cut into messages ends")
+    gateway = make_gateway()
+    shard, recorder = make_shard(gateway, compression=compression)
+    connection = gateway.connections[-1]
+    if cut in ("messages", "both"):
+        connection.split_messages(7)
+    if cut in ("fragments", "both"):
+        connection.fragment_messages(3)
+    if cut == "bytes":
+        connection.slow(3000)
+    dispatch_numbers(gateway, 0, 20)
+    connection.send_raw('{"op":0,"t":"PLAIN","s":null,"d":null}')  # text between compressed ones
+    dispatch_numbers(gateway, 20, 30)
+    wait_until(lambda: len(recorder.numbers()) == 30)
+    if cut == "bytes":
+        connection.slow(1e12)
+    if cut in ("messages", "both"):
+        connection.split_messages(10**6)
+    if cut in ("fragments", "both"):
+        connection.fragment_messages(10**6)
+    text = json.dumps(list(range(700_000)))
+    gateway.sessions[0].dispatch("LARGE", text)
+    wait_until(lambda: any(each.get("t") == "LARGE" for each in list(recorder.events)))
+
+    assert recorder.numbers() == list(range(30))
+    assert [each["d"] for each in recorder.events if each.get("t") == "LARGE"] == [text]
+    assert recorder.errors == []
+    assert len(gateway.all_connections) == 1
+
+
+def test_a_message_cut_off_is_forgotten_with_its_connection(
+    make_gateway: MakeGateway, make_shard: MakeShard
+) -> None:
+    """Row 33: buffer and decompression context of one connection are none of the next's."""
+    gateway = make_gateway()
+    shard, recorder = make_shard(gateway)
+    connection = gateway.connections[-1]
+    connection.send_frame(2, b"\x78\x9c half of a message")
+    wait_until(lambda: shard.zlib_buffer)
+
+    connection.reset()
+    wait_until(lambda: recorder.count("reconnected", True) == 1)
+    dispatch_numbers(gateway, 0, 5)
+
+    wait_until(lambda: len(recorder.numbers()) == 5)
+    assert shard.zlib_buffer == b""
+    assert recorder.errors == []
+
+
+def test_a_stream_that_is_always_broken_traps_nobody(
+    make_gateway: MakeGateway, make_shard: MakeShard
+) -> None:
+    """Row 33: broken twice at the same place, the session is given up for a new one."""
+    gateway = make_gateway()
+    shard, recorder = make_shard(gateway)
+    gateway.inject(lambda it: it.send_corrupt(), before="ready")
+
+    gateway.connections[-1].send_corrupt()
+
+    wait_until(lambda: recorder.count("ready") == 2)
+    assert [type(error) for error in recorder.errors] == [BrokenStream] * 2
+    assert len(gateway.all_connections) == 3
+
+
+def test_fifty_thousand_events_and_a_resume_in_the_middle(
+    make_gateway: MakeGateway, make_shard: MakeShard
+) -> None:
+    """Row 36: strictly in order, no gap, nothing twice."""
+    gateway = make_gateway(replay_limit=60_000)
+    shard, recorder = make_shard(gateway)
+    recorder_numbers: list[int] = []
+    shard.on("TYPING_START")(lambda shard, data: recorder_numbers.append(data["n"]))
+    shard.on_socket_dispatch = None
+    for part in range(5):
+        dispatch_numbers(gateway, part * 10_000, (part + 1) * 10_000)
+        if part in (1, 3):
+            gateway.connections[-1].reset()
+
+    wait_until(lambda: len(recorder_numbers) >= 50_000, 30)
+    assert recorder_numbers == list(range(50_000))
+    assert shard.stats.resumes == 2

@@ -1,0 +1,315 @@
+"""Reconnecting: one new connection for whatever went wrong, never too often, never for nothing."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from shardlib import Backoff, IdentifyGate, Shard, ShardClosed, ShardState
+from shardlib.gateway import Opcode
+from shardlib.testing import GatewayConnection, LocalGateway
+from tests.reliability.conftest import MakeGateway, MakeShard
+from tests.reliability.support import dispatch_numbers, wait_until
+
+Loss = Callable[[Shard, GatewayConnection], object]
+
+# Every way to lose a connection that leaves the session as it is.
+LOSSES: dict[str, Loss] = {
+    "FIN": lambda shard, it: it.drop(),
+    "RST": lambda shard, it: it.reset(),
+    "close without a code": lambda shard, it: it.close(None),
+    **{
+        f"close {code}": lambda shard, it, code=code: it.close(code, "bye")  # type: ignore[misc]
+        for code in (1000, 1001, 1002, 1011, 1012, 3000, 4000, 4001, 4002, 4003, 4005, 4008, 4999)
+    },
+    "op 7": lambda shard, it: it.reconnect(),
+    "op 9 true": lambda shard, it: it.invalid_session(True),
+    "reconnect()": lambda shard, it: shard.reconnect(),
+    "resume()": lambda shard, it: shard.resume(),
+    "corrupt stream": lambda shard, it: it.send_corrupt(),
+    "masked frame": lambda shard, it: it.send_frame(1, b"{}", masked=True),
+    "reserved bit": lambda shard, it: it.send_frame(1, b"{}", reserved=True),
+    "unknown frame": lambda shard, it: it.send_frame(3, b"{}"),
+    "fragmented ping": lambda shard, it: it.send_frame(9, b"", fin=False),
+    "long ping": lambda shard, it: it.send_frame(9, bytes(126)),
+    "continuation of nothing": lambda shard, it: it.send_frame(0, b"{}"),
+    "oversized frame": lambda shard, it: it.send_bytes(b"\x82\x7f" + (1 << 40).to_bytes(8, "big")),
+    "half a close code": lambda shard, it: it.send_frame(8, b"\x03"),
+    "cut in a message": lambda shard, it: (it.send_bytes(b"\x82\x7e\x40\x00half"), it.drop()),
+    "bomb": lambda shard, it: it.send_bomb(8_000_000),
+}
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["ws", "wss"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_lost_connection_is_resumed_and_nothing_is_missed(
+    loss: str, tls: bool, make_gateway: MakeGateway, make_shard: MakeShard
+) -> None:
+    """Rows 12, 13, 33 and 39: Resume, never a 1000 or 1001 of ours, the callbacks in order."""
+    gateway = make_gateway(tls=tls)
+    shard, recorder = make_shard(gateway, max_payload=4_000_000)
+    first = gateway.connections[-1]
+    dispatch_numbers(gateway, 0, 20)
+    wait_until(lambda: len(recorder.numbers()) == 20)
+
+    LOSSES[loss](shard, first)
+    dispatch_numbers(gateway, 20, 40)
+
+    wait_until(lambda: len(recorder.numbers()) == 40, what="the events of the time between")
+    wait_until(lambda: recorder.count("reconnected", True) == 1)
+    assert recorder.numbers() == list(range(40))
+    assert recorder.count("ready") == 1
+    [disconnected] = [call for call in recorder.life if call[0] == "disconnected"]
+    assert disconnected[2] is False
+    assert first.wait_closed() not in (1000, 1001)
+    assert len(gateway.all_connections) == 2
+
+
+def test_whoever_notices_first_one_connection_follows(
+    make_gateway: MakeGateway, make_shard: MakeShard
+) -> None:
+    """Row 16: reset, op 7, a zombie's verdict and reconnect() by two threads, all at once."""
+    gateway = make_gateway()
+    shard, recorder = make_shard(gateway, backoff=Backoff(base=0.001, cap=0.002))
+    dice = random.Random(16)
+    for number in range(100):
+        connection = gateway.connections[-1]
+        acts: list[Callable[[], object]] = [
+            connection.reset,
+            lambda connection=connection: _quietly(connection.reconnect),  # type: ignore[misc]
+            lambda: _quietly(shard.reconnect),
+            lambda: _quietly(shard.reconnect),
+            lambda: _quietly(shard.heartbeat),
+        ]
+        chosen = dice.sample(acts, dice.randint(2, 5))
+        threads = [threading.Thread(target=act) for act in chosen]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        dispatch_numbers(gateway, number, number + 1)
+        wait_until(lambda: shard.state is ShardState.READY and len(recorder.numbers()) > number)
+
+    assert recorder.numbers() == list(range(100))
+    assert recorder.count("ready") == 1
+    recorder.check()
+    # Each was alone: the one before it had ended before it began.
+    connections = gateway.all_connections
+    for earlier, later in zip(connections, connections[1:]):
+        assert earlier.closed_at is not None
+        identified = [each.time for each in later.received if each["op"] == Opcode.RESUME]
+        assert all(earlier.closed_at < at for at in identified)
+
+
+def _quietly(act: Callable[[], object]) -> None:
+    try:
+        act()
+    except Exception:
+        pass  # another was faster
+
+
+@pytest.mark.parametrize("step", ["upgrade", "hello", "ready", "after READY"])
+def test_a_gateway_that_always_closes_is_left_more_and_more_alone(
+    step: str, make_gateway: MakeGateway, make_shard: MakeShard
+) -> None:
+    """Row 10: no step that is reached resets the back-off; only a connection that holds does."""
+    gateway = make_gateway()
+    backoff = _Delays(base=0.002, cap=0.5)
+    shard, recorder = make_shard(gateway, backoff=backoff)
+    if step == "after READY":
+        for _ in range(8):
+            count = recorder.count("reconnected")
+            gateway.connections[-1].close(4000)
+            wait_until(lambda: recorder.count("reconnected") == count + 1)  # noqa: B023
+    else:
+        action = (lambda it: it.drop()) if step == "upgrade" else (lambda it: it.close(4000))
+        gateway.inject(action, before=step, connections=8)
+        gateway.connections[-1].reset()
+        wait_until(lambda: recorder.count("reconnected") == 1, 20)
+
+    assert len(backoff.delays) >= 8
+    assert backoff.resets == 0
+    assert backoff.delays[0] == 0
+    assert all(b >= a * 0.99 for a, b in zip(backoff.delays, backoff.delays[2:]))
+    assert shard.stats.events["READY"] <= 3
+
+
+class _Delays(Backoff):
+    """Notes what it is asked."""
+
+    def __init__(self, base: float, cap: float) -> None:
+        super().__init__(base, cap)
+        self.delays: list[float] = []
+        self.resets = 0
+
+    def next_delay(self) -> float:
+        self.delays.append(super().next_delay())
+        return self.delays[-1]
+
+    def reset(self) -> None:
+        self.resets += 1
+        super().reset()
+
+
+def test_a_connection_that_has_held_begins_the_back_off_anew(
+    gateway: LocalGateway, make_shard: MakeShard
+) -> None:
+    """Row 10, the other way round: after a time of health the next loss is resumed at once."""
+    backoff = _Delays(base=0.01, cap=0.05)
+    shard, recorder = make_shard(gateway, backoff=backoff)
+    for number in range(3):
+        time.sleep(0.06)  # longer than the cap: that is the rule
+        gateway.connections[-1].reset()
+        wait_until(lambda: recorder.count("reconnected") == number + 1)  # noqa: B023
+
+    assert backoff.delays == [0, 0, 0]
+
+
+def test_the_budget_of_identifies_is_never_spent(
+    make_gateway: MakeGateway, make_shard: MakeShard
+) -> None:
+    """Row 10: a gateway that forgets every session gets 950 Identifies a day, not the 1,000th."""
+    gateway = make_gateway(session_start_limit=1000)
+    # Nothing is lost by hurry here: what counts are the Identifies.
+    gateway.inject(lambda it: it.close(4009), before="ready", connections=None)
+    shard, recorder = make_shard(
+        gateway,
+        ready=False,
+        identify_gate=IdentifyGate(interval=1e-6),
+        backoff=Backoff(base=1e-6, cap=1e-6),
+        compression=None,
+    )
+
+    with pytest.raises(ShardClosed, match="950 sessions were started"):
+        shard.join(45)
+
+    assert gateway.session_starts["remaining"] >= 50
+    assert recorder.life[-1][0] == "closed"
+    assert shard.state is ShardState.CLOSED
+
+
+def test_no_answer_to_identify_is_waited_for_and_asked_again(
+    make_gateway: MakeGateway, make_shard: MakeShard
+) -> None:
+    """Row 31: heartbeats go on meanwhile; the state says what is missing; then it begins."""
+    gateway = make_gateway(heartbeat_interval=100)
+    gateway.inject(instead_of="ready", connections=2)
+    shard, recorder = make_shard(gateway, ready=False, ready_timeout=0.6)
+
+    first = gateway.wait_for_connection()
+    for _ in range(3):
+        first.expect(Opcode.HEARTBEAT)
+    assert shard.state in (ShardState.IDENTIFYING, ShardState.CONNECTED)
+    assert not first.is_closed
+    shard.wait_until_ready(10)
+
+    assert gateway.session_starts["remaining"] == 1_000_000 - 3
+    assert len(gateway.all_connections) == 3
+
+
+def test_a_late_ready_is_taken(make_gateway: MakeGateway, make_shard: MakeShard) -> None:
+    """Row 31: a READY that takes many heartbeats costs no second Identify."""
+    gateway = make_gateway(heartbeat_interval=50)
+    gateway.inject(instead_of="ready")
+    shard, recorder = make_shard(gateway, ready=False, ready_timeout=30.0)
+    connection = gateway.wait_for_connection()
+    for _ in range(15):
+        connection.expect(Opcode.HEARTBEAT)
+
+    connection.proceed()
+    shard.wait_until_ready(5)
+
+    assert len(gateway.all_connections) == 1
+    assert gateway.session_starts["remaining"] == 1_000_000 - 1
+
+
+@pytest.mark.parametrize("trouble", ["refused", "503", "silent", "no Hello"])
+def test_a_session_gateway_out_of_order_is_left_for_the_main_one(
+    trouble: str, make_gateway: MakeGateway, make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 21: after three attempts there the session is resumed at the main URL."""
+    gateway = make_gateway()
+    other = make_gateway()
+    faults: dict[str, Callable[[], Any]] = {
+        "refused": other.stop,
+        "503": lambda: other.inject(
+            lambda it: it.refuse(503), instead_of="upgrade", connections=None
+        ),
+        "silent": lambda: other.inject(instead_of="accept", connections=None),
+        "no Hello": lambda: other.inject(instead_of="hello", connections=None),
+    }
+    url = other.url
+    faults[trouble]()
+    monkeypatch.setattr(LocalGateway, "resume_url", property(lambda self: url))
+    shard, recorder = make_shard(gateway, connect_timeout=0.3, hello_timeout=0.3)
+    assert shard.session_gateway == url
+
+    gateway.connections[-1].reset()
+
+    wait_until(lambda: recorder.count("reconnected", True) == 1, 10, "RESUMED")
+    assert not gateway.connections[-1].at_resume_url
+    assert recorder.count("ready") == 1
+
+
+def test_three_resumes_all_go_to_the_session_gateway_with_the_same_query(
+    make_gateway: MakeGateway, make_shard: MakeShard
+) -> None:
+    """Row 21: the URL is kept for the life of the session, and so are version and compression."""
+    gateway = make_gateway()
+    shard, recorder = make_shard(gateway)
+    query = gateway.connections[-1].query
+    for number in range(3):
+        gateway.connections[-1].reset()
+        wait_until(lambda: recorder.count("reconnected", True) == number + 1)  # noqa: B023
+        assert gateway.connections[-1].at_resume_url
+        assert gateway.connections[-1].query == query
+
+    gateway.connections[-1].close(4009)  # a new session begins where the first one did
+
+    wait_until(lambda: recorder.count("ready") == 2)
+    assert not gateway.connections[-1].at_resume_url
+    assert gateway.connections[-1].query == query
+
+
+@pytest.mark.parametrize("answer", ["op 9 to Identify", "op 9 to Resume", "op 9 later"])
+def test_an_invalid_session_leaves_nothing_of_itself(
+    answer: str, make_gateway: MakeGateway, make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 22: the new session has its own id, gateway and sequence, and they alone are resumed."""
+    monkeypatch.setattr(random, "uniform", lambda low, high: low)  # one second, not five
+    gateway = make_gateway()
+    if answer == "op 9 to Identify":
+        gateway.inject(lambda it: it.invalid_session(False), instead_of="ready")
+    shard, recorder = make_shard(gateway)
+    if answer != "op 9 to Identify":
+        dispatch_numbers(gateway, 0, 500)
+        wait_until(lambda: len(recorder.numbers()) == 500)
+        before, count = shard.session_id, recorder.count("ready")
+        if answer == "op 9 to Resume":
+            gateway.inject(lambda it: it.invalid_session(False), instead_of="ready")
+            gateway.connections[-1].reset()
+        else:
+            gateway.connections[-1].invalid_session(False)
+        wait_until(lambda: recorder.count("ready") == count + 1)
+        assert shard.session_id != before
+
+    # Some null sequences in between, then a loss.
+    wait_until(lambda: shard.last_sequence == gateway.connections[-1].session.sequence)
+    last = shard.last_sequence
+    gateway.connections[-1].send({"op": 0, "t": "WITHOUT_SEQUENCE", "s": None, "d": None})
+    gateway.connections[-1].reset()
+    resume = gateway.expect(Opcode.RESUME)
+    while resume.connection.closed_at:  # the one that was answered with op 9
+        resume = gateway.expect(Opcode.RESUME)
+
+    assert last is not None and last < 20
+    assert resume["d"] == {
+        "token": shard.token,
+        "session_id": shard.session_id,
+        "seq": last,
+    }
