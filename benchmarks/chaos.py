@@ -367,7 +367,7 @@ class Round:
         figures.replayed = stats.replayed
         figures.sessions = stats.events["READY"]
         figures.issued = sum(self._issued.values())
-        for _, numbers in self._received.items():
+        for numbers in self._received.values():
             figures.received += len(numbers)
             known = set(numbers)
             figures.duplicated += len(numbers) - len(known)
