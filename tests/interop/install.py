@@ -26,6 +26,8 @@ NPM = ("@discordjs/ws", "@discordjs/rest", "eris")
 
 
 def main(kinds: list[str]) -> None:
+    DIRECTORY.mkdir(parents=True, exist_ok=True)
+    (DIRECTORY / ".gitignore").write_text("*\n")
     if "python" in kinds:
         # Apart, since libraries of the same family do not get along with each other.
         for name, requirements in PYTHON.items():
@@ -35,7 +37,7 @@ def main(kinds: list[str]) -> None:
     npm = shutil.which("npm")
     if "npm" in kinds and npm is not None:
         target = DIRECTORY / "npm"
-        target.mkdir(parents=True, exist_ok=True)
+        target.mkdir(exist_ok=True)
         quiet = ["--no-audit", "--no-fund", "--loglevel=error", "--prefix", str(target)]
         subprocess.run([npm, "install", *quiet, *NPM], check=True)
 
