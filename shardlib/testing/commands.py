@@ -54,7 +54,7 @@ def receive(connection: GatewayConnection, message: bytes) -> None:
     try:
         _check_rate(connection)
         payload = _decode(message)
-        connection._remember(payload)
+        connection._gateway._remember(payload, connection)
         _carry_out(connection, payload["op"], payload.get("d"))
     except Refused as refusal:
         connection._close(refusal.code, str(refusal))

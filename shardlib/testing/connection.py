@@ -38,9 +38,6 @@ if TYPE_CHECKING:
 VERSIONS = (6, 7, 8, 9, 10)
 _DEFAULT_VERSION = 6
 
-#: How many payloads a connection remembers having received.
-_HISTORY = 10_000
-
 # The websockets package logs every frame it sees at level DEBUG, tokens included: not here.
 _silent = logging.Logger("shardlib.testing.frames", level=logging.CRITICAL + 1)
 
@@ -48,12 +45,16 @@ _silent = logging.Logger("shardlib.testing.frames", level=logging.CRITICAL + 1)
 class ReceivedPayload(dict[str, Any]):
     """A payload a client sent: the decoded JSON object, and when and where it arrived."""
 
+    __slots__ = ("_returned_by", "connection", "time")
+
     def __init__(self, payload: dict[str, Any], connection: GatewayConnection) -> None:
         super().__init__(payload)
         #: The connection it came on.
         self.connection = connection
         #: :func:`time.monotonic` at its arrival, in seconds.
         self.time = time.monotonic()
+        # Whose expect() has returned it: the connection's, the gateway's, both's.
+        self._returned_by: tuple[object, ...] = ()
 
 
 class GatewayConnection:
@@ -96,9 +97,6 @@ class GatewayConnection:
         self.bytes_received = 0
         self.bytes_sent = 0
 
-        self._received: deque[ReceivedPayload] = deque(maxlen=_HISTORY)
-        # What no expect() has returned yet.
-        self._unexpected: deque[ReceivedPayload] = deque(maxlen=_HISTORY)
         self._faults: list[Fault] = []
         # Steps that a fault left out, and that proceed() can make up for.
         self._left_out: list[Callable[[], None]] = []
@@ -134,9 +132,12 @@ class GatewayConnection:
 
     @property
     def received(self) -> list[ReceivedPayload]:
-        """The payloads the client sent, oldest first (the last 10,000)."""
+        """The payloads the client sent, oldest first.
+
+        The gateway remembers the last 20,000 of all its connections.
+        """
         with self._gateway._lock:
-            return list(self._received)
+            return [each for each in self._gateway._received if each.connection is self]
 
     def expect(self, opcode: int, timeout: float = 5.0) -> ReceivedPayload:
         """Wait for the next payload with this opcode, and return it.
@@ -149,16 +150,13 @@ class GatewayConnection:
         """
 
         def look() -> ReceivedPayload | None:
-            for payload in self._unexpected:
-                if payload.get("op") == opcode:
-                    self._unexpected.remove(payload)
-                    return payload
-            if self.is_closed:
+            payload = self._gateway._find(opcode, self)
+            if payload is None and self.is_closed:
                 raise ConnectionError(
                     f"{self} ended (close code {self.close_code}) without "
                     f"{commands.name_of(opcode)}"
                 )
-            return None
+            return payload
 
         return self._gateway._wait(look, timeout, f"{commands.name_of(opcode)} on {self}")
 
@@ -387,12 +385,6 @@ class GatewayConnection:
         elif not self.is_closed:
             default()
 
-    def _remember(self, payload: dict[str, Any]) -> None:
-        received = ReceivedPayload(payload, self)
-        self._received.append(received)
-        self._unexpected.append(received)
-        self._gateway._remember(received)
-
     def _attach(self, session: GatewaySession) -> None:
         """READY or RESUMED was sent."""
         self.session = session
@@ -601,6 +593,8 @@ class GatewayConnection:
         self._link = None
         self.closed_at = time.monotonic()
         self._left_out.clear()
+        # Connections are remembered; a compressor takes a quarter of a megabyte.
+        self._deflater = PlainText()
         if self.session is not None and self.session.connection is self:
             self.session._leave()
         self._gateway._changed.notify_all()

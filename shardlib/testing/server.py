@@ -33,6 +33,9 @@ _T = TypeVar("_T")
 
 _logger = logging.getLogger("shardlib.testing")
 
+#: How many received payloads the gateway remembers.
+_HISTORY = 20_000
+
 #: Seconds between two requests for all members of one guild (change log, "Introducing Rate
 #: Limit When Requesting All Guild Members").
 _ALL_MEMBERS_INTERVAL = 30.0
@@ -149,9 +152,11 @@ class LocalGateway:
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._all_connections: list[GatewayConnection] = []
-        # What wait_for_connection() and expect() have not returned yet.
+        # What wait_for_connection() has not returned yet.
         self._unclaimed: deque[GatewayConnection] = deque()
-        self._unexpected: deque[ReceivedPayload] = deque(maxlen=10_000)
+        # Of all connections together, and bounded, so that memory stays flat however many
+        # connections beat for however long.
+        self._received: deque[ReceivedPayload] = deque(maxlen=_HISTORY)
         self._sessions = Sessions(self)
         self._all_members_at: dict[str, float] = {}
         self._faults = Faults()
@@ -314,14 +319,7 @@ class LocalGateway:
         :raises TimeoutError: none came in time
         """
 
-        def look() -> ReceivedPayload | None:
-            for payload in self._unexpected:
-                if payload.get("op") == opcode:
-                    self._unexpected.remove(payload)
-                    return payload
-            return None
-
-        return self._wait(look, timeout, name_of(opcode))
+        return self._wait(lambda: self._find(opcode, None), timeout, name_of(opcode))
 
     def wait_until(self, predicate: Callable[[], _T | None], timeout: float = 5.0) -> _T:
         """Wait until ``predicate()`` is true, and return what it returned.
@@ -466,9 +464,21 @@ class LocalGateway:
         self._unclaimed.append(connection)
         self._changed.notify_all()
 
-    def _remember(self, payload: ReceivedPayload) -> None:
-        self._unexpected.append(payload)
+    def _remember(self, payload: dict[str, Any], connection: GatewayConnection) -> None:
+        self._received.append(ReceivedPayload(payload, connection))
         self._changed.notify_all()
+
+    def _find(self, opcode: int, connection: GatewayConnection | None) -> ReceivedPayload | None:
+        """Return the next payload for ``expect`` of a connection, or of the gateway (None)."""
+        for payload in self._received:
+            if (
+                payload.get("op") == opcode
+                and (connection is None or payload.connection is connection)
+                and connection not in payload._returned_by
+            ):
+                payload._returned_by = (*payload._returned_by, connection)
+                return payload
+        return None
 
     def _take_all_members(self, guild_id: str) -> float:
         """Return 0.0 where all members of a guild may be asked for, else seconds to wait."""
