@@ -57,7 +57,7 @@ class LocalGateway:
     daemon thread serves all connections; every method here may be called from any other
     thread, and none waits but those with a ``timeout``.
 
-    :param token: the token clients must show; by default one made from ``seed``
+    :param token: the token clients must show; by default a new one for every gateway
     :param heartbeat_interval: milliseconds, as Hello gives it
     :param heartbeat_tolerance: seconds a heartbeat may be late until the connection is closed
     :param seed: of the world and its traffic

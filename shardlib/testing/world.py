@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import random
 import re
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
@@ -447,11 +448,13 @@ class World:
         }
 
     def make_token(self) -> str:
-        """Return a token of the form Discord's have: the user's id, then two random parts."""
-        dice = random.Random(f"{self.seed}/token")
+        """Return a token of the form Discord's have: the user's id, then two random parts.
+
+        It is another one each time, whatever the seed: clients count their Identifies by token,
+        and one test's must not hold up the next.
+        """
         user = base64.urlsafe_b64encode(self.user["id"].encode()).decode().rstrip("=")
-        parts = (base64.urlsafe_b64encode(dice.randbytes(size)).decode() for size in (6, 27))
-        return ".".join((user, *parts))
+        return ".".join((user, secrets.token_urlsafe(6)[:6], secrets.token_urlsafe(27)))
 
     def make_message(
         self, channel: dict[str, Any], author_id: str, content: str | None = None

@@ -1,0 +1,91 @@
+"""The examples of the guide, docs/testing.rst, which shows this file."""
+
+import queue
+
+import pytest
+
+from shardlib import Backoff, IdentifyGate, Intents, Shard
+
+
+def echo_bot(token, heard):
+    """The bot under test: it only remembers what it hears."""
+    # Reconnecting and identifying at once keeps the tests quick.
+    shard = Shard(
+        token,
+        Intents.all(),
+        backoff=Backoff(base=0.01, cap=0.1),
+        identify_gate=IdentifyGate(interval=0.01),
+    )
+    shard.on("MESSAGE_CREATE")(lambda shard, message: heard.put(message["content"]))
+    return shard
+
+
+def say(gateway, content):
+    """Let the owner of the first guild write in its first channel."""
+    guild = next(iter(gateway.world.guilds.values()))
+    gateway.send_message(guild.text_channels[0]["id"], guild.owner_id, content)
+
+
+# begin: hears
+def test_the_bot_hears_a_message(local_gateway):
+    heard = queue.Queue()
+    with echo_bot(local_gateway.token, heard) as shard:
+        shard.connect(local_gateway.url)
+        shard.wait_until_ready(timeout=5)
+        say(local_gateway, "hello")
+        assert heard.get(timeout=5) == "hello"
+
+
+# end: hears
+
+
+# begin: reset
+def test_the_bot_misses_nothing_when_its_connection_is_reset(local_gateway):
+    heard = queue.Queue()
+    with echo_bot(local_gateway.token, heard) as shard:
+        shard.connect(local_gateway.url)
+        connection = local_gateway.wait_for_connection()
+        session = connection.wait_until_ready()
+        connection.reset()
+        connection.wait_closed()
+        say(local_gateway, "you were away")
+        assert heard.get(timeout=5) == "you were away"
+        assert session.resumes == 1
+
+
+# end: reset
+
+
+# begin: marker
+@pytest.mark.local_gateway(guilds=10, tls=True)
+def test_many_guilds_over_tls(local_gateway):
+    assert local_gateway.url.startswith("wss://")
+    with Shard(local_gateway.token, Intents.GUILDS, ssl_context=local_gateway.ssl_context) as shard:
+        shard.connect(local_gateway.url)
+        shard.wait_until_ready(timeout=5)
+        assert len(local_gateway.sessions) == 1
+
+
+# end: marker
+
+
+# begin: expires
+def test_the_bot_begins_anew_when_its_session_has_expired(local_gateway):
+    heard = queue.Queue()
+    with echo_bot(local_gateway.token, heard) as shard:
+        shard.connect(local_gateway.url)
+        connection = local_gateway.wait_for_connection()
+        first = connection.wait_until_ready()
+        # The bot is held off with an outage while five minutes pass, in no time.
+        local_gateway.outage()
+        connection.wait_closed()
+        local_gateway.clock.advance(301)
+        assert local_gateway.sessions == []
+        local_gateway.restore()
+        again = local_gateway.wait_for_connection(lambda each: each.session, timeout=15)
+        assert again.session is not first
+        say(local_gateway, "hello again")
+        assert heard.get(timeout=5) == "hello again"
+
+
+# end: expires
