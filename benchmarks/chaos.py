@@ -32,7 +32,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from shardlib import Backoff, IdentifyGate, Intents, Shard, ShardError
+from shardlib import Backoff, ConnectionFailed, IdentifyGate, Intents, Shard, ShardError
 from shardlib.testing import GatewayConnection, LocalGateway
 
 EVENT = "CHAOS"
@@ -208,7 +208,7 @@ class Round:
         ]
         with self._gateway:
             self._gateway.inject(self._check_alone, before="ready", connections=None)
-            self._shard.connect(self._gateway.url)
+            self._connect()
             for thread in threads:
                 thread.start()
             time.sleep(self._seconds)
@@ -225,6 +225,16 @@ class Round:
                 self._problem("disconnect() took longer than close_timeout")
             self._sum_up()
         return self.figures
+
+    def _connect(self) -> None:
+        """The first attempt is the program's to repeat; on a busy machine it may time out."""
+        for attempts_left in reversed(range(20)):
+            try:
+                self._shard.connect(self._gateway.url)
+                return
+            except ConnectionFailed:
+                if not attempts_left:
+                    raise
 
     def _problem(self, what: str) -> None:
         self.figures.problems.append(what)

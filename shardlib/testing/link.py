@@ -163,5 +163,6 @@ class Link(asyncio.Protocol):
         if self._transport is not None:
             # With a linger time of zero, closing the socket sends RST.
             sock: Any = self._transport.get_extra_info("socket")
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            if sock is not None:  # else TLS has lost its connection already
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self._transport.abort()

@@ -177,6 +177,7 @@ class Child:
         ``tell(*words)``.
     :param arguments: ``sys.argv[1:]``.
     :param before: a command that runs the interpreter, ``ip netns exec NAME`` for example.
+    :param first: source that comes before everything.
     """
 
     PRELUDE = """
@@ -196,8 +197,9 @@ def make(**options):
         *arguments: str,
         flags: tuple[str, ...] = ("-W", "error"),
         before: tuple[str, ...] = (),
+        first: str = "",
     ) -> None:
-        program = self.PRELUDE + textwrap.dedent(code)
+        program = first + self.PRELUDE + textwrap.dedent(code)
         self._process = subprocess.Popen(
             [*before, sys.executable, *flags, "-c", program, *arguments],
             cwd=Path(__file__).parents[2],

@@ -1,0 +1,268 @@
+"""Inside programs that are not ours: worker threads, forks, gevent, several shards, long lives."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+
+import pytest
+
+from shardlib import Backoff, ForkedProcess, IdentifyGate, NotReady, Opcode, SendTimeout, ShardError
+from shardlib.connection import Connection
+from shardlib.testing import LocalGateway
+from tests.reliability.conftest import MakeGateway, MakeShard
+from tests.reliability.support import Child, dispatch_numbers
+from tests.support import wait_until
+
+
+def test_a_worker_thread_may_have_it_and_the_process_stays_as_it_was(
+    gateway: LocalGateway, make_shard: MakeShard
+) -> None:
+    """Row 28: no signal handler, no default timeout, no logging set-up, no main thread needed."""
+    before = (
+        [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)],
+        socket.getdefaulttimeout(),
+        logging.getLogger().handlers[:],
+    )
+    shard, recorder = make_shard(gateway, connect=False)
+    worker = threading.Thread(target=lambda: (shard.connect(gateway.url), shard.wait_until_ready()))
+    worker.start()
+    worker.join(10)
+    assert recorder.count("ready") == 1
+    assert before == (
+        [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)],
+        socket.getdefaulttimeout(),
+        logging.getLogger().handlers[:],
+    )
+
+
+def test_shards_of_one_token_identify_one_after_the_other(
+    make_gateway: MakeGateway, make_shard: MakeShard
+) -> None:
+    """Row 38: the gate is shared; a shard that dies before Hello holds up nobody."""
+    gateway = make_gateway(shards=4)
+    gate = IdentifyGate(interval=0.2)
+    gateway.inject(lambda connection: connection.reset(), instead_of="hello")
+    shards = [
+        make_shard(gateway, ready=False, shard_id=number, shard_count=4, identify_gate=gate)[0]
+        for number in range(4)
+    ]
+    for shard in shards:
+        shard.wait_until_ready(20)
+    times = sorted(gateway.expect(Opcode.IDENTIFY).time for _ in range(4))
+    # As the gateway received them: a little of the distance may be lost on the way.
+    assert all(later - earlier > 0.1 for earlier, later in zip(times, times[1:]))
+
+
+def test_eight_threads_use_a_shard_that_flaps(gateway: LocalGateway, make_shard: MakeShard) -> None:
+    """Row 17: whatever the moment, the documented errors and no others."""
+    shard, _ = make_shard(gateway)
+    stop = threading.Event()
+    errors: list[BaseException] = []
+
+    def use() -> None:
+        while not stop.is_set():
+            try:
+                shard.send('{"op": 3, "d": {"status": "idle"}}', timeout=0.01)
+                shard.heartbeat()
+                assert shard.stats and shard.zlib_buffer is not None and repr(shard.session)
+            except (NotReady, SendTimeout):
+                pass
+            except BaseException as error:
+                errors.append(error)
+                return
+
+    threads = [threading.Thread(target=use) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for flap in range(1, 61):
+        wait_until(lambda: gateway.connections and gateway.connections[-1].session)
+        connection = gateway.connections[-1]
+        (connection.reset, connection.drop, connection.reconnect)[flap % 3]()
+        wait_until(lambda: connection.is_closed)
+    stop.set()
+    for thread in threads:
+        thread.join(10)
+    assert errors == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork()")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_forked_child_is_told_and_the_parent_is_left_in_peace(
+    gateway: LocalGateway, make_shard: MakeShard
+) -> None:
+    """Row 29: every method raises in the child, at once, even where a lock was held."""
+    shard, recorder = make_shard(gateway)
+    methods = (
+        shard.connect,
+        shard.disconnect,
+        shard.reconnect,
+        shard.resume,
+        shard.reinstantiate,
+        shard.identify,
+        shard.heartbeat,
+        shard.wait_until_ready,
+        shard.join,
+        shard.run_forever,
+        shard.update_presence,
+        lambda: shard.wait_for("READY"),
+        lambda: shard.send('{"op": 1, "d": null}'),
+        lambda: shard.heartbeat_in(1),
+    )
+    held, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with shard._control.changed:
+            held.set()
+            release.wait(10)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait(10)
+    child = os.fork()
+    if child == 0:
+        status = 0
+        try:
+            for method in methods:
+                try:
+                    method()
+                    status = 2
+                except ForkedProcess:
+                    pass
+        except BaseException:
+            status = 3
+        os._exit(status)
+    release.set()
+    holder.join(10)
+    deadline = time.monotonic() + 10
+    while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < deadline:
+        pass
+    if ended == (0, 0):
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        pytest.fail("the child hangs")
+    assert os.waitstatus_to_exitcode(ended[1]) == 0
+    dispatch_numbers(gateway, 0, 3)
+    wait_until(lambda: recorder.numbers() == [0, 1, 2])
+    assert len(gateway.all_connections) == 1
+
+
+def test_a_process_that_was_stopped_resumes_within_seconds(
+    make_gateway: MakeGateway,
+) -> None:
+    """Row 37: SIGSTOP for longer than the gateway waits for a heartbeat, then SIGCONT."""
+    gateway = make_gateway(heartbeat_interval=300, heartbeat_tolerance=0.3)
+    code = """
+        shard = make()
+        shard.on("TYPING_START")(lambda shard, data: tell("event", data["n"]))
+        shard.connect(sys.argv[1])
+        shard.wait_until_ready()
+        tell("ready")
+        shard.join()
+    """
+    with Child(code, gateway.url) as child:
+        child.expect("ready")
+        connection = gateway.connections[-1]
+        child.signal(signal.SIGSTOP)
+        # The gateway itself finds the beats missing: three intervals and more have passed.
+        gateway.wait_until(lambda: connection.is_closed, timeout=20)
+        gateway.sessions[0].dispatch("TYPING_START", {"n": 1, "guild_id": None})
+        child.signal(signal.SIGCONT)
+        child.expect("event 1", timeout=10)
+        assert gateway.sessions[0].resumes == 1
+
+
+def test_under_gevent_the_other_greenlets_go_on(gateway: LocalGateway) -> None:
+    """Row 42: patched first, the shard's waits are greenlets' waits."""
+    pytest.importorskip("gevent")
+    code = """
+        shard = make()
+        ticks = []
+        def tick():
+            while True:
+                ticks.append(1)
+                gevent.sleep(0.01)
+        gevent.spawn(tick)
+        shard.connect(sys.argv[1])
+        shard.wait_until_ready(10)
+        shard.reconnect()
+        shard.wait_until_ready(10)
+        count = len(ticks)
+        shard.on("TYPING_START")(lambda shard, data: tell("event", data["n"]))
+        tell("ready")
+        gevent.sleep(0.5)
+        tell("ticked" if len(ticks) - count > 10 else "starved")
+        shard.disconnect()
+        tell("closed")
+    """
+    patched = "import gevent.monkey\ngevent.monkey.patch_all()\nimport gevent\n"
+    with Child(code, gateway.url, flags=("-W", "ignore"), first=patched) as child:
+        child.expect("ready")
+        gateway.sessions[0].dispatch("TYPING_START", {"n": 1, "guild_id": None})
+        child.expect("event 1")
+        child.expect("ticked")
+        child.expect("closed")
+        assert child.wait() == 0
+
+
+@pytest.mark.timeout(120)
+def test_a_thousand_reconnects_leave_everything_as_it_was(
+    gateway: LocalGateway, make_shard: MakeShard
+) -> None:
+    """Row 44: threads, descriptors, stack and objects are those of the beginning."""
+    depths: list[int] = []
+    shard, _ = make_shard(gateway, backoff=Backoff(base=0.001, cap=0.001))
+    shard.on("RESUMED")(lambda *_: depths.append(depth()))
+
+    def depth() -> int:
+        frame, count = sys._getframe(), 0
+        while frame.f_back is not None:
+            frame, count = frame.f_back, count + 1
+        return count
+
+    def flap(times: int) -> None:
+        for _ in range(times):
+            resumes = shard.stats.resumes
+            gateway.connections[-1].reset()
+            wait_until(lambda: shard.stats.resumes > resumes)
+
+    def held() -> tuple[int, int]:
+        wait_until(lambda: threading.active_count() == threads)
+        gc.collect()
+        # With a connection go its socket, inflater, heartbeat and buffers.
+        connections = sum(isinstance(thing, Connection) for thing in gc.get_objects())
+        return len(os.listdir("/proc/self/fd")), connections
+
+    threads = threading.active_count()
+    flap(50)
+    descriptors, connections = held()
+    flap(950)
+    later_descriptors, later_connections = held()
+    assert later_descriptors <= descriptors + 2
+    assert later_connections <= connections + 1
+    assert len(depths) == 1000
+    assert len(set(depths)) == 1
+
+
+def test_a_thread_the_system_does_not_give_is_an_error_and_no_half_life(
+    gateway: LocalGateway, make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard, _ = make_shard(gateway, connect=False)
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start"):
+            shard.connect(gateway.url)
+    with pytest.raises(ShardError):
+        shard.send('{"op": 1, "d": null}')
+    shard.connect(gateway.url)
+    shard.wait_until_ready(10)
