@@ -137,12 +137,14 @@ def test_what_no_client_may_send(local_gateway: LocalGateway, message: str, code
         assert client.close_code() == code
 
 
-def test_4096_bytes_may_be_sent(local_gateway: LocalGateway) -> None:
+def test_4096_bytes_may_be_sent_and_no_more(local_gateway: LocalGateway) -> None:
     with connected(local_gateway) as client:
         client.receive()
         padding = "x" * (4096 - len('{"op":1,"d":null,"p":""}'))
         client.socket.send('{"op":1,"d":null,"p":"%s"}' % padding)
         assert client.receive()["op"] == 11
+        client.socket.send('{"op":1,"d":null,"p":"%sx"}' % padding)
+        assert client.close_code() == 4002
 
 
 def test_a_message_that_is_not_utf8(local_gateway: LocalGateway) -> None:
