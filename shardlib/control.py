@@ -48,7 +48,8 @@ class Control:
         self.restart: tuple[str, int] | None = None  # connect() by a callback while closing
         # What the reader has to tell.
         self.first_attempt = False  # it is under way, and connect() waits for the outcome
-        self.opened = 0  # sockets since connect()
+        self.opened = 0  # sockets, ever: what waits for the next one must not see it go back
+        self.opened_before = 0  # of them, before this life
         self.fatal: BaseException | None = None  # for which the shard is to be closed
         self.error: BaseException | None = None  # for which it was closed
 
@@ -61,9 +62,13 @@ class Control:
         self.at_once = False
         self.persist = None
         self.restart = None
-        self.opened = 0
+        self.opened_before = self.opened
         self.fatal = None
         self.error = None
+
+    def is_first_connection(self) -> bool:
+        """Whether no more than one socket was opened since connect()."""
+        return self.opened - self.opened_before <= 1
 
     def on_own_thread(self) -> bool:
         """Whether the caller is the reader: then waiting for the reader would be for ever."""

@@ -280,7 +280,7 @@ class Protocol:
         self._callbacks.log(logging.INFO, "ready, session %s", session_id)
         self._events_flow(connection)
         self._callbacks.notify("on_socket_ready")
-        if self._control.opened > 1:
+        if not self._control.is_first_connection():
             self._stats.reconnects += 1
             self._callbacks.notify("on_socket_reconnected", False)
 
@@ -301,7 +301,7 @@ class Protocol:
         self._callbacks.log(logging.INFO, "resumed, session %s", self.session.session_id)
         self._events_flow(connection)
         self._stats.resumes += 1
-        self._stats.reconnects += self._control.opened > 1
+        self._stats.reconnects += not self._control.is_first_connection()
         self._callbacks.notify("on_socket_reconnected", True)
 
     def _events_flow(self, connection: Connection) -> None:

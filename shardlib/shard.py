@@ -239,7 +239,8 @@ class Shard:
     def socket_reconnecting(self) -> bool:
         """Whether a connection was lost and the next one is not open yet."""
         return self.state is ShardState.WAITING or (
-            self.state is ShardState.CONNECTING and self._control.opened > 0
+            self.state is ShardState.CONNECTING
+            and self._control.opened > self._control.opened_before
         )
 
     @property
@@ -414,9 +415,8 @@ class Shard:
         :raises AlreadyConnected: where the shard is running.
         """
         self._check_process()
-        gateway_url(
-            socket_url, socket_version, self._options.compression
-        )  # raises where it can't be
+        # Raises where the arguments can't be.
+        gateway_url(socket_url, socket_version, self._options.compression)
         with self._control.changed:
             if self._control.on_own_thread():
                 if self.state not in ENDING:
@@ -429,6 +429,7 @@ class Shard:
             if self._control.thread is not None:
                 raise AlreadyConnected("the shard is connected; disconnect() first")
             self._control.begin(socket_url, socket_version)
+            opened = self._control.opened
             self._control.first_attempt = True
             self._reader.start()
         try:
@@ -436,7 +437,7 @@ class Shard:
         except BaseException:  # Ctrl-C: nobody would know of the connection that is on its way
             self._control.wish_disconnect(NORMAL_CLOSURE)
             raise
-        if self._control.opened == 0:
+        if self._control.opened == opened:
             raise self._control.why_ended()
 
     def disconnect(self, code: int | None = None) -> None:

@@ -307,3 +307,20 @@ def test_no_lock_is_held_while_a_callback_runs(gateway: LocalGateway) -> None:
         provoke(gateway, shard, once)
         once.check()
         assert results[-1] == "sent"
+
+
+def test_who_waits_for_a_connection_sees_it_though_a_callback_begins_anew(
+    gateway: LocalGateway,
+) -> None:
+    """connect() raised, now and then, by a count that a new life had set back to 0."""
+
+    def again(shard: Shard) -> None:
+        if shard.stats.connections == 1:
+            shard.disconnect()
+            shard.connect(gateway.url)
+
+    for _ in range(20):
+        with make_shard(on_socket_connected=again) as shard:
+            shard.connect(gateway.url)
+            wait_until(lambda: shard.stats.connections == 2)
+            shard.wait_until_ready(10)
