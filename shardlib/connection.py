@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import ssl
 import struct
+import threading
 import urllib.parse
 from collections.abc import Iterator
 from http import HTTPStatus
@@ -83,7 +84,7 @@ class Connection:
         self.window = SendWindow()
         self.heartbeat: Heartbeat | None = None  # from Hello on
         self.websocket: websocket.WebSocket | None = None  # from the handshake on
-        self._said_goodbye = False
+        self._goodbye = threading.Lock()  # taken by the one thread that sends the close frame
         self.was_open = False
         self.given_up: str | None = None  # why, where that was decided on this side
         # Of the session on this connection, kept by the reader:
@@ -217,10 +218,8 @@ class Connection:
 
     def send_close(self, code: int) -> None:
         """Say goodbye, once, if the peer listens. Any thread."""
-        if self._said_goodbye:
-            return
-        self._said_goodbye = True
-        self._send_at_once(struct.pack("!H", code), FrameType.CLOSE)
+        if self._goodbye.acquire(blocking=False):
+            self._send_at_once(struct.pack("!H", code), FrameType.CLOSE)
 
     def is_idle(self) -> bool:
         """Whether the reader waits and there is nothing for it to read. Any thread."""
@@ -248,11 +247,12 @@ class Connection:
         """
         if self.heartbeat is not None:
             self.heartbeat.stop()
-        self.websocket = None
         if self._transport is not None:
             if deadline is not None:
+                # Still open: another thread may be about to send the close frame.
                 self._await_close_frame(self._transport, deadline)
             self._transport.close()
+        self.websocket = None
 
     def _await_close_frame(self, transport: Transport, deadline: Deadline) -> None:
         """Read on until the peer's close frame or end. What else comes is of no use any more."""

@@ -184,7 +184,9 @@ class Child:
 import faulthandler, os, signal, sys, threading, time
 faulthandler.dump_traceback_later(50, exit=True)
 def tell(*words):
-    print(*words, flush=True)
+    # In one piece: print() writes the end of a line by itself, and another thread gets between.
+    sys.stdout.write(" ".join(map(str, words)) + "\\n")
+    sys.stdout.flush()
 def make(**options):
     from tests.reliability.support import hurried
     from shardlib import Intents, Shard

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from shardlib import Shard, ShardState
+from shardlib.connection import Connection
 from shardlib.testing import GatewayConnection, LocalGateway
 from tests.reliability.conftest import MakeGateway, MakeShard
-from tests.reliability.support import wait_until
+from tests.reliability.support import dispatch_numbers, wait_until
 
 PEERS: dict[str, Callable[[GatewayConnection], object]] = {
     "idle": lambda it: None,
@@ -114,6 +115,26 @@ def test_closing_from_eight_threads_closes_once(
         assert recorder.count("closed") == 1
         assert recorder.count("disconnected") == 1
         assert connection.wait_closed() == 1000
+
+
+def test_a_goodbye_that_is_late_is_said_all_the_same(
+    gateway: LocalGateway, make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 39: the reader, closing meanwhile, leaves the connection to whoever says goodbye."""
+    shard, recorder = make_shard(gateway)
+    heartbeat = shard.heartbeat_thread
+    assert heartbeat is not None
+    send_at_once = Connection._send_at_once
+
+    def hesitate(connection: Connection, payload: bytes, frame_type: int) -> None:
+        dispatch_numbers(gateway, 0, 1)  # with which the reader comes by, and sees the wish
+        wait_until(lambda: not heartbeat.is_alive())
+        send_at_once(connection, payload, frame_type)
+
+    monkeypatch.setattr(Connection, "_send_at_once", hesitate)
+    shard.disconnect()
+
+    assert gateway.all_connections[0].wait_closed() == 1000
 
 
 def test_no_state_pretends_to_a_connection(gateway: LocalGateway, make_shard: MakeShard) -> None:
