@@ -6,20 +6,23 @@
 
 A run is a row of rounds. In each a new shard meets a new local gateway; events flow, a thread of
 the gateway's lets something go wrong every few milliseconds, and threads of the user's send, read
-the state, reconnect and begin new sessions meanwhile. The faults and the user's acts follow from
-seed and round alone (their moments also from the machine), so that what a round has found can be
-looked for again with ``--round``. The checker knows every event that the gateway has issued:
+the state, reconnect, begin new sessions, disconnect and connect meanwhile. The faults and the
+user's acts follow from seed and round alone (their moments also from the machine), so that what a
+round has found can be looked for again with ``--round``. The checker knows every event that the
+gateway has issued:
 
 - within a session none is lost, none comes twice, none out of order;
 - in the session that is alive at the end, all have come;
 - of two connections of the shard no two are in use at once;
-- callbacks come in their order: connected, ready or reconnected, disconnected, ..., closed once;
+- callbacks come in their order: connected, ready or reconnected, disconnected, ..., closed once in
+  a life;
 - methods raise what they document and nothing else, and the reader never fails.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import random
 import re
@@ -32,7 +35,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from shardlib import Backoff, ConnectionFailed, IdentifyGate, Intents, Shard, ShardError
+from shardlib import (
+    AlreadyConnected,
+    Backoff,
+    ConnectionFailed,
+    IdentifyGate,
+    Intents,
+    Shard,
+    ShardError,
+)
 from shardlib.testing import GatewayConnection, LocalGateway
 
 EVENT = "CHAOS"
@@ -41,6 +52,7 @@ COMPRESSIONS = ("zlib-stream", "zlib-stream", "zstd-stream", "payload", None)
 CLOSE_CODES = (None, 1000, 1001, 1011, 3000, 4000, 4001, 4002, 4003, 4005, 4008, 4999)
 SESSION_ENDING = (4007, 4009)
 SETTLE = 20.0  # seconds that recovery from everything may take at the end of a round
+MAX_PAYLOAD = 1_000_000  # bytes, of the shard
 
 Fault = Callable[[GatewayConnection, random.Random], object]
 
@@ -63,10 +75,17 @@ LIVE_FAULTS: dict[str, tuple[float, Fault]] = {
     "no JSON": (2, lambda it, dice: it.send_compressed('{"op":0,"d":')),
     "an array": (2, lambda it, dice: it.send_compressed("[1, 2]")),
     "lone surrogate": (2, lambda it, dice: it.send_compressed('{"op":0,"t":"X","d":"\\ud800"}')),
+    "large integer": (2, lambda it, dice: it.send_compressed('{"op":0,"d":%s}' % ("9" * 4000))),
+    "deep JSON": (1, lambda it, dice: it.send_compressed('{"op":0,"d":' + "[" * 100_000)),
+    "bomb": (0.5, lambda it, dice: it.send_bomb(MAX_PAYLOAD + 1)),
     "corrupt stream": (2, lambda it, dice: it.send_corrupt()),
     "torn frame": (2, lambda it, dice: (it.send_bytes(b"\x82\x7e\xff\xff" + bytes(99)), it.drop())),
     "masked frame": (1, lambda it, dice: it.send_frame(2, b"masked", masked=True)),
     "reserved bit": (1, lambda it, dice: it.send_frame(1, b"{}", reserved=True)),
+    "unknown frame": (1, lambda it, dice: it.send_frame(3, b"{}")),
+    "fragmented ping": (1, lambda it, dice: it.send_frame(9, b"", fin=False)),
+    "oversized frame": (1, lambda it, dice: it.send_bytes(b"\x82\x7f\x00" + b"\xff" * 7)),
+    "half a close code": (1, lambda it, dice: it.send_frame(8, b"\x03")),
     "garbage": (1, lambda it, dice: it.send_bytes(dice.randbytes(dice.randint(1, 300)))),
     "ping": (3, lambda it, dice: it.send_frame(9, b"are you there")),
     "fragments": (3, lambda it, dice: it.fragment_messages(dice.randint(1, 40))),
@@ -187,6 +206,7 @@ class Round:
             connect_timeout=0.3,
             hello_timeout=0.3,
             ready_timeout=0.5,
+            max_payload=MAX_PAYLOAD,
             ssl_context=self._gateway.ssl_context if self._gateway.url[2] == "s" else None,
             logger=logger,
             on_socket_connected=lambda shard: self._life.append("c"),
@@ -227,7 +247,7 @@ class Round:
         return self.figures
 
     def _connect(self) -> None:
-        """The first attempt is the program's to repeat; on a busy machine it may time out."""
+        """The first attempt of a life is the program's to repeat: something may go wrong in it."""
         for attempts_left in reversed(range(20)):
             try:
                 self._shard.connect(self._gateway.url)
@@ -326,6 +346,7 @@ class Round:
         acts: dict[str, tuple[float, Callable[[], object]]] = {
             "send": (40, lambda: self._shard.update_presence(status="idle", timeout=0.2)),
             "read": (40, self._read),
+            "begin again": (0.5, self._begin_again),
             "reconnect": (3, self._shard.reconnect),
             "heartbeat": (3, self._shard.heartbeat),
             "heartbeat_in": (2, lambda: self._shard.heartbeat_in(dice.randint(50, 300))),
@@ -345,6 +366,11 @@ class Round:
             except Exception as error:
                 self._problem(f"{name} raised {error!r}")
 
+    def _begin_again(self) -> None:
+        """Another life, with the session of this one."""
+        self._shard.disconnect(4000)
+        self._connect()
+
     def _read(self) -> None:
         shard = self._shard
         assert repr(shard) and shard.stats.messages >= 0
@@ -357,6 +383,8 @@ class Round:
         """Nothing goes wrong any more: now all must come, and one event more."""
         self._gateway.clear_faults()
         self._gateway.restore()
+        with contextlib.suppress(AlreadyConnected):  # else a thread was between two lives
+            self._connect()
         deadline = time.monotonic() + SETTLE
         while time.monotonic() < deadline:
             if self._shard.session_id not in self._issued:
@@ -391,7 +419,7 @@ class Round:
                 f"session {self._final} is not complete, {lost} events short: {self._shard}"
             )
         life = "".join(self._life)
-        if not re.fullmatch("(c(yr?|r)?d)*x", life):
+        if not re.fullmatch("((c(yr?|r)?d)*x)+", life):
             self._problem(f"callbacks out of order: {life}")
         if figures.lost or figures.duplicated or figures.out_of_order:
             self._problem("events were not delivered as they should")
