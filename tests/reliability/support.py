@@ -178,11 +178,12 @@ class Child:
     :param arguments: ``sys.argv[1:]``.
     :param before: a command that runs the interpreter, ``ip netns exec NAME`` for example.
     :param first: source that comes before everything.
+    :param patience: seconds, after which it says where its threads are, and ends.
     """
 
     PRELUDE = """
 import faulthandler, os, signal, sys, threading, time
-faulthandler.dump_traceback_later(50, exit=True)
+faulthandler.dump_traceback_later(float(os.environ["PATIENCE"]), exit=True)
 def tell(*words):
     # In one piece: print() writes the end of a line by itself, and another thread gets between.
     sys.stdout.write(" ".join(map(str, words)) + "\\n")
@@ -200,12 +201,13 @@ def make(**options):
         flags: tuple[str, ...] = ("-W", "error"),
         before: tuple[str, ...] = (),
         first: str = "",
+        patience: float = 50.0,
     ) -> None:
         program = first + self.PRELUDE + textwrap.dedent(code)
         self._process = subprocess.Popen(
             [*before, sys.executable, *flags, "-c", program, *arguments],
             cwd=Path(__file__).parents[2],
-            env={**os.environ, "TOKEN": TOKEN, "PYTHONFAULTHANDLER": ""},
+            env={**os.environ, "TOKEN": TOKEN, "PATIENCE": str(patience), "PYTHONFAULTHANDLER": ""},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""Everything at once, for a moment; ``python -m benchmarks.chaos`` does it for as long as you like."""
+"""Everything at once, for a moment; ``benchmarks.chaos`` does it for as long as you like."""
 
 from __future__ import annotations
 

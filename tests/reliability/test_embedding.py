@@ -1,20 +1,17 @@
-"""Inside programs that are not ours: worker threads, forks, gevent, several shards, long lives."""
+"""Inside programs that are not ours: worker threads, forks, gevent, several shards."""
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 
 import pytest
 
-from shardlib import Backoff, ForkedProcess, IdentifyGate, NotReady, Opcode, SendTimeout, ShardError
-from shardlib.connection import Connection
+from shardlib import ForkedProcess, IdentifyGate, NotReady, Opcode, SendTimeout, ShardError
 from shardlib.testing import LocalGateway
 from tests.reliability.conftest import MakeGateway, MakeShard
 from tests.reliability.support import Child, dispatch_numbers
@@ -209,45 +206,6 @@ def test_under_gevent_the_other_greenlets_go_on(gateway: LocalGateway) -> None:
         child.expect("ticked")
         child.expect("closed")
         assert child.wait() == 0
-
-
-@pytest.mark.timeout(120)
-def test_a_thousand_reconnects_leave_everything_as_it_was(
-    gateway: LocalGateway, make_shard: MakeShard
-) -> None:
-    """Row 44: threads, descriptors, stack and objects are those of the beginning."""
-    depths: list[int] = []
-    shard, _ = make_shard(gateway, backoff=Backoff(base=0.001, cap=0.001))
-    shard.on("RESUMED")(lambda *_: depths.append(depth()))
-
-    def depth() -> int:
-        frame, count = sys._getframe(), 0
-        while frame.f_back is not None:
-            frame, count = frame.f_back, count + 1
-        return count
-
-    def flap(times: int) -> None:
-        for _ in range(times):
-            resumes = shard.stats.resumes
-            gateway.connections[-1].reset()
-            wait_until(lambda: shard.stats.resumes > resumes)
-
-    def held() -> tuple[int, int]:
-        wait_until(lambda: threading.active_count() == threads)
-        gc.collect()
-        # With a connection go its socket, inflater, heartbeat and buffers.
-        connections = sum(isinstance(thing, Connection) for thing in gc.get_objects())
-        return len(os.listdir("/proc/self/fd")), connections
-
-    threads = threading.active_count()
-    flap(50)
-    descriptors, connections = held()
-    flap(950)
-    later_descriptors, later_connections = held()
-    assert later_descriptors <= descriptors + 2
-    assert later_connections <= connections + 1
-    assert len(depths) == 1000
-    assert len(set(depths)) == 1
 
 
 def test_a_thread_the_system_does_not_give_is_an_error_and_no_half_life(

@@ -1,0 +1,77 @@
+"""A program that runs for months: whatever a reconnect uses, it gives back."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from shardlib.testing import LocalGateway
+from tests.reliability.support import Child
+
+RECONNECTS = 2000
+
+# What a process holds after some reconnects, and after many more: a line of JSON for each.
+PROGRAM = """
+import gc, json, tracemalloc
+from shardlib import Backoff
+from shardlib.connection import Connection
+
+depths = set()
+
+def depth(*_):
+    frame, count = sys._getframe(), 0
+    while frame is not None:
+        frame, count = frame.f_back, count + 1
+    depths.add(count)
+
+shard = make(backoff=Backoff(base=0.001, cap=0.001))
+shard.on("RESUMED")(depth)
+shard.connect(sys.argv[1])
+shard.wait_until_ready()
+done = 0
+tracemalloc.start()
+for goal in map(int, sys.argv[2:]):
+    while done < goal:
+        shard.reconnect()
+        shard.wait_until_ready()
+        done += 1
+    deadline = time.monotonic() + 10
+    while threading.active_count() > 3 and time.monotonic() < deadline:
+        time.sleep(0.001)  # the heartbeat of the connection before is about to end
+    gc.collect()
+    with open("/proc/self/statm") as statm:
+        resident = int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    tell(json.dumps({
+        "threads": threading.active_count(),
+        "descriptors": len(os.listdir("/proc/self/fd")),
+        "connections": sum(isinstance(each, Connection) for each in gc.get_objects()),
+        "traced": tracemalloc.get_traced_memory()[0],
+        "resident": resident,
+        "depths": sorted(depths),
+    }))
+shard.disconnect(4000)
+"""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="looks into /proc")
+@pytest.mark.timeout(180)
+def test_two_thousand_reconnects_leave_everything_as_it_was(gateway: LocalGateway) -> None:
+    """Row 44: threads, descriptors, memory, objects and stack are those of the beginning.
+
+    Every ResourceWarning would be an error, and so a line on standard error.
+    """
+    with Child(PROGRAM, gateway.url, "200", str(RECONNECTS), patience=150) as child:
+        assert child.wait(150) == 0
+        early, late = map(json.loads, child.lines)
+        assert child.stderr == ""
+
+    assert late["threads"] == early["threads"] == 3
+    assert late["descriptors"] == early["descriptors"]
+    # With a connection go its socket, inflater, heartbeat and buffers.
+    assert late["connections"] == early["connections"] == 1
+    assert late["traced"] - early["traced"] < 100_000  # 50 bytes for each reconnect
+    assert late["resident"] - early["resident"] < 4_000_000
+    assert len(late["depths"]) == 1
+    assert gateway.sessions[0].resumes == RECONNECTS
