@@ -456,6 +456,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--round", type=int, help="this round alone, once")
     options = parser.parse_args()
+    # The gateway's asyncio warns of what is sent to a client that has gone: here, all the time.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
     if options.round is not None:
         figures = Round(f"{options.seed}/{options.round}").run()
     else:

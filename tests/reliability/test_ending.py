@@ -1,0 +1,161 @@
+"""The end of a process, however it comes: within a second, and nothing is said about it."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+
+from shardlib.testing import LocalGateway
+from tests.reliability.support import Child
+
+BEGINNING = """
+from shardlib import Backoff
+shard = make(backoff=Backoff(base=60.0, cap=60.0))
+shard.connect(sys.argv[1])
+shard.wait_until_ready()
+"""
+
+# How a program ends once it has said "now": its last lines, its status (negative for a signal that
+# ends it), and the code the Gateway sees it go with (None: without a word).
+WAYS: dict[str, tuple[str, int, int | None]] = {
+    "falls off its end": ("tell('now')", 0, 4000),
+    "exits": ("tell('now'); sys.exit(3)", 3, 4000),
+    "disconnects": ("tell('now'); shard.disconnect()", 0, 1000),
+    "keeps the session": ("tell('now'); shard.disconnect(4000)", 0, 4000),
+    "its threads still wait": (
+        """
+for wait in (shard.join, lambda: shard.wait_for("NEVER")):
+    threading.Thread(target=wait, daemon=True).start()
+tell("now")
+        """,
+        0,
+        4000,
+    ),
+    "its callback does not return": (
+        """
+inside = threading.Event()
+shard.on_socket_heartbeat = lambda *_: (inside.set(), threading.Event().wait())
+shard.heartbeat()
+inside.wait()
+tell("now")
+        """,
+        0,
+        4000,
+    ),
+    "between two attempts": (
+        """
+import logging
+logging.disable()  # of the failed attempt, which is no part of the end
+while shard.state.value != "waiting":
+    time.sleep(0.001)
+tell("now")
+        """,
+        0,
+        None,
+    ),
+}
+
+# The same for a program that is sent a signal.
+SIGNALLED: dict[str, tuple[signal.Signals, str, int, int | None]] = {
+    "SIGTERM without a handler": (
+        signal.SIGTERM,
+        "tell('now'); shard.join()",
+        -signal.SIGTERM,
+        None,
+    ),
+    "SIGTERM, and the handler disconnects": (
+        signal.SIGTERM,
+        """
+signal.signal(signal.SIGTERM, lambda *_: shard.disconnect())
+tell("now")
+shard.join()
+        """,
+        0,
+        1000,
+    ),
+    "SIGTERM, and the handler exits": (
+        signal.SIGTERM,
+        """
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+tell("now")
+shard.wait_for("NEVER")
+        """,
+        0,
+        4000,
+    ),
+    "SIGTERM, and the handler exits out of a with block": (
+        signal.SIGTERM,
+        """
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+with shard:
+    tell("now")
+    threading.Event().wait()
+        """,
+        0,
+        1000,
+    ),
+    "SIGINT, caught": (
+        signal.SIGINT,
+        """
+try:
+    tell("now")
+    shard.join()
+except KeyboardInterrupt:
+    pass
+        """,
+        0,
+        4000,
+    ),
+    "SIGINT, caught by run_forever": (
+        signal.SIGINT,
+        """
+shard.disconnect(4000)
+shard.on_socket_reconnected = lambda *_: tell("now")
+shard.run_forever(sys.argv[1])
+        """,
+        0,
+        1000,
+    ),
+}
+
+
+@pytest.mark.parametrize("way", [*WAYS, *SIGNALLED])
+def test_a_program_that_ends_is_gone_within_a_second(way: str, gateway: LocalGateway) -> None:
+    """Row 27: nothing keeps the process, and nothing of ours is on its standard error."""
+    if way in WAYS:
+        code, status, close_code = WAYS[way]
+        number = None
+    else:
+        number, code, status, close_code = SIGNALLED[way]
+
+    def attempt() -> float:
+        gateway.restore()
+        with Child(BEGINNING + code, gateway.url) as child:
+            if way == "between two attempts":
+                gateway.wait_for_connection().wait_until_ready()
+                gateway.outage()
+            child.expect("now")
+            since = time.monotonic()
+            if number is not None:
+                child.signal(number)
+            assert child.wait() == status
+            took = time.monotonic() - since
+            assert child.stderr == ""
+        assert gateway.all_connections[-1].wait_closed() == close_code
+        return took
+
+    # A busy machine may take its time once; what holds the process up does so every time.
+    assert any(attempt() < 1.0 for _ in range(3))
+
+
+def test_a_program_that_raises_ends_with_its_own_traceback_and_no_other(
+    gateway: LocalGateway,
+) -> None:
+    """Row 27: what is on standard error is the user's."""
+    with Child(BEGINNING + "raise LookupError('mine')", gateway.url) as child:
+        assert child.wait() == 1
+    assert child.stderr.count("Traceback") == 1
+    assert child.stderr.endswith("LookupError: mine\n")
+    assert gateway.all_connections[-1].wait_closed() == 4000
