@@ -124,8 +124,6 @@ class Protocol:
         self._callbacks.notify("on_socket_raw_message", payload)
         try:
             self._act(connection, payload)
-        except ShardClosed as fatal:  # the identify gate's
-            self._control.stop(fatal)
         except Exception as error:  # a payload of a shape that nobody has thought of
             self._callbacks.report(error)
 
@@ -170,12 +168,22 @@ class Protocol:
             return
         connection.heartbeat.start(f"shard-{self._options.shard_id}-heartbeat")
         if self.session.session_id is None:
-            self.identify(connection)
+            self._take_turn(connection)
         else:
             self._resume(connection, self.session.session_id)
 
     def _heartbeat(self) -> str:
         return payloads.encode(payloads.heartbeat(self.session.last_sequence), self._options.json)
+
+    def _take_turn(self, connection: Connection) -> None:
+        """:meth:`identify` for the reader, which nothing that the gate raises may end."""
+        try:
+            self.identify(connection)
+        except ShardClosed as fatal:
+            self._control.stop(fatal)
+        except Exception as error:  # a gate of the user's, which asks a server perhaps
+            self._callbacks.report(error)
+            connection.give_up(f"the identify gate failed: {error!r}")
 
     def identify(self, connection: Connection) -> None:
         """Send Identify, or note when to ask the gate again. Any thread.
@@ -216,10 +224,7 @@ class Protocol:
         elif connection.heartbeat is None:
             connection.give_up(f"no Hello came within {self._options.hello_timeout:g} seconds")
         else:  # nothing is late: the turn to identify has come
-            try:
-                self.identify(connection)
-            except ShardClosed as fatal:
-                self._control.stop(fatal)
+            self._take_turn(connection)
 
     def _send(self, connection: Connection, payload: Payload) -> None:
         try:

@@ -51,6 +51,14 @@ def test_a_hello_without_a_usable_interval_is_no_hello(shard: Shard, data: Any) 
     assert shard.heartbeat_interval is None
 
 
+def test_a_second_hello_changes_the_pace_alone(shard: Shard) -> None:
+    give(shard, {"op": 10, "d": {"heartbeat_interval": 41250}})
+    heartbeat = shard._control.connection.heartbeat
+    give(shard, {"op": 10, "d": {"heartbeat_interval": 10_000}})
+    assert shard._control.connection.heartbeat is heartbeat
+    assert heartbeat._period == 10
+
+
 def test_ready_begins_a_session(shard: Shard, recorder: Recorder) -> None:
     give(shard, READY)
     assert shard.session_id == "abc"
@@ -271,6 +279,15 @@ def test_a_broken_stream_is_told_and_broken_again_there_costs_the_session(
     assert shard.session_id == "abc"
     shard._handle_message(b"no deflate block\x00\x00\xff\xff")
     assert shard.session_id is None
+
+
+def test_a_damaged_message_of_its_own_is_skipped(recorder: Recorder) -> None:
+    """Payload compression: the next message does not depend on this one."""
+    shard = make_shard(recorder, compression="payload")
+    shard._handle_message(b"no zlib")
+    shard._handle_message(zlib.compress(json.dumps(READY).encode()))
+    assert [type(error) for _, error in recorder.of("error")] == [UnreadableMessage]
+    assert shard.session_id == "abc"
 
 
 def test_the_zlib_buffer_holds_what_is_not_complete() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import shardlib
-from shardlib import ConnectionFailed, Shard, ShardClosed, ShardState
+from shardlib import Backoff, ConnectionFailed, Shard, ShardClosed, ShardState
 from shardlib.testing import LocalGateway
 from tests.shards import Recorder, make_gateway, make_shard
 from tests.support import TOKEN, wait_until
@@ -261,6 +261,27 @@ def test_shardclosed_without_a_code_says_who_did_it(gateway: LocalGateway) -> No
     shard.disconnect()
     with pytest.raises(ShardClosed, match=r"closed by disconnect\(\)"):
         shard.send('{"op": 1, "d": null}')
+
+
+def test_a_fault_that_nobody_expects_is_loud_and_closes(gateway: LocalGateway, caplog: Any) -> None:
+    """Here one of the user's own back-off; deaf and silent would be worse."""
+
+    class Broken(Backoff):
+        def next_delay(self) -> float:
+            raise LookupError("mine")
+
+    recorder = Recorder()
+    shard = make_shard(recorder, backoff=Broken())
+    shard.connect(gateway.url)
+    shard.wait_until_ready(10)
+    gateway.connections[0].drop()
+    with pytest.raises(LookupError, match="mine"):
+        shard.join(10)
+    assert [record.message for record in caplog.records if record.levelname == "CRITICAL"] == [
+        "the reader failed"
+    ]
+    assert recorder.of("closed")[0][1].args == ("mine",)
+    assert shard.state is ShardState.CLOSED
 
 
 def test_callers_get_the_same_error_however_many(gateway: LocalGateway) -> None:

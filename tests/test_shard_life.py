@@ -13,6 +13,7 @@ import pytest
 from shardlib import (
     AlreadyConnected,
     ConnectionFailed,
+    NotReady,
     Opcode,
     Shard,
     ShardClosed,
@@ -194,6 +195,62 @@ def test_reconnect_resumes_and_reinstantiate_begins_anew(
     assert shard.stats.resumes == 2
 
 
+def test_a_shard_that_does_not_run_is_connected_by_whoever_asks_for_a_connection(
+    gateway: LocalGateway, shard: Shard
+) -> None:
+    first = shard.session_id
+    shard.disconnect(4000)
+    shard.resume()
+    shard.wait_until_ready(10)
+    assert shard.session_id == first
+    shard.disconnect(4000)
+    shard.reinstantiate()
+    shard.wait_until_ready(10)
+    assert shard.session_id != first
+    shard.disconnect()
+    with pytest.raises(NotReady, match="no session to resume"):
+        shard.resume()
+    shard.reconnect()
+    shard.wait_until_ready(10)
+    assert len(gateway.all_connections) == 4
+
+
+def test_who_waits_for_a_new_connection_hears_that_none_will_come(
+    gateway: LocalGateway, shard: Shard
+) -> None:
+    gateway.outage()
+    errors: list[Exception] = []
+
+    def reconnect() -> None:
+        try:
+            shard.reconnect()
+        except ShardClosed as error:
+            errors.append(error)
+
+    waiting = threading.Thread(target=reconnect)
+    waiting.start()
+    wait_until(lambda: shard.state is ShardState.WAITING)
+    shard.disconnect()
+    waiting.join(10)
+    assert [str(error) for error in errors] == ["the shard was closed by disconnect()"]
+
+
+def test_while_closing_no_new_connection_can_be_asked_for(
+    gateway: LocalGateway, shard: Shard
+) -> None:
+    inside, release = threading.Event(), threading.Event()
+    shard.on("USER_UPDATE")(lambda *_: (inside.set(), release.wait(10)))
+    dispatch_numbers(gateway, [1])
+    assert inside.wait(10)
+    closing = threading.Thread(target=shard.disconnect)
+    closing.start()
+    wait_until(lambda: shard.socket_disconnecting)
+    with pytest.raises(ShardClosed):
+        shard.reconnect()
+    release.set()
+    closing.join(10)
+
+
 def test_disconnect_leaves_nothing_and_ends_the_session(
     recorder: Recorder, gateway: LocalGateway, shard: Shard
 ) -> None:
@@ -267,6 +324,24 @@ def test_without_should_reconnect_the_first_loss_closes(
         ("closed", caught.value),
     ]
     assert len(gateway.all_connections) == 1
+
+
+def test_a_shard_tells_what_it_was_given(gateway: LocalGateway) -> None:
+    shard = make_shard(should_reconnect=False, large_threshold=60, shard_id=1, shard_count=2)
+    assert (shard.should_reconnect, shard.large_threshold) == (False, 60)
+    assert (shard.shard_id, shard.shard_count) == (1, 2)
+    assert (shard.socket_url, shard.socket_version) == ("wss://gateway.discord.gg/", 10)
+    with make_gateway(shards=2) as gateway, shard:
+        shard.connect(gateway.url, 9)
+        assert (shard.socket_url, shard.socket_version) == (gateway.url, 9)
+
+
+def test_ready_is_waited_for_no_longer_than_asked(gateway: LocalGateway) -> None:
+    gateway.inject(instead_of="hello")
+    with make_shard() as shard:
+        shard.connect(gateway.url)
+        with pytest.raises(TimeoutError, match="not ready within 0.01 seconds"):
+            shard.wait_until_ready(0.01)
 
 
 def test_an_outage_is_outlived(gateway: LocalGateway, shard: Shard) -> None:

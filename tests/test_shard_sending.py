@@ -12,7 +12,7 @@ import pytest
 
 from shardlib import NotReady, Opcode, SendTimeout, Shard, ShardError, ShardState
 from shardlib.testing import LocalGateway
-from tests.shards import make_gateway, make_shard
+from tests.shards import Recorder, make_gateway, make_shard
 from tests.support import wait_until
 
 SEND = {"op": 4, "d": {"guild_id": "1", "channel_id": None, "self_mute": False, "self_deaf": False}}
@@ -197,6 +197,17 @@ def test_the_120_of_a_minute_are_kept_and_heartbeats_pass(gateway: LocalGateway)
         shard.send(json.dumps(SEND))
 
 
+def test_who_may_wait_for_the_window_waits(gateway: LocalGateway, shard: Shard) -> None:
+    window = shard._control.connection.window
+    window._period = 0.3  # seconds instead of 60
+    window._limit = window.reserve + 2
+    since = time.monotonic()
+    for _ in range(5):
+        shard.send(json.dumps(SEND))
+    assert time.monotonic() - since > 0.5
+    assert gateway.connections[0].is_open
+
+
 def test_a_callback_is_told_at_once_that_the_window_is_used_up(
     gateway: LocalGateway, shard: Shard
 ) -> None:
@@ -288,6 +299,45 @@ def test_identify_by_hand_is_not_sent_twice(gateway: LocalGateway, shard: Shard)
     with pytest.raises(ShardError, match="was sent"):
         shard.identify()
     assert gateway.connections[0].is_open
+
+
+def test_the_public_identify_waits_for_its_turn_and_takes_it(gateway: LocalGateway) -> None:
+    gate = _Gate()
+    with make_shard(identify_gate=gate) as shard:
+        shard.connect(gateway.url)
+        wait_until(lambda: gate.asked and shard.heartbeat_interval is not None)
+        shard.identify()
+        assert shard.state is ShardState.CONNECTED
+        gate.wait = 0.0
+        shard.identify()
+        shard.wait_until_ready(10)
+        assert [each["op"] for each in gateway.connections[0].received].count(2) == 1
+
+
+class _Gate:
+    """Lets nobody through for an hour, until told otherwise, or fails."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+        self.wait = 0.0 if errors else 3600.0
+        self.asked = 0
+
+    def try_acquire(self, shard_id: int) -> float:
+        self.asked += 1
+        if self.errors:
+            raise self.errors.pop(0)
+        return self.wait
+
+
+def test_a_gate_that_fails_is_told_and_asked_again(gateway: LocalGateway) -> None:
+    """It may ask a server, which may be down for a moment: no reason to stay without a session."""
+    recorder = Recorder()
+    error = ConnectionRefusedError("the gate's server")
+    with make_shard(recorder, identify_gate=_Gate(error)) as shard:
+        shard.connect(gateway.url)
+        shard.wait_until_ready(10)
+        assert recorder.of("error") == [("error", error)]
+        assert len(gateway.all_connections) == 2
 
 
 def test_the_public_identify_waits_for_hello(gateway: LocalGateway) -> None:
