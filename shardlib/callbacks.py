@@ -63,7 +63,8 @@ class Callbacks:
         self._shard = shard
         self._logger = logger
         self._control = control
-        self._lock = threading.Lock()  # guards changes of the two tables
+        # Guards changes of the two tables. Reentrant: a signal handler may come in between.
+        self._lock = threading.RLock()
         self._listeners: dict[str, tuple[Callback, ...]] = {}
         self._waiters: dict[str, tuple[Waiter, ...]] = {}
         self._running: Running | None = None  # written by the reader only

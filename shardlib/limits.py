@@ -50,7 +50,7 @@ class SendWindow:
         self._limit = limit
         self._period = period
         self._clock = clock
-        self._lock = threading.Lock()  # guards _times
+        self._lock = threading.RLock()  # guards _times; a signal handler may send, too
         self._times: collections.deque[float] = collections.deque()  # of the sends that count yet
 
     def try_acquire(self) -> float:

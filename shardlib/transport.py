@@ -53,7 +53,10 @@ class Transport:
         # close the shard while the main thread is in here; it can't interrupt the call itself.
         self._io_lock = threading.RLock()
         # Held while a whole frame is written, so that frames don't mix. Taken with a deadline.
-        self._send_lock = threading.Lock()
+        # Reentrant for a signal handler: one that sends in the middle of a frame of the thread it
+        # has interrupted is refused, where it would have to wait for itself.
+        self._send_lock = threading.RLock()
+        self._sending = False  # under _send_lock
         self._aborted = False
         self._closed = False
         self._waiting_to_read = False
@@ -133,7 +136,14 @@ class Transport:
                 "nothing was sent: another thread's payload has been waiting all the time for the "
                 "peer to take it; the network or the Gateway may be down"
             )
+        if self._sending:
+            self._send_lock.release()
+            raise SendTimeout(
+                "nothing was sent: a signal handler can't send while the thread that it has "
+                "interrupted is sending; let it set a flag, or send on another thread"
+            )
         begun = False
+        self._sending = True
         try:
             self._wait_to_send(begun, deadline)
             unsent = memoryview(data)
@@ -157,6 +167,7 @@ class Transport:
                 self.abort()
             raise
         finally:
+            self._sending = False
             self._send_lock.release()
 
     def _wait_to_send(self, begun: bool, deadline: Deadline, writing: bool = True) -> None:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -241,6 +242,22 @@ def make(**options):
         wait_until(
             lambda: line in self.lines, 1.0, f"{line!r}; it said {self.lines}, {self.stderr}"
         )
+
+    def expect_silence(self, seconds: float = 0.5) -> None:
+        """Wait until the program has printed nothing for a while: it is stuck, as it should be."""
+        count, since = -1, time.monotonic()
+        deadline = since + 20.0
+        while time.monotonic() < since + seconds:
+            assert time.monotonic() < deadline, "it goes on and on"
+            if len(self.lines) != count:
+                count, since = len(self.lines), time.monotonic()
+            time.sleep(0.01)
+
+    def write_line(self) -> None:
+        """Give the program an empty line to read."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
 
     def signal(self, number: int) -> None:
         """Send the process a signal."""
