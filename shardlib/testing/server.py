@@ -630,6 +630,8 @@ class LocalGateway:
             if self._traffic is not None:
                 self._traffic.stop()
         self._close_listeners()
+        # A task that is cancelled before it has begun would never close its socket.
+        await asyncio.sleep(0)
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -12,6 +12,7 @@ import pytest
 import websocket
 
 from shardlib.testing import Clock, LocalGateway
+from tests.support import wait_until
 
 from .client import Client, connected
 
@@ -52,6 +53,23 @@ def test_stop_with_clients_in_every_state(tls: bool) -> None:
         each.close()
     for client in clients:
         client.socket.shutdown()
+
+
+def test_stop_at_the_moment_a_client_is_accepted() -> None:
+    """Its socket was left to the garbage collector where its task had not begun."""
+    gateway = LocalGateway().start()
+    busy, release = threading.Event(), threading.Event()
+    gateway._call_soon(lambda: (busy.set(), release.wait(10)))
+    assert busy.wait(10)
+    # Both wait for the gateway's thread now: the order to stop, and the client.
+    client = socket.create_connection(("127.0.0.1", int(gateway.url.split(":")[2].strip("/"))))
+    stopping = threading.Thread(target=gateway.stop)
+    stopping.start()
+    wait_until(lambda: len(gateway._loop._ready) > 0)
+    release.set()
+    stopping.join(10)
+    assert client.recv(1) == b""
+    client.close()
 
 
 def test_a_stopped_gateway_refuses_to_send(local_gateway: LocalGateway) -> None:
