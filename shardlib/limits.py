@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from shardlib.checks import LARGEST
 from shardlib.errors import ShardClosed
 from shardlib.gateway import (
     IDENTIFY_INTERVAL,
@@ -80,7 +81,7 @@ def heartbeat_reserve(interval: float) -> int:
 
     :param interval: milliseconds between two of them, as Hello gave it
     """
-    beats = math.ceil(SEND_PERIOD * 1000 / interval)
+    beats = math.ceil(min(SEND_PERIOD * 1000 / interval, SEND_LIMIT))
     # Two more: one that the gateway asks for, and one whose period began a moment earlier.
     return min(beats + 2, SEND_LIMIT // 2)
 
@@ -121,9 +122,9 @@ class IdentifyGate:
     ) -> None:
         if not max_concurrency >= 1:
             raise ValueError(f"max_concurrency is 1 or more, not {max_concurrency!r}")
-        if not (interval > 0 and math.isfinite(interval)):
+        if not 0 < interval <= LARGEST:
             raise ValueError(f"interval is a positive number of seconds, not {interval!r}")
-        if not daily_limit >= 1:
+        if not 1 <= daily_limit <= LARGEST:
             raise ValueError(f"daily_limit is 1 or more, not {daily_limit!r}")
         self._max_concurrency = max_concurrency
         self._interval = interval
@@ -192,9 +193,9 @@ class Backoff:
         *,
         random: Callable[[], float] = random.random,
     ) -> None:
-        if not (base > 0 and math.isfinite(base)):
+        if not 0 < base <= LARGEST:
             raise ValueError(f"base is a positive number of seconds, not {base!r}")
-        if not (cap >= base and math.isfinite(cap)):
+        if not base <= cap <= LARGEST:
             raise ValueError(f"cap is a number of seconds not less than base, not {cap!r}")
         self.base = base
         self.cap = cap

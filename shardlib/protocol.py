@@ -30,6 +30,9 @@ from shardlib.stats import Stats
 
 _PROTOCOL_EVENTS = frozenset({"READY", "RESUMED"})  # on which the shard itself acts
 
+# Sequences are below; every JSON module can write those, into heartbeats and Resume.
+_END_OF_SEQUENCES = 1 << 63
+
 
 @dataclass(slots=True)
 class CurrentSession:
@@ -241,7 +244,7 @@ class Protocol:
         sequence = payload.get("s")
         if not isinstance(event, str):
             event = None
-        if type(sequence) is not int:
+        if type(sequence) is not int or not 0 <= sequence < _END_OF_SEQUENCES:
             sequence = None
         if connection.resumed_from is not None and event not in _PROTOCOL_EVENTS:
             # A replay. Some repeat the last event that was seen; nobody wants it twice.
@@ -275,8 +278,12 @@ class Protocol:
         if not isinstance(data, Mapping):
             data = {}
         session_id = data.get("session_id")
+        if type(session_id) is int:  # from servers other than Discord's
+            session_id = str(session_id)
+        elif not isinstance(session_id, str) or not session_id:
+            session_id = None
         self.session = CurrentSession(
-            session_id=None if session_id is None else str(session_id),
+            session_id=session_id,
             gateway=self._acceptable_gateway(data.get("resume_gateway_url")),
             last_sequence=sequence,
             # No Resume brings READY again: it counts as seen before its callbacks return.

@@ -164,7 +164,9 @@ def test_a_child_forked_while_a_gate_is_in_use_can_use_it(token: str) -> None:
         {"interval": 0},
         {"interval": float("nan")},
         {"interval": float("inf")},
+        {"interval": 10**400},
         {"daily_limit": 0},
+        {"daily_limit": float("inf")},
     ],
 )
 def test_a_gate_that_could_never_open_is_refused(arguments) -> None:
@@ -200,7 +202,15 @@ def test_delays_stay_within_bounds_however_long_it_fails(base, factor, random, a
 
 @pytest.mark.parametrize(
     ("base", "cap"),
-    [(0, 60), (-1, 60), (float("nan"), 60), (1, float("inf")), (1, float("nan")), (2, 1)],
+    [
+        (0, 60),
+        (-1, 60),
+        (float("nan"), 60),
+        (1, float("inf")),
+        (1, float("nan")),
+        (2, 1),
+        (1, 10**400),
+    ],
 )
 def test_a_backoff_without_sense_is_refused(base: float, cap: float) -> None:
     with pytest.raises(ValueError, match="seconds"):

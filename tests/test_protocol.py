@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from typing import Any
 
@@ -45,10 +46,20 @@ def test_hello_gives_the_heartbeat_interval_and_starts_no_thread(shard: Shard) -
     assert shard.socket_thread is None
 
 
-@pytest.mark.parametrize("data", [None, {}, {"heartbeat_interval": 0}, {"heartbeat_interval": "1"}])
+@pytest.mark.parametrize(
+    "data", [None, {}, *({"heartbeat_interval": odd} for odd in (0, "1", 10**400, math.inf))]
+)
 def test_a_hello_without_a_usable_interval_is_no_hello(shard: Shard, data: Any) -> None:
     give(shard, {"op": 10, "d": data})
     assert shard.heartbeat_interval is None
+    assert shard._control.connection.given_up is not None
+
+
+@pytest.mark.parametrize("interval", [5e-324, 1e308])
+def test_any_other_interval_is_taken(shard: Shard, recorder: Recorder, interval: float) -> None:
+    give(shard, {"op": 10, "d": {"heartbeat_interval": interval}})
+    assert shard.heartbeat_interval == interval
+    assert not recorder.of("error")
 
 
 def test_a_second_hello_changes_the_pace_alone(shard: Shard) -> None:
@@ -95,6 +106,17 @@ def test_sequences_grow_and_null_ones_change_nothing(shard: Shard) -> None:
     assert shard.last_sequence == 2
     give(shard, dispatch(7), dispatch(3, "RESUMED"))
     assert shard.last_sequence == 7
+
+
+@pytest.mark.parametrize("sequence", [-1, 1 << 63, 1 << 64, True, 2.0, "2"])
+def test_a_sequence_that_no_resume_could_hold_is_as_good_as_none(
+    shard: Shard, sequence: Any
+) -> None:
+    give(shard, READY, dispatch(sequence))
+    assert shard.last_sequence == 1
+    give(shard, {**READY, "s": sequence})
+    assert shard.last_sequence is None
+    assert shard.session is not None and shard.session.sequence is None
 
 
 def test_every_dispatch_reaches_the_callbacks_in_order(shard: Shard, recorder: Recorder) -> None:
@@ -214,7 +236,10 @@ def test_odd_payloads_are_taken_in_stride(shard: Shard, recorder: Recorder, payl
     assert shard.last_sequence == 3
 
 
-@pytest.mark.parametrize("data", [None, [], "READY", 7, {"session_id": None}])
+@pytest.mark.parametrize(
+    "data",
+    [None, [], "READY", 7, *({"session_id": odd} for odd in (None, "", True, 0.5, [], ["abc"]))],
+)
 def test_a_ready_of_another_shape_begins_nothing_that_could_be_resumed(
     shard: Shard, recorder: Recorder, data: Any
 ) -> None:

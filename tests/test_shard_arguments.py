@@ -42,6 +42,7 @@ from tests.support import TOKEN
         ({"hello_timeout": -1}, ValueError, "hello_timeout"),
         ({"ready_timeout": math.inf}, ValueError, "ready_timeout"),
         ({"send_timeout": math.nan}, ValueError, "send_timeout"),
+        ({"send_timeout": 10**400}, ValueError, "send_timeout"),
         ({"close_timeout": None}, TypeError, "close_timeout"),
         ({"max_payload": 0}, ValueError, "max_payload"),
         ({"max_payload": 1.5}, TypeError, "max_payload"),
@@ -96,6 +97,7 @@ def calls(shard: Shard) -> list[Any]:
         lambda: shard.reinstantiate(1),  # type: ignore[arg-type]
         lambda: shard.wait_until_ready("1"),  # type: ignore[arg-type]
         lambda: shard.wait_until_ready(-1),
+        lambda: shard.wait_until_ready(10**400),
         lambda: shard.join(math.nan),
         lambda: shard.wait_for(3),  # type: ignore[arg-type]
         lambda: shard.wait_for("READY", "predicate"),  # type: ignore[arg-type]
@@ -107,7 +109,7 @@ def calls(shard: Shard) -> list[Any]:
     ]
 
 
-@pytest.mark.parametrize("number", range(17))
+@pytest.mark.parametrize("number", range(18))
 def test_of_the_other_methods(number: int) -> None:
     with pytest.raises((TypeError, ValueError)):
         calls(make_shard())[number]()
