@@ -11,6 +11,7 @@ or keeps more. A text message is measured in characters, of which it has at most
 from __future__ import annotations
 
 import importlib
+import sys
 import zlib
 from types import ModuleType
 from typing import Protocol
@@ -44,7 +45,8 @@ class PlainText:
     __slots__ = ("_max_payload",)
 
     def __init__(self, max_payload: int) -> None:
-        self._max_payload = max_payload
+        # One byte more is what decompressors are asked for; they count in the system's words.
+        self._max_payload = min(max_payload, sys.maxsize - 1)
 
     def inflate(self, message: bytes | str) -> bytes | str | None:
         if len(message) > self._max_payload:

@@ -151,6 +151,12 @@ def test_max_payload_is_the_most_that_is_inflated(kind) -> None:
 
 
 @pytest.mark.parametrize("kind", COMPRESSIONS)
+def test_max_payload_may_be_more_than_there_can_be(kind) -> None:
+    for limit in (sys.maxsize, 10**30):
+        assert create_inflater(kind, limit).inflate(compressor(kind)(MESSAGES[1])) == MESSAGES[1]
+
+
+@pytest.mark.parametrize("kind", COMPRESSIONS)
 def test_text_is_held_to_max_payload_too(kind) -> None:
     inflater = create_inflater(kind, 10)
     assert inflater.inflate("x" * 10) == "x" * 10
