@@ -13,7 +13,7 @@ from shardlib import payloads
 from shardlib.checks import check_methods, check_positive, check_type
 from shardlib.dial import check_proxy
 from shardlib.limits import Backoff, IdentifyGate
-from shardlib.payloads import JSONModule, Payload
+from shardlib.payloads import JSONModule
 from shardlib.session import Session
 
 
@@ -48,13 +48,13 @@ class Options:
     logger: logging.Logger | logging.LoggerAdapter[Any] | None
 
     def __post_init__(self) -> None:
+        check_methods("json", self.json, "loads", "dumps")
         self.identify(self.presence)
         check_type("should_reconnect", self.should_reconnect, bool)
         compressions.require(self.compression)
         check_type("session", self.session, Session, optional=True)
         if self.session is not None:
             self._check_session(self.session)
-        check_methods("json", self.json, "loads", "dumps")
         check_methods("identify_gate", self.identify_gate, "try_acquire", optional=True)
         check_methods("backoff", self.backoff, "next_delay", "reset", optional=True)
         for name in (
@@ -78,13 +78,15 @@ class Options:
                 f"shard {self.shard_id} of {self.shard_count}"
             )
 
-    def identify(self, presence: Mapping[str, Any] | None) -> Payload:
-        """The Identify payload.
+    def identify(self, presence: Mapping[str, Any] | None) -> str:
+        """The Identify payload, as it is sent.
 
         :param presence: the one to begin with, which changes in the life of a shard.
+        :raises ValueError: where the Gateway would refuse it, at each connection anew; TypeError
+            likewise.
         """
         properties = self.properties
-        return payloads.identify(
+        payload = payloads.identify(
             token=self.token,
             intents=self.intents,
             shard_id=self.shard_id,
@@ -94,3 +96,9 @@ class Options:
             presence=presence,
             compress=self.compression == "payload",
         )
+        text = payloads.encode(payload, self.json)
+        try:
+            payloads.check_send(text)
+        except ValueError as error:
+            raise ValueError(f"Identify, with properties and presence: {error}") from None
+        return text

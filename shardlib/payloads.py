@@ -64,8 +64,16 @@ def decode(message: bytes | str, json: JSONModule) -> Payload:
 
 
 def encode(payload: Any, json: JSONModule) -> str:
-    """The JSON text of a payload; raises whatever ``json`` raises for what it cannot encode."""
-    text = json.dumps(payload)
+    """The JSON text of a payload.
+
+    :raises TypeError: where ``json`` cannot encode it; or ValueError
+    """
+    try:
+        text = json.dumps(payload)
+    except (TypeError, ValueError):
+        raise
+    except Exception as error:  # OverflowError, RecursionError: each module has errors of its own
+        raise ValueError(f"a payload cannot be written as JSON: {error}") from error
     return text.decode() if isinstance(text, bytes) else str(text)
 
 

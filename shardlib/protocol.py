@@ -142,7 +142,7 @@ class Protocol:
             if connection.heartbeat is not None:
                 connection.heartbeat.beat(requested=True)
             else:  # asked before Hello: there is no rhythm yet, but an answer
-                self._send(connection, payloads.heartbeat(self.session.last_sequence))
+                self._send(connection, self._heartbeat())
         elif opcode == Opcode.HELLO:
             self._hello(connection, payload.get("d"))
         elif opcode == Opcode.RECONNECT:
@@ -210,10 +210,10 @@ class Protocol:
         sequence = self.session.last_sequence or 0
         connection.resumed_from = sequence
         connection.window.record()
-        self._send(
-            connection,
-            payloads.resume(token=self._options.token, session_id=session_id, sequence=sequence),
+        resume = payloads.resume(
+            token=self._options.token, session_id=session_id, sequence=sequence
         )
+        self._send(connection, payloads.encode(resume, self._options.json))
         connection.deadline = Deadline(self._options.ready_timeout)
 
     def overdue(self, connection: Connection) -> None:
@@ -229,9 +229,9 @@ class Protocol:
         else:  # nothing is late: the turn to identify has come
             self._take_turn(connection)
 
-    def _send(self, connection: Connection, payload: Payload) -> None:
+    def _send(self, connection: Connection, text: str) -> None:
         try:
-            connection.send(payloads.encode(payload, self._options.json))
+            connection.send(text)
         except SendTimeout as error:
             connection.give_up(str(error))
         except OSError:

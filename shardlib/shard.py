@@ -595,6 +595,7 @@ class Shard:
         presence = None
         if payload["op"] == Opcode.PRESENCE_UPDATE:
             presence = payloads.check_presence(payload.get("d") or {})
+            self._options.identify(presence)  # raises where no later session could begin with it
         self._send(data, check_timeout("timeout", timeout))
         if presence is not None:
             self._protocol.presence = presence  # with which every later Identify begins

@@ -12,6 +12,9 @@ from tests.shards import make_shard
 from tests.support import TOKEN
 
 
+PLAYING = {"name": "a game", "type": 0}
+
+
 @pytest.mark.parametrize(
     "options, error, message",
     [
@@ -32,6 +35,10 @@ from tests.support import TOKEN
         ({"presence": "online"}, TypeError, "presence"),
         ({"presence": {"status": "away"}}, ValueError, "status"),
         ({"properties": "linux"}, TypeError, "properties"),
+        ({"properties": {"os": math.nan}}, ValueError, "Identify.*NaN"),
+        ({"properties": {"os": b"linux"}}, TypeError, "linux"),
+        ({"properties": {"os": "x" * 4096}}, ValueError, "Identify.*4096"),
+        ({"presence": {"activities": [{**PLAYING, "state": "x" * 4096}]}}, ValueError, "4096"),
         ({"compression": "gzip"}, ValueError, "compression"),
         ({"session": "abc"}, TypeError, "session"),
         ({"session": Session("abc", 1, None, 1, 2)}, ValueError, "shard 1 of 2"),

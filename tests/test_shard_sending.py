@@ -17,6 +17,16 @@ from tests.support import wait_until
 
 SEND = {"op": 4, "d": {"guild_id": "1", "channel_id": None, "self_mute": False, "self_deaf": False}}
 
+PRESENCE = '{"op": 3, "d": {"activities": [{"type": 0, "name": %s}]}}'
+
+
+def deep() -> list[Any]:
+    """A list in a list in a list: too much for any JSON module."""
+    value: list[Any] = []
+    for _ in range(100_000):
+        value = [value]
+    return value
+
 
 @pytest.fixture
 def gateway() -> Iterator[LocalGateway]:
@@ -141,6 +151,11 @@ def test_requests_over_the_documented_limits_are_refused(shard: Shard) -> None:
         (lambda: shard.update_voice_state(1, "-1"), "channel_id"),
         (lambda: shard.update_presence(timeout=-1), "timeout"),
         (lambda: shard.update_presence(activities=[{"name": "x" * 5000, "type": 0}]), "4096"),
+        # Small enough by itself, but every later Identify would be refused for it.
+        (lambda: shard.update_presence(activities=[{"name": "x" * 3950, "type": 0}]), "Identify"),
+        (lambda: shard.send(PRESENCE % '"x", "state": 1e999'), "Identify"),
+        (lambda: shard.update_presence(activities=[{"name": deep(), "type": 0}]), "name"),
+        (lambda: shard.update_presence(activities=[{"name": "x", "type": 0, "x": deep()}]), "JSON"),
     ]
     for send, message in wrong:
         with pytest.raises(ValueError, match=message):
