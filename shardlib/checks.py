@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 # An int may be beyond it, and then cannot be reckoned with as a time.
-LARGEST = sys.float_info.max
+_LARGEST = sys.float_info.max
 
 
 def check_type(name: str, value: object, wanted: type, optional: bool = False) -> None:
@@ -38,7 +38,7 @@ def check_positive(name: str, value: Any) -> float:
     """:raises TypeError: where a value is no number; ValueError where not above 0, or endless."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} is a number, not {type(value).__name__}")
-    if not 0 < value <= LARGEST:
+    if not 0 < value <= _LARGEST:
         raise ValueError(f"{name} is a number above 0, not {value!r}")
     return value
 
@@ -49,6 +49,6 @@ def check_timeout(name: str, value: Any) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} is a number of seconds or None, not {type(value).__name__}")
-    if not 0 <= value <= LARGEST:
+    if not 0 <= value <= _LARGEST:
         raise ValueError(f"{name} is a number of seconds from 0 up, not {value!r}")
     return value

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from shardlib.checks import LARGEST
+from shardlib.checks import check_positive, check_type
 from shardlib.errors import ShardClosed
 from shardlib.gateway import (
     IDENTIFY_INTERVAL,
@@ -26,7 +26,7 @@ from shardlib.gateway import (
 Clock = Callable[[], float]
 
 _DAY = 24 * 60 * 60.0
-_DAILY_SHARE = 0.95  # of the session start limit; the rest is left for a human to mend things with
+_DAILY_SHARE = 95  # percent of the session start limit; the rest is left to mend things with
 
 
 class SendWindow:
@@ -109,7 +109,7 @@ class IdentifyGate:
     :param max_concurrency: as *Get Gateway Bot* gives it
     :param interval: seconds between two Identifies of the same bucket
     :param daily_limit: Identifies in 24 hours after which Discord resets the token
-    :raises ValueError: where one of them is not positive
+    :raises ValueError: where one of them is not positive; TypeError where it is no such number
     """
 
     def __init__(
@@ -120,15 +120,14 @@ class IdentifyGate:
         daily_limit: int = SESSION_START_LIMIT,
         clock: Clock = time.monotonic,
     ) -> None:
-        if not max_concurrency >= 1:
-            raise ValueError(f"max_concurrency is 1 or more, not {max_concurrency!r}")
-        if not 0 < interval <= LARGEST:
-            raise ValueError(f"interval is a positive number of seconds, not {interval!r}")
-        if not 1 <= daily_limit <= LARGEST:
-            raise ValueError(f"daily_limit is 1 or more, not {daily_limit!r}")
+        check_type("max_concurrency", max_concurrency, int)
+        check_positive("max_concurrency", max_concurrency)
+        check_positive("interval", interval)
+        check_type("daily_limit", daily_limit, int)
+        check_positive("daily_limit", daily_limit)
         self._max_concurrency = max_concurrency
         self._interval = interval
-        self._budget = max(1, int(daily_limit * _DAILY_SHARE))
+        self._budget = max(1, daily_limit * _DAILY_SHARE // 100)
         self._clock = clock
         self._free_at: dict[int, float] = {}  # by bucket
         self._today: collections.deque[float] = collections.deque()  # times of the last 24 hours
@@ -183,7 +182,8 @@ class Backoff:
     :param base: seconds
     :param cap: seconds, the longest delay
     :param random: gives numbers from 0 up to 1
-    :raises ValueError: where one is not positive and finite, or ``cap`` is less than ``base``
+    :raises ValueError: where one is not positive and finite, or ``cap`` is less than ``base``;
+        TypeError where it is no number
     """
 
     def __init__(
@@ -193,10 +193,10 @@ class Backoff:
         *,
         random: Callable[[], float] = random.random,
     ) -> None:
-        if not 0 < base <= LARGEST:
-            raise ValueError(f"base is a positive number of seconds, not {base!r}")
-        if not base <= cap <= LARGEST:
-            raise ValueError(f"cap is a number of seconds not less than base, not {cap!r}")
+        check_positive("base", base)
+        check_positive("cap", cap)
+        if cap < base:
+            raise ValueError(f"cap is not less than base, not {cap!r}")
         self.base = base
         self.cap = cap
         self._random = random
