@@ -190,4 +190,7 @@ def _replace(table: dict[str, tuple[Any, ...]], event: str, left: list[Any]) -> 
 
 
 def _name(function: Callback) -> str:
-    return getattr(function, "__qualname__", None) or repr(function)
+    try:
+        return getattr(function, "__qualname__", None) or repr(function)
+    except Exception:  # an object of the user's with a __repr__ that fails: no reason to go deaf
+        return type(function).__qualname__

@@ -726,7 +726,9 @@ class Shard:
         if not self._control.wait(lambda: self._control.thread is None, deadline):
             return False
         for thread in threads:
-            if thread is not None:  # past its last line; only its end is to be noticed
+            # Past its last line, only its end is to be noticed; unless it is the caller, in a log
+            # handler of the user's on the heartbeat thread: nobody can join himself.
+            if thread is not None and thread is not threading.current_thread():
                 thread.join(deadline.remaining())
         return True
 

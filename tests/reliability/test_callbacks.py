@@ -1,0 +1,247 @@
+"""Callbacks: whatever they do, on whichever thread of the library, they stop and lock out nobody."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from shardlib import Shard, ShardState, limits
+from shardlib.testing import LocalGateway
+from tests.reliability.conftest import MakeGateway, MakeShard
+from tests.reliability.support import dispatch_numbers, wait_until
+
+# Each comes at least once in a life with a heartbeat, an unreadable message and a loss.
+CALLBACKS = (
+    "on_socket_connected",
+    "on_socket_raw_message",
+    "on_socket_ready",
+    "on_socket_dispatch",
+    "on_socket_heartbeat",
+    "on_socket_error",
+    "on_socket_disconnected",
+    "on_socket_reconnected",
+    "on_socket_closed",
+    "a listener",
+)
+
+
+def _set(shard: Shard, name: str, function: Callable[..., object]) -> None:
+    if name == "a listener":
+        shard.on("TYPING_START")(function)
+    else:
+        setattr(shard, name, function)
+
+
+def _live(gateway: LocalGateway, shard: Shard) -> None:
+    """A life in which every callback comes."""
+    shard.connect(gateway.url)
+    shard.wait_until_ready(10)
+    shard.heartbeat()
+    gateway.connections[-1].send_compressed("not JSON")
+    dispatch_numbers(gateway, 0, 1)
+    wait_until(lambda: shard.heartbeat_ping is not None and shard.stats.events["TYPING_START"])
+    gateway.connections[-1].reset()
+    wait_until(lambda: shard.stats.resumes == 1 and shard.state is ShardState.READY)
+    shard.disconnect()
+
+
+def _locks(shard: Shard) -> dict[str, Any]:
+    """Every lock that a shard has or shares."""
+    connection = shard._control.connection
+    locks = {
+        "state": shard._control.changed,
+        "listeners": shard._callbacks._lock,
+        "send window": connection.window._lock,
+        "identify gates": limits._gates_lock,
+    }
+    if connection._transport is not None:
+        locks["socket"] = connection._transport._io_lock
+        locks["whole frames"] = connection._transport._send_lock
+    if connection.heartbeat is not None:
+        locks["heartbeat"] = connection.heartbeat._changed
+    return locks
+
+
+@pytest.mark.parametrize("name", CALLBACKS)
+def test_no_lock_at_all_is_held_while_a_callback_runs(
+    name: str, gateway: LocalGateway, make_shard: MakeShard
+) -> None:
+    """Row 6: inside each callback another thread gets each lock there is."""
+    shard, recorder = make_shard(gateway, connect=False)
+    held: list[str] = []
+    calls: list[str] = []
+
+    def look() -> None:
+        for lock_name, lock in _locks(shard).items():
+            if lock.acquire(timeout=2):
+                lock.release()
+            else:
+                held.append(lock_name)
+
+    def callback(*_: Any) -> None:
+        calls.append(name)
+        thread = threading.Thread(target=look)
+        thread.start()
+        thread.join()
+
+    _set(shard, name, callback)
+    _live(gateway, shard)
+
+    assert calls
+    assert held == []
+    recorder.life.clear()  # it lacks what was not recorded
+
+
+class _Odd(Exception):
+    """An exception that can't even be shown."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words for it")
+
+    __repr__ = __str__
+
+
+class _Raising:
+    """A callback that is no function, and that can't be shown either."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, *_: Any) -> None:
+        self.calls += 1
+        raise _Odd
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no words for it")
+
+
+@pytest.mark.parametrize("name", CALLBACKS)
+def test_a_callback_that_raises_what_cannot_be_shown_ends_nothing(
+    name: str, gateway: LocalGateway, make_shard: MakeShard
+) -> None:
+    """Row 19: the life goes on as it would, and each exception is told once."""
+    shard, recorder = make_shard(gateway, connect=False)
+    callback = _Raising()
+    _set(shard, name, callback)
+
+    _live(gateway, shard)
+
+    assert callback.calls
+    assert shard.stats.reconnects == shard.stats.resumes == 1
+    told = [error for error in recorder.errors if isinstance(error, _Odd)]
+    assert len(told) == (0 if name == "on_socket_error" else callback.calls)
+    recorder.life.clear()  # it lacks what was not recorded
+
+
+@pytest.mark.parametrize(
+    "name", ["on_socket_disconnected", "on_socket_reconnected", "on_socket_closed"]
+)
+def test_disconnect_and_connect_inside_the_callbacks_of_a_loss(
+    name: str, gateway: LocalGateway, make_shard: MakeShard
+) -> None:
+    """Row 3: at once, without an exception, and the shard lives anew."""
+    shard, recorder = make_shard(gateway)
+    seconds: list[float] = []
+
+    def again(*_: Any) -> None:
+        if not seconds:
+            began = time.monotonic()
+            shard.disconnect()
+            shard.connect(gateway.url)
+            seconds.append(time.monotonic() - began)
+
+    _set(shard, name, again)
+    gateway.connections[-1].close(4004 if name == "on_socket_closed" else 4000)
+
+    wait_until(lambda: seconds)
+    shard.wait_until_ready(5)
+    assert seconds[0] < 1
+    assert recorder.errors == []
+    assert gateway.connections[-1].session is not None
+    shard.disconnect()
+    recorder.life.clear()  # it lacks what was not recorded
+
+
+def test_disconnect_by_a_log_filter_on_the_heartbeat_thread(
+    make_gateway: MakeGateway, make_shard: MakeShard
+) -> None:
+    """Row 3: the warning of a slow callback is logged there; that thread can't join itself."""
+    gateway = make_gateway(heartbeat_interval=100, heartbeat_tolerance=60)
+    release = threading.Event()
+    outcome: list[BaseException | None] = []
+
+    def close(record: logging.LogRecord) -> bool:
+        if "release.wait" in record.getMessage():
+            release.set()
+            try:
+                shard.disconnect()
+            except BaseException as error:
+                outcome.append(error)
+            else:
+                outcome.append(None)
+        return True
+
+    logger = logging.getLogger("tests.closing")
+    logger.addFilter(close)
+    shard, recorder = make_shard(gateway, logger=logger, close_timeout=5.0)
+    shard.on("TYPING_START")(lambda *_: release.wait(10))
+    wait_until(lambda: recorder.beats)
+
+    dispatch_numbers(gateway, 0, 1)
+
+    wait_until(lambda: outcome, what="the return of disconnect()")
+    logger.removeFilter(close)
+    assert outcome == [None]
+    assert recorder.life[-2:] == [("disconnected", 1000, True), ("closed", None)]
+
+
+def test_disconnect_inside_a_callback_does_not_wait_for_a_peer_that_keeps_talking(
+    make_gateway: MakeGateway, make_shard: MakeShard
+) -> None:
+    """Row 8: the reader itself waits for the peer's close frame, and each event is not a delay."""
+    gateway = make_gateway()
+    gateway.inject(instead_of="close")
+    shard, recorder = make_shard(gateway, close_timeout=0.5)
+    gateway.traffic(rate=100)
+    shard.on("TYPING_START")(lambda shard, data: shard.disconnect())
+
+    began = time.monotonic()
+    dispatch_numbers(gateway, 0, 1)
+    shard.join(5)
+
+    assert time.monotonic() - began < 2.0
+    assert recorder.life[-1] == ("closed", None)
+
+
+def test_events_that_wait_for_a_callback_are_not_read_into_memory(
+    make_gateway: MakeGateway, make_shard: MakeShard
+) -> None:
+    """Row 2: TCP keeps what a callback keeps waiting, so a flood costs the sender, not us."""
+    gateway = make_gateway(heartbeat_interval=100, heartbeat_tolerance=60)
+    shard, recorder = make_shard(gateway, compression=None)
+    connection = gateway.connections[-1]
+    entered, release = threading.Event(), threading.Event()
+
+    def block(*_: Any) -> None:
+        entered.set()
+        release.wait(20)
+
+    shard.on("SLOW")(block)
+    gateway.sessions[0].dispatch("SLOW", None)
+    assert entered.wait(5)
+    before = shard.stats.bytes_received
+    for _ in range(64):
+        gateway.sessions[0].dispatch("LARGE", "x" * 500_000)
+    beats = len(connection.received)
+    wait_until(lambda: len(connection.received) >= beats + 3, what="three heartbeats")
+    kept = shard.stats.bytes_received - before
+    release.set()
+    wait_until(lambda: shard.stats.events["LARGE"] == 64, what="the events")
+
+    assert kept < 1_000_000
+    assert len(gateway.all_connections) == 1
