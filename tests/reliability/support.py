@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from shardlib import Backoff, IdentifyGate, Intents, Shard
-from shardlib.testing import LocalGateway
+from shardlib.testing import GatewayConnection, LocalGateway
 from tests.support import TOKEN, wait_until
 
 Recorded = tuple[Any, ...]
@@ -98,6 +98,18 @@ def dispatch_numbers(gateway: LocalGateway, start: int, stop: int) -> None:
     """Have the gateway dispatch events that can be counted."""
     for number in range(start, stop):
         gateway.dispatch("TYPING_START", {"n": number, "guild_id": None})
+
+
+def talk_on(connection: GatewayConnection) -> None:
+    """Send an event every ten milliseconds, whatever the client has said, until it has gone."""
+
+    def talk() -> None:
+        with contextlib.suppress(ConnectionError):
+            while True:
+                connection.send_frame(1, b'{"op":0,"t":"TALK","s":null,"d":null}')
+                time.sleep(0.01)
+
+    threading.Thread(target=talk, daemon=True).start()
 
 
 class Relay:
@@ -289,6 +301,7 @@ __all__ = [
     "Relay",
     "dispatch_numbers",
     "hurried",
+    "talk_on",
     "wait_until",
     "watched_shard",
 ]

@@ -1,4 +1,4 @@
-"""Callbacks: whatever they do, on whichever thread of the library, they stop and lock out nobody."""
+"""Callbacks: whatever they do, on whichever thread of ours, they stop and lock out nobody."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from shardlib import Shard, ShardState, limits
 from shardlib.testing import LocalGateway
 from tests.reliability.conftest import MakeGateway, MakeShard
-from tests.reliability.support import dispatch_numbers, wait_until
+from tests.reliability.support import dispatch_numbers, talk_on, wait_until
 
 # Each comes at least once in a life with a heartbeat, an unreadable message and a loss.
 CALLBACKS = (
@@ -205,9 +205,8 @@ def test_disconnect_inside_a_callback_does_not_wait_for_a_peer_that_keeps_talkin
 ) -> None:
     """Row 8: the reader itself waits for the peer's close frame, and each event is not a delay."""
     gateway = make_gateway()
-    gateway.inject(instead_of="close")
+    gateway.inject(talk_on, instead_of="close")
     shard, recorder = make_shard(gateway, close_timeout=0.5)
-    gateway.traffic(rate=100)
     shard.on("TYPING_START")(lambda shard, data: shard.disconnect())
 
     began = time.monotonic()

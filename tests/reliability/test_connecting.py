@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from shardlib import Backoff, ConnectionFailed, Shard
+from shardlib import Backoff, ConnectionFailed, Shard, ShardState
+from shardlib.dial import Dialer
 from shardlib.testing import GatewayConnection, LocalGateway
 from tests.reliability.conftest import MakeGateway, MakeShard
 from tests.reliability.support import wait_until
@@ -236,6 +237,67 @@ def _black_hole(host: str, port: int) -> Iterator[None]:
             filler.setblocking(False)
             filler.connect_ex((host, port))
         yield
+
+
+def test_an_address_that_leads_nowhere_is_given_up_in_time(
+    gateway: LocalGateway, make_shard: MakeShard
+) -> None:
+    """Row 14: the first phase, TCP, has the same deadline as the others."""
+    port = int(gateway.url.rstrip("/").rpartition(":")[2])
+    with _black_hole("127.0.0.2", port):
+        shard, _ = make_shard(gateway, connect=False, connect_timeout=0.3)
+        began = time.monotonic()
+        with pytest.raises(ConnectionFailed, match="not done within 0.3 seconds"):
+            shard.connect(gateway.url.replace("127.0.0.1", "127.0.0.2"))
+
+        assert time.monotonic() - began < 1.5
+
+
+def test_disconnect_does_not_wait_for_an_address_that_leads_nowhere(
+    gateway: LocalGateway, make_shard: MakeShard
+) -> None:
+    """Row 5: connecting to a black hole ends, though the system would go on for minutes."""
+    port = int(gateway.url.rstrip("/").rpartition(":")[2])
+    with _black_hole("127.0.0.2", port):
+        shard, _ = make_shard(gateway, connect=False, close_timeout=5.0)
+        url = gateway.url.replace("127.0.0.1", "127.0.0.2")
+        connecting = threading.Thread(target=_connect_or_not, args=(shard, url))
+        connecting.start()
+        wait_until(lambda: shard.state is ShardState.CONNECTING)
+
+        began = time.monotonic()
+        shard.disconnect()
+
+        assert time.monotonic() - began < 1.5  # connect_timeout is 10
+        assert shard.socket_thread is None
+        connecting.join(5)
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["ws", "wss"])
+def test_disconnect_between_dialling_and_the_handshake_is_final(
+    tls: bool, make_gateway: MakeGateway, make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 5: closed when the TCP connection is made and nobody has it yet."""
+    gateway = make_gateway(tls=tls)
+    gateway.inject(instead_of="accept")
+    shard, _ = make_shard(gateway, connect=False, close_timeout=5.0)
+    connect = Dialer._connect
+
+    def connect_and_be_closed(dialer: Dialer, *arguments: Any) -> socket.socket:
+        sock = connect(dialer, *arguments)
+        closing.start()
+        wait_until(lambda: dialer._given_up)
+        return sock
+
+    monkeypatch.setattr(Dialer, "_connect", connect_and_be_closed)
+    closing = threading.Thread(target=shard.disconnect)
+    began = time.monotonic()
+
+    _connect_or_not(shard, gateway.url)
+    closing.join()
+
+    assert time.monotonic() - began < 2.0  # connect_timeout is 10
+    assert shard.socket_thread is None
 
 
 def test_disconnect_does_not_wait_for_the_resolver(

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from shardlib import Backoff, Shard, ShardState
+from shardlib.connection import Connection
 from shardlib.gateway import Opcode
 from shardlib.testing import GatewayConnection, LocalGateway
 from tests.reliability.conftest import MakeGateway, MakeShard
-from tests.reliability.support import dispatch_numbers, wait_until
+from tests.reliability.support import dispatch_numbers, talk_on, wait_until
 
 INTERVAL = 300  # milliseconds
 SECONDS = INTERVAL / 1000
@@ -61,8 +62,7 @@ def test_a_peer_that_keeps_talking_instead_of_closing_delays_nothing(
 ) -> None:
     """Row 8: neither reconnect() nor disconnect() waits for the end of what still comes."""
     gateway = make_gateway(close_timeout=60)
-    gateway.inject(instead_of="close", connections=None)
-    gateway.traffic(rate=200)
+    gateway.inject(talk_on, instead_of="close", connections=None)
     shard, _ = make_shard(gateway, close_timeout=1.0)
 
     began = time.monotonic()
@@ -73,6 +73,36 @@ def test_a_peer_that_keeps_talking_instead_of_closing_delays_nothing(
     shard.disconnect()
     assert time.monotonic() - began < 1.5
     assert shard.socket_thread is None
+
+
+def test_a_send_that_is_stuck_delays_no_verdict(
+    make_gateway: MakeGateway, make_shard: MakeShard
+) -> None:
+    """Row 9: a heartbeat that gets no turn to be sent is as good as one without an answer."""
+    gateway = make_gateway(
+        heartbeat_interval=INTERVAL, heartbeat_tolerance=60, receive_buffer=2048
+    )
+    shard, recorder = make_shard(gateway, send_timeout=30.0)
+    first = gateway.connections[-1]
+    wait_until(lambda: recorder.beats)
+    errors: list[Exception] = []
+
+    def flood(connection: Connection) -> None:
+        try:
+            while True:  # until the system's buffers are full, and longer
+                connection.send('{"op":3,"d":"%s"}' % ("x" * 100_000))
+        except OSError as error:
+            errors.append(error)
+
+    first.stop_reading()
+    stopped = time.monotonic()
+    thread = threading.Thread(target=flood, args=(shard._control.connection,))
+    thread.start()
+    resume = gateway.expect(Opcode.RESUME, timeout=10)
+
+    assert resume.time - stopped < 3 * SECONDS + 1.5
+    thread.join(5)
+    assert len(errors) == 1
 
 
 def test_one_missed_acknowledgement_is_not_held_against_the_next_connection(
@@ -114,6 +144,23 @@ def test_each_connection_has_one_heartbeat_and_the_dead_have_none(
     assert abs((beats[-1] - beats[0]) - (len(beats) - 1) * SECONDS) < SECONDS
     after = sum(len(_beats(each)) for each in gateway.all_connections if each is not last)
     assert after == before
+
+
+def test_a_heartbeat_thread_ends_with_its_connection_and_not_at_its_next_beat(
+    make_gateway: MakeGateway, make_shard: MakeShard
+) -> None:
+    """Row 15: however long the interval, fast reconnects pile up no threads."""
+    gateway = make_gateway(heartbeat_interval=600_000)
+    shard, recorder = make_shard(gateway, backoff=Backoff(base=0.001, cap=0.002))
+    for number in range(20):
+        gateway.connections[-1].reset()
+        wait_until(lambda: recorder.count("reconnected") == number + 1, what="a reconnect")
+
+    wait_until(
+        lambda: sum("heartbeat" in each.name for each in threading.enumerate()) == 1,
+        5,
+        "the end of all heartbeat threads but one",
+    )
 
 
 def test_first_heartbeats_are_spread_over_the_interval(
@@ -175,6 +222,33 @@ def test_any_opcode_may_be_the_first(
     gateway.connections[-1].reset()
 
     wait_until(lambda: recorder.count("reconnected", True) == 1, 5, "RESUMED")
+
+
+@pytest.mark.parametrize("step", ["hello", "ready"])
+@pytest.mark.parametrize("answer", ["op 7", "op 9 true", "op 9 false"])
+def test_a_request_to_leave_in_place_of_an_answer_sticks_nothing(
+    answer: str,
+    step: str,
+    gateway: LocalGateway,
+    make_shard: MakeShard,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Row 6: neither Hello nor READY comes after it, and the next connection begins at once."""
+    monkeypatch.setattr("shardlib.reader.INVALID_SESSION_DELAY", (0.01, 0.02))
+    answers: dict[str, Any] = {
+        "op 7": lambda it: it.send({"op": 7, "d": None}),
+        "op 9 true": lambda it: it.send({"op": 9, "d": True}),
+        "op 9 false": lambda it: it.send({"op": 9, "d": False}),
+    }
+    gateway.inject(answers[answer], instead_of=step, connections=2)
+
+    shard, recorder = make_shard(gateway)  # the first connection, and the one after it
+
+    assert len(gateway.all_connections) == 3
+    gateway.inject(answers[answer], instead_of=step)
+    gateway.connections[-1].reset()  # and one that is to resume
+    wait_until(lambda: recorder.count("reconnected") == 2, 5, "READY or RESUMED")
+    assert len(gateway.all_connections) == 5
 
 
 def test_an_acknowledgement_behind_a_flood_is_waited_for(

@@ -106,6 +106,52 @@ def test_whoever_notices_first_one_connection_follows(
         assert all(earlier.closed_at < at for at in identified)
 
 
+def test_all_notice_at_once_and_one_connection_follows(
+    gateway: LocalGateway, make_shard: MakeShard
+) -> None:
+    """Row 16: all is done before the reader sees any of it; what still comes late hits nobody."""
+    shard, recorder = make_shard(gateway, backoff=Backoff(base=0.001, cap=0.002))
+    entered, release = threading.Event(), threading.Event()
+
+    @shard.on("BUSY")
+    def keep_the_reader(*_: Any) -> None:
+        entered.set()
+        release.wait(10)
+
+    for number in range(1, 21):
+        entered.clear()
+        release.clear()
+        theirs, ours = gateway.connections[-1], shard._control.connection
+        gateway.sessions[0].dispatch("BUSY", None)
+        assert entered.wait(5)
+        theirs.reconnect()
+        assert ours.heartbeat is not None
+        acts = [
+            theirs.reset,
+            shard.reconnect,
+            shard.resume,
+            lambda: ours.heartbeat._give_up("a zombie"),  # type: ignore[union-attr]
+        ]
+        random.Random(number).shuffle(acts)
+        threads = [threading.Thread(target=act) for act in acts]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: shard._control.wish and ours.given_up and theirs.is_closed)
+        wait_until(lambda: sum(each.is_alive() for each in threads) == 2)  # those wait for it
+        release.set()
+        for thread in threads:
+            thread.join(5)
+        wait_until(lambda: recorder.count("reconnected", True) == number)
+        ours.heartbeat._give_up("a zombie")  # its thread was late
+        ours.give_up("late")
+        dispatch_numbers(gateway, number, number + 1)
+        wait_until(lambda: len(recorder.numbers()) == number)
+
+        assert len(gateway.all_connections) == number + 1
+        assert [each["op"] for each in gateway.connections[-1].received].count(Opcode.RESUME) == 1
+    assert recorder.count("ready") == 1
+
+
 def _quietly(act: Callable[[], object]) -> None:
     try:
         act()
@@ -154,6 +200,28 @@ class _Delays(Backoff):
     def reset(self) -> None:
         self.resets += 1
         super().reset()
+
+
+def test_the_next_attempt_comes_no_sooner_than_the_back_off_says(
+    gateway: LocalGateway, make_shard: MakeShard
+) -> None:
+    """Row 10: the delays are waited for, also after a reconnect() that was in a hurry."""
+    backoff = _Delays(base=0.05, cap=0.2)
+    shard, recorder = make_shard(gateway, backoff=backoff)
+    shard.reconnect()
+    shard.wait_until_ready(5)
+    backoff.delays.clear()
+    gateway.inject(lambda it: it.close(4000), before="hello", connections=4)
+    gateway.connections[-1].reset()
+    wait_until(lambda: recorder.count("reconnected") == 2)
+
+    times = [each.opened_at for each in gateway.all_connections[1:]]
+    assert len(backoff.delays) == 5
+    assert all(
+        later - earlier >= delay
+        for earlier, later, delay in zip(times, times[1:], backoff.delays)
+    )
+    assert sum(backoff.delays) > 0.2
 
 
 def test_a_connection_that_has_held_begins_the_back_off_anew(
