@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import threading
 import time
@@ -207,7 +208,7 @@ def test_an_address_that_fails_or_is_silent_is_passed_by(monkeypatch: pytest.Mon
             port = good.getsockname()[1]
             resolve_to(
                 monkeypatch,
-                ("::ffff:0.0.0.1", port),  # no such network: an error at once
+                ("224.0.0.1", port),  # for many, not for one: an error at once
                 ("127.0.0.1", 1),  # refused
                 deaf.getsockname(),  # silent
                 ("127.0.0.1", port),
@@ -220,6 +221,23 @@ def test_an_address_that_fails_or_is_silent_is_passed_by(monkeypatch: pytest.Mon
         finally:
             for filler in fillers:
                 filler.close()
+
+
+def test_select_will_do_where_the_system_has_no_poll(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows: a life with a refused address, a loss, a send, and waits that run out."""
+    monkeypatch.delattr(select, "poll")
+    with make_gateway(tls=True, heartbeat_interval=100) as gateway:
+        port = int(gateway.url.rstrip("/").rpartition(":")[2])
+        resolve_to(monkeypatch, ("127.0.0.1", 1), ("127.0.0.1", port))
+        gateway.inject(instead_of="hello")
+        shard = make_shard(ssl_context=gateway.ssl_context, hello_timeout=0.2)
+        shard.connect(gateway.url.replace("127.0.0.1", "localhost"))
+        shard.wait_until_ready(10)
+        shard.update_presence(status="idle")
+        gateway.connections[-1].acknowledge = False
+        wait_until(lambda: shard.stats.resumes == 1)
+        shard.disconnect()
+        assert gateway.all_connections[-1].wait_closed() == 1000
 
 
 def test_a_resolver_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -247,30 +247,6 @@ def test_ctrl_c_ends_run_forever_cleanly(gateway: LocalGateway) -> None:
     assert gateway.all_connections[0].wait_closed() == 1000
 
 
-def test_a_fault_of_the_reader_itself_is_loud_and_leaves_no_deaf_shard(
-    gateway: LocalGateway, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Row 20: no state says connected where no thread is left; who waits is told."""
-    recorder = Recorder()
-    shard = make_shard(recorder)
-    shard.connect(gateway.url)
-    shard.wait_until_ready(10)
-    fault = RuntimeError("nobody has thought of this")
-
-    def fail(*_: Any) -> None:
-        raise fault
-
-    monkeypatch.setattr(shard._reader, "_judge", fail)
-    gateway.connections[0].reset()
-
-    with pytest.raises(RuntimeError, match="nobody has thought of this"):
-        shard.join(5)
-    assert shard.state is ShardState.CLOSED
-    assert shard.socket_thread is None
-    assert recorder.calls[-1] == ("closed", fault)
-    assert [each.message for each in caplog.records if each.levelname == "CRITICAL"]
-
-
 def test_a_shard_closed_in_a_with_block_raises_only_its_own_error(gateway: LocalGateway) -> None:
     with pytest.raises(LookupError, match="mine"):
         with make_shard() as shard:
@@ -288,7 +264,7 @@ def test_shardclosed_without_a_code_says_who_did_it(gateway: LocalGateway) -> No
 
 
 def test_a_fault_that_nobody_expects_is_loud_and_closes(gateway: LocalGateway, caplog: Any) -> None:
-    """Here one of the user's own back-off; deaf and silent would be worse."""
+    """Row 20: here one of the user's own back-off; deaf and silent would be worse."""
 
     class Broken(Backoff):
         def next_delay(self) -> float:
@@ -306,6 +282,7 @@ def test_a_fault_that_nobody_expects_is_loud_and_closes(gateway: LocalGateway, c
     ]
     assert recorder.of("closed")[0][1].args == ("mine",)
     assert shard.state is ShardState.CLOSED
+    assert shard.socket_thread is None
 
 
 def test_callers_get_the_same_error_however_many(gateway: LocalGateway) -> None:
