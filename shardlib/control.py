@@ -124,10 +124,10 @@ class Control:
             connection = self.connection
         if self.on_own_thread():
             return True  # the reader says goodbye when it is back from the callback
-        if connection.websocket is None:
-            connection.abort()  # an opening, if anything
-        else:
+        if connection.was_open:
             connection.send_close(self.close_code)  # the peer's answer wakes the reader
+        else:  # an opening, if anything; what says goodbye already must not be cut short
+            connection.abort()
         return True
 
     def stop(self, error: BaseException) -> None:

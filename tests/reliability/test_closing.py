@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -9,9 +11,12 @@ from typing import Any
 
 import pytest
 
+import shardlib.transport
 from shardlib import Shard, ShardState
 from shardlib.connection import Connection
+from shardlib.deadline import Deadline
 from shardlib.testing import GatewayConnection, LocalGateway
+from shardlib.transport import Transport
 from tests.reliability.conftest import MakeGateway, MakeShard
 from tests.reliability.support import dispatch_numbers, wait_until
 
@@ -79,6 +84,52 @@ def test_closed_while_another_thread_is_stuck_in_send(
     assert isinstance(outcome[0], ShardError) and not isinstance(outcome[0], SendTimeout)
 
 
+def test_a_socket_is_closed_only_when_no_sender_waits_with_its_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Row 17: else the system could give the number to another file, and it would be written to."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    transport = Transport(ours)
+    descriptor = ours.fileno()
+    woken, leave = threading.Event(), threading.Event()
+    wait = shardlib.transport.wait_until_ready
+
+    def wait_a_little_longer(*arguments: Any) -> bool:
+        ready = wait(*arguments)
+        if transport._aborted:
+            woken.set()
+            leave.wait(10)
+        return ready
+
+    monkeypatch.setattr(shardlib.transport, "wait_until_ready", wait_a_little_longer)
+    errors: list[Exception] = []
+
+    def send() -> None:
+        try:
+            transport.send(bytes(10**7), Deadline(20))
+        except OSError as error:
+            errors.append(error)
+
+    sending = threading.Thread(target=send)
+    sending.start()
+    wait_until(lambda: theirs.recv(1))
+    transport.abort()
+    assert woken.wait(5)
+    closing = threading.Thread(target=transport.close)
+    closing.start()
+    closing.join(0.1)  # as long as it may take where nothing stops it
+
+    os.fstat(descriptor)  # still open
+    leave.set()
+    sending.join(5)
+    closing.join(5)
+    with pytest.raises(OSError):
+        os.fstat(descriptor)
+    assert [type(error) for error in errors] == [ConnectionAbortedError]
+    theirs.close()
+
+
 def _is_stuck(gateway: LocalGateway) -> bool:
     before = gateway.bytes_received
     time.sleep(0.1)
@@ -103,8 +154,8 @@ def test_300_lives_leave_nothing(gateway: LocalGateway, make_shard: MakeShard) -
 def test_closing_from_eight_threads_closes_once(
     gateway: LocalGateway, make_shard: MakeShard
 ) -> None:
-    """Rows 16 and 39: one CLOSE frame, one on_socket_closed."""
-    for _ in range(20):
+    """Rows 16 and 39: one CLOSE frame, which the others don't cut off, one on_socket_closed."""
+    for _ in range(60):
         shard, recorder = make_shard(gateway)
         connection = gateway.connections[-1]
         threads = [threading.Thread(target=shard.disconnect) for _ in range(8)]
