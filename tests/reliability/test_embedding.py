@@ -8,10 +8,19 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
-from shardlib import ForkedProcess, IdentifyGate, NotReady, Opcode, SendTimeout, ShardError
+from shardlib import (
+    ForkedProcess,
+    IdentifyGate,
+    NotReady,
+    Opcode,
+    SendTimeout,
+    Shard,
+    ShardError,
+)
 from shardlib.testing import LocalGateway
 from tests.reliability.conftest import MakeGateway, MakeShard
 from tests.reliability.support import Child, dispatch_numbers
@@ -63,17 +72,28 @@ def test_eight_threads_use_a_shard_that_flaps(gateway: LocalGateway, make_shard:
     stop = threading.Event()
     errors: list[BaseException] = []
 
+    def read_everything() -> None:
+        for name in dir(Shard):
+            if isinstance(getattr(Shard, name), property):
+                assert repr(getattr(shard, name))
+
+    actions: list[Callable[[], object]] = [
+        lambda: shard.send('{"op": 3, "d": {"status": "idle"}}', timeout=0.01),
+        shard.heartbeat,
+        lambda: shard.heartbeat_in(1000),
+        read_everything,
+    ]
+
     def use() -> None:
         while not stop.is_set():
-            try:
-                shard.send('{"op": 3, "d": {"status": "idle"}}', timeout=0.01)
-                shard.heartbeat()
-                assert shard.stats and shard.zlib_buffer is not None and repr(shard.session)
-            except (NotReady, SendTimeout):
-                pass
-            except BaseException as error:
-                errors.append(error)
-                return
+            for action in actions:
+                try:
+                    action()
+                except (NotReady, SendTimeout):
+                    pass
+                except BaseException as error:
+                    errors.append(error)
+                    return
 
     threads = [threading.Thread(target=use) for _ in range(8)]
     for thread in threads:

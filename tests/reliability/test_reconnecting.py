@@ -12,6 +12,7 @@ import pytest
 
 from shardlib import Backoff, IdentifyGate, Shard, ShardClosed, ShardState
 from shardlib.gateway import Opcode
+from shardlib.reader import INVALID_SESSION_DELAY
 from shardlib.testing import GatewayConnection, LocalGateway
 from tests.reliability.conftest import MakeGateway, MakeShard
 from tests.reliability.support import dispatch_numbers, wait_until
@@ -150,6 +151,37 @@ def test_all_notice_at_once_and_one_connection_follows(
         assert len(gateway.all_connections) == number + 1
         assert [each["op"] for each in gateway.connections[-1].received].count(Opcode.RESUME) == 1
     assert recorder.count("ready") == 1
+
+
+@pytest.mark.parametrize("step", ["upgrade", "hello", "ready"])
+def test_reconnect_while_a_connection_is_on_its_way_makes_no_second(
+    step: str, gateway: LocalGateway, make_shard: MakeShard
+) -> None:
+    """Row 16: who asks for what comes anyway waits for it, and does not begin it again."""
+    shard, recorder = make_shard(gateway)
+    gateway.inject(instead_of=step)
+    gateway.connections[-1].reset()
+    wait_until(lambda: len(gateway.all_connections) == 2)
+    state = {
+        "upgrade": ShardState.CONNECTING,
+        "hello": ShardState.CONNECTED,
+        "ready": ShardState.RESUMING,
+    }[step]
+    wait_until(lambda: shard.state is state)
+    threads = [threading.Thread(target=shard.reconnect) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    if step != "upgrade":  # the socket is open: nothing to wait for
+        for thread in threads:
+            thread.join(5)
+
+    gateway.connections[-1].proceed()
+
+    for thread in threads:
+        thread.join(5)
+    wait_until(lambda: recorder.count("reconnected", True) == 1)
+    assert not any(thread.is_alive() for thread in threads)
+    assert len(gateway.all_connections) == 2
 
 
 def _quietly(act: Callable[[], object]) -> None:
@@ -381,3 +413,29 @@ def test_an_invalid_session_leaves_nothing_of_itself(
         "session_id": shard.session_id,
         "seq": last,
     }
+
+
+@pytest.mark.parametrize("moment", ["in place of READY", "later"])
+def test_after_an_invalid_session_identify_waits_a_little(
+    moment: str, gateway: LocalGateway, make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 22: one to five seconds at random as documented, a few tenths of one here."""
+    assert INVALID_SESSION_DELAY == (1.0, 5.0)
+    monkeypatch.setattr("shardlib.reader.INVALID_SESSION_DELAY", (0.3, 0.4))
+    times: list[float] = []
+
+    def invalidate(connection: GatewayConnection) -> None:
+        times.append(time.monotonic())
+        connection.invalid_session(False)
+
+    if moment == "later":
+        shard, recorder = make_shard(gateway)
+        invalidate(gateway.connections[-1])
+        wait_until(lambda: recorder.count("ready") == 2)
+    else:
+        gateway.inject(invalidate, instead_of="ready")
+        make_shard(gateway)
+    [first, second] = [gateway.expect(Opcode.IDENTIFY).time for _ in range(2)]
+
+    assert first <= times[0]
+    assert second - times[0] >= 0.3
