@@ -208,7 +208,11 @@ class Reader:
         if control.wish is Wish.DISCONNECT:
             return None, 0.0
         if control.first_attempt:
-            return lost.failure, 0.0
+            if self._next_url() == control.socket_url:
+                return lost.failure, 0.0
+            # A session from before may name a gateway that is no more: socket_url is tried too.
+            session.failures_at_gateway = MOST_FAILURES_AT_GATEWAY
+            return None, 0.0
 
         if connection.ready_at is None:
             session.failures_at_gateway += 1

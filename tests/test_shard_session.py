@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -143,3 +144,13 @@ def test_resume_without_an_answer_is_tried_again_and_then_given_up() -> None:
                 for connection in gateway.all_connections
             ]
             assert opcodes == [[6]] * 5 + [[2]]
+
+
+def test_a_session_gateway_that_is_no_more_does_not_keep_a_new_process_out() -> None:
+    """The saved URL may be hours old: the session is resumed at the URL given to connect()."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    saved = Session("abc", 5, f"ws://127.0.0.1:{port}", 0, 1)
+    with make_gateway() as gateway, make_shard(session=saved) as shard:
+        shard.connect(gateway.url)
+        assert gateway.expect(Opcode.RESUME)["d"]["session_id"] == "abc"
