@@ -89,7 +89,9 @@ class Reader:
 
     def _run(self) -> None:
         """The reader thread: one life, or more where callbacks connect a closed shard again."""
-        again = True
+        with self._control.changed:
+            # False where Ctrl-C met start() when this thread had begun: nobody knows of it.
+            again = self._control.on_own_thread()
         while again:
             try:
                 self._live()

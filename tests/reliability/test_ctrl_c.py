@@ -1,0 +1,50 @@
+"""Ctrl-C at the moments where it hurts most; a trace function raises it there."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import CodeType, FrameType
+from typing import Any
+
+import pytest
+
+from shardlib.testing import LocalGateway
+from tests.reliability.conftest import MakeShard
+
+
+@contextmanager
+def interrupted(code: CodeType, where: Callable[[FrameType], object]) -> Iterator[None]:
+    """Press Ctrl-C, once, at the first line of a function for which `where` is true."""
+
+    def trace(frame: FrameType, event: str, argument: Any) -> Any:
+        if frame.f_code is code and where(frame):
+            sys.settrace(None)
+            raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            yield
+    finally:
+        sys.settrace(before)
+
+
+def test_while_the_reader_starts(gateway: LocalGateway, make_shard: MakeShard) -> None:
+    """Row 5: a reader that connect() did not wait for lives no life that nobody could end."""
+    shard, _ = make_shard(gateway, connect=False)
+
+    def waits_for_the_thread(frame: FrameType) -> bool:
+        return frame.f_back is not None and frame.f_back.f_code is threading.Thread.start.__code__
+
+    with interrupted(threading.Event.wait.__code__, waits_for_the_thread):
+        shard.connect(gateway.url)
+    shard.disconnect()
+    with pytest.raises(TimeoutError):
+        gateway.wait_for_connection(timeout=0.5)
+    shard.connect(gateway.url)
+    shard.wait_until_ready(10)
