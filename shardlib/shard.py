@@ -406,12 +406,13 @@ class Shard:
 
         With a session left from before (given to the constructor, or kept by ``disconnect(4000)``)
         the shard resumes it, at :attr:`session_gateway` or, where that can't be reached, at
-        `socket_url`; else it identifies. Where the first attempt fails, nothing is left running. A callback may call this after :meth:`disconnect`: the shard begins anew once it
-        is closed.
+        `socket_url`; else it identifies. Where the first attempt fails, nothing is left running. A
+        callback may call this after :meth:`disconnect`: the shard begins anew once it is closed.
 
         :param socket_url: where to connect, a ``ws://`` or ``wss://`` URL.
         :param socket_version: version of the Gateway's API.
-        :raises ConnectionFailed: where the first attempt fails, within `connect_timeout` for each URL.
+        :raises ConnectionFailed: where the first attempt fails, within `connect_timeout`, or twice
+            that where there are two URLs to try.
         :raises AlreadyConnected: where the shard is running.
         """
         self._check_process()
