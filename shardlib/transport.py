@@ -16,6 +16,8 @@ import threading
 from shardlib.deadline import Deadline
 from shardlib.errors import SendTimeout
 
+TIME_TO_LEAVE = 0.5  # seconds for those who send on a connection that is being closed
+
 RECEIVE_SIZE = 65536  # bytes asked of the socket at once: many of the Gateway's messages
 
 
@@ -205,6 +207,11 @@ class Transport:
     def close(self) -> None:
         """Abort, and give the socket back to the system. For the reader, which owns it."""
         self.abort()
-        with self._send_lock, self._io_lock:  # abort() woke the senders: they leave at once
+        # abort() woke the senders, who leave at once. But one may be held up in a signal handler,
+        # and Ctrl-C may have hit one that had just taken the lock: then it is released by nobody.
+        free = self._send_lock.acquire(timeout=TIME_TO_LEAVE)
+        with self._io_lock:
             self._closed = True
             self._socket.close()
+        if free:
+            self._send_lock.release()

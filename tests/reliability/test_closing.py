@@ -73,7 +73,7 @@ def test_closed_while_another_thread_is_stuck_in_send(
 
     thread = threading.Thread(target=flood)
     thread.start()
-    wait_until(lambda: shard._control.connection._transport._send_lock.locked())
+    wait_until(lambda: shard._control.connection._transport._sending)
     wait_until(lambda: _is_stuck(gateway))
 
     began = time.monotonic()
@@ -103,6 +103,7 @@ def test_a_socket_is_closed_only_when_no_sender_waits_with_its_number(
         return ready
 
     monkeypatch.setattr(shardlib.transport, "wait_until_ready", wait_a_little_longer)
+    monkeypatch.setattr(shardlib.transport, "TIME_TO_LEAVE", 10.0)
     errors: list[Exception] = []
 
     def send() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from shardlib.testing import LocalGateway
+from shardlib.transport import Transport
 from tests.reliability.conftest import MakeShard
 
 
@@ -48,3 +49,19 @@ def test_while_the_reader_starts(gateway: LocalGateway, make_shard: MakeShard) -
         gateway.wait_for_connection(timeout=0.5)
     shard.connect(gateway.url)
     shard.wait_until_ready(10)
+
+
+def test_when_the_send_lock_was_just_taken(gateway: LocalGateway, make_shard: MakeShard) -> None:
+    """Row 9: the lock is then nobody's to release. That costs this connection, not the shard."""
+    shard, _ = make_shard(gateway, send_timeout=0.2)
+
+    def has_just_taken_it(frame: FrameType) -> bool:
+        lock = frame.f_locals["self"]._send_lock
+        return lock._is_owned() and "begun" not in frame.f_locals
+
+    with interrupted(Transport.send.__code__, has_just_taken_it):
+        shard.update_presence(status="idle")
+    shard.reconnect()
+    shard.wait_until_ready(10)
+    shard.update_presence(status="idle")
+    assert shard.stats.resumes == 1
