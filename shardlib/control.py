@@ -84,7 +84,9 @@ class Control:
 
     def why_ended(self) -> BaseException:
         """What to raise in a thread that waits for something of a shard that has ended."""
-        return self.error or ShardClosed(None, "the shard was closed by disconnect()")
+        error = self.error or ShardClosed(None, "the shard was closed by disconnect()")
+        # It is one object for all who wait, and keeps the frames of each raise: begin them anew.
+        return error.with_traceback(None)
 
     def wait(self, condition: Callable[[], bool], deadline: Deadline) -> bool:
         """Block until something is so. False where the time ran out first."""

@@ -545,7 +545,7 @@ class Shard:
         if not self._wait_until_gone(deadline):
             raise TimeoutError(f"the shard was not closed within {timeout:g} seconds")
         if self._control.error is not None:
-            raise self._control.error
+            raise self._control.why_ended()
 
     def run_forever(self, socket_url: str = GATEWAY_URL, socket_version: int = API_VERSION) -> None:
         """:meth:`connect`, then :meth:`join`. Ctrl-C disconnects and returns.
@@ -571,7 +571,7 @@ class Shard:
     ) -> None:
         self.disconnect()
         if error is None and self._control.error is not None:
-            raise self._control.error
+            raise self._control.why_ended()
 
     # Sending
 

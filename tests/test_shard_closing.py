@@ -304,3 +304,18 @@ def test_callers_get_the_same_error_however_many(gateway: LocalGateway) -> None:
     for thread in threads:
         thread.join(10)
     assert [type(error) for error in errors] == [shardlib.InvalidIntents] * 4
+
+
+def test_the_error_of_a_closed_shard_does_not_grow_with_each_raise(gateway: LocalGateway) -> None:
+    """A traceback holds its frames: a program that goes on sending would fill the memory."""
+    shard = make_shard()
+    shard.connect(gateway.url)
+    shard.wait_until_ready(10)
+    gateway.connections[0].close(4013)
+    for method in (shard.join, shard.wait_until_ready, lambda: shard.__exit__(None, None, None)):
+        lengths = []
+        for _ in range(5):
+            with pytest.raises(shardlib.InvalidIntents) as caught:
+                method()
+            lengths.append(len(caught.traceback))
+        assert len(set(lengths)) == 1, lengths
