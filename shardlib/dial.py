@@ -129,6 +129,7 @@ class Dialer:
                 sock.close()
 
     def _dial_through_proxy(self, proxy: str, deadline: Deadline) -> Transport:
+        check_proxy(proxy)  # the environment's has not been yet
         from python_socks import ProxyError, ProxyType
         from python_socks.sync import Proxy
 

@@ -278,3 +278,14 @@ def test_giving_up_before_dialling_reaches_nobody() -> None:
         listener.settimeout(0)
         with pytest.raises(BlockingIOError):
             listener.accept()
+
+
+@pytest.mark.parametrize("proxy", ["https://me:secret@127.0.0.1:9", "http://me:secret/x@proxy:1"])
+def test_a_proxy_of_the_environment_that_cannot_be_is_explained_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    monkeypatch.setenv("http_proxy", proxy)
+    monkeypatch.setenv("no_proxy", "")
+    with pytest.raises(ConnectionFailed, match="proxy must be a URL like http") as caught:
+        make_shard().connect("ws://gateway.invalid")
+    assert "secret" not in str(caught.value)
