@@ -418,3 +418,22 @@ def test_stats_count(gateway: LocalGateway, shard: Shard) -> None:
     assert 0 < stats.bytes_received < stats.bytes_inflated
     assert stats.callback_seconds > 0
     assert stats.events is not shard.stats.events
+
+
+def test_an_identify_gate_that_fails_costs_a_connection_and_not_the_shard(
+    recorder: Recorder, gateway: LocalGateway
+) -> None:
+    """One that asks a common place, over a network, will fail some day."""
+    answers = iter([0.01, ConnectionError("the common place is away"), 0.0])
+
+    class Gate:
+        def try_acquire(self, shard_id: int) -> float:
+            answer = next(answers)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+    with make_shard(recorder, identify_gate=Gate()) as shard:
+        shard.connect(gateway.url)
+        shard.wait_until_ready(10)
+    assert [type(error) for _, error in recorder.of("error")] == [ConnectionError]
