@@ -169,7 +169,11 @@ class Protocol:
         connection.heartbeat = Heartbeat(connection, self._callbacks, interval, self._heartbeat)
         if connection.websocket is None:  # a message by itself: nothing to keep alive
             return
-        connection.heartbeat.start(f"shard-{self._options.shard_id}-heartbeat")
+        try:
+            connection.heartbeat.start(f"shard-{self._options.shard_id}-heartbeat")
+        except RuntimeError as error:  # the system has no thread to give
+            connection.give_up(f"no heartbeat could be started: {error}")
+            return
         if self.session.session_id is None:
             self._take_turn(connection)
         else:

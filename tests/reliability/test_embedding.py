@@ -244,3 +244,25 @@ def test_a_thread_the_system_does_not_give_is_an_error_and_no_half_life(
         shard.send('{"op": 1, "d": null}')
     shard.connect(gateway.url)
     shard.wait_until_ready(10)
+
+
+def test_a_heartbeat_without_a_thread_costs_a_connection_and_not_the_session(
+    gateway: LocalGateway, make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It did identify, later and without a heartbeat, although it had a session to resume."""
+    shard, _ = make_shard(gateway, hello_timeout=0.5)
+    start = threading.Thread.start
+    refused: list[str] = []
+
+    def refuse_once(thread: threading.Thread) -> None:
+        if "heartbeat" in thread.name and not refused:
+            refused.append(thread.name)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse_once)
+        gateway.connections[0].drop()
+        wait_until(lambda: shard.stats.reconnects == 1)
+    assert refused and shard.stats.resumes == 1
+    assert shard.heartbeat_thread is not None
