@@ -257,6 +257,7 @@ class Reader:
                 self._callbacks.log(logging.INFO, "closed")
             self._callbacks.notify("on_socket_closed", error)
         with control.changed:
+            control.error = control.error or control.fatal  # on_socket_closed may raise SystemExit
             control.first_attempt = False
             if control.restart is not None:
                 control.begin(*control.restart)

@@ -324,3 +324,14 @@ def test_who_waits_for_a_connection_sees_it_though_a_callback_begins_anew(
             shard.connect(gateway.url)
             wait_until(lambda: shard.stats.connections == 2)
             shard.wait_until_ready(10)
+
+
+def test_sys_exit_in_on_socket_closed_is_raised_in_join(gateway: LocalGateway) -> None:
+    def leave(_: Shard, error: object) -> None:
+        raise SystemExit(3)
+
+    shard = make_shard(on_socket_closed=leave)
+    shard.connect(gateway.url)
+    threading.Thread(target=shard.disconnect).start()
+    with pytest.raises(SystemExit):
+        shard.join(10)
