@@ -206,8 +206,9 @@ class Protocol:
                 return
             self._control.set_state(ShardState.IDENTIFYING)
         connection.window.record()
-        self._send(connection, self._options.identify(self.presence))
+        # Before sending: another thread than the reader may go on when READY was here already.
         connection.deadline = Deadline(self._options.ready_timeout)
+        self._send(connection, self._options.identify(self.presence))
 
     def _resume(self, connection: Connection, session_id: str) -> None:
         self._control.set_state(ShardState.RESUMING)

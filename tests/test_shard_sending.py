@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from shardlib import NotReady, Opcode, SendTimeout, Shard, ShardError, ShardState
+from shardlib.protocol import Protocol
 from shardlib.testing import LocalGateway
 from tests.shards import Recorder, make_gateway, make_shard
 from tests.support import wait_until
@@ -365,3 +367,31 @@ def test_the_public_identify_waits_for_hello(gateway: LocalGateway) -> None:
             shard.identify()
         gateway.wait_for_connection().proceed()
         shard.wait_until_ready(10)
+
+
+def test_identify_by_hand_that_is_overtaken_by_ready_sets_no_deadline(
+    gateway: LocalGateway,
+) -> None:
+    """READY was handled before identify() went on: nothing is awaited any more."""
+
+    class Gate:
+        def try_acquire(self, shard_id: int) -> float:
+            return 60.0 if threading.current_thread() is shard.socket_thread else 0.0
+
+    shard = make_shard(identify_gate=Gate())
+
+    def trace(frame: Any, event: str, argument: Any) -> Any:
+        if event == "return" and frame.f_code is Protocol._send.__code__:
+            shard.wait_until_ready(10)
+        return trace
+
+    with shard:
+        shard.connect(gateway.url)
+        wait_until(lambda: shard.heartbeat_interval is not None)
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            shard.identify()
+        finally:
+            sys.settrace(before)
+        assert shard._control.connection.deadline is None
