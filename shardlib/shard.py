@@ -173,7 +173,7 @@ class Shard:
         self._callbacks = Callbacks(self, self.logger, self._control)
         self._protocol = Protocol(options, self._control, self._callbacks, self._stats)
         self._reader = Reader(options, self._control, self._callbacks, self._protocol, self._stats)
-        _shards.add(self)
+        _shards[self] = None
 
     # What a user sees
 
@@ -822,15 +822,17 @@ class Shard:
 
 # All shards there are. Those with a reader take leave at exit while threads still can: a daemon
 # thread that wakes up in an interpreter being torn down may crash, or write noise on stderr.
-_shards: weakref.WeakSet[Shard] = weakref.WeakSet()
+_shards: weakref.WeakKeyDictionary[Shard, None] = weakref.WeakKeyDictionary()
 
 
 def _take_leave() -> None:
     """Close every shard as the interpreter exits; their sessions stay resumable."""
     deadline = Deadline(EXIT_TIMEOUT)
+    # A list made at once: other threads may be making shards, over which a set would stumble.
+    shards = [shard for reference in _shards.keyrefs() if (shard := reference()) is not None]
     leaving = [
         shard._control
-        for shard in _shards
+        for shard in shards
         if shard._process_id == os.getpid() and shard._control.wish_disconnect(RESUMABLE_CLOSE_CODE)
     ]
     for control in leaving:

@@ -16,6 +16,8 @@ import pytest
 
 import shardlib
 from shardlib import Backoff, ConnectionFailed, Shard, ShardClosed, ShardState
+from shardlib.control import Control
+from shardlib.shard import _take_leave
 from shardlib.testing import LocalGateway
 from tests.shards import Recorder, make_gateway, make_shard
 from tests.support import TOKEN, wait_until
@@ -319,3 +321,23 @@ def test_the_error_of_a_closed_shard_does_not_grow_with_each_raise(gateway: Loca
                 method()
             lengths.append(len(caught.traceback))
         assert len(set(lengths)) == 1, lengths
+
+
+def test_shards_made_while_the_interpreter_exits_disturb_nobody(
+    gateway: LocalGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Saying goodbye takes a moment, in which a daemon thread may make another shard."""
+    others: list[Shard] = []
+    wish_disconnect = Control.wish_disconnect
+
+    def slowly(control: Control, code: int) -> bool:
+        others.append(make_shard())
+        return wish_disconnect(control, code)
+
+    monkeypatch.setattr(Control, "wish_disconnect", slowly)
+    shards = [make_shard(), make_shard()]
+    for shard in shards:
+        shard.connect(gateway.url)
+    _take_leave()
+    for shard in shards:
+        wait_until(lambda: shard.socket_thread is None)
