@@ -54,6 +54,7 @@ class Heartbeat:
         self._due = time.monotonic() + self._period * random.random()
         # Of the scheduled heartbeat that waits for its acknowledgement:
         self._sent_at = 0.0  # time.monotonic()
+        self._expected_at = 0.0  # time.monotonic() of the next one, as planned when it was sent
         self._callback_seconds = 0.0  # callbacks.seconds when it was sent
         self._bytes_received = 0  # connection.bytes_received when it was sent
         self._grace_used = False
@@ -126,6 +127,7 @@ class Heartbeat:
         if self.acknowledged:
             self._grace_used = False
             self._sent_at = time.monotonic()
+            self._expected_at = self._due
             self._callback_seconds = self._callbacks.seconds
             self._bytes_received = self._connection.bytes_received
         elif not self._is_excused():
@@ -141,6 +143,8 @@ class Heartbeat:
         bytes just keep coming, it should be among those of one more interval. Where nothing came
         since the heartbeat was sent, and the reader has read it all, there is nobody.
         """
+        if time.monotonic() < self._expected_at:  # the pace was quickened meanwhile
+            return True
         if self._connection.is_idle():
             if self._connection.bytes_received == self._bytes_received:
                 return False

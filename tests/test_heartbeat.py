@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from shardlib import NotReady, Opcode, ShardState
+from shardlib.deadline import Deadline
 from shardlib.testing import LocalGateway
 from tests.shards import Recorder, make_gateway, make_shard
 from tests.support import wait_until
@@ -225,3 +226,17 @@ def test_the_thread_ends_with_its_connection(gateway: LocalGateway) -> None:
         gateway.connections[0].drop()
         wait_until(lambda: not thread.is_alive())
         wait_until(lambda: shard.heartbeat_thread not in (None, thread))
+
+
+def test_a_quicker_pace_gives_the_heartbeat_under_way_no_less_time() -> None:
+    """Its acknowledgement was not expected yet: that of a slow network would come too late."""
+    with make_gateway(heartbeat_interval=60_000) as gateway, make_shard() as shard:
+        shard.connect(gateway.url)
+        shard.wait_until_ready(10)
+        connection = gateway.connections[0]
+        connection.acknowledge = False
+        shard.heartbeat_in(5000)
+        shard._control.connection.heartbeat._tick(Deadline(5))  # as if those had passed
+        shard.heartbeat_in(10)
+        wait_until(lambda: len(beats(connection)) >= 5)
+        assert len(gateway.all_connections) == 1
