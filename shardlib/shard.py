@@ -747,11 +747,12 @@ class Shard:
             on_the_way = self.state in ON_THE_WAY and (
                 wish is Wish.RECONNECT or self.session_id is None
             )
+            if running and wish is Wish.REINSTANTIATE:
+                control.persist = persist  # for the connection on its way, too
             if on_the_way and self.socket_active:
                 return  # its socket is open already
             if running and not on_the_way:
                 control.wish = max(wish, control.wish or wish)
-                control.persist = persist
                 control.at_once = not own
                 control.changed.notify_all()
         if not running:

@@ -15,6 +15,7 @@ from shardlib import (
     ConnectionFailed,
     NotReady,
     Opcode,
+    Session,
     Shard,
     ShardClosed,
     ShardState,
@@ -437,3 +438,24 @@ def test_an_identify_gate_that_fails_costs_a_connection_and_not_the_shard(
         shard.connect(gateway.url)
         shard.wait_until_ready(10)
     assert [type(error) for _, error in recorder.of("error")] == [ConnectionError]
+
+
+def test_reinstantiate_during_the_first_attempt_is_no_failure_of_it(gateway: LocalGateway) -> None:
+    gateway.inject(instead_of="upgrade", connections=1)
+    with make_shard(session=Session("abc", 5, None, 0, 1)) as shard:
+        connecting = threading.Thread(target=shard.connect, args=(gateway.url,))
+        connecting.start()
+        gateway.wait_for_connection()
+        shard.reinstantiate()  # it raised ConnectionFailed, and so did connect()
+        connecting.join(10)
+        shard.wait_until_ready(10)
+        assert shard.session_id != "abc"
+
+
+def test_no_fail_holds_for_a_connection_that_is_on_its_way(gateway: LocalGateway) -> None:
+    gateway.inject(instead_of="hello", connections=1)
+    with make_shard(should_reconnect=False) as shard:
+        shard.connect(gateway.url)
+        shard.reinstantiate(no_fail=True)
+        gateway.wait_for_connection().drop()
+        shard.wait_until_ready(10)
