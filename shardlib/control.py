@@ -45,7 +45,8 @@ class Control:
         self.at_once = False  # a user waits for it: no back-off
         self.close_code = 0  # that disconnect() was called with
         self.persist: bool | None = None  # reinstantiate()'s no_fail
-        self.restart: tuple[str, int] | None = None  # connect() by a callback while closing
+        # begin()'s arguments, of a connect() by a callback while closing
+        self.restart: tuple[str, int, bool | None] | None = None
         # What the reader has to tell.
         self.first_attempt = False  # it is under way, and connect() waits for the outcome
         self.opened = 0  # sockets, ever: what waits for the next one must not see it go back
@@ -53,14 +54,14 @@ class Control:
         self.fatal: BaseException | None = None  # for which the shard is to be closed
         self.error: BaseException | None = None  # for which it was closed
 
-    def begin(self, socket_url: str, socket_version: int) -> None:
+    def begin(self, socket_url: str, socket_version: int, persist: bool | None) -> None:
         """Start over, for a new life. Called with the lock held."""
         self.socket_url = socket_url
         self.socket_version = socket_version
         self.state = ShardState.CONNECTING
         self.wish = None
         self.at_once = False
-        self.persist = None
+        self.persist = persist
         self.restart = None
         self.opened_before = self.opened
         self.fatal = None

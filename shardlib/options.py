@@ -56,7 +56,7 @@ class Options:
         if self.session is not None:
             self._check_session(self.session)
         check_methods("identify_gate", self.identify_gate, "try_acquire", optional=True)
-        check_methods("backoff", self.backoff, "next_delay", "reset", optional=True)
+        check_type("backoff", self.backoff, Backoff, optional=True)
         for name in (
             "connect_timeout",
             "hello_timeout",

@@ -162,10 +162,11 @@ class Protocol:
         except (TypeError, ValueError) as error:
             connection.give_up(f"Hello can't be used: {error}")
             return
+        connection.window.reserve = heartbeat_reserve(interval)
         if connection.heartbeat is not None:  # a second Hello changes the pace, no more
+            connection.heartbeat.interval = interval
             connection.heartbeat.reschedule(interval)
             return
-        connection.window.reserve = heartbeat_reserve(interval)
         connection.heartbeat = Heartbeat(connection, self._callbacks, interval, self._heartbeat)
         if connection.websocket is None:  # a message by itself: nothing to keep alive
             return
@@ -197,17 +198,18 @@ class Protocol:
 
         :raises ShardClosed: where the identify gate lets no more through.
         """
+        control = self._control
         wait = self._gate.try_acquire(self._options.shard_id)
-        if wait > 0:
-            connection.deadline = Deadline(wait)
-            return
-        with self._control.changed:
-            if self._control.state is not ShardState.CONNECTED:  # another thread was faster
+        with control.changed:
+            if connection is not control.connection or control.state is not ShardState.CONNECTED:
+                return  # another thread was faster
+            if wait > 0:
+                connection.deadline = Deadline(wait)
                 return
-            self._control.set_state(ShardState.IDENTIFYING)
+            control.set_state(ShardState.IDENTIFYING)
+            # Before sending: another thread than the reader may go on when READY was here already.
+            connection.deadline = Deadline(self._options.ready_timeout)
         connection.window.record()
-        # Before sending: another thread than the reader may go on when READY was here already.
-        connection.deadline = Deadline(self._options.ready_timeout)
         self._send(connection, self._options.identify(self.presence))
 
     def _resume(self, connection: Connection, session_id: str) -> None:

@@ -209,7 +209,7 @@ class Reader:
                 return fatal, 0.0
         if control.wish is Wish.DISCONNECT:
             return None, 0.0
-        if control.first_attempt and control.wish is None:
+        if control.first_attempt and control.wish is None and not control.persist:
             if self._next_url() == control.socket_url:
                 return lost.failure, 0.0
             # A session from before may name a gateway that is no more: socket_url is tried too.

@@ -350,6 +350,7 @@ class Shard:
 
         :raises TypeError: where `event` is not a string, or what is decorated not a function.
         """
+        self._check_process()
         check_type("event", event, str)
 
         def register(function: _Function) -> _Function:
@@ -365,6 +366,7 @@ class Shard:
 
         :raises ValueError: where the function does not listen to the event.
         """
+        self._check_process()
         check_type("event", event, str)
         self._callbacks.remove_listener(event.upper(), function)
 
@@ -418,28 +420,7 @@ class Shard:
         self._check_process()
         # Raises where the arguments can't be.
         gateway_url(socket_url, socket_version, self._options.compression)
-        with self._control.changed:
-            if self._control.on_own_thread():
-                if self.state not in ENDING:
-                    raise AlreadyConnected("the shard is connected; disconnect() first")
-                self._control.restart = (socket_url, socket_version)
-                return
-            self._control.wait(
-                lambda: self._control.thread is None or self.state not in ENDING, Deadline(None)
-            )
-            if self._control.thread is not None:
-                raise AlreadyConnected("the shard is connected; disconnect() first")
-            self._control.begin(socket_url, socket_version)
-            opened = self._control.opened
-            self._control.first_attempt = True
-            self._reader.start()
-        try:
-            self._control.wait(lambda: not self._control.first_attempt, Deadline(None))
-        except BaseException:  # Ctrl-C: nobody would know of the connection that is on its way
-            self._control.wish_disconnect(NORMAL_CLOSURE)
-            raise
-        if self._control.opened == opened:
-            raise self._control.why_ended()
+        self._begin(socket_url, socket_version, None)
 
     def disconnect(self, code: int | None = None) -> None:
         """Close for good. Blocks for `close_timeout` at most; on the reader thread not at all.
@@ -733,6 +714,31 @@ class Shard:
                 thread.join(deadline.remaining())
         return True
 
+    def _begin(self, socket_url: str, socket_version: int, persist: bool | None) -> None:
+        """Start the reader, and wait until a socket is open. What `persist` is, Control says."""
+        with self._control.changed:
+            if self._control.on_own_thread():
+                if self.state not in ENDING:
+                    raise AlreadyConnected("the shard is connected; disconnect() first")
+                self._control.restart = (socket_url, socket_version, persist)
+                return
+            self._control.wait(
+                lambda: self._control.thread is None or self.state not in ENDING, Deadline(None)
+            )
+            if self._control.thread is not None:
+                raise AlreadyConnected("the shard is connected; disconnect() first")
+            self._control.begin(socket_url, socket_version, persist)
+            opened = self._control.opened
+            self._control.first_attempt = True
+            self._reader.start()
+        try:
+            self._control.wait(lambda: not self._control.first_attempt, Deadline(None))
+        except BaseException:  # Ctrl-C: nobody would know of the connection that is on its way
+            self._control.wish_disconnect(NORMAL_CLOSURE)
+            raise
+        if self._control.opened == opened:
+            raise self._control.why_ended()
+
     def _renew(self, wish: Wish, persist: bool | None = None) -> None:
         """Ask the reader for a new connection, and wait until it is open."""
         control = self._control
@@ -753,12 +759,12 @@ class Shard:
                 return  # its socket is open already
             if running and not on_the_way:
                 control.wish = max(wish, control.wish or wish)
-                control.at_once = not own
+                control.at_once = control.at_once or not own
                 control.changed.notify_all()
         if not running:
             if wish is Wish.REINSTANTIATE:
                 self._protocol.drop_session()
-            self.connect(self.socket_url, self.socket_version)
+            self._begin(self.socket_url, self.socket_version, persist)
         elif not own:
             if not on_the_way:
                 connection.give_up("a new connection was asked for")

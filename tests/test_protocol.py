@@ -68,6 +68,7 @@ def test_a_second_hello_changes_the_pace_alone(shard: Shard) -> None:
     give(shard, {"op": 10, "d": {"heartbeat_interval": 10_000}})
     assert shard._control.connection.heartbeat is heartbeat
     assert heartbeat._period == 10
+    assert shard.heartbeat_interval == 10_000
 
 
 def test_ready_begins_a_session(shard: Shard, recorder: Recorder) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from shardlib import (
     AlreadyConnected,
+    Backoff,
     ConnectionFailed,
     NotReady,
     Opcode,
@@ -234,6 +235,43 @@ def test_who_waits_for_a_new_connection_hears_that_none_will_come(
     shard.disconnect()
     waiting.join(10)
     assert [str(error) for error in errors] == ["the shard was closed by disconnect()"]
+
+
+def test_no_fail_holds_for_a_shard_that_does_not_run(gateway: LocalGateway, shard: Shard) -> None:
+    """The first attempt of another life fails, and it was to keep trying."""
+    first = shard.session_id
+    shard.disconnect(4000)
+    gateway.outage()
+    beginning = threading.Thread(target=shard.reinstantiate, args=(True,))
+    beginning.start()
+    wait_until(lambda: shard.state is ShardState.WAITING)
+    gateway.restore()
+    beginning.join(10)
+    shard.wait_until_ready(10)
+    assert shard.session_id != first
+
+
+def test_the_reconnect_of_a_callback_does_not_slow_down_that_of_a_thread(
+    gateway: LocalGateway,
+) -> None:
+    """A thread that waits for the connection gets it at once, whoever else has asked."""
+    with make_shard(backoff=Backoff(base=60.0, cap=60.0)) as shard:
+        shard.connect(gateway.url)
+        shard.wait_until_ready(10)
+        shard.reconnect()  # the next one would have to wait for half a minute
+        shard.wait_until_ready(10)
+        threads: list[threading.Thread] = []
+
+        @shard.on("USER_UPDATE")
+        def ask(shard: Shard, _: Any) -> None:
+            threads.append(threading.Thread(target=shard.reconnect))
+            threads[0].start()
+            wait_until(lambda: shard._control.wish)
+            shard.reconnect()
+
+        dispatch_numbers(gateway, [1])
+        wait_for_resumes(shard, 2)
+        threads[0].join(10)
 
 
 def test_while_closing_no_new_connection_can_be_asked_for(

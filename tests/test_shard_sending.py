@@ -346,6 +346,26 @@ class _Gate:
         return self.wait
 
 
+def test_identify_by_hand_does_not_meet_the_next_connection(gateway: LocalGateway) -> None:
+    """The gate took its time, and its answer was for a connection that is no more."""
+    gateway.inject(instead_of="ready")
+
+    class Gate:
+        def try_acquire(self, shard_id: int) -> float:
+            if threading.current_thread() is shard.socket_thread:
+                return 3600.0
+            gateway.inject(instead_of="hello")
+            gateway.connections[0].drop()
+            wait_until(lambda: shard.stats.connections == 2)
+            return 0.0
+
+    with make_shard(identify_gate=Gate()) as shard:
+        shard.connect(gateway.url)
+        wait_until(lambda: shard.heartbeat_interval is not None)
+        shard.identify()
+        assert shard.state is ShardState.CONNECTED
+
+
 def test_a_gate_that_fails_is_told_and_asked_again(gateway: LocalGateway) -> None:
     """It may ask a server, which may be down for a moment: no reason to stay without a session."""
     recorder = Recorder()
