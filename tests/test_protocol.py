@@ -237,6 +237,17 @@ def test_odd_payloads_are_taken_in_stride(shard: Shard, recorder: Recorder, payl
     assert shard.last_sequence == 3
 
 
+def test_the_sequence_is_the_gateways_and_no_count_of_ours(shard: Shard) -> None:
+    """Row 22: it may jump; null is none; READY begins anew, below what the old session had."""
+    give(shard, READY, dispatch(5000), dispatch(None), {"op": 11})
+    assert shard.last_sequence == 5000
+    give(shard, {"op": 9, "d": False})
+    assert shard.last_sequence is None
+    assert shard.session is None and shard.session_gateway is None
+    give(shard, READY, dispatch(3))
+    assert shard.last_sequence == 3
+
+
 @pytest.mark.parametrize(
     "data",
     [None, [], "READY", 7, *({"session_id": odd} for odd in (None, "", True, 0.5, [], ["abc"]))],

@@ -151,7 +151,7 @@ def test_closing_from_eight_threads_closes_once(
     gateway: LocalGateway, make_shard: MakeShard
 ) -> None:
     """Rows 16 and 39: one CLOSE frame, which the others don't cut off, one on_socket_closed."""
-    for _ in range(60):
+    for _ in range(20):
         shard, recorder = make_shard(gateway)
         connection = gateway.connections[-1]
         threads = [threading.Thread(target=shard.disconnect) for _ in range(8)]
@@ -164,24 +164,62 @@ def test_closing_from_eight_threads_closes_once(
         assert connection.wait_closed() == 1000
 
 
-def test_a_goodbye_that_is_late_is_said_all_the_same(
-    gateway: LocalGateway, make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def awaiting(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Set once a reader waits for the peer's answer to its close frame."""
+    event = threading.Event()
+    wait = Connection._await_close_frame
+
+    def wait_and_tell(*arguments: Any) -> None:
+        event.set()
+        wait(*arguments)
+
+    monkeypatch.setattr(Connection, "_await_close_frame", wait_and_tell)
+    return event
+
+
+def test_a_second_disconnect_does_not_cut_off_the_first_ones_goodbye(
+    gateway: LocalGateway, make_shard: MakeShard, awaiting: threading.Event
 ) -> None:
-    """Row 39: the reader, closing meanwhile, leaves the connection to whoever says goodbye."""
-    shard, recorder = make_shard(gateway)
-    heartbeat = shard.heartbeat_thread
-    assert heartbeat is not None
-    send_at_once = Connection._send_at_once
+    """Row 4: what waits for the peer's answer is no opening, to be aborted."""
+    gateway.inject(instead_of="close")
+    shard, _ = make_shard(gateway, close_timeout=20.0)
+    connection, transport = gateway.connections[-1], shard._control.connection._transport
+    closing = threading.Thread(target=shard.disconnect)
+    closing.start()
+    wait_until(lambda: connection.close_code)
+    connection.send_frame(1, b"{}")  # wakes the reader, who finds the wish
+    assert awaiting.wait(5)
 
-    def hesitate(connection: Connection, payload: bytes, frame_type: int) -> None:
-        dispatch_numbers(gateway, 0, 1)  # with which the reader comes by, and sees the wish
-        wait_until(lambda: not heartbeat.is_alive())
-        send_at_once(connection, payload, frame_type)
+    shard._control.wish_disconnect(1000)  # what disconnect() does before it waits
 
-    monkeypatch.setattr(Connection, "_send_at_once", hesitate)
+    assert transport is not None and not transport._aborted
+    connection.proceed()
+    closing.join(5)
+    assert connection.wait_closed() == 1000
+
+
+def test_a_goodbye_is_sent_though_the_reader_closes_already(
+    gateway: LocalGateway,
+    make_shard: MakeShard,
+    awaiting: threading.Event,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Row 4: a thread that is slow between two lines of disconnect() still gets its word out."""
+    shard, _ = make_shard(gateway, close_timeout=2.0)
+    connection, ours = gateway.connections[-1], shard._control.connection
+    send_at_once = ours._send_at_once
+
+    def send_late(*arguments: Any) -> None:
+        connection.send_frame(1, b"{}")  # wakes the reader, who finds the wish
+        awaiting.wait(5)
+        send_at_once(*arguments)
+
+    monkeypatch.setattr(ours, "_send_at_once", send_late)
+
     shard.disconnect()
 
-    assert gateway.all_connections[0].wait_closed() == 1000
+    assert connection.wait_closed() == 1000
 
 
 def test_no_state_pretends_to_a_connection(gateway: LocalGateway, make_shard: MakeShard) -> None:
