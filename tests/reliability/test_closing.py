@@ -18,7 +18,7 @@ from shardlib.deadline import Deadline
 from shardlib.testing import GatewayConnection, LocalGateway
 from shardlib.transport import Transport
 from tests.reliability.conftest import MakeGateway, MakeShard
-from tests.reliability.support import dispatch_numbers, wait_until
+from tests.reliability.support import wait_until
 
 PEERS: dict[str, Callable[[GatewayConnection], object]] = {
     "idle": lambda it: None,
