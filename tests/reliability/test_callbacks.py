@@ -147,10 +147,12 @@ def test_disconnect_and_connect_inside_the_callbacks_of_a_loss(
     """Row 3: at once, without an exception, and the shard lives anew."""
     shard, recorder = make_shard(gateway)
     seconds: list[float] = []
+    connections: list[int] = []
 
     def again(*_: Any) -> None:
         if not seconds:
             began = time.monotonic()
+            connections.append(shard.stats.connections)
             shard.disconnect()
             shard.connect(gateway.url)
             seconds.append(time.monotonic() - began)
@@ -159,6 +161,7 @@ def test_disconnect_and_connect_inside_the_callbacks_of_a_loss(
     gateway.connections[-1].close(4004 if name == "on_socket_closed" else 4000)
 
     wait_until(lambda: seconds)
+    wait_until(lambda: shard.stats.connections > connections[0])
     shard.wait_until_ready(5)
     assert seconds[0] < 1
     assert recorder.errors == []

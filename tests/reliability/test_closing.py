@@ -87,10 +87,12 @@ def test_a_socket_is_closed_only_when_no_sender_waits_with_its_number(
     ours.setblocking(False)
     transport = Transport(ours)
     descriptor = ours.fileno()
-    woken, leave = threading.Event(), threading.Event()
+    full, woken, leave = threading.Event(), threading.Event(), threading.Event()
     wait = shardlib.transport.wait_until_ready
 
     def wait_a_little_longer(*arguments: Any) -> bool:
+        if not wait(*arguments[:2], 0):
+            full.set()
         ready = wait(*arguments)
         if transport._aborted:
             woken.set()
@@ -109,7 +111,7 @@ def test_a_socket_is_closed_only_when_no_sender_waits_with_its_number(
 
     sending = threading.Thread(target=send)
     sending.start()
-    wait_until(lambda: theirs.recv(1))
+    assert full.wait(5)
     transport.abort()
     assert woken.wait(5)
     closing = threading.Thread(target=transport.close)
