@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,6 +19,10 @@ import pytest
 from tests.support import TOKEN, wait_until
 
 pytest_plugins = ["pytester"]
+
+# A shell starts what runs in the background with SIGINT ignored, and so would be whatever programs
+# the tests start, Ctrl-C or not.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes is no result: the machine may be busy.
 hypothesis.settings.register_profile("shardlib", deadline=None)
