@@ -308,8 +308,10 @@ class Protocol:
         if url is None:
             return None
         try:
-            gateway_url(url, self._control.socket_version, self._options.compression)
-            if self._control.socket_url.startswith("wss:") and not url.startswith("wss:"):
+            # Completed, both have their scheme in lower case.
+            whole = gateway_url(url, self._control.socket_version, self._options.compression)
+            here = self._control.connection.url
+            if here.startswith("wss:") and not whole.startswith("wss:"):
                 raise ValueError("it is not encrypted, and the connection it came over is")
         except (TypeError, ValueError) as error:
             self._callbacks.log(logging.WARNING, "resume_gateway_url is of no use: %s", error)

@@ -102,6 +102,12 @@ def test_a_resume_url_that_the_token_may_not_be_sent_to_is_not_used(shard: Shard
     assert shard.session_gateway is None
 
 
+def test_the_scheme_of_a_resume_url_may_be_in_capitals(shard: Shard) -> None:
+    url = "WSS://resume.discord.gg"
+    give(shard, {**READY, "d": {"session_id": "abc", "resume_gateway_url": url}})
+    assert shard.session_gateway == url
+
+
 def test_sequences_grow_and_null_ones_change_nothing(shard: Shard) -> None:
     give(shard, READY, dispatch(2), dispatch(None), {"op": 0, "t": "X", "d": None}, dispatch(2))
     assert shard.last_sequence == 2

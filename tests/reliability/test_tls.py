@@ -161,3 +161,18 @@ def _outside_of_tls_records(stream: bytearray) -> bytes:
             return bytes(stream[position:])
         position += 5 + size
     return b""
+
+
+def test_a_resume_url_without_tls_is_not_used_after_one_in_capitals(
+    make_gateway: MakeGateway, make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 21: the token goes over no connection in clear, however the scheme was written."""
+    gateway = make_gateway(tls=True)
+    monkeypatch.setattr(type(gateway), "resume_url", "ws://127.0.0.1:9/")
+    shard, _ = make_shard(gateway, connect=False)
+
+    shard.connect(gateway.url.replace("wss:", "WSS:"))
+    shard.wait_until_ready(10)
+
+    assert shard.session_id is not None
+    assert shard.session_gateway is None
