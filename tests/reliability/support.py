@@ -72,6 +72,7 @@ class Recorder:
 
     def check(self) -> None:
         """Fail where the callbacks came in an order that they must not come in."""
+        assert not any(TOKEN in str(error) for error in self.errors)
         word = "".join(self._LETTERS[call[0]] for call in self.life)
         assert self._GRAMMAR.fullmatch(word), self.life
 
@@ -265,10 +266,10 @@ def make(**options):
                 count, since = len(self.lines), time.monotonic()
             time.sleep(0.01)
 
-    def write_line(self) -> None:
-        """Give the program an empty line to read."""
+    def say(self, line: str) -> None:
+        """Give the program a line of input."""
         assert self._process.stdin is not None
-        self._process.stdin.write("\n")
+        self._process.stdin.write(line + "\n")
         self._process.stdin.flush()
 
     def signal(self, number: int) -> None:
@@ -293,6 +294,7 @@ def make(**options):
         for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
             assert stream is not None
             stream.close()
+        assert TOKEN not in self.stderr  # where its log and its tracebacks would go
 
 
 __all__ = [

@@ -6,13 +6,17 @@ import logging
 import os
 import signal
 import socket
+import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from shardlib import (
+    AlreadyConnected,
     ForkedProcess,
     IdentifyGate,
     NotReady,
@@ -21,6 +25,7 @@ from shardlib import (
     Shard,
     ShardError,
 )
+from shardlib.shard import _take_leave
 from shardlib.testing import LocalGateway
 from tests.reliability.conftest import MakeGateway, MakeShard
 from tests.reliability.support import Child, dispatch_numbers
@@ -31,21 +36,36 @@ def test_a_worker_thread_may_have_it_and_the_process_stays_as_it_was(
     gateway: LocalGateway, make_shard: MakeShard
 ) -> None:
     """Row 28: no signal handler, no default timeout, no logging set-up, no main thread needed."""
-    before = (
-        [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)],
-        socket.getdefaulttimeout(),
-        logging.getLogger().handlers[:],
-    )
+
+    def process() -> tuple[object, ...]:
+        loggers = [logging.getLogger(), logging.getLogger("shardlib")]
+        return (
+            [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)],
+            socket.getdefaulttimeout(),
+            [(logger.level, logger.handlers[:], logger.propagate) for logger in loggers],
+            (sys.excepthook, threading.excepthook, threading.stack_size()),
+        )
+
+    before = process()
     shard, recorder = make_shard(gateway, connect=False)
-    worker = threading.Thread(target=lambda: (shard.connect(gateway.url), shard.wait_until_ready()))
-    worker.start()
-    worker.join(10)
+    outcomes: list[object] = []
+
+    def work() -> None:
+        try:
+            outcomes.append(shard.connect(gateway.url))
+            shard.wait_until_ready(10)
+        except ShardError as error:
+            outcomes.append(type(error))
+
+    workers = [threading.Thread(target=work) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(10)
+    assert None in outcomes and AlreadyConnected in outcomes
     assert recorder.count("ready") == 1
-    assert before == (
-        [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)],
-        socket.getdefaulttimeout(),
-        logging.getLogger().handlers[:],
-    )
+    assert len(gateway.all_connections) == 1
+    assert process() == before
 
 
 def test_shards_of_one_token_identify_one_after_the_other(
@@ -109,13 +129,19 @@ def test_eight_threads_use_a_shard_that_flaps(gateway: LocalGateway, make_shard:
     assert errors == []
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork()")
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork()")
+
+
+@needs_fork
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("tls", [False, True], ids=["ws", "wss"])
 def test_a_forked_child_is_told_and_the_parent_is_left_in_peace(
-    gateway: LocalGateway, make_shard: MakeShard
+    tls: bool, make_gateway: MakeGateway, make_shard: MakeShard
 ) -> None:
     """Row 29: every method raises in the child, at once, even where a lock was held."""
+    gateway = make_gateway(tls=tls)
     shard, recorder = make_shard(gateway)
+    before = gateway.bytes_received
     methods = (
         shard.connect,
         shard.disconnect,
@@ -131,11 +157,13 @@ def test_a_forked_child_is_told_and_the_parent_is_left_in_peace(
         lambda: shard.wait_for("READY"),
         lambda: shard.send('{"op": 1, "d": null}'),
         lambda: shard.heartbeat_in(1),
+        lambda: shard.on("READY"),
+        lambda: shard.off("READY", print),
     )
     held, release = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with shard._control.changed:
+        with shard._control.changed, shard._callbacks._lock:
             held.set()
             release.wait(10)
 
@@ -152,6 +180,7 @@ def test_a_forked_child_is_told_and_the_parent_is_left_in_peace(
                     status = 2
                 except ForkedProcess:
                     pass
+            _take_leave()  # as at the end of a child that ends by itself
         except BaseException:
             status = 3
         os._exit(status)
@@ -165,9 +194,118 @@ def test_a_forked_child_is_told_and_the_parent_is_left_in_peace(
         os.waitpid(child, 0)
         pytest.fail("the child hangs")
     assert os.waitstatus_to_exitcode(ended[1]) == 0
+    assert gateway.bytes_received == before
     dispatch_numbers(gateway, 0, 3)
     wait_until(lambda: recorder.numbers() == [0, 1, 2])
     assert len(gateway.all_connections) == 1
+
+
+@needs_fork
+@pytest.mark.parametrize("step", ["upgrade", "hello", "ready"])
+def test_a_fork_while_connecting_disturbs_nothing_and_the_child_may_have_its_own(
+    step: str, make_gateway: MakeGateway
+) -> None:
+    """Row 29: the child ends as programs do, atexit included; the parent becomes ready."""
+    gateway, other = make_gateway(), make_gateway()
+    gateway.inject(instead_of=step)
+    code = """
+        from shardlib import ForkedProcess
+        shard = make()
+        connecting = threading.Thread(target=shard.connect, args=(sys.argv[1],), daemon=True)
+        connecting.start()
+        tell("connecting")
+        sys.stdin.readline()
+        faulthandler.cancel_dump_traceback_later()  # whose thread a child would miss at its end
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)
+            try:
+                shard.send('{"op": 1, "d": null}')
+            except ForkedProcess:
+                with make() as own:
+                    own.connect(sys.argv[2])
+                    own.wait_until_ready(10)
+                sys.exit(7)
+            sys.exit(1)
+        tell("the child ended with", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        shard.wait_until_ready(10)
+        tell("ready")
+        shard.disconnect()
+    """
+    with Child(code, gateway.url, other.url, flags=("-W", "ignore")) as child:
+        child.expect("connecting")
+        connection = gateway.wait_for_connection(timeout=20)
+        if step == "ready":
+            connection.expect(Opcode.IDENTIFY)
+        child.say("fork")
+        child.expect("the child ended with 7")
+        assert not connection.is_closed
+        connection.proceed()
+        child.expect("ready")
+        assert child.wait() == 0
+        assert child.stderr == ""
+    assert len(gateway.all_connections) == len(other.all_connections) == 1
+    assert connection.wait_closed() == other.all_connections[0].wait_closed() == 1000
+
+
+def test_a_callback_that_never_returns_keeps_no_process(gateway: LocalGateway) -> None:
+    """Row 27: the program ends all the same, takes leave for the shard, and is quiet."""
+    code = """
+        shard = make()
+        @shard.on("STUCK")
+        def stuck(shard, data):
+            tell("stuck")
+            threading.Event().wait()
+        shard.connect(sys.argv[1])
+        shard.wait_until_ready(10)
+        tell("ready")
+        sys.stdin.readline()
+        sys.exit(4)
+    """
+    with Child(code, gateway.url) as child:
+        child.expect("ready")
+        connection = gateway.connections[-1]
+        connection.session.dispatch("STUCK", None)
+        child.expect("stuck")
+        child.say("exit")
+        # Half a second is what a shard may take for it; the rest is for a busy machine.
+        assert child.wait(timeout=4) == 4
+        assert child.stderr == ""
+        assert connection.wait_closed() == 4000
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no process sends another one Ctrl-C there")
+@pytest.mark.parametrize(
+    "wait, step",
+    [
+        ("connect(sys.argv[1])", "upgrade"),
+        ("wait_until_ready()", "ready"),
+        ("send('{\"op\": 1, \"d\": null}', timeout=60)", "ready"),
+        ("wait_for('NEVER')", ""),
+        ("join()", ""),
+    ],
+)
+def test_ctrl_c_ends_each_wait_and_the_program(
+    wait: str, step: str, make_gateway: MakeGateway
+) -> None:
+    """Row 27: KeyboardInterrupt is raised where the main thread waits, once, and nowhere else."""
+    gateway = make_gateway()
+    if step:
+        gateway.inject(instead_of=step)
+    code = f"""
+        shard = make()
+        if {step != "upgrade"}:
+            shard.connect(sys.argv[1])
+        if {step == ""}:
+            shard.wait_until_ready(10)
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+        shard.{wait}
+    """
+    with Child(code, gateway.url) as child:
+        assert child.wait() == -signal.SIGINT
+        assert child.stderr.count("Traceback") == 1
+        assert child.stderr.rstrip().endswith("KeyboardInterrupt")
+    gateway.wait_until(lambda: not gateway.connections)
 
 
 def test_a_process_that_was_stopped_resumes_within_seconds(
@@ -195,37 +333,115 @@ def test_a_process_that_was_stopped_resumes_within_seconds(
         assert gateway.sessions[0].resumes == 1
 
 
-def test_under_gevent_the_other_greenlets_go_on(gateway: LocalGateway) -> None:
-    """Row 42: patched first, the shard's waits are greenlets' waits."""
+def test_under_gevent_the_other_greenlets_go_on(make_gateway: MakeGateway) -> None:
+    """Row 42: patched first, each of the shard's waits is a greenlet's: it lets the others run."""
     pytest.importorskip("gevent")
+    gateway = make_gateway(heartbeat_interval=200)
     code = """
-        shard = make()
+        shard = make(connect_timeout=1.0, hello_timeout=1.0, backoff=Backoff(base=0.5, cap=0.5))
+        gap, last = 0.0, time.monotonic()
+        def tick():
+            global gap, last
+            while True:
+                gevent.sleep(0.01)
+                gap, last = max(gap, time.monotonic() - last), time.monotonic()
+        gevent.spawn(tick)
+        def told(what):
+            global gap
+            tell(what, "smoothly" if gap < 0.4 else f"with a gap of {gap:.2f} seconds")
+            gap = 0.0
+        shard.on("TYPING_START")(lambda shard, data: tell("event", data["n"]))
+        shard.on_socket_reconnected = lambda shard, resumed: told("reconnected")
+        shard.connect(sys.argv[1])
+        shard.wait_until_ready(10)
+        gevent.sleep(0.5)
+        told("idle")
+        shard.join()
+        told("closed")
+    """
+    patched = (
+        "import gevent.monkey\ngevent.monkey.patch_all()\nimport gevent\n"
+        "from shardlib import Backoff\n"
+    )
+    with Child(code, gateway.url, flags=("-W", "ignore"), first=patched) as child:
+        child.expect("idle smoothly")
+        gateway.dispatch("TYPING_START", {"n": 1, "guild_id": None})
+        child.expect("event 1")
+        # A peer that is silent at each step, and a back-off: a second of waiting for each.
+        for number, step in enumerate(("accept", "upgrade", "hello")):
+            gateway.inject(instead_of=step)
+            gateway.connections[-1].reset()
+            wait_until(lambda: child.lines.count("reconnected smoothly") == number + 1, 10)
+        gateway.connections[-1].close(4004)
+        assert child.wait() == 1
+        assert "AuthenticationFailed" in child.stderr
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["ws", "wss"])
+def test_gevent_may_patch_after_the_import(
+    tls: bool, make_gateway: MakeGateway, tmp_path: Path
+) -> None:
+    """Row 42: nothing that gevent replaces was taken at import; TLS does not recurse."""
+    pytest.importorskip("gevent")
+    gateway = make_gateway(tls=tls)
+    certificate = tmp_path / "certificate.pem"
+    if tls:
+        [authority] = gateway.ssl_context.get_ca_certs(binary_form=True)
+        certificate.write_text(ssl.DER_cert_to_PEM_cert(authority))
+    code = """
         ticks = []
         def tick():
             while True:
-                ticks.append(1)
                 gevent.sleep(0.01)
+                ticks.append(1)
+        context = ssl.create_default_context(cafile=sys.argv[2]) if sys.argv[2] else None
+        shard = make(ssl_context=context)
         gevent.spawn(tick)
         shard.connect(sys.argv[1])
         shard.wait_until_ready(10)
         shard.reconnect()
         shard.wait_until_ready(10)
         count = len(ticks)
-        shard.on("TYPING_START")(lambda shard, data: tell("event", data["n"]))
-        tell("ready")
         gevent.sleep(0.5)
         tell("ticked" if len(ticks) - count > 10 else "starved")
         shard.disconnect()
         tell("closed")
     """
-    patched = "import gevent.monkey\ngevent.monkey.patch_all()\nimport gevent\n"
-    with Child(code, gateway.url, flags=("-W", "ignore"), first=patched) as child:
-        child.expect("ready")
-        gateway.sessions[0].dispatch("TYPING_START", {"n": 1, "guild_id": None})
-        child.expect("event 1")
+    late = (
+        "import ssl\nimport shardlib\nimport gevent.monkey\ngevent.monkey.patch_all()\n"
+        "import gevent\n"
+    )
+    arguments = (gateway.url, str(certificate) if tls else "")
+    with Child(code, *arguments, flags=("-W", "ignore"), first=late) as child:
         child.expect("ticked")
         child.expect("closed")
         assert child.wait() == 0
+
+
+def test_importing_it_has_no_effect() -> None:
+    """Rows 28 and 42: no thread, no socket, no TLS context, no handler, nothing patched."""
+    code = """
+        import logging, socket, ssl
+        made = []
+        class Context(ssl.SSLContext):
+            def __new__(cls, *arguments):
+                made.append("a context")
+                return super().__new__(cls, *arguments)
+        class Socket(socket.socket):
+            def __init__(self, *arguments, **options):
+                made.append("a socket")
+                super().__init__(*arguments, **options)
+        ssl.SSLContext, socket.socket = Context, Socket
+        before = (time.sleep, threading.Thread, ssl.SSLSocket, signal.getsignal(signal.SIGINT))
+        from shardlib import Shard
+        after = (time.sleep, threading.Thread, ssl.SSLSocket, signal.getsignal(signal.SIGINT))
+        assert before == after and ssl.SSLContext is Context and socket.socket is Socket
+        assert threading.active_count() == 1 and made == []
+        assert logging.getLogger().handlers == logging.getLogger("shardlib").handlers == []
+    """
+    with Child(code) as child:
+        assert child.wait() == 0, child.stderr
+        assert child.stderr == ""
 
 
 def test_a_thread_the_system_does_not_give_is_an_error_and_no_half_life(

@@ -73,7 +73,7 @@ def test_ctrl_c_in_the_middle_of_a_payload_is_followed_by_no_other_on_its_connec
         child.expect("ready")
         first = gateway.connections[0]
         first.stop_reading()
-        child.write_line()
+        child.say("")
         child.expect_silence()
         child.signal(signal.SIGINT)
         child.expect("interrupted")
