@@ -293,6 +293,22 @@ def test_the_last_presence_begins_every_later_session(gateway: LocalGateway, sha
     assert third["d"]["presence"]["status"] == "dnd"
 
 
+def test_the_presence_survives_a_session_that_is_called_invalid(
+    gateway: LocalGateway, shard: Shard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 40: the user has not asked for the new session, and knows nothing of it."""
+    monkeypatch.setattr("shardlib.reader.INVALID_SESSION_DELAY", (0.01, 0.02))
+    shard.update_presence(status="idle")
+    first = gateway.connections[0]
+    first.expect(Opcode.PRESENCE_UPDATE)
+    first.invalid_session(False)
+    wait_until(lambda: first.is_closed and gateway.connections)
+    assert gateway.connections[0].expect(Opcode.IDENTIFY)["d"]["presence"]["status"] == "idle"
+    wait_until(lambda: gateway.connections[0].session)
+    gateway.connections[0].reset()  # a Resume, though, carries none
+    assert "presence" not in gateway.expect(Opcode.RESUME)["d"]
+
+
 def test_identify_holds_what_was_asked_for(gateway: LocalGateway) -> None:
     with make_shard(
         large_threshold=250,

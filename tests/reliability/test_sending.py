@@ -1,0 +1,210 @@
+"""Sending: never too often, never too early, and what is said of it is true."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from shardlib import NotReady, SendTimeout, Shard
+from shardlib.deadline import Deadline
+from shardlib.gateway import SEND_LIMIT, Opcode
+from shardlib.limits import SendWindow, heartbeat_reserve
+from shardlib.testing import GatewayConnection, LocalGateway
+from tests.reliability.conftest import MakeGateway, MakeShard
+from tests.reliability.support import wait_until
+
+INTERVAL = 300  # milliseconds
+PERIOD = 1.5  # seconds, in place of the 60 of which 120 sends are counted
+
+
+def _numbered(number: int) -> str:
+    data = {"guild_id": "1", "channel_id": None, "self_mute": False, "self_deaf": False}
+    return json.dumps({"op": Opcode.VOICE_STATE_UPDATE, "d": data, "n": number})
+
+
+def _times(connection: GatewayConnection, *opcodes: Opcode) -> list[float]:
+    return [each.time for each in connection.received if each["op"] in opcodes]
+
+
+def test_a_burst_from_eight_threads_and_a_callback_keeps_the_limit_and_delays_no_heartbeat(
+    make_gateway: MakeGateway, make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 25: 240 sends at once, counted where they arrive; a callback is refused, never held."""
+    monkeypatch.setattr("shardlib.limits.SEND_PERIOD", PERIOD)
+    window = functools.partial(SendWindow, period=PERIOD)
+    monkeypatch.setattr("shardlib.connection.SendWindow", window)
+    gateway = make_gateway(heartbeat_interval=INTERVAL, heartbeat_tolerance=60)
+    shard, recorder = make_shard(gateway)
+    connection = gateway.connections[-1]
+    refused: list[float] = []
+
+    @shard.on("USER_UPDATE")
+    def flood(shard: Shard, _: Any) -> None:
+        since = time.monotonic()
+        with pytest.raises(SendTimeout):
+            while True:
+                shard.send(_numbered(-1))
+        refused.append(time.monotonic() - since)
+
+    def burst(first: int) -> None:
+        for number in range(first, first + 30):
+            shard.send(_numbered(number))
+
+    threads = [threading.Thread(target=burst, args=(30 * each,)) for each in range(8)]
+    for thread in threads:
+        thread.start()
+    gateway.dispatch("USER_UPDATE", {})
+    wait_until(lambda: refused, 5, "the end of the callback")
+    for thread in threads:
+        thread.join(20)
+    connection.expect(Opcode.HEARTBEAT)
+
+    assert refused[0] < PERIOD / 2
+    wait_until(lambda: {each.get("n") for each in connection.received} >= set(range(240)))
+    sends = _times(connection, Opcode.IDENTIFY, Opcode.VOICE_STATE_UPDATE)
+    beats = _times(connection, Opcode.HEARTBEAT)
+    # A little less than the period: what is sent at its beginning may arrive late.
+    assert _most_in_any(PERIOD * 0.7, sends + beats) <= SEND_LIMIT
+    assert _most_in_any(PERIOD * 0.7, sends) <= SEND_LIMIT - heartbeat_reserve(INTERVAL)
+    assert len(beats) >= PERIOD * 1000 / INTERVAL
+    assert max(b - a for a, b in zip(beats, beats[1:])) < 3 * INTERVAL / 1000
+    assert len(gateway.all_connections) == 1
+
+
+def _most_in_any(span: float, times: list[float]) -> int:
+    return max(sum(start <= each < start + span for each in times) for start in times)
+
+
+def test_room_is_kept_for_the_heartbeats_of_a_minute(
+    make_gateway: MakeGateway, make_shard: MakeShard
+) -> None:
+    """Row 25: at Discord's own pace two beats are due a minute, one more may be asked for."""
+    gateway = make_gateway(heartbeat_interval=41_250)
+    shard, _ = make_shard(gateway)
+    connection = gateway.connections[-1]
+    sent = 0
+    with pytest.raises(SendTimeout, match="used up"):
+        while True:
+            shard.send(_numbered(sent), timeout=0)
+            sent += 1
+    for _ in range(3):
+        connection.request_heartbeat()
+    wait_until(lambda: len(_times(connection, Opcode.HEARTBEAT)) >= 3)
+    assert sent >= 110  # no more is kept than is needed
+    assert len(connection.received) <= SEND_LIMIT
+
+
+def test_a_new_connection_has_the_whole_window(
+    gateway: LocalGateway, make_shard: MakeShard
+) -> None:
+    """Row 25: what was sent on the one before counts no longer."""
+    shard, recorder = make_shard(gateway)
+    for life in range(2):
+        with pytest.raises(SendTimeout):
+            for number in range(SEND_LIMIT):
+                shard.send(_numbered(number), timeout=0)
+        assert number > 100
+        gateway.connections[-1].reset()
+        wait_until(lambda: recorder.count("reconnected", True) == life + 1)
+
+
+def test_what_is_said_of_a_send_is_true_while_the_connection_flaps(
+    gateway: LocalGateway, make_shard: MakeShard
+) -> None:
+    """Row 26: nothing goes ahead of Identify or Resume, nothing arrives twice or though refused."""
+    shard, recorder = make_shard(gateway)
+    stop = threading.Event()
+    refused: set[int] = set()
+
+    def send(first: int) -> None:
+        number = first
+        while not stop.is_set():
+            try:
+                shard.send(_numbered(number), timeout=0.01)
+            except SendTimeout:
+                refused.add(number)
+                stop.wait(0.001)  # this connection's window is used up; it will not last long
+            except NotReady as error:
+                if "nothing was sent" in str(error):
+                    refused.add(number)
+            number += 1
+
+    threads = [threading.Thread(target=send, args=(10**6 * each,)) for each in range(4)]
+    for thread in threads:
+        thread.start()
+    for flap in range(40):
+        connection = gateway.connections[-1]
+        connection.expect(Opcode.VOICE_STATE_UPDATE)
+        (connection.reset, connection.drop, connection.reconnect)[flap % 3]()
+        wait_until(lambda: recorder.count("reconnected") == flap + 1)
+    stop.set()
+    for thread in threads:
+        thread.join(10)
+
+    arrived: list[int] = []
+    for connection in gateway.all_connections:
+        opcodes = [each["op"] for each in connection.received if each["op"] != Opcode.HEARTBEAT]
+        assert opcodes[0] in (Opcode.IDENTIFY, Opcode.RESUME)
+        arrived += [each["n"] for each in connection.received if "n" in each]
+    assert len(arrived) == len(set(arrived)) > 40
+    assert refused.isdisjoint(arrived)
+    assert recorder.count("ready") == 1  # no 4003, no 4002: the session has survived
+
+
+def test_a_send_on_a_connection_that_is_lost_is_no_success(
+    gateway: LocalGateway, make_shard: MakeShard
+) -> None:
+    """Row 26: the connection breaks while the reader, inside a callback, can't know yet."""
+    shard, recorder = make_shard(gateway)
+    entered, release = threading.Event(), threading.Event()
+
+    @shard.on("SLOW")
+    def dawdle(shard: Shard, data: Any) -> None:
+        entered.set()
+        release.wait(20)
+
+    gateway.dispatch("SLOW", None)
+    assert entered.wait(10)
+    gateway.connections[-1].reset()
+    gateway.wait_until(lambda: not gateway.connections)
+    try:
+        with pytest.raises(NotReady, match="lost while sending"):
+            for number in range(100):  # the first may come before the news of the end
+                shard.send(_numbered(number))
+    finally:
+        release.set()
+    wait_until(lambda: recorder.count("reconnected", True) == 1)
+    shard.send(_numbered(1000))
+    wait_until(lambda: any(each.get("n") == 1000 for each in gateway.connections[-1].received))
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["ws", "wss"])
+def test_nothing_follows_half_a_frame(
+    tls: bool, make_gateway: MakeGateway, make_shard: MakeShard
+) -> None:
+    """Row 32: where the peer stops in the middle of a frame, another connection takes over."""
+    gateway = make_gateway(tls=tls, receive_buffer=2048, heartbeat_interval=60_000)
+    shard, recorder = make_shard(gateway)
+    first = gateway.connections[-1]
+    connection = shard._control.connection
+    first.stop_reading()
+    with pytest.raises(SendTimeout, match="cut off"):
+        # More than the system takes: so it is in the middle that the peer stops.
+        connection.send("x" * 50_000_000, Deadline(0.3))
+    for number in range(20):  # what is sent now must not land in the rest of that frame
+        with contextlib.suppress(NotReady, SendTimeout):
+            shard.send(_numbered(number), timeout=0.01)
+    first.thaw()
+    wait_until(lambda: recorder.count("reconnected", True) == 1)
+
+    assert shard._control.connection is not connection
+    assert not any("n" in each for each in first.received)
+    assert [call for call in recorder.life if call[0] == "disconnected"] == [
+        ("disconnected", None, False)
+    ]
