@@ -179,20 +179,24 @@ def test_endless_events_without_any_acknowledgement_are_one(gateway: LocalGatewa
         traffic.stop()
 
 
+class SetClock:
+    """The module time, but for a wall clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.offset = 0.0
+
+    monotonic = staticmethod(time.monotonic)
+    perf_counter = staticmethod(time.perf_counter)
+
+    def time(self) -> float:
+        return time.time() + self.offset
+
+
 def test_a_wall_clock_that_is_set_changes_nothing_but_a_beat(
     gateway: LocalGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An hour forward, as after sleep: a beat soon. An hour back: nothing at all."""
-
-    class Clock:
-        offset = 0.0
-        monotonic = staticmethod(time.monotonic)
-        perf_counter = staticmethod(time.perf_counter)
-
-        def time(self) -> float:
-            return time.time() + self.offset
-
-    clock = Clock()
+    """Row 37: an hour forward or back, while all else is well, costs no connection."""
+    clock = SetClock()
     monkeypatch.setattr("shardlib.heartbeat.time", clock)
     with make_shard() as shard:
         shard.connect(gateway.url)
@@ -200,9 +204,39 @@ def test_a_wall_clock_that_is_set_changes_nothing_but_a_beat(
         connection = gateway.connections[0]
         for offset in (3600, -3600, 0):
             clock.offset = offset
-            wanted = len(beats(connection)) + 2
+            wanted = len(beats(connection)) + 3
             wait_until(lambda: len(beats(connection)) >= wanted)
         assert len(gateway.all_connections) == 1
+
+
+@pytest.mark.parametrize("hour, soon", [(3600, True), (-3600, False)], ids=["forward", "back"])
+@pytest.mark.parametrize("alive", [True, False], ids=["alive", "dead"])
+def test_an_hour_by_the_wall_clock_alone_is_a_sleep_only_forward(
+    hour: float, soon: bool, alive: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 37: the monotonic clock may stand still in a sleep: the beat after it is a probe."""
+    clock = SetClock()
+    monkeypatch.setattr("shardlib.heartbeat.time", clock)
+    monkeypatch.setattr("shardlib.heartbeat.PROBE", 0.3)
+    with make_gateway(heartbeat_interval=60_000) as gateway, make_shard() as shard:
+        shard.connect(gateway.url)
+        shard.wait_until_ready(10)
+        connection = gateway.connections[0]
+        heartbeat = shard._control.connection.heartbeat
+        before = len(beats(connection))
+        connection.acknowledge = alive
+        shard.heartbeat_in(500)
+        heartbeat._period = 60.0  # from then on
+        wait_until(lambda: heartbeat._due - clock.monotonic() < 0.4)  # asleep till then
+        clock.offset = hour
+        wait_until(lambda: len(beats(connection)) > before)
+        if not soon:
+            assert heartbeat._due - clock.monotonic() > 50
+        elif alive:
+            wait_until(lambda: len(beats(connection)) >= before + 2)
+        else:
+            wait_until(lambda: shard.stats.resumes == 1)
+        assert len(gateway.all_connections) == 1 + (soon and not alive)
 
 
 def test_after_a_sleep_the_verdict_comes_soon(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -189,6 +189,23 @@ def test_waiting_inside_a_callback_is_refused_at_once(gateway: LocalGateway) -> 
     assert "wait_for() was called in a callback" in str(errors[0])
 
 
+def test_waiting_for_ready_before_it_is_refused_in_a_callback(gateway: LocalGateway) -> None:
+    """Row 34: READY can't come while the callback waits for it; afterwards it does."""
+    errors: list[ShardError] = []
+
+    def wait(shard: Shard) -> None:
+        with pytest.raises(ShardError, match="wait_until_ready.. was called in a") as caught:
+            shard.wait_until_ready()
+        errors.append(caught.value)
+
+    once = Once(wait)
+    with make_shard(on_socket_connected=once) as shard:
+        shard.connect(gateway.url)
+        once.check()
+        shard.wait_until_ready(10)
+    assert len(errors) == 1
+
+
 def test_listeners_and_wait_for(gateway: LocalGateway) -> None:
     with make_shard() as shard:
         heard: list[Any] = []

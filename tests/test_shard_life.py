@@ -22,7 +22,7 @@ from shardlib import (
     ShardState,
 )
 from shardlib.testing import LocalGateway
-from tests.shards import Recorder, make_gateway, make_shard
+from tests.shards import CALLBACKS, Recorder, make_gateway, make_shard
 from tests.support import wait_until
 
 COMPRESSIONS = ("zlib-stream", "zstd-stream", "payload", None)
@@ -431,10 +431,30 @@ def test_an_untrusted_certificate_is_refused() -> None:
 def test_every_callback_runs_on_the_reader_thread(
     recorder: Recorder, gateway: LocalGateway, shard: Shard
 ) -> None:
+    """Row 35: the nine on_socket_* functions, listeners, and the predicates of wait_for()."""
+    threads: list[str] = []
+
+    def note(*_: Any) -> bool:
+        threads.append(threading.current_thread().name)
+        return True
+
+    shard.on("USER_UPDATE")(note)
+    waiting = threading.Thread(target=shard.wait_for, args=("USER_UPDATE", note, 10))
+    waiting.start()
+    wait_until(lambda: shard._callbacks._waiters)
+    gateway.dispatch("USER_UPDATE", {})
+    waiting.join(10)
+    shard.heartbeat_in(10)
+    recorder.wait_for("heartbeat")
+    gateway.connections[0].send_compressed("not JSON")
+    recorder.wait_for("error")
     gateway.connections[0].reconnect()
     wait_for_resumes(shard, 1)
     shard.disconnect()
+    recorder.wait_for("closed")
+    assert {f"on_socket_{call[0]}" for call in recorder.calls} == set(CALLBACKS)
     assert recorder.threads == {"shard-0-reader"}
+    assert threads == ["shard-0-reader"] * 2
 
 
 def test_run_forever_blocks_until_disconnect(recorder: Recorder, gateway: LocalGateway) -> None:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from shardlib import BrokenStream, UnreadableMessage
+from shardlib import BrokenStream, IdentifyGate, ShardState, UnreadableMessage
 from shardlib.testing import LocalGateway
 from tests.reliability.conftest import MakeGateway, MakeShard
 from tests.reliability.support import dispatch_numbers, wait_until
@@ -114,6 +114,29 @@ def test_any_cutting_of_the_stream_is_put_together(
 
     assert recorder.numbers() == list(range(30))
     assert [each["d"] for each in recorder.events if each.get("t") == "LARGE"] == [text]
+    assert recorder.errors == []
+    assert len(gateway.all_connections) == 1
+
+
+def test_half_a_frame_is_kept_when_a_deadline_passes(
+    gateway: LocalGateway, make_shard: MakeShard
+) -> None:
+    """Row 32: the reader turns to something else (to identify) in the middle of a frame."""
+    gate = IdentifyGate(interval=0.3)
+    assert gate.try_acquire(0) == 0.0
+    gateway.inject(instead_of="ready")
+    shard, recorder = make_shard(gateway, ready=False, identify_gate=gate, compression=None)
+    connection = gateway.wait_for_connection()
+    wait_until(lambda: shard.heartbeat_interval)
+    payload = b'{"op":0,"t":"TYPING_START","s":null,"d":{"n":7,"x":"%s"}}' % (b"x" * 1000)
+    frame = b"\x81\x7e" + len(payload).to_bytes(2, "big") + payload
+    connection.send_bytes(frame[:500])
+    wait_until(lambda: shard.state is ShardState.IDENTIFYING)  # READY is held back until then
+    connection.send_bytes(frame[500:])
+    connection.proceed()
+    shard.wait_until_ready(10)
+
+    assert recorder.numbers() == [7]
     assert recorder.errors == []
     assert len(gateway.all_connections) == 1
 

@@ -313,13 +313,14 @@ def test_no_answer_to_identify_is_waited_for_and_asked_again(
 
 
 def test_a_late_ready_is_taken(make_gateway: MakeGateway, make_shard: MakeShard) -> None:
-    """Row 31: a READY that takes many heartbeats costs no second Identify."""
+    """Row 31: a READY that takes many heartbeats, and longer than Hello may, costs no Identify."""
     gateway = make_gateway(heartbeat_interval=50)
     gateway.inject(instead_of="ready")
-    shard, recorder = make_shard(gateway, ready=False, ready_timeout=30.0)
+    shard, recorder = make_shard(gateway, ready=False, hello_timeout=0.5, ready_timeout=30.0)
     connection = gateway.wait_for_connection()
     for _ in range(15):
         connection.expect(Opcode.HEARTBEAT)
+    wait_until(lambda: time.monotonic() - connection.opened_at > 0.8)
 
     connection.proceed()
     shard.wait_until_ready(5)
