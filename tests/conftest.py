@@ -1,4 +1,4 @@
-"""What every test is held to: it leaves nothing behind, and no log record holds the token.
+"""What every test is held to: it leaves nothing behind, and neither log nor error shows the token.
 
 Exceptions in threads and in finalisers pytest itself reports, as warnings that setup.cfg turns
 into errors.
@@ -16,6 +16,7 @@ from typing import Any
 import hypothesis
 import pytest
 
+from shardlib import ShardError
 from tests.support import TOKEN, wait_until
 
 pytest_plugins = ["pytester"]
@@ -93,3 +94,20 @@ def token_in_no_log_record() -> Iterator[None]:
         logger.setLevel(level)
     if watch.found:
         pytest.fail("the token stands in log records:\n" + "\n".join(watch.found), pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def token_in_no_error() -> Iterator[None]:
+    """Users paste what an error says into bug reports."""
+    found: list[str] = []
+
+    def watch(error: ShardError, *arguments: object) -> None:
+        super(ShardError, error).__init__(*arguments)
+        if TOKEN in repr(arguments):
+            found.append(type(error).__name__)
+
+    ShardError.__init__ = watch  # type: ignore[method-assign, assignment]
+    yield
+    del ShardError.__init__
+    if found:
+        pytest.fail(f"the token stands in errors: {found}", pytrace=False)

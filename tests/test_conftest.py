@@ -12,6 +12,7 @@ TESTS = Path(__file__).parent
 BEHAVIOURS = """
 import logging, socket, threading
 import pytest
+from shardlib import NotReady
 from tests.support import TOKEN
 
 kept = []
@@ -46,6 +47,10 @@ def test_token():
 
 def test_token_elsewhere():
     logging.getLogger("websocket").debug("sent", exc_info=ValueError(TOKEN))
+
+def test_token_in_an_error():
+    with pytest.raises(NotReady):
+        raise NotReady(f"not ready: {TOKEN}")
 """
 
 
@@ -61,7 +66,7 @@ def test_what_a_test_leaves_behind_fails_it(pytester: pytest.Pytester) -> None:
 
     result = pytester.runpytest_subprocess("-p", "no:randomly", "-rA", "tests")
 
-    errors = ["test_thread", "test_token", "test_token_elsewhere"]
+    errors = ["test_thread", "test_token", "test_token_elsewhere", "test_token_in_an_error"]
     if sys.platform == "linux":
         errors.append("test_socket")
     output = result.stdout.str()

@@ -134,6 +134,12 @@ def test_the_extra_is_named_where_a_package_is_missing(monkeypatch: pytest.Monke
         make_shard(compression="zstd-stream")
 
 
+def test_no_repr_shows_the_token() -> None:
+    """Row 45."""
+    shard = make_shard()
+    assert TOKEN not in repr((shard, str(shard), shard._options, shard._protocol, shard._reader))
+
+
 def test_the_defaults_are_the_documented_ones() -> None:
     options = Shard(TOKEN, 0)._options
     timeouts = (
