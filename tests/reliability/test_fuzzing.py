@@ -24,7 +24,7 @@ from typing import Any
 from unittest.mock import ANY
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
@@ -374,7 +374,7 @@ class AnyOrder(RuleBasedStateMachine):
 
 def test_any_order_of_messages_leads_where_it_must() -> None:
     """Rows 22, 24, 36, 43: session and sequence as reckoned along; each event comes once."""
-    run_state_machine_as_test(AnyOrder, settings=settings(examples(40), stateful_step_count=30))
+    run_state_machine_as_test(AnyOrder, settings=settings(examples(80), stateful_step_count=30))
 
 
 # Arguments
@@ -524,7 +524,7 @@ def test_any_timeout_is_waited_for_or_refused(
         (lambda timeout: shard.update_presence(timeout=timeout), True),
     ]
 
-    @examples(150)
+    @examples(400)
     @given(timeout=ODD_NUMBERS | st.floats() | HOSTILE, wait=st.sampled_from(waits))
     def wait_for(timeout: Any, wait: tuple[Callable[..., Any], bool]) -> None:
         function, raises = wait
@@ -659,6 +659,11 @@ def accepting(request: bytes) -> bytes:
     )
 
 
+def live_examples(count: int) -> settings:
+    """Those of a failure are told as they are: to look for smaller ones may be to wait for each."""
+    return settings(examples(count), phases=(Phase.explicit, Phase.reuse, Phase.generate))
+
+
 ACCEPTING = accepting(b"Sec-WebSocket-Key: as long as any other")
 
 LINES = st.lists(
@@ -696,7 +701,7 @@ def test_any_answer_to_the_handshake_but_the_right_one_fails_the_connection() ->
     with RawServer() as server:
         shard = Shard(TOKEN, 0, **hurried(connect_timeout=5.0))
 
-        @examples(150)
+        @live_examples(150)
         @given(answer=ANSWERS, ended=st.booleans())
         def connect(answer: bytes, ended: bool) -> None:
             server.answer = answer + b"\r\n\r\n" * ended
@@ -734,7 +739,7 @@ def test_a_stream_cut_anywhere_gives_the_same_messages(compression: str | None) 
         options = hurried(should_reconnect=False, **recorder.options())
         shard = Shard(TOKEN, 0, compression=compression, **options)
 
-        @examples(40)
+        @live_examples(40)
         @given(
             data=st.lists(st.tuples(JSON_VALUES, st.booleans(), CUTS, CONTROLS), max_size=6),
             cuts=st.lists(st.integers(0, 1 << 16), max_size=8),
@@ -794,7 +799,7 @@ def test_any_bytes_in_one_piece_with_the_101_end_as_documented(compression: str 
         options = hurried(should_reconnect=False, **callbacks)
         shard = Shard(TOKEN, 0, compression=compression, **options)
 
-        @examples(60)
+        @live_examples(60)
         @given(stream=STREAMS)
         def receive(stream: bytes) -> None:
             server.first = stream
@@ -876,7 +881,7 @@ def test_any_bytes_on_a_connection_leave_the_next_one_in_order(
     """Rows 32 and 33: whatever frames came, in whatever pieces, before the connection ended."""
     bot = make_bot(compression)
 
-    @examples(25)
+    @live_examples(25)
     @given(stream=STREAMS, cut=st.integers(0, 300), reset=st.booleans())
     def receive(stream: bytes, cut: int, reset: bool) -> None:
         connection = bot.connection()
@@ -901,7 +906,7 @@ def test_any_payloads_in_any_order_leave_the_shard_alive(
     """Rows 22, 24 and 43: it stays connected, or connects again, and events arrive."""
     bot = make_bot(compression)
 
-    @examples(40)
+    @live_examples(40)
     @given(payloads=st.lists(PAYLOADS_HERE, max_size=6))
     def receive(payloads: list[Any]) -> None:
         connection = bot.connection()
@@ -922,7 +927,7 @@ FATAL = {
     4013: InvalidIntents,
     4014: DisallowedIntents,
 }
-CLOSE_CODES = st.integers(3999, 4015) | st.integers(0, 65535) | st.integers(1000, 1016)
+CLOSE_CODES = st.sampled_from([4007, 4009, *FATAL]) | st.integers(0, 65535)
 CLOSES = st.binary(max_size=2) | st.builds(
     lambda code, reason: code.to_bytes(2, "big") + reason,
     CLOSE_CODES,
@@ -940,7 +945,7 @@ def test_any_close_frame_is_followed_as_its_code_says(
         backoff=Backoff(base=0.001, cap=0.002),
     )
 
-    @examples(100)
+    @live_examples(150)
     @given(payload=CLOSES)
     def close(payload: bytes) -> None:
         if shard.state is ShardState.CLOSED:
