@@ -72,7 +72,6 @@ class Recorder:
 
     def check(self) -> None:
         """Fail where the callbacks came in an order that they must not come in."""
-        assert not any(TOKEN in str(error) for error in self.errors)
         word = "".join(self._LETTERS[call[0]] for call in self.life)
         assert self._GRAMMAR.fullmatch(word), self.life
 

@@ -319,7 +319,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(interval=st.sampled_from([0, None, 45, 41250]))
     def hello(self, interval: float | None) -> None:
-        if interval and self.interval is None:  # a later one changes the pace, not what it is
+        if interval:
             self.interval = interval
         self.give({"op": 10, "d": {"heartbeat_interval": interval}}, False)
 
