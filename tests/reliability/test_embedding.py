@@ -333,6 +333,32 @@ def test_a_process_that_was_stopped_resumes_within_seconds(
         assert gateway.sessions[0].resumes == 1
 
 
+def test_a_process_that_was_stopped_for_a_while_beats_once_and_goes_on(
+    make_gateway: MakeGateway,
+) -> None:
+    """Row 37: three intervals late, it makes up for nothing, and takes nobody for dead."""
+    gateway = make_gateway(heartbeat_interval=300, heartbeat_tolerance=60)
+    code = """
+        shard = make()
+        shard.on_socket_heartbeat = lambda shard, ping: tell("acknowledged")
+        shard.on("TYPING_START")(lambda shard, data: tell("event", data["n"]))
+        shard.connect(sys.argv[1])
+        shard.join()
+    """
+    with Child(code, gateway.url) as child:
+        child.expect("acknowledged")
+        child.signal(signal.SIGSTOP)
+        time.sleep(1.0)  # that is how long it is stopped; nothing is waited for
+        before = len(gateway.connections[-1].received)
+        child.signal(signal.SIGCONT)
+        gateway.wait_until(lambda: len(gateway.connections[-1].received) >= before + 4)
+        gateway.dispatch("TYPING_START", {"n": 1, "guild_id": None})
+        child.expect("event 1")
+        later = gateway.connections[-1].received[before:]
+        assert later[3].time - later[0].time > 0.5  # one at once, then one an interval
+        assert len(gateway.all_connections) == 1
+
+
 def test_under_gevent_the_other_greenlets_go_on(make_gateway: MakeGateway) -> None:
     """Row 42: patched first, each of the shard's waits is a greenlet's: it lets the others run."""
     pytest.importorskip("gevent")
@@ -408,7 +434,7 @@ def test_gevent_may_patch_after_the_import(
         tell("closed")
     """
     late = (
-        "import ssl\nimport shardlib\nimport gevent.monkey\ngevent.monkey.patch_all()\n"
+        "import ssl\nfrom shardlib import Shard\nimport gevent.monkey\ngevent.monkey.patch_all()\n"
         "import gevent\n"
     )
     arguments = (gateway.url, str(certificate) if tls else "")
