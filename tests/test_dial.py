@@ -208,7 +208,8 @@ def test_an_address_that_fails_or_is_silent_is_passed_by(monkeypatch: pytest.Mon
             port = good.getsockname()[1]
             resolve_to(
                 monkeypatch,
-                ("224.0.0.1", port),  # for many, not for one: an error at once
+                ("::ffff:0.0.0.1", port),  # no such network
+                ("224.0.0.1", port),  # for multicast: an error at once
                 ("127.0.0.1", 1),  # refused
                 deaf.getsockname(),  # silent
                 ("127.0.0.1", port),

@@ -215,11 +215,13 @@ class _Resolver:
 def test_a_first_address_that_leads_nowhere_costs_a_moment(
     gateway: LocalGateway, make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 41: a black hole, then no route, then the one address that works."""
+    """Row 41: a black hole, no route, an error at once, then the one address that works."""
     port = int(gateway.url.rstrip("/").rpartition(":")[2])
     with _black_hole("127.0.0.2", port):
-        # 2001:db8::/32 is for documentation: no route leads there.
-        _Resolver(monkeypatch).addresses = ["127.0.0.2", "2001:db8::1", "127.0.0.1"]
+        # 2001:db8::/32 is for documentation: no route leads there. 224.0.0.1 is for multicast:
+        # the system refuses a connection to it there and then.
+        resolver = _Resolver(monkeypatch)
+        resolver.addresses = ["127.0.0.2", "2001:db8::1", "224.0.0.1", "127.0.0.1"]
         shard, _ = make_shard(gateway, connect=False, connect_timeout=8.0)
         shard.connect(gateway.url.replace("127.0.0.1", "gateway.test"))
         shard.wait_until_ready(5)
