@@ -53,6 +53,7 @@ class Control:
         self.opened_before = 0  # of them, before this life
         self.fatal: BaseException | None = None  # for which the shard is to be closed
         self.error: BaseException | None = None  # for which it was closed
+        self.leaving = False  # the interpreter exits
 
     def begin(self, socket_url: str, socket_version: int, persist: bool | None) -> None:
         """Start over, for a new life. Called with the lock held."""
@@ -92,12 +93,20 @@ class Control:
     def wait(self, condition: Callable[[], bool], deadline: Deadline) -> bool:
         """Block until something is so. False where the time ran out first."""
         with self.changed:
-            while not condition():
+            while not condition() or self._comes_too_late():
                 left = deadline.remaining()
                 if left == 0:
                     return False
                 self.changed.wait(_WAIT_SLICE if left is None else min(left, _WAIT_SLICE))
             return True
+
+    def _comes_too_late(self) -> bool:
+        """Whether the caller is a daemon thread of the user's in an interpreter that exits.
+
+        It goes on waiting until it is gone with the rest: woken up, it would only have time to
+        complain on standard error that the shard is closed.
+        """
+        return self.leaving and threading.current_thread().daemon and not self.on_own_thread()
 
     def set_state(self, state: ShardState) -> None:
         """For the reader: tell where the shard is.

@@ -837,12 +837,10 @@ def _take_leave() -> None:
     deadline = Deadline(EXIT_TIMEOUT)
     # A list made at once: other threads may be making shards, over which a set would stumble.
     shards = [shard for reference in _shards.keyrefs() if (shard := reference()) is not None]
-    leaving = [
-        shard._control
-        for shard in shards
-        if shard._process_id == os.getpid() and shard._control.wish_disconnect(RESUMABLE_CLOSE_CODE)
-    ]
-    for control in leaving:
+    ours = [shard._control for shard in shards if shard._process_id == os.getpid()]
+    for control in ours:
+        control.leaving = True
+    for control in [each for each in ours if each.wish_disconnect(RESUMABLE_CLOSE_CODE)]:
         control.wait(lambda control=control: control.thread is None, deadline)  # type: ignore[misc]
 
 

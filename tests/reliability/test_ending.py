@@ -11,6 +11,8 @@ from shardlib.testing import LocalGateway
 from tests.reliability.support import Child
 
 BEGINNING = """
+import atexit
+atexit.register(time.sleep, 0.1)  # after ours: threads that have something to say get their turn
 from shardlib import Backoff
 shard = make(backoff=Backoff(base=60.0, cap=60.0))
 shard.connect(sys.argv[1])
