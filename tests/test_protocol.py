@@ -324,6 +324,26 @@ def test_a_broken_stream_is_told_and_broken_again_there_costs_the_session(
     assert shard.session_id is None
 
 
+def test_a_payload_that_cannot_be_acted_on_is_told(recorder: Recorder) -> None:
+    """Here it is the user's JSON module that fails; nothing else is known to."""
+
+    class Module:
+        loads = staticmethod(json.loads)
+
+        @staticmethod
+        def dumps(value: Any) -> str:
+            if value["op"] == 1:
+                raise LookupError("mine")
+            return json.dumps(value)
+
+    shard = make_shard(recorder, compression=None, json=Module)
+    give(shard, {"op": 1, "d": None}, READY)
+    assert [str(error) for _, error in recorder.of("error")] == [
+        "a payload cannot be written as JSON: mine"
+    ]
+    assert shard.session_id == "abc"
+
+
 def test_a_damaged_message_of_its_own_is_skipped(recorder: Recorder) -> None:
     """Payload compression: the next message does not depend on this one."""
     shard = make_shard(recorder, compression="payload")

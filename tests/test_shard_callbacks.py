@@ -305,6 +305,16 @@ def test_what_means_to_end_the_program_ends_the_shard_and_is_raised_in_join(
     assert gateway.all_connections[0].wait_closed() == 4000
 
 
+def test_ctrl_c_as_a_callback_meets_it_comes_out_of_run_forever(gateway: LocalGateway) -> None:
+    """Nobody has pressed it: it is a function's own way to end the program."""
+
+    def leave(_: Shard) -> None:
+        raise KeyboardInterrupt("mine")
+
+    with pytest.raises(KeyboardInterrupt, match="mine"):
+        make_shard(on_socket_ready=leave).run_forever(gateway.url)
+
+
 def test_no_lock_is_held_while_a_callback_runs(gateway: LocalGateway) -> None:
     """Another thread uses the shard freely while a callback is inside of it."""
     results: list[Any] = []

@@ -83,6 +83,8 @@ def test_ctrl_c_in_the_middle_of_a_payload_is_followed_by_no_other_on_its_connec
         assert second.expect(Opcode.PRESENCE_UPDATE)["d"]["status"] == "dnd"
         first.thaw()
         first.wait_closed()
+        child.say("")
+        assert child.wait() == 0
         # What arrived is whole; the half is at the end of the stream.
         assert all(each["d"]["status"] == "idle" for each in first.received if each["op"] == 3)
 
