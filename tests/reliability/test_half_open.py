@@ -20,8 +20,10 @@ from tests.support import TOKEN
 INTERVAL = 1.0  # seconds between two heartbeats
 NAMESPACE = f"shardlib-{os.getpid()}"
 HOST_END, CLIENT_END = f"sl{os.getpid()}a", f"sl{os.getpid()}b"
-HERE, THERE = "10.203.1.1", "10.203.1.2"  # the first path between gateway and client
-HERE_TOO, THERE_TOO = "10.203.2.1", "10.203.2.2"  # the second, which stays healthy
+# Networks of its own for each process that runs these tests, several at once perhaps.
+FIRST, SECOND = (f"10.203.{os.getpid() % 125 * 2 + number}" for number in (0, 1))
+HERE, THERE = f"{FIRST}.1", f"{FIRST}.2"  # the first path between gateway and client
+HERE_TOO, THERE_TOO = f"{SECOND}.1", f"{SECOND}.2"  # the second, which stays healthy
 
 
 def _run(*command: str) -> None:
