@@ -144,6 +144,11 @@ class Intents(enum.IntFlag):
         return intents
 
 
+def is_encrypted(url: str) -> bool:
+    """Whether a gateway's URL asks for TLS."""
+    return urlsplit(url).scheme == "wss"
+
+
 def gateway_url(url: str, version: int, compression: str | None) -> str:
     """Complete the URL of a gateway with the query that a connection needs.
 

@@ -20,7 +20,7 @@ from shardlib.control import Control
 from shardlib.deadline import Deadline
 from shardlib.errors import BrokenStream, SendTimeout, ShardClosed, UnreadableMessage
 from shardlib.frames import FrameType
-from shardlib.gateway import Opcode, gateway_url
+from shardlib.gateway import Opcode, gateway_url, is_encrypted
 from shardlib.heartbeat import Heartbeat
 from shardlib.limits import default_gate, heartbeat_reserve
 from shardlib.options import Options
@@ -308,10 +308,8 @@ class Protocol:
         if url is None:
             return None
         try:
-            # Completed, both have their scheme in lower case.
-            whole = gateway_url(url, self._control.socket_version, self._options.compression)
-            here = self._control.connection.url
-            if here.startswith("wss:") and not whole.startswith("wss:"):
+            gateway_url(url, self._control.socket_version, self._options.compression)
+            if is_encrypted(self._control.connection.url) and not is_encrypted(url):
                 raise ValueError("it is not encrypted, and the connection it came over is")
         except (TypeError, ValueError) as error:
             self._callbacks.log(logging.WARNING, "resume_gateway_url is of no use: %s", error)

@@ -17,7 +17,7 @@ from shardlib.connection import Connection, ConnectionLost
 from shardlib.control import Control, Wish
 from shardlib.deadline import Deadline
 from shardlib.errors import BrokenStream, ConnectionFailed, ShardClosed, fatal_error
-from shardlib.gateway import CloseCode, Intents, gateway_url
+from shardlib.gateway import CloseCode, Intents, gateway_url, is_encrypted
 from shardlib.limits import Backoff
 from shardlib.options import Options
 from shardlib.protocol import Protocol
@@ -146,9 +146,12 @@ class Reader:
 
     def _next_url(self) -> str:
         session = self._protocol.session
-        if session.gateway and session.failures_at_gateway < MOST_FAILURES_AT_GATEWAY:
-            return session.gateway
-        return self._control.socket_url
+        url = self._control.socket_url
+        if session.gateway is None or session.failures_at_gateway >= MOST_FAILURES_AT_GATEWAY:
+            return url
+        if is_encrypted(url) and not is_encrypted(session.gateway):
+            return url  # a session from a file: the token would go out in clear
+        return session.gateway
 
     def _open_and_read(self, connection: Connection) -> ConnectionLost:
         """One connection, from opening to closed. Returns how it ended."""

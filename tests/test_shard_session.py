@@ -84,6 +84,16 @@ def test_a_loaded_session_is_resumed_at_its_gateway(tmp_path: Path) -> None:
             assert (shard.stats.replayed, shard.stats.resumes, shard.stats.reconnects) == (1, 1, 0)
 
 
+def test_a_loaded_session_is_not_resumed_in_clear_where_connect_asks_for_tls() -> None:
+    """A file may be anybody's; the token is for the URL that connect() was given, and encrypted."""
+    with make_gateway(tls=True) as gateway, make_gateway() as other:
+        saved = Session("abc", 5, other.url, 0, 1)
+        with make_shard(session=saved, ssl_context=gateway.ssl_context) as shard:
+            shard.connect(gateway.url)
+            assert gateway.expect(Opcode.RESUME)["d"]["session_id"] == "abc"
+        assert other.all_connections == []
+
+
 def test_a_session_that_has_ended_meanwhile_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shardlib.reader.INVALID_SESSION_DELAY", (0.01, 0.02))
     gone = Session("gone", 77, None, 0, 1)
