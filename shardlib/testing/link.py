@@ -104,6 +104,8 @@ class Link(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         with self._gateway._lock:
+            if self._transport is not None:
+                self._transport.close()  # else Python 3.10 warns that a TLS transport was not
             self._transport = None
             self._gateway._links.discard(self)
             self._connection._lost()

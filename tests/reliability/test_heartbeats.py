@@ -354,7 +354,7 @@ def test_an_endless_rhythm_is_taken(gateway: LocalGateway, make_shard: MakeShard
     thread = shard.heartbeat_thread
 
     shard.heartbeat_in(1e17)
-    shard.heartbeat_in(1)
+    shard.heartbeat_in(500)  # what is not acknowledged by then is rightly taken for dead
     wait_until(lambda: recorder.beats)
 
     assert shard.heartbeat_thread is thread is not None
