@@ -80,7 +80,8 @@ class Shard:
     :param compression: "zlib-stream", "zstd-stream", "payload" or None.
     :param session: a session to resume, see :class:`shardlib.Session`.
     :param json: a module with ``loads`` and ``dumps``.
-    :param identify_gate: when to identify; by default one gate for all shards of the token.
+    :param identify_gate: when to identify; by default one gate for all shards of the token. What it
+        raises is told to on_socket_error, and it is asked again, on another connection.
     :param backoff: how long to wait between connections; not to be shared between shards.
     :param connect_timeout: seconds for name, TCP, proxy, TLS and WebSocket handshake together.
     :param hello_timeout: seconds from then to Hello.
