@@ -48,6 +48,7 @@ tell("now")
     ),
     "between two attempts": (
         """
+tell("ready")
 import logging
 logging.disable()  # of the failed attempt, which is no part of the end
 while shard.state.value != "waiting":
@@ -136,7 +137,7 @@ def test_a_program_that_ends_is_gone_within_a_second(way: str, gateway: LocalGat
         gateway.restore()
         with Child(BEGINNING + code, gateway.url) as child:
             if way == "between two attempts":
-                gateway.wait_for_connection().wait_until_ready()
+                child.expect("ready")
                 gateway.outage()
             child.expect("now")
             since = time.monotonic()
