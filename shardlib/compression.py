@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import threading
 import zlib
 from types import ModuleType
 from typing import Protocol
@@ -91,11 +92,14 @@ class ZlibStream(PlainText):
     A message may come in any number of WebSocket messages; the last ends with a sync flush.
     """
 
-    __slots__ = ("_buffer", "_decompressor")
+    __slots__ = ("_buffer", "_decompressor", "_lock")
 
     def __init__(self, max_payload: int) -> None:
         super().__init__(max_payload)
         self._buffer = bytearray()
+        # Guards growing the buffer: it can't while it is copied, in a Python without a GIL.
+        # Reentrant: a signal handler may look at it, too.
+        self._lock = threading.RLock()
         self._decompressor = zlib.decompressobj()
 
     def inflate(self, message: bytes | str) -> bytes | str | None:
@@ -105,7 +109,8 @@ class ZlibStream(PlainText):
         # Nearly every message comes whole, and is inflated from where it is, without a copy.
         if self._buffer or not message.endswith(_ZLIB_SUFFIX):
             data = self._buffer
-            data += message
+            with self._lock:
+                data += message
             if len(data) > self._max_payload:
                 raise BrokenStream(
                     f"a compressed message is longer than max_payload ({self._max_payload} bytes)"
@@ -126,7 +131,8 @@ class ZlibStream(PlainText):
         return inflated or None  # a flush may come without anything before it
 
     def buffer(self) -> bytes:
-        return bytes(self._buffer)
+        with self._lock:
+            return bytes(self._buffer)
 
 
 class ZstdStream(PlainText):

@@ -87,6 +87,7 @@ class Connection:
         self._goodbye = threading.Lock()  # taken by the one thread that sends the close frame
         self.was_open = False
         self.given_up: str | None = None  # why, where that was decided on this side
+        self._giving_up = threading.Lock()  # taken by the one thread whose reason that is
         # Of the session on this connection, kept by the reader:
         self.resumed_from: int | None = None  # sequence sent in Resume, until RESUMED
         self.ready_at: float | None = None  # time.monotonic() of READY or RESUMED
@@ -231,7 +232,7 @@ class Connection:
         The reader wakes up and finds why; it alone makes another connection. Of several threads
         that give up at once, one is heard.
         """
-        if self.given_up is None:
+        if self._giving_up.acquire(blocking=False):
             self.given_up = reason
             self.send_close(RESUMABLE_CLOSE_CODE)
             self.abort()

@@ -300,7 +300,6 @@ class Protocol:
         self._events_flow(connection)
         self._callbacks.notify("on_socket_ready")
         if not self._control.is_first_connection():
-            self._stats.reconnects += 1
             self._callbacks.notify("on_socket_reconnected", False)
 
     def _acceptable_gateway(self, url: Any) -> str | None:
@@ -318,9 +317,8 @@ class Protocol:
 
     def _resumed(self, connection: Connection) -> None:
         self._callbacks.log(logging.INFO, "resumed, session %s", self.session.session_id)
-        self._events_flow(connection)
         self._stats.resumes += 1
-        self._stats.reconnects += not self._control.is_first_connection()
+        self._events_flow(connection)
         self._callbacks.notify("on_socket_reconnected", True)
 
     def _events_flow(self, connection: Connection) -> None:
@@ -330,6 +328,8 @@ class Protocol:
         self.session.failures_at_gateway = 0
         self.session.unanswered_resumes = 0
         self._control.persist = None
+        # Counted before it is told: who waits for READY may look at the counters next.
+        self._stats.reconnects += not self._control.is_first_connection()
         self._control.set_state(ShardState.READY)
 
     # Trouble

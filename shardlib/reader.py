@@ -161,12 +161,12 @@ class Reader:
             connection.open()
         except ConnectionFailed as error:
             return ConnectionLost(None, str(error), error)
+        self._stats.connections += 1  # first: connect() returns, and its caller may look
         with control.changed:
             control.first_attempt = False
             control.opened += 1
             control.set_state(ShardState.CONNECTED)
             control.changed.notify_all()
-        self._stats.connections += 1
         connection.deadline = Deadline(self._options.hello_timeout)
         self._callbacks.notify("on_socket_connected")
         lost = self._read(connection)

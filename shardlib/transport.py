@@ -120,10 +120,10 @@ class Transport:
 
     def is_idle(self) -> bool:
         """Whether the reader is waiting and nothing is there for it to read."""
-        if not self._waiting_to_read:
-            return False
-        with self._io_lock:
-            return not self._closed and not wait_until_ready(self._socket.fileno(), False, 0)
+        with self._io_lock:  # looked at under it: what a reader waited for it takes under it, too
+            if self._closed or not self._waiting_to_read:
+                return False
+            return not wait_until_ready(self._socket.fileno(), False, 0)
 
     def send(self, data: bytes, deadline: Deadline) -> None:
         """Write all of `data`, in one piece as seen by the peer. Blocks until `deadline`.

@@ -1,0 +1,77 @@
+"""Threads that look at a shard while its reader is in the middle of things.
+
+With a global interpreter lock most of these races are hard to meet; free-threaded Python meets them
+at once.
+"""
+
+from __future__ import annotations
+
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from shardlib.compression import create_inflater
+from shardlib.testing import LocalGateway
+from tests.reliability.conftest import MakeShard
+
+
+@contextmanager
+def watched(value: Callable[[], float]) -> Iterator[list[tuple[float, float]]]:
+    """Look at a value again and again on another thread; gives the times it went backwards."""
+    fallen: list[tuple[float, float]] = []
+    stop = threading.Event()
+
+    def watch() -> None:
+        last = value()
+        while not stop.is_set():
+            now = value()
+            if now < last:
+                fallen.append((last, now))
+            last = now
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield fallen
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_what_was_waited_for_is_counted_by_then(
+    gateway: LocalGateway, make_shard: MakeShard
+) -> None:
+    """Counters are written before the state that others wait for."""
+    shard, _ = make_shard(gateway, connect=False)
+    shard.connect(gateway.url)
+    assert shard.stats.connections == 1
+    shard.wait_until_ready(10)
+    for count in range(1, 51):
+        shard.reconnect()
+        assert shard.stats.connections == count + 1
+        shard.wait_until_ready(10)
+        stats = shard.stats
+        assert (stats.resumes, stats.reconnects) == (count, count)
+
+
+def test_bytes_received_never_become_fewer(gateway: LocalGateway, make_shard: MakeShard) -> None:
+    """Nor are those of a connection that ends counted twice for a moment."""
+    shard, _ = make_shard(gateway)
+    with watched(lambda: shard.stats.bytes_received) as fallen:
+        for _ in range(100):
+            shard.reconnect()
+    assert fallen == []
+
+
+def test_the_buffer_grows_while_others_look_at_it() -> None:
+    """What a bytearray holds can't be copied while it grows: the reader would fail."""
+    compressor = zlib.compressobj(level=0)
+    message = b'{"op":0,"d":"' + b"x" * 200_000 + b'"}'
+    compressed = compressor.compress(message) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    inflater = create_inflater("zlib-stream", 1 << 20)
+    with watched(lambda: len(inflater.buffer())) as fallen:
+        for start in range(0, len(compressed), 50):
+            inflated = inflater.inflate(compressed[start : start + 50])
+    assert inflated == message
+    assert len(fallen) <= 1  # when the message was complete
