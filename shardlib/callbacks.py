@@ -28,6 +28,13 @@ class Running(NamedTuple):
     since: float  # time.perf_counter()
 
 
+class Spent(NamedTuple):
+    """The reader's time in the user's functions, replaced as a whole: others look at any moment."""
+
+    seconds: float  # in those that have returned
+    running: Running | None = None
+
+
 class Waiter:
     """One caller of wait_for(), blocked on another thread until its event comes."""
 
@@ -67,8 +74,7 @@ class Callbacks:
         self._lock = threading.RLock()
         self._listeners: dict[str, tuple[Callback, ...]] = {}
         self._waiters: dict[str, tuple[Waiter, ...]] = {}
-        self._running: Running | None = None  # written by the reader only
-        self._seconds = 0.0
+        self._spent = Spent(0.0)  # written by the reader only
 
     def add_listener(self, event: str, function: Callback) -> None:
         """Call `function` for each `event` from now on. Any thread."""
@@ -127,21 +133,20 @@ class Callbacks:
                     self._control.changed.notify_all()
 
     def _call(self, function: Callback, *arguments: Any) -> None:
-        outer = self._running  # a callback's error is told to on_socket_error
         since = time.perf_counter()
-        self._running = Running(function, since)
+        before = self._spent.seconds
+        self._spent = Spent(before, Running(function, since))
         try:
-            function(self._shard, *arguments)
+            try:
+                function(self._shard, *arguments)
+            finally:
+                self._spent = Spent(before + time.perf_counter() - since)
         except Exception as error:
             self.log(logging.ERROR, "the callback %s failed", _name(function), exc_info=error)
             if function is not self._shard.on_socket_error:
                 self.notify("on_socket_error", error)
         except BaseException as error:  # SystemExit, KeyboardInterrupt: for join() to raise
             self._control.stop(error)
-        finally:
-            self._running = outer
-            if outer is None:
-                self._seconds += time.perf_counter() - since
 
     def report(self, error: Exception) -> None:
         """Log what went wrong outside the user's functions, and tell on_socket_error."""
@@ -160,13 +165,13 @@ class Callbacks:
     @property
     def running(self) -> Running | None:
         """The function the reader is inside of, or None."""
-        return self._running
+        return self._spent.running
 
     @property
     def seconds(self) -> float:
         """Time spent in the user's functions, a running one included."""
-        running = self._running
-        return self._seconds + (0.0 if running is None else time.perf_counter() - running.since)
+        seconds, running = self._spent
+        return seconds + (0.0 if running is None else time.perf_counter() - running.since)
 
     def warn(self, running: Running) -> None:
         """Log that a function keeps the reader from reading, and where it is."""

@@ -11,9 +11,11 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from shardlib import Shard
 from shardlib.compression import create_inflater
 from shardlib.testing import LocalGateway
 from tests.reliability.conftest import MakeShard
+from tests.reliability.support import dispatch_numbers, wait_until
 
 
 @contextmanager
@@ -62,6 +64,38 @@ def test_bytes_received_never_become_fewer(gateway: LocalGateway, make_shard: Ma
         for _ in range(100):
             shard.reconnect()
     assert fallen == []
+
+
+def test_time_in_callbacks_never_becomes_less(
+    gateway: LocalGateway, make_shard: MakeShard
+) -> None:
+    """By it a heartbeat knows that its acknowledgement may be waiting behind a callback."""
+    shard, _ = make_shard(gateway)
+    with watched(lambda: shard.stats.callback_seconds) as fallen:
+        dispatch_numbers(gateway, 0, 2_000)
+        wait_until(lambda: shard.stats.events["TYPING_START"] == 2_000)
+    assert fallen == []
+
+
+def test_time_in_a_callback_that_fails_counts_while_on_socket_error_runs(
+    gateway: LocalGateway, make_shard: MakeShard
+) -> None:
+    shard, _ = make_shard(gateway)
+    times: list[float] = []
+
+    def note(*_: object) -> None:
+        times.append(shard.stats.callback_seconds)
+
+    @shard.on("TYPING_START")
+    def fail(shard: Shard, data: object) -> None:
+        note()
+        raise RuntimeError("on purpose")
+
+    shard.on_socket_error = note
+    for _ in range(3):
+        dispatch_numbers(gateway, 0, 1)
+    wait_until(lambda: len(times) == 6)
+    assert times == sorted(times)
 
 
 def test_the_buffer_grows_while_others_look_at_it() -> None:
