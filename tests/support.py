@@ -5,7 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from shardlib import errors
+
 TOKEN = "test.token.never-in-a-log"
+
+# The close codes after which a shard does not connect again, and what it raises.
+FATAL: dict[int, type[errors.ShardClosed]] = {
+    4004: errors.AuthenticationFailed,
+    4010: errors.InvalidShard,
+    4011: errors.ShardingRequired,
+    4012: errors.InvalidAPIVersion,
+    4013: errors.InvalidIntents,
+    4014: errors.DisallowedIntents,
+}
 
 
 def wait_until(condition: Callable[[], object], timeout: float = 10.0, what: str = "") -> None:

@@ -7,28 +7,15 @@ import pytest
 
 from shardlib import errors
 from shardlib.errors import (
-    AuthenticationFailed,
     DisallowedIntents,
-    InvalidAPIVersion,
-    InvalidIntents,
-    InvalidShard,
     SendTimeout,
     ShardClosed,
     ShardError,
-    ShardingRequired,
     UnreadableMessage,
     fatal_error,
 )
 from shardlib.gateway import CloseCode, Intents
-
-FATAL = {
-    4004: AuthenticationFailed,
-    4010: InvalidShard,
-    4011: ShardingRequired,
-    4012: InvalidAPIVersion,
-    4013: InvalidIntents,
-    4014: DisallowedIntents,
-}
+from tests.support import FATAL
 
 
 @pytest.mark.parametrize("code", [*CloseCode, 1000, 1001, 1006, 3000, 4006, 4999])

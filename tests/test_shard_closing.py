@@ -20,16 +20,7 @@ from shardlib.control import Control
 from shardlib.shard import _take_leave
 from shardlib.testing import LocalGateway
 from tests.shards import Recorder, make_gateway, make_shard
-from tests.support import TOKEN, wait_until
-
-FATAL = {
-    4004: shardlib.AuthenticationFailed,
-    4010: shardlib.InvalidShard,
-    4011: shardlib.ShardingRequired,
-    4012: shardlib.InvalidAPIVersion,
-    4013: shardlib.InvalidIntents,
-    4014: shardlib.DisallowedIntents,
-}
+from tests.support import FATAL, TOKEN, wait_until
 
 
 @pytest.fixture
@@ -200,17 +191,15 @@ def run_script(gateway: LocalGateway, end: str, setup: str = "") -> subprocess.P
 @pytest.mark.parametrize(
     "end, status, message",
     [
-        ("", 0, ""),
-        ("sys.exit(3)", 3, ""),
         ("raise LookupError('mine')", 1, "LookupError: mine"),
         ("os.kill(os.getpid(), signal.SIGINT); threading.Event().wait()", -2, "KeyboardInterrupt"),
-        ("shard.disconnect()", 0, ""),
         ("shard.on('PING')(lambda *_: sys.exit(5)); print('on', flush=True); shard.join()", 5, ""),
     ],
 )
-def test_a_process_ends_when_its_program_does(
+def test_what_ends_a_program_is_all_that_it_says(
     gateway: LocalGateway, end: str, status: int, message: str
 ) -> None:
+    """Its other ends are in reliability/test_ending.py."""
     process = run_script(gateway, end)
     connection = gateway.wait_for_connection(timeout=20)
     if "PING" in end:
@@ -225,7 +214,7 @@ def test_a_process_ends_when_its_program_does(
         assert errors.count("Traceback") == 1
     else:
         assert errors == ""
-    assert connection.wait_closed() == (1000 if "disconnect" in end else 4000)
+    assert connection.wait_closed() == 4000
 
 
 def test_ctrl_c_ends_run_forever_cleanly(gateway: LocalGateway) -> None:

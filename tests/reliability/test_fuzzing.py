@@ -29,22 +29,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from shardlib import (
-    AuthenticationFailed,
     Backoff,
     BrokenStream,
     ConnectionFailed,
-    DisallowedIntents,
     IdentifyGate,
     Intents,
-    InvalidAPIVersion,
-    InvalidIntents,
-    InvalidShard,
     NotReady,
     Opcode,
     Session,
     Shard,
     ShardClosed,
-    ShardingRequired,
     ShardState,
     UnreadableMessage,
 )
@@ -55,7 +49,7 @@ from shardlib.testing import LocalGateway
 from shardlib.testing.connection import GatewayConnection
 from tests.reliability.conftest import MakeGateway, MakeShard
 from tests.reliability.support import Recorder, dispatch_numbers, hurried, wait_until
-from tests.support import TOKEN
+from tests.support import FATAL, TOKEN
 from tests.test_compression import compressor
 from tests.test_frames import frame
 
@@ -919,14 +913,6 @@ def test_any_payloads_in_any_order_leave_the_shard_alive(
     receive()
 
 
-FATAL = {
-    4004: AuthenticationFailed,
-    4010: InvalidShard,
-    4011: ShardingRequired,
-    4012: InvalidAPIVersion,
-    4013: InvalidIntents,
-    4014: DisallowedIntents,
-}
 CLOSE_CODES = st.sampled_from([4007, 4009, *FATAL]) | st.integers(0, 65535)
 CLOSES = st.binary(max_size=2) | st.builds(
     lambda code, reason: code.to_bytes(2, "big") + reason,
