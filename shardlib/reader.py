@@ -112,20 +112,28 @@ class Reader:
         """
         control = self._control
         while self._begin_connection():
-            connection = control.connection
-            lost = self._open_and_read(connection)
-            fatal, delay = self._judge(connection, lost)
-            with control.changed:
-                control.set_state(ShardState.CLOSING if fatal else ShardState.WAITING)
-                closed_by_self = control.wish is Wish.DISCONNECT and control.fatal is None
-            if lost.failure is None:
-                code = control.close_code if closed_by_self else lost.code
-                self._callbacks.notify("on_socket_disconnected", code, closed_by_self)
-            if fatal is not None:
-                raise fatal
+            delay = self._conclude(control.connection, self._open_and_read(control.connection))
             control.wait(
                 lambda: control.wish is Wish.DISCONNECT or control.at_once, Deadline(delay)
             )
+
+    def _conclude(self, connection: Connection, lost: ConnectionLost) -> float:
+        """Tell of the end of a connection. Returns the time to wait; raises as :meth:`_live`.
+
+        A failure knows the frames that it came through, :meth:`_live` among them, and with those
+        the connection: as it has no name there, all is freed when this returns.
+        """
+        control = self._control
+        fatal, delay = self._judge(connection, lost)
+        with control.changed:
+            control.set_state(ShardState.CLOSING if fatal else ShardState.WAITING)
+            closed_by_self = control.wish is Wish.DISCONNECT and control.fatal is None
+        if lost.failure is None:
+            code = control.close_code if closed_by_self else lost.code
+            self._callbacks.notify("on_socket_disconnected", code, closed_by_self)
+        if fatal is not None:
+            raise fatal
+        return delay
 
     def _begin_connection(self) -> bool:
         """Make the next connection the shard's. False where the shard is to be closed."""
@@ -138,6 +146,8 @@ class Reader:
             control.wish = None
             control.at_once = False
             self._stats.bytes_received += control.connection.bytes_received
+            # They know each other: parted, they are freed at once, and not by the next collection.
+            control.connection.heartbeat = None
             control.connection = create_connection(
                 self._options, self._next_url(), control.socket_version
             )
@@ -192,7 +202,8 @@ class Reader:
             except BrokenStream as error:
                 self._protocol.stream_broke(connection, error)
             except ConnectionLost as lost:
-                ended = lost
+                # Anew, for one that was raised knows this frame: together they'd be a cycle.
+                ended = ConnectionLost(lost.code, lost.reason)
         if connection.given_up is not None:  # whatever came of that
             return ConnectionLost(None, connection.given_up)
         return ended or ConnectionLost(None, "a new connection was asked for")

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import logging
 import os
+import weakref
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
+from shardlib import Shard, reader
+from shardlib.connection import Connection
 from shardlib.testing import LocalGateway
-from tests.reliability.support import Child
+from tests.reliability.conftest import MakeShard
+from tests.reliability.support import Child, wait_until
 
 RECONNECTS = 2000
 
@@ -41,6 +49,7 @@ for goal in map(int, sys.argv[2:]):
     while threading.active_count() > 3 and time.monotonic() < deadline:
         time.sleep(0.001)  # the heartbeat of the connection before is about to end
     gc.collect()
+    gc.collect()  # without a GIL the first may leave objects to the threads that they belong to
     with open("/proc/self/statm") as statm:
         resident = int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     tell(json.dumps({
@@ -78,3 +87,44 @@ def test_two_thousand_reconnects_leave_everything_as_it_was(
     assert late["resident"] - early["resident"] < 4_000_000
     assert len(late["depths"]) == 1
     assert gateway.sessions[0].resumes == RECONNECTS
+
+
+def _refuse_the_next(gateway: LocalGateway) -> None:
+    gateway.inject(lambda connection: connection.refuse(502), instead_of="upgrade")
+    gateway.connections[-1].reset()
+
+
+ENDS: dict[str, Callable[[Shard, LocalGateway], object]] = {
+    "reconnect()": lambda shard, _: shard.reconnect(),
+    "a close frame": lambda _, gateway: gateway.connections[-1].close(4000),
+    "a reset": lambda _, gateway: gateway.connections[-1].reset(),
+    "a broken stream": lambda _, gateway: gateway.connections[-1].send_frame(2, BROKEN),
+    "a handshake refused": lambda _, gateway: _refuse_the_next(gateway),
+}
+BROKEN = b"\xff" * 8 + b"\0\0\xff\xff"  # no block of a zlib stream begins like this
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_connection_that_has_ended_is_freed_without_the_garbage_collector(
+    end: str, gateway: LocalGateway, make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 44: each holds some 50 kB, and where many end, a collection may be long in coming."""
+    made: list[weakref.ref[Connection]] = []
+
+    class Watched(Connection):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            made.append(weakref.ref(self))
+
+    monkeypatch.setattr(reader, "Connection", Watched)
+    # Errors know where they were raised: who keeps one keeps the connection.
+    shard, _ = make_shard(gateway, logger=logging.Logger("quiet", logging.CRITICAL))
+    shard.on_socket_error = None
+    gc.disable()
+    try:
+        for reconnects in range(1, 4):
+            ENDS[end](shard, gateway)
+            wait_until(lambda: shard.stats.reconnects == reconnects)
+        wait_until(lambda: [made.index(each) for each in made if each()] == [len(made) - 1])
+    finally:
+        gc.enable()
