@@ -86,6 +86,7 @@ class Connection:
         self.websocket: websocket.WebSocket | None = None  # from the handshake on
         self._goodbye = threading.Lock()  # taken by the one thread that sends the close frame
         self.was_open = False
+        self.bytes_before = 0  # received on the shard's earlier connections
         self.given_up: str | None = None  # why, where that was decided on this side
         self._giving_up = threading.Lock()  # taken by the one thread whose reason that is
         # Of the session on this connection, kept by the reader:
@@ -109,8 +110,13 @@ class Connection:
 
     @property
     def bytes_received(self) -> int:
-        """Bytes of WebSocket frames and handshake received so far, as they came over the wire."""
-        return 0 if self._transport is None else self._transport.bytes_received
+        """Bytes of WebSocket frames and handshakes received so far, as they came over the wire.
+
+        Those of earlier connections are among them, so that one look tells what a shard has
+        received, even while its connection is replaced.
+        """
+        here = 0 if self._transport is None else self._transport.bytes_received
+        return self.bytes_before + here
 
     def open(self) -> None:
         """Connect and shake hands. Blocks the reader for `connect_timeout` at most.

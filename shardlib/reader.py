@@ -145,12 +145,12 @@ class Reader:
                 self._protocol.drop_session()
             control.wish = None
             control.at_once = False
-            self._stats.bytes_received += control.connection.bytes_received
+            before = control.connection
+            connection = create_connection(self._options, self._next_url(), control.socket_version)
+            connection.bytes_before = before.bytes_received
+            control.connection = connection
             # They know each other: parted, they are freed at once, and not by the next collection.
-            control.connection.heartbeat = None
-            control.connection = create_connection(
-                self._options, self._next_url(), control.socket_version
-            )
+            before.heartbeat = None
             control.set_state(ShardState.CONNECTING)
             return True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import threading
 import time
@@ -126,13 +127,10 @@ def test_all_notice_at_once_and_one_connection_follows(
         gateway.sessions[0].dispatch("BUSY", None)
         assert entered.wait(5)
         theirs.reconnect()
-        assert ours.heartbeat is not None
-        acts = [
-            theirs.reset,
-            shard.reconnect,
-            shard.resume,
-            lambda: ours.heartbeat._give_up("a zombie"),  # type: ignore[union-attr]
-        ]
+        heartbeat = ours.heartbeat
+        assert heartbeat is not None
+        notice = functools.partial(heartbeat._give_up, "a zombie")
+        acts = [theirs.reset, shard.reconnect, shard.resume, notice]
         random.Random(number).shuffle(acts)
         threads = [threading.Thread(target=act) for act in acts]
         for thread in threads:
@@ -143,7 +141,7 @@ def test_all_notice_at_once_and_one_connection_follows(
         for thread in threads:
             thread.join(5)
         wait_until(lambda: recorder.count("reconnected", True) == number)
-        ours.heartbeat._give_up("a zombie")  # its thread was late
+        notice()  # its thread was late
         ours.give_up("late")
         dispatch_numbers(gateway, number, number + 1)
         wait_until(lambda: len(recorder.numbers()) == number)
