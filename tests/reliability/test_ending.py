@@ -9,6 +9,7 @@ import pytest
 
 from shardlib.testing import LocalGateway
 from tests.reliability.support import Child
+from tests.support import wait_until_asleep
 
 BEGINNING = """
 import atexit
@@ -140,6 +141,8 @@ def test_a_program_that_ends_is_gone_within_a_second(way: str, gateway: LocalGat
                 child.expect("ready")
                 gateway.outage()
             child.expect("now")
+            if number is not None:
+                wait_until_asleep(child.pid)
             since = time.monotonic()
             if number is not None:
                 child.signal(number)
