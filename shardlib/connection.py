@@ -102,9 +102,8 @@ class Connection:
         self._secure = parts.scheme == "wss"
         self._host = parts.hostname or ""
         self._port = parts.port or (443 if self._secure else 80)
-        self._dialer = Dialer(
-            self._host, self._port, proxy or environment_proxy(self._host, self._secure)
-        )
+        self._proxy = proxy
+        self._dialer = Dialer(self._host, self._port)
         self._transport: Transport | None = None
         self._unread = b""
 
@@ -126,7 +125,9 @@ class Connection:
         deadline = Deadline(self._connect_timeout)
         step = "connecting"
         try:
-            self._transport = transport = self._dialer.dial(deadline)
+            # Looked up only here, where no lock is held: some systems ask the network about it.
+            proxy = self._proxy or environment_proxy(self._host, self._secure)
+            self._transport = transport = self._dialer.dial(proxy, deadline)
             if self._secure:
                 step = "the TLS handshake"
                 context = self._ssl_context or _default_ssl_context()

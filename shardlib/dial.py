@@ -29,13 +29,11 @@ class Dialer:
     """One attempt to reach a host. The reader thread dials; any thread may give up.
 
     :param host: a name or an address.
-    :param proxy: a proxy's URL, or None for a direct connection.
     """
 
-    def __init__(self, host: str, port: int, proxy: str | None) -> None:
+    def __init__(self, host: str, port: int) -> None:
         self._host = host
         self._port = port
-        self._proxy = proxy
         self._given_up = False
         self._resolved = threading.Event()  # set by the resolver's thread, and by give_up()
         self._transport: Transport | None = None
@@ -47,14 +45,15 @@ class Dialer:
         if self._transport is not None:
             self._transport.abort()
 
-    def dial(self, deadline: Deadline) -> Transport:
+    def dial(self, proxy: str | None, deadline: Deadline) -> Transport:
         """Connect. Blocks until `deadline`.
 
+        :param proxy: a proxy's URL, or None for a direct connection.
         :raises OSError: where no address could be reached; TimeoutError where time ran out.
         """
-        if self._proxy is None:
+        if proxy is None:
             return self._publish(self._connect(self._host, self._port, deadline))
-        return self._dial_through_proxy(self._proxy, deadline)
+        return self._dial_through_proxy(proxy, deadline)
 
     def _check(self) -> None:
         if self._given_up:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from shardlib import ConnectionFailed
+from shardlib import ConnectionFailed, ShardClosed, ShardError
 from shardlib.deadline import Deadline
 from shardlib.dial import Dialer, environment_proxy
 from tests.shards import make_gateway, make_shard
@@ -175,6 +175,41 @@ def test_the_environment_names_the_proxy(monkeypatch: pytest.MonkeyPatch) -> Non
     assert environment_proxy("example.org", secure=False) == "http://proxy:2"
 
 
+def test_a_system_that_takes_its_time_to_name_the_proxy_holds_up_nobody_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On Windows and macOS the look-up may ask the network; here it is a function that waits."""
+    asked, answer = threading.Event(), threading.Event()
+
+    def take_time(host: str) -> bool:
+        asked.set()
+        return not answer.wait(10)
+
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setattr("shardlib.dial.urllib.request.proxy_bypass", take_time)
+    shard = make_shard(close_timeout=0.1)
+    errors: list[Exception] = []
+
+    def connect() -> None:
+        try:
+            shard.connect("ws://gateway.test")
+        except ShardError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=connect)
+    thread.start()
+    assert asked.wait(10)
+    disconnect = threading.Thread(target=shard.disconnect)
+    disconnect.start()
+    disconnect.join(5)
+    held_up = disconnect.is_alive()
+    answer.set()
+    disconnect.join(10)
+    thread.join(10)
+    assert not held_up
+    assert isinstance(errors[0], ShardClosed)
+
+
 def resolve_to(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[str, int]) -> None:
     """What a name resolves to can only be had by asking in the resolver's place."""
 
@@ -215,7 +250,7 @@ def test_an_address_that_fails_or_is_silent_is_passed_by(monkeypatch: pytest.Mon
                 ("127.0.0.1", port),
             )
             since = time.perf_counter()
-            transport = Dialer("gateway.test", port, None).dial(Deadline(10))
+            transport = Dialer("gateway.test", port).dial(None, Deadline(10))
             assert time.perf_counter() - since < 3
             assert transport.socket.getpeername()[1] == port
             transport.close()
@@ -251,13 +286,13 @@ def test_a_resolver_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     with pytest.raises(TimeoutError, match="was not found in time"):
-        Dialer("gateway.test", 443, None).dial(Deadline(0.1))
-    dialer = Dialer("gateway.test", 443, None)
+        Dialer("gateway.test", 443).dial(None, Deadline(0.1))
+    dialer = Dialer("gateway.test", 443)
     errors: list[BaseException] = []
 
     def dial() -> None:
         try:
-            dialer.dial(Deadline(10))
+            dialer.dial(None, Deadline(10))
         except OSError as error:
             errors.append(error)
 
@@ -272,10 +307,10 @@ def test_a_resolver_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) -
 
 def test_giving_up_before_dialling_reaches_nobody() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        dialer = Dialer("127.0.0.1", listener.getsockname()[1], None)
+        dialer = Dialer("127.0.0.1", listener.getsockname()[1])
         dialer.give_up()
         with pytest.raises(ConnectionAbortedError):
-            dialer.dial(Deadline(10))
+            dialer.dial(None, Deadline(10))
         listener.settimeout(0)
         with pytest.raises(BlockingIOError):
             listener.accept()
