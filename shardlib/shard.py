@@ -327,6 +327,7 @@ class Shard:
     @property
     def zlib_buffer(self) -> bytes:
         """Bytes of a message that is not complete yet, of the current connection."""
+        self._check_process()  # reading it takes a lock
         return self._control.connection.inflater.buffer()
 
     @property

@@ -25,6 +25,7 @@ from shardlib import (
     Shard,
     ShardError,
 )
+from shardlib.compression import ZlibStream
 from shardlib.shard import _take_leave
 from shardlib.testing import LocalGateway
 from tests.reliability.conftest import MakeGateway, MakeShard
@@ -159,11 +160,14 @@ def test_a_forked_child_is_told_and_the_parent_is_left_in_peace(
         lambda: shard.heartbeat_in(1),
         lambda: shard.on("READY"),
         lambda: shard.off("READY", print),
+        lambda: shard.zlib_buffer,
     )
+    inflater = shard._control.connection.inflater
+    assert isinstance(inflater, ZlibStream)
     held, release = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with shard._control.changed, shard._callbacks._lock:
+        with shard._control.changed, shard._callbacks._lock, inflater._lock:
             held.set()
             release.wait(10)
 
