@@ -11,7 +11,7 @@ import ssl
 import struct
 import threading
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -203,20 +203,32 @@ class Connection:
                 self.send_close(RESUMABLE_CLOSE_CODE)
                 raise ConnectionLost(code, reason)
 
-    def send(self, data: str, deadline: Deadline | None = None) -> None:
+    def send(
+        self,
+        data: str,
+        deadline: Deadline | None = None,
+        sent: Callable[[], object] | None = None,
+    ) -> None:
         """Send a text message; on return the system has all of it. Any thread; may block.
 
+        :param sent: as for :meth:`Transport.send <shardlib.transport.Transport.send>`.
         :raises SendTimeout: where the peer doesn't take it in time.
         :raises OSError: where there is no connection (any more).
         """
-        self._send(data.encode(), FrameType.TEXT, deadline or Deadline(self._send_timeout))
+        self._send(data.encode(), FrameType.TEXT, deadline or Deadline(self._send_timeout), sent)
 
-    def _send(self, payload: bytes, frame_type: FrameType, deadline: Deadline) -> None:
+    def _send(
+        self,
+        payload: bytes,
+        frame_type: FrameType,
+        deadline: Deadline,
+        sent: Callable[[], object] | None = None,
+    ) -> None:
         transport = self._transport
         if self.websocket is None or transport is None:
             raise ConnectionAbortedError("there is no connection")
         frame = websocket.ABNF.create_frame(payload, frame_type).format()
-        transport.send(frame, deadline)
+        transport.send(frame, deadline, sent)
 
     def _send_at_once(self, payload: bytes, frame_type: FrameType) -> None:
         try:

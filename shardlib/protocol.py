@@ -79,6 +79,10 @@ class Protocol:
         """Forget the session: it has ended, or can't be resumed. Any thread."""
         self.session = CurrentSession()
 
+    def keep_presence(self, presence: Payload | None) -> None:
+        """Begin every later session with a presence, the last that was sent. Any thread."""
+        self.presence = presence
+
     def handle_frame(self, frame_type: int, payload: bytes) -> None:
         """Handle a message as it comes in a WebSocket frame."""
         if frame_type == FrameType.BINARY:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import dataclasses
+import functools
 import logging
 import os
 import ssl
@@ -576,13 +577,12 @@ class Shard:
         """
         self._check_process()
         payload = payloads.check_send(data)
-        presence = None
+        sent = None
         if payload["op"] == Opcode.PRESENCE_UPDATE:
             presence = payloads.check_presence(payload.get("d") or {})
             self._options.identify(presence)  # raises where no later session could begin with it
-        self._send(data, check_timeout("timeout", timeout))
-        if presence is not None:
-            self._protocol.presence = presence  # with which every later Identify begins
+            sent = functools.partial(self._protocol.keep_presence, presence)
+        self._send(data, check_timeout("timeout", timeout), sent)
 
     def update_presence(
         self,
@@ -783,7 +783,9 @@ class Shard:
     def _send_payload(self, payload: Payload, timeout: float | None) -> None:
         self.send(payloads.encode(payload, self._options.json), timeout)
 
-    def _send(self, data: str, timeout: float | None) -> None:
+    def _send(
+        self, data: str, timeout: float | None, sent: Callable[[], object] | None
+    ) -> None:
         deadline = Deadline(self._options.send_timeout if timeout is None else timeout)
         connection = self._ready_connection(deadline)
         while wait := connection.window.try_acquire():
@@ -796,7 +798,7 @@ class Shard:
             self._control.wait(lambda: not self._control.is_ready(), Deadline(wait))
             connection = self._ready_connection(deadline)
         try:
-            connection.send(data, deadline)
+            connection.send(data, deadline, sent)
         except SendTimeout:
             raise
         except OSError as error:

@@ -12,6 +12,7 @@ import select
 import socket
 import ssl
 import threading
+from collections.abc import Callable
 
 from shardlib.deadline import Deadline
 from shardlib.errors import SendTimeout
@@ -125,9 +126,13 @@ class Transport:
                 return False
             return not wait_until_ready(self._socket.fileno(), False, 0)
 
-    def send(self, data: bytes, deadline: Deadline) -> None:
+    def send(
+        self, data: bytes, deadline: Deadline, sent: Callable[[], object] | None = None
+    ) -> None:
         """Write all of `data`, in one piece as seen by the peer. Blocks until `deadline`.
 
+        :param sent: called once all is written, and before anything else is: so what it does for
+            several threads happens in the order of the wire.
         :raises SendTimeout: where it was not written in time. What was begun cannot be taken back,
             and nothing sensible could follow it, so then the connection is aborted too.
         :raises OSError: where the connection broke, or is closed.
@@ -162,6 +167,8 @@ class Transport:
                     except ssl.SSLWantReadError:
                         writing = False
                 self._wait_to_send(begun, deadline, writing)
+            if sent is not None:
+                sent()
         except OSError:
             raise  # broken or closed; what the peer has said before may be read yet
         except BaseException:

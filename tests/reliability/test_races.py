@@ -10,9 +10,14 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
+
+import pytest
 
 from shardlib import Shard
 from shardlib.compression import create_inflater
+from shardlib.connection import Connection
+from shardlib.gateway import Opcode
 from shardlib.testing import LocalGateway
 from tests.reliability.conftest import MakeShard
 from tests.reliability.support import dispatch_numbers, wait_until
@@ -64,6 +69,31 @@ def test_bytes_received_never_become_fewer(gateway: LocalGateway, make_shard: Ma
         for _ in range(100):
             shard.reconnect()
     assert fallen == []
+
+
+def test_of_two_presences_the_one_sent_last_begins_the_next_session(
+    gateway: LocalGateway, make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 40: not the one whose thread is slower to return."""
+    shard, _ = make_shard(gateway)
+    later_sent = threading.Event()
+    send = Connection.send
+
+    def send_and_dawdle(self: Connection, data: str, *rest: Any) -> None:
+        send(self, data, *rest)
+        if "idle" in data:
+            later_sent.wait(10)
+
+    monkeypatch.setattr(Connection, "send", send_and_dawdle)
+    slow = threading.Thread(target=shard.update_presence, kwargs={"status": "idle"})
+    slow.start()
+    assert gateway.connections[-1].expect(Opcode.PRESENCE_UPDATE)["d"]["status"] == "idle"
+    shard.update_presence(status="dnd")
+    later_sent.set()
+    slow.join()
+    shard.reinstantiate()
+    identify = gateway.connections[-1].expect(Opcode.IDENTIFY)
+    assert identify["d"]["presence"]["status"] == "dnd"
 
 
 def test_time_in_a_callback_that_fails_counts_while_on_socket_error_runs(
