@@ -170,8 +170,9 @@ class Callbacks:
     @property
     def seconds(self) -> float:
         """Time spent in the user's functions, a running one included."""
+        now = time.perf_counter()  # first: where it returns meanwhile, its time is not exceeded
         seconds, running = self._spent
-        return seconds + (0.0 if running is None else time.perf_counter() - running.since)
+        return seconds + (0.0 if running is None else max(0.0, now - running.since))
 
     def warn(self, running: Running) -> None:
         """Log that a function keeps the reader from reading, and where it is."""

@@ -88,7 +88,8 @@ class Connection:
         self.was_open = False
         self.bytes_before = 0  # received on the shard's earlier connections
         self.given_up: str | None = None  # why, where that was decided on this side
-        self._giving_up = threading.Lock()  # taken by the one thread whose reason that is
+        # Guards given_up while it is set. Reentrant: a signal handler may come here, too.
+        self._giving_up = threading.RLock()
         # Of the session on this connection, kept by the reader:
         self.resumed_from: int | None = None  # sequence sent in Resume, until RESUMED
         self.ready_at: float | None = None  # time.monotonic() of READY or RESUMED
@@ -119,6 +120,8 @@ class Connection:
 
     def open(self) -> None:
         """Connect and shake hands. Blocks the reader for `connect_timeout` at most.
+
+        Where the system asks the network for a proxy to use (Windows, macOS), that comes on top.
 
         :raises ConnectionFailed: for every reason; the message says which.
         """
@@ -251,10 +254,17 @@ class Connection:
         The reader wakes up and finds why; it alone makes another connection. Of several threads
         that give up at once, one is heard.
         """
-        if self._giving_up.acquire(blocking=False):
-            self.given_up = reason
-            self.send_close(RESUMABLE_CLOSE_CODE)
-            self.abort()
+        first = False
+        try:
+            with self._giving_up:
+                if self.given_up is None:
+                    first = True
+                    self.given_up = reason
+            if first:
+                self.send_close(RESUMABLE_CLOSE_CODE)
+        finally:
+            if first:  # Ctrl-C, too: a connection that is given up has to wake its reader
+                self.abort()
 
     def abort(self) -> None:
         """End everything at once, an opening too. Any thread, at any time."""

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import enum
-import os
 import threading
 from collections.abc import Callable
 
 from shardlib.connection import RESUMABLE_CLOSE_CODE, Connection
-from shardlib.deadline import Deadline
+from shardlib.deadline import LONGEST_WAIT, SIGNALS_SEEN_WITHIN, Deadline
 from shardlib.errors import ShardClosed
 from shardlib.gateway import API_VERSION, GATEWAY_URL
 from shardlib.state import ENDING, ShardState
-
-# Where a wait on a lock shuts Ctrl-C out (Windows), it is cut into pieces of so many seconds.
-_WAIT_SLICE = 0.5 if os.name == "nt" else threading.TIMEOUT_MAX
 
 
 class Wish(enum.IntEnum):
@@ -92,12 +88,14 @@ class Control:
 
     def wait(self, condition: Callable[[], bool], deadline: Deadline) -> bool:
         """Block until something is so. False where the time ran out first."""
+        main = threading.current_thread() is threading.main_thread()
+        longest = SIGNALS_SEEN_WITHIN if main else LONGEST_WAIT
         with self.changed:
             while not condition() or self._comes_too_late():
                 left = deadline.remaining()
                 if left == 0:
                     return False
-                self.changed.wait(_WAIT_SLICE if left is None else min(left, _WAIT_SLICE))
+                self.changed.wait(longest if left is None else min(left, longest))
             return True
 
     def _comes_too_late(self) -> bool:

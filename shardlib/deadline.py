@@ -7,6 +7,11 @@ import time
 # Seconds, 24 days: the system's waits take no more, and nobody will notice the difference.
 LONGEST_WAIT = 2_000_000.0
 
+# Seconds into which a wait of the main thread, where signals are handled, is cut. On Windows a wait
+# shuts Ctrl-C out; elsewhere, too, Python sees a signal that comes just as a wait begins, or that
+# another thread receives, when the wait is over.
+SIGNALS_SEEN_WITHIN = 0.5
+
 
 class Deadline:
     """A moment on the monotonic clock by which something must be done.

@@ -82,7 +82,7 @@ class Dialer:
             try:
                 answer.append(_addresses(host, port, 0))
             except Exception as error:  # UnicodeError too: a label too long, or not encodable
-                answer.append(error)
+                answer.append(error.with_traceback(None))  # it knows this frame, which knows it
             self._resolved.set()
 
         threading.Thread(target=resolve, name=f"resolve {host}", daemon=True).start()
@@ -124,6 +124,7 @@ class Dialer:
                     sock.close()
                     first_error = first_error or OSError(code, os.strerror(code))
         finally:
+            first_error = None  # raised, it knows this frame: together they would be a cycle
             for sock in waiting:
                 sock.close()
 

@@ -103,6 +103,7 @@ class Reader:
                 self._callbacks.log(logging.CRITICAL, "the reader failed", exc_info=unexpected)
                 self._control.connection.close()
             again = self._end(error)
+            error = None  # it knows this frame, too
 
     def _live(self) -> None:
         """One connection after the other.
@@ -132,7 +133,10 @@ class Reader:
             code = control.close_code if closed_by_self else lost.code
             self._callbacks.notify("on_socket_disconnected", code, closed_by_self)
         if fatal is not None:
-            raise fatal
+            try:
+                raise fatal
+            finally:
+                del fatal  # it knows this frame now: together they would be a cycle
         return delay
 
     def _begin_connection(self) -> bool:

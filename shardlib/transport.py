@@ -8,6 +8,7 @@ that moves bytes is made under ``_io_lock``, which is therefore held for microse
 
 from __future__ import annotations
 
+import math
 import select
 import socket
 import ssl
@@ -35,7 +36,7 @@ def wait_until_ready(file_descriptor: int, writing: bool, timeout: float | None)
         poll = select.poll()
         poll.register(file_descriptor, select.POLLOUT if writing else select.POLLIN)
         # Rounded up: half a millisecond rounded down to none would turn the wait into a spin.
-        return bool(poll.poll(None if timeout is None else int(timeout * 1000) + 1))
+        return bool(poll.poll(None if timeout is None else math.ceil(timeout * 1000)))
     reading, written = ([], [file_descriptor]) if writing else ([file_descriptor], [])
     return any(select.select(reading, written, [file_descriptor], timeout))
 

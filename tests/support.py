@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from shardlib import errors
 
@@ -28,17 +27,6 @@ def wait_until(condition: Callable[[], object], timeout: float = 10.0, what: str
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {timeout} s in vain for {what or condition}")
         time.sleep(0.002)
-
-
-def wait_until_asleep(process_id: int) -> None:
-    """Return once a process's main thread waits for something, where the system tells.
-
-    Python looks at a signal that comes just before a wait only when the wait is over. Without a
-    GIL that gap is wide enough for tests to meet it.
-    """
-    status = Path(f"/proc/{process_id}/stat")
-    if status.exists():
-        wait_until(lambda: status.read_text().rpartition(")")[2].split()[0] in "SZ", what="sleep")
 
 
 class Clock:

@@ -24,7 +24,7 @@ from shardlib.cli.program import run
 from shardlib.cli.summary import _SUMMARIES, Places, summarize
 from shardlib.cli.terminal import printable
 from shardlib.testing import LocalGateway
-from tests.support import TOKEN, wait_until, wait_until_asleep
+from tests.support import TOKEN, wait_until
 
 ROOT = Path(__file__).parent.parent
 
@@ -87,7 +87,6 @@ class Command:
         return self
 
     def interrupt(self) -> None:
-        wait_until_asleep(self.process.pid)
         self.process.send_signal(signal.SIGINT)
 
     def finish(self, timeout: float = PATIENCE) -> int:

@@ -262,7 +262,7 @@ def test_an_address_that_fails_or_is_silent_is_passed_by(monkeypatch: pytest.Mon
 def test_select_will_do_where_the_system_has_no_poll(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on Windows: a life with a refused address, a loss, a send, and waits that run out."""
     monkeypatch.delattr(select, "poll")
-    with make_gateway(tls=True, heartbeat_interval=100) as gateway:
+    with make_gateway(tls=True, heartbeat_interval=300) as gateway:
         port = int(gateway.url.rstrip("/").rpartition(":")[2])
         resolve_to(monkeypatch, ("127.0.0.1", 1), ("127.0.0.1", port))
         gateway.inject(instead_of="hello")

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from shardlib.testing import GatewayConnection, LocalGateway
-from tests.support import wait_until, wait_until_asleep
+from tests.support import wait_until
 
 ROOT = Path(__file__).parent.parent
 PATIENCE = 20.0
@@ -55,7 +55,6 @@ class Example:
 
     def interrupt(self) -> int:
         """Press Ctrl-C, and return the exit status."""
-        wait_until_asleep(self.process.pid)
         self.process.send_signal(signal.SIGINT)
         return self.process.wait(PATIENCE)
 

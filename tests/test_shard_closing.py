@@ -20,7 +20,7 @@ from shardlib.control import Control
 from shardlib.shard import _take_leave
 from shardlib.testing import LocalGateway
 from tests.shards import Recorder, make_gateway, make_shard
-from tests.support import FATAL, TOKEN, wait_until, wait_until_asleep
+from tests.support import FATAL, TOKEN, wait_until
 
 
 @pytest.fixture
@@ -231,7 +231,6 @@ def test_ctrl_c_ends_run_forever_cleanly(gateway: LocalGateway) -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     since = time.perf_counter()
-    wait_until_asleep(process.pid)
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=20)
     assert (process.returncode, output, errors) == (0, "returned closed\n", "")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import select
 import signal
 import sys
 import threading
 
-# Where a wait shuts Ctrl-C out (Windows), it is cut into pieces of so many seconds.
-_WAIT_SLICE = 0.25 if os.name == "nt" else None
+from shardlib.deadline import SIGNALS_SEEN_WITHIN
 
 
 class Ending:
@@ -41,7 +39,8 @@ class Ending:
         """
         while True:
             try:
-                error = self._ends.get(timeout=_WAIT_SLICE if timeout is None else timeout)
+                # In pieces, for the sake of Ctrl-C.
+                error = self._ends.get(timeout=SIGNALS_SEEN_WITHIN if timeout is None else timeout)
             except queue.Empty:
                 if timeout is None:
                     continue

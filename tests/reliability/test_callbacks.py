@@ -224,7 +224,7 @@ def test_events_that_wait_for_a_callback_are_not_read_into_memory(
     make_gateway: MakeGateway, make_shard: MakeShard
 ) -> None:
     """Row 2: TCP keeps what a callback keeps waiting, so a flood costs the sender, not us."""
-    gateway = make_gateway(heartbeat_interval=100, heartbeat_tolerance=60)
+    gateway = make_gateway(heartbeat_interval=300, heartbeat_tolerance=60)
     shard, recorder = make_shard(gateway, compression=None)
     connection = gateway.connections[-1]
     entered, release = threading.Event(), threading.Event()

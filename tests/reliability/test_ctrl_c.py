@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import CodeType, FrameType
@@ -11,9 +13,11 @@ from typing import Any
 
 import pytest
 
+from shardlib.control import Control
 from shardlib.testing import LocalGateway
 from shardlib.transport import Transport
 from tests.reliability.conftest import MakeShard
+from tests.support import wait_until
 
 
 @contextmanager
@@ -33,6 +37,38 @@ def interrupted(code: CodeType, where: Callable[[FrameType], object]) -> Iterato
             yield
     finally:
         sys.settrace(before)
+
+
+def _called_by(frame: FrameType, function: Callable[..., object]) -> bool:
+    return frame.f_back is not None and frame.f_back.f_code is function.__code__
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no thread is sent a signal there")
+def test_that_interrupts_no_wait(gateway: LocalGateway, make_shard: MakeShard) -> None:
+    """Row 27: Python has noted it, but the main thread goes on waiting; it looks now and then.
+
+    So it is where another thread receives it, and where it comes just as a wait begins.
+    """
+    shard, _ = make_shard(gateway)
+    main = threading.main_thread().ident
+    assert main is not None
+
+    def waits() -> bool:
+        frame = sys._current_frames()[main]
+        return frame.f_code is threading.Condition.wait.__code__ and _called_by(frame, Control.wait)
+
+    def interrupt() -> None:
+        wait_until(waits)
+        assert shard.socket_thread is not None and shard.socket_thread.ident is not None
+        signal.pthread_kill(shard.socket_thread.ident, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        shard.join(30)
+    assert time.monotonic() - began < 10
+    thread.join()
 
 
 def test_while_the_reader_starts(gateway: LocalGateway, make_shard: MakeShard) -> None:

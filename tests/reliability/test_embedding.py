@@ -366,7 +366,7 @@ def test_a_process_that_was_stopped_for_a_while_beats_once_and_goes_on(
 def test_under_gevent_the_other_greenlets_go_on(make_gateway: MakeGateway) -> None:
     """Row 42: patched first, each of the shard's waits is a greenlet's: it lets the others run."""
     pytest.importorskip("gevent")
-    gateway = make_gateway(heartbeat_interval=200)
+    gateway = make_gateway(heartbeat_interval=300)
     code = """
         shard = make(connect_timeout=1.0, hello_timeout=1.0, backoff=Backoff(base=0.5, cap=0.5))
         gap, last = 0.0, time.monotonic()

@@ -10,7 +10,6 @@ from shardlib.gateway import Opcode
 from shardlib.testing import LocalGateway
 from tests.reliability.conftest import MakeGateway
 from tests.reliability.support import Child
-from tests.support import wait_until_asleep
 
 
 def test_ctrl_c_while_connecting_leaves_no_connection_behind(gateway: LocalGateway) -> None:
@@ -30,7 +29,6 @@ def test_ctrl_c_while_connecting_leaves_no_connection_behind(gateway: LocalGatew
     with Child(code, gateway.url) as child:
         child.expect("connecting")
         stalled = gateway.wait_for_connection(timeout=20)
-        wait_until_asleep(child.pid)
         child.signal(signal.SIGINT)
         child.expect("interrupted")
         child.expect("gone 1")
@@ -118,7 +116,6 @@ def test_a_handler_closes_the_shard_while_the_main_thread_is_in_a_method(
     """
     with Child(code, gateway.url, method) as child:
         child.expect("calling")
-        wait_until_asleep(child.pid)
         child.signal(signal.SIGTERM)
         child.expect("closed")
         assert child.wait() == 0

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from shardlib import Backoff, IdentifyGate, Shard, ShardClosed, ShardState
+from shardlib.connection import Connection
 from shardlib.gateway import Opcode
 from shardlib.reader import INVALID_SESSION_DELAY
 from shardlib.testing import GatewayConnection, LocalGateway
@@ -149,6 +150,23 @@ def test_all_notice_at_once_and_one_connection_follows(
         assert len(gateway.all_connections) == number + 1
         assert [each["op"] for each in gateway.connections[-1].received].count(Opcode.RESUME) == 1
     assert recorder.count("ready") == 1
+
+
+def test_ctrl_c_while_a_connection_is_given_up_wakes_the_reader_all_the_same(
+    make_gateway: MakeGateway, make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 16: nobody else will give it up; with a silent peer the shard would be deaf."""
+    shard, _ = make_shard(make_gateway(heartbeat_interval=10**7))
+    wait_until(lambda: shard.stats.events["GUILD_CREATE"])  # from now on, silence
+
+    def interrupted(self: Connection, code: int) -> None:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Connection, "send_close", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        shard.reconnect()
+    wait_until(lambda: shard.stats.resumes == 1)
 
 
 @pytest.mark.parametrize("step", ["upgrade", "hello", "ready"])
@@ -295,9 +313,9 @@ def test_no_answer_to_identify_is_waited_for_and_asked_again(
     make_gateway: MakeGateway, make_shard: MakeShard
 ) -> None:
     """Row 31: heartbeats go on meanwhile; the state says what is missing; then it begins."""
-    gateway = make_gateway(heartbeat_interval=100)
+    gateway = make_gateway(heartbeat_interval=300)
     gateway.inject(instead_of="ready", connections=2)
-    shard, recorder = make_shard(gateway, ready=False, ready_timeout=0.6)
+    shard, recorder = make_shard(gateway, ready=False, ready_timeout=1.5)
 
     first = gateway.wait_for_connection()
     for _ in range(3):
@@ -312,11 +330,11 @@ def test_no_answer_to_identify_is_waited_for_and_asked_again(
 
 def test_a_late_ready_is_taken(make_gateway: MakeGateway, make_shard: MakeShard) -> None:
     """Row 31: a READY that takes many heartbeats, and longer than Hello may, costs no Identify."""
-    gateway = make_gateway(heartbeat_interval=50)
+    gateway = make_gateway(heartbeat_interval=300)
     gateway.inject(instead_of="ready")
     shard, recorder = make_shard(gateway, ready=False, hello_timeout=0.5, ready_timeout=30.0)
     connection = gateway.wait_for_connection()
-    for _ in range(15):
+    for _ in range(5):
         connection.expect(Opcode.HEARTBEAT)
     wait_until(lambda: time.monotonic() - connection.opened_at > 0.8)
 
