@@ -118,7 +118,7 @@ def test_an_invalid_session_is_replaced_by_a_new_one(
     shard_url = gateway.connections[0].url
     gateway.connections[0].invalid_session(False)
     wait_until(lambda: shard.session_id not in (None, first))
-    shard.wait_until_ready(10)
+    recorder.wait_for("reconnected")
     assert recorder.life()[2:] == [
         ("disconnected", None, False),
         ("connected",),

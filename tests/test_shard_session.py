@@ -77,7 +77,7 @@ def test_a_loaded_session_is_resumed_at_its_gateway(tmp_path: Path) -> None:
             assert (shard.session_id, shard.last_sequence) == (loaded.session_id, loaded.sequence)
             assert shard.session == loaded
             shard.connect(gateway.url)
-            shard.wait_until_ready(10)
+            recorder.wait_for("reconnected")
             assert recorder.life() == [("connected",), ("reconnected", True)]
             assert [data["number"] for data in recorder.data("USER_UPDATE")] == [1]
             assert gateway.connections[-1].at_resume_url
@@ -100,7 +100,7 @@ def test_a_session_that_has_ended_meanwhile_is_replaced(monkeypatch: pytest.Monk
     recorder = Recorder()
     with make_gateway() as gateway, make_shard(recorder, session=gone) as shard:
         shard.connect(gateway.url)
-        shard.wait_until_ready(10)
+        recorder.wait_for("reconnected")
         assert shard.session_id not in (None, "gone")
         assert recorder.life() == [
             ("connected",),
