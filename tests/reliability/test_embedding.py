@@ -64,7 +64,7 @@ def test_a_worker_thread_may_have_it_and_the_process_stays_as_it_was(
     for worker in workers:
         worker.join(10)
     assert None in outcomes and AlreadyConnected in outcomes
-    assert recorder.count("ready") == 1
+    wait_until(lambda: recorder.count("ready") == 1)
     assert len(gateway.all_connections) == 1
     assert process() == before
 
