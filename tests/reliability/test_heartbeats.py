@@ -115,7 +115,7 @@ def test_one_missed_acknowledgement_is_not_held_against_the_next_connection(
 
     wait_until(lambda: recorder.count("reconnected", True) == 1)
     second = gateway.connections[-1]
-    wait_until(lambda: len(_beats(second)) == 8, 20, "8 heartbeats")
+    wait_until(lambda: len(_beats(second)) == 20, 20, "20 heartbeats")
 
     assert len(gateway.all_connections) == 2
 

@@ -334,7 +334,7 @@ def test_a_late_ready_is_taken(make_gateway: MakeGateway, make_shard: MakeShard)
     gateway.inject(instead_of="ready")
     shard, recorder = make_shard(gateway, ready=False, hello_timeout=0.5, ready_timeout=30.0)
     connection = gateway.wait_for_connection()
-    for _ in range(5):
+    for _ in range(15):
         connection.expect(Opcode.HEARTBEAT)
     wait_until(lambda: time.monotonic() - connection.opened_at > 0.8)
 
