@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import logging
 import random
 import re
@@ -409,7 +410,7 @@ class Round:
             figures.received += len(numbers)
             known = set(numbers)
             figures.duplicated += len(numbers) - len(known)
-            figures.out_of_order += sum(b < a for a, b in zip(numbers, numbers[1:]))
+            figures.out_of_order += sum(b < a for a, b in itertools.pairwise(numbers))
             figures.lost += max(numbers) + 1 - len(known)
         if not self._is_complete(self._final):
             got = len(self._received.get(self._final or "", ()))

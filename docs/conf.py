@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import shardlib  # noqa: E402
+import shardlib
 
 project = "shardlib"
 author = "The shardlib authors"

@@ -1,4 +1,5 @@
 """A whole bot: it prints the messages it can see. DISCORD_TOKEN=... python examples/bot.py"""
+
 import os
 
 from shardlib import Intents, Shard

@@ -89,7 +89,7 @@ def token_in_no_log_record() -> Iterator[None]:
         logger.addHandler(watch)
         logger.setLevel(1)  # everything; a level of 0 would mean to inherit one
     yield
-    for logger, level in zip(loggers, levels):
+    for logger, level in zip(loggers, levels, strict=True):
         logger.removeHandler(watch)
         logger.setLevel(level)
     if watch.found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 
 import pytest
@@ -64,7 +65,7 @@ def test_any_split_of_the_stream_gives_the_same_messages(
     ]
     stream = b"".join(frame(kind, payload) for kind, payload in messages)
     places = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
-    pieces = [stream[start:end] for start, end in zip(places, places[1:])]
+    pieces = [stream[start:end] for start, end in itertools.pairwise(places)]
     assert read(*pieces) == messages
 
 

@@ -130,7 +130,7 @@ def test_peek_agrees_with_decode(name: str, sequence: int, d: object) -> None:
         '{"t":"READY","s":-1,"op":0,"d":{}}',
         '{"t":"READY","s":1.5,"op":0,"d":{}}',
         '{"t":"READY","s":"1","op":0,"d":{}}',
-        '{"t":"READY","s":١,"op":0,"d":{}}',
+        '{"t":"READY","s":١,"op":0,"d":{}}',  # noqa: RUF001
         '{"t":"","s":1,"op":0,"d":{}}',
         '{"t":"ready","s":1,"op":0,"d":{}}',
         '{"t":"RE\\"Y","s":1,"op":0,"d":{}}',

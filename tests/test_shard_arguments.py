@@ -11,7 +11,6 @@ from shardlib import Session, Shard
 from tests.shards import make_shard
 from tests.support import TOKEN
 
-
 PLAYING = {"name": "a game", "type": 0}
 
 

@@ -181,7 +181,7 @@ def test_before_ready_send_waits_as_long_as_it_may(gateway: LocalGateway) -> Non
         sender.join(10)
         assert results == [None]
         connection.expect(Opcode.VOICE_STATE_UPDATE)
-        first = [payload["op"] for payload in connection.received if payload["op"] != 1][0]
+        first = next(payload["op"] for payload in connection.received if payload["op"] != 1)
         assert first == Opcode.IDENTIFY
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import signal
@@ -84,7 +85,7 @@ def test_shards_of_one_token_identify_one_after_the_other(
         shard.wait_until_ready(20)
     times = sorted(gateway.expect(Opcode.IDENTIFY).time for _ in range(4))
     # As the gateway received them: a little of the distance may be lost on the way.
-    assert all(later - earlier > 0.1 for earlier, later in zip(times, times[1:]))
+    assert all(later - earlier > 0.1 for earlier, later in itertools.pairwise(times))
 
 
 def test_eight_threads_use_a_shard_that_flaps(gateway: LocalGateway, make_shard: MakeShard) -> None:
@@ -284,7 +285,7 @@ def test_a_callback_that_never_returns_keeps_no_process(gateway: LocalGateway) -
     [
         ("connect(sys.argv[1])", "upgrade"),
         ("wait_until_ready()", "ready"),
-        ("send('{\"op\": 1, \"d\": null}', timeout=60)", "ready"),
+        ('send(\'{"op": 1, "d": null}\', timeout=60)', "ready"),
         ("wait_for('NEVER')", ""),
         ("join()", ""),
     ],

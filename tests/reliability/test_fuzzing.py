@@ -88,9 +88,7 @@ URLS = st.sampled_from(
 ) | TEXTS.map("wss://".__add__)
 # Where a test may connect to: nobody is there.
 URLS_HERE = st.sampled_from(["ws://127.0.0.1:9/", "wss://127.0.0.1:9/", "ws:", "ws://[::1"])
-HELLO_DATA = JSON_VALUES | st.fixed_dictionaries(
-    {"heartbeat_interval": ODD_NUMBERS | JSON_VALUES}
-)
+HELLO_DATA = JSON_VALUES | st.fixed_dictionaries({"heartbeat_interval": ODD_NUMBERS | JSON_VALUES})
 
 
 def pieces(
@@ -132,8 +130,10 @@ def in_utf8(text: str) -> bytes:
 
 
 DEEP = st.tuples(st.sampled_from([50, 900, 1100, 4000]), st.booleans()).map(
-    lambda shape: '{"op":0,"t":"READY","s":1,"d":{"session_id":%s%s}}'
-    % ("[" * shape[0], "]" * shape[0] * shape[1])
+    lambda shape: (
+        '{"op":0,"t":"READY","s":1,"d":{"session_id":%s%s}}'
+        % ("[" * shape[0], "]" * shape[0] * shape[1])
+    )
 )
 JSON_TEXTS = DEEP | st.builds(written, PAYLOADS | JSON_VALUES, st.booleans())
 MESSAGES = TEXTS | st.binary() | JSON_TEXTS | JSON_TEXTS.map(in_utf8)
@@ -507,9 +507,7 @@ def test_any_number_of_milliseconds_is_a_pace_or_refused(
     assert recorder.errors == []
 
 
-def test_any_timeout_is_waited_for_or_refused(
-    gateway: LocalGateway, make_shard: MakeShard
-) -> None:
+def test_any_timeout_is_waited_for_or_refused(gateway: LocalGateway, make_shard: MakeShard) -> None:
     """On a shard that is closed, none is waited for."""
     shard, _ = make_shard(gateway)
     shard.disconnect()

@@ -79,9 +79,7 @@ def test_a_send_that_is_stuck_delays_no_verdict(
     make_gateway: MakeGateway, make_shard: MakeShard
 ) -> None:
     """Row 9: a heartbeat that gets no turn to be sent is as good as one without an answer."""
-    gateway = make_gateway(
-        heartbeat_interval=INTERVAL, heartbeat_tolerance=60, receive_buffer=2048
-    )
+    gateway = make_gateway(heartbeat_interval=INTERVAL, heartbeat_tolerance=60, receive_buffer=2048)
     shard, recorder = make_shard(gateway, send_timeout=30.0)
     first = gateway.connections[-1]
     wait_until(lambda: recorder.beats)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import random
 import threading
 import time
@@ -103,7 +104,7 @@ def test_whoever_notices_first_one_connection_follows(
     recorder.check()
     # Each was alone: the one before it had ended before it began.
     connections = gateway.all_connections
-    for earlier, later in zip(connections, connections[1:]):
+    for earlier, later in itertools.pairwise(connections):
         assert earlier.closed_at is not None
         identified = [each.time for each in later.received if each["op"] == Opcode.RESUME]
         assert all(earlier.closed_at < at for at in identified)
@@ -219,7 +220,7 @@ def test_a_gateway_that_always_closes_is_left_more_and_more_alone(
         for _ in range(8):
             count = recorder.count("reconnected")
             gateway.connections[-1].close(4000)
-            wait_until(lambda: recorder.count("reconnected") == count + 1)  # noqa: B023
+            wait_until(lambda: recorder.count("reconnected") == count + 1)
     else:
         action = (lambda it: it.drop()) if step == "upgrade" else (lambda it: it.close(4000))
         gateway.inject(action, before=step, connections=8)
@@ -229,7 +230,7 @@ def test_a_gateway_that_always_closes_is_left_more_and_more_alone(
     assert len(backoff.delays) >= 8
     assert backoff.resets == 0
     assert backoff.delays[0] == 0
-    assert all(b >= a * 0.99 for a, b in zip(backoff.delays, backoff.delays[2:]))
+    assert all(b >= a * 0.99 for a, b in zip(backoff.delays, backoff.delays[2:], strict=False))
     assert shard.stats.events["READY"] <= 3
 
 
@@ -267,7 +268,7 @@ def test_the_next_attempt_comes_no_sooner_than_the_back_off_says(
     assert len(backoff.delays) == 5
     assert all(
         later - earlier >= delay
-        for earlier, later, delay in zip(times, times[1:], backoff.delays)
+        for earlier, later, delay in zip(times, times[1:], backoff.delays, strict=False)
     )
     assert sum(backoff.delays) > 0.2
 
@@ -281,7 +282,7 @@ def test_a_connection_that_has_held_begins_the_back_off_anew(
     for number in range(3):
         time.sleep(0.06)  # longer than the cap: that is the rule
         gateway.connections[-1].reset()
-        wait_until(lambda: recorder.count("reconnected") == number + 1)  # noqa: B023
+        wait_until(lambda: recorder.count("reconnected") == number + 1)
 
     assert backoff.delays == [0, 0, 0]
 
@@ -382,7 +383,7 @@ def test_three_resumes_all_go_to_the_session_gateway_with_the_same_query(
     query = gateway.connections[-1].query
     for number in range(3):
         gateway.connections[-1].reset()
-        wait_until(lambda: recorder.count("reconnected", True) == number + 1)  # noqa: B023
+        wait_until(lambda: recorder.count("reconnected", True) == number + 1)
         assert gateway.connections[-1].at_resume_url
         assert gateway.connections[-1].query == query
 
