@@ -51,9 +51,12 @@ class PlainText:
 
     def inflate(self, message: bytes | str) -> bytes | str | None:
         if len(message) > self._max_payload:
+            unit = "characters" if isinstance(message, str) else "bytes"
             raise UnreadableMessage(
-                f"a message of {len(message)} is longer than max_payload ({self._max_payload})",
+                f"a message of {len(message)} {unit} is larger than the option max_payload "
+                f"({self._max_payload} bytes)",
                 message,
+                limit=self._max_payload,
             )
         return message
 
@@ -79,7 +82,10 @@ class ZlibPayload(PlainText):
             raise UnreadableMessage(f"a compressed message is damaged: {error}", message) from error
         if len(inflated) > self._max_payload:
             raise UnreadableMessage(
-                f"a message inflates to more than max_payload ({self._max_payload} bytes)", message
+                "a message inflates to more than the option max_payload "
+                f"({self._max_payload} bytes)",
+                message,
+                limit=self._max_payload,
             )
         if not decompressor.eof or decompressor.unused_data:
             raise UnreadableMessage("a compressed message does not end where it should", message)
@@ -113,7 +119,9 @@ class ZlibStream(PlainText):
                 data += message
             if len(data) > self._max_payload:
                 raise BrokenStream(
-                    f"a compressed message is longer than max_payload ({self._max_payload} bytes)"
+                    f"a compressed message, {len(data)} bytes so far, is larger than the option "
+                    f"max_payload ({self._max_payload} bytes)",
+                    limit=self._max_payload,
                 )
             if not data.endswith(_ZLIB_SUFFIX):
                 return None
@@ -124,7 +132,9 @@ class ZlibStream(PlainText):
             raise BrokenStream(f"the zlib-stream is damaged: {error}") from error
         if len(inflated) > self._max_payload:
             raise BrokenStream(
-                f"a message inflates to more than max_payload ({self._max_payload} bytes)"
+                "a message inflates to more than the option max_payload "
+                f"({self._max_payload} bytes)",
+                limit=self._max_payload,
             )
         if self._decompressor.eof:
             raise BrokenStream("the zlib-stream has ended, though the connection has not")
@@ -157,7 +167,9 @@ class ZstdStream(PlainText):
             inflated = self._next_frames(inflated)
         if len(inflated) > self._max_payload:
             raise BrokenStream(
-                f"a message inflates to more than max_payload ({self._max_payload} bytes)"
+                "a message inflates to more than the option max_payload "
+                f"({self._max_payload} bytes)",
+                limit=self._max_payload,
             )
         return inflated or None
 

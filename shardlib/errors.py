@@ -9,10 +9,19 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from shardlib.gateway import CloseCode, Intents
+from shardlib.text import printable
+
+_REASON_SHOWN = 200  # characters of a close reason; WebSocket itself allows fewer bytes
 
 
 class ShardError(Exception):
-    """The base of all errors of this library."""
+    """The base of all errors of this library.
+
+    ``str()`` of an error is one printable line: what a peer wrote into it is escaped there.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class ConnectionFailed(ShardError):
@@ -40,26 +49,39 @@ class UnreadableMessage(ShardError):
 
     :param message: why
     :param text: what was received
+    :param limit: the option ``max_payload``, in bytes, if the message is larger than that; None
+        if the message was unreadable for another reason
     """
 
-    def __init__(self, message: str, text: str | bytes) -> None:
+    def __init__(self, message: str, text: str | bytes, *, limit: int | None = None) -> None:
         # `text` stays out of `args`: a traceback shows those, and a message can be megabytes.
         super().__init__(message)
         self.text = text
+        self.limit = limit
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (*self.args, self.text)
+        return type(self), (*self.args, self.text), self.__dict__
 
 
 class BrokenStream(ShardError):
-    """Nothing more can be read from a connection; the shard resumes on a new one."""
+    """Nothing more can be read from a connection; the shard resumes on a new one.
+
+    :param message: why
+    :param limit: the option ``max_payload``, in bytes, if a message is larger than that; None if
+        the stream broke for another reason
+    """
+
+    def __init__(self, message: str, *, limit: int | None = None) -> None:
+        super().__init__(message)
+        self.limit = limit
 
 
 class ShardClosed(ShardError):
     """The shard has ended for good; connecting again by itself would not help.
 
     :param code: the WebSocket close code received, None where none came
-    :param reason: what the gateway, or this library, says about it
+    :param reason: what the gateway, or this library, says about it; exactly as it was received,
+        so escape it before you print it. ``str()`` of the error does
     """
 
     advice: ClassVar[str] = ""
@@ -71,11 +93,11 @@ class ShardClosed(ShardError):
 
     def __str__(self) -> str:
         if self.code is None:
-            what = self.reason or "the shard is closed"
+            what = printable(self.reason) or "the shard is closed"
         else:
             what = f"the gateway closed the connection with code {self.code}"
             if self.reason:
-                what += f" ({self.reason})"
+                what += f" ({printable(self.reason, _REASON_SHOWN)})"
         advice = self._advice()
         return f"{what}: {advice}" if advice else what
 

@@ -73,8 +73,9 @@ class FrameReader:
                     start += extended
                     if length > self._max_size:
                         raise BrokenStream(
-                            f"a message of {length} bytes is over the limit of {self._max_size} "
-                            "(the option max_payload)"
+                            f"a message of {length} bytes is larger than the option max_payload "
+                            f"({self._max_size} bytes)",
+                            limit=self._max_size,
                         )
                 if end - start < length:
                     needed = start - position + length
@@ -113,10 +114,12 @@ class FrameReader:
             raise BrokenStream("a message begins before the one before it has ended")
         else:
             self._fragments_type = frame_type
-        if len(self._fragments) + len(payload) > self._max_size:
+        size = len(self._fragments) + len(payload)
+        if size > self._max_size:
             raise BrokenStream(
-                f"a message in fragments is over the limit of {self._max_size} bytes "
-                "(the option max_payload)"
+                f"a message in fragments, {size} bytes so far, is larger than the option "
+                f"max_payload ({self._max_size} bytes)",
+                limit=self._max_size,
             )
         self._fragments += payload
         if final:

@@ -22,7 +22,6 @@ from hypothesis import strategies as st
 from shardlib.cli.faults import Script
 from shardlib.cli.program import run
 from shardlib.cli.summary import _SUMMARIES, Places, summarize
-from shardlib.cli.terminal import printable
 from shardlib.testing import LocalGateway
 from tests.support import TOKEN, wait_until
 
@@ -596,13 +595,6 @@ def test_any_data_has_a_summary(event: str, data: Any) -> None:
     places.learn(event, data)
     assert isinstance(places.where(event, data), str)
     assert isinstance(summarize(event, data, places), str)
-
-
-@given(st.text(st.characters()))
-def test_anything_becomes_printable(text: str) -> None:
-    shown = printable(text)
-    assert shown.isprintable()
-    assert (shown == text) is text.isprintable()
 
 
 def test_guilds_and_channels_are_called_by_their_names() -> None:

@@ -62,6 +62,8 @@ def test_closed_without_a_code_says_its_reason() -> None:
         errors.ConnectionFailed("refused"),
         SendTimeout("too slow"),
         errors.BrokenStream("damaged"),
+        errors.BrokenStream("too large", limit=1000),
+        UnreadableMessage("too large", "[]", limit=1000),
     ],
     ids=lambda error: type(error).__name__,
 )
@@ -87,3 +89,38 @@ def test_an_unreadable_message_shows_its_text_only_where_asked() -> None:
     error = UnreadableMessage("not JSON", "private")
     assert error.text == "private"
     assert "private" not in str(error) + repr(error)
+
+
+FORGED = "bye\r\n00:00:00 all is well\x1b[2J\u202eknab\x85\u2028\ud800"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(fatal_error(code, FORGED, Intents.all()) for code in FATAL),
+        ShardClosed(4000, FORGED),
+        ShardClosed(None, FORGED),
+        UnreadableMessage(FORGED, FORGED),
+        errors.BrokenStream(FORGED),
+        errors.ConnectionFailed(FORGED),
+        SendTimeout(FORGED),
+        errors.NotReady(FORGED),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_a_peer_wrote_can_forge_no_line_of_an_error(error: ShardError) -> None:
+    assert str(error).isprintable()
+    assert r"bye\r\n00:00:00 all is well\x1b[2J\u202eknab\x85\u2028\ud800" in str(error)
+
+
+def test_a_reason_is_kept_as_it_came() -> None:
+    assert ShardClosed(4000, FORGED).reason == FORGED
+
+
+def test_a_reason_without_end_does_not_fill_the_log() -> None:
+    error = ShardClosed(4000, "x" * 100_000)
+    assert len(str(error)) < 300
+    assert str(error).endswith("xxx...)")
+    # This library's own reasons are sentences, and shown whole.
+    sentence = "why " * 100 + "so"
+    assert str(ShardClosed(None, sentence)) == sentence

@@ -109,19 +109,24 @@ def test_fragments_with_an_empty_last_one() -> None:
     ],
 )
 def test_frames_that_may_not_be_end_the_stream(stream: bytes) -> None:
-    with pytest.raises(BrokenStream):
+    with pytest.raises(BrokenStream) as raised:
         read(stream)
+    assert raised.value.limit is None
     with pytest.raises(BrokenStream):
         read(*(bytes([byte]) for byte in stream))
 
 
 def test_what_is_too_large_is_refused_before_it_has_come() -> None:
     for announced in (LIMIT + 1, 1 << 62, (1 << 64) - 1):
-        with pytest.raises(BrokenStream, match="max_payload"):
+        with pytest.raises(
+            BrokenStream, match=f"{announced} bytes.*max_payload.*{LIMIT}"
+        ) as raised:
             read(struct.pack("!BBQ", 0x82, 127, announced))
+        assert raised.value.limit == LIMIT
     part = frame(FrameType.CONTINUATION, bytes(LIMIT // 4), final=False)
-    with pytest.raises(BrokenStream, match="max_payload"):
+    with pytest.raises(BrokenStream, match=f"{LIMIT + 1} bytes.*max_payload.*{LIMIT}") as raised:
         read(frame(FrameType.TEXT, b"x", final=False), *[part] * 4)
+    assert raised.value.limit == LIMIT
 
 
 def test_a_caller_that_stops_in_the_middle_loses_nothing_after_it() -> None:

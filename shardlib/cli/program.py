@@ -10,9 +10,10 @@ from typing import NoReturn
 
 import shardlib
 from shardlib.cli.errors import Failure, UsageError
-from shardlib.cli.terminal import Output, printable
+from shardlib.cli.terminal import Output
 from shardlib.errors import ShardError
 from shardlib.gateway import API_VERSION, COMPRESSIONS, Intents, gateway_url
+from shardlib.text import printable
 
 
 def run(arguments: Sequence[str] | None) -> int:

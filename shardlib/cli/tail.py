@@ -16,10 +16,11 @@ from typing import Any
 from shardlib.cli.ending import Ending
 from shardlib.cli.errors import UsageError, gateway_class
 from shardlib.cli.summary import Places, summarize
-from shardlib.cli.terminal import LogLines, Output, clock, columns, printable
+from shardlib.cli.terminal import LogLines, Output, clock, columns
 from shardlib.gateway import GATEWAY_URL, Intents
 from shardlib.shard import Shard
 from shardlib.state import ShardState
+from shardlib.text import printable
 
 # Seconds; Ctrl-C ends the command within one, whatever the gateway does. While the reader is stuck
 # in a pipe, the interpreter's exit waits for it, too.

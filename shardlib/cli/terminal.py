@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterable
 from typing import TextIO, cast
 
+from shardlib.text import printable
+
 
 class Output:
     """A standard stream, without a buffer.
@@ -66,19 +68,6 @@ class LogLines(logging.Handler):
 def clock(seconds: float) -> str:
     """Local time of day, from seconds since 1970."""
     return time.strftime("%H:%M:%S", time.localtime(seconds))
-
-
-def printable(text: str) -> str:
-    """The text with everything escaped that could do more to a terminal than show a character.
-
-    Others write what a bot receives: escape sequences, line breaks, text that runs backwards.
-    """
-    if text.isprintable():
-        return text
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in text
-    )
 
 
 def columns(cells: Iterable[tuple[str, int]]) -> str:

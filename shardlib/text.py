@@ -1,0 +1,24 @@
+"""Text that somebody else wrote, made fit to be shown to a person."""
+
+from __future__ import annotations
+
+
+def printable(text: str, limit: int | None = None) -> str:
+    r"""Return a text with each character escaped that could do more than show itself.
+
+    Peers choose what stands in a close reason or in an event: line breaks that forge a second line
+    of a log, escape sequences of terminals, marks that turn the direction of the text after them.
+    All of these, and whatever else is not printable, come out as ``\n``, ``\x1b``, ``\u202e``.
+
+    :param text: of any origin
+    :param limit: how many characters of ``text`` to show at most; "..." stands for the rest.
+        None shows them all
+    """
+    if limit is not None and len(text) > limit:
+        return printable(text[:limit]) + "..."
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
