@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -27,11 +29,71 @@ def check_methods(name: str, value: object, *methods: str, optional: bool = Fals
         raise TypeError(f"{name} has {' and '.join(methods)}; {value!r} lacks {missing[0]}")
 
 
-def check_callback(name: str, value: Any) -> Callable[..., object] | None:
-    """:raises TypeError: where a value is neither a function nor None."""
-    if value is not None and not callable(value):
+def check_callback(name: str, value: object, arguments: int) -> Callable[..., object] | None:
+    """Check a function of the user's that the library will call, and return it.
+
+    What cannot be known before the call passes: a builtin function without a signature, a decorator
+    that returns a coroutine, or that takes any arguments and hands them on.
+
+    :param name: of the argument, as the error names it
+    :param value: the function, or None
+    :param arguments: how many positional arguments the library will pass
+    :raises TypeError: if the value is neither a function nor None, if a call of it would only make
+        a coroutine or a generator and run nothing, or if it cannot take that many arguments
+    """
+    if value is None:
+        return None
+    if not callable(value):
         raise TypeError(f"{name} is a function or None, not {type(value).__name__}")
-    return value  # type: ignore[no-any-return]
+    functions = _functions_behind(value)
+    shown = next(each.__qualname__ for each in functions if hasattr(each, "__qualname__"))
+    if any(
+        inspect.iscoroutinefunction(each) or inspect.isasyncgenfunction(each) for each in functions
+    ):
+        raise TypeError(
+            f"{name}: {shown} is an async def, and async def is never awaited here: shardlib has "
+            "no event loop; make it a plain function"
+        )
+    if any(map(inspect.isgeneratorfunction, functions)):
+        raise TypeError(
+            f"{name}: {shown} is a generator function, of which a call runs nothing; make it a "
+            "plain function, without yield"
+        )
+    try:
+        # Not the signature of what a decorator has wrapped: the decorator may pass on others.
+        signature = inspect.signature(value, follow_wrapped=False)
+    except (TypeError, ValueError):  # some builtins, and others written in C, tell none
+        return value
+    try:
+        signature.bind(*[None] * arguments)
+    except TypeError as error:
+        plural = "" if arguments == 1 else "s"
+        raise TypeError(
+            f"{name}: {shown} is called with {arguments} positional argument{plural}, which "
+            f"{shown}{signature} cannot take: {error}"
+        ) from None
+    return value
+
+
+def _functions_behind(value: Any) -> list[Any]:
+    """A callable, and what a call of it runs: the function behind a partial, a method, an object.
+
+    inspect looks behind some of these itself, and behind others only in later versions of Python.
+    """
+    functions = [value, _unbound(value)]
+    if not inspect.isfunction(functions[-1]):
+        functions.append(_unbound(type(functions[-1]).__call__))
+    return functions
+
+
+def _unbound(value: Any) -> Any:
+    while True:
+        if isinstance(value, functools.partial):
+            value = value.func
+        elif inspect.ismethod(value):
+            value = value.__func__
+        else:
+            return value
 
 
 def check_positive(name: str, value: Any) -> float:

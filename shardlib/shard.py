@@ -156,17 +156,21 @@ class Shard:
             proxy=proxy,
             logger=logger,
         )
-        self.on_socket_connected = check_callback("on_socket_connected", on_socket_connected)
-        self.on_socket_reconnected = check_callback("on_socket_reconnected", on_socket_reconnected)
-        self.on_socket_disconnected = check_callback(
-            "on_socket_disconnected", on_socket_disconnected
+        self.on_socket_connected = check_callback("on_socket_connected", on_socket_connected, 1)
+        self.on_socket_reconnected = check_callback(
+            "on_socket_reconnected", on_socket_reconnected, 2
         )
-        self.on_socket_heartbeat = check_callback("on_socket_heartbeat", on_socket_heartbeat)
-        self.on_socket_dispatch = check_callback("on_socket_dispatch", on_socket_dispatch)
-        self.on_socket_raw_message = check_callback("on_socket_raw_message", on_socket_raw_message)
-        self.on_socket_ready = check_callback("on_socket_ready", on_socket_ready)
-        self.on_socket_error = check_callback("on_socket_error", on_socket_error)
-        self.on_socket_closed = check_callback("on_socket_closed", on_socket_closed)
+        self.on_socket_disconnected = check_callback(
+            "on_socket_disconnected", on_socket_disconnected, 3
+        )
+        self.on_socket_heartbeat = check_callback("on_socket_heartbeat", on_socket_heartbeat, 2)
+        self.on_socket_dispatch = check_callback("on_socket_dispatch", on_socket_dispatch, 2)
+        self.on_socket_raw_message = check_callback(
+            "on_socket_raw_message", on_socket_raw_message, 2
+        )
+        self.on_socket_ready = check_callback("on_socket_ready", on_socket_ready, 1)
+        self.on_socket_error = check_callback("on_socket_error", on_socket_error, 2)
+        self.on_socket_closed = check_callback("on_socket_closed", on_socket_closed, 2)
         self.logger: Logger = logger or logging.getLogger(f"shardlib.shard.{shard_id}")
 
         self._process_id = os.getpid()
@@ -359,6 +363,7 @@ class Shard:
         def register(function: _Function) -> _Function:
             if not callable(function):
                 raise TypeError(f"a function listens to {event}, not {type(function).__name__}")
+            check_callback(f"a listener to {event}", function, 2)
             self._callbacks.add_listener(event.upper(), function)
             return function
 
@@ -387,7 +392,7 @@ class Shard:
         """
         self._check_process()
         check_type("event", event, str)
-        check_callback("predicate", predicate)
+        check_callback("predicate", predicate, 1)
         deadline = Deadline(check_timeout("timeout", timeout))
         self._refuse_on_own_thread("wait_for")
         waiter = Waiter(predicate)
@@ -783,9 +788,7 @@ class Shard:
     def _send_payload(self, payload: Payload, timeout: float | None) -> None:
         self.send(payloads.encode(payload, self._options.json), timeout)
 
-    def _send(
-        self, data: str, timeout: float | None, sent: Callable[[], object] | None
-    ) -> None:
+    def _send(self, data: str, timeout: float | None, sent: Callable[[], object] | None) -> None:
         deadline = Deadline(self._options.send_timeout if timeout is None else timeout)
         connection = self._ready_connection(deadline)
         while wait := connection.window.try_acquire():

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from shardlib import Session, Shard
-from tests.shards import make_shard
+from tests.shards import CALLBACKS, make_shard
 from tests.support import TOKEN
 
 PLAYING = {"name": "a game", "type": 0}
@@ -150,3 +150,26 @@ def test_the_defaults_are_the_documented_ones() -> None:
     )
     assert timeouts == (10.0, 10.0, 60.0, 10.0, 2.0)
     assert (options.compression, options.max_payload) == ("zlib-stream", 64 * 2**20)
+
+
+async def is_never_awaited(*arguments: Any) -> None: ...
+
+
+@pytest.mark.parametrize("name", CALLBACKS)
+def test_a_callback_that_can_never_run_is_refused(name: str) -> None:
+    with pytest.raises(TypeError, match=f"{name}: .*no event loop"):
+        make_shard(**{name: is_never_awaited})
+    with pytest.raises(TypeError, match=f"{name}: .*positional argument"):
+        make_shard(**{name: lambda: None})
+
+
+def test_a_listener_and_a_predicate_that_can_never_run_are_refused() -> None:
+    shard = make_shard()
+    with pytest.raises(TypeError, match=r"MESSAGE_CREATE: .*no event loop"):
+        shard.on("MESSAGE_CREATE")(is_never_awaited)
+    with pytest.raises(TypeError, match=r"MESSAGE_CREATE: .*<lambda>\(message\)"):
+        shard.on("MESSAGE_CREATE")(lambda message: None)
+    with pytest.raises(TypeError, match=r"predicate: .*no event loop"):
+        shard.wait_for("MESSAGE_CREATE", is_never_awaited)
+    with pytest.raises(TypeError, match=r"predicate: .*1 positional argument,"):
+        shard.wait_for("MESSAGE_CREATE", lambda shard, message: True)
