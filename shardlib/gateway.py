@@ -1,4 +1,4 @@
-"""The vocabulary of Discord's Gateway: opcodes, close codes, intents, limits and URLs.
+"""The vocabulary of Discord's Gateway: opcodes, close codes, intents, events, limits and URLs.
 
 Names and numbers are those of Discord's documentation, pages *Gateway*, *Gateway Events* and
 *Opcodes and Status Codes*.
@@ -6,6 +6,7 @@ Names and numbers are those of Discord's documentation, pages *Gateway*, *Gatewa
 
 from __future__ import annotations
 
+import difflib
 import enum
 import functools
 import operator
@@ -142,6 +143,115 @@ class Intents(enum.IntFlag):
                 known = ", ".join(intent.name.lower() for intent in cls if intent.name)
                 raise ValueError(f"unknown intent {name.strip()!r}; known are {known}") from None
         return intents
+
+
+# In the order of the documentation. Three of its receive events are not among them: Hello, Reconnect
+# and Invalid Session have opcodes of their own, and no name that a listener could listen to.
+EVENTS: frozenset[str] = frozenset(
+    (
+        "READY",
+        "RESUMED",
+        "RATE_LIMITED",
+        "APPLICATION_COMMAND_PERMISSIONS_UPDATE",
+        "AUTO_MODERATION_RULE_CREATE",
+        "AUTO_MODERATION_RULE_UPDATE",
+        "AUTO_MODERATION_RULE_DELETE",
+        "AUTO_MODERATION_ACTION_EXECUTION",
+        "CHANNEL_CREATE",
+        "CHANNEL_UPDATE",
+        "CHANNEL_DELETE",
+        "CHANNEL_INFO",
+        "CHANNEL_PINS_UPDATE",
+        "THREAD_CREATE",
+        "THREAD_UPDATE",
+        "THREAD_DELETE",
+        "THREAD_LIST_SYNC",
+        "THREAD_MEMBER_UPDATE",
+        "THREAD_MEMBERS_UPDATE",
+        "ENTITLEMENT_CREATE",
+        "ENTITLEMENT_UPDATE",
+        "ENTITLEMENT_DELETE",
+        "GUILD_CREATE",
+        "GUILD_UPDATE",
+        "GUILD_DELETE",
+        "GUILD_AUDIT_LOG_ENTRY_CREATE",
+        "GUILD_BAN_ADD",
+        "GUILD_BAN_REMOVE",
+        "GUILD_EMOJIS_UPDATE",
+        "GUILD_STICKERS_UPDATE",
+        "GUILD_INTEGRATIONS_UPDATE",
+        "GUILD_MEMBER_ADD",
+        "GUILD_MEMBER_REMOVE",
+        "GUILD_MEMBER_UPDATE",
+        "GUILD_MEMBERS_CHUNK",
+        "GUILD_ROLE_CREATE",
+        "GUILD_ROLE_UPDATE",
+        "GUILD_ROLE_DELETE",
+        "GUILD_SCHEDULED_EVENT_CREATE",
+        "GUILD_SCHEDULED_EVENT_UPDATE",
+        "GUILD_SCHEDULED_EVENT_DELETE",
+        "GUILD_SCHEDULED_EVENT_USER_ADD",
+        "GUILD_SCHEDULED_EVENT_USER_REMOVE",
+        "GUILD_SOUNDBOARD_SOUND_CREATE",
+        "GUILD_SOUNDBOARD_SOUND_UPDATE",
+        "GUILD_SOUNDBOARD_SOUND_DELETE",
+        "GUILD_SOUNDBOARD_SOUNDS_UPDATE",
+        "SOUNDBOARD_SOUNDS",
+        "INTEGRATION_CREATE",
+        "INTEGRATION_UPDATE",
+        "INTEGRATION_DELETE",
+        "INTERACTION_CREATE",
+        "INVITE_CREATE",
+        "INVITE_DELETE",
+        "MESSAGE_CREATE",
+        "MESSAGE_UPDATE",
+        "MESSAGE_DELETE",
+        "MESSAGE_DELETE_BULK",
+        "MESSAGE_REACTION_ADD",
+        "MESSAGE_REACTION_REMOVE",
+        "MESSAGE_REACTION_REMOVE_ALL",
+        "MESSAGE_REACTION_REMOVE_EMOJI",
+        "PRESENCE_UPDATE",
+        "STAGE_INSTANCE_CREATE",
+        "STAGE_INSTANCE_UPDATE",
+        "STAGE_INSTANCE_DELETE",
+        "SUBSCRIPTION_CREATE",
+        "SUBSCRIPTION_UPDATE",
+        "SUBSCRIPTION_DELETE",
+        "TYPING_START",
+        "USER_UPDATE",
+        "VOICE_CHANNEL_EFFECT_SEND",
+        "VOICE_CHANNEL_START_TIME_UPDATE",
+        "VOICE_CHANNEL_STATUS_UPDATE",
+        "VOICE_STATE_UPDATE",
+        "VOICE_SERVER_UPDATE",
+        "WEBHOOKS_UPDATE",
+        "MESSAGE_POLL_VOTE_ADD",
+        "MESSAGE_POLL_VOTE_REMOVE",
+    )
+)
+"""The names of all documented events (*Gateway Events: Receive Events*), as they stand in ``t``.
+
+Discord also sends events that its documentation does not name, and new ones before it does.
+"""
+
+_LONGEST_EVENT = max(map(len, EVENTS))
+
+
+def nearest_event(name: str) -> str | None:
+    """The documented event whose name is most like a given one, to be named in a warning.
+
+    The names are those of *Gateway Events: Receive Events*.
+
+    :param name: of an event, perhaps misspelt, in any case; spaces and hyphens are taken as
+        underscores
+    :return: the name itself if it is documented, None if no documented name is near
+    """
+    spelt = name.strip().upper().replace(" ", "_").replace("-", "_")
+    # A name of thousands of characters is nobody's typing error, and would take long to compare.
+    if len(spelt) > 2 * _LONGEST_EVENT:
+        return None
+    return next(iter(difflib.get_close_matches(spelt, sorted(EVENTS), n=1, cutoff=0.75)), None)
 
 
 def is_encrypted(url: str) -> bool:

@@ -4,7 +4,17 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from shardlib.gateway import COMPRESSIONS, CloseCode, Intents, gateway_url
+from shardlib.cli.summary import _SUMMARIES
+from shardlib.gateway import (
+    COMPRESSIONS,
+    EVENTS,
+    CloseCode,
+    Intents,
+    Opcode,
+    gateway_url,
+    nearest_event,
+)
+from shardlib.testing.intents import DIRECT_EVENTS, GUILD_EVENTS
 
 
 def test_reconnecting_is_allowed_as_the_close_code_table_says() -> None:
@@ -31,6 +41,48 @@ def test_an_unknown_intent_is_named_with_those_known(text: str) -> None:
     with pytest.raises(ValueError, match="guild_messages") as caught:
         Intents.parse(text)
     assert repr(text.split(",")[-1]) in str(caught.value)
+
+
+def test_opcodes_are_the_documented_ones() -> None:
+    assert sorted(Opcode) == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11, 31, 43]
+
+
+def test_every_event_that_an_intent_brings_is_known() -> None:
+    brought = {
+        name for names in (*GUILD_EVENTS.values(), *DIRECT_EVENTS.values()) for name in names
+    }
+    assert brought <= EVENTS
+    assert set(_SUMMARIES) <= EVENTS
+    # Those that need no intent, and those that have an opcode instead of a name.
+    assert {"READY", "RESUMED", "INTERACTION_CREATE", "GUILD_MEMBERS_CHUNK"} <= EVENTS
+    assert {"RATE_LIMITED", "SOUNDBOARD_SOUNDS", "CHANNEL_INFO", "VOICE_SERVER_UPDATE"} <= EVENTS
+    assert not {"HELLO", "RECONNECT", "INVALID_SESSION"} & EVENTS
+    assert len(EVENTS) == 79
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("MESAGE_CREATE", "MESSAGE_CREATE"),
+        ("MESSAGE_CREATED", "MESSAGE_CREATE"),
+        ("message create", "MESSAGE_CREATE"),
+        ("Guild-Member-Add", "GUILD_MEMBER_ADD"),
+        ("GUILD_MEMBERS_ADD", "GUILD_MEMBER_ADD"),
+        ("RESUME", "RESUMED"),
+        ("REACTION_ADD", "MESSAGE_REACTION_ADD"),
+        ("HELLO", None),
+        ("MY_OWN_EVENT", None),
+        ("", None),
+        ("MESSAGE_CREATE" * 100_000, None),
+    ],
+)
+def test_a_misspelt_event_leads_to_the_one_that_was_meant(name: str, meant: str | None) -> None:
+    assert nearest_event(name) == meant
+
+
+@pytest.mark.parametrize("name", sorted(EVENTS))
+def test_a_documented_event_is_its_own_nearest(name: str) -> None:
+    assert nearest_event(name) == nearest_event(name.lower()) == name
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
