@@ -1,31 +1,84 @@
 """A synchronous client for Discord's Gateway: threads and plain functions, no event loop.
 
-The names of :mod:`shardlib.api` are found here, and imported when one of them is first used. So the
-command line is awake, and can be interrupted, before the libraries that it needs have been loaded.
+Everything that users import is found here, and loaded when a name is first used: importing this
+package alone loads nothing. So the command line can be interrupted from its first moment on, before
+the libraries that it needs (TLS, WebSocket, JSON) have been loaded.
 """
 
 from __future__ import annotations
 
-import importlib
-
-TYPE_CHECKING = False  # type checkers know the name; typing is slow to import
-if TYPE_CHECKING:
-    from typing import Any
-
-    from shardlib.api import *  # noqa: F403
-
 __version__ = "0.1.0"
 
+__all__ = [
+    "AlreadyConnected",
+    "AuthenticationFailed",
+    "Backoff",
+    "BrokenStream",
+    "CloseCode",
+    "ConnectionFailed",
+    "DisallowedIntents",
+    "ForkedProcess",
+    "IdentifyGate",
+    "Intents",
+    "InvalidAPIVersion",
+    "InvalidIntents",
+    "InvalidShard",
+    "NotReady",
+    "Opcode",
+    "SendTimeout",
+    "Session",
+    "Shard",
+    "ShardClosed",
+    "ShardError",
+    "ShardState",
+    "ShardingRequired",
+    "Stats",
+    "UnreadableMessage",
+]
 
-def __getattr__(name: str) -> Any:
-    # Every name of the API is a class's; other names are the submodules', which import looks for.
-    if name[0].isupper() or name == "__all__":
-        api = importlib.import_module("shardlib.api")
-        globals().update((public, getattr(api, public)) for public in ("__all__", *api.__all__))
-        if name in globals():
-            return globals()[name]
-    raise AttributeError(f"module 'shardlib' has no attribute {name!r}")
+TYPE_CHECKING = False  # type checkers take this name for true; typing itself is slow to import
+if TYPE_CHECKING:
+    from shardlib.errors import (
+        AlreadyConnected,
+        AuthenticationFailed,
+        BrokenStream,
+        ConnectionFailed,
+        DisallowedIntents,
+        ForkedProcess,
+        InvalidAPIVersion,
+        InvalidIntents,
+        InvalidShard,
+        NotReady,
+        SendTimeout,
+        ShardClosed,
+        ShardError,
+        ShardingRequired,
+        UnreadableMessage,
+    )
+    from shardlib.gateway import CloseCode, Intents, Opcode
+    from shardlib.limits import Backoff, IdentifyGate
+    from shardlib.session import Session
+    from shardlib.shard import Shard
+    from shardlib.state import ShardState
+    from shardlib.stats import Stats
+else:
+    # Hidden from type checkers: to them a module with __getattr__ has every name.
 
+    # The modules imported from above, the cheapest first: each is loaded only if a name was not in
+    # those before it.
+    _MODULES = ("errors", "gateway", "state", "stats", "session", "limits", "shard")
 
-def __dir__() -> list[str]:
-    return [*globals(), *importlib.import_module("shardlib.api").__all__]
+    def __getattr__(name):
+        if name in __all__:
+            import importlib
+
+            for module in _MODULES:
+                found = vars(importlib.import_module(f"shardlib.{module}")).get(name)
+                if found is not None:
+                    globals()[name] = found
+                    return found
+        # Submodules come here, too: after this error the import system looks for one.
+        raise AttributeError(f"module 'shardlib' has no attribute {name!r}")
+
+    def __dir__():
+        return sorted({*globals(), *__all__})
