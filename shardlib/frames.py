@@ -29,16 +29,20 @@ class FrameType(enum.IntEnum):
 class FrameReader:
     """Cuts frames out of a stream of bytes and puts fragments together.
 
-    :param max_size: bytes of the largest message taken; nothing beyond it is ever buffered.
+    However small the pieces are in which the stream comes, no byte is copied more than a few times,
+    and only the bytes themselves are kept: a frame may take as many reads as it has bytes.
+
+    :param max_size: bytes of the largest message that is taken; a frame that announces more is
+        refused at once, and nothing of it is kept
     """
 
     def __init__(self, max_size: int) -> None:
         self._max_size = max_size
-        # The beginning of a frame that is not complete, in the pieces that came, and how many
-        # bytes there must be before it is worth joining them: a large message costs one copy.
-        self._pieces: list[bytes] = []
-        self._size = 0
-        self._needed = 2
+        self._unparsed = b""  # the beginning of a header; more, if a caller stopped in the middle
+        # The frame whose payload is arriving: its first byte, what has come, how much has not.
+        self._head = 0
+        self._payload = bytearray()
+        self._missing = 0
         # The message whose last fragment has not come.
         self._fragments = bytearray()
         self._fragments_type: int | None = None
@@ -48,16 +52,24 @@ class FrameReader:
 
         :raises BrokenStream: at the first byte that can't be. Nothing after it can be read.
         """
-        if self._pieces:
-            self._pieces.append(data)
-            self._size += len(data)
-            if self._size < self._needed:
-                return
-            data = b"".join(self._pieces)
-        position = 0
         end = len(data)
-        needed = 2
+        if end < self._missing:
+            self._payload += data
+            self._missing -= end
+            return
+        position = self._missing
+        if self._unparsed:
+            data = self._unparsed + data
+            end = len(data)
         try:
+            if position:
+                self._missing = 0
+                self._payload += data[:position]
+                payload = bytes(self._payload)
+                self._payload = bytearray()
+                message = self._message(self._head, payload)
+                if message is not None:
+                    yield message
             while end - position >= 2:
                 head = data[position]
                 length = data[position + 1]
@@ -67,7 +79,6 @@ class FrameReader:
                         raise BrokenStream("the Gateway sent a masked frame; a server must not")
                     extended = 2 if length == 126 else 8
                     if end - start < extended:
-                        needed = 2 + extended
                         break
                     length = int.from_bytes(data[start : start + extended], "big")
                     start += extended
@@ -77,33 +88,38 @@ class FrameReader:
                             f"({self._max_size} bytes)",
                             limit=self._max_size,
                         )
+                whole = (head == FINAL_BINARY or head == FINAL_TEXT) and (
+                    self._fragments_type is None
+                )
+                if not whole:
+                    self._check(head, length)
                 if end - start < length:
-                    needed = start - position + length
+                    self._head = head
+                    self._payload += data[start:]
+                    self._missing = length - (end - start)
+                    position = end
                     break
                 position = start + length
                 payload = data[start:position]
-                if (head == FINAL_BINARY or head == FINAL_TEXT) and self._fragments_type is None:
+                if whole:
                     yield head & 0x0F, payload
                 else:
-                    yield from self._special(head, payload)
+                    message = self._message(head, payload)
+                    if message is not None:
+                        yield message
         finally:  # also where the caller stops in the middle, to close the connection
-            rest = data[position:] if position else data
-            self._pieces = [rest] if rest else []
-            self._size = len(rest)
-            self._needed = needed
+            self._unparsed = data[position:]
 
-    def _special(self, head: int, payload: bytes) -> Iterator[tuple[int, bytes]]:
-        """A control frame, a fragment, or what must not be."""
-        final = bool(head & 0x80)
+    def _check(self, head: int, length: int) -> None:
+        """Refuse what may not follow here, before its payload has come."""
         frame_type = head & 0x0F
         if head & 0x70:
             raise BrokenStream("a frame uses a WebSocket extension that was not agreed upon")
         if frame_type >= FrameType.CLOSE:
             if frame_type > FrameType.PONG:
                 raise BrokenStream(f"a frame has the unknown type {frame_type}")
-            if not final or len(payload) > 125:
+            if not head & 0x80 or length > 125:
                 raise BrokenStream("a control frame is fragmented or over 125 bytes")
-            yield frame_type, payload
             return
         if frame_type == FrameType.CONTINUATION:
             if self._fragments_type is None:
@@ -112,17 +128,27 @@ class FrameReader:
             raise BrokenStream(f"a frame has the unknown type {frame_type}")
         elif self._fragments_type is not None:
             raise BrokenStream("a message begins before the one before it has ended")
-        else:
-            self._fragments_type = frame_type
-        size = len(self._fragments) + len(payload)
+        size = len(self._fragments) + length
         if size > self._max_size:
             raise BrokenStream(
                 f"a message in fragments, {size} bytes so far, is larger than the option "
                 f"max_payload ({self._max_size} bytes)",
                 limit=self._max_size,
             )
+
+    def _message(self, head: int, payload: bytes) -> tuple[int, bytes] | None:
+        """The message or control frame that a frame is or completes; None after a fragment."""
+        frame_type = head & 0x0F
+        if frame_type >= FrameType.CLOSE:
+            return frame_type, payload
+        final = bool(head & 0x80)
+        if self._fragments_type is None:
+            if final:
+                return frame_type, payload
+            self._fragments_type = frame_type
         self._fragments += payload
-        if final:
-            message_type, self._fragments_type = self._fragments_type, None
-            whole, self._fragments = bytes(self._fragments), bytearray()
-            yield message_type, whole
+        if not final:
+            return None
+        message_type, self._fragments_type = self._fragments_type, None
+        whole, self._fragments = bytes(self._fragments), bytearray()
+        return message_type, whole

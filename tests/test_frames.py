@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import struct
+from collections.abc import Iterable, Iterator
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from shardlib.errors import BrokenStream
 from shardlib.frames import FrameReader, FrameType
+from tests.support import peak_memory, seconds
 
 LIMIT = 1 << 20
 
@@ -143,3 +145,62 @@ def test_any_bytes_give_messages_or_the_documented_error(data: bytes) -> None:
         read(data, data)
     except BrokenStream:
         pass
+
+
+# Memory and time are bounded by the size of the largest message, however the bytes come.
+
+
+def feed_all(pieces: Iterable[bytes]) -> int:
+    """The number of messages in the pieces, which are not kept."""
+    reader = FrameReader(LIMIT)
+    return sum(1 for piece in pieces for _ in reader.feed(piece))
+
+
+def drip(size: int, piece: int) -> Iterator[bytes]:
+    """One frame with so many bytes, in pieces of so many."""
+    yield struct.pack("!BBQ", 0x82, 127, size)
+    for start in range(0, size, piece):
+        # A new object each time, as a socket gives it: a constant would cost no memory.
+        yield bytes([start & 0xFF]) * min(piece, size - start)
+
+
+@pytest.mark.parametrize("piece", [2, 100, 65536])
+def test_a_frame_costs_its_size_in_memory_in_whatever_pieces_it_comes(piece: int) -> None:
+    assert peak_memory(lambda: feed_all(drip(LIMIT, piece))) < 3 * LIMIT
+
+
+def test_tiny_fragments_cost_their_bytes_in_memory() -> None:
+    begin = frame(FrameType.TEXT, b"", final=False)
+    empty = frame(FrameType.CONTINUATION, b"", final=False)
+    tiny = frame(FrameType.CONTINUATION, b"a", final=False)
+    assert peak_memory(lambda: feed_all([begin, empty * 100_000])) < LIMIT
+    assert (
+        peak_memory(lambda: feed_all(itertools.chain([begin], itertools.repeat(tiny, 100_000))))
+        < LIMIT
+    )
+
+
+def test_time_grows_as_the_bytes_do_in_whatever_pieces_they_come() -> None:
+    once = seconds(lambda: feed_all(drip(LIMIT // 4, 2)))
+    four_times = seconds(lambda: feed_all(drip(LIMIT, 2)))
+    assert four_times < 8 * once
+
+    begin = frame(FrameType.TEXT, b"", final=False)
+    tiny = frame(FrameType.CONTINUATION, b"a", final=False)
+    once = seconds(lambda: feed_all([begin, tiny * 50_000]))
+    four_times = seconds(lambda: feed_all([begin, tiny * 200_000]))
+    assert four_times < 8 * once
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        struct.pack("!BBQ", 0x88, 127, LIMIT),
+        struct.pack("!BBQ", 0xC2, 127, LIMIT),
+        struct.pack("!BBQ", 0x80, 127, LIMIT),
+        frame(FrameType.TEXT, b"x", final=False) + struct.pack("!BBQ", 0x80, 127, LIMIT),
+    ],
+)
+def test_what_may_not_be_is_refused_before_its_payload_has_come(stream: bytes) -> None:
+    with pytest.raises(BrokenStream):
+        read(stream)
