@@ -4,8 +4,9 @@ An inflater belongs to one connection and to the thread that reads it, and is ne
 another connection (*Gateway: Encoding and Compression*). A WebSocket text message is never
 compressed, whatever was asked for, and passes unchanged through each of them.
 
-``max_payload`` is the size in bytes that one inflated message may have; no inflater ever produces
-or keeps more. A text message is measured in characters, of which it has at most as many as bytes.
+``max_payload`` is the size in bytes that one inflated message may have. No inflater produces more,
+or keeps more of an incomplete message, and the window of a zstd-stream is bounded by it, too. A text
+message is measured in characters, of which it has at most as many as bytes.
 """
 
 from __future__ import annotations
@@ -22,8 +23,16 @@ from shardlib.gateway import COMPRESSIONS
 
 _ZLIB_SUFFIX = b"\x00\x00\xff\xff"  # what Z_SYNC_FLUSH writes, and nothing else ends with
 
-# Each frame of a message costs a copy of what follows it, so that their number has to be bounded.
+# Frames that one message may consist of; each costs a decompressor, however few bytes it has.
 _MAX_ZSTD_FRAMES = 100
+
+# Bytes given to a decompressor at a time once a message is known to consist of several frames. It
+# copies what follows the end of a frame, and so never much.
+_ZSTD_PIECE = 1 << 16
+
+# Bytes. RFC 8878 recommends that a decoder supports at least that much, and a frame that needs more
+# is rare: https://www.rfc-editor.org/rfc/rfc8878#name-window-descriptor
+_LEAST_ZSTD_WINDOW = 8 << 20
 
 
 class Inflater(Protocol):
@@ -63,6 +72,9 @@ class PlainText:
     def buffer(self) -> bytes:
         return b""
 
+    def _too_large(self) -> str:
+        return f"a message inflates to more than the option max_payload ({self._max_payload} bytes)"
+
 
 class ZlibPayload(PlainText):
     """Payload compression: each binary message is a zlib stream of its own.
@@ -81,12 +93,7 @@ class ZlibPayload(PlainText):
         except zlib.error as error:
             raise UnreadableMessage(f"a compressed message is damaged: {error}", message) from error
         if len(inflated) > self._max_payload:
-            raise UnreadableMessage(
-                "a message inflates to more than the option max_payload "
-                f"({self._max_payload} bytes)",
-                message,
-                limit=self._max_payload,
-            )
+            raise UnreadableMessage(self._too_large(), message, limit=self._max_payload)
         if not decompressor.eof or decompressor.unused_data:
             raise UnreadableMessage("a compressed message does not end where it should", message)
         return inflated
@@ -131,11 +138,7 @@ class ZlibStream(PlainText):
         except zlib.error as error:
             raise BrokenStream(f"the zlib-stream is damaged: {error}") from error
         if len(inflated) > self._max_payload:
-            raise BrokenStream(
-                "a message inflates to more than the option max_payload "
-                f"({self._max_payload} bytes)",
-                limit=self._max_payload,
-            )
+            raise BrokenStream(self._too_large(), limit=self._max_payload)
         if self._decompressor.eof:
             raise BrokenStream("the zlib-stream has ended, though the connection has not")
         return inflated or None  # a flush may come without anything before it
@@ -152,12 +155,18 @@ class ZstdStream(PlainText):
     that end the frame with each message, or put several into one, are understood as well.
     """
 
-    __slots__ = ("_decompressor", "_zstd")
+    __slots__ = ("_decompressor", "_options", "_zstd")
 
     def __init__(self, max_payload: int) -> None:
         super().__init__(max_payload)
         self._zstd = _import_zstd()
-        self._decompressor = self._zstd.ZstdDecompressor()
+        # A frame's header says how much of what came before the decompressor has to keep, up to
+        # gigabytes, and the decompressor would ask the system for all of it at once.
+        window_log_max = self._zstd.DecompressionParameter.window_log_max
+        window = max(self._max_payload, _LEAST_ZSTD_WINDOW)
+        largest = window_log_max.bounds()[1]
+        self._options = {window_log_max: min((window - 1).bit_length(), largest)}
+        self._decompressor = self._zstd.ZstdDecompressor(options=self._options)
 
     def inflate(self, message: bytes | str) -> bytes | str | None:
         if isinstance(message, str):
@@ -166,28 +175,44 @@ class ZstdStream(PlainText):
         if self._decompressor.eof:
             inflated = self._next_frames(inflated)
         if len(inflated) > self._max_payload:
-            raise BrokenStream(
-                "a message inflates to more than the option max_payload "
-                f"({self._max_payload} bytes)",
-                limit=self._max_payload,
-            )
+            raise BrokenStream(self._too_large(), limit=self._max_payload)
         return inflated or None
 
     def _next_frames(self, inflated: bytes) -> bytes:
-        for _ in range(_MAX_ZSTD_FRAMES):
-            rest = self._decompressor.unused_data
-            self._decompressor = self._zstd.ZstdDecompressor()
-            if not rest:
-                return inflated
-            inflated += self._decompress(rest, self._max_payload + 1 - len(inflated))
-            if not self._decompressor.eof or len(inflated) > self._max_payload:
-                return inflated
-        raise BrokenStream(f"a message consists of more than {_MAX_ZSTD_FRAMES} zstd frames")
+        """Inflate what follows the first frame of a message.
 
-    def _decompress(self, data: bytes, max_length: int) -> bytes:
+        :param inflated: what that frame held
+        :return: the whole message, or so much of it that it is too large
+        """
+        rest = memoryview(self._decompressor.unused_data)
+        self._decompressor = self._zstd.ZstdDecompressor(options=self._options)
+        parts = [inflated]
+        size = len(inflated)
+        frames = 1
+        while rest and size <= self._max_payload:
+            if frames == _MAX_ZSTD_FRAMES:
+                raise BrokenStream(f"a message consists of more than {frames} zstd frames")
+            piece = rest[:_ZSTD_PIECE]
+            parts.append(self._decompress(piece, self._max_payload + 1 - size))
+            size += len(parts[-1])
+            used = len(piece)
+            if self._decompressor.eof:
+                used -= len(self._decompressor.unused_data)
+                self._decompressor = self._zstd.ZstdDecompressor(options=self._options)
+                frames += 1
+            rest = rest[used:]
+        return b"".join(parts)
+
+    def _decompress(self, data: bytes | memoryview, max_length: int) -> bytes:
         try:
             inflated: bytes = self._decompressor.decompress(data, max_length)
         except self._zstd.ZstdError as error:
+            if "too much memory" in str(error):  # zstd's own words; the exception has no code
+                raise BrokenStream(
+                    "a zstd frame needs a larger window than the option max_payload "
+                    f"({self._max_payload} bytes) allows",
+                    limit=self._max_payload,
+                ) from error
             raise BrokenStream(f"the zstd-stream is damaged: {error}") from error
         return inflated
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import random
 import sys
-import tracemalloc
 import zlib
 
 import pytest
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from shardlib.compression import create_inflater, require
 from shardlib.errors import BrokenStream, UnreadableMessage
 from shardlib.gateway import COMPRESSIONS
+from tests.support import peak_memory, seconds
 
 try:
     zstd = importlib.import_module("compression.zstd")
@@ -178,14 +179,67 @@ def test_max_payload_holds_for_several_zstd_frames_together() -> None:
 def test_a_bomb_is_never_inflated_beyond_the_limit(kind) -> None:
     bomb = compressor(kind)(bytes(64 << 20))
     inflater = create_inflater(kind, LIMIT)
-    tracemalloc.start()
-    try:
+
+    def inflate() -> None:
         with pytest.raises(ERRORS[kind]):
             inflater.inflate(bomb)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak < 8 * LIMIT
+
+    assert peak_memory(inflate) < 8 * LIMIT
+
+
+def test_a_message_costs_its_size_in_memory_in_whatever_pieces_it_comes() -> None:
+    inflater = create_inflater("zlib-stream", LIMIT)
+
+    def inflate() -> None:
+        for number in range(LIMIT // 4):
+            inflater.inflate(bytes([number & 0xFF]) * 4)
+
+    assert peak_memory(inflate) < 2 * LIMIT
+    assert len(inflater.buffer()) == LIMIT
+
+
+def skippable(size: int) -> bytes:
+    """A zstd frame that holds nothing, but has so many bytes of it."""
+    return (0x184D2A50).to_bytes(4, "little") + size.to_bytes(4, "little") + bytes(size)
+
+
+def test_zstd_frames_before_a_large_one_cost_no_copies_of_it() -> None:
+    size = 40 << 20
+    few, many = (zstd.compress(b"x") * frames + skippable(size) for frames in (2, 90))
+
+    def inflate(message: bytes) -> None:
+        assert create_inflater("zstd-stream", 2 * size).inflate(message)
+
+    assert peak_memory(lambda: inflate(many)) < 4 * size
+    assert seconds(lambda: inflate(many)) < 8 * seconds(lambda: inflate(few))
+
+
+def test_large_zstd_frames_after_another_come_out_whole() -> None:
+    # More than one piece for the decompressor, ending in the middle of one and at its end.
+    noise = random.Random(0).randbytes(150_000)
+    frames = [zstd.compress(part) for part in (b"first", noise, noise[:70_000])]
+    frames.append(skippable((1 << 16) - 8))
+    frames.append(zstd.compress(b"last"))
+    whole = b"first" + noise + noise[:70_000] + b"last"
+    assert create_inflater("zstd-stream", len(whole)).inflate(b"".join(frames)) == whole
+    with pytest.raises(BrokenStream, match="max_payload"):
+        create_inflater("zstd-stream", len(whole) - 1).inflate(b"".join(frames))
+
+
+def zstd_window(log: int) -> bytes:
+    """A frame with one empty block, whose header asks for a window of 2 to the power of ``log``."""
+    magic, descriptor, block = bytes.fromhex("28b52ffd"), bytes([0]), bytes([1, 0, 0])
+    return magic + descriptor + bytes([(log - 10) << 3]) + block
+
+
+@pytest.mark.parametrize(("max_payload", "log"), [(1, 23), (LIMIT, 23), (16 << 20, 24)])
+def test_a_zstd_window_is_no_larger_than_max_payload_or_what_every_decoder_takes(
+    max_payload: int, log: int
+) -> None:
+    assert create_inflater("zstd-stream", max_payload).inflate(zstd_window(log)) is None
+    with pytest.raises(BrokenStream, match=f"window.*max_payload.*{max_payload}") as raised:
+        create_inflater("zstd-stream", max_payload).inflate(zstd_window(log + 1))
+    assert raised.value.limit == max_payload
 
 
 def test_a_message_that_never_ends_breaks_the_stream() -> None:
