@@ -10,6 +10,7 @@ import hashlib
 import math
 import os
 import random
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -86,18 +87,38 @@ def heartbeat_reserve(interval: float) -> int:
     return min(beats + 2, SEND_LIMIT // 2)
 
 
-# Guards all gates and the table of default ones. It is one lock, not one a gate, so that a forked
-# child can be given a free one whatever the parent's threads were doing; it is held for moments.
-_gates_lock = threading.Lock()
+# Guards what all gates remember. It is one lock, not one a gate, so that a forked child can be given
+# a free one whatever the parent's threads were doing; it is held for moments. Reentrant: a signal
+# handler, or a __del__, that identifies may have interrupted the thread that holds it.
+_gates_lock = threading.RLock()
+
+# Seconds that such a handler is told to wait: the call that it interrupts may be about to take the
+# slot, and cannot go on before the handler returns.
+_INTERRUPTED_WAIT = 0.05
 
 
 def _renew_gates_lock() -> None:
     global _gates_lock
-    _gates_lock = threading.Lock()
+    _gates_lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_gates_lock)
+
+
+def _has_interrupted_itself() -> bool:
+    """True if the calling function runs further up the stack of this thread, too.
+
+    The stack knows that at any moment. A flag would be wrong for ever if Ctrl-C came between the
+    end of the work and its being lowered.
+    """
+    caller = sys._getframe(1)
+    frame = caller.f_back
+    while frame is not None:
+        if frame.f_code is caller.f_code:
+            return True
+        frame = frame.f_back
+    return False
 
 
 class IdentifyGate:
@@ -135,12 +156,17 @@ class IdentifyGate:
     def try_acquire(self, shard_id: int) -> float:
         """Take the slot and return 0.0, or return the seconds after which to ask again.
 
-        Who gets 0.0 identifies at once. A slot is a moment, nothing to be given back.
+        Who gets 0.0 identifies at once. A slot is a moment, nothing to be given back. A signal
+        handler that has interrupted another call on its thread is told to ask again later.
 
-        :raises ShardClosed: with code None, where the day's Identifies are nearly used up
+        :param shard_id: of the shard that wants to identify
+        :return: seconds
+        :raises ShardClosed: with code None, if the day's Identifies are nearly used up
         """
         bucket = shard_id % self._max_concurrency
         with _gates_lock:
+            if _has_interrupted_itself():
+                return _INTERRUPTED_WAIT
             now = self._clock()
             while self._today and self._today[0] + _DAY <= now:
                 self._today.popleft()
@@ -167,10 +193,12 @@ def default_gate(token: str) -> IdentifyGate:
     """The gate that all shards of a token share in this process.
 
     It lives as long as the process: forgetting it would forget the budget.
+
+    :param token: of the bot
     """
     key = hashlib.sha256(token.encode()).digest()  # so that no token is kept
-    with _gates_lock:
-        return _default_gates.setdefault(key, IdentifyGate())
+    # No lock: setdefault is one step, whatever other threads and signal handlers do meanwhile.
+    return _default_gates.setdefault(key, IdentifyGate())
 
 
 class Backoff:

@@ -2,14 +2,18 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
+from collections.abc import Callable
 from decimal import Decimal
+from types import FrameType
+from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from shardlib import limits
+from shardlib import Shard, limits
 from shardlib.errors import ShardClosed
 from shardlib.limits import Backoff, IdentifyGate, SendWindow, default_gate, heartbeat_reserve
 from tests.support import Clock
@@ -157,6 +161,76 @@ def test_a_child_forked_while_a_gate_is_in_use_can_use_it(token: str) -> None:
                 os._exit(status)
     assert os.waitpid(child, 0)[1] == 0
     gate.try_acquire(0)
+
+
+def interrupt_at_each_line(call: Callable[[], object], handler: Callable[[], object]) -> int:
+    """Make a call again and again, with a signal at one line more of the gates' code each time.
+
+    :return: how many lines there were, each interrupted once
+    """
+    codes = [function.__code__ for function in (default_gate, IdentifyGate.try_acquire)]
+    codes.append(limits._has_interrupted_itself.__code__)
+    lines = interrupted = 0
+
+    def trace_call(frame: FrameType, event: str, argument: object) -> Any:
+        return trace_line if frame.f_code in codes else None
+
+    def trace_line(frame: FrameType, event: str, argument: object) -> Any:
+        nonlocal lines
+        if event == "line":
+            lines += 1
+            if lines == interrupted:
+                signal.raise_signal(signal.SIGINT)
+        return trace_line
+
+    before, tracer = signal.signal(signal.SIGINT, lambda *_: handler()), sys.gettrace()
+    try:
+        while lines == interrupted:
+            lines, interrupted = 0, interrupted + 1
+            sys.settrace(trace_call)
+            try:
+                call()
+            finally:
+                sys.settrace(tracer)
+            lines = min(lines, interrupted)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return lines
+
+
+def test_a_signal_handler_may_use_the_gate_that_it_has_interrupted() -> None:
+    """The slot is taken once, by either of them, and neither of them waits for the other."""
+    clock = Clock()
+    gate = IdentifyGate(clock=clock)
+    waits: list[float] = []
+
+    def ask() -> None:
+        waits.append(gate.try_acquire(0))
+
+    def ask_anew() -> None:
+        clock.now += 5.0
+        waits.clear()
+        ask()
+        assert waits.count(0.0) == 1
+        assert len(waits) == 1 or max(waits) in (limits._INTERRUPTED_WAIT, 5.0)
+
+    assert interrupt_at_each_line(ask_anew, ask) > 10
+
+
+def test_a_signal_handler_may_make_a_shard_while_one_is_made(token: str) -> None:
+    gates: list[IdentifyGate] = []
+
+    def make() -> None:
+        Shard(token, 0)
+        gates.append(default_gate(token))
+
+    def make_anew() -> None:
+        limits._default_gates.clear()
+        gates.clear()
+        make()
+        assert len(set(gates)) == 1
+
+    assert interrupt_at_each_line(make_anew, make) > 3
 
 
 @pytest.mark.parametrize(
