@@ -49,7 +49,8 @@ class Command:
         stdout: Any = subprocess.PIPE,
         stderr: Any = subprocess.PIPE,
     ) -> None:
-        variables = {k: v for k, v in os.environ.items() if k != "DISCORD_TOKEN"}
+        # pytest-xdist sets COLUMNS, to which the command would cut its lines.
+        variables = {k: v for k, v in os.environ.items() if k not in ("DISCORD_TOKEN", "COLUMNS")}
         variables |= environment or {}
         if token is not None:
             variables["DISCORD_TOKEN"] = token
