@@ -1,6 +1,6 @@
 """Test a bot without Discord: a local gateway that speaks the real protocol.
 
-Needs the extra: ``pip install shardlib[local]``.  Guide: *Testing a bot* in the documentation.
+Needs the extra: ``pip install shardlib[local]``. Guide: *Testing a bot* in the documentation.
 """
 
 from __future__ import annotations
@@ -19,13 +19,16 @@ __all__ = [
 ]
 
 try:
-    from .clock import Clock
-    from .connection import GatewayConnection, ReceivedPayload
-    from .faults import STEPS
-    from .server import LocalGateway
-    from .sessions import GatewaySession
-    from .traffic import TRAFFIC_MIX, Traffic
-    from .world import Guild, World
+    from shardlib.testing.clock import Clock
+    from shardlib.testing.connection import (
+        GatewayConnection,
+        GatewaySession,
+        ReceivedPayload,
+    )
+    from shardlib.testing.faults import STEPS
+    from shardlib.testing.gateway import LocalGateway
+    from shardlib.testing.traffic import TRAFFIC_MIX, Traffic
+    from shardlib.testing.world import Guild, World
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] != "websockets":
         raise

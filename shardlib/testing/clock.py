@@ -9,13 +9,13 @@ from collections.abc import Callable
 class Clock:
     """A monotonic clock that a test can move forward.
 
-    It runs as :func:`time.monotonic` does.  :meth:`advance` adds to it, so that what takes
-    minutes at Discord (a session that expires, a limit that resets) takes none in a test::
+    It runs as :func:`time.monotonic` does. :meth:`advance` adds to it, so that what takes minutes
+    at Discord (a session that expires, a limit that resets) takes no time in a test::
 
         gateway.clock.advance(300)
 
-    One clock may serve several gateways, and anything else that takes a callable
-    returning seconds.  Every method may be called from any thread.
+    One clock may serve several gateways, and anything else that takes a callable returning
+    seconds. Every method may be called from any thread.
     """
 
     def __init__(self) -> None:
@@ -27,9 +27,10 @@ class Clock:
         return time.monotonic() + self._offset
 
     def advance(self, seconds: float) -> None:
-        """Move the clock forward by ``seconds``; whatever is due by then happens at once.
+        """Move the clock forward; whatever is due by then happens at once.
 
-        :raises ValueError: ``seconds`` is negative: a monotonic clock never goes back.
+        :param seconds: how far.
+        :raises ValueError: if ``seconds`` is negative: a monotonic clock never goes back.
         """
         if seconds < 0:
             raise ValueError(f"a monotonic clock cannot go back; seconds is {seconds}")
@@ -38,9 +39,15 @@ class Clock:
             listener()
 
     def subscribe(self, listener: Callable[[], None]) -> None:
-        """Call ``listener()`` after every :meth:`advance`, in the thread that advanced."""
+        """Call a function after every :meth:`advance`, in the thread that advanced the clock.
+
+        :param listener: the function, called without arguments.
+        """
         self._listeners.add(listener)
 
     def unsubscribe(self, listener: Callable[[], None]) -> None:
-        """Stop calling ``listener``."""
+        """Stop calling a function; nothing happens if the clock does not know it.
+
+        :param listener: what :meth:`subscribe` was given.
+        """
         self._listeners.discard(listener)

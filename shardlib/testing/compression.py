@@ -1,6 +1,6 @@
 """What the gateway does to a payload before it goes out: one small class for each kind.
 
-Each belongs to one connection, and each has the same method.  The counterparts that undo
+Each belongs to one connection, and each has the same method. The counterparts that undo
 them are in :mod:`shardlib.compression`.
 """
 
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 COMPRESS_PAYLOADS_FROM = 1024
 
 
-# Discord's level is not known.  This one is quicker than zlib's default of 6, and still compresses
+# Discord's level is not known. This one is quicker than zlib's default of 6, and still compresses
 # a run of one byte a thousand to one, which the levels below it do not.
 _LEVEL = 4
 

@@ -4,85 +4,105 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
-if TYPE_CHECKING:
-    from .server import LocalGateway
+from shardlib.testing.rules import Rules
+from shardlib.testing.world import World
 
 _ROUTE = re.compile(r"/api(?:/v(?P<version>[0-9]+))?(?P<path>/.*)")
 
 
-def answer(gateway: LocalGateway, request: Request) -> Response:
-    """Answer a plain ``GET``; the gateway's lock is held.
+class Api:
+    """Discord's HTTP API, as much of it as clients look at when they log in.
 
     ``/api/v10/gateway`` and ``/api/v10/gateway/bot`` as Discord documents them; the bot's user
-    and application, since client libraries look at them when they log in; 404 for the rest.
+    and application; 404 for the rest.
+
+    :param rules: the gateway's rules.
+    :param world: whose bot it is.
+    :param url: returns the gateway's URL.
+    :param session_starts: returns the session start limit object.
     """
-    match = _ROUTE.fullmatch(urlsplit(request.path).path)
-    path = match["path"] if match else ""
-    if path == "/gateway":
-        return json_response(200, {"url": gateway.url})
-    if path not in _ROUTES:
-        return json_response(404, {"message": "404: Not Found", "code": 0})
-    if request.headers.get("Authorization") != f"Bot {gateway.token}":
-        return json_response(401, {"message": "401: Unauthorized", "code": 0})
-    return json_response(200, _ROUTES[path](gateway))
 
+    def __init__(
+        self,
+        rules: Rules,
+        world: World,
+        url: Callable[[], str],
+        session_starts: Callable[[], dict[str, int]],
+    ) -> None:
+        self._rules = rules
+        self._world = world
+        self._url = url
+        self._session_starts = session_starts
+        # Routes that ask for the token.
+        self._routes: dict[str, Callable[[], dict[str, Any]]] = {
+            "/gateway/bot": self._gateway_bot,
+            "/users/@me": self._current_user,
+            "/applications/@me": self._current_application,
+            "/oauth2/applications/@me": self._current_application,
+        }
 
-def _gateway_bot(gateway: LocalGateway) -> dict[str, Any]:
-    return {
-        "url": gateway.url,
-        "shards": gateway.shards,
-        "session_start_limit": gateway.session_starts,
-    }
+    def answer(self, request: Request) -> Response:
+        """Answer a plain ``GET``; the gateway's lock is held.
 
+        :param request: what the client asked for.
+        """
+        match = _ROUTE.fullmatch(urlsplit(request.path).path)
+        path = match["path"] if match else ""
+        if path == "/gateway":
+            return json_response(200, {"url": self._url()})
+        if path not in self._routes:
+            return json_response(404, {"message": "404: Not Found", "code": 0})
+        if request.headers.get("Authorization") != f"Bot {self._rules.token}":
+            return json_response(401, {"message": "401: Unauthorized", "code": 0})
+        return json_response(200, self._routes[path]())
 
-def _current_user(gateway: LocalGateway) -> dict[str, Any]:
-    private = {
-        "mfa_enabled": False,
-        "locale": "en-US",
-        "verified": True,
-        "email": None,
-        "flags": 0,
-    }
-    return {**gateway.world.user, **private}
+    def _gateway_bot(self) -> dict[str, Any]:
+        return {
+            "url": self._url(),
+            "shards": self._rules.shards,
+            "session_start_limit": self._session_starts(),
+        }
 
+    def _current_user(self) -> dict[str, Any]:
+        private = {
+            "mfa_enabled": False,
+            "locale": "en-US",
+            "verified": True,
+            "email": None,
+            "flags": 0,
+        }
+        return {**self._world.user, **private}
 
-def _current_application(gateway: LocalGateway) -> dict[str, Any]:
-    user = gateway.world.user
-    return {
-        **gateway.world.application,
-        "name": user["username"],
-        "icon": None,
-        "description": "A bot of the local gateway.",
-        "summary": "",
-        "bot_public": False,
-        "bot_require_code_grant": False,
-        "verify_key": "0" * 64,
-        "team": None,
-        "owner": {**user, "bot": False},
-        "bot": user,
-        "hook": True,
-        "tags": [],
-        "redirect_uris": [],
-        "interactions_endpoint_url": None,
-        "role_connections_verification_url": None,
-        "approximate_guild_count": len(gateway.world.guilds),
-        "approximate_user_install_count": 0,
-    }
-
-
-_ROUTES = {
-    "/gateway/bot": _gateway_bot,
-    "/users/@me": _current_user,
-    "/applications/@me": _current_application,
-    "/oauth2/applications/@me": _current_application,
-}
+    def _current_application(self) -> dict[str, Any]:
+        user = self._world.user
+        return {
+            **self._world.application,
+            "name": user["username"],
+            "icon": None,
+            "description": "A bot of the local gateway.",
+            "summary": "",
+            "bot_public": False,
+            "bot_require_code_grant": False,
+            "verify_key": "0" * 64,
+            "team": None,
+            "owner": {**user, "bot": False},
+            "bot": user,
+            "hook": True,
+            "tags": [],
+            "redirect_uris": [],
+            "interactions_endpoint_url": None,
+            "role_connections_verification_url": None,
+            "approximate_guild_count": len(self._world.guilds),
+            "approximate_user_install_count": 0,
+        }
 
 
 def json_response(status: int, body: Any) -> Response:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from .server import LocalGateway
+    from shardlib.testing.gateway import LocalGateway
 
 _MARKER = (
     "local_gateway(**options): options of shardlib.testing.LocalGateway "

@@ -1,7 +1,7 @@
 """The world behind a local gateway: guilds, channels, roles, members, presences and voice.
 
 All of it is made from one seed, and all of it agrees: whoever writes a message is a member of
-the guild, in a channel of that guild.  Objects are dicts shaped as Discord's documentation of
+the guild, in a channel of that guild. Objects are dicts shaped as Discord's documentation of
 its resources has them, snowflakes being strings of digits.
 """
 
@@ -16,13 +16,13 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from typing import Any
 
-from .words import COLOURS, GAMES, NAMES, NOUNS, STATUSES, sentence
+from shardlib.testing.names import COLOURS, GAMES, NAMES, NOUNS, STATUSES, sentence
 
 #: Milliseconds since 1970 at which Discord's snowflakes begin.
 DISCORD_EPOCH = 1_420_070_400_000
 
 # Guild number n gets an id for which (id >> 22) % shards is n % shards, for up to ten shards:
-# 2520 is the least number that all of 1 to 10 divide.  So a few guilds reach every shard.
+# 2520 is the least number that all of 1 to 10 divide. So a few guilds reach every shard.
 _SHARD_STRIDE = 2520
 
 _TEXT, _VOICE, _CATEGORY = 0, 2, 4
@@ -51,17 +51,17 @@ class SnowflakeFactory:
 
 
 class Guild:
-    """One guild, and everything in it.  Ids are strings, as in the payloads."""
+    """One guild, and everything in it. Ids are strings, as in the payloads."""
 
     def __init__(self, world: World, number: int, members: int) -> None:
-        dice = random.Random(f"{world.seed}/guild/{number}")
-        self.dice = dice
+        rng = random.Random(f"{world.seed}/guild/{number}")
+        self.rng = rng
         # Between 2016 and 2025, and evenly over the shards.
-        age = dice.randrange(50_000_000_000, 330_000_000_000)
+        age = rng.randrange(50_000_000_000, 330_000_000_000)
         self._first_id = (age // _SHARD_STRIDE * _SHARD_STRIDE + number) << 22
         self._made = 0
         self.id = str(self._first_id)
-        self.name = f"The {dice.choice(COLOURS)} {dice.choice(NOUNS)}".title()
+        self.name = f"The {rng.choice(COLOURS)} {rng.choice(NOUNS)}".title()
         self.bot_user: dict[str, Any] = world.user
         self.joined_at = timestamp(DISCORD_EPOCH + age + 86_400_000)
         self.roles = self._make_roles(world)
@@ -75,11 +75,11 @@ class Guild:
         self.voice_states: dict[str, dict[str, Any]] = {}
         self._add(self.member(world.user, roles=[self.roles[1]["id"]]))
         for index in range(members):
-            user = world.make_user(dice)
-            self._add(self.member(user, roles=self._some_roles(), nick=dice.random() < 0.2))
+            user = world.make_user(rng)
+            self._add(self.member(user, roles=self._some_roles(), nick=rng.random() < 0.2))
             # The first is always about, so that a guild is never deserted.
-            if index == 0 or dice.random() < 0.6:
-                self.presences[user["id"]] = self.presence(user["id"], dice)
+            if index == 0 or rng.random() < 0.6:
+                self.presences[user["id"]] = self.presence(user["id"], rng)
         people = [user_id for user_id in self.members if user_id != world.user["id"]]
         self.owner_id = people[0] if people else world.user["id"]
         for user_id in people[1:3]:
@@ -117,7 +117,7 @@ class Guild:
         """Return a guild member object for ``user``; it is not yet among the members."""
         return {
             "user": user,
-            "nick": self.dice.choice(NOUNS).title() if nick else None,
+            "nick": self.rng.choice(NOUNS).title() if nick else None,
             "avatar": None,
             "banner": None,
             "roles": roles or [],
@@ -132,9 +132,9 @@ class Guild:
             "collectibles": None,
         }
 
-    def add_member(self, world: World, dice: random.Random) -> dict[str, Any]:
+    def add_member(self, world: World, rng: random.Random) -> dict[str, Any]:
         """Have someone new join; return what ``GUILD_MEMBER_ADD`` carries."""
-        member = self.member(world.make_user(dice))
+        member = self.member(world.make_user(rng))
         member["joined_at"] = timestamp(time.time() * 1000)
         self._add(member)
         return {**member, "guild_id": self.id}
@@ -156,22 +156,22 @@ class Guild:
         ]
         return found[: min(limit or 100, 100)]
 
-    def presence(self, user_id: str, dice: random.Random) -> dict[str, Any]:
+    def presence(self, user_id: str, rng: random.Random) -> dict[str, Any]:
         """Return a presence someone might have, without its ``guild_id``."""
-        status = dice.choice(STATUSES)
+        status = rng.choice(STATUSES)
         activities = []
-        if status != "offline" and dice.random() < 0.5:
-            name = dice.choice(GAMES)
+        if status != "offline" and rng.random() < 0.5:
+            name = rng.choice(GAMES)
             created = int(DISCORD_EPOCH + (int(self.id) >> 22))
             activities.append(
                 {
                     "name": name,
                     "type": 0,
                     "created_at": created,
-                    "id": f"{dice.getrandbits(52):x}",
+                    "id": f"{rng.getrandbits(52):x}",
                 }
             )
-        platform = dice.choice(("desktop", "mobile", "web"))
+        platform = rng.choice(("desktop", "mobile", "web"))
         return {
             "user": {"id": user_id},
             "status": status,
@@ -185,7 +185,7 @@ class Guild:
             "channel_id": channel_id,
             "user_id": user_id,
             "member": self.members[user_id],
-            "session_id": f"{self.dice.getrandbits(128):032x}",
+            "session_id": f"{self.rng.getrandbits(128):032x}",
             "deaf": False,
             "mute": False,
             "self_deaf": False,
@@ -309,13 +309,13 @@ class Guild:
         self.members[member["user"]["id"]] = member
 
     def _some_roles(self) -> list[str]:
-        return [role["id"] for role in self.roles[2:] if self.dice.random() < 0.3]
+        return [role["id"] for role in self.roles[2:] if self.rng.random() < 0.3]
 
     def _make_roles(self, world: World) -> list[dict[str, Any]]:
         roles = []
-        # The first role is @everyone: it has the guild's own id.  The second is the bot's.
+        # The first role is @everyone: it has the guild's own id. The second is the bot's.
         for position, name in enumerate(["@everyone", world.user["username"], "Crew", "Friends"]):
-            colour = 0 if position == 0 else self.dice.randrange(1 << 24)
+            colour = 0 if position == 0 else self.rng.randrange(1 << 24)
             role: dict[str, Any] = {
                 "id": self.id if position == 0 else self.new_id(),
                 "name": name,
@@ -412,8 +412,8 @@ class World:
         self.seed = seed
         self._users = 0
         self.new_id = SnowflakeFactory()
-        dice = random.Random(f"{seed}/world")
-        self.user: dict[str, Any] = {**self.make_user(dice), "bot": True}
+        rng = random.Random(f"{seed}/world")
+        self.user: dict[str, Any] = {**self.make_user(rng), "bot": True}
         self.user.update(username="local-bot", global_name=None, discriminator="0001")
         self.application: dict[str, Any] = {"id": self.user["id"], "flags": 8953856}
         made = [Guild(self, number, members) for number in range(guilds)]
@@ -429,17 +429,17 @@ class World:
                 return guild.channels[channel_id]
         raise ValueError(f"there is no channel {channel_id} in the local gateway's world")
 
-    def make_user(self, dice: random.Random) -> dict[str, Any]:
+    def make_user(self, rng: random.Random) -> dict[str, Any]:
         """Return a new user object."""
         self._users += 1
-        name = dice.choice(NAMES)
-        age = dice.randrange(1_000_000_000, 49_000_000_000)
+        name = rng.choice(NAMES)
+        age = rng.randrange(1_000_000_000, 49_000_000_000)
         return {
             "id": str(age << 22 | self._users),
-            "username": f"{name.lower()}.{dice.randrange(10_000)}",
+            "username": f"{name.lower()}.{rng.randrange(10_000)}",
             "discriminator": "0",
             "global_name": name,
-            "avatar": f"{dice.getrandbits(128):032x}",
+            "avatar": f"{rng.getrandbits(128):032x}",
             "bot": False,
             "public_flags": 0,
             "avatar_decoration_data": None,
@@ -470,7 +470,7 @@ class World:
         message_id = self.new_id()
         channel["last_message_id"] = message_id
         if content is None:
-            content = sentence(guild.dice)
+            content = sentence(guild.rng)
         mentioned = [
             {
                 **guild.members[user_id]["user"],

@@ -10,7 +10,7 @@ from shardlib.gateway import Intents
 from shardlib.testing import LocalGateway
 from shardlib.testing.world import Guild
 
-from .client import connected
+from tests.testing.client import connected
 
 
 def first_guild(gateway: LocalGateway) -> Guild:

@@ -10,7 +10,7 @@ from shardlib.gateway import Intents
 from shardlib.testing import LocalGateway
 from shardlib.testing.intents import DIRECT_EVENTS, GUILD_EVENTS, required, without_content
 
-from .client import Client, connected
+from tests.testing.client import Client, connected
 
 BOT = "42"
 GUILD = {"guild_id": "7"}

@@ -16,7 +16,7 @@ import websocket
 
 from shardlib.testing import STEPS, GatewayConnection, LocalGateway
 
-from .client import Client, connected
+from tests.testing.client import Client, connected
 
 
 def raw_socket(gateway: LocalGateway) -> socket.socket:

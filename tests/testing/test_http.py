@@ -11,7 +11,7 @@ import pytest
 
 from shardlib.testing import LocalGateway
 
-from .client import connected
+from tests.testing.client import connected
 
 
 def get(gateway: LocalGateway, path: str, token: str | None = None) -> tuple[int, Any]:

@@ -10,7 +10,7 @@ import pytest
 from shardlib.gateway import Intents
 from shardlib.testing import LocalGateway
 
-from .client import connected
+from tests.testing.client import connected
 
 
 def test_hello_gives_the_interval() -> None:

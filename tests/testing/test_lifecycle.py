@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import socket
 import ssl
+import sys
 import threading
 import time
+import traceback
 from typing import Any
 
 import pytest
 import websocket
 
-from shardlib.testing import Clock, LocalGateway
+from shardlib.testing import Clock, GatewayConnection, LocalGateway
 from tests.support import wait_until
 
-from .client import Client, connected
+from tests.testing.client import Client, connected
 
 
 def test_start_and_stop_leave_nothing() -> None:
@@ -56,20 +58,34 @@ def test_stop_with_clients_in_every_state(tls: bool) -> None:
 
 
 def test_stop_at_the_moment_a_client_is_accepted() -> None:
-    """Its socket was left to the garbage collector where its task had not begun."""
-    gateway = LocalGateway().start()
+    """Its socket was left to the garbage collector if its task had not begun."""
     busy, release = threading.Event(), threading.Event()
-    gateway._call_soon(lambda: (busy.set(), release.wait(10)))
-    assert busy.wait(10)
-    # Both wait for the gateway's thread now: the order to stop, and the client.
-    client = socket.create_connection(("127.0.0.1", int(gateway.url.split(":")[2].strip("/"))))
-    stopping = threading.Thread(target=gateway.stop)
-    stopping.start()
-    wait_until(lambda: len(gateway._loop._ready) > 0)
-    release.set()
-    stopping.join(10)
-    assert client.recv(1) == b""
-    client.close()
+
+    def occupy(connection: GatewayConnection) -> None:
+        busy.set()
+        release.wait(10)
+
+    gateway = LocalGateway().start()
+    gateway.inject(occupy, instead_of="accept")
+    address = ("127.0.0.1", int(gateway.url.split(":")[2].strip("/")))
+    with socket.create_connection(address):
+        assert busy.wait(10)
+        # Both wait for the gateway's thread now: the order to stop, and the client.
+        client = socket.create_connection(address)
+        stopping = threading.Thread(target=gateway.stop)
+        stopping.start()
+        wait_until(lambda: "join" in functions_of(stopping))
+        release.set()
+        stopping.join(10)
+        assert client.recv(1) == b""
+        client.close()
+
+
+def functions_of(thread: threading.Thread) -> list[str]:
+    """The names of the functions that a thread is in."""
+    assert thread.ident is not None
+    stack = traceback.extract_stack(sys._current_frames().get(thread.ident))
+    return [frame.name for frame in stack]
 
 
 def test_a_stopped_gateway_refuses_to_send(local_gateway: LocalGateway) -> None:

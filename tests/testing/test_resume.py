@@ -6,7 +6,7 @@ import pytest
 
 from shardlib.testing import LocalGateway
 
-from .client import connected
+from tests.testing.client import connected
 
 PLAIN = {"id": "1", "note": "an event that belongs to no guild"}
 

@@ -11,7 +11,7 @@ import websocket
 
 from shardlib.testing import LocalGateway
 
-from .client import connected
+from tests.testing.client import connected
 
 STREAM = "?v=10&encoding=json&compress={}-stream"
 

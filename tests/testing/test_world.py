@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 
 from shardlib.gateway import Intents
-from shardlib.testing import TRAFFIC_MIX, Guild, LocalGateway, World
-from shardlib.testing.traffic import _MAKERS
+from shardlib.testing import TRAFFIC_MIX, Guild, LocalGateway, Traffic, World
+from shardlib.testing.event_maker import EventMaker
 from tests.support import wait_until
 
-from .client import connected
+from tests.testing.client import connected
 
 
 def picture(guild: Guild) -> dict[str, Any]:
@@ -90,17 +91,14 @@ def test_guild_create_depends_on_intents_and_size() -> None:
     assert shown == {world.user["id"], *guild.voice_states}
 
 
-def test_traffic_changes_the_world_and_keeps_it_consistent(local_gateway: LocalGateway) -> None:
-    # Enough of every kind, without waiting for the background.
-    traffic = local_gateway.traffic(rate=0.001, mix=dict.fromkeys(_MAKERS, 1.0))
-    world = local_gateway.world
+def test_traffic_changes_the_world_and_keeps_it_consistent() -> None:
+    world = World()
     seen = set()
-    with local_gateway._lock:
-        for event in traffic._make(4000):
-            seen.add(event.name)
-            if event.guild_id is not None:
-                check(world.guilds[str(event.guild_id)])
-    assert seen >= set(_MAKERS)
+    for event in EventMaker(world, dict.fromkeys(TRAFFIC_MIX, 1.0)).make(4000):
+        seen.add(event.name)
+        if event.guild_id is not None:
+            check(world.guilds[str(event.guild_id)])
+    assert seen >= set(TRAFFIC_MIX)
 
 
 def test_traffic_reaches_a_client(local_gateway: LocalGateway) -> None:
@@ -120,12 +118,8 @@ def test_traffic_reaches_a_client(local_gateway: LocalGateway) -> None:
 
 
 def test_traffic_of_the_same_seed_is_the_same() -> None:
-    names = []
-    for _ in range(2):
-        gateway = LocalGateway(seed=3)
-        traffic = gateway.traffic(rate=1)
-        names.append([event.name for event in traffic._make(500)])
-    assert names[0] == names[1]
+    one, same = (EventMaker(World(seed=3), TRAFFIC_MIX).make(500) for _ in range(2))
+    assert [event.name for event in one] == [event.name for event in same]
 
 
 def test_a_mix_of_one_event(local_gateway: LocalGateway) -> None:
@@ -142,16 +136,27 @@ def test_traffic_waits_for_a_client_that_reads_nothing(local_gateway: LocalGatew
     with connected(local_gateway) as client:
         client.ready()
         traffic = local_gateway.traffic(rate=None)
-        connection = local_gateway.connections[0]
-        wait_until(lambda: connection._unsent > 1 << 20)
-        assert connection._unsent < 2 << 20
-        sent = traffic.events
+        stopped_at = wait_until_it_rests(traffic)
 
         def goes_on() -> bool:
             client.socket.sock.recv(1 << 20)
-            return traffic.events > sent
+            return traffic.events > stopped_at
 
         wait_until(goes_on)
+
+
+def wait_until_it_rests(traffic: Traffic) -> int:
+    """Wait until traffic makes no events for ten of its ticks; return how many it has made."""
+    made, since = traffic.events, time.monotonic()
+
+    def rests() -> bool:
+        nonlocal made, since
+        if traffic.events != made:
+            made, since = traffic.events, time.monotonic()
+        return made > 0 and time.monotonic() - since > 0.1
+
+    wait_until(rests)
+    return made
 
 
 def test_traffic_while_nobody_is_there(local_gateway: LocalGateway) -> None:
@@ -172,5 +177,7 @@ def test_traffic_that_makes_no_sense(
         local_gateway.traffic(rate=rate, mix=mix)
 
 
-def test_the_default_mix_can_be_made() -> None:
-    assert set(TRAFFIC_MIX) == set(_MAKERS)
+def test_the_default_mix_has_every_event_that_can_be_made() -> None:
+    with pytest.raises(ValueError, match="can: ") as caught:
+        EventMaker(World(), {"NEW_THING": 1})
+    assert set(str(caught.value).partition("can: ")[2].split(", ")) == set(TRAFFIC_MIX)

@@ -47,9 +47,9 @@ _ENDINGS = (
 )
 
 
-def sentence(dice: random.Random) -> str:
+def sentence(rng: random.Random) -> str:
     """Return something that someone might write; now and then something long."""
     parts = []
-    for _ in range(1 if dice.random() < 0.9 else 12):
-        parts.append(f"{dice.choice(_OPENINGS)} {dice.choice(_MIDDLES)}{dice.choice(_ENDINGS)}")
+    for _ in range(1 if rng.random() < 0.9 else 12):
+        parts.append(f"{rng.choice(_OPENINGS)} {rng.choice(_MIDDLES)}{rng.choice(_ENDINGS)}")
     return ". ".join(parts)

@@ -1,0 +1,49 @@
+"""Which sessions get an event."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from shardlib.testing.events import Event
+from shardlib.testing.session import Session
+from shardlib.testing.sessions import Sessions
+from shardlib.testing.world import World
+
+
+class Dispatcher:
+    """Hands events to the sessions that should get them; the gateway's lock guards it.
+
+    :param world: what the events are about.
+    :param sessions: the gateway's sessions.
+    """
+
+    def __init__(self, world: World, sessions: Sessions) -> None:
+        self._world = world
+        self._sessions = sessions
+        #: Events issued so far, counted once for each session.
+        self.count = 0
+
+    def dispatch(self, name: str, data: Any) -> int:
+        """Issue an event to every session that should get it.
+
+        :param name: the event's name.
+        :param data: its ``d``.
+        :returns: how many sessions get it.
+        """
+        return self.issue(Event(name, data, self._world.user["id"]), self._sessions.alive())
+
+    def issue(self, event: Event, sessions: Iterable[Session]) -> int:
+        """Issue an event to those of the sessions that should get it.
+
+        :param event: the event.
+        :param sessions: who may get it.
+        :returns: how many sessions get it.
+        """
+        reached = 0
+        for session in sessions:
+            if session.wants(event):
+                session.issue_event(event)
+                reached += 1
+        self.count += reached
+        return reached

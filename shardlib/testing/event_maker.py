@@ -1,0 +1,207 @@
+"""Realistic events, made up from a world and changing it."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+from shardlib.testing.events import Event
+from shardlib.testing.names import EMOJIS, sentence
+from shardlib.testing.world import Guild, World, timestamp
+
+Events: TypeAlias = "list[tuple[str, Any]]"
+
+
+class EventMaker:
+    """Makes up events, and changes the world accordingly; the gateway's lock guards it.
+
+    :param world: what the events are about; its seed decides which they are.
+    :param mix: how often each event comes, relative to the others.
+    :raises ValueError: if the mix has an event that cannot be made up, or no share at all.
+    """
+
+    def __init__(self, world: World, mix: Mapping[str, float]) -> None:
+        self._makers: dict[str, Callable[[Guild], Events]] = {
+            "MESSAGE_CREATE": self._message_create,
+            "MESSAGE_UPDATE": self._message_update,
+            "MESSAGE_DELETE": self._message_delete,
+            "MESSAGE_REACTION_ADD": self._reaction_add,
+            "MESSAGE_REACTION_REMOVE": self._reaction_remove,
+            "TYPING_START": self._typing_start,
+            "PRESENCE_UPDATE": self._presence_update,
+            "VOICE_STATE_UPDATE": self._voice_state_update,
+            "GUILD_MEMBER_ADD": self._guild_member_add,
+            "GUILD_MEMBER_UPDATE": self._guild_member_update,
+            "GUILD_MEMBER_REMOVE": self._guild_member_remove,
+            "GUILD_CREATE": self._guild_create,
+            "GUILD_UPDATE": self._guild_update,
+            "GUILD_ROLE_UPDATE": self._guild_role_update,
+            "CHANNEL_UPDATE": self._channel_update,
+            "INTERACTION_CREATE": self._interaction_create,
+        }
+        unknown = sorted(set(mix) - set(self._makers))
+        if unknown:
+            known = ", ".join(self._makers)
+            raise ValueError(f"cannot make up {', '.join(unknown)}; can: {known}")
+        if not any(mix.values()) or any(share < 0 for share in mix.values()):
+            raise ValueError("the shares of a mix are 0 or more, and not all 0")
+        self._world = world
+        self._names = list(mix)
+        self._shares = list(mix.values())
+        self._rng = random.Random(f"{world.seed}/traffic")
+        # The last message of each channel, to be edited, deleted, reacted to.
+        self._recent: dict[str, dict[str, Any]] = {}
+
+    def make(self, count: int) -> list[Event]:
+        """Return the next events; none if the world has no guild.
+
+        :param count: about how many: some events come in pairs.
+        """
+        guilds = list(self._world.guilds.values())
+        if not guilds:
+            return []
+        user_id = self._world.user["id"]
+        return [
+            Event(name, data, user_id)
+            for kind in self._rng.choices(self._names, self._shares, k=count)
+            for name, data in self._makers[kind](self._rng.choice(guilds))
+        ]
+
+    def _someone(self, guild: Guild) -> str:
+        return self._rng.choice([*guild.members])
+
+    def _message_create(self, guild: Guild) -> Events:
+        channel = self._rng.choice(guild.text_channels)
+        message = self._world.make_message(channel, self._someone(guild))
+        self._recent[channel["id"]] = message
+        return [("MESSAGE_CREATE", message)]
+
+    def _message(self, guild: Guild) -> dict[str, Any] | None:
+        """Return a message of this guild that is still there."""
+        channel = self._rng.choice(guild.text_channels)
+        return self._recent.get(channel["id"])
+
+    def _message_update(self, guild: Guild) -> Events:
+        message = self._message(guild)
+        if message is None:
+            return self._message_create(guild)
+        message["content"] = sentence(self._rng)
+        message["edited_timestamp"] = timestamp(time.time() * 1000)
+        return [("MESSAGE_UPDATE", message)]
+
+    def _message_delete(self, guild: Guild) -> Events:
+        message = self._message(guild)
+        if message is None:
+            return self._message_create(guild)
+        del self._recent[message["channel_id"]]
+        keys = ("id", "channel_id", "guild_id")
+        return [("MESSAGE_DELETE", {key: message[key] for key in keys})]
+
+    def _reaction_add(self, guild: Guild) -> Events:
+        return self._reaction("MESSAGE_REACTION_ADD", guild)
+
+    def _reaction_remove(self, guild: Guild) -> Events:
+        return self._reaction("MESSAGE_REACTION_REMOVE", guild)
+
+    def _reaction(self, event: str, guild: Guild) -> Events:
+        message = self._message(guild)
+        if message is None:
+            return self._message_create(guild)
+        user_id = self._someone(guild)
+        data: dict[str, Any] = {
+            "user_id": user_id,
+            "type": 0,
+            "message_id": message["id"],
+            "emoji": {"name": self._rng.choice(EMOJIS), "id": None},
+            "channel_id": message["channel_id"],
+            "burst": False,
+            "guild_id": guild.id,
+        }
+        if event == "MESSAGE_REACTION_ADD":
+            data["member"] = guild.members[user_id]
+            data["message_author_id"] = message["author"]["id"]
+        return [(event, data)]
+
+    def _typing_start(self, guild: Guild) -> Events:
+        user_id = self._someone(guild)
+        typing = {
+            "user_id": user_id,
+            "timestamp": int(time.time()),
+            "member": guild.members[user_id],
+            "channel_id": self._rng.choice(guild.text_channels)["id"],
+            "guild_id": guild.id,
+        }
+        return [("TYPING_START", typing)]
+
+    def _presence_update(self, guild: Guild) -> Events:
+        user_id = self._someone(guild)
+        presence = guild.presence(user_id, self._rng)
+        guild.presences[user_id] = presence
+        return [("PRESENCE_UPDATE", {**presence, "guild_id": guild.id})]
+
+    def _voice_state_update(self, guild: Guild) -> Events:
+        user_id = self._someone(guild)
+        leaves = user_id in guild.voice_states and self._rng.random() < 0.7
+        channel_id = None if leaves else self._rng.choice(guild.voice_channels)["id"]
+        return [("VOICE_STATE_UPDATE", guild.join_voice(user_id, channel_id))]
+
+    def _guild_member_add(self, guild: Guild) -> Events:
+        return [("GUILD_MEMBER_ADD", guild.add_member(self._world, self._rng))]
+
+    def _guild_member_update(self, guild: Guild) -> Events:
+        member = guild.members[self._someone(guild)]
+        member["nick"] = sentence(self._rng)[:32]
+        return [("GUILD_MEMBER_UPDATE", {**member, "guild_id": guild.id})]
+
+    def _guild_member_remove(self, guild: Guild) -> Events:
+        user_id = self._someone(guild)
+        if user_id in (guild.owner_id, self._world.user["id"]):
+            return self._guild_member_update(guild)
+        member = guild.remove_member(user_id)
+        return [("GUILD_MEMBER_REMOVE", {"guild_id": guild.id, "user": member["user"]})]
+
+    def _guild_create(self, guild: Guild) -> Events:
+        """Have the guild become unavailable, and come back."""
+        gone = {"id": guild.id, "unavailable": True}
+        return [("GUILD_DELETE", gone), ("GUILD_CREATE", guild.create_object())]
+
+    def _guild_update(self, guild: Guild) -> Events:
+        return [("GUILD_UPDATE", guild.guild_object())]
+
+    def _guild_role_update(self, guild: Guild) -> Events:
+        role = self._rng.choice(guild.roles[1:])
+        role["hoist"] = not role["hoist"]
+        return [("GUILD_ROLE_UPDATE", {"guild_id": guild.id, "role": role})]
+
+    def _channel_update(self, guild: Guild) -> Events:
+        channel = self._rng.choice(guild.text_channels)
+        channel["topic"] = sentence(self._rng)
+        return [("CHANNEL_UPDATE", channel)]
+
+    def _interaction_create(self, guild: Guild) -> Events:
+        channel = self._rng.choice(guild.text_channels)
+        member = guild.members[self._someone(guild)]
+        world = self._world
+        interaction = {
+            "version": 1,
+            "type": 2,
+            "token": f"local-{self._rng.getrandbits(128):x}",
+            "member": {**member, "permissions": "2248473465835073"},
+            "locale": "en-US",
+            "id": world.new_id(),
+            "guild_locale": "en-US",
+            "guild_id": guild.id,
+            "guild": {"id": guild.id, "locale": "en-US", "features": ["COMMUNITY", "NEWS"]},
+            "entitlements": [],
+            "data": {"type": 1, "name": "ping", "id": world.application["id"]},
+            "context": 0,
+            "channel_id": channel["id"],
+            "channel": channel,
+            "authorizing_integration_owners": {"0": guild.id},
+            "attachment_size_limit": 10485760,
+            "application_id": world.application["id"],
+            "app_permissions": "2248473465835073",
+        }
+        return [("INTERACTION_CREATE", interaction)]

@@ -1,0 +1,176 @@
+"""How a connection comes to a session: Identify and Resume."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from shardlib.gateway import CloseCode, Intents, Opcode
+from shardlib.testing.driver import ConnectionDriver
+from shardlib.testing.payloads import encode
+from shardlib.testing.rules import Rules
+from shardlib.testing.session import Session
+from shardlib.testing.sessions import Sessions, SessionStarts
+from shardlib.testing.validation import (
+    Refused,
+    check_identify,
+    check_intents,
+    check_shard,
+    is_int,
+    require,
+)
+from shardlib.testing.world import Guild, World
+
+
+class Identification:
+    """Answers Identify and Resume; the gateway's lock is held.
+
+    :param rules: the gateway's rules.
+    :param world: what a new session is shown.
+    :param sessions: the gateway's sessions.
+    :param starts: how often the token may identify.
+    :param resume_url: returns what READY gives as ``resume_gateway_url``.
+    """
+
+    def __init__(
+        self,
+        rules: Rules,
+        world: World,
+        sessions: Sessions,
+        starts: SessionStarts,
+        resume_url: Callable[[], str],
+    ) -> None:
+        self._rules = rules
+        self._world = world
+        self._sessions = sessions
+        self._starts = starts
+        self._resume_url = resume_url
+
+    def identify(self, connection: ConnectionDriver, data: Any) -> None:
+        """Answer Identify.
+
+        :param connection: where it came.
+        :param data: its ``d``.
+        :raises Refused: if it breaks a rule.
+        """
+        if connection.session is not None:
+            raise Refused(CloseCode.ALREADY_AUTHENTICATED, "this connection has identified already")
+        self._check_token(data)
+        check_identify(data)
+        shard_id, shards = check_shard(data.get("shard", [0, 1]))
+        check_intents(data.get("intents"), self._rules.allowed_intents)
+        handled = len(self._guilds(shard_id, shards))
+        if handled > self._rules.max_guilds_per_shard:
+            raise Refused(
+                CloseCode.SHARDING_REQUIRED,
+                f"{handled} guilds, and a shard takes {self._rules.max_guilds_per_shard}",
+            )
+        if self._starts.remaining() == 0:
+            self._reset_token()
+            raise Refused(
+                CloseCode.AUTHENTICATION_FAILED, "too many Identifies: the token was reset"
+            )
+        if self._starts.take_slot(shard_id):
+            connection.step("ready", lambda: self._start(connection, data))
+        else:
+            connection.send_op(Opcode.INVALID_SESSION, False)
+
+    def resume(self, connection: ConnectionDriver, data: Any) -> None:
+        """Answer Resume.
+
+        :param connection: where it came.
+        :param data: its ``d``.
+        :raises Refused: if it breaks a rule.
+        """
+        if connection.session is not None:
+            raise Refused(CloseCode.ALREADY_AUTHENTICATED, "this connection has a session already")
+        self._check_token(data)
+        sequence = data.get("seq")
+        require(is_int(sequence), "seq is not an integer")
+        session = self._sessions.find(data.get("session_id"))
+        if session is not None and not 0 <= sequence <= session.sequence:
+            session.end("resumed with a sequence never issued")
+            raise Refused(CloseCode.INVALID_SEQ, f"seq {sequence} was never issued")
+        connection.step("ready", lambda: self._answer_resume(connection, session, sequence))
+
+    def _check_token(self, data: Any) -> None:
+        require(isinstance(data, dict), "d is not an object")
+        token = data.get("token")
+        # Undocumented, but eris has always sent it with the prefix of HTTP's Authorization header.
+        if not isinstance(token, str) or token.removeprefix("Bot ") != self._rules.token:
+            raise Refused(CloseCode.AUTHENTICATION_FAILED, "the token is wrong")
+
+    def _guilds(self, shard_id: int, shards: int) -> list[Guild]:
+        return [
+            guild for guild in self._world.guilds.values() if guild.shard_id(shards) == shard_id
+        ]
+
+    def _reset_token(self) -> None:
+        """Do what Discord does after too many Identifies (Gateway, "Identifying")."""
+        self._rules.reset_token()
+        for session in self._sessions.alive():
+            carrier = session.carrier
+            session.end("the token was reset")
+            if carrier is not None:
+                carrier.release(CloseCode.AUTHENTICATION_FAILED, "the token was reset")
+
+    def _start(self, connection: ConnectionDriver, identify: dict[str, Any]) -> None:
+        if identify.get("compress") and connection.compression is None:
+            connection.compress_payloads()
+        session = self._sessions.start(connection, identify)
+        guilds = self._guilds(*session.shard)
+        session.issue("READY", encode(self._ready(connection, session, guilds)))
+        if session.intents & Intents.GUILDS:
+            for guild in guilds:
+                session.issue("GUILD_CREATE", encode(_guild_create(session, guild)))
+        # Only now: whoever waits for the session finds READY and the guilds sent.
+        connection.attach(session)
+
+    def _ready(
+        self, connection: ConnectionDriver, session: Session, guilds: list[Guild]
+    ) -> dict[str, Any]:
+        user = self._world.user
+        ready: dict[str, Any] = {
+            "v": connection.version,
+            "user_settings": {},
+            "user": {**user, "mfa_enabled": False, "verified": True, "email": None, "flags": 0},
+            "session_type": "normal",
+            "session_id": session.session_id,
+            "resume_gateway_url": self._resume_url(),
+            "relationships": [],
+            "private_channels": [],
+            "presences": [],
+            "guilds": [{"unavailable": True, "id": guild.id} for guild in guilds],
+            "guild_join_requests": [],
+            "geo_ordered_rtc_regions": ["local"],
+            "application": self._world.application,
+            "_trace": ["local-gateway"],
+        }
+        if "shard" in session.identify:
+            ready["shard"] = list(session.shard)
+        return ready
+
+    def _answer_resume(
+        self, connection: ConnectionDriver, session: Session | None, sequence: int
+    ) -> None:
+        if session is not None and not session.can_replay(sequence):
+            session.end("resumed too late: what it missed is no longer kept")
+        if session is None or session.ended is not None:
+            connection.send_op(Opcode.INVALID_SESSION, False)
+            return
+        former = session.carrier
+        if former is not None:
+            # A client may come back before the gateway has noticed that it was gone.
+            former.release(CloseCode.UNKNOWN_ERROR, "the session was resumed on another connection")
+        if session.identify.get("compress") and connection.compression is None:
+            connection.compress_payloads()
+        session.resume(connection, sequence)
+        connection.attach(session)
+
+
+def _guild_create(session: Session, guild: Guild) -> dict[str, Any]:
+    """Return a guild's GUILD_CREATE as this session gets it."""
+    return guild.create_object(
+        with_presences=bool(session.intents & Intents.GUILD_PRESENCES),
+        large_threshold=session.identify.get("large_threshold", 50),
+    )

@@ -1,0 +1,141 @@
+"""The two ports of a gateway, and the sockets of the clients that came there."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+
+from shardlib.testing import tls as certificates
+from shardlib.testing.driver import ConnectionDriver, Environment
+from shardlib.testing.transport import ClientTransport
+
+
+class Listeners:
+    """Listens at the gateway's URL and at its URL for a Resume, and takes clients into service.
+
+    :meth:`open` may be called from any thread while the gateway's thread does not run; every
+    other method runs on that thread, without the lock.
+
+    :param host: the address to listen at.
+    :param port: the port to connect to; 0 for any free one, as the port for a Resume always is.
+    :param tls: whether clients must speak TLS.
+    :param receive_buffer: ``SO_RCVBUF`` of the clients' sockets, in bytes; None for the
+        operating system's own.
+    :param environment: what the drivers of the gateway share.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        tls: bool,
+        receive_buffer: int | None,
+        environment: Environment,
+    ) -> None:
+        self._host = host
+        #: Once opened, the port to connect to and the port for a Resume.
+        self.ports = [port, 0]
+        self._tls = tls
+        self._receive_buffer = receive_buffer
+        self._environment = environment
+        self._listeners: list[socket.socket] = []
+        self._transports: set[ClientTransport] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def open(self) -> None:
+        """Begin to listen; clients wait until :meth:`accept_clients`.
+
+        :raises OSError: if a port is taken.
+        """
+        try:
+            for index, port in enumerate(self.ports):
+                listener = socket.socket(socket.AF_INET6 if ":" in self._host else socket.AF_INET)
+                self._listeners.append(listener)
+                listener.setblocking(False)
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if self._receive_buffer is not None:
+                    # Accepted sockets inherit it, and only so does the window start small.
+                    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
+                listener.bind((self._host, port))
+                listener.listen(512)
+                self.ports[index] = listener.getsockname()[1]
+        except BaseException:
+            for listener in self._listeners:
+                listener.close()
+            self._listeners.clear()
+            raise
+
+    def accept_clients(self) -> None:
+        """Take into service whoever comes."""
+        loop = asyncio.get_running_loop()
+        for index, listener in enumerate(self._listeners):
+            loop.add_reader(listener, self._accept, listener, index == 1)
+
+    def close(self) -> None:
+        """Refuse clients from now on."""
+        loop = asyncio.get_running_loop()
+        for listener in self._listeners:
+            loop.remove_reader(listener)
+            listener.close()
+        self._listeners.clear()
+
+    def reopen(self) -> None:
+        """Listen again at the same ports, unless they are open.
+
+        :raises OSError: if a port is taken meanwhile.
+        """
+        if not self._listeners:
+            self.open()
+            self.accept_clients()
+
+    async def shut_down(self) -> None:
+        """Leave nothing behind: no socket, no transport, no task."""
+        self.close()
+        # A task that is cancelled before it has begun would never close its socket.
+        await asyncio.sleep(0)
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for transport in tuple(self._transports):
+            transport.abort()
+        # asyncio closes the sockets in callbacks that stand in line by now.
+        while self._transports:
+            await asyncio.sleep(0)
+
+    def _accept(self, listener: socket.socket, at_resume_url: bool) -> None:
+        try:
+            client, _ = listener.accept()
+        except OSError:
+            return  # it went away between select and accept
+        client.setblocking(False)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        thread = self._environment.thread
+        with thread.lock:
+            driver = ConnectionDriver(self._environment, at_resume_url=at_resume_url)
+        transport = ClientTransport(
+            client,
+            driver,
+            thread=thread,
+            rules=self._environment.rules,
+            forget=self._transports.discard,
+        )
+        context = None
+        if self._tls and not driver.is_replaced:
+            context = certificates.server_context(self._host)
+        task = asyncio.get_running_loop().create_task(self._connect(transport, client, context))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _connect(
+        self, transport: ClientTransport, client: socket.socket, context: ssl.SSLContext | None
+    ) -> None:
+        """Bring a connection as far as bytes can flow: through the TLS handshake."""
+        loop = asyncio.get_running_loop()
+        self._transports.add(transport)
+        try:
+            await loop.connect_accepted_socket(lambda: transport, client, ssl=context)
+        except (OSError, asyncio.CancelledError):
+            # A client that speaks no TLS, distrusts the certificate, or went away.
+            transport.abandon()

@@ -1,0 +1,36 @@
+"""Payloads as text: JSON the way Discord writes it, and the names of opcodes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import ujson
+
+from shardlib.gateway import Opcode
+
+
+def encode(data: Any) -> bytes:
+    """Return data as JSON the way Discord writes it: compact, characters unescaped.
+
+    :param data: what JSON can express.
+    :raises TypeError: if it holds something that JSON cannot express.
+    :raises ValueError: if it holds NaN or an infinity.
+    """
+    try:
+        text = ujson.dumps(data, ensure_ascii=False, escape_forward_slashes=False, allow_nan=False)
+        return text.encode()
+    except (UnicodeEncodeError, OverflowError):
+        # JSON can express lone surrogates only escaped; ujson refuses integers above 64 bits.
+        return json.dumps(data, allow_nan=False, separators=(",", ":")).encode()
+
+
+def name_of(opcode: int) -> str:
+    """Return an opcode's documented name, with its number.
+
+    :param opcode: any number.
+    """
+    try:
+        return f"{Opcode(opcode).name} (op {int(opcode)})"
+    except ValueError:
+        return f"op {opcode}"

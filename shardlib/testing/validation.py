@@ -1,0 +1,130 @@
+"""What must be true of a payload; the close codes are those of Discord's documentation."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from shardlib.gateway import MAX_SEND_SIZE, CloseCode, Intents
+
+_STATUSES = ("online", "dnd", "idle", "invisible", "offline")
+
+
+class Refused(Exception):
+    """The payload breaks a rule: the connection is closed with this code and reason."""
+
+    def __init__(self, code: CloseCode, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+def require(condition: bool, what: str) -> None:
+    """Check what an opcode demands of its payload.
+
+    :param condition: what must be true.
+    :param what: what is wrong if it is not.
+    :raises Refused: if the condition is false.
+    """
+    if not condition:
+        raise Refused(CloseCode.UNKNOWN_OPCODE, f"invalid payload: {what}")
+
+
+def decode(message: bytes) -> dict[str, Any]:
+    """Return the payload in a client's message.
+
+    :raises Refused: if the message holds none, or is too large.
+    """
+    if len(message) > MAX_SEND_SIZE:
+        raise Refused(
+            CloseCode.DECODE_ERROR,
+            f"a payload of {len(message)} bytes; {MAX_SEND_SIZE} may be",
+        )
+    try:
+        payload = json.loads(message)
+    except (ValueError, RecursionError):
+        raise Refused(CloseCode.DECODE_ERROR, "not JSON") from None
+    if not isinstance(payload, dict):
+        raise Refused(CloseCode.DECODE_ERROR, "not a JSON object")
+    if not is_int(payload.get("op")):
+        raise Refused(CloseCode.DECODE_ERROR, "op is not an integer")
+    return payload
+
+
+def is_int(value: Any) -> bool:
+    """Return whether a value of JSON is an integer; in Python, true and false would be."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def check_snowflake(value: Any, what: str) -> str:
+    """Return an id as digits.
+
+    :param value: what the client sent.
+    :param what: what is wrong if it is no id.
+    :raises Refused: if it is no id.
+    """
+    require(is_int(value) or (isinstance(value, str) and value.isdecimal()), what)
+    return str(value)
+
+
+def check_identify(data: dict[str, Any]) -> None:
+    """Check the fields of Identify that are the same for every bot.
+
+    :raises Refused: if one of them is not as documented.
+    """
+    require(isinstance(data.get("properties"), dict), "properties is not an object")
+    require(isinstance(data.get("compress", False), bool), "compress is not a boolean")
+    threshold = data.get("large_threshold", 50)
+    require(is_int(threshold) and 50 <= threshold <= 250, "large_threshold is not 50 to 250")
+    if data.get("presence") is not None:
+        check_presence(data["presence"])
+
+
+def check_shard(shard: Any) -> tuple[int, int]:
+    """Return the ``shard`` of Identify, ``(shard_id, num_shards)``.
+
+    :raises Refused: if it is not two integers, the first of them less than the second.
+    """
+    valid = isinstance(shard, list) and len(shard) == 2 and all(map(is_int, shard))
+    if not valid or not 0 <= shard[0] < shard[1]:
+        raise Refused(CloseCode.INVALID_SHARD, "shard is not [shard_id, num_shards]")
+    return shard[0], shard[1]
+
+
+def check_intents(intents: Any, allowed: Intents) -> None:
+    """Check the ``intents`` of Identify.
+
+    :param intents: what the client sent.
+    :param allowed: what is switched on for the bot.
+    :raises Refused: if it is no sum of intents, or has a privileged one that is not allowed.
+    """
+    if not is_int(intents) or intents < 0 or intents & ~int(Intents.all()):
+        raise Refused(CloseCode.INVALID_INTENTS, "intents has bits that mean nothing, or none")
+    missing = Intents(intents) & Intents.privileged() & ~allowed
+    if missing:
+        names = ", ".join(str(intent.name) for intent in Intents if intent & missing)
+        raise Refused(CloseCode.DISALLOWED_INTENTS, f"not switched on for this bot: {names}")
+
+
+def check_presence(presence: Any) -> None:
+    """Check the data of Presence Update.
+
+    :raises Refused: if it is not as documented.
+    """
+    require(isinstance(presence, dict), "presence is not an object")
+    require(
+        presence.get("status") in _STATUSES,
+        f"status is not one of {', '.join(_STATUSES)}",
+    )
+    require(isinstance(presence.get("afk", False), bool), "afk is not a boolean")
+    since = presence.get("since")
+    require(since is None or is_int(since), "since is not milliseconds or null")
+    # The documentation has an array; eris sends null if there are none.
+    activities = presence.get("activities")
+    require(activities is None or isinstance(activities, list), "activities is not an array")
+    for activity in activities or ():
+        require(
+            isinstance(activity, dict)
+            and isinstance(activity.get("name"), str)
+            and is_int(activity.get("type")),
+            "an activity has a name and a type",
+        )
