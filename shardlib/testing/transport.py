@@ -177,7 +177,7 @@ class ClientTransport(asyncio.Protocol):
                 again = size / self._rate
             if data:
                 self._receiver.count_sent(len(data))
-                if not self._left_unnoticed():
+                if not self._has_lost_tls(transport):
                     transport.write(data)
             if self._outbox:
                 self._flush_due = True
@@ -185,13 +185,13 @@ class ClientTransport(asyncio.Protocol):
             elif self._ending is not None:
                 self._end(transport)
 
-    def _left_unnoticed(self) -> bool:
-        """Return whether the client is gone while nothing is read.
+    def _has_lost_tls(self, transport: asyncio.Transport) -> bool:
+        """Return whether TLS has ended while nothing is read.
 
-        asyncio's TLS has then seen the end of the stream, but tells it only when it may read
-        again. Until then it takes no bytes, and logs a warning for each write.
+        asyncio has then seen the end of the stream, but tells it only when it may read again.
+        Until then it discards what is written, with a warning for each write.
         """
-        if self._reading:
+        if self._reading or transport.get_extra_info("ssl_object") is None:
             return False
         try:
             return self._socket.recv(1, socket.MSG_PEEK) == b""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import socket
 import struct
 import time
@@ -260,6 +261,23 @@ def test_a_gateway_that_reads_nothing_blocks_the_sender() -> None:
                     client.send(3, {"padding": "x" * 4000})
             gateway.dispatch("USER_UPDATE", {})  # but it still sends
             client.event("USER_UPDATE")
+
+
+def test_sending_to_a_tls_client_that_left_unread_warns_of_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with LocalGateway(tls=True, identify_interval=0) as gateway:
+        with connected(gateway) as client:
+            client.ready()
+            connection = gateway.wait_for_connection()
+            connection.stop_reading()
+        with connected(gateway) as other:
+            other.ready()  # the gateway's thread has seen the end of the first by now
+            for _ in range(20):
+                assert gateway.dispatch("USER_UPDATE", {}) == 2
+                other.event("USER_UPDATE")
+        assert not connection.is_closed
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 def frame_of(send: Callable[[GatewayConnection], None], gateway: LocalGateway) -> bytes:
