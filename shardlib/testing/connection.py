@@ -443,6 +443,21 @@ class GatewayConnection:
         with self._thread.lock:
             self._driver.drop()
 
+    def linger(self, seconds: float | None = None) -> None:
+        """Leave TCP open after the closing handshake, from now on.
+
+        CLOSE frames are answered as always, but ending TCP is left to the client; :meth:`drop`
+        and :meth:`reset` still end it.
+
+        :param seconds: how long the gateway waits for the client to end TCP, by its clock; None:
+            for ever.
+        :raises ValueError: if ``seconds`` is negative.
+        """
+        if seconds is not None and seconds < 0:
+            raise ValueError(f"seconds is 0 or more, or None for ever, not {seconds}")
+        with self._thread.lock:
+            self._driver.linger(seconds)
+
     def reset(self) -> None:
         """Reset the TCP connection (RST); what was not yet sent is lost."""
         with self._thread.lock:
@@ -516,7 +531,20 @@ class GatewayConnection:
             b"Connection: Upgrade\r\nSec-WebSocket-Accept: bm90IHRoZSBrZXkgeW91IHNlbnQ=\r\n\r\n"
         )
 
-    def proceed(self) -> None:
-        """Make up for the steps that a fault's ``instead_of`` has left out so far."""
+    def proceed(self, after: float = 0.0) -> None:
+        """Make up for the steps that a fault's ``instead_of`` has left out by then.
+
+        Called by the fault's action with ``after``, it delays the step::
+
+            gateway.inject(lambda it: it.proceed(after=2), instead_of="replay")
+
+        :param after: seconds to wait before, by the gateway's clock; nothing waits meanwhile.
+        :raises ValueError: if ``after`` is negative.
+        """
+        if after < 0:
+            raise ValueError(f"after is 0 or more, not {after}")
+        if after > 0:
+            self._thread.call_later(after, self.proceed)
+            return
         with self._thread.lock:
             self._driver.proceed()

@@ -115,6 +115,8 @@ class ConnectionDriver:
         self._payload_times: deque[float] = deque()
         self._heartbeat_at = self._thread.clock()
         self._requested = False
+        # Seconds that TCP stays open after the closing handshake; None: until the client ends it.
+        self._linger: float | None = 0.0
         self._transport: ClientTransport | None = None
         #: Whether a fault took the place of taking this connection into service.
         self.is_replaced = self._steps.meet_faults(accept=True)
@@ -356,7 +358,7 @@ class ConnectionDriver:
     def _give_up_closing(self) -> None:
         """End the TCP connection: the client did not answer in time."""
         with self._thread.lock:
-            self.drop()
+            self._end_after_closing(farewell=False)
 
     def _closing(self) -> None:
         """Take a CLOSE frame, the client's own or its answer to the gateway's."""
@@ -371,6 +373,23 @@ class ConnectionDriver:
         answer = self._protocol.data_to_send()
         self.step("close", lambda: self._carry_out(answer))
         self._thread.notify()
+
+    def linger(self, seconds: float | None) -> None:
+        """Leave TCP open for a while after the closing handshake; None: for ever."""
+        self._linger = seconds
+
+    def _end_after_closing(self, *, farewell: bool) -> None:
+        """End the TCP connection, at once or after lingering."""
+
+        def end() -> None:
+            with self._thread.lock:
+                if self._transport is not None:
+                    self._transport.finish(farewell=farewell)
+
+        if self._linger == 0:
+            end()
+        elif self._linger is not None:
+            self._thread.call_later(self._linger, end)
 
     def drop(self) -> None:
         """End the TCP connection without a CLOSE frame, once what waits is sent."""
@@ -479,7 +498,7 @@ class ConnectionDriver:
             if data:
                 self._transport.write(data)
             else:
-                self._transport.finish()
+                self._end_after_closing(farewell=True)
 
 
 def _pieces(data: bytes, size: int | None) -> list[bytes]:

@@ -12,6 +12,7 @@ STEPS = {
     "upgrade": "the WebSocket handshake is answered (101)",
     "hello": "Hello is sent",
     "ready": "Identify is answered (READY and the guilds), or Resume (the replay and RESUMED)",
+    "replay": 'Resume is answered with what the session missed, and RESUMED; a part of "ready"',
     "ack": "a heartbeat is acknowledged; each of the connection's heartbeats",
     "close": "a CLOSE frame is answered",
 }

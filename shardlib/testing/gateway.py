@@ -92,6 +92,10 @@ class LocalGateway:
     :param max_guilds_per_shard: more are answered with 4011.
     :param send_limit: payloads a client may send in 60 seconds, else 4008; None for no limit.
     :param replay_limit: events kept for a Resume; one that needs more is answered with op 9.
+    :param resume_after_close: whether a Resume must wait until the session's former connection is
+        closed: one that comes while the gateway still reads from that connection ends the
+        session, and is answered with op 9. Otherwise the session moves to the new connection, and
+        the former one is closed with 4000.
     :param close_timeout: seconds to wait for a client's answer to a CLOSE frame.
     :param receive_buffer: bytes the operating system takes for the gateway before it reads
         (``SO_RCVBUF``); small to see what a client does whose sends are stuck.
@@ -111,6 +115,7 @@ class LocalGateway:
     max_guilds_per_shard = _Rule[int]()
     send_limit = _Rule["int | None"]()
     replay_limit = _Rule[int]()
+    resume_after_close = _Rule[bool]()
     close_timeout = _Rule[float]()
 
     def __init__(
@@ -134,6 +139,7 @@ class LocalGateway:
         max_guilds_per_shard: int = 2500,
         send_limit: int | None = SEND_LIMIT,
         replay_limit: int = 20_000,
+        resume_after_close: bool = False,
         close_timeout: float = 2.0,
         receive_buffer: int | None = None,
         clock: Clock | None = None,
@@ -159,6 +165,7 @@ class LocalGateway:
             max_guilds_per_shard=max_guilds_per_shard,
             send_limit=send_limit,
             replay_limit=replay_limit,
+            resume_after_close=resume_after_close,
             close_timeout=close_timeout,
         )
         self._tls = tls
@@ -457,14 +464,16 @@ class LocalGateway:
     ) -> None:
         """Let something go wrong with the next connections.
 
-        The steps of a connection are "accept", "upgrade", "hello", "ready", "ack", "close";
-        see :data:`shardlib.testing.STEPS`::
+        The steps of a connection are "accept", "upgrade", "hello", "ready", "replay", "ack",
+        "close"; see :data:`shardlib.testing.STEPS`::
 
             gateway.inject(instead_of="hello")                        # stall: no Hello
             gateway.inject(lambda it: it.reset(), before="ready")     # RST after Identify
             gateway.inject(lambda it: it.refuse(502), instead_of="upgrade")
             gateway.inject(lambda it: it.slow(1), before="upgrade")   # 101, byte by byte
             gateway.inject(instead_of="close", connections=None)      # never answers CLOSE
+            gateway.inject(lambda it: it.linger(), before="close")    # never ends TCP
+            gateway.inject(lambda it: it.proceed(after=2), instead_of="replay")
 
         What is replaced can be caught up on with
         :meth:`~shardlib.testing.GatewayConnection.proceed`.

@@ -91,6 +91,8 @@ class Identification:
         if session is not None and not 0 <= sequence <= session.sequence:
             session.end("resumed with a sequence never issued")
             raise Refused(CloseCode.INVALID_SEQ, f"seq {sequence} was never issued")
+        if session is not None and self._rules.resume_after_close:
+            _end_if_read(session)
         connection.step("ready", lambda: self._answer_resume(connection, session, sequence))
 
     def _check_token(self, data: Any) -> None:
@@ -153,9 +155,14 @@ class Identification:
     def _answer_resume(
         self, connection: ConnectionDriver, session: Session | None, sequence: int
     ) -> None:
-        if session is not None and not session.can_replay(sequence):
-            session.end("resumed too late: what it missed is no longer kept")
-        if session is None or session.ended is not None:
+        if session is not None and _is_resumable(session, sequence):
+            connection.step("replay", lambda: self._replay(connection, session, sequence))
+        else:
+            connection.send_op(Opcode.INVALID_SESSION, False)
+
+    def _replay(self, connection: ConnectionDriver, session: Session, sequence: int) -> None:
+        # Asked again: a fault may have held up the replay.
+        if not _is_resumable(session, sequence):
             connection.send_op(Opcode.INVALID_SESSION, False)
             return
         former = session.carrier
@@ -166,6 +173,21 @@ class Identification:
             connection.compress_payloads()
         session.resume(connection, sequence)
         connection.attach(session)
+
+
+def _end_if_read(session: Session) -> None:
+    """End a session if the gateway reads from the connection that carries it."""
+    carrier = session.carrier
+    if carrier is not None and carrier.is_read:
+        session.end("resumed before its connection was closed")
+        carrier.release(CloseCode.UNKNOWN_ERROR, "the session was resumed too early")
+
+
+def _is_resumable(session: Session, sequence: int) -> bool:
+    """Return whether a session can be resumed; end it if what it missed is no longer kept."""
+    if not session.can_replay(sequence):
+        session.end("resumed too late: what it missed is no longer kept")
+    return session.ended is None
 
 
 def _guild_create(session: Session, guild: Guild) -> dict[str, Any]:

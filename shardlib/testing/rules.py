@@ -43,6 +43,7 @@ class Rules:
     max_guilds_per_shard: int = 2500
     send_limit: int | None = SEND_LIMIT
     replay_limit: int = 20_000
+    resume_after_close: bool = False
     close_timeout: float = 2.0
 
     def __post_init__(self) -> None:

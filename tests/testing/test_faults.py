@@ -135,6 +135,62 @@ def test_close_unanswered(local_gateway: LocalGateway) -> None:
         assert not connection.is_closed
 
 
+@pytest.mark.parametrize("tls", [False, True])
+def test_linger_answers_a_close_and_leaves_tcp_open(tls: bool) -> None:
+    with LocalGateway(tls=tls, close_timeout=60) as gateway:
+        gateway.inject(GatewayConnection.linger, before="close")
+        with connected(gateway) as client:
+            client.ready()
+            client.socket.send_close(4000)
+            assert client.close_code() == 4000
+            connection = gateway.wait_for_connection()
+            gateway.clock.advance(1000)
+            assert silent(client.socket.sock)
+            assert not connection.is_closed
+        connection.wait_closed()
+
+
+def test_linger_is_over_after_its_time(local_gateway: LocalGateway) -> None:
+    local_gateway.inject(lambda it: it.linger(20), before="close")
+    with connected(local_gateway) as client:
+        client.ready()
+        client.socket.send_close(4000)
+        assert client.close_code() == 4000
+        local_gateway.clock.advance(19)
+        assert silent(client.socket.sock)
+        local_gateway.clock.advance(1)
+        client.socket.sock.settimeout(5)
+        assert client.socket.sock.recv(1) == b""
+
+
+def test_linger_after_a_close_of_the_gateway_until_it_is_dropped(
+    local_gateway: LocalGateway,
+) -> None:
+    with connected(local_gateway) as client:
+        client.ready()
+        connection = local_gateway.wait_for_connection()
+        connection.linger()
+        connection.close(4000)
+        assert client.close_code() == 4000  # websocket-client answers
+        local_gateway.wait_until(lambda: connection.close_code)
+        local_gateway.clock.advance(local_gateway.close_timeout)
+        assert silent(client.socket.sock)
+        connection.drop()
+        client.socket.sock.settimeout(5)
+        assert client.socket.sock.recv(1) == b""
+
+
+@pytest.mark.parametrize(
+    "order", [lambda it: it.linger(-1), lambda it: it.proceed(after=-1), lambda it: it.slow(0)]
+)
+def test_a_time_that_makes_no_sense(
+    local_gateway: LocalGateway, order: Callable[[GatewayConnection], None]
+) -> None:
+    with connected(local_gateway):
+        with pytest.raises(ValueError):
+            order(local_gateway.wait_for_connection())
+
+
 @pytest.mark.parametrize("status", [429, 502, 520])
 def test_an_http_error_in_place_of_101(local_gateway: LocalGateway, status: int) -> None:
     local_gateway.inject(

@@ -178,6 +178,80 @@ def test_a_client_may_be_back_before_its_old_connection_is_gone(
         new.event("USER_UPDATE")
 
 
+@pytest.mark.local_gateway(resume_after_close=True)
+def test_a_resume_that_overtakes_the_close_of_the_old_connection(
+    local_gateway: LocalGateway,
+) -> None:
+    with connected(local_gateway) as old, connected(local_gateway) as new:
+        session_id = old.ready()["session_id"]
+        new.resume(session_id, 4)
+        assert new.receive() == {"t": None, "s": None, "op": 9, "d": False}
+        assert local_gateway.sessions == []
+        assert old.close_code() == 4000
+
+
+@pytest.mark.local_gateway(resume_after_close=True)
+@pytest.mark.parametrize("end", ["close", "drop", "linger", "frozen", "by the gateway"])
+def test_a_resume_after_the_end_of_the_old_connection(
+    local_gateway: LocalGateway, end: str
+) -> None:
+    with connected(local_gateway) as old:
+        session_id = old.ready()["session_id"]
+        connection = local_gateway.wait_for_connection()
+        if end == "drop":
+            old.socket.shutdown()
+        elif end == "frozen":
+            connection.freeze()
+        elif end == "by the gateway":
+            connection.close(4000)
+        else:
+            if end == "linger":
+                connection.linger()
+            old.socket.send_close(4000)
+        with connected(local_gateway) as new:
+            new.resume(session_id, 4)
+            new.event("RESUMED")
+
+
+def test_a_replay_that_comes_late(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway) as client:
+        session_id = client.ready()["session_id"]
+        client.leave()
+    local_gateway.inject(lambda it: it.proceed(after=30), instead_of="replay")
+    with connected(local_gateway) as client:
+        client.resume(session_id, 4)
+        client.nothing_more()
+        local_gateway.dispatch("USER_UPDATE", PLAIN)
+        local_gateway.clock.advance(29)
+        client.nothing_more()
+        local_gateway.clock.advance(1)
+        assert [each["t"] for each in client.events_until("RESUMED")] == ["USER_UPDATE", "RESUMED"]
+        local_gateway.dispatch("USER_UPDATE", PLAIN)
+        client.event("USER_UPDATE")
+
+
+@pytest.mark.local_gateway(replay_limit=10)
+def test_a_replay_that_comes_too_late(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway) as client:
+        session_id = client.ready()["session_id"]
+        client.leave()
+    session = local_gateway.sessions[0]
+    local_gateway.inject(instead_of="replay")
+    with connected(local_gateway) as client:
+        client.resume(session_id, 4)
+        client.nothing_more()
+        for number in range(local_gateway.replay_limit + 1):
+            session.dispatch("USER_UPDATE", number)
+        local_gateway.connections[-1].proceed()
+        assert client.receive() == {"t": None, "s": None, "op": 9, "d": False}
+
+
+def test_a_fault_of_the_replay_spares_identify(local_gateway: LocalGateway) -> None:
+    local_gateway.inject(instead_of="replay", connections=None)
+    with connected(local_gateway) as client:
+        client.ready()
+
+
 def test_resume_on_a_connection_that_has_a_session(local_gateway: LocalGateway) -> None:
     with connected(local_gateway) as client:
         ready = client.ready()
