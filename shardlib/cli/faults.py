@@ -24,9 +24,9 @@ FILE holds a JSON array of faults. Each says when, and what happens then:
   ]
 
 "after" and "every" count seconds since the start; it happens to every connection there is then.
-"before" and "instead_of" name a step of a connection: accept, upgrade, hello, ready, ack, close.
-It happens to the next connection, to as many as "connections" says, or to "all". Without "do",
-what is replaced simply does not happen.
+"before" and "instead_of" name a step of a connection: accept, upgrade, hello, ready, replay, ack,
+close. It happens to the next connection, to as many as "connections" says, or to "all". Without
+"do", what is replaced simply does not happen.
 
 "do" is one of:
   close ("code", "reason")           close the WebSocket

@@ -76,7 +76,7 @@ class ConnectionDriver:
     """Speaks HTTP, WebSocket and compression with one client.
 
     It does not know what the payloads mean; it hands them on. The gateway's lock guards it:
-    whoever calls a method holds the lock.
+    the callers of its methods hold the lock.
 
     :param environment: what the drivers of the gateway share.
     :param at_resume_url: whether the client came to the gateway's URL for a Resume.

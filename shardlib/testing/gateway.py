@@ -44,7 +44,7 @@ Action: TypeAlias = Callable[[GatewayConnection], object]
 
 
 class _Rule(Generic[_T]):
-    """An attribute of the gateway that stands in its rules, where its parts look at it."""
+    """An attribute of the gateway whose value stands in the rules that its parts share."""
 
     def __set_name__(self, owner: type[LocalGateway], name: str) -> None:
         self._name = name
@@ -103,6 +103,7 @@ class LocalGateway:
     :raises ValueError: if a number is smaller than it can be.
     """
 
+    #: The token that clients must show.
     token = _Rule[str]()
     heartbeat_interval = _Rule[int]()
     heartbeat_tolerance = _Rule[float]()

@@ -125,7 +125,7 @@ class Identification:
         if session.intents & Intents.GUILDS:
             for guild in guilds:
                 session.issue("GUILD_CREATE", encode(_guild_create(session, guild)))
-        # Only now: whoever waits for the session finds READY and the guilds sent.
+        # Only now: a test that waits for the session must find READY and the guilds sent.
         connection.attach(session)
 
     def _ready(

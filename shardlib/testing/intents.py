@@ -134,6 +134,8 @@ def guild_of(event: str, data: Any) -> int | None:
 def required(event: str, data: Any, user_id: str) -> Intents:
     """Return the intents of which any one brings this event; none at all: it always comes.
 
+    :param event: the event's name.
+    :param data: the event's ``d``.
     :param user_id: the bot's own id, since what is about the bot comes more freely.
     """
     if guild_of(event, data) is None:
@@ -154,8 +156,12 @@ def _concerns(data: dict[str, Any], user_id: str) -> bool:
 def without_content(event: str, data: Any, user_id: str) -> Any:
     """Return ``data`` as a session without ``MESSAGE_CONTENT`` gets it.
 
-    ``data`` itself comes back where nothing has to be hidden: content the bot wrote, in its
-    direct messages, or that mentions it is never hidden.
+    Content that the bot wrote, in its direct messages, or that mentions it is never hidden.
+
+    :param event: the event's name.
+    :param data: the event's ``d``.
+    :param user_id: the bot's own id.
+    :returns: ``data`` itself if nothing has to be hidden.
     """
     blanks = _CONTENT.get(event)
     if blanks is None or not isinstance(data, dict):

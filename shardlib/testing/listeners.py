@@ -68,7 +68,7 @@ class Listeners:
             raise
 
     def accept_clients(self) -> None:
-        """Take into service whoever comes."""
+        """Take into service the clients that wait, and those that come."""
         loop = asyncio.get_running_loop()
         for index, listener in enumerate(self._listeners):
             loop.add_reader(listener, self._accept, listener, index == 1)

@@ -1,7 +1,7 @@
 """The pytest plugin: the fixture ``local_gateway``.
 
 pytest loads this module whenever shardlib is installed, so it imports nothing that only the
-extra ``local`` brings.
+extra ``local`` installs.
 """
 
 from __future__ import annotations

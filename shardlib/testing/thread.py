@@ -81,7 +81,7 @@ class GatewayThread:
     # Waiting for what happens.
 
     def notify(self) -> None:
-        """Have those who :meth:`wait` look again; the caller holds the lock."""
+        """Have each thread in :meth:`wait` look again; the caller holds the lock."""
         self._changed.notify_all()
 
     def wait(self, look: Callable[[], _T | None], timeout: float, what: str) -> _T:

@@ -1,7 +1,7 @@
 """The world behind a local gateway: guilds, channels, roles, members, presences and voice.
 
-All of it is made from one seed, and all of it agrees: whoever writes a message is a member of
-the guild, in a channel of that guild. Objects are dicts shaped as Discord's documentation of
+All of it is made from one seed, and all of it agrees: the author of a message is a member of the
+guild, and writes in a channel of that guild. Objects are dicts shaped as Discord's documentation of
 its resources has them, snowflakes being strings of digits.
 """
 
@@ -99,7 +99,10 @@ class Guild:
         return [channel for channel in self.channels.values() if channel["type"] == _VOICE]
 
     def shard_id(self, shards: int) -> int:
-        """Return the shard this guild belongs to (Gateway, "Sharding Formula")."""
+        """Return the shard this guild belongs to (Gateway, "Sharding Formula").
+
+        :param shards: how many shards the bot has.
+        """
         return (int(self.id) >> 22) % shards
 
     def new_id(self) -> str:
@@ -114,7 +117,12 @@ class Guild:
         roles: list[str] | None = None,
         nick: bool = False,
     ) -> dict[str, Any]:
-        """Return a guild member object for ``user``; it is not yet among the members."""
+        """Return a guild member object for ``user``; it is not yet among the members.
+
+        :param user: the user object.
+        :param roles: the ids of the member's roles.
+        :param nick: whether the member has a nickname.
+        """
         return {
             "user": user,
             "nick": self.rng.choice(NOUNS).title() if nick else None,
@@ -133,20 +141,31 @@ class Guild:
         }
 
     def add_member(self, world: World, rng: random.Random) -> dict[str, Any]:
-        """Have someone new join; return what ``GUILD_MEMBER_ADD`` carries."""
+        """Have someone new join; return what ``GUILD_MEMBER_ADD`` carries.
+
+        :param world: where the user comes from.
+        :param rng: decides who the user is.
+        """
         member = self.member(world.make_user(rng))
         member["joined_at"] = timestamp(time.time() * 1000)
         self._add(member)
         return {**member, "guild_id": self.id}
 
     def remove_member(self, user_id: str) -> dict[str, Any]:
-        """Have a member leave; return the member."""
+        """Have a member leave; return the member.
+
+        :param user_id: whose id it is; a member's.
+        """
         self.presences.pop(user_id, None)
         self.voice_states.pop(user_id, None)
         return self.members.pop(user_id)
 
     def search(self, prefix: str, limit: int) -> list[dict[str, Any]]:
-        """Return members whose name begins so, in any case: at most a hundred."""
+        """Return members whose name begins so, in any case: at most a hundred.
+
+        :param prefix: how the user name or the nickname begins.
+        :param limit: how many at most; 0 for a hundred.
+        """
         prefix = prefix.casefold()
         found = [
             member
@@ -157,7 +176,11 @@ class Guild:
         return found[: min(limit or 100, 100)]
 
     def presence(self, user_id: str, rng: random.Random) -> dict[str, Any]:
-        """Return a presence someone might have, without its ``guild_id``."""
+        """Return a presence someone might have, without its ``guild_id``.
+
+        :param user_id: the user's id.
+        :param rng: decides what the user does.
+        """
         status = rng.choice(STATUSES)
         activities = []
         if status != "offline" and rng.random() < 0.5:
@@ -180,7 +203,12 @@ class Guild:
         }
 
     def join_voice(self, user_id: str, channel_id: str | None, **flags: bool) -> dict[str, Any]:
-        """Move a member to a voice channel, or out of voice (None); return the voice state."""
+        """Move a member to a voice channel, or out of voice (None); return the voice state.
+
+        :param user_id: the member's id.
+        :param channel_id: the id of a voice channel of this guild, or None.
+        :param flags: fields of the voice state, as ``self_mute``.
+        """
         state: dict[str, Any] = {
             "channel_id": channel_id,
             "user_id": user_id,
@@ -202,7 +230,10 @@ class Guild:
         return {"guild_id": self.id, **state}
 
     def channel_info(self, fields: list[str]) -> list[dict[str, Any]]:
-        """Return what ``CHANNEL_INFO`` says of the voice channels that are in use."""
+        """Return what ``CHANNEL_INFO`` says of the voice channels that are in use.
+
+        :param fields: what is asked for: ``status``, ``voice_start_time``, or both.
+        """
         in_use = {state["channel_id"] for state in self.voice_states.values()}
         known = {"status": None, "voice_start_time": int(time.time())}
         return [
@@ -262,9 +293,12 @@ class Guild:
     ) -> dict[str, Any]:
         """Return what ``GUILD_CREATE`` carries.
 
-        Without the presences intent it names the bot and those in voice only, and in a guild
-        larger than ``large_threshold`` those who stand out (Gateway Events, "Guild Create" and
-        "Request Guild Members").
+        Without the presences intent it names only the bot and the members in voice; in a large
+        guild it names only the members who stand out (Gateway Events, "Guild Create" and "Request
+        Guild Members").
+
+        :param with_presences: whether the session has the presences intent.
+        :param large_threshold: how many members make a guild large, if it has more.
         """
         large = len(self.members) > large_threshold
         online = {
@@ -403,9 +437,9 @@ class Guild:
 class World:
     """Everything a bot can see, made from ``seed``.
 
-    :param seed: the same seed makes the same guilds, channels, roles and members
-    :param guilds: how many guilds the bot is in
-    :param members: how many members each guild has, beside the bot
+    :param seed: the same seed makes the same guilds, channels, roles and members.
+    :param guilds: how many guilds the bot is in.
+    :param members: how many members each guild has, beside the bot.
     """
 
     def __init__(self, seed: int = 0, guilds: int = 3, members: int = 20) -> None:
@@ -420,9 +454,10 @@ class World:
         self.guilds: dict[str, Guild] = {guild.id: guild for guild in made}
 
     def channel(self, channel_id: str) -> dict[str, Any]:
-        """Return the channel with that id.
+        """Return a channel.
 
-        :raises ValueError: there is none
+        :param channel_id: its id.
+        :raises ValueError: if no guild has such a channel.
         """
         for guild in self.guilds.values():
             if channel_id in guild.channels:
@@ -430,7 +465,10 @@ class World:
         raise ValueError(f"there is no channel {channel_id} in the local gateway's world")
 
     def make_user(self, rng: random.Random) -> dict[str, Any]:
-        """Return a new user object."""
+        """Return a new user object.
+
+        :param rng: decides who the user is.
+        """
         self._users += 1
         name = rng.choice(NAMES)
         age = rng.randrange(1_000_000_000, 49_000_000_000)
@@ -461,7 +499,10 @@ class World:
     ) -> dict[str, Any]:
         """Return what ``MESSAGE_CREATE`` carries when a member writes in a channel now.
 
-        :raises ValueError: the author is no member of the channel's guild
+        :param channel: the channel object.
+        :param author_id: the member's user id.
+        :param content: what the member writes; None for a sentence made up.
+        :raises ValueError: if the author is no member of the channel's guild.
         """
         guild = self.guilds[channel["guild_id"]]
         if author_id not in guild.members:
