@@ -33,6 +33,23 @@ class ReceivedPayload(dict[str, Any]):
         self.time = time.monotonic()
 
 
+class _Received:
+    """A payload in the inbox, and who has been given it."""
+
+    __slots__ = ("_returned_by", "payload")
+
+    def __init__(self, payload: ReceivedPayload) -> None:
+        self.payload = payload
+        self._returned_by: tuple[GatewayConnection | None, ...] = ()
+
+    def return_to(self, caller: GatewayConnection | None) -> bool:
+        """Return whether this is the first time that this caller is given the payload."""
+        if caller in self._returned_by:
+            return False
+        self._returned_by = (*self._returned_by, caller)
+        return True
+
+
 class Inbox:
     """The payloads of all clients, the last 20,000 of them; the gateway's lock guards it.
 
@@ -41,19 +58,15 @@ class Inbox:
     """
 
     def __init__(self) -> None:
-        # With each payload, whose expect() has returned it: a connection's, the gateway's (None),
-        # or both.
-        self._payloads: deque[tuple[ReceivedPayload, set[GatewayConnection | None]]] = deque(
-            maxlen=_HISTORY
-        )
+        self._all: deque[_Received] = deque(maxlen=_HISTORY)
 
     def add(self, payload: dict[str, Any], connection: GatewayConnection) -> None:
         """Remember a payload that has just arrived."""
-        self._payloads.append((ReceivedPayload(payload, connection), set()))
+        self._all.append(_Received(ReceivedPayload(payload, connection)))
 
     def sent_on(self, connection: GatewayConnection) -> list[ReceivedPayload]:
         """Return the payloads that came on a connection, oldest first."""
-        return [payload for payload, _ in self._payloads if payload.connection is connection]
+        return [each.payload for each in self._all if each.payload.connection is connection]
 
     def take(self, opcode: int, connection: GatewayConnection | None) -> ReceivedPayload | None:
         """Return the next payload with an opcode, or None; each is returned once for each caller.
@@ -61,13 +74,13 @@ class Inbox:
         :param opcode: the payload's ``op``.
         :param connection: whose ``expect()`` asks; None for the gateway's.
         """
-        for payload, returned_by in self._payloads:
+        for each in self._all:
+            payload = each.payload
             if (
                 payload.get("op") == opcode
                 and (connection is None or payload.connection is connection)
-                and connection not in returned_by
+                and each.return_to(connection)
             ):
-                returned_by.add(connection)
                 return payload
         return None
 
