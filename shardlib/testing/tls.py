@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import functools
 import ssl
+import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import trustme
 
 
-@functools.cache
+# Held while the authority is made: a gateway's thread and a test may both be the first to ask, and
+# with an authority each they would not trust each other.
+_making = threading.Lock()
+
+
 def authority() -> trustme.CA:
     """Return this process's throw-away authority.
 
     It is made once: making keys takes milliseconds, and hundreds of tests use them.
     """
+    with _making:
+        return _make_authority()
+
+
+@functools.cache
+def _make_authority() -> trustme.CA:
     try:
         import trustme
     except ImportError:

@@ -8,14 +8,15 @@ import sys
 import threading
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import trustme
 import websocket
 
-from shardlib.testing import Clock, GatewayConnection, LocalGateway
+from shardlib.testing import Clock, GatewayConnection, LocalGateway, tls
 from tests.support import wait_until
-
 from tests.testing.client import Client, connected
 
 
@@ -119,6 +120,16 @@ def test_tls_with_the_private_authority() -> None:
         with connected(gateway, resume_url=True) as other:
             other.receive()
         assert gateway.ca_certificate.startswith(b"-----BEGIN CERTIFICATE-----")
+
+
+def test_all_threads_that_ask_first_get_one_authority(monkeypatch: pytest.MonkeyPatch) -> None:
+    for made_once in (tls._make_authority, tls.server_context, tls.client_context):
+        made_once.cache_clear()
+    made = trustme.CA
+    monkeypatch.setattr(trustme, "CA", lambda: (time.sleep(0.1), made())[1])  # time for a race
+    with ThreadPoolExecutor(4) as pool:
+        authorities = list(pool.map(lambda _: tls.authority(), range(4)))
+    assert all(each is authorities[0] for each in authorities)
 
 
 def test_tls_is_refused_without_it() -> None:
