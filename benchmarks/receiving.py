@@ -66,7 +66,7 @@ def frame(payload: bytes) -> bytes:
 def stream_of(events: list[dict[str, Any]]) -> tuple[bytes, int]:
     """The bytes of a whole connection, and their size when inflated."""
     hello = {"t": None, "s": None, "op": 10, "d": {"heartbeat_interval": 60_000}}
-    last = {"t": LAST, "s": 1_000_000_000, "op": 0, "d": None}
+    last = {"t": LAST, "s": events[-1]["s"] + 1, "op": 0, "d": None}
     deflate = zlib.compressobj()
     size, pieces = 0, []
     for payload in (hello, *events, last):

@@ -23,6 +23,7 @@ __all__ = [
     "InvalidAPIVersion",
     "InvalidIntents",
     "InvalidShard",
+    "Latency",
     "NotReady",
     "Opcode",
     "SendTimeout",
@@ -38,6 +39,7 @@ __all__ = [
 
 TYPE_CHECKING = False  # type checkers take this name for true; typing itself is slow to import
 if TYPE_CHECKING:
+    from shardlib.backoff import Backoff
     from shardlib.errors import (
         AlreadyConnected,
         AuthenticationFailed,
@@ -56,7 +58,8 @@ if TYPE_CHECKING:
         UnreadableMessage,
     )
     from shardlib.gateway import CloseCode, Intents, Opcode
-    from shardlib.limits import Backoff, IdentifyGate
+    from shardlib.limits import IdentifyGate
+    from shardlib.liveness import Latency
     from shardlib.session import Session
     from shardlib.shard import Shard
     from shardlib.state import ShardState
@@ -66,7 +69,17 @@ else:
 
     # The modules imported from above, the cheapest first: each is loaded only if a name was not in
     # those before it.
-    _MODULES = ("errors", "gateway", "state", "stats", "session", "limits", "shard")
+    _MODULES = (
+        "errors",
+        "gateway",
+        "state",
+        "stats",
+        "session",
+        "backoff",
+        "limits",
+        "liveness",
+        "shard",
+    )
 
     def __getattr__(name):
         if name in __all__:

@@ -1,7 +1,8 @@
 """Callbacks: the user's functions, and the one place where they are called.
 
 All of them run on the reader thread, one after the other, in the order of the wire, while no lock
-of the library's is held.
+of the library's is held. The time that they take is counted: a connection is no zombie if its
+acknowledgement is unread because a callback runs.
 """
 
 from __future__ import annotations
@@ -12,27 +13,57 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any, NamedTuple, Union
+from typing import Any, NamedTuple, TypeVar, Union
 
-from shardlib.control import Control
+from shardlib.failurelog import SUMMARY_INTERVAL, FailureLog
+from shardlib.text import describe, printable
 
 Callback = Callable[..., object]
 Predicate = Callable[[Any], object]
 Logger = Union[logging.Logger, "logging.LoggerAdapter[Any]"]
 
+_Result = TypeVar("_Result")
 
-class Running(NamedTuple):
-    """A function of the user's that has not returned yet."""
+# The characters of a payload that a DEBUG line shows.
+_MOST_SHOWN = 2000
+
+
+class RunningCallback(NamedTuple):
+    """A function of the user's that has not returned yet.
+
+    :param function: which.
+    :param since: ``time.perf_counter()`` when it was called.
+    """
 
     function: Callback
-    since: float  # time.perf_counter()
+    since: float
 
 
-class Spent(NamedTuple):
-    """The reader's time in the user's functions, replaced as a whole: others look at any moment."""
+class CallbackTime(NamedTuple):
+    """The reader's time in the user's functions. Replaced as a whole: other threads read it.
 
-    seconds: float  # in those that have returned
-    running: Running | None = None
+    :param seconds: time in the functions that have returned.
+    :param running: the function that has not, or None.
+    """
+
+    seconds: float
+    running: RunningCallback | None = None
+
+
+class Shown:
+    """A payload in a DEBUG line: nothing is formatted unless the line is printed.
+
+    :param text: without the token.
+    """
+
+    def __init__(self, text: str | bytes) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        text = self._text
+        if isinstance(text, bytes):
+            text = text[: 4 * _MOST_SHOWN].decode(errors="replace")
+        return printable(text, _MOST_SHOWN)
 
 
 class Waiter:
@@ -45,46 +76,86 @@ class Waiter:
         self.done = False
 
     def offer(self, data: Any) -> bool:
-        """Look at an event, on the reader thread. True: it, or an error, is what was awaited."""
+        """Look at an event, on the reader thread. True if it, or an error, was awaited."""
         try:
             if self._predicate is not None and not self._predicate(data):
                 return False
             self.data = data
-        except BaseException as error:  # the predicate is the waiter's: so is its failure
+        except BaseException as error:  # wait_for() raises what its predicate has raised
             self.error = error
+        self.done = True
         return True
 
 
 class Callbacks:
     """The ``on_socket_*`` functions, listeners and waiters of a shard, and its logger.
 
-    What any of them raises is told and ends nothing, but for what is meant to end the program.
+    What any of them raises is told, and the shard goes on; SystemExit and its like close the shard.
     The reader looks listeners up without a lock: a change replaces the tuple, it never alters it.
 
-    :param shard: whose attributes the ``on_socket_*`` functions are; their first argument.
+    :param shard: the first argument of each function.
     :param logger: the user's.
-    :param control: told where a function raises SystemExit or the like.
+    :param in_reader_thread: True on the reader thread.
+    :param stop: called with what is meant to end the program (SystemExit and the like).
+    :param notify: called after a waiter got its event.
     """
 
-    def __init__(self, shard: Any, logger: Logger, control: Control) -> None:
+    def __init__(
+        self,
+        shard: Any,
+        logger: Logger,
+        *,
+        in_reader_thread: Callable[[], bool],
+        stop: Callable[[BaseException], object],
+        notify: Callable[[], object],
+    ) -> None:
         self._shard = shard
         self._logger = logger
-        self._control = control
+        self._in_reader_thread = in_reader_thread
+        self._stop = stop
+        self._notify = notify
         # Guards changes of the two tables. Reentrant: a signal handler may come in between.
         self._lock = threading.RLock()
+        # The on_socket_* functions that there are, each with the arguments that come first: the
+        # shard, or nothing for a method of a subclass.
+        self._functions: dict[str, tuple[Callback, tuple[Any, ...]]] = {}
+        self.wants_payloads = False  # whether one of them looks at whole payloads
         self._listeners: dict[str, tuple[Callback, ...]] = {}
         self._waiters: dict[str, tuple[Waiter, ...]] = {}
-        self._spent = Spent(0.0)  # written by the reader only
+        self._time = CallbackTime(0.0)  # written by the reader only
+        self._failures = FailureLog()
+        self._warned_of: RunningCallback | None = None
+        self._report_thread: threading.Thread | None = None
+
+    # Any thread
+
+    def assign(self, name: str, function: Callback | None, *, is_method: bool) -> None:
+        """Set an ``on_socket_*`` function.
+
+        :param name: of the function.
+        :param function: to call from now on; None calls nothing.
+        :param is_method: True for a method of a subclass, whose self is the shard.
+        """
+        with self._lock:
+            functions = dict(self._functions)
+            if function is None:
+                functions.pop(name, None)
+            else:
+                functions[name] = (function, () if is_method else (self._shard,))
+            self._functions = functions
+            self.wants_payloads = bool(
+                functions.keys() & {"on_socket_dispatch", "on_socket_raw_message"}
+            )
 
     def add_listener(self, event: str, function: Callback) -> None:
-        """Call `function` for each `event` from now on. Any thread."""
+        """Call `function` for each `event` from now on."""
         with self._lock:
             self._listeners[event] = (*self._listeners.get(event, ()), function)
 
     def remove_listener(self, event: str, function: Callback) -> None:
-        """Undo one add_listener(). Any thread.
+        """Undo one add_listener().
 
-        :raises ValueError: where the function does not listen to the event.
+        :raises ValueError: if the function does not listen to the event.
         """
         with self._lock:
             left = list(self._listeners.get(event, ()))
@@ -94,98 +165,202 @@ class Callbacks:
             _replace(self._listeners, event, left)
 
     def add_waiter(self, event: str, waiter: Waiter) -> None:
-        """Offer each `event` to a waiter from now on. Any thread."""
+        """Offer each `event` to a waiter from now on."""
         with self._lock:
             self._waiters[event] = (*self._waiters.get(event, ()), waiter)
 
     def remove_waiter(self, event: str, waiter: Waiter) -> None:
-        """Forget a waiter, if it is still there. Any thread."""
+        """Forget a waiter, if it is still there."""
         with self._lock:
             left = [other for other in self._waiters.get(event, ()) if other is not waiter]
             _replace(self._waiters, event, left)
 
-    # For the reader
-
-    def wants_payloads(self) -> bool:
-        """Whether anybody looks at whole payloads."""
-        shard = self._shard
-        return not (shard.on_socket_dispatch is None and shard.on_socket_raw_message is None)
+    # The reader
 
     def wants(self, event: str) -> bool:
-        """Whether anybody listens to or waits for an event."""
+        """True if a function listens to an event, or a thread waits for it."""
         return event in self._listeners or event in self._waiters
 
     def notify(self, name: str, *arguments: Any) -> None:
         """Call the shard's ``on_socket_*`` function of a name, if there is one."""
-        function = getattr(self._shard, name)
-        if function is not None:
-            self._call(function, *arguments)
+        functions = self._functions
+        if name in functions:
+            function, first = functions[name]
+            self._call(function, *first, *arguments)
 
     def dispatch(self, event: str, data: Any) -> None:
-        """Call who listens to an event, and wake who waits for it."""
+        """Call each function that listens to an event, and wake the threads that wait for it."""
         for function in self._listeners.get(event, ()):
-            self._call(function, data)
+            self._call(function, self._shard, data)
         for waiter in self._waiters.get(event, ()):
-            if waiter.offer(data):
+            if self.run(waiter.offer, data):
                 self.remove_waiter(event, waiter)
-                with self._control.changed:
-                    waiter.done = True
-                    self._control.changed.notify_all()
+                self._notify()
+
+    def run(self, function: Callable[..., _Result], *arguments: Any) -> _Result:
+        """Run a function of the user's on the reader thread, and count its time.
+
+        :raises Exception: what the function raises.
+        """
+        seconds, running = self._time
+        if running is not None:  # inside another one, a log handler inside a callback for example
+            return function(*arguments)
+        since = time.perf_counter()
+        self._time = CallbackTime(seconds, RunningCallback(function, since))
+        try:
+            return function(*arguments)
+        finally:
+            self._time = CallbackTime(seconds + time.perf_counter() - since)
 
     def _call(self, function: Callback, *arguments: Any) -> None:
+        seconds = self._time.seconds
         since = time.perf_counter()
-        before = self._spent.seconds
-        self._spent = Spent(before, Running(function, since))
+        self._time = CallbackTime(seconds, RunningCallback(function, since))
         try:
             try:
-                function(self._shard, *arguments)
+                function(*arguments)
             finally:
-                self._spent = Spent(before + time.perf_counter() - since)
+                self._time = CallbackTime(seconds + time.perf_counter() - since)
         except Exception as error:
-            self.log(logging.ERROR, "the callback %s failed", _name(function), exc_info=error)
-            if function is not self._shard.on_socket_error:
+            self._tell_failure(function, error)
+            if function is not self._functions.get("on_socket_error", (None,))[0]:
                 self.notify("on_socket_error", error)
         except BaseException as error:  # SystemExit, KeyboardInterrupt: for join() to raise
-            self._control.stop(error)
+            self._stop(error)
 
-    def report(self, error: Exception) -> None:
+    def _tell_failure(self, function: Callback, error: Exception) -> None:
+        count, in_full = self._failures.add(getattr(function, "__func__", function))
+        if in_full:
+            self.log(logging.ERROR, "the callback %s failed", name_of(function), exc_info=error)
+        elif count:
+            self.log(
+                logging.ERROR,
+                "the callback %s failed %d times since it was last told, the last time with: %r; "
+                "the next line about it comes in %.0f seconds at the earliest",
+                name_of(function),
+                count,
+                error,
+                SUMMARY_INTERVAL,
+            )
+
+    def report(self, error: BaseException) -> None:
         """Log what went wrong outside the user's functions, and tell on_socket_error."""
-        self.log(logging.WARNING, "%s", error)
+        self.log(logging.WARNING, "%s", _said(error))
         self.notify("on_socket_error", error)
 
-    def log(self, level: int, message: str, *arguments: Any, exc_info: Any = None) -> None:
-        """Log, with the user's logger: if that fails, it ends nothing. Any thread."""
-        try:
-            self._logger.log(level, message, *arguments, exc_info=exc_info)
-        except Exception:
-            pass
+    def join(self) -> None:
+        """Wait, for a moment, for a report that is being written on a thread of its own."""
+        if self._report_thread is not None:
+            self._report_thread.join(1.0)
+            self._report_thread = None
 
-    # For the heartbeat thread, and for stats
+    # The log
 
     @property
-    def running(self) -> Running | None:
-        """The function the reader is inside of, or None."""
-        return self._spent.running
+    def debugging(self) -> bool:
+        """True if the traffic is to be logged."""
+        enabled = getattr(self._logger, "isEnabledFor", None)
+        try:
+            return enabled is not None and bool(enabled(logging.DEBUG))
+        except Exception:
+            return False
+        except BaseException as error:
+            if not self._in_reader_thread():
+                raise
+            self._stop(error)
+            return False
+
+    def log(self, level: int, message: str, *arguments: Any, exc_info: Any = None) -> None:
+        """Log with the user's logger, whose handlers are user code. Any thread but the heartbeat's.
+
+        A logger that fails ends nothing; one that raises SystemExit or the like is a callback.
+        """
+        own = self._in_reader_thread()
+        try:
+            if own:
+                self.run(self._log, level, message, arguments, exc_info)
+            else:
+                self._log(level, message, arguments, exc_info)
+        except Exception:
+            pass
+        except BaseException as error:
+            if not own:
+                raise
+            self._stop(error)
+
+    def _log(self, level: int, message: str, arguments: tuple[Any, ...], exc_info: Any) -> None:
+        self._logger.log(level, message, *arguments, exc_info=exc_info)
+
+    # The heartbeat thread, and stats
 
     @property
     def seconds(self) -> float:
         """Time spent in the user's functions, a running one included."""
-        now = time.perf_counter()  # first: where it returns meanwhile, its time is not exceeded
-        seconds, running = self._spent
+        now = time.perf_counter()  # first: if it returns meanwhile, its time is not exceeded
+        seconds, running = self._time
         return seconds + (0.0 if running is None else max(0.0, now - running.since))
 
-    def warn(self, running: Running) -> None:
-        """Log that a function keeps the reader from reading, and where it is."""
-        thread = self._control.thread
-        frame = sys._current_frames().get(thread.ident) if thread and thread.ident else None
-        self.log(
-            logging.WARNING,
-            "the callback %s has been running for %.1f seconds, and no event can be received "
-            "meanwhile; long work belongs on another thread. It is here:\n%s",
-            _name(running.function),
-            time.perf_counter() - running.since,
-            "".join(traceback.format_stack(frame)).rstrip(),
+    def warn_of_running(self, reader: threading.Thread | None, name: str) -> None:
+        """Log once that a function keeps the reader from reading, and where it is.
+
+        The log is written on a thread of its own: the heartbeat thread calls this, and a log
+        handler may be what stands still.
+
+        :param reader: the thread that runs the function.
+        :param name: of the thread to write the log on.
+        """
+        running = self._time.running
+        if running is None or running is self._warned_of or reader is None or not reader.ident:
+            return
+        self._warned_of = running
+        stack = _stack_of(reader.ident)
+        report = threading.Thread(
+            target=self._report_running,
+            args=(running, time.perf_counter() - running.since, stack),
+            name=name,
+            daemon=True,
         )
+        try:
+            report.start()
+        except RuntimeError:
+            return  # the system has no thread to give: heartbeats matter more
+        self._report_thread = report
+
+    def _report_running(
+        self, running: RunningCallback, seconds: float, stack: traceback.StackSummary
+    ) -> None:
+        """The report thread. A function's __repr__ is user code, and lines are read from files."""
+        try:
+            self.log(
+                logging.WARNING,
+                "the callback %s has been running for %.1f seconds, and no event can be received "
+                "meanwhile; long work belongs on another thread. It is here:\n%s",
+                name_of(running.function),
+                seconds,
+                "".join(stack.format()).rstrip(),
+            )
+        except BaseException:
+            pass  # SystemExit of a log handler would end this thread, and no more than that
+
+
+def _stack_of(thread: int) -> traceback.StackSummary:
+    """Where a thread is: from the user's function on, without reading any source file."""
+    if not getattr(sys, "_is_gil_enabled", lambda: True)():
+        return traceback.StackSummary()  # without a GIL the frames of a running thread may change
+    frame = sys._current_frames().get(thread)
+    stack = traceback.StackSummary.extract(traceback.walk_stack(frame), lookup_lines=False)
+    stack.reverse()
+    ours = [index for index, each in enumerate(stack) if each.filename == __file__]
+    if ours:
+        del stack[: ours[-1] + 1]
+    return stack
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return str(error) or describe(error)
+    except Exception:  # one of the user's that fails to say anything
+        return describe(error)
 
 
 def _replace(table: dict[str, tuple[Any, ...]], event: str, left: list[Any]) -> None:
@@ -195,8 +370,9 @@ def _replace(table: dict[str, tuple[Any, ...]], event: str, left: list[Any]) -> 
         table.pop(event, None)
 
 
-def _name(function: Callback) -> str:
+def name_of(function: Callback) -> str:
+    """A function's name for the log."""
     try:
         return getattr(function, "__qualname__", None) or repr(function)
-    except Exception:  # an object of the user's with a __repr__ that fails: no reason to go deaf
+    except Exception:  # an object of the user's whose __repr__ fails
         return type(function).__qualname__

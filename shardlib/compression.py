@@ -5,8 +5,8 @@ another connection (*Gateway: Encoding and Compression*). A WebSocket text messa
 compressed, whatever was asked for, and passes unchanged through each of them.
 
 ``max_payload`` is the size in bytes that one inflated message may have. No inflater produces more,
-or keeps more of an incomplete message, and the window of a zstd-stream is bounded by it, too. A text
-message is measured in characters, of which it has at most as many as bytes.
+or keeps more of an incomplete message, and the window of a zstd-stream is bounded by it, too. A
+text message is measured in characters, of which it has at most as many as bytes.
 """
 
 from __future__ import annotations

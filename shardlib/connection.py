@@ -1,56 +1,52 @@
 """Connection: one WebSocket to the Gateway, from open to close.
 
-Everything that must not outlive a connection lives in here: the socket, the inflater, the send
-window, the heartbeat. A new connection is a new object, so nothing of the old one can leak into it.
+What must not outlive a connection lives in here: the socket, the inflater, the send window, the
+closing handshake. A new connection is a new object, so nothing of the old one can leak into it.
+Nothing here depends on sessions or heartbeats.
 """
 
 from __future__ import annotations
 
+import datetime
+import email.utils
 import functools
 import ssl
 import struct
 import threading
+import time
 import urllib.parse
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
-from typing import TYPE_CHECKING
 
 import websocket
 
 from shardlib.compression import Inflater
 from shardlib.deadline import Deadline
-from shardlib.dial import Dialer, SocketFacade, environment_proxy
-from shardlib.errors import BrokenStream, ConnectionFailed
+from shardlib.dial import BlockingSocketAdapter, Dialer, environment_proxy
+from shardlib.errors import BrokenStream, ConnectionFailed, UnreadableMessage
 from shardlib.frames import FrameReader, FrameType
 from shardlib.limits import SendWindow
+from shardlib.loss import Cause, Loss
 from shardlib.transport import Transport
-
-if TYPE_CHECKING:
-    from shardlib.heartbeat import Heartbeat
 
 # The code of every close that is not the user's. Discord ends the session at 1000 and 1001, and
 # keeps it at any other: https://docs.discord.com/developers/events/gateway#initiating-a-disconnect
 RESUMABLE_CLOSE_CODE = 4000
 
-# Seconds for a frame that is worth sending only if the peer takes it at once: the goodbye of a
+# Seconds for a frame that is worth sending only if the peer takes it at once: the close frame of a
 # connection that is given up, the answer to a ping.
 AT_ONCE = 0.2
 
 
 class ConnectionLost(Exception):
-    """A connection has ended, or was never opened. Met by the reader only, never by a user.
+    """A connection has ended. Only the reader catches it; no user ever sees it.
 
-    :param code: of the close frame that was received, or None.
-    :param failure: why it could not be opened, where that is so.
+    :param loss: why.
     """
 
-    def __init__(
-        self, code: int | None, reason: str, failure: ConnectionFailed | None = None
-    ) -> None:
-        super().__init__(code, reason)
-        self.code = code
-        self.reason = reason
-        self.failure = failure
+    def __init__(self, loss: Loss) -> None:
+        super().__init__(str(loss))
+        self.loss = loss
 
 
 @functools.lru_cache(maxsize=1)
@@ -60,12 +56,12 @@ def _default_ssl_context() -> ssl.SSLContext:
 
 
 class Connection:
-    """One WebSocket. The reader thread opens, reads and closes it; any thread may send or abort.
+    """One WebSocket. The reader thread opens, reads and closes it; any thread may send or fail it.
 
     :param url: with its query, as :func:`shardlib.gateway.gateway_url` makes it.
     :param max_payload: bytes of the largest message that is taken.
     :param connect_timeout: seconds for name, TCP, proxy, TLS and WebSocket handshake together.
-    :param send_timeout: seconds within which a frame must have been taken by the peer.
+    :param send_timeout: seconds within which the peer must have taken a frame.
     """
 
     def __init__(
@@ -80,21 +76,18 @@ class Connection:
         proxy: str | None,
     ) -> None:
         self.url = url
-        self.inflater = inflater
-        self.window = SendWindow()
-        self.heartbeat: Heartbeat | None = None  # from Hello on
         self.websocket: websocket.WebSocket | None = None  # from the handshake on
-        self._goodbye = threading.Lock()  # taken by the one thread that sends the close frame
-        self.was_open = False
-        self.bytes_before = 0  # received on the shard's earlier connections
-        self.given_up: str | None = None  # why, where that was decided on this side
-        # Guards given_up while it is set. Reentrant: a signal handler may come here, too.
-        self._giving_up = threading.RLock()
-        # Of the session on this connection, kept by the reader:
-        self.resumed_from: int | None = None  # sequence sent in Resume, until RESUMED
-        self.ready_at: float | None = None  # time.monotonic() of READY or RESUMED
-        # By when the reader expects something (Hello, its identify slot, READY); None: no hurry.
-        self.deadline: Deadline | None = None
+        #: The payload that a message completes, or None; raises UnreadableMessage if this message
+        #: alone is lost, BrokenStream if nothing that follows can be read either. For the reader.
+        self.inflate: Callable[[bytes | str], bytes | str | None] = inflater.inflate
+        #: The bytes received of a compressed message that is not complete. Any thread.
+        self.buffer: Callable[[], bytes] = inflater.buffer
+        self._window = SendWindow()  # used under the transport's send lock
+        self._close_sent = False  # under that lock, too: no frame may follow a close frame
+        self._close_received = False
+        # Guards _failure while it is set. Reentrant: a signal handler may come here, too.
+        self._failing = threading.RLock()
+        self._failure: Loss | None = None
         self._frames = FrameReader(max_payload)
         self._connect_timeout = connect_timeout
         self._send_timeout = send_timeout
@@ -110,18 +103,20 @@ class Connection:
 
     @property
     def bytes_received(self) -> int:
-        """Bytes of WebSocket frames and handshakes received so far, as they came over the wire.
+        """Bytes of the handshake and of frames received so far, as they came over the wire."""
+        return 0 if self._transport is None else self._transport.bytes_received
 
-        Those of earlier connections are among them, so that one look tells what a shard has
-        received, even while its connection is replaced.
-        """
-        here = 0 if self._transport is None else self._transport.bytes_received
-        return self.bytes_before + here
+    @property
+    def failure(self) -> Loss | None:
+        """Why this side has given the connection up, or None."""
+        return self._failure
+
+    # Opening: the reader thread
 
     def open(self) -> None:
         """Connect and shake hands. Blocks the reader for `connect_timeout` at most.
 
-        Where the system asks the network for a proxy to use (Windows, macOS), that comes on top.
+        If the system asks the network for a proxy to use (Windows, macOS), that comes on top.
 
         :raises ConnectionFailed: for every reason; the message says which.
         """
@@ -136,9 +131,9 @@ class Connection:
                 context = self._ssl_context or _default_ssl_context()
                 transport.start_tls(context, self._host, deadline)
             step = "the WebSocket handshake"
-            stream = SocketFacade(transport, deadline)
-            # Our own socket is given, so websocket-client neither dials nor wraps. It follows no
-            # redirect: the token would go to whoever is named in one.
+            stream = BlockingSocketAdapter(transport, deadline)
+            # websocket-client is given a socket, so it neither dials nor wraps. It may follow no
+            # redirect: the token would go to a host that the answer names.
             client: websocket.WebSocket = websocket.WebSocket(enable_multithread=False)
             client.connect(  # type: ignore[no-untyped-call]
                 self.url,
@@ -147,15 +142,17 @@ class Connection:
                 suppress_origin=True,
                 header=["User-Agent: shardlib"],
             )
+            if transport.aborted:  # interrupt() came before it could know of an open connection
+                raise ConnectionAbortedError("the connection attempt was given up")
         except Exception as error:
-            self.close()
+            self.release()
             raise ConnectionFailed(
-                f"no connection to {self._host}:{self._port}: {self._explain(error, step)}"
+                f"no connection to {self._host}:{self._port}: {self._explain(error, step)}",
+                retry_after=_retry_after(error),
             ) from error
         client.sock = transport.socket
         self._unread = bytes(stream.unread)
         self.websocket = client
-        self.was_open = True
 
     def _explain(self, error: Exception, step: str) -> str:
         if isinstance(error, (TimeoutError, websocket.WebSocketTimeoutException)):
@@ -163,7 +160,9 @@ class Connection:
         if isinstance(error, websocket.WebSocketBadStatusException):
             status = error.status_code
             phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else "unknown status"
-            return f"it answered {step} with HTTP {status} ({phrase})"
+            wait = _retry_after(error)
+            asked = "" if wait is None else f", Retry-After {wait:.0f} seconds"
+            return f"it answered {step} with HTTP {status} ({phrase}{asked})"
         if isinstance(error, ssl.SSLCertVerificationError):
             return (
                 f"its certificate is not trusted ({error.verify_message}); for a private authority "
@@ -175,124 +174,230 @@ class Connection:
             return f"{step} failed: {error.strerror}"
         return f"{step} failed: {error}"
 
-    def receive(self) -> Iterator[tuple[int, bytes]]:
-        """Messages as (frame type, payload): those in what is received next. For the reader alone.
+    # Reading: the reader thread
 
-        :raises TimeoutError: where nothing came by :attr:`deadline`.
-        :raises BrokenStream: where a frame is not as RFC 6455 has it.
+    def receive(self, deadline: Deadline) -> Iterator[tuple[int, bytes]]:
+        """Receive once, and yield the messages in that, each as (frame type, payload).
+
+        Nothing comes out if :meth:`interrupt` was called.
+
+        :param deadline: until when to wait.
+        :raises TimeoutError: if nothing came in time.
+        :raises BrokenStream: if a frame is not as RFC 6455 has it.
         :raises ConnectionLost: at the end.
         """
         assert self._transport is not None
+        data: bytes | None
         if self._unread:  # came together with the answer to the handshake
             data, self._unread = self._unread, b""
         else:
             try:
-                data = self._transport.receive(self.deadline)
+                data = self._transport.receive(deadline, wakeable=True)
             except TimeoutError:
                 raise
             except OSError as error:
-                raise ConnectionLost(None, f"the connection broke: {error}") from error
+                raise ConnectionLost(
+                    Loss(Cause.BROKEN_OFF, f"the connection broke: {error}")
+                ) from error
+            if data is None:
+                return
             if not data:
-                raise ConnectionLost(None, "the connection ended without a close frame")
+                raise ConnectionLost(
+                    Loss(Cause.BROKEN_OFF, "the connection ended without a close frame")
+                )
         for frame_type, payload in self._frames.feed(data):
             if frame_type <= FrameType.BINARY:
                 yield frame_type, payload
             elif frame_type == FrameType.PING:
                 self._send_at_once(payload, FrameType.PONG)
             elif frame_type == FrameType.CLOSE:
+                self._close_received = True
                 code, reason = _read_close(payload)
-                # Answered as RFC 6455 asks, but never with the 1000 or 1001 that may have come:
-                # from our side that would end a session which the other side has not ended.
-                self.send_close(RESUMABLE_CLOSE_CODE)
-                raise ConnectionLost(code, reason)
+                # RFC 6455 asks for an answer. It is never the 1000 or 1001 that may have come:
+                # sent by a client, these end the session, which the Gateway has not ended.
+                self._send_close(RESUMABLE_CLOSE_CODE)
+                raise ConnectionLost(Loss(Cause.CLOSED, reason, code))
+
+    # Sending: any thread
+
+    def reserve_heartbeats(self, interval: float) -> None:
+        """Keep room in the send window for heartbeats every `interval` milliseconds."""
+        self._window.reserve_heartbeats(interval)
 
     def send(
         self,
-        data: str,
+        text: str,
         deadline: Deadline | None = None,
+        *,
+        urgent: bool = False,
+        counted: bool = True,
+        admitted: Callable[[], object] | None = None,
         sent: Callable[[], object] | None = None,
-    ) -> None:
-        """Send a text message; on return the system has all of it. Any thread; may block.
+    ) -> float:
+        """Send a text message; on return the system has all of it. May block.
 
-        :param sent: as for :meth:`Transport.send <shardlib.transport.Transport.send>`.
-        :raises SendTimeout: where the peer doesn't take it in time.
-        :raises OSError: where there is no connection (any more).
+        :param deadline: until when; by default `send_timeout` from now.
+        :param urgent: True for what does not wait for room in the send window.
+        :param counted: False for a scheduled heartbeat, which has room of its own there.
+        :param admitted: called when it is this payload's turn, just before it is written.
+        :param sent: called once all is written, and before anything else is.
+        :returns: 0.0, or the seconds until there may be room in the send window; then nothing was
+            sent.
+        :raises SendTimeout: if the peer doesn't take it in time.
+        :raises OSError: if there is no connection (any more).
         """
-        self._send(data.encode(), FrameType.TEXT, deadline or Deadline(self._send_timeout), sent)
 
-    def _send(
+        def admit() -> float:
+            self._check_not_closing()
+            wait = 0.0 if urgent else self._window.wait(time.monotonic())
+            if admitted is not None and not wait:
+                admitted()
+            return wait
+
+        def has_left() -> None:
+            self._window.record(time.monotonic(), heartbeat=not counted)
+            if sent is not None:
+                sent()
+
+        return self._transmit(
+            text.encode(), FrameType.TEXT, deadline or Deadline(self._send_timeout), admit, has_left
+        )
+
+    def _transmit(
         self,
         payload: bytes,
         frame_type: FrameType,
         deadline: Deadline,
+        admit: Callable[[], float],
         sent: Callable[[], object] | None = None,
-    ) -> None:
+    ) -> float:
         transport = self._transport
         if self.websocket is None or transport is None:
             raise ConnectionAbortedError("there is no connection")
         frame = websocket.ABNF.create_frame(payload, frame_type).format()
-        transport.send(frame, deadline, sent)
+        return transport.send(frame, deadline, admit=admit, sent=sent)
 
-    def _send_at_once(self, payload: bytes, frame_type: FrameType) -> None:
+    def _check_not_closing(self) -> float:
+        if self._close_sent:
+            raise ConnectionAbortedError("the connection is closing")
+        return 0.0
+
+    def _claim_close(self) -> float:
+        self._check_not_closing()
+        self._close_sent = True
+        return 0.0
+
+    def _send_at_once(
+        self, payload: bytes, frame_type: FrameType, deadline: Deadline | None = None
+    ) -> None:
+        at_once = Deadline(AT_ONCE)
+        if deadline is not None:
+            at_once = at_once.earlier(deadline)
+        # If the peer doesn't take it, nothing is lost: the heartbeat judges the connection.
+        admit = self._claim_close if frame_type is FrameType.CLOSE else self._check_not_closing
         try:
-            self._send(payload, frame_type, Deadline(AT_ONCE))
+            self._transmit(payload, frame_type, at_once, admit)
         except OSError:  # SendTimeout is one
-            pass  # a courtesy; whether the connection still lives is the heartbeat's to judge
+            pass
 
-    def send_close(self, code: int) -> None:
-        """Say goodbye, once, if the peer listens. Any thread."""
-        if self._goodbye.acquire(blocking=False):
-            self._send_at_once(struct.pack("!H", code), FrameType.CLOSE)
+    def _send_close(self, code: int, deadline: Deadline | None = None) -> None:
+        """Send the close frame, once, if the peer takes it."""
+        self._send_at_once(struct.pack("!H", code), FrameType.CLOSE, deadline)
+
+    # Ending
+
+    def interrupt(self) -> None:
+        """End the reader's wait: an opening is aborted, an open connection goes on. Any thread."""
+        transport = self._transport
+        if self.websocket is not None and transport is not None:
+            transport.wake()
+        else:
+            self.abort()
 
     def is_idle(self) -> bool:
-        """Whether the reader waits and there is nothing for it to read. Any thread."""
+        """True if the reader waits and there is nothing for it to read. Any thread."""
         return self._transport is not None and self._transport.is_idle()
 
-    def give_up(self, reason: str) -> None:
-        """Close so that the session can be resumed, without waiting for the peer. Any thread.
+    def fail(self, loss: Loss) -> None:
+        """Give the connection up, without waiting for the peer. Any thread.
 
-        The reader wakes up and finds why; it alone makes another connection. Of several threads
-        that give up at once, one is heard.
+        The reader wakes up and finds the loss; it alone makes another connection. If several
+        threads give the connection up, the first loss counts.
+
+        :param loss: why.
         """
         first = False
         try:
-            with self._giving_up:
-                if self.given_up is None:
+            with self._failing:
+                if self._failure is None:
                     first = True
-                    self.given_up = reason
-            if first:
-                self.send_close(RESUMABLE_CLOSE_CODE)
+                    self._failure = loss
         finally:
-            if first:  # Ctrl-C, too: a connection that is given up has to wake its reader
-                self.abort()
+            if first:  # whatever was raised: a connection that is given up wakes its reader
+                self.cut_off(RESUMABLE_CLOSE_CODE, Deadline(AT_ONCE))
+
+    def cut_off(self, code: int, deadline: Deadline) -> None:
+        """Send a close frame if the peer takes it at once, and end the connection. Any thread.
+
+        :param code: of the close frame.
+        :param deadline: until when the peer may take it, if that comes sooner.
+        """
+        try:
+            self._send_close(code, deadline)
+        finally:
+            self.abort()
 
     def abort(self) -> None:
-        """End everything at once, an opening too. Any thread, at any time."""
+        """End the connection, or its opening, at once. Any thread, at any time."""
         self._dialer.give_up()
 
-    def close(self, deadline: Deadline | None = None) -> None:
-        """Release the socket. For the reader, which owns it.
+    def close(self, code: int, deadline: Deadline) -> None:
+        """Send a close frame and wait for the peer's. For the reader.
 
-        :param deadline: by when the peer may still answer a close frame that was sent.
+        :param code: of our close frame.
+        :param deadline: by when the peer may answer; what else it sends until then is dropped.
         """
-        if self.heartbeat is not None:
-            self.heartbeat.stop()
+        transport = self._transport
+        if transport is None or self.websocket is None:
+            return
+        self._send_close(code, deadline)
+        unread, self._unread = self._unread, b""
+        try:
+            # What came before may hold the peer's close frame already.
+            if self._close_received or self._finds_close(unread):
+                return
+            # A peer that keeps sending instead of closing must not stretch the deadline.
+            while deadline.remaining() != 0 and (data := transport.receive(deadline)):
+                if self._finds_close(data):
+                    return
+        except (OSError, BrokenStream):
+            return
+
+    def _finds_close(self, data: bytes) -> bool:
+        """True if a close frame is among the frames that some bytes complete."""
+        return any(frame_type == FrameType.CLOSE for frame_type, _ in self._frames.feed(data))
+
+    def release(self) -> None:
+        """Give the socket back to the system. For the reader, which owns it."""
         if self._transport is not None:
-            if deadline is not None:
-                # Still open: another thread may be about to send the close frame.
-                self._await_close_frame(self._transport, deadline)
             self._transport.close()
         self.websocket = None
 
-    def _await_close_frame(self, transport: Transport, deadline: Deadline) -> None:
-        """Read on until the peer's close frame or end. What else comes is of no use any more."""
-        try:
-            while data := transport.receive(deadline):
-                for frame_type, _ in self._frames.feed(data):
-                    if frame_type == FrameType.CLOSE:
-                        return
-        except (OSError, BrokenStream):
-            return
+    def give_up(self) -> None:
+        """Close so that the session can be resumed, without waiting. For the reader."""
+        self._send_close(RESUMABLE_CLOSE_CODE)
+        self.release()
+
+
+def decode_text(payload: bytes) -> str:
+    """The text of a text message.
+
+    :raises UnreadableMessage: if it is not UTF-8.
+    """
+    try:
+        return payload.decode()
+    except UnicodeDecodeError as error:
+        raise UnreadableMessage(f"a text message is not UTF-8: {error}", payload) from None
 
 
 def _read_close(payload: bytes) -> tuple[int | None, str]:
@@ -301,3 +406,18 @@ def _read_close(payload: bytes) -> tuple[int | None, str]:
     if len(payload) == 1:
         raise BrokenStream("a close frame holds half a close code")
     return int.from_bytes(payload[:2], "big"), payload[2:].decode(errors="replace")
+
+
+def _retry_after(error: Exception) -> float | None:
+    """Seconds that a refusal asks us to wait, in either form of RFC 9110, section 10.2.3."""
+    headers = getattr(error, "resp_headers", None) or {}
+    value = str(headers.get("retry-after", "")).strip()
+    if value.isascii() and value.isdigit():
+        return float(value[:9])
+    try:
+        date = email.utils.parsedate_to_datetime(value)
+        if date.tzinfo is None:
+            date = date.replace(tzinfo=datetime.timezone.utc)
+        return max(0.0, date.timestamp() - time.time())
+    except (TypeError, ValueError, OverflowError):
+        return None

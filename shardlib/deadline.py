@@ -10,7 +10,7 @@ LONGEST_WAIT = 2_000_000.0
 # Seconds into which a wait of the main thread, where signals are handled, is cut. On Windows a wait
 # shuts Ctrl-C out; elsewhere, too, Python sees a signal that comes just as a wait begins, or that
 # another thread receives, when the wait is over.
-SIGNALS_SEEN_WITHIN = 0.5
+SIGNAL_POLL_INTERVAL = 0.5
 
 
 class Deadline:
@@ -32,3 +32,9 @@ class Deadline:
         if self._end is None:
             return None
         return min(max(0.0, self._end - time.monotonic()), LONGEST_WAIT)
+
+    def earlier(self, other: Deadline) -> Deadline:
+        """The one of two deadlines that comes first."""
+        if other._end is None or (self._end is not None and self._end <= other._end):
+            return self
+        return other

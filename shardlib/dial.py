@@ -18,6 +18,7 @@ from typing import Any
 
 from shardlib.deadline import Deadline
 from shardlib.transport import Transport
+from shardlib.waiting import Alarm
 
 ATTEMPT_DELAY = 0.25  # seconds between the starts of two attempts, as RFC 8305 recommends
 PROXY_PORTS = {"http": 8080, "socks4": 1080, "socks5": 1080, "socks5h": 1080}
@@ -35,13 +36,13 @@ class Dialer:
         self._host = host
         self._port = port
         self._given_up = False
-        self._resolved = threading.Event()  # set by the resolver's thread, and by give_up()
+        self._resolved = Alarm()  # rung by the resolver's thread, and by give_up()
         self._transport: Transport | None = None
 
     def give_up(self) -> None:
         """End :meth:`dial` within a quarter of a second. From any thread."""
         self._given_up = True  # before the transport is looked at: see _publish
-        self._resolved.set()
+        self._resolved.ring()
         if self._transport is not None:
             self._transport.abort()
 
@@ -60,7 +61,11 @@ class Dialer:
             raise ConnectionAbortedError("the connection attempt was given up")
 
     def _publish(self, sock: socket.socket) -> Transport:
-        self._transport = transport = Transport(sock)
+        try:
+            self._transport = transport = Transport(sock)
+        except BaseException:  # no descriptors are left for the transport's own sockets, say
+            sock.close()
+            raise
         if self._given_up:  # by a thread that may not have seen the transport yet
             transport.abort()
         return transport
@@ -83,7 +88,7 @@ class Dialer:
                 answer.append(_addresses(host, port, 0))
             except Exception as error:  # UnicodeError too: a label too long, or not encodable
                 answer.append(error.with_traceback(None))  # it knows this frame, which knows it
-            self._resolved.set()
+            self._resolved.ring()
 
         threading.Thread(target=resolve, name=f"resolve {host}", daemon=True).start()
         self._resolved.wait(deadline.remaining())
@@ -147,7 +152,7 @@ class Dialer:
                 username=urllib.parse.unquote(url.username or ""),
                 password=urllib.parse.unquote(url.password or ""),
                 rdns=True,
-                forward=_Forward(SocketFacade(transport, deadline)),
+                forward=_Forward(BlockingSocketAdapter(transport, deadline)),
             ).connect(self._host, self._port)
         except ProxyError as error:
             transport.close()
@@ -161,14 +166,14 @@ class Dialer:
 class _Forward:
     """Stands for the hop before a proxy: what python-socks asks for a connection to it."""
 
-    def __init__(self, stream: SocketFacade) -> None:
+    def __init__(self, stream: BlockingSocketAdapter) -> None:
         self._stream = stream
 
-    def connect(self, **_: Any) -> SocketFacade:
+    def connect(self, **_: Any) -> BlockingSocketAdapter:
         return self._stream
 
 
-class SocketFacade:
+class BlockingSocketAdapter:
     """What a library that wants a blocking socket gets instead: a transport with one deadline.
 
     websocket-client reads the answer to its handshake byte by byte, with a timeout for each. From
@@ -186,7 +191,7 @@ class SocketFacade:
 
     def recv(self, size: int) -> bytes:
         if not self.unread:
-            self.unread += self._transport.receive(self._deadline)
+            self.unread += self._transport.receive(self._deadline) or b""
             self._received += len(self.unread)
             if self._received > self.MOST_BYTES:
                 raise ConnectionError("the answer to the handshake has no end")

@@ -25,7 +25,15 @@ class ShardError(Exception):
 
 
 class ConnectionFailed(ShardError):
-    """The first connection could not be opened; nothing is left running."""
+    """The first connection could not be opened; nothing is left running.
+
+    :param message: why.
+    :param retry_after: seconds that the peer asked to wait before the next attempt, or None.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class NotReady(ShardError):
@@ -47,10 +55,10 @@ class SendTimeout(ShardError, TimeoutError):
 class UnreadableMessage(ShardError):
     """One message could not be read and was skipped; the messages after it can be.
 
-    :param message: why
-    :param text: what was received
+    :param message: why.
+    :param text: what was received, a str or bytes.
     :param limit: the option ``max_payload``, in bytes, if the message is larger than that; None
-        if the message was unreadable for another reason
+        if the message was unreadable for another reason.
     """
 
     def __init__(self, message: str, text: str | bytes, *, limit: int | None = None) -> None:
@@ -66,9 +74,9 @@ class UnreadableMessage(ShardError):
 class BrokenStream(ShardError):
     """Nothing more can be read from a connection; the shard resumes on a new one.
 
-    :param message: why
+    :param message: why.
     :param limit: the option ``max_payload``, in bytes, if a message is larger than that; None if
-        the stream broke for another reason
+        the stream broke for another reason.
     """
 
     def __init__(self, message: str, *, limit: int | None = None) -> None:
@@ -79,9 +87,9 @@ class BrokenStream(ShardError):
 class ShardClosed(ShardError):
     """The shard has ended for good; connecting again by itself would not help.
 
-    :param code: the WebSocket close code received, None where none came
-    :param reason: what the gateway, or this library, says about it; exactly as it was received,
-        so escape it before you print it. ``str()`` of the error does
+    :param code: the WebSocket close code received, an int, or None if there was none.
+    :param reason: what the gateway, or this library, says about it, a str exactly as it was
+        received; so escape it before you print it. ``str()`` of the error does.
     """
 
     advice: ClassVar[str] = ""
@@ -144,7 +152,9 @@ class InvalidIntents(ShardClosed):
 class DisallowedIntents(ShardClosed):
     """4014: a privileged intent is not switched on for this bot.
 
-    :param intents: those that were asked for
+    :param code: 4014.
+    :param reason: what the gateway says about it.
+    :param intents: the :class:`~shardlib.Intents` that the shard asked for.
     """
 
     def __init__(self, code: int | None, reason: str = "", intents: Intents | None = None) -> None:

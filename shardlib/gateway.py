@@ -121,7 +121,7 @@ class Intents(enum.IntFlag):
 
     @classmethod
     def privileged(cls) -> Intents:
-        """Those that have to be switched on for the application (*Gateway: Privileged Intents*)."""
+        """The intents that have to be switched on for the bot (*Gateway: Privileged Intents*)."""
         return cls.GUILD_MEMBERS | cls.GUILD_PRESENCES | cls.MESSAGE_CONTENT
 
     @classmethod
@@ -133,7 +133,9 @@ class Intents(enum.IntFlag):
     def parse(cls, text: str) -> Intents:
         """Read names separated by commas, in any case: ``"guilds,guild_messages"``.
 
-        :raises ValueError: naming an unknown intent, and the known ones
+        :param text: the names, a str.
+        :returns: all of the intents together.
+        :raises ValueError: if a name is unknown; the message names it, and the known ones.
         """
         intents = cls(0)
         for name in text.split(","):
@@ -145,8 +147,8 @@ class Intents(enum.IntFlag):
         return intents
 
 
-# In the order of the documentation. Three of its receive events are not among them: Hello, Reconnect
-# and Invalid Session have opcodes of their own, and no name that a listener could listen to.
+# In the order of the documentation. Three of its receive events are not among them: Hello,
+# Reconnect and Invalid Session have opcodes of their own, and no name to listen to.
 EVENTS: frozenset[str] = frozenset(
     (
         "READY",
@@ -302,3 +304,17 @@ def gateway_url(url: str, version: int, compression: str | None) -> str:
     kept = [(key, value) for key, value in theirs if key not in ("v", "encoding", "compress")]
     query = urlencode(kept + list(ours.items()))
     return urlunsplit((parts.scheme, parts.netloc, parts.path or "/", query, ""))
+
+
+def check_resume_url(url: str, socket_url: str) -> str:
+    """A ``resume_gateway_url``, if the token may be sent there.
+
+    :param url: as READY, or a session from a file, gives it.
+    :param socket_url: the URL given to connect().
+    :raises TypeError: if it is no string.
+    :raises ValueError: if it is no gateway's URL, or asks for less encryption than `socket_url`.
+    """
+    gateway_url(url, API_VERSION, None)
+    if is_encrypted(socket_url) and not is_encrypted(url):
+        raise ValueError("it is not encrypted, and the URL given to connect() is")
+    return str(url)

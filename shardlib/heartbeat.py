@@ -1,173 +1,241 @@
-"""Heartbeat: the loop that keeps one connection alive, and judges it.
+"""Heartbeat: the small thread that keeps one connection alive, and asks whether it is.
 
+The thread runs no function of the user's, and neither a log handler nor a JSON module: a console
+that stands still must not stop the heartbeats. Whatever ends the thread's loop gives the connection
+up.
 https://docs.discord.com/developers/events/gateway#sending-heartbeats
 """
 
 from __future__ import annotations
 
+import collections
 import random
 import threading
 import time
 from collections.abc import Callable
 
-from shardlib.callbacks import Callbacks, Running
+from shardlib import payloads
 from shardlib.connection import Connection
-from shardlib.deadline import LONGEST_WAIT, Deadline
+from shardlib.deadline import Deadline
 from shardlib.errors import SendTimeout
+from shardlib.liveness import SUSPEND_THRESHOLD, Due, Evidence, Latency, Liveness
+from shardlib.loss import Cause, Loss
+from shardlib.text import describe
+from shardlib.waiting import Alarm
 
-# Seconds within which an acknowledgement is expected where there is reason for doubt: the machine
-# was asleep, or the user asks by hand. A healthy Gateway answers in a fraction of one.
-PROBE = 5.0
+# Seconds that the reader waits for this thread to end.
+_TIME_TO_END = 1.0
 
-# How far beyond the planned time a wake-up must be to mean that machine or process was stopped.
-LATE = 5.0
+# Seconds after which a heartbeat is tried again that the peer has not taken and can do without.
+_SEND_AGAIN_AFTER = 0.5
+
+# Lines for the log that wait for the reader; older ones are dropped.
+_MOST_NOTES = 100
 
 
 class Heartbeat:
-    """The heartbeats of one connection, sent by a thread of their own.
+    """The heartbeats of one connection.
 
-    :param callbacks: which may keep the reader from reading.
+    :param connection: to beat on.
     :param interval: milliseconds, from Hello.
-    :param payload: makes the heartbeat to send, with the last sequence as it is then.
+    :param last_sequence: gives the sequence to send, as it is then.
+    :param callback_seconds: gives the seconds that the reader has spent in the user's functions.
+    :param on_unanswered: called on the heartbeat thread when a busy reader may have left an
+        acknowledgement unread; must return at once.
     """
 
     def __init__(
         self,
         connection: Connection,
-        callbacks: Callbacks,
         interval: float,
-        payload: Callable[[], str],
+        *,
+        last_sequence: Callable[[], int | None],
+        callback_seconds: Callable[[], float],
+        on_unanswered: Callable[[], object],
     ) -> None:
         self._connection = connection
-        self._callbacks = callbacks
-        self._payload = payload
-        self.interval = interval
-        self.acknowledged = True
+        self._last_sequence = last_sequence
+        self._callback_seconds = callback_seconds
+        self._on_unanswered = on_unanswered
         self.clock_time: float | None = None  # time.perf_counter() of the last heartbeat sent
-        self.ping: float | None = None  # seconds
         self.thread: threading.Thread | None = None
-        # Guards the plan below; its owner is woken whenever the plan changes. Reentrant as a
-        # signal handler of the user's may come here while the main thread is inside.
-        self._changed = threading.Condition(threading.RLock())
+        self._alarm = Alarm()  # rung whenever the plan changes
         self._stopped = False
-        self._period = interval / 1000
-        self._due = time.monotonic() + self._period * random.random()
-        # Of the scheduled heartbeat that waits for its acknowledgement:
-        self._sent_at = 0.0  # time.monotonic()
-        self._expected_at = 0.0  # time.monotonic() of the next one, as planned when it was sent
-        self._callback_seconds = 0.0  # callbacks.seconds when it was sent
-        self._bytes_received = 0  # connection.bytes_received when it was sent
-        self._grace_used = False
-        self._warned_of: Running | None = None
+        # Guards _liveness, held for moments. Reentrant, since a signal handler may come here while
+        # the main thread holds it.
+        self._lock = threading.RLock()
+        self._liveness = Liveness(interval, time.monotonic(), random.random())
+        # What was sent, for the reader to write into the log: this thread writes none.
+        self._notes: collections.deque[str] = collections.deque(maxlen=_MOST_NOTES)
+        connection.reserve_heartbeats(self._liveness.least_interval)
+
+    # Any thread
+
+    @property
+    def interval(self) -> float:
+        """Milliseconds, as Hello gave it."""
+        return self._liveness.interval
+
+    @property
+    def acknowledged(self) -> bool:
+        """False while a scheduled heartbeat waits for its acknowledgement."""
+        return self._liveness.acknowledged
+
+    @property
+    def latency(self) -> Latency:
+        """The round trips so far."""
+        with self._lock:
+            return self._liveness.latency
+
+    def stop(self) -> None:
+        """End the loop, without waiting for it."""
+        self._stopped = True
+        self._alarm.ring()
+
+    def change_pace(self, milliseconds: float) -> None:
+        """Beat after that long, and from then on at that pace."""
+        with self._lock:
+            self._liveness.change_pace(milliseconds, time.monotonic())
+        self._alarm.ring()
+
+    def request(self, *, by_gateway: bool) -> None:
+        """Send a heartbeat beside the scheduled ones, as soon as there is room for it.
+
+        :param by_gateway: False if the user asks, which also judges the connection.
+        """
+        with self._lock:
+            self._liveness.request(time.monotonic(), by_gateway=by_gateway)
+        self._alarm.ring()
+
+    # The reader
 
     def start(self, name: str) -> None:
-        """Start the thread. Called by the reader, at Hello."""
+        """Start the thread.
+
+        :raises RuntimeError: if the system has no thread to give.
+        """
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.thread.start()
 
-    def stop(self) -> None:
-        """End the loop, without waiting for it. Any thread."""
-        with self._changed:
-            self._stopped = True
-            self._changed.notify_all()
+    def change_interval(self, interval: float) -> None:
+        """Take a second Hello in."""
+        with self._lock:
+            self._liveness.change_interval(interval, time.monotonic())
+        self._connection.reserve_heartbeats(self._liveness.least_interval)
+        self._alarm.ring()
 
-    def reschedule(self, milliseconds: float) -> None:
-        """Beat after that long, and from then on at that pace. Any thread."""
-        with self._changed:
-            self._period = milliseconds / 1000
-            self._due = time.monotonic() + self._period
-            self._changed.notify_all()
+    def acknowledge(self) -> float | None:
+        """Take an acknowledgement in.
 
-    def beat(self, requested: bool) -> None:
-        """Send a heartbeat now, on request of the Gateway or of the user. Any thread.
-
-        It is no part of the schedule: whether it is acknowledged decides nothing. Where it was not
-        requested, and the scheduled one has waited too long, the connection is a zombie instead.
+        :returns: seconds of the round trip, or None if no heartbeat waits for one.
         """
-        patience = min(PROBE, self._period)
-        if (
-            not requested
-            and not self.acknowledged
-            and time.monotonic() - self._sent_at > patience
-            and self._connection.is_idle()
-        ):
-            self._give_up("the last heartbeat was not acknowledged")
-        else:
-            self._send(None)
+        with self._lock:
+            return self._liveness.acknowledge(time.monotonic())
 
-    def acknowledge(self) -> bool:
-        """Take an acknowledgement in, on the reader thread. False where none was due."""
-        if self.clock_time is None:
-            return False
-        self.ping = time.perf_counter() - self.clock_time
-        self.acknowledged = True
-        return True
+    def take_notes(self) -> list[str]:
+        """The payloads sent since the last call, to be logged."""
+        notes = []
+        while self._notes:
+            notes.append(self._notes.popleft())
+        return notes
+
+    def join(self) -> None:
+        """Wait until the thread has ended, which :meth:`stop` and a lost connection bring about."""
+        if self.thread is not None and self.thread.ident is not None:
+            self.thread.join(_TIME_TO_END)
+
+    # The heartbeat thread
 
     def _run(self) -> None:
-        """The heartbeat thread."""
-        wall_due = time.time()
-        while True:
-            with self._changed:
-                while not self._stopped and (wait := self._due - time.monotonic()) > 0:
-                    wall_due = time.time() + wait
-                    self._changed.wait(min(wait, LONGEST_WAIT))
-                if self._stopped:
-                    return
-                # Seen by the wall clock, since the monotonic one may stand still while a machine
-                # sleeps. Where the wall clock was merely set, this costs an early heartbeat.
-                late = time.time() - wall_due > LATE
-                self._due += min(self._period, PROBE) if late else self._period
-                if self._due < time.monotonic():  # nothing to make up for: one beat is enough
-                    self._due = time.monotonic() + self._period
-                deadline = Deadline(self._due - time.monotonic())
-            self._tick(deadline)
-
-    def _tick(self, deadline: Deadline) -> None:
-        """What is due at the time to beat: the verdict, then the heartbeat."""
-        if self.acknowledged:
-            self._grace_used = False
-            self._sent_at = time.monotonic()
-            self._expected_at = self._due
-            self._callback_seconds = self._callbacks.seconds
-            self._bytes_received = self._connection.bytes_received
-        elif not self._is_excused():
-            self._give_up("the last heartbeat was not acknowledged")
-            return
-        self.acknowledged = False
-        self._send(deadline)
-
-    def _is_excused(self) -> bool:
-        """Whether the acknowledgement may be on its way, or there and unread.
-
-        Where the user's functions take most of the time, it may for as long as they do. Where
-        bytes just keep coming, it should be among those of one more interval. Where nothing came
-        since the heartbeat was sent, and the reader has read it all, there is nobody.
-        """
-        if time.monotonic() < self._expected_at:  # the pace was quickened meanwhile
-            return True
-        if self._connection.is_idle():
-            if self._connection.bytes_received == self._bytes_received:
-                return False
-        else:
-            running = self._callbacks.running
-            if running is not None and running is not self._warned_of:
-                self._warned_of = running
-                self._callbacks.warn(running)
-            if self._callbacks.seconds - self._callback_seconds > self._period / 2:
-                return True
-        grace, self._grace_used = not self._grace_used, True
-        return grace
-
-    def _send(self, deadline: Deadline | None) -> None:
-        # Noted before sending: the acknowledgement may be here before this thread goes on.
-        self.clock_time = time.perf_counter()
         try:
-            self._connection.send(self._payload(), deadline)
-        except SendTimeout:
-            self._give_up("a heartbeat could not be sent, the peer takes no bytes")
-        except OSError:
-            pass  # the connection has ended, and the reader knows
+            self._beat_until_stopped()
+        except BaseException as error:
+            self._fail(Cause.FAULT, f"the heartbeat failed: {describe(error)}", error)
+        finally:
+            try:
+                self._connection.abort()  # without heartbeats there is no connection
+            except Exception:
+                pass  # a second fault; the reader closes the socket in any case
 
-    def _give_up(self, reason: str) -> None:
-        self.stop()
-        self._connection.give_up(reason)
+    def _beat_until_stopped(self) -> None:
+        wall_due = time.time()
+        while not self._stopped:
+            with self._lock:
+                wait = self._liveness.next_due() - time.monotonic()
+            if wait > 0:
+                wall_due = time.time() + wait
+                self._alarm.wait(wait)
+                continue
+            # The wall clock tells, since the monotonic one may stand still while a machine sleeps.
+            # If the wall clock was merely set, a heartbeat leaves early, and nothing else happens.
+            suspended = time.time() - wall_due > SUSPEND_THRESHOLD
+            with self._lock:
+                due = self._liveness.due(time.monotonic(), suspended=suspended)
+            if due is Due.SCHEDULED:
+                self._beat_as_scheduled()
+            elif due is Due.VERDICT and self._connection.is_idle():
+                self._fail(Cause.UNRESPONSIVE, "the last heartbeat was not acknowledged")
+            elif due is not Due.NOTHING:  # a reader that is busy may have the acknowledgement
+                self._beat_as_requested()
+
+    def _beat_as_scheduled(self) -> None:
+        now = time.monotonic()
+        evidence = Evidence(
+            self._connection.bytes_received,
+            self._callback_seconds(),
+            self._liveness.acknowledged or self._connection.is_idle(),
+        )
+        if not evidence.reader_idle:
+            self._on_unanswered()
+        with self._lock:
+            alive = self._liveness.may_still_be_alive(now, evidence)
+            guaranteed = self._liveness.is_guaranteed(now)
+            until_next = Deadline(self._liveness.next_scheduled - now)
+        if not alive:
+            self._fail(Cause.UNRESPONSIVE, "the last heartbeat was not acknowledged")
+            return
+
+        def before_sending() -> None:
+            # The acknowledgement may be here before this thread goes on.
+            self._liveness.send_scheduled(now, evidence, guaranteed=guaranteed)
+
+        if guaranteed:
+            self._send(before_sending, Deadline(self.interval / 1000), guaranteed=True)
+        else:
+            self._send(before_sending, until_next, guaranteed=False)
+
+    def _beat_as_requested(self) -> None:
+        now = time.monotonic()
+        until_next = Deadline(self._liveness.next_scheduled - now)
+        wait = self._send(lambda: self._liveness.send_extra(now), until_next, guaranteed=False)
+        if wait:
+            with self._lock:
+                self._liveness.extra_later(now + wait)
+
+    def _send(
+        self, before_sending: Callable[[], None], deadline: Deadline, *, guaranteed: bool
+    ) -> float:
+        """Send a heartbeat. Returns the seconds until there is room for one, 0.0 if it was sent."""
+        text = payloads.heartbeat(self._last_sequence())
+
+        def admitted() -> None:
+            with self._lock:
+                before_sending()
+            self.clock_time = time.perf_counter()
+            self._notes.append(text)
+
+        try:
+            return self._connection.send(
+                text, deadline, urgent=guaranteed, counted=not guaranteed, admitted=admitted
+            )
+        except SendTimeout:
+            if not guaranteed:  # one that can do without: the next scheduled one will tell
+                return _SEND_AGAIN_AFTER
+            self._fail(Cause.UNRESPONSIVE, "a heartbeat could not be sent, the peer takes no bytes")
+        except OSError:
+            pass  # the connection has ended; the reader finds out by itself
+        return 0.0
+
+    def _fail(self, cause: Cause, reason: str, error: BaseException | None = None) -> None:
+        self._stopped = True
+        self._connection.fail(Loss(cause, reason, error=error))

@@ -9,13 +9,13 @@ import collections
 import hashlib
 import math
 import os
-import random
 import sys
 import threading
 import time
 from collections.abc import Callable
 
 from shardlib.checks import check_positive, check_type
+from shardlib.deadline import LONGEST_WAIT
 from shardlib.errors import ShardClosed
 from shardlib.gateway import (
     IDENTIFY_INTERVAL,
@@ -30,70 +30,76 @@ _DAY = 24 * 60 * 60.0
 _DAILY_SHARE = 95  # percent of the session start limit; the rest is left to mend things with
 
 
+# Payloads for which there is room before Hello tells how many heartbeats a period has.
+_BEFORE_HELLO = 3
+
+
 class SendWindow:
     """What one connection may still send (*Gateway: Rate Limiting*).
 
-    In no span of ``period`` seconds are more than ``limit`` sends counted, and ``reserve`` of them
-    are kept for heartbeats, which are not counted: they pass whenever they are due.
-    Every method may be called from any thread, and none blocks.
+    Payloads are counted when they have left, one after the other: in no span of `period` seconds do
+    more than `limit` leave. Scheduled heartbeats leave whenever they are due; the room that they
+    need is kept free of everything else (:meth:`reserve_heartbeats`).
+    The connection calls :meth:`wait` and :meth:`record` with its send lock held, and the window has
+    no lock of its own.
 
-    :param limit: sends in a period
-    :param period: seconds
+    :param limit: payloads in a period.
+    :param period: seconds.
     """
 
-    def __init__(
-        self,
-        limit: int = SEND_LIMIT,
-        period: float = SEND_PERIOD,
-        *,
-        clock: Clock = time.monotonic,
-    ) -> None:
-        self.reserve = 0
+    def __init__(self, limit: int = SEND_LIMIT, period: float = SEND_PERIOD) -> None:
         self._limit = limit
         self._period = period
-        self._clock = clock
-        self._lock = threading.RLock()  # guards _times; a signal handler may send, too
-        self._times: collections.deque[float] = collections.deque()  # of the sends that count yet
+        # For all but scheduled heartbeats; before Hello, for all but Identify and the first ones.
+        self._room = max(1, limit - _BEFORE_HELLO)
+        self._counts_heartbeats = True
+        self._heartbeats: collections.deque[float] = collections.deque()
+        self._others: collections.deque[float] = collections.deque()
 
-    def try_acquire(self) -> float:
-        """Take a place and return 0.0, or return the seconds until one may be free."""
-        with self._lock:
-            now = self._forget()
-            excess = len(self._times) - max(self._limit - self.reserve, 1)
-            if excess >= 0:
-                return self._times[excess] + self._period - now
-            self._times.append(now)
-            return 0.0
+    def reserve_heartbeats(self, interval: float) -> None:
+        """Keep room for the heartbeats of a period.
 
-    def record(self) -> None:
-        """Count a send that does not wait for a place: Identify or Resume."""
-        with self._lock:
-            self._times.append(self._forget())
+        :param interval: milliseconds, the least time between two of them.
+        """
+        beats = math.floor(min(self._period * 1000 / interval, self._limit)) + 1
+        # A gateway that asks for more heartbeats than it allows payloads does not count them.
+        self._counts_heartbeats = beats < self._limit
+        self._room = self._limit - (beats if self._counts_heartbeats else self._limit // 2)
 
-    def _forget(self) -> float:
-        now = self._clock()
-        while self._times and self._times[0] + self._period <= now:
-            self._times.popleft()
-        return now
+    def wait(self, now: float) -> float:
+        """Seconds until there is room for one more; 0.0 if there is now.
+
+        :param now: seconds of a monotonic clock.
+        """
+        for times in (self._others, self._heartbeats):
+            while times and times[0] + self._period <= now:
+                times.popleft()
+        waits = [0.0]
+        if len(self._others) >= self._room:
+            waits.append(self._others[len(self._others) - self._room] + self._period - now)
+        # Heartbeats may have come quicker than Hello's interval, a second Hello's, asks for.
+        excess = len(self._others) + len(self._heartbeats) - self._limit
+        if self._counts_heartbeats and excess >= 0:
+            times_of_all = sorted([*self._others, *self._heartbeats])
+            waits.append(times_of_all[excess] + self._period - now)
+        return max(waits)
+
+    def record(self, now: float, *, heartbeat: bool = False) -> None:
+        """Count a payload that has left.
+
+        :param now: seconds of a monotonic clock.
+        :param heartbeat: True for a scheduled heartbeat.
+        """
+        (self._heartbeats if heartbeat else self._others).append(now)
 
 
-def heartbeat_reserve(interval: float) -> int:
-    """How many sends of a :class:`SendWindow` to keep for heartbeats.
-
-    :param interval: milliseconds between two of them, as Hello gave it
-    """
-    beats = math.ceil(min(SEND_PERIOD * 1000 / interval, SEND_LIMIT))
-    # Two more: one that the gateway asks for, and one whose period began a moment earlier.
-    return min(beats + 2, SEND_LIMIT // 2)
-
-
-# Guards what all gates remember. It is one lock, not one a gate, so that a forked child can be given
-# a free one whatever the parent's threads were doing; it is held for moments. Reentrant: a signal
-# handler, or a __del__, that identifies may have interrupted the thread that holds it.
+# Guards what all gates remember. It is one lock, not one a gate, so that a forked child can be
+# given a free one whatever the parent's threads were doing; it is held for moments. Reentrant: a
+# signal handler, or a __del__, that identifies may have interrupted the thread that holds it.
 _gates_lock = threading.RLock()
 
-# Seconds that such a handler is told to wait: the call that it interrupts may be about to take the
-# slot, and cannot go on before the handler returns.
+# Seconds that a handler is told to wait if it has interrupted another call: that call may be about
+# to take the slot, and cannot go on before the handler returns.
 _INTERRUPTED_WAIT = 0.05
 
 
@@ -109,8 +115,8 @@ if hasattr(os, "register_at_fork"):
 def _has_interrupted_itself() -> bool:
     """True if the calling function runs further up the stack of this thread, too.
 
-    The stack knows that at any moment. A flag would be wrong for ever if Ctrl-C came between the
-    end of the work and its being lowered.
+    The stack shows that at any moment. A flag would stay raised for ever if Ctrl-C came between the
+    end of the work and the line that lowers it.
     """
     caller = sys._getframe(1)
     frame = caller.f_back
@@ -122,15 +128,21 @@ def _has_interrupted_itself() -> bool:
 
 
 class IdentifyGate:
-    """When a shard may identify (*Gateway: Identifying*, *Gateway: Sharding: Max Concurrency*).
+    """When a shard may identify.
 
-    One gate serves all shards of a token, from any thread; it never blocks. Shards spread over
-    several processes need one that asks a common place: any object with this ``try_acquire`` does.
+    One gate serves all shards of a token, from any thread; its method never blocks. Shards in
+    several processes need a gate that asks a place common to all of them: any object with this
+    ``try_acquire`` will do. The rules stand at
+    https://docs.discord.com/developers/events/gateway#identifying and
+    https://docs.discord.com/developers/events/gateway#sharding.
 
-    :param max_concurrency: as *Get Gateway Bot* gives it
-    :param interval: seconds between two Identifies of the same bucket
-    :param daily_limit: Identifies in 24 hours after which Discord resets the token
-    :raises ValueError: where one of them is not positive; TypeError where it is no such number
+    :param max_concurrency: an int, as *Get Gateway Bot* gives it.
+    :param interval: seconds between two Identifies of the same bucket.
+    :param daily_limit: an int, the Identifies in 24 hours after which Discord resets the token. The
+        gate stops at 95 percent of them.
+    :param clock: a function that gives seconds of a monotonic clock; for tests.
+    :raises ValueError: if an argument is not positive.
+    :raises TypeError: if an argument has the wrong type.
     """
 
     def __init__(
@@ -156,12 +168,12 @@ class IdentifyGate:
     def try_acquire(self, shard_id: int) -> float:
         """Take the slot and return 0.0, or return the seconds after which to ask again.
 
-        Who gets 0.0 identifies at once. A slot is a moment, nothing to be given back. A signal
-        handler that has interrupted another call on its thread is told to ask again later.
+        A shard that gets 0.0 identifies at once; a slot cannot be given back. A signal handler that
+        has interrupted another call on its thread is told to ask again later.
 
-        :param shard_id: of the shard that wants to identify
-        :return: seconds
-        :raises ShardClosed: with code None, if the day's Identifies are nearly used up
+        :param shard_id: number of the shard that is to identify, an int.
+        :returns: seconds.
+        :raises ShardClosed: with code None, if the day's Identifies are nearly used up.
         """
         bucket = shard_id % self._max_concurrency
         with _gates_lock:
@@ -186,56 +198,38 @@ class IdentifyGate:
             return 0.0
 
 
+# Seconds, the shortest wait between two questions to a gate: shorter ones would burn a core.
+_SHORTEST_GATE_WAIT = 0.01
+
+
+def check_gate_wait(wait: object) -> float:
+    """What ``try_acquire`` of an identify gate returned, as a time to wait.
+
+    :raises TypeError: if it is no number.
+    :raises ValueError: if it is negative, NaN or endless.
+    """
+    if isinstance(wait, bool) or not isinstance(wait, (int, float)):
+        raise TypeError(
+            "identify_gate.try_acquire() returns a number of seconds, 0.0 to let a shard pass, "
+            f"not {wait!r}"
+        )
+    if not 0 <= wait <= LONGEST_WAIT:
+        raise ValueError(
+            f"identify_gate.try_acquire() returns 0 to {LONGEST_WAIT:.0f} seconds, not {wait!r}"
+        )
+    return 0.0 if wait == 0 else max(float(wait), _SHORTEST_GATE_WAIT)
+
+
 _default_gates: dict[bytes, IdentifyGate] = {}
 
 
 def default_gate(token: str) -> IdentifyGate:
     """The gate that all shards of a token share in this process.
 
-    It lives as long as the process: forgetting it would forget the budget.
+    The gate is kept as long as the process lives: a new one would have the day's budget anew.
 
-    :param token: of the bot
+    :param token: of the bot.
     """
     key = hashlib.sha256(token.encode()).digest()  # so that no token is kept
     # No lock: setdefault is one step, whatever other threads and signal handlers do meanwhile.
     return _default_gates.setdefault(key, IdentifyGate())
-
-
-class Backoff:
-    """How long to wait before the next attempt to connect.
-
-    Nothing before the first attempt after :meth:`reset`; then between half and the whole of
-    ``base`` at random, of twice as much, and so on up to ``cap``. Used by one thread.
-
-    :param base: seconds
-    :param cap: seconds, the longest delay
-    :param random: gives numbers from 0 up to 1
-    :raises ValueError: where one is not positive and finite, or ``cap`` is less than ``base``;
-        TypeError where it is no number
-    """
-
-    def __init__(
-        self,
-        base: float = 1.0,
-        cap: float = 60.0,
-        *,
-        random: Callable[[], float] = random.random,
-    ) -> None:
-        check_positive("base", base)
-        check_positive("cap", cap)
-        if cap < base:
-            raise ValueError(f"cap is not less than base, not {cap!r}")
-        self.base = base
-        self.cap = cap
-        self._random = random
-        self._longest = 0.0
-
-    def next_delay(self) -> float:
-        """Seconds to wait before the attempt that comes now."""
-        delay = self._longest * (0.5 + 0.5 * self._random())
-        self._longest = min(self._longest * 2 or self.base, self.cap)
-        return delay
-
-    def reset(self) -> None:
-        """Forget the failures: a connection has held."""
-        self._longest = 0.0

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from shardlib import compression as compressions
-from shardlib import payloads
+from shardlib.backoff import Backoff
 from shardlib.checks import check_methods, check_positive, check_type
 from shardlib.dial import check_proxy
-from shardlib.limits import Backoff, IdentifyGate
-from shardlib.payloads import JSONModule
+from shardlib.identity import Identity
+from shardlib.limits import IdentifyGate
+from shardlib.payloads import JSONModule, Payload
 from shardlib.session import Session
 
 
@@ -21,17 +21,13 @@ from shardlib.session import Session
 class Options:
     """The arguments of :class:`shardlib.Shard` that are not callbacks; their meaning stands there.
 
-    :raises ValueError: for an argument that can't be, saying which and why; TypeError likewise.
+    :raises ValueError: if an argument has a value that cannot be; the message says which and why.
+    :raises TypeError: if an argument has the wrong type; the message says which.
     """
 
-    token: str
-    intents: int
-    shard_id: int
-    shard_count: int
+    identity: Identity
     should_reconnect: bool
-    large_threshold: int | None
-    presence: Mapping[str, Any] | None
-    properties: Mapping[str, Any] | None
+    presence: Payload | None  # a copy, as Identity.presence() returns it
     compression: str | None
     session: Session | None
     json: JSONModule
@@ -48,8 +44,6 @@ class Options:
     logger: logging.Logger | logging.LoggerAdapter[Any] | None
 
     def __post_init__(self) -> None:
-        check_methods("json", self.json, "loads", "dumps")
-        self.identify(self.presence)
         check_type("should_reconnect", self.should_reconnect, bool)
         compressions.require(self.compression)
         check_type("session", self.session, Session, optional=True)
@@ -72,33 +66,11 @@ class Options:
         check_methods("logger", self.logger, "log", optional=True)
 
     def _check_session(self, session: Session) -> None:
-        if (session.shard_id, session.shard_count) != (self.shard_id, self.shard_count):
+        if (session.shard_id, session.shard_count) != (
+            self.identity.shard_id,
+            self.identity.shard_count,
+        ):
             raise ValueError(
                 f"session is one of shard {session.shard_id} of {session.shard_count}, and this is "
-                f"shard {self.shard_id} of {self.shard_count}"
+                f"shard {self.identity.shard_id} of {self.identity.shard_count}"
             )
-
-    def identify(self, presence: Mapping[str, Any] | None) -> str:
-        """The Identify payload, as it is sent.
-
-        :param presence: the one to begin with, which changes in the life of a shard.
-        :raises ValueError: where the Gateway would refuse it, at each connection anew; TypeError
-            likewise.
-        """
-        properties = self.properties
-        payload = payloads.identify(
-            token=self.token,
-            intents=self.intents,
-            shard_id=self.shard_id,
-            shard_count=self.shard_count,
-            properties=payloads.default_properties() if properties is None else properties,
-            large_threshold=self.large_threshold,
-            presence=presence,
-            compress=self.compression == "payload",
-        )
-        text = payloads.encode(payload, self.json)
-        try:
-            payloads.check_send(text)
-        except ValueError as error:
-            raise ValueError(f"Identify, with properties and presence: {error}") from None
-        return text

@@ -77,7 +77,7 @@ def encode(payload: Any, json: JSONModule) -> str:
     return text.decode() if isinstance(text, bytes) else str(text)
 
 
-def peek(message: bytes | str) -> tuple[str, int] | None:
+def read_dispatch_header(message: bytes | str) -> tuple[str, int] | None:
     """The event's name and sequence of a dispatch, without decoding it.
 
     None where they do not stand in front exactly as Discord writes them, or where the message does
@@ -111,7 +111,7 @@ def check_send(data: str) -> Payload:
     if size > MAX_SEND_SIZE:
         raise ValueError(f"data has {size} bytes; the gateway takes at most {MAX_SEND_SIZE}")
     try:
-        payload = standard_json.loads(data, parse_constant=_refuse_constant)
+        payload = standard_json.loads(data, parse_constant=refuse_constant)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"data is not JSON: {error}") from None
     if not isinstance(payload, dict):
@@ -121,7 +121,11 @@ def check_send(data: str) -> Payload:
     return payload
 
 
-def _refuse_constant(name: str) -> NoReturn:
+def refuse_constant(name: str) -> NoReturn:
+    """The ``parse_constant`` of a decoder that takes no NaN and no Infinity.
+
+    :raises ValueError: always.
+    """
     raise ValueError(f"{name} is not a JSON value")
 
 
@@ -190,12 +194,12 @@ def resume(*, token: str, session_id: str, sequence: int | None) -> Payload:
     return _payload(Opcode.RESUME, {"token": token, "session_id": session_id, "seq": sequence})
 
 
-def heartbeat(sequence: int | None) -> Payload:
-    """Heartbeat.
+def heartbeat(sequence: int | None) -> str:
+    """Heartbeat, as it is sent: written without a JSON module, which may be the user's.
 
     :param sequence: of the last event received, None before the first
     """
-    return _payload(Opcode.HEARTBEAT, sequence)
+    return f'{{"op":1,"d":{"null" if sequence is None else sequence}}}'
 
 
 def presence_update(

@@ -1,291 +1,679 @@
 """Reader: the thread that owns the life of a shard.
 
-It alone connects, reads, decides, backs off and connects again. Reconnecting is a loop, never a
-call out of a callback, so neither stack nor threads grow however often it happens.
+The reader alone connects, reads, carries out what the protocol says, calls the user's functions,
+asks the policy, waits and connects again. Reconnecting is a loop, never a call out of a callback,
+so neither the stack nor the number of threads grows with the number of connections. Any exception
+on this thread costs a connection at most.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
-import random
 import threading
 import time
+from typing import Any
 
-from shardlib.callbacks import Callbacks
+import ujson
+
+from shardlib import payloads, protocol
+from shardlib.backoff import Backoff
+from shardlib.callbacks import Callbacks, Shown
 from shardlib.compression import create_inflater
-from shardlib.connection import Connection, ConnectionLost
-from shardlib.control import Control, Wish
+from shardlib.connection import (
+    RESUMABLE_CLOSE_CODE,
+    Connection,
+    ConnectionLost,
+    decode_text,
+)
 from shardlib.deadline import Deadline
-from shardlib.errors import BrokenStream, ConnectionFailed, ShardClosed, fatal_error
-from shardlib.gateway import CloseCode, Intents, gateway_url, is_encrypted
-from shardlib.limits import Backoff
+from shardlib.errors import (
+    BrokenStream,
+    ConnectionFailed,
+    SendTimeout,
+    ShardClosed,
+    UnreadableMessage,
+)
+from shardlib.frames import FrameType
+from shardlib.gateway import API_VERSION, GATEWAY_URL, Intents, gateway_url
+from shardlib.heartbeat import Heartbeat
+from shardlib.lifecycle import Life, Lifecycle, Request
+from shardlib.limits import check_gate_wait, default_gate
+from shardlib.loss import Cause, Loss
 from shardlib.options import Options
-from shardlib.protocol import Protocol
+from shardlib.payloads import Payload
+from shardlib.protocol import END_OF_SEQUENCES, PROTOCOL_EVENTS, GatewayProtocol
+from shardlib.reconnect import Reconnect, ReconnectPolicy, Stop
+from shardlib.session import CurrentSession
 from shardlib.state import ShardState
-from shardlib.stats import Stats
+from shardlib.stats import EventCounts
+from shardlib.text import describe, printable
 
 # Close codes with which a disconnect() ends the session:
 # https://docs.discord.com/developers/events/gateway#initiating-a-disconnect
 ENDS_SESSION = (1000, 1001)
 
-# After so many connections in a row that came to nothing there, session_gateway is left alone.
-MOST_FAILURES_AT_GATEWAY = 3
+# Seconds that the close frame of a peer that answers is awaited before the next connection begins:
+# a Gateway that still reads the old connection would refuse the Resume.
+CLOSE_HANDSHAKE_TIMEOUT = 1.0
 
-# After so many in a row that ended without an answer to Resume, the session is taken for lost.
-MOST_UNANSWERED_RESUMES = 5
+# The part of close_timeout in which disconnect() waits for the peer; the rest is for the callbacks.
+PEERS_SHARE = 0.75
 
-# Seconds, at random between the two, before the Identify that follows an Invalid Session.
-INVALID_SESSION_DELAY = (1.0, 5.0)
+# Tries to end a life: an exception, as memory is short perhaps, may interrupt each of them.
+_MOST_TRIES = 100
 
-_SESSION_LOST = frozenset(code for code in CloseCode if code.ends_session)
-
-
-def create_connection(options: Options, url: str, version: int) -> Connection:
-    """A connection that is not open yet."""
-    return Connection(
-        gateway_url(url, version, options.compression),
-        inflater=create_inflater(options.compression, options.max_payload),
-        max_payload=options.max_payload,
-        connect_timeout=options.connect_timeout,
-        send_timeout=options.send_timeout,
-        ssl_context=options.ssl_context,
-        proxy=options.proxy,
-    )
+# Seconds to wait after an exception so unexpected that the policy could not even be asked.
+_FAULT_PAUSE = 1.0
 
 
 class Reader:
-    """The life of a shard, from connect() to closed."""
+    """The lives of a shard, as its reader thread lives them.
 
-    def __init__(
-        self,
-        options: Options,
-        control: Control,
-        callbacks: Callbacks,
-        protocol: Protocol,
-        stats: Stats,
-    ) -> None:
+    :param options: of the shard.
+    :param callbacks: to call.
+    """
+
+    def __init__(self, options: Options, callbacks: Callbacks) -> None:
         self._options = options
-        self._control = control
+        self._json = options.json
         self._callbacks = callbacks
-        self._protocol = protocol
-        self._stats = stats
-        self._backoff = options.backoff or Backoff()
+        session = options.session
+        self.protocol = GatewayProtocol(
+            CurrentSession()
+            if session is None
+            else CurrentSession(
+                session.session_id, session.resume_gateway_url, session.sequence, session.sequence
+            ),
+            hello_timeout=options.hello_timeout,
+            ready_timeout=options.ready_timeout,
+        )
+        self.lifecycle = Lifecycle(self._start)
+        self.connection = self._create_connection(GATEWAY_URL, API_VERSION)
+        self.heartbeat: Heartbeat | None = None  # of this connection, from Hello on
+        self.presence = options.presence  # with which the next Identify begins
+        # Counters; other threads may read them at any time.
+        self.messages = 0
+        self.bytes_inflated = 0
+        self.reconnects = 0
+        self.resumes = 0
+        self.events = EventCounts()
+        # The connection, and the bytes received on those before it. Replaced as a whole: the sum
+        # never goes back.
+        self._counted = (self.connection, 0)
+        self._gate = options.identify_gate or default_gate(options.identity.token)
+        # Of the connection under way: why it is to end, and whether its beginning was told.
+        self._lost: Loss | None = None
+        self._connected_told = False
+        self._closed_told = False  # of the life that ends
+        self._debugging = False
 
-    def start(self) -> None:
-        """Start the thread. Called with the lock held.
+    # Any thread
 
-        :raises RuntimeError: where the system has no thread to give.
+    @property
+    def bytes_received(self) -> int:
+        """The bytes received on all connections, as they came over the wire."""
+        connection, before = self._counted
+        return before + connection.bytes_received
+
+    def keep_presence(self, presence: Payload | None) -> None:
+        """Begin every later session with a presence: the one that was sent last."""
+        self.presence = presence
+
+    def identify(self, connection: Connection) -> None:
+        """Ask the identify gate, and send Identify if it lets this shard through.
+
+        :raises ShardClosed: if the gate lets no more through.
+        """
+        text = self._options.identity.identify(self.presence)  # what can't be sent uses up no slot
+        wait = check_gate_wait(
+            self._callbacks.run(self._gate.try_acquire, self._options.identity.shard_id)
+            if self.lifecycle.in_reader_thread()
+            else self._gate.try_acquire(self._options.identity.shard_id)
+        )
+        if wait > 0:
+            if self.lifecycle.in_reader_thread():
+                self.protocol.identify_later(time.monotonic() + wait)
+            return
+        if not self.lifecycle.life.claim_opening(connection, ShardState.IDENTIFYING):
+            return  # another thread was faster
+        self.protocol.identify_sent(time.monotonic())
+        self._send(connection, text)
+
+    # One life
+
+    def _start(self, life: Life) -> None:
+        """Start the thread of a life.
+
+        :raises RuntimeError: if the system has no thread to give.
         """
         thread = threading.Thread(
-            target=self._run, name=f"shard-{self._options.shard_id}-reader", daemon=True
+            target=self._run,
+            args=(life,),
+            name=f"shard-{self._options.identity.shard_id}-reader",
+            daemon=True,
         )
-        self._control.thread = thread
+        life.started(thread)
+        thread.start()
+
+    def _run(self, life: Life) -> None:
+        """The reader thread."""
+        error: BaseException | None = None
         try:
-            thread.start()
-        except BaseException:
-            self._control.thread = None
-            self._control.state = ShardState.DISCONNECTED
-            raise
-
-    def _run(self) -> None:
-        """The reader thread: one life, or more where callbacks connect a closed shard again."""
-        with self._control.changed:
-            # False where Ctrl-C met start() when this thread had begun: nobody knows of it.
-            again = self._control.on_own_thread()
-        while again:
+            error = self._live(life)
+        except BaseException as unexpected:  # SystemExit and its like, or a fault of the library's
+            error = unexpected
+            if isinstance(error, Exception):
+                self._callbacks.log(logging.CRITICAL, "the reader failed", exc_info=error)
+        self._closed_told = False
+        fault: BaseException | None = None
+        for _ in range(_MOST_TRIES):  # steps that were done are left out; a life has to end
             try:
-                self._live()
-                error = self._control.fatal
-            except (ShardClosed, ConnectionFailed) as fatal:
-                error = fatal
-            except BaseException as unexpected:  # a fault of ours: loud, and never a deaf shard
-                error = unexpected
-                self._callbacks.log(logging.CRITICAL, "the reader failed", exc_info=unexpected)
-                self._control.connection.close()
-            again = self._end(error)
-            error = None  # it knows this frame, too
+                if fault is not None:
+                    self._callbacks.log(logging.ERROR, "closing was interrupted: %r", fault)
+                self._finish(life, error)
+                break
+            except BaseException as interruption:
+                fault = interruption
+        error = fault = None  # their tracebacks refer to this frame: they would be a cycle
 
-    def _live(self) -> None:
-        """One connection after the other.
+    def _live(self, life: Life) -> BaseException | None:
+        """One connection after the other. Returns the error that closes the shard, if any does."""
+        policy: ReconnectPolicy | None = None
+        plan: Reconnect | Stop | None = None
+        fault: Exception | None = None
+        while not isinstance(plan, Stop):
+            try:
+                if fault is not None:
+                    told, fault = fault, None
+                    self._recover(life, told)
+                    del told  # its traceback refers to this frame: the two would be a cycle
+                    self.lifecycle.wait(lambda: life.is_over, Deadline(_FAULT_PAUSE))
+                if policy is None:
+                    policy = self._create_policy(life)
+                if plan is None:
+                    plan = self._begin_plan(life, policy)
+                if not self._pause(life, plan):
+                    return None
+                plan = self._connect(life, policy, plan)
+            except Exception as error:  # ours, or the system's: memory is short, say
+                if life.request is Request.CLOSE:
+                    return None
+                if life.beginning.awaited and life.sockets_opened == 0 and not life.no_fail:
+                    return error  # connect() waits for the outcome of the first attempt
+                plan, fault = None, error
+        return plan.error
 
-        :raises ShardClosed: the reason for which none may follow.
-        :raises ConnectionFailed: where the first could not be opened, or no other is wished.
-        """
-        control = self._control
-        while self._begin_connection():
-            delay = self._conclude(control.connection, self._open_and_read(control.connection))
-            control.wait(
-                lambda: control.wish is Wish.DISCONNECT or control.at_once, Deadline(delay)
-            )
+    def _begin_plan(self, life: Life, policy: ReconnectPolicy) -> Reconnect:
+        session = self.protocol.session
+        if life.beginning.new_session and life.sockets_opened == 0:
+            return policy.reinstantiate(session)
+        return policy.begin(session)
 
-    def _conclude(self, connection: Connection, lost: ConnectionLost) -> float:
-        """Tell of the end of a connection. Returns the time to wait; raises as :meth:`_live`.
+    def _create_policy(self, life: Life) -> ReconnectPolicy:
+        return ReconnectPolicy(
+            socket_url=life.beginning.socket_url,
+            should_reconnect=self._options.should_reconnect,
+            awaited=life.beginning.awaited,
+            backoff=self._options.backoff or Backoff(),
+            intents=Intents(self._options.identity.intents),
+        )
 
-        A failure knows the frames that it came through, :meth:`_live` among them, and with those
-        the connection: as it has no name there, all is freed when this returns.
-        """
-        control = self._control
-        fatal, delay = self._judge(connection, lost)
-        with control.changed:
-            control.set_state(ShardState.CLOSING if fatal else ShardState.WAITING)
-            closed_by_self = control.wish is Wish.DISCONNECT and control.fatal is None
-        if lost.failure is None:
-            code = control.close_code if closed_by_self else lost.code
+    def _pause(self, life: Life, plan: Reconnect) -> bool:
+        """Wait until the next connection is due. False if the life is to be closed."""
+        wait = self.lifecycle.wait
+        if plan.least_delay:
+            wait(lambda: life.request is Request.CLOSE, Deadline(plan.least_delay))
+        if plan.delay > plan.least_delay:
+            left = Deadline(plan.delay - plan.least_delay)
+            wait(lambda: life.request is Request.CLOSE or life.immediate, left)
+        return life.request is not Request.CLOSE
+
+    def _recover(self, life: Life, fault: Exception) -> None:
+        """Put things in order after an exception that the policy could not judge."""
+        for step in (
+            functools.partial(life.set_state, ShardState.WAITING),
+            self._stop_heartbeat,
+            self.connection.release,
+            functools.partial(self._callbacks.report, fault),
+            functools.partial(self._tell_disconnected, None, closed_by_self=False),
+        ):
+            try:
+                step()
+            except Exception:
+                continue  # what fails again and again must keep no other step from being done
+
+    def _stop_heartbeat(self) -> None:
+        if self.heartbeat is not None:
+            self.heartbeat.stop()
+
+    def _tell_disconnected(self, code: int | None, closed_by_self: bool) -> None:
+        """Call on_socket_disconnected, once for every on_socket_connected."""
+        if self._connected_told:
+            self._connected_told = False
             self._callbacks.notify("on_socket_disconnected", code, closed_by_self)
-        if fatal is not None:
-            try:
-                raise fatal
-            finally:
-                del fatal  # it knows this frame now: together they would be a cycle
-        return delay
 
-    def _begin_connection(self) -> bool:
-        """Make the next connection the shard's. False where the shard is to be closed."""
-        control = self._control
-        with control.changed:
-            if control.wish is Wish.DISCONNECT:
-                return False
-            if control.wish is Wish.REINSTANTIATE:
-                self._protocol.drop_session()
-            control.wish = None
-            control.at_once = False
-            before = control.connection
-            connection = create_connection(self._options, self._next_url(), control.socket_version)
-            connection.bytes_before = before.bytes_received
-            control.connection = connection
-            # They know each other: parted, they are freed at once, and not by the next collection.
-            before.heartbeat = None
-            control.set_state(ShardState.CONNECTING)
-            return True
+    def _connect(self, life: Life, policy: ReconnectPolicy, plan: Reconnect) -> Reconnect | Stop:
+        """One connection, from opening to what follows it."""
+        if life.take_request() is Request.REINSTANTIATE:
+            plan = policy.reinstantiate(self.protocol.session)
+        if not plan.resume and self.protocol.session.session_id is not None:
+            self.protocol.drop_session()
+        connection = self._create_connection(plan.url, life.beginning.socket_version)
+        self._replace_connection(connection)
+        if not life.use(connection):
+            return plan
+        loss = Loss(Cause.FAULT, "the connection failed unexpectedly")
+        try:
+            loss = self._open_and_read(life, policy, connection)
+        except Exception as error:
+            loss = Loss(
+                Cause.FAULT, f"the connection failed unexpectedly: {describe(error)}", error=error
+            )
+        finally:
+            self._close(life, connection, loss)
+        try:
+            return self._conclude(life, policy, loss)
+        finally:
+            del loss  # its error's traceback refers to this frame: the two would be a cycle
 
-    def _next_url(self) -> str:
-        session = self._protocol.session
-        url = self._control.socket_url
-        if session.gateway is None or session.failures_at_gateway >= MOST_FAILURES_AT_GATEWAY:
-            return url
-        if is_encrypted(url) and not is_encrypted(session.gateway):
-            return url  # a session from a file: the token would go out in clear
-        return session.gateway
+    def _create_connection(self, url: str, version: int) -> Connection:
+        options = self._options
+        return Connection(
+            gateway_url(url, version, options.compression),
+            inflater=create_inflater(options.compression, options.max_payload),
+            max_payload=options.max_payload,
+            connect_timeout=options.connect_timeout,
+            send_timeout=options.send_timeout,
+            ssl_context=options.ssl_context,
+            proxy=options.proxy,
+        )
 
-    def _open_and_read(self, connection: Connection) -> ConnectionLost:
-        """One connection, from opening to closed. Returns how it ended."""
-        control = self._control
+    def _replace_connection(self, connection: Connection) -> None:
+        self.heartbeat = None
+        self._lost = None
+        self._counted = (connection, self.bytes_received)
+        self.connection = connection
+
+    def _open_and_read(self, life: Life, policy: ReconnectPolicy, connection: Connection) -> Loss:
         self._callbacks.log(logging.DEBUG, "connecting to %s", connection.url)
         try:
             connection.open()
-        except ConnectionFailed as error:
-            return ConnectionLost(None, str(error), error)
-        self._stats.connections += 1  # first: connect() returns, and its caller may look
-        with control.changed:
-            control.first_attempt = False
-            control.opened += 1
-            control.set_state(ShardState.CONNECTED)
-            control.changed.notify_all()
-        connection.deadline = Deadline(self._options.hello_timeout)
+        except ConnectionFailed as failure:
+            if life.request is not None and life.request is not Request.CLOSE:
+                return self._requested(life)
+            # Without its traceback, whose frames would keep this connection alive.
+            return Loss(Cause.NOT_OPENED, str(failure), failure=failure.with_traceback(None))
+        policy.opened()
+        self.protocol.begin_connection(life.beginning.socket_url, time.monotonic())
+        life.socket_opened()
+        self._connected_told = True
         self._callbacks.notify("on_socket_connected")
-        lost = self._read(connection)
-        if control.wish is Wish.DISCONNECT:
-            connection.send_close(control.close_code)
-            connection.close(Deadline(self._options.close_timeout))
-        else:
-            connection.give_up(lost.reason)
-            connection.close()
-        return lost
+        return self._read(life, policy, connection)
 
-    def _read(self, connection: Connection) -> ConnectionLost:
-        """Handle messages until the connection ends, or is to end. Returns why it did."""
-        ended: ConnectionLost | None = None
-        while ended is None and self._is_wanted(connection):
+    def _read(self, life: Life, policy: ReconnectPolicy, connection: Connection) -> Loss:
+        """Handle messages until the connection ends, or is to end. Returns why it does."""
+        while True:
+            loss = connection.failure or self._lost
+            if loss is not None:
+                return loss
+            if life.request is not None:
+                return self._requested(life)
+            self._write_notes()
+            deadline = self.protocol.deadline
+            if (
+                deadline is not None and deadline <= time.monotonic()
+            ):  # also while bytes keep coming
+                self.protocol.on_deadline(time.monotonic())
+                self._carry_out(connection)
             try:
-                for frame_type, payload in connection.receive():
-                    self._protocol.handle_frame(frame_type, payload)
-                    if not self._is_wanted(connection):
+                for frame_type, payload in connection.receive(self._read_deadline()):
+                    if self._take_in(connection, frame_type, payload):
+                        # A Backoff may be the user's.
+                        self._callbacks.run(policy.established, time.monotonic())
+                    if self._lost is not None or life.request is not None:
                         break
             except TimeoutError:
-                self._protocol.overdue(connection)
+                self.protocol.on_deadline(time.monotonic())
+                self._carry_out(connection)
+            except ConnectionLost as ended:
+                return connection.failure or ended.loss
             except BrokenStream as error:
-                self._protocol.stream_broke(connection, error)
-            except ConnectionLost as lost:
-                # Anew, for one that was raised knows this frame: together they'd be a cycle.
-                ended = ConnectionLost(lost.code, lost.reason)
-        if connection.given_up is not None:  # whatever came of that
-            return ConnectionLost(None, connection.given_up)
-        return ended or ConnectionLost(None, "a new connection was asked for")
+                return connection.failure or Loss(
+                    Cause.UNREADABLE, str(error), error=_bare(error), limit=error.limit
+                )
+            except Exception as error:  # memory is short, say
+                return Loss(
+                    Cause.UNREADABLE,
+                    f"a message could not be taken in: {describe(error)}",
+                    error=error,
+                )
 
-    def _is_wanted(self, connection: Connection) -> bool:
-        return self._control.wish is None and connection.given_up is None
+    def _read_deadline(self) -> Deadline:
+        deadline = self.protocol.deadline
+        return Deadline(None if deadline is None else max(0.0, deadline - time.monotonic()))
 
-    def _judge(
-        self, connection: Connection, lost: ConnectionLost
-    ) -> tuple[BaseException | None, float]:
-        """What a lost connection means: the error that closes the shard, or the time to wait."""
-        control = self._control
-        session = self._protocol.session
-        if lost.code is not None:
-            fatal = fatal_error(lost.code, lost.reason, Intents(self._options.intents))
-            if fatal is not None:
-                return fatal, 0.0
-        if control.wish is Wish.DISCONNECT:
-            return None, 0.0
-        if control.first_attempt and control.wish is None and not control.persist:
-            if self._next_url() == control.socket_url:
-                return lost.failure, 0.0
-            # A session from before may name a gateway that is no more: socket_url is tried too.
-            session.failures_at_gateway = MOST_FAILURES_AT_GATEWAY
-            return None, 0.0
-
-        if connection.ready_at is None:
-            session.failures_at_gateway += 1
-            session.unanswered_resumes += connection.resumed_from is not None
-        elif time.monotonic() - connection.ready_at >= self._backoff.cap:
-            self._backoff.reset()  # it has held: the trouble before it is over
-        if lost.code in _SESSION_LOST or session.unanswered_resumes >= MOST_UNANSWERED_RESUMES:
-            self._protocol.drop_session()
-
-        persist = self._options.should_reconnect if control.persist is None else control.persist
-        if control.wish is None and not persist:
-            return lost.failure or ShardClosed(lost.code, lost.reason), 0.0
-        delay = self._backoff.next_delay()
-        if self._protocol.invalid_session:
-            self._protocol.invalid_session = False
-            delay = max(delay, random.uniform(*INVALID_SESSION_DELAY))
-        self._callbacks.log(
-            logging.INFO if lost.failure is None else logging.WARNING,
-            "%s; %s in %.1f seconds",
-            lost.failure or f"connection lost: {_describe(lost)}",
-            "a new session" if self._protocol.session.session_id is None else "resuming",
-            delay,
+    def _requested(self, life: Life) -> Loss:
+        if life.request is Request.CLOSE or life.request is None:
+            return Loss(Cause.CLOSING, "the shard is being closed")
+        return Loss(
+            Cause.USER_ASKED,
+            f"{life.request.name.lower()}() asked for a new connection",
+            session_lost=life.request is Request.REINSTANTIATE,
+            immediate=life.immediate,
         )
-        return None, delay
 
-    def _end(self, error: BaseException | None) -> bool:
-        """The end of everything. True where a callback has asked for a new beginning."""
-        control = self._control
-        with control.changed:
-            never_began = control.first_attempt and isinstance(error, ConnectionFailed)
-            if error is None and control.close_code in ENDS_SESSION:
-                self._protocol.drop_session()
-            control.error = error
-            control.state = ShardState.DISCONNECTED if never_began else ShardState.CLOSED
-            control.changed.notify_all()
-        if not never_began:  # else connect() raises the error, and nothing else has happened
+    def _close(self, life: Life, connection: Connection, loss: Loss) -> None:
+        """End a connection properly, as far as its peer takes part."""
+        heartbeat = self.heartbeat
+        life.set_state(ShardState.WAITING)  # what is sent now waits for the next connection
+        try:
+            if life.request is Request.CLOSE and life.error is None:
+                deadline = Deadline(self._options.close_timeout * PEERS_SHARE)
+                connection.close(life.close_code, deadline)
+            elif loss.peer_answers:
+                deadline = Deadline(min(CLOSE_HANDSHAKE_TIMEOUT, self._options.close_timeout))
+                connection.close(RESUMABLE_CLOSE_CODE, deadline)
+            else:
+                connection.give_up()
+        finally:
+            if heartbeat is not None:
+                heartbeat.stop()
+            connection.release()
+        if heartbeat is not None:
+            heartbeat.join()
+
+    def _conclude(self, life: Life, policy: ReconnectPolicy, loss: Loss) -> Reconnect | Stop:
+        """Decide what follows, and tell of it."""
+        closed_by_user = life.request is Request.CLOSE and life.error is None
+        plan = policy.after(
+            loss,
+            self.protocol.session,
+            time.monotonic(),
+            resuming=self.protocol.resuming,
+            no_fail=life.no_fail,
+        )
+        if life.request is Request.CLOSE:
+            plan = Reconnect(life.beginning.socket_url, True)  # which never begins
+        elif isinstance(plan, Stop):
+            life.begin_closing(plan.error)
+            if not plan.keep_session:
+                self.protocol.drop_session()
+        else:
+            life.set_state(ShardState.WAITING)
+            life.connection_ended(str(loss))
+            if not plan.resume:
+                self.protocol.drop_session()
+        if loss.error is not None:
+            self._callbacks.report(loss.error)
+        if isinstance(plan, Reconnect) and life.request is not Request.CLOSE:
+            self._tell(loss, plan)
+        self._tell_disconnected(life.close_code if closed_by_user else loss.code, closed_by_user)
+        return plan
+
+    def _tell(self, loss: Loss, plan: Reconnect) -> None:
+        delay = max(plan.delay, plan.least_delay)
+        what = str(loss)
+        if loss.error is not None:
+            what = "the connection is given up"  # why was told before
+        elif loss.failure is None and not loss.peer_answers:
+            what = f"connection lost: {what}"
+        self._callbacks.log(
+            logging.WARNING if loss.failure is not None else logging.INFO,
+            "%s; %s %s",
+            what,
+            "resuming" if plan.resume else "a new session",
+            f"in {delay:.1f} seconds" if delay >= 0.05 else "now",
+        )
+
+    def _finish(self, life: Life, error: BaseException | None) -> None:
+        """End a life: note why, log, and call on_socket_closed."""
+        self._tell_disconnected(None, closed_by_self=False)  # SystemExit and its like come here
+        if not life.is_closed:
+            life.close(error)
+        error = life.error
+        if error is None and life.close_code in ENDS_SESSION:
+            self.protocol.drop_session()
+        # If the first attempt failed, connect() raises the error, and no callback has been called.
+        if life.state is ShardState.CLOSED and not self._closed_told:
             if isinstance(error, Exception):
                 self._callbacks.log(logging.ERROR, "closed: %s", error)
             else:  # by disconnect(), or by a callback that ends the program
                 self._callbacks.log(logging.INFO, "closed")
+            self._closed_told = True
             self._callbacks.notify("on_socket_closed", error)
-        with control.changed:
-            control.error = control.error or control.fatal  # on_socket_closed may raise SystemExit
-            control.first_attempt = False
-            if control.restart is not None:
-                control.begin(*control.restart)
-                return True
-            control.thread = None
-            control.changed.notify_all()
+        self._callbacks.join()
+        failed = self.lifecycle.end(life)
+        if failed is not None:
+            self._callbacks.log(logging.ERROR, "connect() in a callback failed: %s", failed)
+
+    # Messages
+
+    def handle_message(self, message: bytes | str) -> None:
+        """Handle a message without a connection that could be lost."""
+        connection = self.connection
+        try:
+            self._handle(connection, message)
+        except BrokenStream as error:
+            self._callbacks.report(error)
+            self._lost = Loss(Cause.UNREADABLE, str(error))
+
+    def _take_in(self, connection: Connection, frame_type: int, payload: bytes) -> bool:
+        """Handle a message as it came in a frame. True if a session was established by it."""
+        if frame_type == FrameType.BINARY:
+            return self._handle(connection, payload)
+        try:
+            text = decode_text(payload)
+        except UnreadableMessage as error:
+            self._callbacks.report(error)
             return False
+        return self._handle(connection, text)
+
+    def _handle(self, connection: Connection, message: bytes | str) -> bool:
+        """Inflate a message, decode it, act on it, call back. The hot path."""
+        callbacks = self._callbacks
+        gateway = self.protocol
+        try:
+            text = connection.inflate(message)
+            if text is None:
+                return False
+            self.messages += 1
+            self.bytes_inflated += len(text)
+            if self._debugging:
+                self._write_notes()  # first what this may be an answer to
+                callbacks.log(logging.DEBUG, "received %r", Shown(text))
+            if not (gateway.replaying or callbacks.wants_payloads):
+                header = payloads.read_dispatch_header(text)
+                if header is not None:
+                    name, number = header
+                    if name not in PROTOCOL_EVENTS and not callbacks.wants(name):
+                        # No function listens: the data, most of the message, need not be decoded.
+                        self.events.add(name)
+                        gateway.receive_event(number)
+                        gateway.session.complete()
+                        return bool(gateway.effects) and self._carry_out(connection)
+            payload = (
+                payloads.decode(text, ujson)
+                if self._json is ujson
+                else callbacks.run(payloads.decode, text, self._json)  # user code
+            )
+        except UnreadableMessage as error:
+            self._unreadable(error)
+            return False
+        event: Any = payload.get("t")
+        sequence: Any = payload.get("s")
+        if (
+            payload["op"] == 0
+            and type(sequence) is int
+            and type(event) is str
+            and event not in PROTOCOL_EVENTS
+            and 0 <= sequence < END_OF_SEQUENCES
+            and not gateway.replaying
+        ):
+            callbacks.notify("on_socket_raw_message", payload)
+            gateway.receive_event(sequence)
+            deliver = True
+        else:
+            received = protocol.read(payload)
+            event = received.event
+            callbacks.notify("on_socket_raw_message", payload)
+            deliver = gateway.receive(received, time.monotonic())
+        if deliver and event is not None:
+            self.events.add(event)
+        established = bool(gateway.effects) and self._carry_out(connection)
+        if deliver:
+            callbacks.notify("on_socket_dispatch", payload)
+            if event is not None:
+                callbacks.dispatch(event, payload.get("d"))
+            if self.lifecycle.life.error is None:  # else a callback raised its way out
+                gateway.session.complete()
+        return established
+
+    def _unreadable(self, error: UnreadableMessage) -> None:
+        """Skip a message; but one too large that comes before READY is READY."""
+        self._callbacks.report(error)
+        if error.limit is not None and self.lifecycle.life.state is ShardState.IDENTIFYING:
+            self._lost = Loss(Cause.UNREADABLE, str(error), limit=error.limit)
+
+    # What the protocol wants
+
+    def _carry_out(self, connection: Connection) -> bool:
+        """Carry out the protocol's effects. True if a session was established."""
+        established = False
+        for effect in self.protocol.take_effects():
+            if isinstance(effect, protocol.Acknowledge):
+                self._acknowledge()
+            elif isinstance(effect, protocol.AnswerHeartbeat):
+                self._answer_heartbeat(connection)
+            elif isinstance(effect, protocol.StartHeartbeat):
+                self._start_heartbeat(connection, effect.interval)
+            elif isinstance(effect, protocol.Identify):
+                self._identify(connection)
+            elif isinstance(effect, protocol.Resume):
+                self._resume(connection)
+            elif isinstance(effect, protocol.Established):
+                established = True
+                self._established(effect.resumed)
+            elif isinstance(effect, protocol.Warn):
+                self._callbacks.log(logging.WARNING, "%s", printable(effect.text, 500))
+            else:
+                self._lose(effect)
+        return established
+
+    def _lose(self, loss: Loss) -> None:
+        self._lost = self._lost or loss
+        if loss.session_lost:
+            self.protocol.drop_session()
+
+    def _acknowledge(self) -> None:
+        heartbeat = self.heartbeat
+        ping = None if heartbeat is None else heartbeat.acknowledge()
+        if ping is not None:
+            self._callbacks.notify("on_socket_heartbeat", ping)
+
+    def _answer_heartbeat(self, connection: Connection) -> None:
+        if self.heartbeat is not None:
+            self.heartbeat.request(by_gateway=True)
+        else:  # op 1 came before Hello: there is no heartbeat yet, but an answer is due
+            sequence = self.protocol.session.last_sequence
+            self._send(connection, payloads.heartbeat(sequence), urgent=False)
+
+    def _start_heartbeat(self, connection: Connection, interval: float) -> None:
+        if self.heartbeat is not None:  # a second Hello changes the interval and nothing else
+            self.heartbeat.change_interval(interval)
+            return
+        shard_id = self._options.identity.shard_id
+        life = self.lifecycle.life
+        self.heartbeat = heartbeat = Heartbeat(
+            connection,
+            interval,
+            last_sequence=lambda: self.protocol.session.last_sequence,
+            callback_seconds=lambda: self._callbacks.seconds,
+            on_unanswered=lambda: self._callbacks.warn_of_running(
+                life.thread, f"shard-{shard_id}-report"
+            ),
+        )
+        if connection.websocket is None:  # _handle_message() without a connection to keep alive
+            return
+        try:
+            heartbeat.start(f"shard-{shard_id}-heartbeat")
+        except RuntimeError as error:  # the system has no thread to give
+            self._lose(Loss(Cause.FAULT, f"no heartbeat could be started: {error}", error=error))
+
+    def _identify(self, connection: Connection) -> None:
+        """Identify, if the gate lets the shard through. What the gate raises ends no reader."""
+        if connection.websocket is None or self._lost is not None:
+            return
+        try:
+            self.identify(connection)
+        except ShardClosed as fatal:
+            self.stop(fatal)
+        except Exception as error:  # from a gate of the user's, which may ask a server
+            self._lose(
+                Loss(Cause.FAULT, f"the identify gate failed: {describe(error)}", error=error)
+            )
+        except BaseException as error:  # SystemExit, KeyboardInterrupt: for join() to raise
+            self.stop(error)
+
+    def stop(self, error: BaseException) -> None:
+        """Close the shard because of an error, which the waiting methods raise. For the reader."""
+        deadline = Deadline(self._options.close_timeout)
+        self.lifecycle.life.stop(error, RESUMABLE_CLOSE_CODE, deadline)
+
+    def _resume(self, connection: Connection) -> None:
+        if connection.websocket is None:
+            return
+        text = self._options.identity.resume(self.protocol.session)
+        if not self.lifecycle.life.claim_opening(connection, ShardState.RESUMING):
+            return  # a user's identify() was faster
+        self.protocol.resume_sent(time.monotonic())
+        self._send(connection, text)
+
+    def _established(self, resumed: bool) -> None:
+        life = self.lifecycle.life
+        again = life.sockets_opened > 1
+        self._callbacks.log(
+            logging.INFO,
+            "resumed, session %s" if resumed else "ready, session %s",
+            printable(str(self.protocol.session.session_id), 100),
+        )
+        # First the counters, then the state: a thread that waits for READY may read them next.
+        self.resumes += resumed
+        self.reconnects += again
+        life.established()
+        if not resumed:
+            self._callbacks.notify("on_socket_ready")
+        if resumed or again:
+            self._callbacks.notify("on_socket_reconnected", resumed)
+
+    def _send(self, connection: Connection, text: str, urgent: bool = True) -> None:
+        try:
+            if connection.send(text, urgent=urgent):
+                return  # no room in the send window for an answer that can wait
+        except SendTimeout as error:
+            connection.fail(Loss(Cause.UNRESPONSIVE, str(error)))
+        except OSError:
+            pass  # the connection has ended; the next read finds out why
+        else:
+            self.log_sent(text)
+
+    # The log
+
+    def log_sent(self, text: str) -> None:
+        """Log a payload that was sent, without the token. Any thread but the heartbeat's."""
+        if self._callbacks.debugging:
+            hidden = self._options.identity.hide_token(text)
+            self._callbacks.log(logging.DEBUG, "sent %r", Shown(hidden))
+
+    def _write_notes(self) -> None:
+        self._debugging = self._callbacks.debugging
+        heartbeat = self.heartbeat
+        if heartbeat is not None:
+            for text in heartbeat.take_notes():
+                if self._debugging:
+                    self._callbacks.log(logging.DEBUG, "sent %r", Shown(text))
 
 
-def _describe(lost: ConnectionLost) -> str:
-    if lost.code is None:
-        return lost.reason
-    return f"closed by the Gateway with code {lost.code} ({lost.reason or 'no reason given'})"
+def _bare(error: Exception) -> Exception:
+    """An error without its traceback, whose frames would keep the connection alive."""
+    return error.with_traceback(None)

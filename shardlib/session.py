@@ -1,7 +1,8 @@
-"""What a Resume needs to know of a session, and its place on disk."""
+"""What a Resume needs of a session: the one under way, and its snapshot on disk."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -14,19 +15,65 @@ _FORMAT = "shardlib session"
 _VERSION = 1
 
 
+class CurrentSession:
+    """The session under way. A new session is a new object, so that nothing of the old stays.
+
+    The reader thread writes; other threads may read at any time.
+
+    :param session_id: as READY gave it, or None before.
+    :param resume_gateway_url: as READY gave it, or None.
+    :param last_sequence: of the last event received, or None.
+    :param completed_sequence: of the last event whose callbacks have returned, or None.
+    """
+
+    __slots__ = ("completed_sequence", "last_sequence", "resume_gateway_url", "session_id")
+
+    def __init__(
+        self,
+        session_id: str | None = None,
+        resume_gateway_url: str | None = None,
+        last_sequence: int | None = None,
+        completed_sequence: int | None = None,
+    ) -> None:
+        self.session_id = session_id
+        self.resume_gateway_url = resume_gateway_url
+        self.last_sequence = last_sequence
+        self.completed_sequence = completed_sequence
+
+    def receive(self, sequence: int) -> bool:
+        """Take a sequence in. Never backwards: RESUMED, and some servers, repeat old numbers.
+
+        :returns: True if numbers were left out since the last one.
+        """
+        last = self.last_sequence
+        if last is None:
+            self.last_sequence = sequence
+            return False
+        if sequence <= last:
+            return False
+        self.last_sequence = sequence
+        return sequence > last + 1
+
+    def complete(self) -> None:
+        """Note that the callbacks of all events received so far have returned."""
+        self.completed_sequence = self.last_sequence
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Session:
-    """A session of one shard, as far as a Resume needs it (*Gateway: Preparing to Resume*).
+    """A session of one shard, as far as a Resume needs it.
 
-    Together with the bot token it can be resumed by anyone, without the token by nobody.
+    It can be resumed with the bot's token only
+    (https://docs.discord.com/developers/events/gateway#preparing-to-resume).
 
-    :param session_id: as READY gave it
-    :param sequence: of the last event whose callbacks have returned, or None before the first
-    :param resume_gateway_url: as READY gave it, None where it gave none
-    :param shard_id: whose session this is
-    :param shard_count: into how many shards the bot was divided when it began
-    :raises TypeError: where an argument has the wrong type
-    :raises ValueError: where it has a value that cannot be
+    :param session_id: as READY gave it, a str.
+    :param sequence: of the last event whose callbacks have returned, an int, or None before the
+        first.
+    :param resume_gateway_url: as READY gave it, a URL, or None if READY gave none.
+    :param shard_id: number of the shard whose session this is, an int from 0.
+    :param shard_count: number of the bot's shards when the session began, an int.
+    :raises TypeError: if an argument has the wrong type.
+    :raises ValueError: if an argument has a value that cannot be.
     """
 
     session_id: str
@@ -58,9 +105,11 @@ class Session:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the session to a file that only its owner may read.
 
-        A file of that name is replaced at once or not at all, whenever the process ends.
+        A file of that name is replaced in one step: at whatever moment the process ends, the file
+        holds the old session or the new one. Blocks while the system writes.
 
-        :raises OSError: where the file cannot be written
+        :param path: of the file, a str or a path object.
+        :raises OSError: if the file cannot be written.
         """
         content = {"format": _FORMAT, "version": _VERSION, **dataclasses.asdict(self)}
         directory, name = os.path.split(os.path.abspath(path))
@@ -75,15 +124,19 @@ class Session:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
         except BaseException:
-            os.unlink(temporary)
+            with contextlib.suppress(FileNotFoundError):  # Ctrl-C came just after the replacing
+                os.unlink(temporary)
             raise
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Session:
         """Read what :meth:`save` has written.
 
-        :raises ValueError: naming the file and what is wrong with it
-        :raises OSError: where it cannot be read
+        :param path: of the file, a str or a path object.
+        :returns: the session.
+        :raises ValueError: if the file holds no usable session; the message names the file and what
+            is wrong with it.
+        :raises OSError: if the file cannot be read.
         """
         with open(path, "rb") as file:
             data = file.read()

@@ -2,14 +2,13 @@
 
 Two threads serve a connected shard: the reader (:mod:`shardlib.reader`), which owns its life and
 calls the user's functions, and the heartbeat (:mod:`shardlib.heartbeat`) of each connection. What
-is in this file runs on the threads of users: it states wishes, wakes the reader, and waits for what
-comes of it.
+is in this file runs on the threads of users: the methods state requests, wake the reader, and wait
+for what comes of them.
 """
 
 from __future__ import annotations
 
 import atexit
-import dataclasses
 import functools
 import logging
 import os
@@ -18,35 +17,84 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 import ujson
 import websocket
 
 from shardlib import payloads
+from shardlib.backoff import Backoff
 from shardlib.callbacks import Callback, Callbacks, Logger, Predicate, Waiter
-from shardlib.checks import check_callback, check_positive, check_timeout, check_type
+from shardlib.checks import (
+    check_callback,
+    check_methods,
+    check_positive,
+    check_timeout,
+    check_type,
+)
 from shardlib.connection import RESUMABLE_CLOSE_CODE, Connection
-from shardlib.control import Control, Wish
 from shardlib.deadline import Deadline
-from shardlib.errors import AlreadyConnected, ForkedProcess, NotReady, SendTimeout, ShardError
-from shardlib.gateway import API_VERSION, GATEWAY_URL, Opcode, gateway_url
+from shardlib.errors import (
+    AlreadyConnected,
+    ConnectionFailed,
+    ForkedProcess,
+    NotReady,
+    SendTimeout,
+    ShardClosed,
+    ShardError,
+)
+from shardlib.gateway import (
+    API_VERSION,
+    EVENTS,
+    GATEWAY_URL,
+    Opcode,
+    gateway_url,
+    nearest_event,
+)
 from shardlib.heartbeat import Heartbeat
-from shardlib.limits import Backoff, IdentifyGate
+from shardlib.identity import Identity
+from shardlib.interrupts import has_interrupted_own_call
+from shardlib.lifecycle import CLOSED_BY_DISCONNECT, Beginning, Life, Request
+from shardlib.limits import IdentifyGate
+from shardlib.liveness import Latency
 from shardlib.options import Options
 from shardlib.payloads import JSONModule, Payload, Snowflake
-from shardlib.protocol import Protocol
-from shardlib.reader import ENDS_SESSION, Reader, create_connection
+from shardlib.reader import ENDS_SESSION, PEERS_SHARE, Reader
 from shardlib.session import Session
 from shardlib.state import ENDING, IDENTIFIED, ON_THE_WAY, SOCKET_OPEN, ShardState
 from shardlib.stats import Stats
+from shardlib.text import printable
 
 NORMAL_CLOSURE = 1000  # RFC 6455, section 7.4.1
 
-# Seconds for all shards together to say goodbye while the interpreter exits.
+# Seconds for all shards together to close while the interpreter exits.
 EXIT_TIMEOUT = 0.5
 
-_Function = TypeVar("_Function", bound=Callback)
+_Function = TypeVar("_Function", bound=Callable[[Any, Any], object])
+_Shard = TypeVar("_Shard", bound="Shard")
+
+OnSocketConnected = Callable[["Shard"], object]
+OnSocketReconnected = Callable[["Shard", bool], object]
+OnSocketDisconnected = Callable[["Shard", int | None, bool], object]
+OnSocketHeartbeat = Callable[["Shard", float], object]
+OnSocketDispatch = Callable[["Shard", Payload], object]
+OnSocketRawMessage = Callable[["Shard", Payload], object]
+OnSocketReady = Callable[["Shard"], object]
+OnSocketError = Callable[["Shard", Exception], object]
+OnSocketClosed = Callable[["Shard", BaseException | None], object]
+
+# The functions that a shard calls, and how many arguments each gets after the shard itself.
+_CALLBACKS = {
+    "on_socket_connected": 0,
+    "on_socket_reconnected": 1,
+    "on_socket_disconnected": 2,
+    "on_socket_heartbeat": 1,
+    "on_socket_dispatch": 1,
+    "on_socket_raw_message": 1,
+    "on_socket_ready": 0,
+    "on_socket_error": 1,
+    "on_socket_closed": 1,
+}
 
 
 class Shard:
@@ -54,47 +102,73 @@ class Shard:
 
     The constructor only checks and stores; no thread and no socket exists before :meth:`connect`.
     All callbacks are called on the reader thread, one at a time, in the order of the wire, and may
-    call every method of the shard. Unless said otherwise a method may be called from any thread.
+    call every method of the shard. A method may be called from any thread, unless its description
+    says otherwise; a call in a signal handler that has interrupted another call of the library
+    never waits, but returns or raises at once.
 
-    :param token: the bot's token, without "Bot ".
-    :param intents: what the bot wants to receive, :class:`shardlib.Intents` or an int.
-    :param shard_id: number of this shard, from 0.
-    :param shard_count: number of the bot's shards.
+    A subclass may have its callbacks as methods, ``def on_socket_ready(self)``: self is the shard.
+    A callback that is given to the constructor, or assigned, takes the place of the method.
+
+    In a process that was forked after the shard was made, every method raises
+    :exc:`ForkedProcess`. A shard can be neither pickled nor copied.
+
+    :param token: the bot's token, a str without "Bot " in front.
+    :param intents: what the bot wants to receive, :class:`shardlib.Intents` or an int
+        (https://docs.discord.com/developers/events/gateway#gateway-intents).
+    :param shard_id: number of this shard, an int from 0
+        (https://docs.discord.com/developers/events/gateway#sharding).
+    :param shard_count: number of the bot's shards, an int from 1.
     :param on_socket_connected: ``(shard)``: a socket is open; Hello has not come yet.
     :param on_socket_reconnected: ``(shard, resumed)``: a later connection reached RESUMED (True),
         or READY (False).
-    :param on_socket_disconnected: ``(shard, code, closed_by_self)``: once for every
-        on_socket_connected; code is None where none came.
-    :param on_socket_heartbeat: ``(shard, ping)``: a heartbeat was acknowledged, after so many
-        seconds.
-    :param on_socket_dispatch: ``(shard, payload)``: every event, as the whole payload.
-    :param on_socket_raw_message: ``(shard, payload)``: every payload, before it is acted on.
+    :param on_socket_disconnected: ``(shard, code, closed_by_self)``: a connection has ended, once
+        for every on_socket_connected; `code` is the int that the Gateway sent, or None;
+        `closed_by_self` is True only after :meth:`disconnect`, and `code` is its code then.
+    :param on_socket_heartbeat: ``(shard, ping)``: a heartbeat was acknowledged; `ping` is the round
+        trip, a float in seconds.
+    :param on_socket_dispatch: ``(shard, payload)``: every event, as the whole payload, a dict with
+        ``op``, ``t``, ``s`` and ``d``.
+    :param on_socket_raw_message: ``(shard, payload)``: every payload, before the shard acts on it.
+        The callbacks of one payload share one dict, so each sees what the one before changed in it;
+        the shard itself has taken out what it needs before.
     :param on_socket_ready: ``(shard)``: READY was handled, a new session has begun.
-    :param on_socket_error: ``(shard, error)``: what went wrong on the reader thread: a callback's
-        exception, an unreadable message. The shard goes on.
-    :param on_socket_closed: ``(shard, error)``: once, at the end of everything; None after
-        :meth:`disconnect`.
-    :param should_reconnect: False: the first lost connection closes the shard.
-    :param large_threshold: 50 to 250, members from which a guild's offline ones are left out.
-    :param presence: the presence to begin with, a dict as Update Presence has it.
-    :param properties: connection properties of Identify instead of our own.
-    :param compression: "zlib-stream", "zstd-stream", "payload" or None.
-    :param session: a session to resume, see :class:`shardlib.Session`.
-    :param json: a module with ``loads`` and ``dumps``.
-    :param identify_gate: when to identify; by default one gate for all shards of the token. What it
-        raises is told to on_socket_error, and it is asked again, on another connection.
-    :param backoff: how long to wait between connections; not to be shared between shards.
+    :param on_socket_error: ``(shard, error)``: an Exception on the reader thread: what a callback
+        raised, an unreadable message. The shard goes on.
+    :param on_socket_closed: ``(shard, error)``: once, at the end of a life; `error` is the
+        exception that ended it, None after :meth:`disconnect`.
+    :param should_reconnect: a bool; False: the first lost connection closes the shard.
+    :param large_threshold: an int from 50 to 250: guilds with more members come without those who
+        are offline; None for Discord's default
+        (https://docs.discord.com/developers/events/gateway-events#identify).
+    :param presence: the presence to begin with, a dict with some of the fields of
+        https://docs.discord.com/developers/events/gateway-events#update-presence. It is copied.
+    :param properties: connection properties of Identify, a dict that is copied; None for the
+        library's own
+        (https://docs.discord.com/developers/events/gateway-events#identify).
+    :param compression: "zlib-stream", "zstd-stream", "payload" or None
+        (https://docs.discord.com/developers/events/gateway#encoding-and-compression).
+    :param session: a :class:`shardlib.Session` to resume, of this shard of as many shards.
+    :param json: a module with the functions ``loads`` and ``dumps``.
+    :param identify_gate: when to identify, an :class:`shardlib.IdentifyGate` or any object with its
+        ``try_acquire``; by default one gate for all shards of the token in this process. What it
+        raises is told to on_socket_error, and the shard asks it again on another connection.
+    :param backoff: how long to wait between attempts that fail, a :class:`shardlib.Backoff` that no
+        other shard uses.
     :param connect_timeout: seconds for name, TCP, proxy, TLS and WebSocket handshake together.
-    :param hello_timeout: seconds from then to Hello.
+    :param hello_timeout: seconds from an open socket to Hello.
     :param ready_timeout: seconds from Identify to READY, from Resume or the last replayed event to
         RESUMED.
     :param send_timeout: seconds that :meth:`send` may take.
     :param close_timeout: seconds that :meth:`disconnect` may take.
-    :param max_payload: bytes, the largest message taken, inflated.
-    :param ssl_context: for ``wss`` URLs, instead of Python's default one.
-    :param proxy: an ``http://`` or ``socks5://`` URL; None for what the environment says.
-    :param logger: instead of ``logging.getLogger("shardlib.shard.<id>")``.
-    :raises ValueError: for an argument that can't be, saying which and why; TypeError likewise.
+    :param max_payload: the largest message taken, an int in bytes, after inflating.
+    :param ssl_context: an :class:`ssl.SSLContext` for ``wss`` URLs; None for Python's default.
+    :param proxy: an ``http://`` or ``socks5://`` URL; None for the proxy that the environment
+        names, if it names one.
+    :param logger: instead of ``logging.getLogger("shardlib.shard.<id>")``; an object with the
+        method ``log`` of a :class:`logging.Logger`.
+    :raises ValueError: if an argument has a value that cannot be; the message says which and why.
+    :raises TypeError: if an argument has the wrong type, or a callback cannot be called with what
+        it will get, or is an ``async def``.
     """
 
     def __init__(
@@ -104,15 +178,15 @@ class Shard:
         shard_id: int = 0,
         shard_count: int = 1,
         *,
-        on_socket_connected: Callback | None = None,
-        on_socket_reconnected: Callback | None = None,
-        on_socket_disconnected: Callback | None = None,
-        on_socket_heartbeat: Callback | None = None,
-        on_socket_dispatch: Callback | None = None,
-        on_socket_raw_message: Callback | None = None,
-        on_socket_ready: Callback | None = None,
-        on_socket_error: Callback | None = None,
-        on_socket_closed: Callback | None = None,
+        on_socket_connected: OnSocketConnected | None = None,
+        on_socket_reconnected: OnSocketReconnected | None = None,
+        on_socket_disconnected: OnSocketDisconnected | None = None,
+        on_socket_heartbeat: OnSocketHeartbeat | None = None,
+        on_socket_dispatch: OnSocketDispatch | None = None,
+        on_socket_raw_message: OnSocketRawMessage | None = None,
+        on_socket_ready: OnSocketReady | None = None,
+        on_socket_error: OnSocketError | None = None,
+        on_socket_closed: OnSocketClosed | None = None,
         should_reconnect: bool = True,
         large_threshold: int | None = None,
         presence: Mapping[str, Any] | None = None,
@@ -132,15 +206,21 @@ class Shard:
         proxy: str | None = None,
         logger: Logger | None = None,
     ) -> None:
-        self._options = options = Options(
+        check_methods("json", json, "loads", "dumps")
+        identity = Identity(
             token=token,
             intents=intents,
             shard_id=shard_id,
             shard_count=shard_count,
-            should_reconnect=should_reconnect,
-            large_threshold=large_threshold,
-            presence=presence,
             properties=properties,
+            large_threshold=large_threshold,
+            compress=compression == "payload",
+            json=json,
+        )
+        self._options = options = Options(
+            identity=identity,
+            should_reconnect=should_reconnect,
+            presence=identity.presence(presence, json),
             compression=compression,
             session=session,
             json=json,
@@ -156,30 +236,86 @@ class Shard:
             proxy=proxy,
             logger=logger,
         )
-        self.on_socket_connected = check_callback("on_socket_connected", on_socket_connected, 1)
-        self.on_socket_reconnected = check_callback(
-            "on_socket_reconnected", on_socket_reconnected, 2
-        )
-        self.on_socket_disconnected = check_callback(
-            "on_socket_disconnected", on_socket_disconnected, 3
-        )
-        self.on_socket_heartbeat = check_callback("on_socket_heartbeat", on_socket_heartbeat, 2)
-        self.on_socket_dispatch = check_callback("on_socket_dispatch", on_socket_dispatch, 2)
-        self.on_socket_raw_message = check_callback(
-            "on_socket_raw_message", on_socket_raw_message, 2
-        )
-        self.on_socket_ready = check_callback("on_socket_ready", on_socket_ready, 1)
-        self.on_socket_error = check_callback("on_socket_error", on_socket_error, 2)
-        self.on_socket_closed = check_callback("on_socket_closed", on_socket_closed, 2)
         self.logger: Logger = logger or logging.getLogger(f"shardlib.shard.{shard_id}")
-
+        given = (
+            on_socket_connected,
+            on_socket_reconnected,
+            on_socket_disconnected,
+            on_socket_heartbeat,
+            on_socket_dispatch,
+            on_socket_raw_message,
+            on_socket_ready,
+            on_socket_error,
+            on_socket_closed,
+        )
         self._process_id = os.getpid()
-        self._stats = Stats()
-        self._control = Control(create_connection(options, GATEWAY_URL, API_VERSION))
-        self._callbacks = Callbacks(self, self.logger, self._control)
-        self._protocol = Protocol(options, self._control, self._callbacks, self._stats)
-        self._reader = Reader(options, self._control, self._callbacks, self._protocol, self._stats)
-        _shards[self] = None
+        self._warned_events: set[str] = set()
+        self._callbacks = Callbacks(
+            self,
+            self.logger,
+            in_reader_thread=lambda: self._lifecycle.in_reader_thread(),
+            stop=lambda error: self._reader.stop(error),
+            notify=lambda: self._lifecycle.notify(),
+        )
+        for (name, arguments), function in zip(_CALLBACKS.items(), given, strict=True):
+            if function is not None:
+                setattr(self, name, function)
+            else:  # a subclass may have a method of that name
+                method = check_callback(name, getattr(self, name), arguments)
+                self._callbacks.assign(name, method, is_method=True)
+        self._reader = Reader(options, self._callbacks)
+        self._lifecycle = self._reader.lifecycle
+        _shards[id(self)] = self
+
+    # The functions that are called: assigned, given to the constructor, or methods of a subclass.
+    # A method is called with self instead of the shard as its first argument; so for type checkers
+    # these are Any. Each may be assigned at any time; None calls nothing.
+
+    on_socket_connected: Any = None
+    on_socket_reconnected: Any = None
+    on_socket_disconnected: Any = None
+    on_socket_heartbeat: Any = None
+    on_socket_dispatch: Any = None
+    on_socket_raw_message: Any = None
+    on_socket_ready: Any = None
+    on_socket_error: Any = None
+    on_socket_closed: Any = None
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        for name in vars(cls):
+            _check_callback_name(name)
+
+    if not TYPE_CHECKING:  # else any attribute could be assigned
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            if name.startswith("on_socket_"):
+                _check_callback_name(name)
+                if "_callbacks" not in vars(self):
+                    raise AttributeError(
+                        f"{name} can be assigned once Shard.__init__() was called; call "
+                        "super().__init__() first"
+                    )
+                self._check_process()  # assigning takes a lock
+                # A method of the subclass may come back, as tools for tests do it.
+                is_method = name not in vars(self) and value == getattr(self, name)
+                is_method = is_method and value is not None
+                check_callback(name, value, _CALLBACKS[name] + (not is_method))
+                self._callbacks.assign(name, value, is_method=is_method)
+                if is_method:
+                    return
+            super().__setattr__(name, value)
+
+        def __delattr__(self, name: str) -> None:
+            super().__delattr__(name)
+            if name in _CALLBACKS:  # what the class has of that name counts again
+                self._callbacks.assign(name, getattr(self, name), is_method=True)
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise TypeError(
+            "a Shard can be neither pickled nor copied: it owns threads and a socket. Its session "
+            "can be: save Shard.session, and make another Shard with it"
+        )
 
     # What a user sees
 
@@ -188,23 +324,23 @@ class Shard:
 
     @property
     def token(self) -> str:
-        """The bot's token."""
-        return self._options.token
+        """The bot's token. No repr, log line or exception shows it."""
+        return self._options.identity.token
 
     @property
     def intents(self) -> int:
-        """What the bot wants to receive."""
-        return self._options.intents
+        """What the bot wants to receive, as the constructor was given it."""
+        return self._options.identity.intents
 
     @property
     def shard_id(self) -> int:
         """Number of this shard, from 0."""
-        return self._options.shard_id
+        return self._options.identity.shard_id
 
     @property
     def shard_count(self) -> int:
         """Number of the bot's shards."""
-        return self._options.shard_count
+        return self._options.identity.shard_count
 
     @property
     def should_reconnect(self) -> bool:
@@ -214,22 +350,22 @@ class Shard:
     @property
     def large_threshold(self) -> int | None:
         """Members from which a guild's offline ones are left out, or None for Discord's default."""
-        return self._options.large_threshold
+        return self._options.identity.large_threshold
 
     @property
     def socket_url(self) -> str:
-        """What connect() was given."""
-        return self._control.socket_url
+        """The URL that :meth:`connect` was given; Discord's before."""
+        return self._lifecycle.life.beginning.socket_url
 
     @property
     def socket_version(self) -> int:
-        """What connect() was given."""
-        return self._control.socket_version
+        """The version of the Gateway's API that :meth:`connect` was given; 10 before."""
+        return self._lifecycle.life.beginning.socket_version
 
     @property
     def state(self) -> ShardState:
-        """Where in its life the shard is."""
-        return self._control.state
+        """Where in its life the shard is. Reading it never blocks."""
+        return self._lifecycle.life.state
 
     @property
     def socket_active(self) -> bool:
@@ -244,9 +380,10 @@ class Shard:
     @property
     def socket_reconnecting(self) -> bool:
         """Whether a connection was lost and the next one is not open yet."""
-        return self.state is ShardState.WAITING or (
-            self.state is ShardState.CONNECTING
-            and self._control.opened > self._control.opened_before
+        life = self._lifecycle.life
+        state = life.state
+        return state is ShardState.WAITING or (
+            state is ShardState.CONNECTING and life.sockets_opened > 0
         )
 
     @property
@@ -256,51 +393,53 @@ class Shard:
 
     @property
     def session_id(self) -> str | None:
-        """Of the current session, or None."""
-        return self._protocol.session.session_id
+        """The id of the current session, as READY gave it, or None."""
+        return self._reader.protocol.session.session_id
 
     @property
     def session_gateway(self) -> str | None:
         """READY's ``resume_gateway_url``: where the current session is resumed, or None."""
-        return self._protocol.session.gateway
+        return self._reader.protocol.session.resume_gateway_url
 
     @property
     def last_sequence(self) -> int | None:
         """Sequence of the last event received in the current session, or None."""
-        return self._protocol.session.last_sequence
+        return self._reader.protocol.session.last_sequence
 
     @property
     def session(self) -> Session | None:
         """What it takes to resume the current session after a restart of the process, or None.
 
         Its sequence is that of the last event whose callbacks have returned: an event in whose
-        callback the process dies is replayed.
+        callback the process dies is replayed
+        (https://docs.discord.com/developers/events/gateway#preparing-to-resume).
         """
-        session = self._protocol.session
+        session = self._reader.protocol.session
         if session.session_id is None:
             return None
         return Session(
             session_id=session.session_id,
             sequence=session.completed_sequence,
-            resume_gateway_url=session.gateway,
+            resume_gateway_url=session.resume_gateway_url,
             shard_id=self.shard_id,
             shard_count=self.shard_count,
         )
 
     @property
     def socket_instance(self) -> websocket.WebSocket | None:
-        """The live websocket-client object, or None. To look at: reading and sending are ours."""
-        return self._control.connection.websocket
+        """The live websocket-client object, or None. To look at: the shard reads and sends."""
+        return self._reader.connection.websocket
 
     @property
     def socket_thread(self) -> threading.Thread | None:
-        """The reader thread, or None."""
-        return self._control.thread
+        """The reader thread, or None if the shard is not running."""
+        life = self._lifecycle.life
+        return None if life.ended else life.thread
 
     @property
     def heartbeat_thread(self) -> threading.Thread | None:
-        """The heartbeat thread of this connection, or None."""
-        heartbeat = self._control.connection.heartbeat
+        """The heartbeat thread of this connection, or None before Hello and after its end."""
+        heartbeat = self._reader.heartbeat
         if heartbeat is None or heartbeat.thread is None or not heartbeat.thread.is_alive():
             return None
         return heartbeat.thread
@@ -308,71 +447,126 @@ class Shard:
     @property
     def heartbeat_interval(self) -> float | None:
         """Milliseconds, as this connection's Hello gave it, or None before."""
-        heartbeat = self._control.connection.heartbeat
+        heartbeat = self._reader.heartbeat
         return None if heartbeat is None else heartbeat.interval
 
     @property
     def heartbeat_acknowledged(self) -> bool:
         """False while a scheduled heartbeat of this connection waits for its acknowledgement."""
-        heartbeat = self._control.connection.heartbeat
+        heartbeat = self._reader.heartbeat
         return heartbeat is None or heartbeat.acknowledged
 
     @property
     def heartbeat_clock_time(self) -> float | None:
         """``time.perf_counter()`` of the last heartbeat sent on this connection, or None."""
-        heartbeat = self._control.connection.heartbeat
+        heartbeat = self._reader.heartbeat
         return None if heartbeat is None else heartbeat.clock_time
 
     @property
     def heartbeat_ping(self) -> float | None:
         """Seconds of the last round trip on this connection, or None."""
-        heartbeat = self._control.connection.heartbeat
-        return None if heartbeat is None else heartbeat.ping
+        return self.latency.last
+
+    @property
+    def latency(self) -> Latency:
+        """The round trips of this connection's heartbeats, in seconds: last, mean, recent ones.
+
+        All are empty before the first acknowledgement, and on each new connection.
+        """
+        self._check_process()  # reading it takes a lock
+        heartbeat = self._reader.heartbeat
+        return Latency(None, None, ()) if heartbeat is None else heartbeat.latency
 
     @property
     def zlib_buffer(self) -> bytes:
-        """Bytes of a message that is not complete yet, of the current connection."""
+        """The bytes received of a message that is not complete yet, of the current connection."""
         self._check_process()  # reading it takes a lock
-        return self._control.connection.inflater.buffer()
+        return self._reader.connection.buffer()
 
     @property
     def stats(self) -> Stats:
-        """A snapshot of the counters."""
-        return dataclasses.replace(
-            self._stats,
-            events=self._stats.events.copy(),
-            bytes_received=self._control.connection.bytes_received,
+        """A snapshot of the counters, which count since the shard was made."""
+        reader = self._reader
+        return Stats(
+            messages=reader.messages,
+            bytes_received=reader.bytes_received,
+            bytes_inflated=reader.bytes_inflated,
+            events=reader.events.snapshot(),
+            connections=self._lifecycle.sockets_opened,
+            reconnects=reader.reconnects,
+            resumes=reader.resumes,
+            replayed=reader.protocol.replayed,
+            duplicates=reader.protocol.duplicates,
+            gaps=reader.protocol.gaps,
             callback_seconds=self._callbacks.seconds,
         )
 
     # Listening
 
-    def on(self, event: str) -> Callable[[_Function], _Function]:
-        """Decorate a function to be called with ``(shard, data)`` for each event of a name.
+    @overload
+    def on(self, event: str) -> Callable[[_Function], _Function]: ...
+
+    @overload
+    def on(self, event: str, function: _Function) -> _Function: ...
+
+    def on(self, event: str, function: Any = None) -> Any:
+        """Call a function with ``(shard, data)`` for each event of a name, on the reader thread.
 
         ::
 
             @shard.on("MESSAGE_CREATE")
             def greet(shard, message): ...
 
-        :raises TypeError: where `event` is not a string, or what is decorated not a function.
+            shard.on("MESSAGE_CREATE", greet)
+
+        All functions that listen to an event get the same object: what one of them changes in it,
+        the next one sees. A function that was added twice is called twice. A name that looks like a
+        misspelt one is told in the log, once, with the one that was probably meant. Never blocks.
+
+        :param event: the name, a str in any case, as
+            https://docs.discord.com/developers/events/gateway-events#receive-events has it. Names
+            that Discord does not document are taken, too.
+        :param function: the function to call; without it, a decorator is returned.
+        :returns: the function, unchanged.
+        :raises TypeError: if `event` is not a str, if the function cannot be called with two
+            arguments, or if it is an ``async def`` or a generator function, of which a call would
+            run nothing.
         """
         self._check_process()
         check_type("event", event, str)
+        name = event.upper()
 
         def register(function: _Function) -> _Function:
-            if not callable(function):
-                raise TypeError(f"a function listens to {event}, not {type(function).__name__}")
-            check_callback(f"a listener to {event}", function, 2)
-            self._callbacks.add_listener(event.upper(), function)
+            if function is None:
+                raise TypeError(f"a function listens to {event}, not None")
+            check_callback(f"the listener to {name}", function, 2)
+            self._warn_of_unknown(name)
+            self._callbacks.add_listener(name, function)
             return function
 
-        return register
+        return register if function is None else register(function)
+
+    def _warn_of_unknown(self, event: str) -> None:
+        """Tell once of a name that looks like a misspelt one."""
+        if event in EVENTS or event in self._warned_events:
+            return
+        self._warned_events.add(event)
+        nearest = nearest_event(event)
+        if nearest is not None:  # else it may be newer than this version of the library
+            self._callbacks.log(
+                logging.WARNING,
+                "%s is no event that Discord documents; did you mean %s?",
+                printable(event, 100),
+                nearest,
+            )
 
     def off(self, event: str, function: Callback) -> None:
-        """Undo :meth:`on`.
+        """Undo one :meth:`on`. Never blocks.
 
-        :raises ValueError: where the function does not listen to the event.
+        :param event: the name, a str in any case.
+        :param function: the function that was given to :meth:`on`.
+        :raises ValueError: if the function does not listen to the event.
+        :raises TypeError: if `event` is not a str.
         """
         self._check_process()
         check_type("event", event, str)
@@ -383,22 +577,33 @@ class Shard:
     ) -> Any:
         """Block until an event comes, and return its data.
 
-        :param predicate: called with the data, on the reader thread; what it finds false is passed
-            over, what it raises is raised here.
-        :param timeout: seconds.
-        :raises TimeoutError: where no such event came in time.
-        :raises ShardClosed: where the shard is closed, now or meanwhile.
-        :raises ShardError: on the reader thread, which could not go on to receive the event.
+        Blocks the calling thread until then, or until the shard is closed.
+
+        :param event: the name, a str in any case.
+        :param predicate: a function, called with the data on the reader thread; an event for which
+            it returns something false is passed over. What it raises is raised here.
+        :param timeout: seconds; None waits without end.
+        :returns: the event's ``d``.
+        :raises TimeoutError: if no such event came in time.
+        :raises ShardClosed: if the shard is closed, now or meanwhile.
+        :raises ConnectionFailed: if the first attempt of a :meth:`connect` under way failed.
+        :raises ShardError: if the shard was never connected; in a callback, before whose return no
+            event can be received; and in a signal handler that has interrupted another call.
+        :raises ValueError: if `timeout` is negative.
+        :raises TypeError: if an argument has the wrong type, or `predicate` cannot be called with
+            one argument.
         """
         self._check_process()
         check_type("event", event, str)
         check_callback("predicate", predicate, 1)
         deadline = Deadline(check_timeout("timeout", timeout))
-        self._refuse_on_own_thread("wait_for")
+        life = self._begun_life("wait_for")
+        self._refuse_to_wait("wait_for")
+        self._warn_of_unknown(event.upper())
         waiter = Waiter(predicate)
-        self._callbacks.add_waiter(event.upper(), waiter)
         try:
-            in_time = self._control.wait(lambda: waiter.done or self._control.has_ended(), deadline)
+            self._callbacks.add_waiter(event.upper(), waiter)
+            in_time = self._lifecycle.wait_in(life, lambda: waiter.done, deadline)
         finally:
             self._callbacks.remove_waiter(event.upper(), waiter)
         if waiter.error is not None:
@@ -406,8 +611,9 @@ class Shard:
         if waiter.done:
             return waiter.data
         if not in_time:
-            raise TimeoutError(f"no {event.upper()} came within {timeout:g} seconds")
-        raise self._control.why_ended()
+            state = "" if life.is_ready else f"; the shard is {life.state.value}{life.last_ends()}"
+            raise TimeoutError(f"no {event.upper()} came within {timeout:g} seconds{state}")
+        raise life.closed_error()
 
     # Life
 
@@ -415,141 +621,206 @@ class Shard:
         """Open a socket and start the reader; blocks until the socket is open.
 
         With a session left from before (given to the constructor, or kept by ``disconnect(4000)``)
-        the shard resumes it, at :attr:`session_gateway` or, where that can't be reached, at
-        `socket_url`; else it identifies. Where the first attempt fails, nothing is left running. A
-        callback may call this after :meth:`disconnect`: the shard begins anew once it is closed.
+        the shard resumes it, at :attr:`session_gateway` or, if that can't be reached, at
+        `socket_url`; else it identifies. If the first attempt fails, nothing is left running. A
+        callback may call this after :meth:`disconnect`: it returns at once, and the shard begins
+        anew when it is closed.
 
-        :param socket_url: where to connect, a ``ws://`` or ``wss://`` URL.
-        :param socket_version: version of the Gateway's API.
-        :raises ConnectionFailed: where the first attempt fails, within `connect_timeout`, or twice
-            that where there are two URLs to try.
-        :raises AlreadyConnected: where the shard is running.
+        Blocks the calling thread for `connect_timeout` at most, twice that if there are two URLs to
+        try. If a callback has not returned since the last :meth:`disconnect`, that is waited for
+        first, for `connect_timeout` at most.
+
+        :param socket_url: where to connect, a str, a ``ws://`` or ``wss://`` URL
+            (https://docs.discord.com/developers/events/gateway#connecting).
+        :param socket_version: version of the Gateway's API, an int.
+        :raises ConnectionFailed: if the first attempt fails, or a callback from before does not
+            return.
+        :raises AlreadyConnected: if the shard is running.
+        :raises ShardClosed: if :meth:`disconnect` is called meanwhile.
+        :raises ShardError: in a signal handler that has interrupted another call.
+        :raises RuntimeError: if the system has no thread to give.
+        :raises ValueError: if `socket_url` is no URL of a gateway, or `socket_version` no version.
+        :raises TypeError: if an argument has the wrong type.
         """
         self._check_process()
-        # Raises where the arguments can't be.
+        # Raises if the arguments can't be.
         gateway_url(socket_url, socket_version, self._options.compression)
-        self._begin(socket_url, socket_version, None)
+        self._begin(Beginning(socket_url, socket_version))
 
     def disconnect(self, code: int | None = None) -> None:
-        """Close for good. Blocks for `close_timeout` at most; on the reader thread not at all.
+        """Close for good, from whatever state.
 
-        No connection begins after it has returned. Where a callback doesn't return in time, the
-        socket is closed and the reader ends when the callback does.
+        Blocks the calling thread for `close_timeout` at most, whatever the peer does. In a
+        callback, and in a signal handler that has interrupted another call, it asks the reader and
+        returns at once. No connection begins after it has returned. If a callback doesn't return in
+        time, the socket is closed, and the reader ends when the callback does. A shard that is not
+        running stays as it is.
 
-        :param code: None is 1000, which ends the session: the bot goes offline. A code from 4000
-            to 4999 keeps it resumable for some minutes (see :attr:`session`).
+        :param code: an int. None is 1000, which ends the session: the bot goes offline. A code from
+            4000 to 4999 keeps it resumable for some minutes (see :attr:`session` and
+            https://docs.discord.com/developers/events/gateway#initiating-a-disconnect).
+        :raises ValueError: if `code` is neither 1000, 1001 nor from 4000 to 4999.
+        :raises TypeError: if `code` is not an int.
         """
         self._check_process()
         if code is not None:
             check_type("code", code, int)
             if code not in ENDS_SESSION and not 4000 <= code <= 4999:
                 raise ValueError(f"code is 1000, 1001, or from 4000 to 4999, not {code}")
-        if not self._control.wish_disconnect(NORMAL_CLOSURE if code is None else code):
-            return
-        if self._control.on_own_thread():
-            return  # the reader says goodbye when the callback has returned
-        # The larger part for the peer's answer, then what is left to end without it.
-        timeout = self._options.close_timeout
-        if not self._wait_until_gone(Deadline(timeout * 0.75)):
-            self._control.connection.abort()
-            self._wait_until_gone(Deadline(timeout * 0.25))
+        deadline = Deadline(self._options.close_timeout)
+        life = self._lifecycle.request_close(NORMAL_CLOSURE if code is None else code, deadline)
+        if life.in_reader_thread() or has_interrupted_own_call():
+            return  # the reader closes when the callback, or the interrupted call, has returned
+        share = Deadline(self._options.close_timeout * PEERS_SHARE)
+        if self._lifecycle.close(life, deadline, share):
+            self._join_threads(life, deadline)
 
     def reconnect(self) -> None:
         """Close with a resumable code, connect again and Resume; blocks until the socket is open.
 
-        Where a connection is on its way already, this waits for that one. On the reader thread it
-        returns at once, and the usual back-off applies. A shard that is not running is connected.
+        If a connection is on its way already, this waits for that one; if the shard is pausing, the
+        pause ends. In a callback, and in a signal handler that has interrupted another call, it
+        asks the reader and returns at once. A shard that is not running is connected, as by
+        :meth:`connect`, which says what is raised then.
 
-        :raises ShardClosed: where the shard was closed meanwhile; ConnectionFailed where it closed
-            since it is not to reconnect.
+        :raises ShardClosed: if the shard is closed meanwhile.
+        :raises ConnectionFailed: if the new connection fails, and `should_reconnect` is False.
         """
         self._check_process()
-        self._renew(Wish.RECONNECT)
+        self._renew(Request.RECONNECT)
 
     def resume(self) -> None:
         """Connect to :attr:`session_gateway` and Resume, as :meth:`reconnect` does.
 
-        :raises NotReady: where there is no session to resume.
+        It blocks and raises as that does, too
+        (https://docs.discord.com/developers/events/gateway#resuming).
+
+        :raises NotReady: if there is no session to resume.
         """
         self._check_process()
         if self.session_id is None:
             raise NotReady("there is no session to resume; connect() begins one")
-        self._renew(Wish.RECONNECT)
+        self._renew(Request.RECONNECT)
 
     def reinstantiate(self, no_fail: bool | None = None) -> None:
         """Drop the session, connect to :attr:`socket_url` and Identify; else as :meth:`reconnect`.
 
-        :param no_fail: True: keep trying until a session begins; False: the first failure closes
-            the shard; None: as `should_reconnect` says.
+        It blocks and raises as that does, too. Identifying is rationed: once in 5 seconds, and a
+        thousand times a day (https://docs.discord.com/developers/events/gateway#identifying).
+
+        :param no_fail: a bool or None. True: the shard keeps trying until a session begins; False:
+            the first failure closes it; None: as `should_reconnect` says.
+        :raises TypeError: if `no_fail` is neither a bool nor None.
         """
         self._check_process()
         check_type("no_fail", no_fail, bool, optional=True)
-        self._renew(Wish.REINSTANTIATE, no_fail)
+        self._renew(Request.REINSTANTIATE, no_fail)
 
     def identify(self) -> None:
-        """Send Identify, where the reader has not done so yet: it does at Hello, at its turn.
+        """Send Identify, if the reader has not done so yet: it does after Hello, at its turn.
 
-        :raises NotReady: where no connection has received Hello.
-        :raises AlreadyConnected: where Identify or Resume was sent on this connection.
+        If the identify gate does not let the shard through yet, this returns, and the reader sends
+        Identify when it does. In a callback, and in a signal handler that has interrupted another
+        call, this leaves Identify to the reader. Blocks the calling thread for `send_timeout` at
+        most. What a gate of the user's raises is raised here, too.
+
+        :raises NotReady: if no connection has received Hello.
+        :raises AlreadyConnected: if Identify or Resume was sent on this connection.
+        :raises ShardClosed: if the day's Identifies are nearly used up.
         """
         self._check_process()
-        connection = self._control.connection
+        connection = self._reader.connection
         if self.socket_identified:
             raise AlreadyConnected(
                 "Identify or Resume was sent on this connection; for a new session reinstantiate()"
             )
-        if connection.heartbeat is None or not self.socket_active:
+        if self._reader.heartbeat is None or not self.socket_active:
             raise NotReady("Identify follows Hello; connect() first")
-        self._protocol.identify(connection)
+        # A signal handler leaves it to the reader, which identifies at its turn.
+        if self._lifecycle.in_reader_thread() or not has_interrupted_own_call():
+            self._reader.identify(connection)
 
     def wait_until_ready(self, timeout: float | None = None) -> None:
-        """Block until events flow.
+        """Block until the shard is READY, that is, events flow.
 
-        :param timeout: seconds.
-        :raises TimeoutError: where it took longer.
-        :raises ShardClosed: where the shard is closed, now or meanwhile, with the reason.
-        :raises ConnectionFailed: where the first attempt to connect failed.
+        :param timeout: seconds; None waits without end.
+        :raises TimeoutError: if it takes longer; the message says how the last attempts ended.
+        :raises ShardClosed: if the shard is closed, now or meanwhile, with the reason.
+        :raises ConnectionFailed: if the first attempt to connect failed.
+        :raises ShardError: if the shard was never connected; if it isn't READY, also in a callback,
+            and in a signal handler that has interrupted another call.
+        :raises ValueError: if `timeout` is negative.
+        :raises TypeError: if `timeout` is no number.
         """
         self._check_process()
         deadline = Deadline(check_timeout("timeout", timeout))
-        if not self._control.is_ready():
-            self._refuse_on_own_thread("wait_until_ready")
-        if not self._control.wait(
-            lambda: self._control.is_ready() or self._control.has_ended(), deadline
-        ):
-            raise TimeoutError(f"the shard was not ready within {timeout:g} seconds")
-        if self._control.has_ended():
-            raise self._control.why_ended()
+        life = self._begun_life("wait_until_ready")
+        if life.is_ready:
+            return
+        self._refuse_to_wait("wait_until_ready")
+        if not self._lifecycle.wait_in(life, lambda: life.is_ready, deadline):
+            raise TimeoutError(
+                f"the shard was not ready within {timeout:g} seconds, it is {life.state.value}"
+                f"{life.last_ends()}"
+            )
+        if life.is_over:
+            raise life.closed_error()
 
     def join(self, timeout: float | None = None) -> None:
         """Block until the shard is closed and its reader has ended.
 
-        :param timeout: seconds.
-        :raises TimeoutError: where it goes on.
-        :raises ShardClosed: the error that closed it, where it wasn't :meth:`disconnect`.
+        Returns at once for a shard that was never connected. Behind a callback that does not return
+        it ends with :meth:`disconnect`. SystemExit and KeyboardInterrupt of a callback are raised
+        here.
+
+        :param timeout: seconds; None waits without end.
+        :raises TimeoutError: if the shard is not closed in time.
+        :raises ShardClosed: the error that closed it, if :meth:`disconnect` did not.
+        :raises ConnectionFailed: if the first attempt to connect failed, or a connection was lost
+            and `should_reconnect` is False.
+        :raises ShardError: in a callback, and in a signal handler that has interrupted another
+            call.
+        :raises ValueError: if `timeout` is negative.
+        :raises TypeError: if `timeout` is no number.
         """
         self._check_process()
         deadline = Deadline(check_timeout("timeout", timeout))
-        self._refuse_on_own_thread("join")
-        if not self._wait_until_gone(deadline):
+        self._refuse_to_wait("join")
+        life = self._lifecycle.life
+        if not self._join(life, deadline):
             raise TimeoutError(f"the shard was not closed within {timeout:g} seconds")
-        if self._control.error is not None:
-            raise self._control.why_ended()
+        if life.error is not None:
+            raise life.closed_error()
 
     def run_forever(self, socket_url: str = GATEWAY_URL, socket_version: int = API_VERSION) -> None:
         """:meth:`connect`, then :meth:`join`. Ctrl-C disconnects and returns.
 
-        :raises ShardError: as those two do.
+        It also returns after :meth:`disconnect` on another thread or in a signal handler, at
+        whatever moment. Raises what :meth:`connect` and :meth:`join` raise.
+
+        :param socket_url: where to connect, as for :meth:`connect`.
+        :param socket_version: version of the Gateway's API, as for :meth:`connect`.
+        :raises ConnectionFailed: if the first attempt fails.
+        :raises AlreadyConnected: if the shard is running.
+        :raises ShardClosed: the error that closed the shard, if :meth:`disconnect` did not.
+        :raises ShardError: in a callback, and in a signal handler that has interrupted another
+            call.
+        :raises ValueError: if `socket_url` is no URL of a gateway, or `socket_version` no version.
+        :raises TypeError: if an argument has the wrong type.
         """
         try:
             self.connect(socket_url, socket_version)
             self.join()
+        except ShardClosed as error:
+            if error.reason != CLOSED_BY_DISCONNECT:
+                raise
+            # disconnect() on another thread, or in a signal handler, came before the first socket.
         except KeyboardInterrupt:
-            if self._control.error is not None:  # Ctrl-C as a callback met it: its own way out
+            if self._lifecycle.life.error is not None:  # as a callback met it: its own way out
                 raise
             self.disconnect()
 
-    def __enter__(self) -> Shard:
+    def __enter__(self: _Shard) -> _Shard:
         return self
 
     def __exit__(
@@ -558,35 +829,42 @@ class Shard:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        life = self._lifecycle.life
         self.disconnect()
-        if error is None and self._control.error is not None:
-            raise self._control.why_ended()
+        if error is None and life.error is not None and not life.was_raised_here():
+            raise life.closed_error()
 
     # Sending
 
     def send(self, data: str, timeout: float | None = None) -> None:
         """Send a JSON string. When this returns, the system has all of it.
 
-        Blocks while the shard is not READY, while the 120 sends a minute are used up, and while the
-        peer takes no bytes. On the reader thread it doesn't wait for the first two, but raises.
+        Blocks the calling thread while the shard is not READY, while the 120 sends a minute are
+        used up (https://docs.discord.com/developers/events/gateway#rate-limiting), and while the
+        peer takes no bytes. In a callback it doesn't wait for the first two, but raises. In a
+        signal handler that has interrupted another call it waits for nothing.
 
-        :param data: a payload, at most 4,096 bytes as UTF-8
+        A presence that was sent is the one with which later sessions of this shard begin.
+
+        :param data: a payload, a str of at most 4,096 bytes as UTF-8
             (https://docs.discord.com/developers/events/gateway#sending-events).
         :param timeout: seconds; None means `send_timeout`.
-        :raises ValueError: where the data can't be sent, TypeError where it is no string; nothing
-            was sent.
-        :raises NotReady: where the shard is not READY in time, or the connection was lost in the
-            middle: then it may or may not have arrived.
-        :raises SendTimeout: where it could not be sent in time.
-        :raises ShardClosed: where the shard is closed.
+        :raises ValueError: if the data can't be sent, or `timeout` is negative; nothing was sent.
+        :raises TypeError: if `data` is not a str, or `timeout` no number; nothing was sent.
+        :raises NotReady: if the shard is not READY in time; or if the connection was lost in the
+            middle, and then the payload may or may not have arrived.
+        :raises SendTimeout: if the payload could not be sent in time, or a signal handler has
+            interrupted another call.
+        :raises ShardClosed: if the shard is closed, now or meanwhile.
+        :raises ConnectionFailed: if it is closed since it could not connect.
         """
         self._check_process()
         payload = payloads.check_send(data)
         sent = None
         if payload["op"] == Opcode.PRESENCE_UPDATE:
-            presence = payloads.check_presence(payload.get("d") or {})
-            self._options.identify(presence)  # raises where no later session could begin with it
-            sent = functools.partial(self._protocol.keep_presence, presence)
+            # Raises if no later session could begin with it.
+            presence = self._options.identity.presence(payload.get("d") or {}, self._options.json)
+            sent = functools.partial(self._reader.keep_presence, presence)
         self._send(data, check_timeout("timeout", timeout), sent)
 
     def update_presence(
@@ -600,11 +878,17 @@ class Shard:
     ) -> None:
         """Set the bot's presence; later sessions of this shard begin with it.
 
+        Blocks and raises as :meth:`send` does. The rules stand at
+        https://docs.discord.com/developers/events/gateway-events#update-presence.
+
         :param status: "online", "dnd", "idle", "invisible" or "offline".
-        :param activities: activity objects.
-        :param since: milliseconds of Unix time since when the bot is idle, or None.
-        :param afk: whether it is away.
-        :param timeout: as for :meth:`send`, which says what is raised, too.
+        :param activities: activity objects, dicts with ``name`` and ``type``.
+        :param since: an int, milliseconds of Unix time since when the bot is idle, or None.
+        :param afk: a bool, whether the bot is away.
+        :param timeout: seconds, as for :meth:`send`.
+        :raises ValueError: if an argument has a value that Discord does not document; nothing was
+            sent.
+        :raises TypeError: if an argument has the wrong type; nothing was sent.
         """
         self._send_payload(
             payloads.presence_update(status=status, activities=activities, since=since, afk=afk),
@@ -620,7 +904,19 @@ class Shard:
         self_deaf: bool = False,
         timeout: float | None = None,
     ) -> None:
-        """Join, move between, or leave (None) voice channels. Raises as :meth:`send` does."""
+        """Join a voice channel, move to another, or leave.
+
+        Blocks and raises as :meth:`send` does. The rules stand at
+        https://docs.discord.com/developers/events/gateway-events#update-voice-state.
+
+        :param guild_id: the guild's id, an int or a str of digits.
+        :param channel_id: the channel's id likewise; None to leave.
+        :param self_mute: a bool, whether the bot is mute.
+        :param self_deaf: a bool, whether the bot is deaf.
+        :param timeout: seconds, as for :meth:`send`.
+        :raises ValueError: if an id cannot be one; nothing was sent.
+        :raises TypeError: if an argument has the wrong type; nothing was sent.
+        """
         self._send_payload(
             payloads.voice_state_update(
                 guild_id, channel_id, self_mute=self_mute, self_deaf=self_deaf
@@ -639,12 +935,23 @@ class Shard:
         nonce: str | None = None,
         timeout: float | None = None,
     ) -> None:
-        """Ask for members, who come as GUILD_MEMBERS_CHUNK events. Raises as :meth:`send` does.
+        """Ask for a guild's members, who come as GUILD_MEMBERS_CHUNK events, up to 1,000 in each.
 
-        :param query: what user names begin with; empty, or neither this nor `user_ids`: all.
-        :param limit: how many; 1 to 100 with a query that is not empty.
-        :param user_ids: one id or up to 100.
-        :param nonce: at most 32 bytes; comes back in the chunks.
+        Blocks and raises as :meth:`send` does, and does not wait for the answer. The rules stand at
+        https://docs.discord.com/developers/events/gateway-events#request-guild-members.
+
+        :param guild_id: the guild's id, an int or a str of digits.
+        :param query: a str with which user names begin; an empty one, or neither this nor
+            `user_ids`, asks for all members.
+        :param limit: an int, how many members; 1 to 100 with a query that is not empty, else 0 for
+            all.
+        :param presences: a bool, whether the members' presences come, too.
+        :param user_ids: one id or up to 100, instead of `query`.
+        :param nonce: a str of at most 32 bytes as UTF-8, which comes back in the chunks.
+        :param timeout: seconds, as for :meth:`send`.
+        :raises ValueError: if an argument has a value that Discord does not take, or `query` and
+            `user_ids` are both given; nothing was sent.
+        :raises TypeError: if an argument has the wrong type; nothing was sent.
         """
         self._send_payload(
             payloads.request_guild_members(
@@ -661,7 +968,16 @@ class Shard:
     def request_soundboard_sounds(
         self, guild_ids: Iterable[Snowflake], *, timeout: float | None = None
     ) -> None:
-        """Ask for guilds' sounds, which come as SOUNDBOARD_SOUNDS. Raises as :meth:`send` does."""
+        """Ask for guilds' soundboard sounds, which come as SOUNDBOARD_SOUNDS events, one a guild.
+
+        Blocks and raises as :meth:`send` does, and does not wait for the answer. The rules stand at
+        https://docs.discord.com/developers/events/gateway-events#request-soundboard-sounds.
+
+        :param guild_ids: the guilds' ids, each an int or a str of digits; at least one.
+        :param timeout: seconds, as for :meth:`send`.
+        :raises ValueError: if there is no id, or one that cannot be; nothing was sent.
+        :raises TypeError: if an argument has the wrong type; nothing was sent.
+        """
         self._send_payload(payloads.request_soundboard_sounds(guild_ids), timeout)
 
     def request_channel_info(
@@ -671,29 +987,54 @@ class Shard:
         *,
         timeout: float | None = None,
     ) -> None:
-        """Ask about a guild's channels; the answer is CHANNEL_INFO. Raises as :meth:`send` does."""
+        """Ask about a guild's channels; the answer comes as CHANNEL_INFO.
+
+        Blocks and raises as :meth:`send` does, and does not wait for the answer. The rules stand at
+        https://docs.discord.com/developers/events/gateway-events#request-channel-info.
+
+        :param guild_id: the guild's id, an int or a str of digits.
+        :param fields: one or both of "status" and "voice_start_time".
+        :param timeout: seconds, as for :meth:`send`.
+        :raises ValueError: if `fields` has another field or none, or the id cannot be one; nothing
+            was sent.
+        :raises TypeError: if an argument has the wrong type; nothing was sent.
+        """
         self._send_payload(payloads.request_channel_info(guild_id, fields), timeout)
 
     def heartbeat(self, requested: bool = False) -> None:
-        """Send a heartbeat now.
+        """Have a heartbeat sent now, beside the scheduled ones.
 
-        :param requested: whether the Gateway asked for it. If not, and the scheduled one is still
-            unacknowledged, the connection is a zombie: it is given up, and the session resumed.
-        :raises NotReady: where no connection has received Hello.
+        The heartbeat thread sends it, as soon as the send window has room for it; one heartbeat
+        answers all calls that wait. Never blocks
+        (https://docs.discord.com/developers/events/gateway#sending-heartbeats).
+
+        :param requested: a bool, whether the Gateway asked for it. If not, and the last scheduled
+            heartbeat has not been acknowledged for 5 seconds (or for Hello's interval, if that is
+            shorter) though the reader has read all there is, the connection is a zombie: it is
+            given up, and the session resumed.
+        :raises NotReady: if no connection has received Hello.
+        :raises TypeError: if `requested` is not a bool.
         """
         self._check_process()
         check_type("requested", requested, bool)
-        self._live_heartbeat().beat(requested)
+        self._live_heartbeat().request(by_gateway=requested)
 
     def heartbeat_in(self, milliseconds: float) -> None:
         """Send a heartbeat after so many milliseconds, and keep that pace on this connection.
 
-        :raises NotReady: where no connection has received Hello.
+        The next connection beats at the interval of its own Hello. Heartbeats that are quicker than
+        Hello's interval share the send window with :meth:`send`; how long an acknowledgement may
+        take still goes by Hello's interval. Never blocks.
+
+        :param milliseconds: a number above 0.
+        :raises NotReady: if no connection has received Hello.
+        :raises ValueError: if `milliseconds` is not above 0, or is endless.
+        :raises TypeError: if `milliseconds` is no number.
         """
         self._check_process()
-        self._live_heartbeat().reschedule(check_positive("milliseconds", milliseconds))
+        self._live_heartbeat().change_pace(check_positive("milliseconds", milliseconds))
 
-    # Wishes and waits: on any thread
+    # Refusals: any thread
 
     def _check_process(self) -> None:
         if os.getpid() != self._process_id:
@@ -702,153 +1043,206 @@ class Shard:
                 "connection are the parent's; make a new Shard in the child"
             )
 
-    def _refuse_on_own_thread(self, method: str) -> None:
-        if self._control.on_own_thread():
+    def _refuse_to_wait(self, method: str) -> None:
+        if self._lifecycle.in_reader_thread():
             raise ShardError(
                 f"{method}() was called in a callback: it would wait for what can only happen "
                 "after the callback has returned; call it on another thread"
             )
+        if has_interrupted_own_call():
+            raise ShardError(
+                f"{method}() was called by a signal handler, or a finaliser, that has interrupted "
+                "another call of the library: it would wait for what that call holds; set a flag, "
+                "or call it on another thread"
+            )
 
-    def _wait_until_gone(self, deadline: Deadline) -> bool:
-        """Wait until the shard is closed, and its threads have left the list of threads."""
-        threads = (self._control.thread, self.heartbeat_thread)
-        if not self._control.wait(lambda: self._control.thread is None, deadline):
+    def _begun_life(self, method: str) -> Life:
+        if not self._lifecycle.began:
+            raise ShardError(f"{method}() would wait for ever: connect() first")
+        return self._lifecycle.life
+
+    # Ending
+
+    def _join(self, life: Life, deadline: Deadline) -> bool:
+        """Wait until a life has ended, or disconnect() has waited for that long enough."""
+        if not self._lifecycle.wait(
+            lambda: life.ended or life.close_deadline is not None, deadline
+        ):
             return False
-        for thread in threads:
-            # Past its last line, only its end is to be noticed; unless it is the caller, in a log
-            # handler of the user's on the heartbeat thread: nobody can join himself.
-            if thread is not None and thread is not threading.current_thread():
-                thread.join(deadline.remaining())
+        if life.close_deadline is not None:  # behind a callback that does not return
+            closing = life.close_deadline.earlier(deadline)
+            if not self._lifecycle.wait(lambda: life.ended, closing):
+                return life.close_deadline.remaining() == 0
+        self._join_threads(life, deadline)
         return True
 
-    def _begin(self, socket_url: str, socket_version: int, persist: bool | None) -> None:
-        """Start the reader, and wait until a socket is open. What `persist` is, Control says."""
-        with self._control.changed:
-            if self._control.on_own_thread():
-                if self.state not in ENDING:
-                    raise AlreadyConnected("the shard is connected; disconnect() first")
-                self._control.restart = (socket_url, socket_version, persist)
-                return
-            self._control.wait(
-                lambda: self._control.thread is None or self.state not in ENDING, Deadline(None)
-            )
-            if self._control.thread is not None:
-                raise AlreadyConnected("the shard is connected; disconnect() first")
-            self._control.begin(socket_url, socket_version, persist)
-            opened = self._control.opened
-            self._control.first_attempt = True
-            self._reader.start()
-        try:
-            self._control.wait(lambda: not self._control.first_attempt, Deadline(None))
-        except BaseException:  # Ctrl-C: nobody would know of the connection that is on its way
-            self._control.wish_disconnect(NORMAL_CLOSURE)
-            raise
-        if self._control.opened == opened:
-            raise self._control.why_ended()
+    def _join_threads(self, life: Life, deadline: Deadline) -> None:
+        """Wait until the threads of a life that has ended have left the list of threads."""
+        thread = life.thread
+        # The thread is past its last line; only its end is to be noticed. A finaliser may call
+        # disconnect() on that very thread, and no thread can join itself.
+        if thread is not None and thread.ident not in (None, threading.get_ident()):
+            thread.join(deadline.remaining())
 
-    def _renew(self, wish: Wish, persist: bool | None = None) -> None:
-        """Ask the reader for a new connection, and wait until it is open."""
-        control = self._control
-        own = control.on_own_thread()
-        with control.changed:
-            running = control.thread is not None and not (own and self.state in ENDING)
-            if running and self.state in ENDING:
-                raise control.why_ended()
-            connection = control.connection
-            opened = control.opened
-            # A connection that is being made will do, if it begins as is wished.
-            on_the_way = self.state in ON_THE_WAY and (
-                wish is Wish.RECONNECT or self.session_id is None
+    # Connecting
+
+    def _begin(self, beginning: Beginning) -> None:
+        """Start a life, and wait until its first socket is open."""
+        lifecycle = self._lifecycle
+        previous = lifecycle.life
+        closes = lifecycle.closes
+        if previous.in_reader_thread():
+            if previous.state not in ENDING:
+                raise AlreadyConnected("the shard is connected; disconnect() first")
+            previous.request_restart(beginning, closes)
+            return
+        if not previous.is_over:
+            raise AlreadyConnected("the shard is connected; disconnect() first")
+        self._refuse_to_wait("connect")
+        self._wait_for_previous(previous, closes)
+        life = lifecycle.prepare(beginning)
+        try:
+            lifecycle.begin(life, closes)
+            lifecycle.wait_in(life, lambda: life.sockets_opened > 0, Deadline(None))
+        except BaseException:  # Ctrl-C: the caller would not know of the connection under way
+            life.request_close(NORMAL_CLOSURE, Deadline(self._options.close_timeout))
+            raise
+        if life.sockets_opened == 0:
+            self._join(life, Deadline(self._options.close_timeout))
+            raise life.closed_error()
+
+    def _wait_for_previous(self, previous: Life, closes: int) -> None:
+        """Wait until the reader has left a life that is being closed."""
+        lifecycle = self._lifecycle
+        deadline = Deadline(self._options.connect_timeout)
+        if not lifecycle.wait(lambda: previous.ended or lifecycle.closes != closes, deadline):
+            raise ConnectionFailed(
+                "the shard is still being closed: a callback has not returned within "
+                f"{self._options.connect_timeout:g} seconds, and no new connection can begin "
+                "before it does"
             )
-            if running and wish is Wish.REINSTANTIATE:
-                control.persist = persist  # for the connection on its way, too
-            if on_the_way and self.socket_active:
+        if lifecycle.closes != closes:
+            raise ShardClosed(None, CLOSED_BY_DISCONNECT)
+        self._join_threads(previous, deadline)
+
+    def _renew(self, request: Request, no_fail: bool | None = None) -> None:
+        """Ask the reader for a new connection, and wait until it is open."""
+        lifecycle = self._lifecycle
+        life = lifecycle.life
+        own = life.in_reader_thread()
+        if life.ended or (own and life.is_over):
+            new_session = request is Request.REINSTANTIATE
+            self._begin(Beginning(self.socket_url, self.socket_version, no_fail, new_session))
+            return
+        if life.is_over:
+            raise life.closed_error()
+        waits = not own and not has_interrupted_own_call()
+        opened = life.sockets_opened
+        state = life.state
+        # A connection that is being made will do, if it begins as is wished.
+        if state in ON_THE_WAY and (request is Request.RECONNECT or self.session_id is None):
+            if request is Request.REINSTANTIATE:
+                life.set_no_fail(no_fail)
+            if state in SOCKET_OPEN:
                 return  # its socket is open already
-            if running and not on_the_way:
-                control.wish = max(wish, control.wish or wish)
-                control.at_once = control.at_once or not own
-                control.changed.notify_all()
-        if not running:
-            if wish is Wish.REINSTANTIATE:
-                self._protocol.drop_session()
-            self._begin(self.socket_url, self.socket_version, persist)
-        elif not own:
-            if not on_the_way:
-                connection.give_up("a new connection was asked for")
-            control.wait(lambda: control.opened > opened or control.has_ended(), Deadline(None))
-            if control.has_ended():
-                raise control.why_ended()
+        else:
+            life.request_connection(request, no_fail=no_fail, immediate=not own)
+        if waits:
+            lifecycle.wait_in(life, lambda: life.sockets_opened > opened, Deadline(None))
+            if life.is_over:
+                raise life.closed_error()
 
     def _live_heartbeat(self) -> Heartbeat:
-        heartbeat = self._control.connection.heartbeat
+        heartbeat = self._reader.heartbeat
         if heartbeat is None or not self.socket_active:
             raise NotReady("heartbeats begin with Hello; connect() first")
         return heartbeat
+
+    # Sending
 
     def _send_payload(self, payload: Payload, timeout: float | None) -> None:
         self.send(payloads.encode(payload, self._options.json), timeout)
 
     def _send(self, data: str, timeout: float | None, sent: Callable[[], object] | None) -> None:
         deadline = Deadline(self._options.send_timeout if timeout is None else timeout)
-        connection = self._ready_connection(deadline)
-        while wait := connection.window.try_acquire():
+        if has_interrupted_own_call() and not self._lifecycle.in_reader_thread():
+            raise SendTimeout(
+                "nothing was sent: a signal handler can't send while the call that it has "
+                "interrupted may be sending; let it set a flag, or send on another thread"
+            )
+        life = self._lifecycle.life
+        while True:
+            connection = self._ready_connection(life, deadline)
+            try:
+                wait = connection.send(data, deadline, sent=sent)
+            except SendTimeout:
+                raise
+            except OSError as error:
+                raise NotReady(
+                    f"the connection was lost while sending ({error}); whether the payload arrived "
+                    "is not known"
+                ) from error
+            if not wait:
+                self._reader.log_sent(data)
+                return
             left = deadline.remaining()
-            if self._control.on_own_thread() or (left is not None and left < wait):
+            if life.in_reader_thread() or (left is not None and left < wait):
                 raise SendTimeout(
                     "nothing was sent: this connection's sends of the last minute are used up "
                     f"(Discord allows 120); there is room again in {wait:.1f} seconds"
                 )
-            self._control.wait(lambda: not self._control.is_ready(), Deadline(wait))
-            connection = self._ready_connection(deadline)
-        try:
-            connection.send(data, deadline, sent)
-        except SendTimeout:
-            raise
-        except OSError as error:
-            raise NotReady(
-                f"the connection was lost while sending ({error}); whether the payload arrived is "
-                "not known"
-            ) from error
+            self._lifecycle.wait(lambda: not life.is_ready, Deadline(wait))
 
-    def _ready_connection(self, deadline: Deadline) -> Connection:
-        with self._control.changed:
-            if not self._control.is_ready() and not self._control.has_ended():
-                if self._control.thread is None or self._control.on_own_thread():
-                    raise NotReady(f"nothing was sent: the shard is {self.state.value}, not ready")
-                if not self._control.wait(
-                    lambda: self._control.is_ready() or self._control.has_ended(), deadline
-                ):
-                    raise NotReady(
-                        "nothing was sent: the shard did not become ready in time, it is "
-                        f"{self.state.value}"
-                    )
-            if self._control.has_ended():
-                raise self._control.why_ended()
-            return self._control.connection
+    def _ready_connection(self, life: Life, deadline: Deadline) -> Connection:
+        while True:
+            # First: a connection that replaces this one meanwhile is not READY yet.
+            connection = self._reader.connection
+            if life.is_ready:
+                return connection
+            if life.is_over and self._lifecycle.began:
+                raise life.closed_error()
+            if life.ended or life.in_reader_thread():
+                raise NotReady(f"nothing was sent: the shard is {life.state.value}, not ready")
+            if not self._lifecycle.wait_in(life, lambda: life.is_ready, deadline):
+                raise NotReady(
+                    "nothing was sent: the shard did not become ready in time, it is "
+                    f"{life.state.value}{life.last_ends()}"
+                )
 
     def _handle_message(self, message: bytes | str) -> None:
         """Handle a WebSocket message as the reader does: inflate, decode, act, call back.
 
-        Needs no socket, so that the protocol can be tried without one.
+        Needs no socket, so that the protocol can be tried without one; not to be called while the
+        shard is connected. The callbacks run on the calling thread.
+
+        :param message: a whole WebSocket message, bytes if it is binary, str if it is text.
         """
-        self._protocol.handle_message(message)
+        self._reader.handle_message(message)
 
 
-# All shards there are. Those with a reader take leave at exit while threads still can: a daemon
+def _check_callback_name(name: str) -> None:
+    """:raises AttributeError: if a name looks like a callback's and is none."""
+    if name.startswith("on_socket_") and name not in _CALLBACKS:
+        raise AttributeError(f"a shard has no callback {name!r}; it has {', '.join(_CALLBACKS)}")
+
+
+# All shards there are. Those with a reader are closed at exit while threads still can: a daemon
 # thread that wakes up in an interpreter being torn down may crash, or write noise on stderr.
-_shards: weakref.WeakKeyDictionary[Shard, None] = weakref.WeakKeyDictionary()
+_shards: weakref.WeakValueDictionary[int, Shard] = weakref.WeakValueDictionary()
 
 
-def _take_leave() -> None:
+def _close_all_at_exit() -> None:
     """Close every shard as the interpreter exits; their sessions stay resumable."""
     deadline = Deadline(EXIT_TIMEOUT)
     # A list made at once: other threads may be making shards, over which a set would stumble.
-    shards = [shard for reference in _shards.keyrefs() if (shard := reference()) is not None]
-    ours = [shard._control for shard in shards if shard._process_id == os.getpid()]
-    for control in ours:
-        control.leaving = True
-    for control in [each for each in ours if each.wish_disconnect(RESUMABLE_CLOSE_CODE)]:
-        control.wait(lambda control=control: control.thread is None, deadline)  # type: ignore[misc]
+    shards = [shard for reference in _shards.valuerefs() if (shard := reference()) is not None]
+    ours = [shard._lifecycle for shard in shards if shard._process_id == os.getpid()]
+    for lifecycle in ours:
+        lifecycle.interpreter_exits()
+    lives = [lifecycle.request_close(RESUMABLE_CLOSE_CODE, deadline) for lifecycle in ours]
+    share = Deadline(EXIT_TIMEOUT * PEERS_SHARE)
+    for lifecycle, life in zip(ours, lives, strict=True):
+        lifecycle.close(life, deadline, share)
 
 
-atexit.register(_take_leave)
+atexit.register(_close_all_at_exit)

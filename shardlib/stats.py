@@ -6,6 +6,40 @@ import dataclasses
 from collections import Counter
 from dataclasses import dataclass
 
+from shardlib.gateway import EVENTS
+
+# Undocumented event names that are counted by themselves: a peer could make up any number of them.
+MOST_NAMES = 1000
+
+# Characters of the longest undocumented name that is counted by itself.
+LONGEST_NAME = 100
+
+OTHER = "(other)"
+"""The name under which all events are counted whose own names are not kept."""
+
+
+class EventCounts:
+    """How often each event came, by name, in a bounded amount of memory. The reader adds."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+
+    def add(self, event: str) -> None:
+        """Count one event."""
+        counts = self._counts
+        if event in counts:
+            counts[event] += 1
+            return
+        if event not in EVENTS:
+            unknown = len(counts) - len(EVENTS.intersection(counts)) - (OTHER in counts)
+            if unknown >= MOST_NAMES or len(event) > LONGEST_NAME:
+                event = OTHER
+        counts[event] = counts.get(event, 0) + 1
+
+    def snapshot(self) -> Counter[str]:
+        """The counts as they are now. Any thread."""
+        return Counter(dict(self._counts))
+
 
 @dataclass(slots=True)
 class Stats:
@@ -18,7 +52,8 @@ class Stats:
     bytes_inflated: int = 0
     """Length of the messages after inflating."""
     events: Counter[str] = dataclasses.field(default_factory=Counter)
-    """How often each event was dispatched, by name."""
+    """How often each event was dispatched, by name; of names that Discord does not document at most
+    1,000, and the rest under "(other)"."""
     connections: int = 0
     """Sockets opened."""
     reconnects: int = 0
@@ -28,6 +63,8 @@ class Stats:
     replayed: int = 0
     """Events received between Resume and RESUMED."""
     duplicates: int = 0
-    """Events dropped since a replay repeated what had been received before."""
+    """Events dropped because a replay repeated what had been received before."""
+    gaps: int = 0
+    """Jumps of the sequence. At each the Gateway left out events, or only numbers."""
     callback_seconds: float = 0.0
     """Time spent inside the user's functions."""

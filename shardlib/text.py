@@ -3,6 +3,17 @@
 from __future__ import annotations
 
 
+def describe(error: BaseException) -> str:
+    """What an exception says of itself; its type, if it fails to say anything.
+
+    :param error: of any origin: one of the user's may raise another when it is shown.
+    """
+    try:
+        return repr(error)
+    except Exception:
+        return type(error).__qualname__
+
+
 def printable(text: str, limit: int | None = None) -> str:
     r"""Return a text with each character escaped that could do more than show itself.
 

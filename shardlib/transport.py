@@ -1,9 +1,9 @@
 """Transport: one TCP or TLS byte stream that several threads may use without harm.
 
-An OpenSSL connection must never be entered by two threads at once: a heartbeat sent while the
-reader was inside ``recv`` corrupts it, or deadlocks, depending on the versions. The rule kept here:
-the socket never blocks; whoever finds it not ready waits for it *outside* every lock, and the call
-that moves bytes is made under ``_io_lock``, which is therefore held for microseconds only.
+Two threads must never be inside one OpenSSL connection at once: a heartbeat sent while the reader
+is inside ``recv`` corrupts the connection, or deadlocks, depending on the versions. The rule kept
+here: the socket never blocks; a thread that finds it not ready waits for it without ``_io_lock``,
+and makes the call that moves bytes with it. So that lock is held for microseconds only.
 """
 
 from __future__ import annotations
@@ -17,27 +17,35 @@ from collections.abc import Callable
 
 from shardlib.deadline import Deadline
 from shardlib.errors import SendTimeout
+from shardlib.waker import Waker
 
-TIME_TO_LEAVE = 0.5  # seconds for those who send on a connection that is being closed
+TIME_TO_LEAVE = 0.5  # seconds for a thread that sends on a connection that is being closed
 
 RECEIVE_SIZE = 65536  # bytes asked of the socket at once: many of the Gateway's messages
 
 
-def wait_until_ready(file_descriptor: int, writing: bool, timeout: float | None) -> bool:
-    """Wait until a descriptor can be read (or written), or its peer has gone.
+def wait_until_ready(
+    file_descriptor: int, writing: bool, timeout: float | None, waker: Waker | None = None
+) -> bool:
+    """Wait until a descriptor can be read (or written), its peer has gone, or a waker wakes.
 
     ``select.poll`` is looked up at each call, so that gevent's is found however late it patches,
     and preferred to ``select.select``, which cannot watch descriptors above 1023.
 
     :param timeout: seconds; None waits without end.
-    :returns: False where the time ran out.
+    :param waker: watched as well.
+    :returns: False if the time ran out.
     """
     if hasattr(select, "poll"):
         poll = select.poll()
         poll.register(file_descriptor, select.POLLOUT if writing else select.POLLIN)
+        if waker is not None:
+            poll.register(waker.fileno(), select.POLLIN)
         # Rounded up: half a millisecond rounded down to none would turn the wait into a spin.
         return bool(poll.poll(None if timeout is None else math.ceil(timeout * 1000)))
     reading, written = ([], [file_descriptor]) if writing else ([file_descriptor], [])
+    if waker is not None:
+        reading.append(waker.fileno())
     return any(select.select(reading, written, [file_descriptor], timeout))
 
 
@@ -53,18 +61,26 @@ class Transport:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._socket = sock
-        # Guards every call into the socket. Reentrant, because a signal handler of the user's may
-        # close the shard while the main thread is in here; it can't interrupt the call itself.
+        self._waker = Waker()
+        # Guards every call into the socket and the waker. Reentrant, because a signal handler of
+        # the user's may abort or wake while the main thread is in here; no handler runs inside the
+        # C call itself.
         self._io_lock = threading.RLock()
         # Held while a whole frame is written, so that frames don't mix. Taken with a deadline.
-        # Reentrant for a signal handler: one that sends in the middle of a frame of the thread it
-        # has interrupted is refused, where it would have to wait for itself.
+        # Reentrant for its release(), which refuses a thread that does not own the lock: so it may
+        # be called whether or not Ctrl-C came before the lock was taken.
         self._send_lock = threading.RLock()
-        self._sending = False  # under _send_lock
+        self._sending = False  # under _send_lock; True if a finaliser comes in the middle of a send
         self._aborted = False
         self._closed = False
+        self._woken = False  # under _io_lock: wake() was called, and the reader has not seen it
         self._waiting_to_read = False
         self.bytes_received = 0
+
+    @property
+    def aborted(self) -> bool:
+        """True once :meth:`abort` was called."""
+        return self._aborted
 
     @property
     def socket(self) -> socket.socket:
@@ -74,8 +90,8 @@ class Transport:
     def start_tls(self, context: ssl.SSLContext, server_hostname: str, deadline: Deadline) -> None:
         """Shake hands for TLS. Called by the reader, before any other thread sends.
 
-        :raises ssl.SSLError: where the peer's certificate or its answers are not acceptable.
-        :raises TimeoutError: where the handshake is not done in time.
+        :raises ssl.SSLError: if the peer's certificate or its answers are not acceptable.
+        :raises TimeoutError: if the handshake is not done in time.
         """
         with self._io_lock:
             if self._aborted:
@@ -95,12 +111,15 @@ class Transport:
             if not wait_until_ready(self._socket.fileno(), writing, deadline.remaining()):
                 raise TimeoutError("the TLS handshake was not finished in time")
 
-    def receive(self, deadline: Deadline | None = None) -> bytes:
+    def receive(self, deadline: Deadline, *, wakeable: bool = False) -> bytes | None:
         """Some bytes, as many as are there; b"" at the end of the stream. For the reader alone.
 
-        :raises TimeoutError: where nothing came in time.
-        :raises OSError: where the connection broke.
+        :param deadline: until when to wait.
+        :param wakeable: True to return None when :meth:`wake` was called.
+        :raises TimeoutError: if nothing came in time.
+        :raises OSError: if the connection broke.
         """
+        waker = self._waker if wakeable else None
         while True:
             with self._io_lock:
                 try:
@@ -112,48 +131,67 @@ class Transport:
                 else:
                     self.bytes_received += len(data)
                     return data
+                if self._woken and wakeable:
+                    self._woken = False
+                    self._waker.clear()
+                    return None
             self._waiting_to_read = True
             try:
-                timeout = None if deadline is None else deadline.remaining()
-                if not wait_until_ready(self._socket.fileno(), writing, timeout):
+                timeout = deadline.remaining()
+                if not wait_until_ready(self._socket.fileno(), writing, timeout, waker):
                     raise TimeoutError("nothing was received in time")
             finally:
                 self._waiting_to_read = False
 
+    def wake(self) -> None:
+        """End the wait of a wakeable :meth:`receive`, this one or the next. Any thread."""
+        with self._io_lock:
+            if not self._closed:
+                self._woken = True
+                self._waker.wake()
+
     def is_idle(self) -> bool:
-        """Whether the reader is waiting and nothing is there for it to read."""
-        with self._io_lock:  # looked at under it: what a reader waited for it takes under it, too
+        """True if the reader is waiting and nothing is there for it to read."""
+        with self._io_lock:  # the reader takes bytes under it, so none is in between
             if self._closed or not self._waiting_to_read:
                 return False
             return not wait_until_ready(self._socket.fileno(), False, 0)
 
     def send(
-        self, data: bytes, deadline: Deadline, sent: Callable[[], object] | None = None
-    ) -> None:
+        self,
+        data: bytes,
+        deadline: Deadline,
+        *,
+        admit: Callable[[], float] | None = None,
+        sent: Callable[[], object] | None = None,
+    ) -> float:
         """Write all of `data`, in one piece as seen by the peer. Blocks until `deadline`.
 
+        :param admit: asked when it is this payload's turn: 0.0 lets it pass, a number of seconds
+            does not.
         :param sent: called once all is written, and before anything else is: so what it does for
             several threads happens in the order of the wire.
-        :raises SendTimeout: where it was not written in time. What was begun cannot be taken back,
+        :returns: 0.0, or the seconds that `admit` gave, and then nothing was sent.
+        :raises SendTimeout: if it was not written in time. What was begun cannot be taken back,
             and nothing sensible could follow it, so then the connection is aborted too.
-        :raises OSError: where the connection broke, or is closed.
+        :raises OSError: if the connection broke, or is closed.
         """
-        timeout = deadline.remaining()
-        if not self._send_lock.acquire(timeout=-1 if timeout is None else timeout):
-            raise SendTimeout(
-                "nothing was sent: another thread's payload has been waiting all the time for the "
-                "peer to take it; the network or the Gateway may be down"
-            )
-        if self._sending:
-            self._send_lock.release()
-            raise SendTimeout(
-                "nothing was sent: a signal handler can't send while the thread that it has "
-                "interrupted is sending; let it set a flag, or send on another thread"
-            )
-        begun = False
-        self._sending = True
+        begun = owner = False
         try:
+            timeout = deadline.remaining()
+            if not self._send_lock.acquire(timeout=-1 if timeout is None else timeout):
+                raise SendTimeout(
+                    "nothing was sent: another thread's payload has been waiting all the time for "
+                    "the peer to take it; the network or the Gateway may be down"
+                )
+            if self._sending:
+                raise SendTimeout(
+                    "nothing was sent: the payload that this thread is sending is not finished"
+                )
+            self._sending = owner = True
             self._wait_to_send(begun, deadline)
+            if admit is not None and (wait := admit()):
+                return wait
             unsent = memoryview(data)
             begun = True
             while unsent:
@@ -170,6 +208,7 @@ class Transport:
                 self._wait_to_send(begun, deadline, writing)
             if sent is not None:
                 sent()
+            return 0.0
         except OSError:
             raise  # broken or closed; what the peer has said before may be read yet
         except BaseException:
@@ -177,8 +216,12 @@ class Transport:
                 self.abort()
             raise
         finally:
-            self._sending = False
-            self._send_lock.release()
+            if owner:
+                self._sending = False
+            try:
+                self._send_lock.release()
+            except RuntimeError:
+                pass  # it was not taken
 
     def _wait_to_send(self, begun: bool, deadline: Deadline, writing: bool = True) -> None:
         with self._io_lock:
@@ -197,7 +240,7 @@ class Transport:
         raise SendTimeout("nothing was sent: the peer takes no bytes; the network may be down")
 
     def abort(self) -> None:
-        """End the stream at once, without a word to the peer; wakes whoever waits for it.
+        """End the stream at once, without a word to the peer; wakes every thread that waits for it.
 
         Any thread may call it, at any time; it needs no lock that is held during a wait. It shuts
         the TCP socket down beneath TLS: ``SSLSocket.shutdown`` would take the TLS object away from
@@ -206,20 +249,22 @@ class Transport:
         with self._io_lock:
             if self._aborted:
                 return
-            self._aborted = True
             try:
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
             except OSError:
                 pass  # the peer was faster
+            self._aborted = True  # afterwards: Ctrl-C in between must not leave the socket open
 
     def close(self) -> None:
         """Abort, and give the socket back to the system. For the reader, which owns it."""
         self.abort()
-        # abort() woke the senders, who leave at once. But one may be held up in a signal handler,
-        # and Ctrl-C may have hit one that had just taken the lock: then it is released by nobody.
+        # abort() woke the senders, which leave at once unless a signal handler holds one up.
         free = self._send_lock.acquire(timeout=TIME_TO_LEAVE)
-        with self._io_lock:
-            self._closed = True
-            self._socket.close()
-        if free:
-            self._send_lock.release()
+        try:
+            with self._io_lock:
+                self._closed = True
+                self._socket.close()
+                self._waker.close()
+        finally:
+            if free:
+                self._send_lock.release()

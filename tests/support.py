@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import tracemalloc
 from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
 
 from shardlib import errors
 
@@ -28,6 +31,20 @@ def wait_until(condition: Callable[[], object], timeout: float = 10.0, what: str
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {timeout} s in vain for {what or condition}")
         time.sleep(0.002)
+
+
+def in_background(function: Callable[..., object], *arguments: Any) -> Future[object]:
+    """Call a function on a daemon thread, so that a call that never returns holds nothing up."""
+    outcome: Future[object] = Future()
+
+    def call() -> None:
+        try:
+            outcome.set_result(function(*arguments))
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=call, daemon=True).start()
+    return outcome
 
 
 class Clock:

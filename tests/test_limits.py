@@ -1,9 +1,9 @@
 from __future__ import annotations
 
+import bisect
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable
 from decimal import Decimal
 from types import FrameType
@@ -14,8 +14,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shardlib import Shard, limits
+from shardlib.backoff import Backoff
 from shardlib.errors import ShardClosed
-from shardlib.limits import Backoff, IdentifyGate, SendWindow, default_gate, heartbeat_reserve
+from shardlib.limits import IdentifyGate, SendWindow, default_gate
+from shardlib.liveness import Evidence, Liveness
 from tests.support import Clock
 
 steps = st.lists(st.floats(0, 30, allow_nan=False), min_size=1, max_size=80)
@@ -26,68 +28,130 @@ def most_in_any(period: float, times: list[float]) -> int:
     return max(sum(start <= time < start + period for time in times) for start in times)
 
 
-@given(steps=steps, reserve=st.integers(0, 3), ahead=st.integers(0, 3))
-def test_no_period_ever_holds_more_sends_than_the_limit(steps, reserve, ahead) -> None:
-    clock = Clock()
-    window = SendWindow(limit=7, period=60.0, clock=clock)
-    window.reserve = reserve
-    times = []
-    for _ in range(ahead):
-        window.record()
-        times.append(clock.now)
+def granted(window: SendWindow, now: float) -> int:
+    """How many payloads may leave at a moment; they do."""
+    count = 0
+    while window.wait(now) == 0.0:
+        window.record(now)
+        count += 1
+    return count
+
+
+@given(steps=steps, ahead=st.integers(0, 3))
+def test_no_period_ever_holds_more_sends_than_the_limit(steps, ahead) -> None:
+    window = SendWindow(limit=7, period=60.0)
+    now = 1000.0
+    times = [now] * ahead
+    for _ in times:
+        window.record(now)  # what does not wait counts
     for step in steps:
-        clock.now += step
-        if window.try_acquire() == 0.0:
-            times.append(clock.now)
-    assert most_in_any(60.0, times) <= 7 - reserve or len(times) == ahead
+        now += step
+        if window.wait(now) == 0.0:
+            window.record(now)
+            times.append(now)
+    assert not times or most_in_any(60.0, times) <= 7
+
+
+@given(
+    interval=st.floats(600, 120_000),
+    pace=st.none() | st.floats(100, 120_000),
+    late=st.lists(st.floats(0, 2), min_size=1),
+    steps=steps,
+)
+@example(interval=20_020.0, pace=None, late=[0.15, 0.0, 0.0], steps=[0.2, 30.0, 30.0])
+def test_in_no_minute_more_than_120_leave_scheduled_heartbeats_included(
+    interval, pace, late, steps
+) -> None:
+    """Heartbeats leave when they are due, and whoever else sends does so whenever there is room."""
+    window = SendWindow()
+    liveness = Liveness(interval, 0.0, 0.0)
+    window.reserve_heartbeats(liveness.least_interval)
+    if pace is not None:
+        liveness.change_pace(pace, 0.0)
+    times: list[float] = []
+    now = 0.0
+    for number, step in enumerate(steps * 3):
+        now += step
+        while (beat := liveness.next_due() + late[number % len(late)]) <= now:
+            liveness.due(beat)
+            if guaranteed := liveness.is_guaranteed(beat):
+                times.append(beat)
+            elif window.wait(beat) == 0.0:
+                window.record(beat)
+                times.append(beat)
+            liveness.send_scheduled(beat, Evidence(0, 0.0, True), guaranteed=guaranteed)
+        times.extend([now] * granted(window, now))
+    times.sort()
+    for start, time in enumerate(times):
+        assert bisect.bisect_left(times, time + 60.0) - start <= 120
 
 
 @given(steps=steps)
 @example(steps=[0.0, 0.0, 0.0, 0.0, 30.0, 1.5, 0.5, 0.0, 2.0, 28.0])  # a wait of 0.0000000000002
 def test_a_full_window_says_exactly_how_long_to_wait(steps) -> None:
-    clock = Clock()
-    window = SendWindow(limit=3, period=60.0, clock=clock)
+    window = SendWindow(limit=3, period=60.0)
+    now = 1000.0
     for step in steps:
-        clock.now += step
-        wait = window.try_acquire()
+        now += step
+        wait = window.wait(now)
         if wait > 1e-6:  # less is lost where the clock is rounded
-            clock.now += wait * 0.99
-            assert window.try_acquire() > 0.0
-            clock.now += wait * 0.01 + 1e-6
-            assert window.try_acquire() == 0.0
+            assert window.wait(now + wait * 0.99) > 0.0
+            now += wait + 1e-6
+            assert window.wait(now) == 0.0
+        window.record(now)
 
 
-def test_the_reserve_is_kept_and_what_passes_ahead_counts() -> None:
-    clock = Clock()
-    window = SendWindow(limit=120, clock=clock)
-    window.record()
-    window.reserve = 4
-    granted = 0
-    while window.try_acquire() == 0.0:
-        granted += 1
-    assert granted == 120 - 4 - 1
-    assert window.try_acquire() == 60.0
+def test_what_passes_ahead_counts_and_is_waited_for() -> None:
+    """A window that holds more than it has room for says when enough of that is over."""
+    window = SendWindow(limit=5)
+    for now in (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0):
+        window.record(now)
+    assert window.wait(10.0) == 56.0  # when the sixth is over, too, there is one
+    assert window.wait(66.0) == 0.0
 
 
-def test_a_window_counts_right_from_many_threads() -> None:
-    window = SendWindow(limit=100, clock=Clock())
-    granted = []
-
-    def acquire() -> None:
-        granted.extend(1 for _ in range(100) if window.try_acquire() == 0.0)
-
-    threads = [threading.Thread(target=acquire) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(granted) == 100
+def test_asking_takes_no_room() -> None:
+    window = SendWindow(limit=1)
+    assert [window.wait(0.0) for _ in range(3)] == [0.0] * 3
 
 
-def test_the_reserve_covers_the_heartbeats_of_a_period() -> None:
-    assert heartbeat_reserve(41250) == 4
-    assert heartbeat_reserve(60000) == 3
-    assert heartbeat_reserve(10) == 60
+@pytest.mark.parametrize(
+    "interval, room",
+    [
+        (41_250, 118),
+        (60_000, 118),
+        (60_001, 119),
+        (3_600_000, 119),
+        (10_000, 113),
+        (1000, 59),
+        (510, 2),
+        (500, 60),  # such a gateway cannot count its own heartbeats
+        (1, 60),
+        (5e-324, 60),
+    ],
+)
+def test_room_is_kept_for_the_heartbeats_of_a_period(interval: float, room: int) -> None:
+    window = SendWindow()
+    assert granted(window, 0.0) == 117  # Identify, and the first heartbeats, have room as well
+    window.reserve_heartbeats(interval)
+    assert granted(window, 60.0) == room
+
+
+def test_heartbeats_of_a_quicker_pace_before_count_on() -> None:
+    """A second Hello makes room for more at once; what has left in the last minute has left."""
+    window = SendWindow()
+    window.reserve_heartbeats(520)
+    for number in range(16):
+        window.record(number * 0.52, heartbeat=True)
+    window.reserve_heartbeats(60_000)
+    assert granted(window, 9.0) == 120 - 16
+
+
+def test_another_hello_changes_the_room() -> None:
+    window = SendWindow()
+    window.reserve_heartbeats(1000)
+    window.reserve_heartbeats(41_250)
+    assert granted(window, 0.0) == 118
 
 
 @given(steps=steps, shards=st.lists(st.integers(0, 9), min_size=1), concurrency=st.integers(1, 4))

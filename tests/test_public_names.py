@@ -88,8 +88,11 @@ def test_mypy_finds_every_name_and_no_misspelt_one(tmp_path: Path) -> None:
         "from shardlib import Shrad\nimport shardlib\nshardlib.Intent\n"
     )
     done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--follow-imports=silent"]
-        + ["--cache-dir", str(tmp_path / "cache"), "every_name.py", "misspelt.py"],
+        [
+            *(sys.executable, "-m", "mypy", "--strict", "--config-file="),
+            *("--follow-imports=silent", "--cache-dir", str(tmp_path / "cache")),
+            *("every_name.py", "misspelt.py"),
+        ],
         cwd=tmp_path,
         env={**os.environ, "MYPYPATH": str(ROOT)},
         stdout=subprocess.PIPE,

@@ -208,24 +208,29 @@ def test_waiting_for_ready_before_it_is_refused_in_a_callback(gateway: LocalGate
 
 def test_listeners_and_wait_for(gateway: LocalGateway) -> None:
     with make_shard() as shard:
-        heard: list[Any] = []
+        heard: list[int] = []
+        judged: list[int] = []
+
+        def is_third(data: Any) -> bool:
+            judged.append(data["number"])
+            return bool(data["number"] == 3)
+
         shard.on("user_update")(lambda _, data: heard.append(data["number"]))
         shard.connect(gateway.url)
         shard.wait_until_ready(10)
         found: list[Any] = []
         waiting = threading.Thread(
-            target=lambda: found.append(
-                shard.wait_for("USER_UPDATE", lambda data: data["number"] == 3, timeout=10)
-            )
+            target=lambda: found.append(shard.wait_for("USER_UPDATE", is_third, timeout=10))
         )
         waiting.start()
-        wait_until(lambda: shard._callbacks.wants("USER_UPDATE") and shard._callbacks._waiters)
+        wait_until(lambda: gateway.dispatch("USER_UPDATE", {"number": -1}) and judged)
         for number in range(5):
             gateway.dispatch("USER_UPDATE", {"number": number})
         waiting.join(10)
         assert found == [{"number": 3}]
-        wait_until(lambda: heard == [0, 1, 2, 3, 4])
-        assert not shard._callbacks._waiters
+        wait_until(lambda: heard[-1:] == [4])
+        assert [number for number in heard if number >= 0] == [0, 1, 2, 3, 4]
+        assert judged[-1] == 3  # then it was heard no more
 
 
 def test_wait_for_ends_with_its_time_its_predicate_and_the_shard(gateway: LocalGateway) -> None:
@@ -235,30 +240,25 @@ def test_wait_for_ends_with_its_time_its_predicate_and_the_shard(gateway: LocalG
         with pytest.raises(TimeoutError, match="USER_UPDATE"):
             shard.wait_for("USER_UPDATE", timeout=0.01)
 
-        def in_thread(*arguments: Any) -> list[BaseException]:
-            errors: list[BaseException] = []
+        errors: list[BaseException] = []
+        judged = threading.Event()
 
-            def wait() -> None:
-                try:
-                    shard.wait_for(*arguments, timeout=10)
-                except BaseException as error:
-                    errors.append(error)
+        def wait(predicate: Callable[[Any], object]) -> None:
+            try:
+                shard.wait_for("USER_UPDATE", predicate, timeout=10)
+            except BaseException as error:
+                errors.append(error)
 
-            thread = threading.Thread(target=wait)
-            thread.start()
-            wait_until(lambda: shard._callbacks._waiters)
-            threads.append(thread)
-            return errors
-
-        threads: list[threading.Thread] = []
-        failed = in_thread("USER_UPDATE", lambda data: data["missing"])
-        gateway.dispatch("USER_UPDATE", {})
-        threads[0].join(10)
-        assert isinstance(failed[0], KeyError)
-        closed = in_thread("USER_UPDATE")
+        waiting = threading.Thread(target=wait, args=(lambda data: data["missing"],))
+        waiting.start()
+        wait_until(lambda: gateway.dispatch("USER_UPDATE", {}) and not waiting.is_alive())
+        assert isinstance(errors[0], KeyError)
+        waiting = threading.Thread(target=wait, args=(lambda data: judged.set(),))
+        waiting.start()
+        wait_until(lambda: gateway.dispatch("USER_UPDATE", {}) and judged.is_set())
         shard.disconnect()
-        threads[1].join(10)
-        assert isinstance(closed[0], ShardClosed)
+        waiting.join(10)
+        assert isinstance(errors[1], ShardClosed)
     with pytest.raises(ShardClosed):
         shard.wait_for("USER_UPDATE", timeout=10)
 

@@ -16,8 +16,8 @@ import pytest
 
 import shardlib
 from shardlib import Backoff, ConnectionFailed, Shard, ShardClosed, ShardState
-from shardlib.control import Control
-from shardlib.shard import _take_leave
+from shardlib.lifecycle import Lifecycle
+from shardlib.shard import _close_all_at_exit
 from shardlib.testing import LocalGateway
 from tests.shards import Recorder, make_gateway, make_shard
 from tests.support import FATAL, TOKEN, wait_until
@@ -42,8 +42,8 @@ def test_a_fatal_code_is_raised_from_every_wait(gateway: LocalGateway, code: int
             wait()
     with pytest.raises(FATAL[code]):
         shard.send('{"op": 3, "d": {}}')
-    with pytest.raises(FATAL[code]), shard:
-        pass
+    with shard:
+        pass  # this thread was told of it: raised again, it would hide what comes after
     assert recorder.life() == [
         ("connected",),
         ("disconnected", code, False),
@@ -51,6 +51,39 @@ def test_a_fatal_code_is_raised_from_every_wait(gateway: LocalGateway, code: int
     ]
     assert len(gateway.all_connections) == 1
     assert TOKEN not in str(caught.value)
+
+
+@pytest.mark.parametrize("told_elsewhere", [True, False])
+def test_a_with_block_raises_what_its_thread_was_not_told(
+    gateway: LocalGateway, told_elsewhere: bool
+) -> None:
+    with pytest.raises(shardlib.InvalidIntents):
+        with make_shard() as shard:
+            shard.connect(gateway.url)
+            shard.wait_until_ready(10)
+            gateway.connections[0].close(4013)
+            wait_until(lambda: shard.state is ShardState.CLOSED)
+            if told_elsewhere:
+                errors: list[BaseException] = []
+
+                def join() -> None:
+                    with pytest.raises(shardlib.InvalidIntents) as caught:
+                        shard.join(10)
+                    errors.append(caught.value)
+
+                thread = threading.Thread(target=join)
+                thread.start()
+                thread.join(10)
+                assert len(errors) == 1
+
+
+@pytest.mark.parametrize("compression", ["zlib-stream", "zstd-stream", "payload", None])
+def test_a_ready_that_is_too_large_twice_closes(gateway: LocalGateway, compression: Any) -> None:
+    """To identify again and again would use up the day's sessions, and nothing would tell why."""
+    with pytest.raises(ShardClosed, match="larger max_payload") as caught:
+        make_shard(compression=compression, max_payload=300).run_forever(gateway.url)
+    assert caught.value.code is None
+    assert len(gateway.all_connections) == 2
 
 
 def test_what_the_gateway_itself_refuses(gateway: LocalGateway) -> None:
@@ -114,13 +147,13 @@ def test_disconnect_at_every_stage_is_quick_and_final(gateway: LocalGateway, ste
     assert len(gateway.all_connections) == 1
 
 
-def test_disconnect_ends_a_back_off(gateway: LocalGateway) -> None:
+def test_disconnect_ends_a_back_off(gateway: LocalGateway, caplog: Any) -> None:
     shard = make_shard(backoff=shardlib.Backoff(base=60, cap=60))
     shard.connect(gateway.url)
     shard.wait_until_ready(10)
     gateway.outage()
-    wait_until(lambda: shard.state is ShardState.WAITING)
-    wait_until(lambda: shard._reader._backoff.next_delay() > 0)
+    # The first attempt after a connection that worked comes at once, and fails.
+    wait_until(lambda: "resuming in" in caplog.text)
     since = time.perf_counter()
     shard.disconnect()
     assert time.perf_counter() - since < 1
@@ -149,10 +182,11 @@ def test_disconnect_with_a_callback_that_does_not_return(gateway: LocalGateway) 
     shard.disconnect()
     assert time.perf_counter() - since < 2
     assert gateway.all_connections[0].wait_closed() == 1000
-    with pytest.raises(TimeoutError):
-        shard.join(0.01)
+    shard.join(5)  # disconnect() has waited: the callback keeps no other thread either
+    assert time.perf_counter() - since < 2
+    assert shard.socket_thread is not None
     release.set()
-    shard.join(5)
+    wait_until(lambda: shard.socket_thread is None)
 
 
 def test_the_first_attempt_is_refused_kindly() -> None:
@@ -254,26 +288,54 @@ def test_shardclosed_without_a_code_says_who_did_it(gateway: LocalGateway) -> No
         shard.send('{"op": 1, "d": null}')
 
 
-def test_a_fault_that_nobody_expects_is_loud_and_closes(gateway: LocalGateway, caplog: Any) -> None:
-    """Row 20: here one of the user's own back-off; deaf and silent would be worse."""
+class Broken(Backoff):
+    """One of the user's own, which fails at its calls of some numbers."""
 
-    class Broken(Backoff):
-        def next_delay(self) -> float:
+    def __init__(self, *failing: int) -> None:
+        super().__init__(base=0.01, cap=0.05)
+        self._failing = failing
+        self._calls = 0
+
+    def next_delay(self) -> float:
+        self._calls += 1
+        if self._calls in self._failing:
             raise LookupError("mine")
+        return super().next_delay()
 
-    recorder = Recorder()
-    shard = make_shard(recorder, backoff=Broken())
-    shard.connect(gateway.url)
-    shard.wait_until_ready(10)
-    gateway.connections[0].drop()
+
+def test_a_fault_before_the_first_connection_is_raised_from_connect(
+    gateway: LocalGateway,
+) -> None:
+    """Row 20: deaf and silent would be worse."""
+    shard = make_shard(backoff=Broken(1))
     with pytest.raises(LookupError, match="mine"):
-        shard.join(10)
-    assert [record.message for record in caplog.records if record.levelname == "CRITICAL"] == [
-        "the reader failed"
-    ]
-    assert recorder.of("closed")[0][1].args == ("mine",)
-    assert shard.state is ShardState.CLOSED
+        shard.connect(gateway.url)
+    assert shard.state is ShardState.DISCONNECTED
     assert shard.socket_thread is None
+    assert gateway.all_connections == []
+
+
+def test_a_fault_that_nobody_expects_is_told_and_costs_a_connection_at_most(
+    gateway: LocalGateway, caplog: Any
+) -> None:
+    """Row 20: the reader neither ends nor waits for ever, and says what has happened."""
+    gateway.inject(instead_of="ready", connections=1)
+    recorder = Recorder()
+    with make_shard(recorder, backoff=Broken(2)) as shard:  # the first call is for the first dial
+        shard.connect(gateway.url)
+        gateway.wait_for_connection().drop()
+        shard.wait_until_ready(10)
+    assert [error.args for _, error in recorder.of("error")] == [("mine",)]
+    assert "mine" in caplog.text
+    assert recorder.life() == [
+        ("connected",),
+        ("disconnected", None, False),
+        ("connected",),
+        ("ready",),
+        ("reconnected", False),
+        ("disconnected", 1000, True),
+        ("closed", None),
+    ]
 
 
 def test_callers_get_the_same_error_however_many(gateway: LocalGateway) -> None:
@@ -303,7 +365,7 @@ def test_the_error_of_a_closed_shard_does_not_grow_with_each_raise(gateway: Loca
     shard.connect(gateway.url)
     shard.wait_until_ready(10)
     gateway.connections[0].close(4013)
-    for method in (shard.join, shard.wait_until_ready, lambda: shard.__exit__(None, None, None)):
+    for method in (shard.join, shard.wait_until_ready, lambda: shard.send('{"op": 1}')):
         lengths = []
         for _ in range(5):
             with pytest.raises(shardlib.InvalidIntents) as caught:
@@ -317,16 +379,16 @@ def test_shards_made_while_the_interpreter_exits_disturb_nobody(
 ) -> None:
     """Saying goodbye takes a moment, in which a daemon thread may make another shard."""
     others: list[Shard] = []
-    wish_disconnect = Control.wish_disconnect
+    request_close = Lifecycle.request_close
 
-    def slowly(control: Control, code: int) -> bool:
+    def slowly(lifecycle: Lifecycle, *arguments: Any) -> Any:
         others.append(make_shard())
-        return wish_disconnect(control, code)
+        return request_close(lifecycle, *arguments)
 
-    monkeypatch.setattr(Control, "wish_disconnect", slowly)
+    monkeypatch.setattr(Lifecycle, "request_close", slowly)
     shards = [make_shard(), make_shard()]
     for shard in shards:
         shard.connect(gateway.url)
-    _take_leave()
+    _close_all_at_exit()
     for shard in shards:
         wait_until(lambda: shard.socket_thread is None)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 import ssl
+import sys
 import threading
+import time
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,9 +22,11 @@ from shardlib import (
     Session,
     Shard,
     ShardClosed,
+    ShardError,
     ShardState,
 )
 from shardlib.testing import LocalGateway
+from shardlib.waiting import Alarm
 from tests.shards import CALLBACKS, Recorder, make_gateway, make_shard
 from tests.support import wait_until
 
@@ -54,6 +59,13 @@ def dispatch_numbers(gateway: LocalGateway, numbers: Any) -> None:
 
 def numbers_received(recorder: Recorder) -> list[int]:
     return [data["number"] for data in recorder.data("USER_UPDATE")]
+
+
+def is_waiting_in(thread: threading.Thread, function: Any) -> bool:
+    """True if a thread is in a function of the library's, and there waits on a lock."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    names = [each.f_code for each, _ in traceback.walk_stack(frame)]
+    return Alarm.wait.__code__ in names and function.__code__ in names
 
 
 def wait_for_resumes(shard: Shard, count: int) -> None:
@@ -113,7 +125,7 @@ def test_ten_thousand_events_in_order_through_every_kind_of_loss(
 def test_an_invalid_session_is_replaced_by_a_new_one(
     recorder: Recorder, gateway: LocalGateway, shard: Shard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shardlib.reader.INVALID_SESSION_DELAY", (0.05, 0.06))
+    monkeypatch.setattr("shardlib.reconnect.INVALID_SESSION_DELAY", (0.05, 0.06))
     first = shard.session_id
     shard_url = gateway.connections[0].url
     gateway.connections[0].invalid_session(False)
@@ -266,7 +278,8 @@ def test_the_reconnect_of_a_callback_does_not_slow_down_that_of_a_thread(
         def ask(shard: Shard, _: Any) -> None:
             threads.append(threading.Thread(target=shard.reconnect))
             threads[0].start()
-            wait_until(lambda: shard._control.wish)
+            # It has asked once it waits: for a connection that cannot come before this returns.
+            wait_until(lambda: is_waiting_in(threads[0], Shard.reconnect))
             shard.reconnect()
 
         dispatch_numbers(gateway, [1])
@@ -365,6 +378,23 @@ def test_without_should_reconnect_the_first_loss_closes(
     assert len(gateway.all_connections) == 1
 
 
+@pytest.mark.parametrize("code, kept", [(4000, True), (4009, False)])
+def test_a_shard_that_a_loss_has_closed_keeps_what_can_be_resumed(
+    gateway: LocalGateway, code: int, kept: bool
+) -> None:
+    shard = make_shard(should_reconnect=False)
+    shard.connect(gateway.url)
+    shard.wait_until_ready(10)
+    gateway.connections[0].close(code)
+    with pytest.raises(ShardClosed):
+        shard.join(10)
+    assert (shard.session is not None) == kept
+    with shard:
+        shard.connect(gateway.url)
+        shard.wait_until_ready(10)
+        assert shard.stats.resumes == kept
+
+
 def test_a_shard_tells_what_it_was_given(gateway: LocalGateway) -> None:
     shard = make_shard(should_reconnect=False, large_threshold=60, shard_id=1, shard_count=2)
     assert (shard.should_reconnect, shard.large_threshold) == (False, 60)
@@ -373,6 +403,51 @@ def test_a_shard_tells_what_it_was_given(gateway: LocalGateway) -> None:
     with make_gateway(shards=2) as gateway, shard:
         shard.connect(gateway.url, 9)
         assert (shard.socket_url, shard.socket_version) == (gateway.url, 9)
+
+
+@pytest.mark.parametrize("ask", ["user", "gateway"])
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_peer_that_lives_has_a_second_to_answer_the_close_frame(
+    gateway: LocalGateway, ask: str, answers: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Gateway that still reads the old connection would refuse the Resume."""
+    if answers:  # it is not waited for any longer then
+        monkeypatch.setattr("shardlib.reader.CLOSE_HANDSHAKE_TIMEOUT", 30.0)
+    else:
+        gateway.inject(instead_of="close")
+    with make_shard(close_timeout=30.0) as shard:
+        shard.connect(gateway.url)
+        shard.wait_until_ready(10)
+        since = time.monotonic()
+        if ask == "user":
+            shard.reconnect()
+        else:
+            gateway.connections[0].reconnect()
+        wait_for_resumes(shard, 1)
+        old, new = gateway.all_connections
+        assert old.wait_closed() == 4000
+        seconds = new.opened_at - since
+        assert seconds < 10 if answers else 0.9 <= seconds < 10
+
+
+def test_to_wait_for_what_cannot_come_before_connect_is_refused() -> None:
+    shard = make_shard()
+    with pytest.raises(ShardError, match=r"wait_until_ready\(\) would wait for ever: connect"):
+        shard.wait_until_ready()
+    with pytest.raises(ShardError, match=r"wait_for\(\) would wait for ever: connect"):
+        shard.wait_for("READY", timeout=10)
+
+
+def test_a_name_that_looks_misspelt_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    shard = make_shard()
+    for event in ("MESSAGE_CREATED", "message_created", "MESSAGE_CREATE", "AN_EVENT_OF_TOMORROW"):
+        shard.on(event, lambda shard, data: None)
+    with pytest.raises(ShardError):
+        shard.wait_for("MESSAGE_CREATED")
+    (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert warning.getMessage() == (
+        "MESSAGE_CREATED is no event that Discord documents; did you mean MESSAGE_CREATE?"
+    )
 
 
 def test_ready_is_waited_for_no_longer_than_asked(gateway: LocalGateway) -> None:
@@ -432,18 +507,20 @@ def test_every_callback_runs_on_the_reader_thread(
     recorder: Recorder, gateway: LocalGateway, shard: Shard
 ) -> None:
     """Row 35: the nine on_socket_* functions, listeners, and the predicates of wait_for()."""
-    threads: list[str] = []
+    listening: set[str] = set()
+    judging: set[str] = set()
 
-    def note(*_: Any) -> bool:
-        threads.append(threading.current_thread().name)
+    def listen(*_: Any) -> None:
+        listening.add(threading.current_thread().name)
+
+    def judge(_: Any) -> bool:
+        judging.add(threading.current_thread().name)
         return True
 
-    shard.on("USER_UPDATE")(note)
-    waiting = threading.Thread(target=shard.wait_for, args=("USER_UPDATE", note, 10))
+    shard.on("USER_UPDATE")(listen)
+    waiting = threading.Thread(target=shard.wait_for, args=("USER_UPDATE", judge, 10))
     waiting.start()
-    wait_until(lambda: shard._callbacks._waiters)
-    gateway.dispatch("USER_UPDATE", {})
-    waiting.join(10)
+    wait_until(lambda: gateway.dispatch("USER_UPDATE", {}) and not waiting.is_alive())
     shard.heartbeat_in(10)
     recorder.wait_for("heartbeat")
     gateway.connections[0].send_compressed("not JSON")
@@ -454,7 +531,7 @@ def test_every_callback_runs_on_the_reader_thread(
     recorder.wait_for("closed")
     assert {f"on_socket_{call[0]}" for call in recorder.calls} == set(CALLBACKS)
     assert recorder.threads == {"shard-0-reader"}
-    assert threads == ["shard-0-reader"] * 2
+    assert listening == judging == {"shard-0-reader"}
 
 
 def test_run_forever_blocks_until_disconnect(recorder: Recorder, gateway: LocalGateway) -> None:

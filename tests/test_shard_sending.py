@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from shardlib import NotReady, Opcode, SendTimeout, Shard, ShardError, ShardState
-from shardlib.protocol import Protocol
+from shardlib.connection import Connection
+from shardlib.limits import SendWindow
 from shardlib.testing import LocalGateway
 from tests.shards import Recorder, make_gateway, make_shard
 from tests.support import wait_until
@@ -214,15 +215,43 @@ def test_the_120_of_a_minute_are_kept_and_heartbeats_pass(gateway: LocalGateway)
         shard.send(json.dumps(SEND))
 
 
-def test_who_may_wait_for_the_window_waits(gateway: LocalGateway, shard: Shard) -> None:
-    window = shard._control.connection.window
-    window._period = 0.3  # seconds instead of 60
-    window._limit = window.reserve + 2
-    since = time.monotonic()
-    for _ in range(5):
-        shard.send(json.dumps(SEND))
-    assert time.monotonic() - since > 0.5
-    assert gateway.connections[0].is_open
+def give_windows(monkeypatch: pytest.MonkeyPatch, limit: int, period: float) -> None:
+    """Every connection that is made from now on may send so many payloads in a period."""
+    monkeypatch.setattr("shardlib.connection.SendWindow", lambda: SendWindow(limit, period))
+
+
+def test_who_may_wait_for_the_window_waits(
+    gateway: LocalGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_windows(monkeypatch, limit=3, period=0.3)  # one of the three is kept for heartbeats
+    with make_shard() as shard:
+        shard.connect(gateway.url)
+        shard.wait_until_ready(10)
+        since = time.monotonic()
+        for _ in range(5):
+            shard.send(json.dumps(SEND))
+        assert time.monotonic() - since > 0.5
+        assert gateway.connections[0].is_open
+
+
+def test_who_waits_for_the_window_gets_the_next_connections(
+    gateway: LocalGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that is lost has no room to wait for; the next one has a window of its own."""
+    give_windows(monkeypatch, limit=4, period=3600.0)
+    with make_shard(send_timeout=7200.0) as shard:
+        shard.connect(gateway.url)
+        shard.wait_until_ready(10)
+        with pytest.raises(SendTimeout):
+            while True:
+                shard.send(json.dumps(SEND), timeout=0)
+        results: list[Any] = []
+        sender = threading.Thread(target=lambda: results.append(shard.send(json.dumps(SEND))))
+        sender.start()
+        gateway.connections[0].drop()
+        sender.join(10)
+        assert results == [None]
+        gateway.connections[-1].expect(Opcode.VOICE_STATE_UPDATE)
 
 
 def test_a_callback_is_told_at_once_that_the_window_is_used_up(
@@ -245,14 +274,16 @@ def test_a_callback_is_told_at_once_that_the_window_is_used_up(
     assert shard.state is ShardState.READY
 
 
-def test_a_peer_that_takes_nothing_blocks_no_one_for_longer_than_its_deadline() -> None:
+def test_a_peer_that_takes_nothing_blocks_no_one_for_longer_than_its_deadline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # To fill the buffers of the system takes more than 120.
+    give_windows(monkeypatch, limit=10**9, period=60.0)
     with make_gateway(receive_buffer=4096, send_limit=None) as gateway, make_shard() as shard:
         shard.connect(gateway.url)
         shard.wait_until_ready(10)
         connection = gateway.connections[0]
         connection.stop_reading()
-        window = shard._control.connection.window
-        window._limit = 10**9  # to fill the buffers of the system, which takes more than 120
         padding = json.dumps({**SEND, "x": "x" * 3900})
         errors: list[Exception] = []
 
@@ -297,7 +328,7 @@ def test_the_presence_survives_a_session_that_is_called_invalid(
     gateway: LocalGateway, shard: Shard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 40: the user has not asked for the new session, and knows nothing of it."""
-    monkeypatch.setattr("shardlib.reader.INVALID_SESSION_DELAY", (0.01, 0.02))
+    monkeypatch.setattr("shardlib.reconnect.INVALID_SESSION_DELAY", (0.01, 0.02))
     shard.update_presence(status="idle")
     first = gateway.connections[0]
     first.expect(Opcode.PRESENCE_UPDATE)
@@ -326,6 +357,37 @@ def test_identify_holds_what_was_asked_for(gateway: LocalGateway) -> None:
     assert data["intents"] == 513
     assert data["shard"] == [0, 1]
     assert data["token"] == shard.token
+
+
+def test_the_json_module_of_the_users_writes_what_the_user_sends_and_nothing_else(
+    gateway: LocalGateway,
+) -> None:
+    """It may fail, or take its time, which must stop neither heartbeats nor a Resume."""
+    gateway.heartbeat_interval = 100
+
+    class Module:
+        written: list[Any] = []
+        loads = staticmethod(json.loads)
+
+        @classmethod
+        def dumps(cls, value: Any) -> str:
+            cls.written.append(value["op"])
+            return json.dumps(value)
+
+    with make_shard(json=Module) as shard:
+        Module.written.clear()  # the constructor has copied what Identify will hold
+        shard.connect(gateway.url)
+        shard.wait_until_ready(10)
+        shard.heartbeat()
+        gateway.expect(Opcode.HEARTBEAT)
+        gateway.connections[0].request_heartbeat()
+        gateway.connections[0].drop()
+        gateway.expect(Opcode.RESUME)
+        shard.wait_until_ready(10)
+        assert Module.written == []
+        shard.update_voice_state(1, None)
+        gateway.connections[0].expect(Opcode.VOICE_STATE_UPDATE)
+        assert Module.written == [Opcode.VOICE_STATE_UPDATE]
 
 
 def test_identify_by_hand_is_not_sent_twice(gateway: LocalGateway, shard: Shard) -> None:
@@ -409,16 +471,17 @@ def test_identify_by_hand_that_is_overtaken_by_ready_sets_no_deadline(
     gateway: LocalGateway,
 ) -> None:
     """READY was handled before identify() went on: nothing is awaited any more."""
+    gateway.heartbeat_interval = 100
 
     class Gate:
         def try_acquire(self, shard_id: int) -> float:
             return 60.0 if threading.current_thread() is shard.socket_thread else 0.0
 
-    shard = make_shard(identify_gate=Gate())
+    shard = make_shard(identify_gate=Gate(), ready_timeout=0.3)
 
     def trace(frame: Any, event: str, argument: Any) -> Any:
-        if event == "return" and frame.f_code is Protocol._send.__code__:
-            shard.wait_until_ready(10)
+        if event == "return" and frame.f_code is Connection.send.__code__:
+            wait_until(lambda: shard.state is ShardState.READY)
         return trace
 
     with shard:
@@ -430,4 +493,8 @@ def test_identify_by_hand_that_is_overtaken_by_ready_sets_no_deadline(
             shard.identify()
         finally:
             sys.settrace(before)
-        assert shard._control.connection.deadline is None
+        connection = gateway.connections[0]
+        beats = [payload["op"] for payload in connection.received].count(Opcode.HEARTBEAT)
+        # Longer than ready_timeout, in heartbeats.
+        wait_until(lambda: [payload["op"] for payload in connection.received].count(1) >= beats + 5)
+        assert len(gateway.all_connections) == 1

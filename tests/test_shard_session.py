@@ -95,7 +95,7 @@ def test_a_loaded_session_is_not_resumed_in_clear_where_connect_asks_for_tls() -
 
 
 def test_a_session_that_has_ended_meanwhile_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shardlib.reader.INVALID_SESSION_DELAY", (0.01, 0.02))
+    monkeypatch.setattr("shardlib.reconnect.INVALID_SESSION_DELAY", (0.01, 0.02))
     gone = Session("gone", 77, None, 0, 1)
     recorder = Recorder()
     with make_gateway() as gateway, make_shard(recorder, session=gone) as shard:

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 
-from shardlib.deadline import SIGNALS_SEEN_WITHIN
+from shardlib.deadline import SIGNAL_POLL_INTERVAL
 
 
 class Ending:
@@ -40,7 +40,7 @@ class Ending:
         while True:
             try:
                 # In pieces, for the sake of Ctrl-C.
-                error = self._ends.get(timeout=SIGNALS_SEEN_WITHIN if timeout is None else timeout)
+                error = self._ends.get(timeout=SIGNAL_POLL_INTERVAL if timeout is None else timeout)
             except queue.Empty:
                 if timeout is None:
                     continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -121,9 +122,7 @@ class Tail:
         if self._left == 0 or (self._events is not None and event not in self._events):
             return
         try:
-            # JSON in ASCII: every character that could play tricks is escaped.
-            line = json.dumps(payload) if self._json else self._line(event, payload, data)
-            self._output.write(line + "\n")
+            self._output.write(self._written(event, payload) + "\n")
         except BrokenPipeError:
             self._left = 0
             self._ending.come()
@@ -135,7 +134,19 @@ class Tail:
             if self._left == 0:
                 self._ending.come()
 
-    def _line(self, event: str, payload: dict[str, Any], data: Any) -> str:
+    def _written(self, event: str, payload: dict[str, Any]) -> str:
+        write = to_json if self._json else functools.partial(self._line, event)
+        try:
+            return write(payload)
+        except RecursionError:
+            _logger.warning(
+                "%s is nested too deeply to be shown, and stands here without its data",
+                printable(event),
+            )
+            return write({**payload, "d": None})
+
+    def _line(self, event: str, payload: dict[str, Any]) -> str:
+        data = payload.get("d")
         sequence = payload.get("s")
         width = shutil.get_terminal_size((FILE_COLUMNS, 0)).columns
         line = columns(
@@ -154,6 +165,18 @@ class Tail:
 
     def _note_closed(self, shard: Shard, error: BaseException | None) -> None:
         self._ending.come(error)
+
+
+def to_json(payload: dict[str, Any]) -> str:
+    """JSON in ASCII: every character that could play tricks is escaped.
+
+    NaN and the infinities, which Python reads and writes though JSON has no such numbers, are null.
+    """
+    try:
+        return json.dumps(payload, allow_nan=False)
+    except ValueError:
+        plain = json.loads(json.dumps(payload), parse_constant=lambda _: None)
+        return json.dumps(plain)
 
 
 def clip(text: str, width: int) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,10 +12,12 @@ import pytest
 
 from shardlib import Shard
 from shardlib.testing import LocalGateway
+from tests.peers import Script, ScriptedGateway, well_behaved
 from tests.reliability.support import Recorder, watched_shard
 from tests.support import TOKEN
 
 MakeGateway = Callable[..., LocalGateway]
+MakeScripted = Callable[..., ScriptedGateway]
 MakeShard = Callable[..., tuple[Shard, Recorder]]
 
 
@@ -48,12 +52,27 @@ def gateway(make_gateway: MakeGateway) -> LocalGateway:
 
 
 @pytest.fixture
-def make_shard(make_gateway: MakeGateway) -> Iterator[MakeShard]:
+def make_scripted() -> Iterator[MakeScripted]:
+    """Start gateways that follow a script; they stop with the test."""
+    with contextlib.ExitStack() as gateways:
+
+        def make(script: Script = well_behaved, **options: Any) -> ScriptedGateway:
+            return gateways.enter_context(ScriptedGateway(script, **options))
+
+        yield make
+
+
+@pytest.fixture
+def make_shard(make_gateway: MakeGateway, make_scripted: MakeScripted) -> Iterator[MakeShard]:
     """Make shards, connected and ready unless told otherwise; they close with the test."""
     shards: list[tuple[Shard, Recorder]] = []
 
     def make(
-        gateway: LocalGateway, *, connect: bool = True, ready: bool = True, **options: Any
+        gateway: LocalGateway | ScriptedGateway,
+        *,
+        connect: bool = True,
+        ready: bool = True,
+        **options: Any,
     ) -> tuple[Shard, Recorder]:
         shard, recorder = watched_shard(gateway, **options)
         shards.append((shard, recorder))
@@ -68,6 +87,15 @@ def make_shard(make_gateway: MakeGateway) -> Iterator[MakeShard]:
         shard.disconnect()
     for _, recorder in shards:
         recorder.check()
+
+
+@pytest.fixture
+def eager_threads() -> Iterator[None]:
+    """Have threads take turns as often as can be: what may come in between does."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
 
 
 class _FailureWatch(logging.Handler):

@@ -20,6 +20,7 @@ from typing import Any
 
 from shardlib import Backoff, IdentifyGate, Intents, Shard
 from shardlib.testing import GatewayConnection, LocalGateway
+from tests.peers import ScriptedGateway
 from tests.support import TOKEN, wait_until
 
 Recorded = tuple[Any, ...]
@@ -85,7 +86,9 @@ def hurried(**options: Any) -> dict[str, Any]:
     }
 
 
-def watched_shard(gateway: LocalGateway, **options: Any) -> tuple[Shard, Recorder]:
+def watched_shard(
+    gateway: LocalGateway | ScriptedGateway, **options: Any
+) -> tuple[Shard, Recorder]:
     """A shard for a gateway, not connected, and the recorder of its callbacks."""
     recorder = Recorder()
     if gateway.url.startswith("wss"):

@@ -52,18 +52,20 @@ def _live(gateway: LocalGateway, shard: Shard) -> None:
 
 def _locks(shard: Shard) -> dict[str, Any]:
     """Every lock that a shard has or shares."""
-    connection = shard._control.connection
+    connection = shard._reader.connection
     locks = {
-        "state": shard._control.changed,
+        "lives": shard._lifecycle._lock,
+        "this life": shard._lifecycle.life._lock,
         "listeners": shard._callbacks._lock,
-        "send window": connection.window._lock,
+        "the end of the connection": connection._failing,
+        "inflater": connection.inflate.__self__._lock,
         "identify gates": limits._gates_lock,
     }
     if connection._transport is not None:
         locks["socket"] = connection._transport._io_lock
         locks["whole frames"] = connection._transport._send_lock
-    if connection.heartbeat is not None:
-        locks["heartbeat"] = connection.heartbeat._changed
+    if shard._reader.heartbeat is not None:
+        locks["heartbeat"] = shard._reader.heartbeat._lock
     return locks
 
 
@@ -170,10 +172,10 @@ def test_disconnect_and_connect_inside_the_callbacks_of_a_loss(
     recorder.life.clear()  # it lacks what was not recorded
 
 
-def test_disconnect_by_a_log_filter_on_the_heartbeat_thread(
+def test_disconnect_by_a_log_filter_on_the_thread_that_reports(
     make_gateway: MakeGateway, make_shard: MakeShard
 ) -> None:
-    """Row 3: the warning of a slow callback is logged there; that thread can't join itself."""
+    """Row 3: it is the one that tells of a slow callback, and it can't wait for its own end."""
     gateway = make_gateway(heartbeat_interval=100, heartbeat_tolerance=60)
     release = threading.Event()
     outcome: list[BaseException | None] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import threading
@@ -12,13 +13,13 @@ from typing import Any
 import pytest
 
 import shardlib.transport
-from shardlib import Shard, ShardState
-from shardlib.connection import Connection
+from shardlib import SendTimeout, Shard, ShardError, ShardState
 from shardlib.deadline import Deadline
+from shardlib.limits import SendWindow
 from shardlib.testing import GatewayConnection, LocalGateway
 from shardlib.transport import Transport
 from tests.reliability.conftest import MakeGateway, MakeShard
-from tests.reliability.support import wait_until
+from tests.reliability.support import dispatch_numbers, wait_until
 
 PEERS: dict[str, Callable[[GatewayConnection], object]] = {
     "idle": lambda it: None,
@@ -52,11 +53,10 @@ def test_closed_while_another_thread_is_stuck_in_send(
     make_gateway: MakeGateway, make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows 4 and 9: the one who sends gets a documented error, the one who closes does not wait."""
-    from shardlib import SendTimeout, ShardError
-
+    roomy = functools.partial(SendWindow, limit=10**9)
+    monkeypatch.setattr("shardlib.connection.SendWindow", roomy)
     gateway = make_gateway(receive_buffer=2048)
     shard, _ = make_shard(gateway, close_timeout=1.0)
-    monkeypatch.setattr(shard._control.connection.window, "try_acquire", lambda: 0.0)
     gateway.connections[-1].stop_reading()
     outcome: list[BaseException] = []
 
@@ -166,61 +166,117 @@ def test_closing_from_eight_threads_closes_once(
         assert connection.wait_closed() == 1000
 
 
-@pytest.fixture
-def awaiting(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """Set once a reader waits for the peer's answer to its close frame."""
-    event = threading.Event()
-    wait = Connection._await_close_frame
-
-    def wait_and_tell(*arguments: Any) -> None:
-        event.set()
-        wait(*arguments)
-
-    monkeypatch.setattr(Connection, "_await_close_frame", wait_and_tell)
-    return event
-
-
 def test_a_second_disconnect_does_not_cut_off_the_first_ones_goodbye(
-    gateway: LocalGateway, make_shard: MakeShard, awaiting: threading.Event
+    gateway: LocalGateway, make_shard: MakeShard
 ) -> None:
     """Row 4: what waits for the peer's answer is no opening, to be aborted."""
     gateway.inject(instead_of="close")
     shard, _ = make_shard(gateway, close_timeout=20.0)
-    connection, transport = gateway.connections[-1], shard._control.connection._transport
+    connection, transport = gateway.connections[-1], shard._reader.connection._transport
     closing = threading.Thread(target=shard.disconnect)
     closing.start()
-    wait_until(lambda: connection.close_code)
-    connection.send_frame(1, b"{}")  # wakes the reader, who finds the wish
-    assert awaiting.wait(5)
+    wait_until(lambda: connection.close_code)  # now the reader waits for the answer
 
-    shard._control.wish_disconnect(1000)  # what disconnect() does before it waits
+    shard._lifecycle.request_close(1000, Deadline(20))  # what disconnect() does before it waits
 
     assert transport is not None and not transport._aborted
     connection.proceed()
     closing.join(5)
+    assert not closing.is_alive()
     assert connection.wait_closed() == 1000
 
 
-def test_a_goodbye_is_sent_though_the_reader_closes_already(
-    gateway: LocalGateway,
-    make_shard: MakeShard,
-    awaiting: threading.Event,
-    monkeypatch: pytest.MonkeyPatch,
+def test_the_caller_says_goodbye_for_a_reader_that_is_stuck(
+    gateway: LocalGateway, make_shard: MakeShard
 ) -> None:
-    """Row 4: a thread that is slow between two lines of disconnect() still gets its word out."""
-    shard, _ = make_shard(gateway, close_timeout=2.0)
-    connection, ours = gateway.connections[-1], shard._control.connection
-    send_at_once = ours._send_at_once
+    """Rows 4 and 48: the bot goes offline though its callback does not return."""
+    shard, recorder = make_shard(gateway, close_timeout=0.8)
+    connection = gateway.connections[-1]
+    entered, release = threading.Event(), threading.Event()
 
-    def send_late(*arguments: Any) -> None:
-        connection.send_frame(1, b"{}")  # wakes the reader, who finds the wish
-        awaiting.wait(5)
-        send_at_once(*arguments)
+    @shard.on("TYPING_START")
+    def block(*_: Any) -> None:
+        entered.set()
+        release.wait(20)
 
-    monkeypatch.setattr(ours, "_send_at_once", send_late)
+    dispatch_numbers(gateway, 0, 1)
+    assert entered.wait(5)
+    shard.disconnect()
+
+    assert connection.wait_closed() == 1000
+    assert shard.socket_thread is not None  # it is stuck all the same
+    release.set()
+    wait_until(lambda: shard.socket_thread is None)
+    assert recorder.life[-2:] == [("disconnected", 1000, True), ("closed", None)]
+
+
+@pytest.mark.parametrize("reader", ["idle", "stuck"])
+def test_a_close_timeout_shorter_than_a_goodbye_is_kept(
+    reader: str, make_gateway: MakeGateway, make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 51: a peer that takes nothing is given no more time than the caller has."""
+    monkeypatch.setattr("shardlib.connection.AT_ONCE", 3.0)  # seconds, for a margin
+    monkeypatch.setattr(
+        "shardlib.connection.SendWindow", functools.partial(SendWindow, limit=10**9)
+    )
+    gateway = make_gateway(receive_buffer=2048)
+    shard, _ = make_shard(gateway, close_timeout=1.0)
+    entered, release = threading.Event(), threading.Event()
+    if reader == "stuck":
+
+        @shard.on("TYPING_START")
+        def block(*_: Any) -> None:
+            entered.set()
+            release.wait(20)
+
+        dispatch_numbers(gateway, 0, 1)
+        assert entered.wait(5)
+    gateway.connections[-1].stop_reading()
+    with pytest.raises(SendTimeout):
+        while True:  # until the system's buffers are full
+            payload = '{"op":3,"d":{"status":"idle"},"x":"%s"}' % ("x" * 3900)
+            shard.send(payload, timeout=0.3)
+
+    began = time.monotonic()
+    shard.disconnect()
+    assert time.monotonic() - began < 1.5
+    release.set()
+
+
+def test_a_goodbye_is_sent_though_the_reader_closes_already(
+    gateway: LocalGateway, make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 4: its callback returns just as the caller is about to send the close frame for it."""
+    shard, _ = make_shard(gateway, close_timeout=0.8)
+    connection, ours = gateway.connections[-1], shard._reader.connection
+    entered, release, closing = threading.Event(), threading.Event(), threading.Event()
+    send_close, close = ours._send_close, ours.close
+
+    @shard.on("TYPING_START")
+    def block(*_: Any) -> None:
+        entered.set()
+        release.wait(20)
+
+    def send_late(code: int, deadline: Deadline) -> None:
+        if shard._lifecycle.in_reader_thread():
+            closing.wait(5)
+        else:
+            release.set()
+            assert closing.wait(5)
+        send_close(code, deadline)
+
+    def close_and_tell(code: int, deadline: Deadline) -> None:
+        closing.set()
+        close(code, deadline)
+
+    monkeypatch.setattr(ours, "_send_close", send_late)
+    monkeypatch.setattr(ours, "close", close_and_tell)
+    dispatch_numbers(gateway, 0, 1)
+    assert entered.wait(5)
 
     shard.disconnect()
 
+    assert closing.is_set()
     assert connection.wait_closed() == 1000
 
 

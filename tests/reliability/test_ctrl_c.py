@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
-from shardlib.control import Control
+from shardlib.gateway import Opcode
+from shardlib.lifecycle import Life, Lifecycle
 from shardlib.testing import LocalGateway
 from shardlib.transport import Transport
+from shardlib.waiting import Alarm
 from tests.reliability.conftest import MakeShard
 from tests.support import wait_until
 
@@ -39,10 +41,6 @@ def interrupted(code: CodeType, where: Callable[[FrameType], object]) -> Iterato
         sys.settrace(before)
 
 
-def _called_by(frame: FrameType, function: Callable[..., object]) -> bool:
-    return frame.f_back is not None and frame.f_back.f_code is function.__code__
-
-
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no thread is sent a signal there")
 def test_that_interrupts_no_wait(gateway: LocalGateway, make_shard: MakeShard) -> None:
     """Row 27: Python has noted it, but the main thread goes on waiting; it looks now and then.
@@ -54,8 +52,7 @@ def test_that_interrupts_no_wait(gateway: LocalGateway, make_shard: MakeShard) -
     assert main is not None
 
     def waits() -> bool:
-        frame = sys._current_frames()[main]
-        return frame.f_code is threading.Condition.wait.__code__ and _called_by(frame, Control.wait)
+        return sys._current_frames()[main].f_code is Alarm.wait.__code__
 
     def interrupt() -> None:
         wait_until(waits)
@@ -71,33 +68,54 @@ def test_that_interrupts_no_wait(gateway: LocalGateway, make_shard: MakeShard) -
     thread.join()
 
 
-def test_while_the_reader_starts(gateway: LocalGateway, make_shard: MakeShard) -> None:
+def test_while_the_reader_starts(
+    gateway: LocalGateway, make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Row 5: a reader that connect() did not wait for lives no life that nobody could end."""
-    shard, _ = make_shard(gateway, connect=False)
+    shard, recorder = make_shard(gateway, connect=False)
+    interrupted_already, begun = threading.Event(), threading.Event()
+    begin = Lifecycle._begin
 
-    def waits_for_the_thread(frame: FrameType) -> bool:
-        return frame.f_back is not None and frame.f_back.f_code is threading.Thread.start.__code__
+    def begin_late(lifecycle: Lifecycle, life: Life, closes: int) -> None:
+        interrupted_already.wait(10)
+        begin(lifecycle, life, closes)
+        begun.set()
 
-    with interrupted(threading.Event.wait.__code__, waits_for_the_thread):
+    monkeypatch.setattr(Lifecycle, "_begin", begin_late)
+    with interrupted(Alarm.wait.__code__, lambda _: True):
         shard.connect(gateway.url)
-    shard.disconnect()
+    interrupted_already.set()
+    assert begun.wait(10)
+    wait_until(lambda: shard.socket_thread is None)
     with pytest.raises(TimeoutError):
         gateway.wait_for_connection(timeout=0.5)
+    assert recorder.life == [("closed", None)]
+    recorder.life.clear()
     shard.connect(gateway.url)
     shard.wait_until_ready(10)
 
 
 def test_when_the_send_lock_was_just_taken(gateway: LocalGateway, make_shard: MakeShard) -> None:
-    """Row 9: the lock is then nobody's to release. That costs this connection, not the shard."""
-    shard, _ = make_shard(gateway, send_timeout=0.2)
+    """Row 9: it is released all the same, and the next thread to send gets it."""
+    shard, _ = make_shard(gateway, send_timeout=2.0)
 
     def has_just_taken_it(frame: FrameType) -> bool:
         lock = frame.f_locals["self"]._send_lock
-        return lock._is_owned() and "begun" not in frame.f_locals
+        return lock._is_owned() and not frame.f_locals["owner"]
 
     with interrupted(Transport.send.__code__, has_just_taken_it):
         shard.update_presence(status="idle")
-    shard.reconnect()
-    shard.wait_until_ready(10)
-    shard.update_presence(status="idle")
-    assert shard.stats.resumes == 1
+    errors: list[Exception] = []
+
+    def send() -> None:
+        try:
+            shard.update_presence(status="dnd")
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    thread.join(10)
+    assert errors == []
+    assert gateway.expect(Opcode.PRESENCE_UPDATE)["d"]["status"] == "dnd"
+    assert shard.stats.connections == 1

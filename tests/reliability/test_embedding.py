@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
@@ -27,7 +28,7 @@ from shardlib import (
     ShardError,
 )
 from shardlib.compression import ZlibStream
-from shardlib.shard import _take_leave
+from shardlib.shard import _close_all_at_exit
 from shardlib.testing import LocalGateway
 from tests.reliability.conftest import MakeGateway, MakeShard
 from tests.reliability.support import Child, dispatch_numbers
@@ -162,13 +163,26 @@ def test_a_forked_child_is_told_and_the_parent_is_left_in_peace(
         lambda: shard.on("READY"),
         lambda: shard.off("READY", print),
         lambda: shard.zlib_buffer,
+        lambda: shard.latency,
     )
-    inflater = shard._control.connection.inflater
+    heartbeat = shard._reader.heartbeat
+    assert heartbeat is not None
+    inflater = shard._reader.connection.inflate.__self__
     assert isinstance(inflater, ZlibStream)
     held, release = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with shard._control.changed, shard._callbacks._lock, inflater._lock:
+        life = shard._lifecycle.life
+        locks = (
+            shard._lifecycle._lock,
+            life._lock,
+            shard._callbacks._lock,
+            inflater._lock,
+            heartbeat._lock,
+        )
+        with contextlib.ExitStack() as held_locks:
+            for lock in locks:
+                held_locks.enter_context(lock)
             held.set()
             release.wait(10)
 
@@ -185,7 +199,7 @@ def test_a_forked_child_is_told_and_the_parent_is_left_in_peace(
                     status = 2
                 except ForkedProcess:
                     pass
-            _take_leave()  # as at the end of a child that ends by itself
+            _close_all_at_exit()  # as at the end of a child that ends by itself
         except BaseException:
             status = 3
         os._exit(status)

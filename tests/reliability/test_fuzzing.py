@@ -258,7 +258,6 @@ class AnyOrder(RuleBasedStateMachine):
         self.session_id: str | None = None
         self.gateway: str | None = None
         self.sequence: int | None = None
-        self.broken_at: int | None = -1
         self.interval: float | None = None
         self.number = 0
 
@@ -285,7 +284,6 @@ class AnyOrder(RuleBasedStateMachine):
 
     def forget_session(self) -> None:
         self.session_id = self.gateway = self.sequence = None
-        self.broken_at = -1
 
     @rule(session_id=st.none() | st.sampled_from("ab"), sequence=KNOWN, discord=st.booleans())
     def ready(self, session_id: str | None, sequence: int | None, discord: bool) -> None:
@@ -302,7 +300,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.note_sequence(sequence)
         self.events["RESUMED"] += 1
         payload = {"op": 0, "t": "RESUMED", "s": sequence, "d": None}
-        self.give(payload, discord, ("reconnected", True), ("dispatch", payload))
+        self.give(payload, discord, ("dispatch", payload))  # and no more: no Resume was sent
 
     @rule(event=st.sampled_from(DISPATCHED), sequence=KNOWN, discord=st.booleans())
     def dispatch(self, event: str, sequence: int | None, discord: bool) -> None:
@@ -343,9 +341,6 @@ class AnyOrder(RuleBasedStateMachine):
     @rule()
     def broken_stream(self) -> None:
         self.expected.append(("error", BrokenStream))
-        if self.broken_at == self.sequence:
-            self.forget_session()
-        self.broken_at = self.sequence
         for shard in (self.watched, self.quiet):
             shard._handle_message(b"no deflate block\x00\x00\xff\xff")
 
@@ -460,7 +455,7 @@ def test_any_arguments_of_requests_are_refused_here_or_taken_there(
         gateway.expect(Opcode.HEARTBEAT)  # so what was sent before was taken
         assert len(gateway.all_connections) == 1 and gateway.connections
         # Every later session begins with this presence.
-        shard._options.identify(shard._protocol.presence)
+        shard._options.identity.identify(shard._reader.presence)
 
     send()
     assert recorder.errors == []
@@ -480,7 +475,7 @@ def test_any_text_is_sent_or_refused(
             shard.send(data)
         except (ValueError, TypeError, NotReady):  # NotReady: the gateway was faster to refuse
             pass
-        shard._options.identify(shard._protocol.presence)
+        shard._options.identity.identify(shard._reader.presence)
 
     send()
     assert recorder.errors == []
@@ -858,7 +853,7 @@ class Bot:
 def make_bot(
     make_gateway: MakeGateway, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[str | None], Bot]]:
-    monkeypatch.setattr("shardlib.reader.INVALID_SESSION_DELAY", (0.0, 0.001))
+    monkeypatch.setattr("shardlib.reconnect.INVALID_SESSION_DELAY", (0.0, 0.001))
     bots: list[Bot] = []
 
     def make(compression: str | None) -> Bot:

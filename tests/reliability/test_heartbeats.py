@@ -63,15 +63,15 @@ def test_a_peer_that_keeps_talking_instead_of_closing_delays_nothing(
     """Row 8: neither reconnect() nor disconnect() waits for the end of what still comes."""
     gateway = make_gateway(close_timeout=60)
     gateway.inject(talk_on, instead_of="close", connections=None)
-    shard, _ = make_shard(gateway, close_timeout=1.0)
+    shard, _ = make_shard(gateway, close_timeout=3.0)
 
     began = time.monotonic()
-    shard.reconnect()
-    assert time.monotonic() - began < 1.0
+    shard.reconnect()  # a close frame is worth a second
+    assert time.monotonic() - began < 1.0 + 0.7
     shard.wait_until_ready(5)
     began = time.monotonic()
     shard.disconnect()
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 3.0
     assert shard.socket_thread is None
 
 
@@ -94,7 +94,7 @@ def test_a_send_that_is_stuck_delays_no_verdict(
 
     first.stop_reading()
     stopped = time.monotonic()
-    thread = threading.Thread(target=flood, args=(shard._control.connection,))
+    thread = threading.Thread(target=flood, args=(shard._reader.connection,))
     thread.start()
     resume = gateway.expect(Opcode.RESUME, timeout=10)
 
@@ -190,15 +190,17 @@ def test_requests_for_heartbeats_are_answered_and_decide_nothing(
     gateway.inject(ask_three_times, before="ready")
     shard, recorder = make_shard(gateway)
     connection = gateway.connections[-1]
-    wait_until(lambda: len(_beats(connection)) >= 3)
+    connection.expect(Opcode.HEARTBEAT)  # one answers all that wait
 
     connection.acknowledge = False
     for _ in range(3):
+        before = len(_beats(connection))
         connection.request_heartbeat()
-    wait_until(lambda: len(_beats(connection)) >= 6)
+        wait_until(lambda: len(_beats(connection)) > before)
     connection.acknowledge = True
     shard.heartbeat_in(INTERVAL)  # the scheduled ones, which decide, come now
-    wait_until(lambda: len(_beats(connection)) >= 9)
+    before = len(_beats(connection))
+    wait_until(lambda: len(_beats(connection)) >= before + 3)
 
     assert len(gateway.all_connections) == 1
 
@@ -237,7 +239,7 @@ def test_a_request_to_leave_in_place_of_an_answer_sticks_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Row 6: neither Hello nor READY comes after it, and the next connection begins at once."""
-    monkeypatch.setattr("shardlib.reader.INVALID_SESSION_DELAY", (0.01, 0.02))
+    monkeypatch.setattr("shardlib.reconnect.INVALID_SESSION_DELAY", (0.01, 0.02))
     answers: dict[str, Any] = {
         "op 7": lambda it: it.send({"op": 7, "d": None}),
         "op 9 true": lambda it: it.send({"op": 9, "d": True}),

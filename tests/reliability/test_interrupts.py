@@ -45,13 +45,15 @@ def test_ctrl_c_in_the_middle_of_a_payload_is_followed_by_no_other_on_its_connec
     # No heartbeat that could find the connection dead in time.
     gateway = make_gateway(receive_buffer=4096, heartbeat_interval=10**7)
     code = """
-        import json, socket
+        import functools, json, socket
+        import shardlib.connection
+        from shardlib.limits import SendWindow
 
+        shardlib.connection.SendWindow = functools.partial(SendWindow, limit=10**9)
         shard = make(send_timeout=60.0)
         shard.connect(sys.argv[1])
         shard.wait_until_ready()
         # The system's buffers are soon full, the last of them in the middle of a payload.
-        shard._control.connection.window._limit = 10**9
         shard.socket_instance.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
         tell("ready")
         sys.stdin.readline()
@@ -126,16 +128,18 @@ def test_a_handler_closes_the_shard_while_the_main_thread_is_in_a_method(
 def test_thousands_of_signals_meet_no_lock_that_is_held(gateway: LocalGateway) -> None:
     """Row 6: a timer's handler uses the shard while the main thread is using it too."""
     code = """
+        import functools
+        import shardlib.connection
         from shardlib import SendTimeout
+        from shardlib.limits import SendWindow
 
+        shardlib.connection.SendWindow = functools.partial(SendWindow, limit=10**9)
         shard = make()
         shard.connect(sys.argv[1])
         shard.wait_until_ready()
-        shard._control.connection.window._limit = 10**9
         handled = refused = 0
 
         def use():
-            shard.update_presence(status="idle")
             shard.wait_until_ready()
             shard.on("TYPING_START")(print)
             shard.off("TYPING_START", print)
@@ -144,8 +148,9 @@ def test_thousands_of_signals_meet_no_lock_that_is_held(gateway: LocalGateway) -
         def handle(*_):
             global handled, refused
             handled += 1
+            use()
             try:
-                use()
+                shard.update_presence(status="idle")
             except SendTimeout:  # it has interrupted a send
                 refused += 1
 
@@ -154,6 +159,7 @@ def test_thousands_of_signals_meet_no_lock_that_is_held(gateway: LocalGateway) -
             signal.setitimer(signal.ITIMER_REAL, 0.0003)
             for _ in range(20):
                 use()
+                shard.update_presence(status="idle")
         tell("handled", refused)
         shard.disconnect()
     """
@@ -163,3 +169,153 @@ def test_thousands_of_signals_meet_no_lock_that_is_held(gateway: LocalGateway) -
         assert child.lines[0].startswith("handled")
     assert len(gateway.all_connections) == 1
     assert gateway.all_connections[0].wait_closed() == 1000
+
+
+def test_a_handler_may_come_at_any_line_of_any_method(gateway: LocalGateway) -> None:
+    """Rows 6, 59 and 60: one line after the other, of all that the main thread runs of the library.
+
+    A trace function calls the handler, as a signal would.
+    """
+    code = """
+        import functools, itertools, logging
+        import shardlib.connection
+        from shardlib import ShardError
+        from shardlib.limits import SendWindow
+
+        # A RESUMED that was cut off leaves a gap in the sequence, which is told.
+        logging.getLogger("shardlib").setLevel(logging.ERROR)
+        shardlib.connection.SendWindow = functools.partial(SendWindow, limit=10**9)
+        shard = make(close_timeout=20.0)  # nobody waits so long: who must wait, hangs
+        url = sys.argv[1]
+        uses = {
+            "send": lambda: shard.update_presence(status="idle"),
+            "listen": lambda: shard.off("TYPING_START", shard.on("TYPING_START", print)),
+            "wait for an event": lambda: wait_for_an_event(),
+            "heartbeat": lambda: shard.heartbeat(),
+            "look": lambda: (shard.stats, shard.session, shard.latency, shard.zlib_buffer),
+            "reconnect": lambda: shard.reconnect(),
+            "disconnect and connect": lambda: begin_again(),
+        }
+
+        def wait_for_an_event():
+            try:
+                shard.wait_for("NEVER", timeout=0.0)
+            except TimeoutError:
+                pass
+
+        def begin_again():
+            shard.disconnect(4000)
+            shard.connect(url)
+
+        def handle():
+            for use in handled:
+                try:
+                    use()
+                except ShardError:  # it says that it can't wait here
+                    pass
+
+        def run_until_line(use, number):
+            "Run `use`, and the handler at one of its lines. False if it has fewer."
+            seen = 0
+
+            def trace(frame, event, argument):
+                nonlocal seen
+                name = frame.f_globals.get("__name__", "")
+                if name.startswith("shardlib.") and event == "line":
+                    seen += 1
+                    if seen == number:
+                        handle()
+                return trace
+
+            sys.settrace(trace)
+            try:
+                use()
+            except ShardError:  # the handler has ended what it does
+                pass
+            finally:
+                sys.settrace(None)
+            return seen >= number
+
+        slow = ("reconnect", "disconnect and connect")
+        for name, use in uses.items():
+            handled = [other for other_name, other in uses.items() if other_name not in slow]
+            handled += [lambda: shard.reconnect()] if sys.argv[2] == "reconnect" else []
+            handled += [lambda: shard.disconnect(4000)] if sys.argv[2] == "disconnect" else []
+            for number in itertools.count(1):
+                if shard.state.value in ("disconnected", "closing", "closed"):
+                    shard.disconnect(4000)
+                    shard.connect(url)
+                shard.wait_until_ready(10)
+                if not run_until_line(use, number):
+                    break
+            tell(name, number)
+        shard.disconnect()
+        tell("done")
+    """
+    for last in ("nothing", "reconnect", "disconnect"):
+        with Child(code, gateway.url, last) as child:
+            assert child.wait(50) == 0, (last, child.lines, child.stderr)
+            assert child.stderr == ""
+            assert child.lines[-1] == "done"
+
+
+@pytest.mark.parametrize("method", ["connect", "reinstantiate"])
+def test_a_handler_that_has_interrupted_the_start_of_a_thread_is_refused(
+    method: str, gateway: LocalGateway
+) -> None:
+    """At some lines that thread holds the lock without which no reader can start."""
+    code = """
+        import itertools
+        from shardlib import ShardError
+
+        shard = make(close_timeout=1.0)
+        url, method = sys.argv[1:]
+
+        def handle():
+            try:
+                shard.connect(url) if method == "connect" else shard.reinstantiate()
+            except ShardError:
+                return "refused"
+            return "not refused"
+
+        def start_and_interrupt(number):
+            "Start a thread, and run the handler at a line of that; None if it has fewer."
+            lines, outcome = 0, None
+
+            def trace(frame, event, argument):
+                nonlocal lines, outcome
+                ours = frame.f_code is threading.Thread.start.__code__
+                if ours and event == "line":
+                    lines += 1
+                    if lines == number:
+                        outcome = handle()
+                return trace if ours else None
+
+            thread = threading.Thread(target=lambda: None)
+            sys.settrace(trace)
+            try:
+                thread.start()
+            finally:
+                sys.settrace(None)
+            thread.join()
+            return outcome
+
+        if method == "reinstantiate":  # of a shard that has an address, and is not running
+            shard.connect(url)
+            shard.disconnect()
+        for number in itertools.count(1):
+            outcome = start_and_interrupt(number)
+            if outcome is None:
+                break
+            tell(number, outcome)
+        shard.connect(url)
+        shard.wait_until_ready(10)
+        shard.disconnect()
+        tell("done")
+    """
+    with Child(code, gateway.url, method, patience=20.0) as child:
+        assert child.wait(30) == 0, (child.lines, child.stderr)
+    assert child.lines[-1] == "done"
+    outcomes = child.lines[:-1]
+    assert len(outcomes) > 5
+    assert [line for line in outcomes if "not refused" in line] == []

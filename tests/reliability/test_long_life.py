@@ -116,8 +116,9 @@ def _refuse_the_next(gateway: LocalGateway) -> None:
 
 
 def _be_away(shard: Shard, gateway: LocalGateway) -> None:
+    before = shard._lifecycle.life.ends
     gateway.outage()
-    wait_until(lambda: shard._protocol.session.failures_at_gateway > 0)
+    wait_until(lambda: (ends := shard._lifecycle.life.ends) is not before and "refused" in ends[-1])
     gateway.restore()
 
 

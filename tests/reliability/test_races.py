@@ -6,21 +6,28 @@ at once.
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
+import itertools
+import sys
 import threading
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import pytest
 
-from shardlib import Shard
+from shardlib import NotReady, Shard
 from shardlib.compression import create_inflater
 from shardlib.connection import Connection
 from shardlib.gateway import Opcode
 from shardlib.testing import LocalGateway
-from tests.reliability.conftest import MakeShard
-from tests.reliability.support import dispatch_numbers, wait_until
+from tests.peers import Peer, ScriptedGateway
+from tests.reliability.conftest import MakeScripted, MakeShard
+from tests.reliability.support import dispatch_numbers
+from tests.support import in_background, wait_until
 
 
 @contextmanager
@@ -79,10 +86,11 @@ def test_of_two_presences_the_one_sent_last_begins_the_next_session(
     later_sent = threading.Event()
     send = Connection.send
 
-    def send_and_dawdle(self: Connection, data: str, *rest: Any) -> None:
-        send(self, data, *rest)
+    def send_and_dawdle(self: Connection, data: str, *rest: Any, **named: Any) -> float:
+        wait = send(self, data, *rest, **named)
         if "idle" in data:
             later_sent.wait(10)
+        return wait
 
     monkeypatch.setattr(Connection, "send", send_and_dawdle)
     slow = threading.Thread(target=shard.update_presence, kwargs={"status": "idle"})
@@ -116,6 +124,71 @@ def test_time_in_a_callback_that_fails_counts_while_on_socket_error_runs(
         dispatch_numbers(gateway, 0, 1)
     wait_until(lambda: len(times) == 6)
     assert times == sorted(times)
+
+
+def test_a_sender_that_is_held_up_sends_nothing_before_identify(
+    make_scripted: MakeScripted, make_shard: MakeShard
+) -> None:
+    """Its connection is replaced at each line of send() in turn: the next one is not READY yet."""
+    for number in itertools.count(1):
+        hello = threading.Event()
+
+        def script(peer: Peer, hello: threading.Event = hello) -> None:
+            peer.accept()
+            if peer.number > 1:
+                hello.wait(10)
+            peer.hello()
+            if peer.receive()["op"] == Opcode.IDENTIFY:
+                peer.ready()
+            else:
+                peer.resumed(1)
+            peer.serve()
+
+        gateway = make_scripted(script)
+        shard, _ = make_shard(gateway)
+        lines = _send_with_a_new_connection_at_line(number, shard, gateway, hello)
+        hello.set()
+        if lines < number:
+            assert number > 10
+            return
+        shard.wait_until_ready(10)
+        opening = gateway.peers[1].received[0].payload["op"]
+        assert opening in (Opcode.IDENTIFY, Opcode.RESUME), f"line {number}"
+        shard.disconnect()
+
+
+def _send_with_a_new_connection_at_line(
+    number: int, shard: Shard, gateway: ScriptedGateway, hello: threading.Event
+) -> int:
+    """Send; replace the connection at a line of the shard's. Returns the lines there were."""
+    lines = 0
+    replaced = threading.Event()
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        nonlocal lines
+        if frame.f_globals.get("__name__") == "shardlib.shard" and event == "line":
+            lines += 1
+            if lines == number:
+                gateway.peers[0].reset()
+                gateway.peer(2)
+                wait_until(lambda: shard.stats.connections == 2)
+                replaced.set()
+        return trace
+
+    def send() -> None:
+        sys.settrace(trace)
+        with contextlib.suppress(NotReady):  # what was to be sent on the first connection
+            shard.send('{"op":3,"d":{"status":"idle"}}', timeout=10)
+
+    sending = in_background(send)
+    wait_until(lambda: replaced.is_set() or sending.done())
+    with contextlib.suppress(concurrent.futures.TimeoutError):
+        sending.result(0.1)  # until it is sent, or waits for READY
+    hello.set()
+    sending.result(10)
+    if replaced.is_set():
+        wait_until(lambda: gateway.peers[1].received)
+    return lines
 
 
 def test_the_buffer_grows_while_others_look_at_it() -> None:

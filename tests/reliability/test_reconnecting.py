@@ -14,16 +14,18 @@ import pytest
 
 from shardlib import Backoff, IdentifyGate, Shard, ShardClosed, ShardState
 from shardlib.connection import Connection
+from shardlib.deadline import Deadline
 from shardlib.gateway import Opcode
-from shardlib.reader import INVALID_SESSION_DELAY
+from shardlib.loss import Cause, Loss
+from shardlib.reconnect import INVALID_SESSION_DELAY
 from shardlib.testing import GatewayConnection, LocalGateway
 from tests.reliability.conftest import MakeGateway, MakeShard
 from tests.reliability.support import dispatch_numbers, wait_until
 
-Loss = Callable[[Shard, GatewayConnection], object]
+Lose = Callable[[Shard, GatewayConnection], object]
 
 # Every way to lose a connection that leaves the session as it is.
-LOSSES: dict[str, Loss] = {
+LOSSES: dict[str, Lose] = {
     "FIN": lambda shard, it: it.drop(),
     "RST": lambda shard, it: it.reset(),
     "close without a code": lambda shard, it: it.close(None),
@@ -125,26 +127,26 @@ def test_all_notice_at_once_and_one_connection_follows(
     for number in range(1, 21):
         entered.clear()
         release.clear()
-        theirs, ours = gateway.connections[-1], shard._control.connection
+        theirs, ours = gateway.connections[-1], shard._reader.connection
         gateway.sessions[0].dispatch("BUSY", None)
         assert entered.wait(5)
         theirs.reconnect()
-        heartbeat = ours.heartbeat
+        heartbeat = shard._reader.heartbeat
         assert heartbeat is not None
-        notice = functools.partial(heartbeat._give_up, "a zombie")
+        notice = functools.partial(heartbeat._fail, Cause.UNRESPONSIVE, "a zombie")
         acts = [theirs.reset, shard.reconnect, shard.resume, notice]
         random.Random(number).shuffle(acts)
         threads = [threading.Thread(target=act) for act in acts]
         for thread in threads:
             thread.start()
-        wait_until(lambda: shard._control.wish and ours.given_up and theirs.is_closed)
+        wait_until(lambda: shard._lifecycle.life.request and ours.failure and theirs.is_closed)
         wait_until(lambda: sum(each.is_alive() for each in threads) == 2)  # those wait for it
         release.set()
         for thread in threads:
             thread.join(5)
         wait_until(lambda: recorder.count("reconnected", True) == number)
         notice()  # its thread was late
-        ours.give_up("late")
+        ours.fail(Loss(Cause.UNRESPONSIVE, "late"))
         dispatch_numbers(gateway, number, number + 1)
         wait_until(lambda: len(recorder.numbers()) == number)
 
@@ -153,21 +155,56 @@ def test_all_notice_at_once_and_one_connection_follows(
     assert recorder.count("ready") == 1
 
 
-def test_ctrl_c_while_a_connection_is_given_up_wakes_the_reader_all_the_same(
+def test_ctrl_c_while_a_new_connection_is_asked_for_leaves_the_old_one_alive(
     make_gateway: MakeGateway, make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 16: nobody else will give it up; with a silent peer the shard would be deaf."""
-    shard, _ = make_shard(make_gateway(heartbeat_interval=10**7))
+    """Row 16: the reader was not woken, and a silent peer wakes nobody; asking again does."""
+    gateway = make_gateway(heartbeat_interval=10**7)
+    shard, _ = make_shard(gateway)
     wait_until(lambda: shard.stats.events["GUILD_CREATE"])  # from now on, silence
 
-    def interrupted(self: Connection, code: int) -> None:
+    def interrupted(self: Connection) -> None:
         monkeypatch.undo()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Connection, "send_close", interrupted)
+    monkeypatch.setattr(Connection, "interrupt", interrupted)
     with pytest.raises(KeyboardInterrupt):
         shard.reconnect()
-    wait_until(lambda: shard.stats.resumes == 1)
+    shard.update_presence(status="idle")
+    assert gateway.connections[-1].expect(Opcode.PRESENCE_UPDATE)
+    assert shard.stats.connections == 1
+    shard.reconnect()
+    shard.wait_until_ready(5)
+    assert shard.stats.resumes == 1
+
+
+def test_ctrl_c_while_the_caller_says_goodbye_ends_the_connection_all_the_same(
+    make_gateway: MakeGateway, make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 16: the reader is stuck in a callback, so nobody else will end it."""
+    gateway = make_gateway(heartbeat_interval=10**7)
+    shard, _ = make_shard(gateway, close_timeout=0.4)
+    connection = gateway.connections[-1]
+    entered, release = threading.Event(), threading.Event()
+
+    @shard.on("BUSY")
+    def keep_the_reader(*_: Any) -> None:
+        entered.set()
+        release.wait(10)
+
+    gateway.sessions[0].dispatch("BUSY", None)
+    assert entered.wait(5)
+
+    def interrupted(self: Connection, code: int, deadline: Deadline) -> None:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Connection, "_send_close", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        shard.disconnect()
+    wait_until(lambda: connection.is_closed, 5)
+    release.set()
+    shard.join(5)
 
 
 @pytest.mark.parametrize("step", ["upgrade", "hello", "ready"])
@@ -208,30 +245,47 @@ def _quietly(act: Callable[[], object]) -> None:
         pass  # another was faster
 
 
-@pytest.mark.parametrize("step", ["upgrade", "hello", "ready", "after READY"])
+@pytest.mark.parametrize("step", ["upgrade", "hello", "ready"])
 def test_a_gateway_that_always_closes_is_left_more_and_more_alone(
     step: str, make_gateway: MakeGateway, make_shard: MakeShard
 ) -> None:
-    """Row 10: no step that is reached resets the back-off; only a connection that holds does."""
+    """Row 10: no step that is reached resets the back-off; only READY or RESUMED does."""
     gateway = make_gateway()
     backoff = _Delays(base=0.002, cap=0.5)
     shard, recorder = make_shard(gateway, backoff=backoff)
-    if step == "after READY":
-        for _ in range(8):
-            count = recorder.count("reconnected")
-            gateway.connections[-1].close(4000)
-            wait_until(lambda: recorder.count("reconnected") == count + 1)
-    else:
-        action = (lambda it: it.drop()) if step == "upgrade" else (lambda it: it.close(4000))
-        gateway.inject(action, before=step, connections=8)
-        gateway.connections[-1].reset()
-        wait_until(lambda: recorder.count("reconnected") == 1, 20)
+    wait_until(lambda: backoff.resets == 2)  # the life began, and READY came
+    backoff.delays.clear()
+    action = (lambda it: it.drop()) if step == "upgrade" else (lambda it: it.close(4000))
+    gateway.inject(action, before=step, connections=8)
+    gateway.connections[-1].reset()
+    wait_until(lambda: recorder.count("reconnected") == 1, 20)
+    wait_until(lambda: backoff.resets == 3)
 
-    assert len(backoff.delays) >= 8
-    assert backoff.resets == 0
-    assert backoff.delays[0] == 0
-    assert all(b >= a * 0.99 for a, b in zip(backoff.delays, backoff.delays[2:], strict=False))
+    delays = backoff.delays[:8]
+    assert backoff.delays == [*delays, 0]  # the last belongs to the attempt after RESUMED
+    assert all(delays)
+    assert all(b >= a * 0.99 for a, b in zip(delays, delays[2:], strict=False))
     assert shard.stats.events["READY"] <= 3
+
+
+def test_connections_that_are_lost_soon_after_ready_are_followed_by_small_pauses(
+    make_gateway: MakeGateway, make_shard: MakeShard, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Row 62: none the first time, then they grow, but no further than the cap."""
+    gateway = make_gateway()
+    shard, recorder = make_shard(gateway, backoff=Backoff(base=0.01, cap=0.6))
+    for number in range(5):
+        gateway.connections[-1].close(4000)
+        wait_until(lambda: recorder.count("reconnected", True) == number + 1)
+
+    lines = [each.getMessage() for each in caplog.records]
+    pauses = [line.rpartition("; resuming ")[2] for line in lines if "connection lost" in line]
+    assert pauses == ["now", *(f"in {seconds:.1f} seconds" for seconds in (0.25, 0.5, 0.6, 0.6))]
+    opened = [each.opened_at for each in gateway.all_connections]
+    # The first and the second are followed at once, and each of the others by its pause.
+    pairs = itertools.pairwise(opened[1:])
+    for (earlier, later), pause in zip(pairs, (0.25, 0.5, 0.6, 0.6), strict=True):
+        assert later - earlier >= pause
 
 
 class _Delays(Backoff):
@@ -259,32 +313,39 @@ def test_the_next_attempt_comes_no_sooner_than_the_back_off_says(
     shard, recorder = make_shard(gateway, backoff=backoff)
     shard.reconnect()
     shard.wait_until_ready(5)
+    wait_until(lambda: backoff.resets == 3)  # the life began, READY, RESUMED
     backoff.delays.clear()
     gateway.inject(lambda it: it.close(4000), before="hello", connections=4)
     gateway.connections[-1].reset()
     wait_until(lambda: recorder.count("reconnected") == 2)
 
-    times = [each.opened_at for each in gateway.all_connections[1:]]
-    assert len(backoff.delays) == 5
+    times = [each.opened_at for each in gateway.all_connections[2:]]
+    delays = backoff.delays[:4]
     assert all(
         later - earlier >= delay
-        for earlier, later, delay in zip(times, times[1:], backoff.delays, strict=False)
+        for (earlier, later), delay in zip(itertools.pairwise(times), delays, strict=True)
     )
-    assert sum(backoff.delays) > 0.2
+    assert sum(delays) > 0.2
 
 
-def test_a_connection_that_has_held_begins_the_back_off_anew(
-    gateway: LocalGateway, make_shard: MakeShard
+def test_a_connection_that_has_held_is_followed_at_once(
+    gateway: LocalGateway,
+    make_shard: MakeShard,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Row 10, the other way round: after a time of health the next loss is resumed at once."""
-    backoff = _Delays(base=0.01, cap=0.05)
-    shard, recorder = make_shard(gateway, backoff=backoff)
+    """Row 62, the other way round: after a time of health the next loss is resumed at once."""
+    monkeypatch.setattr("shardlib.reconnect.QUICK_LOSS", 0.05)
+    shard, recorder = make_shard(gateway, backoff=Backoff(base=1.0, cap=2.0))
     for number in range(3):
-        time.sleep(0.06)  # longer than the cap: that is the rule
+        ready_at = time.monotonic()
+        wait_until(lambda: time.monotonic() - ready_at > 0.06)
         gateway.connections[-1].reset()
         wait_until(lambda: recorder.count("reconnected") == number + 1)
 
-    assert backoff.delays == [0, 0, 0]
+    lines = [each.getMessage() for each in caplog.records]
+    ends = [line.rpartition("; ")[2] for line in lines if "connection lost" in line]
+    assert ends == ["resuming now"] * 3
 
 
 def test_the_budget_of_identifies_is_never_spent(
@@ -439,7 +500,7 @@ def test_after_an_invalid_session_identify_waits_a_little(
 ) -> None:
     """Row 22: one to five seconds at random as documented, a few tenths of one here."""
     assert INVALID_SESSION_DELAY == (1.0, 5.0)
-    monkeypatch.setattr("shardlib.reader.INVALID_SESSION_DELAY", (0.3, 0.4))
+    monkeypatch.setattr("shardlib.reconnect.INVALID_SESSION_DELAY", (0.3, 0.4))
     times: list[float] = []
 
     def invalidate(connection: GatewayConnection) -> None:

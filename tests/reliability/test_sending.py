@@ -6,6 +6,7 @@ import contextlib
 import functools
 import itertools
 import json
+import math
 import select
 import threading
 import time
@@ -16,7 +17,7 @@ import pytest
 from shardlib import NotReady, SendTimeout, Shard
 from shardlib.deadline import Deadline
 from shardlib.gateway import SEND_LIMIT, Opcode
-from shardlib.limits import SendWindow, heartbeat_reserve
+from shardlib.limits import SendWindow
 from shardlib.testing import GatewayConnection, LocalGateway
 from tests.reliability.conftest import MakeGateway, MakeShard
 from tests.reliability.support import wait_until
@@ -73,7 +74,8 @@ def test_a_burst_from_eight_threads_and_a_callback_keeps_the_limit_and_delays_no
     beats = _times(connection, Opcode.HEARTBEAT)
     # A little less than the period: what is sent at its beginning may arrive late.
     assert _most_in_any(PERIOD * 0.7, sends + beats) <= SEND_LIMIT
-    assert _most_in_any(PERIOD * 0.7, sends) <= SEND_LIMIT - heartbeat_reserve(INTERVAL)
+    reserved = math.ceil(PERIOD * 1000 / INTERVAL)
+    assert _most_in_any(PERIOD * 0.7, sends) <= SEND_LIMIT - reserved
     assert len(beats) >= PERIOD * 1000 / INTERVAL
     assert max(b - a for a, b in itertools.pairwise(beats)) < 3 * INTERVAL / 1000
     assert len(gateway.all_connections) == 1
@@ -83,11 +85,13 @@ def _most_in_any(span: float, times: list[float]) -> int:
     return max(sum(start <= each < start + span for each in times) for start in times)
 
 
-def test_room_is_kept_for_the_heartbeats_of_a_minute(
-    make_gateway: MakeGateway, make_shard: MakeShard
+def test_a_request_for_a_heartbeat_shares_the_window_with_what_is_sent(
+    make_gateway: MakeGateway, make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 25: at Discord's own pace two beats are due a minute, one more may be asked for."""
-    gateway = make_gateway(heartbeat_interval=41_250)
+    """Rows 25 and 72: three requests that find it used up are answered at once when it is not."""
+    window = functools.partial(SendWindow, period=PERIOD)
+    monkeypatch.setattr("shardlib.connection.SendWindow", window)
+    gateway = make_gateway(heartbeat_interval=10**7)
     shard, _ = make_shard(gateway)
     connection = gateway.connections[-1]
     sent = 0
@@ -97,9 +101,15 @@ def test_room_is_kept_for_the_heartbeats_of_a_minute(
             sent += 1
     for _ in range(3):
         connection.request_heartbeat()
-    wait_until(lambda: len(_times(connection, Opcode.HEARTBEAT)) >= 3)
+    answer = connection.expect(Opcode.HEARTBEAT)
+
     assert sent >= 110  # no more is kept than is needed
-    assert len(connection.received) <= SEND_LIMIT
+    everything = [each.time for each in connection.received]
+    # A little less than the period: what is sent at its beginning may arrive late.
+    assert _most_in_any(PERIOD * 0.7, everything) <= SEND_LIMIT
+    assert answer.time - everything[0] > PERIOD * 0.7
+    with pytest.raises(TimeoutError):
+        connection.expect(Opcode.HEARTBEAT, timeout=0.5)  # one has answered all three
 
 
 def test_a_new_connection_has_the_whole_window(
@@ -194,7 +204,7 @@ def test_nothing_follows_half_a_frame(
     gateway = make_gateway(tls=tls, receive_buffer=2048, heartbeat_interval=60_000)
     shard, recorder = make_shard(gateway)
     first = gateway.connections[-1]
-    connection = shard._control.connection
+    connection = shard._reader.connection
     first.stop_reading()
     with pytest.raises(SendTimeout, match="cut off"):
         # More than the system takes: so it is in the middle that the peer stops.
@@ -205,7 +215,7 @@ def test_nothing_follows_half_a_frame(
     first.thaw()
     wait_until(lambda: recorder.count("reconnected", True) == 1)
 
-    assert shard._control.connection is not connection
+    assert shard._reader.connection is not connection
     assert not any("n" in each for each in first.received)
     assert [call for call in recorder.life if call[0] == "disconnected"] == [
         ("disconnected", None, False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import ssl
 import threading
 import time
@@ -12,9 +13,14 @@ from typing import Any
 
 import pytest
 
-from shardlib import NotReady, SendTimeout, Shard
+from shardlib import Backoff, NotReady, SendTimeout, Shard
+from shardlib.limits import SendWindow
+from shardlib.loss import Cause, Loss
 from tests.reliability.conftest import MakeGateway, MakeShard
 from tests.reliability.support import Relay, dispatch_numbers, wait_until
+
+# A send window that is never used up.
+ROOMY_WINDOW = functools.partial(SendWindow, limit=10**9)
 
 # What enters the OpenSSL object of a connection, on Python's side.
 ENTRANCES = ("read", "write", "send", "recv", "sendall", "do_handshake", "shutdown", "unwrap")
@@ -77,7 +83,7 @@ def test_no_two_threads_meet_inside_one_tls_object(
         monkeypatch.setattr(ssl.SSLSocket, name, sentinel.watch(name, getattr(ssl.SSLSocket, name)))
     gateway = make_gateway(tls=True, heartbeat_interval=1000)
     # Without a limit of its own the client sends as fast as it can.
-    monkeypatch.setattr("shardlib.connection.SendWindow", _NoWindow)
+    monkeypatch.setattr("shardlib.connection.SendWindow", ROOMY_WINDOW)
     stop, failures = threading.Event(), []
     with Relay(("127.0.0.1", int(gateway.url.split(":")[-1].rstrip("/"))), chunk=700) as relay:
         shard, recorder = make_shard(gateway, connect=False)
@@ -103,28 +109,17 @@ def test_no_two_threads_meet_inside_one_tls_object(
     assert recorder.numbers() == list(range(3000))
 
 
-class _NoWindow:
-    """A send window that is always open."""
-
-    reserve = 0
-
-    def try_acquire(self) -> float:
-        return 0.0
-
-    def record(self) -> None:
-        pass
-
-
 def test_an_abort_during_sends_puts_nothing_unencrypted_on_the_wire(
     make_gateway: MakeGateway, make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows 9 and 18: 1,000 connections aborted while four threads send on them."""
-    monkeypatch.setattr("shardlib.connection.SendWindow", _NoWindow)
+    monkeypatch.setattr("shardlib.connection.SendWindow", ROOMY_WINDOW)
     gateway = make_gateway(tls=True)
     stop, failures = threading.Event(), []
     with Relay(("127.0.0.1", int(gateway.url.split(":")[-1].rstrip("/")))) as relay:
         monkeypatch.setattr(type(gateway), "resume_url", f"wss://127.0.0.1:{relay.port}/")
-        shard, recorder = make_shard(gateway, connect=False)
+        backoff = Backoff(base=0.001, cap=0.001)
+        shard, recorder = make_shard(gateway, connect=False, backoff=backoff)
         shard.connect(f"wss://127.0.0.1:{relay.port}/")
         shard.wait_until_ready(10)
         threads = [
@@ -132,8 +127,10 @@ def test_an_abort_during_sends_puts_nothing_unencrypted_on_the_wire(
         ]
         for thread in threads:
             thread.start()
-        for _ in range(1000):
-            shard.reconnect()  # aborts the connection that the others are using
+        for number in range(1, 1001):
+            # As a heartbeat does it that finds the peer dead: the others are using the connection.
+            shard._reader.connection.fail(Loss(Cause.UNRESPONSIVE, "on purpose"))
+            wait_until(lambda: shard.stats.resumes == number)
             shard.wait_until_ready(10)
         stop.set()
         for thread in threads:

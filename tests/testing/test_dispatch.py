@@ -9,7 +9,6 @@ import pytest
 from shardlib.gateway import Intents
 from shardlib.testing import LocalGateway
 from shardlib.testing.intents import DIRECT_EVENTS, GUILD_EVENTS, required, without_content
-
 from tests.testing.client import Client, connected
 
 BOT = "42"

@@ -16,7 +16,6 @@ import pytest
 import websocket
 
 from shardlib.testing import STEPS, GatewayConnection, LocalGateway
-
 from tests.testing.client import Client, connected
 
 

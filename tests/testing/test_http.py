@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from shardlib.testing import LocalGateway
-
 from tests.testing.client import connected
 
 

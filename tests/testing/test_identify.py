@@ -9,7 +9,6 @@ import pytest
 
 from shardlib.gateway import Intents
 from shardlib.testing import LocalGateway
-
 from tests.testing.client import connected
 
 

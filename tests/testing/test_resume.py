@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from shardlib.testing import LocalGateway
-
 from tests.testing.client import connected
 
 PLAIN = {"id": "1", "note": "an event that belongs to no guild"}

@@ -10,7 +10,6 @@ import pytest
 import websocket
 
 from shardlib.testing import LocalGateway
-
 from tests.testing.client import connected
 
 STREAM = "?v=10&encoding=json&compress={}-stream"

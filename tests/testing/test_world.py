@@ -11,7 +11,6 @@ from shardlib.gateway import Intents
 from shardlib.testing import TRAFFIC_MIX, Guild, LocalGateway, Traffic, World
 from shardlib.testing.event_maker import EventMaker
 from tests.support import wait_until
-
 from tests.testing.client import connected
 
 

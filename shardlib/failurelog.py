@@ -1,0 +1,55 @@
+"""FailureLog: what the log tells of callbacks that fail, so that none can flood it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+# Failures of one function that are logged in full, and seconds between the lines about later ones.
+IN_FULL = 3
+SUMMARY_INTERVAL = 60.0
+
+# Functions that are told apart; a program that makes new ones all the time begins anew at this.
+_MOST_FUNCTIONS = 1000
+
+
+class _Failures:
+    """The failures of one function."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._since_summary = 0
+        self._next_summary = 0.0
+
+    def add(self, now: float) -> int:
+        """Count one. Returns how many the next line is about, 0 if there is to be no line."""
+        self.count += 1
+        self._since_summary += 1
+        if self.count > IN_FULL and now < self._next_summary:
+            return 0
+        self._next_summary = now + SUMMARY_INTERVAL
+        count, self._since_summary = self._since_summary, 0
+        return count
+
+
+class FailureLog:
+    """Decides what the log tells of a failure. The reader uses it.
+
+    :param clock: gives seconds of a monotonic clock.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._functions: dict[int, _Failures] = {}
+
+    def add(self, function: object) -> tuple[int, bool]:
+        """Count a failure of a function.
+
+        :returns: how many failures the log should tell of now, 0 for none; and whether with the
+            traceback.
+        """
+        if len(self._functions) >= _MOST_FUNCTIONS:
+            self._functions.clear()
+        failures = self._functions.setdefault(id(function), _Failures())
+        count = failures.add(self._clock())
+        return count, failures.count <= IN_FULL

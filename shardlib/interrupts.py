@@ -1,0 +1,93 @@
+"""Calls that come in the middle of other calls on the same thread, and threads that none can split.
+
+A signal handler runs in the main thread between two bytecodes of whatever that does, a finaliser
+(``__del__``) in any thread. Both may use the shard whose method they have interrupted. Such a call
+must not wait: what it would wait for may have to come from its own thread, which goes on only when
+the handler has returned.
+"""
+
+from __future__ import annotations
+
+import _thread
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+# Modules whose functions hold a lock or wait while they run.
+_HOLDING = frozenset(
+    f"shardlib.{name}"
+    for name in (
+        "callbacks",
+        "connection",
+        "dial",
+        "heartbeat",
+        "lifecycle",
+        "limits",
+        "reader",
+        "transport",
+        "waiting",
+    )
+)
+# Functions of shardlib.callbacks that call the user's with no lock held: callbacks, which may use
+# other shards, predicates, log handlers.
+_CALLING_OUT = frozenset({"_call", "_log", "offer", "run"})
+
+# Functions of threading.py that hold the lock which every thread needs in order to start: a handler
+# that has interrupted one of them, called by the user, would wait for a reader that cannot start.
+_STARTING = frozenset({"active_count", "enumerate", "start"})
+
+_OWN = _HOLDING | {"shardlib.interrupts", "shardlib.shard"}
+
+
+def has_interrupted_own_call() -> bool:
+    """True if the caller of a public method has interrupted another call of the library.
+
+    The stack tells, so there is no flag that an interrupt could leave set: the innermost frames are
+    those of the public method, then comes the user's function that called it. If there is a frame
+    of the library's beneath that, a lock may be held there; unless it is a frame that calls a
+    function of the user's, such as a log handler, which has interrupted nothing.
+    """
+    frame = _leave_own(sys._getframe(1))
+    while frame is not None:
+        module = _module(frame)
+        if module == "threading" and frame.f_code.co_name in _STARTING:
+            return True
+        if module in _HOLDING:
+            if not _is_calling_out(frame):
+                return True
+            frame = _leave_own(frame)
+        else:
+            frame = frame.f_back
+    return False
+
+
+def _leave_own(frame: FrameType | None) -> FrameType | None:
+    while frame is not None and _module(frame) in _OWN:
+        frame = frame.f_back
+    return frame
+
+
+def _module(frame: FrameType) -> str | None:
+    name: str | None = frame.f_globals.get("__name__")
+    return name
+
+
+def _is_calling_out(frame: FrameType) -> bool:
+    return _module(frame) == "shardlib.callbacks" and frame.f_code.co_name in _CALLING_OUT
+
+
+def run_uninterrupted(function: Callable[[], object]) -> None:
+    """Run a function where no signal handler and no Ctrl-C can split it.
+
+    Signals come to the main thread only; called there, this runs the function on a short-lived
+    thread and does not wait for it. ``threading.Thread.start()`` needs this: Ctrl-C inside of it
+    can leave the new thread waiting for ever.
+
+    :param function: to run; raises nothing.
+    :raises RuntimeError: if the system has no thread to give.
+    """
+    if threading.get_ident() == threading.main_thread().ident:
+        _thread.start_new_thread(function, ())
+    else:
+        function()

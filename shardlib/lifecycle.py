@@ -1,0 +1,483 @@
+"""Lifecycle: where a shard is, what was asked of it, and waiting for it.
+
+A life lasts from connect() to closed; connect() begins another. Each is an object of its own, so
+that a thread that waits for the end of one life, or aborts its connection, never meets the next.
+"""
+
+from __future__ import annotations
+
+import enum
+import threading
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from shardlib.deadline import Deadline
+from shardlib.errors import AlreadyConnected, ShardClosed
+from shardlib.gateway import API_VERSION, GATEWAY_URL
+from shardlib.interrupts import run_uninterrupted
+from shardlib.state import ShardState
+from shardlib.waiting import Waiters
+
+CLOSED_BY_DISCONNECT = "the shard was closed by disconnect()"
+
+# How the last attempts to connect ended, for the message of a wait that runs out.
+_MOST_ENDS = 3
+
+
+class Request(enum.IntEnum):
+    """What a user asks of the reader. Of several requests the greatest counts."""
+
+    RECONNECT = 1
+    REINSTANTIATE = 2
+    CLOSE = 3
+
+
+class Beginning(NamedTuple):
+    """What connect() was given.
+
+    :param socket_url: where to connect.
+    :param socket_version: version of the Gateway's API.
+    :param no_fail: reinstantiate()'s, None for connect().
+    :param new_session: True to forget the session of the life before.
+    :param awaited: True if a thread waits in connect() for the outcome of the first attempt.
+    """
+
+    socket_url: str
+    socket_version: int
+    no_fail: bool | None = None
+    new_session: bool = False
+    awaited: bool = True
+
+    def unawaited(self) -> Beginning:
+        """The same, asked for by a callback, which does not wait."""
+        return self._replace(awaited=False)
+
+
+class Interruptible(Protocol):
+    """What a life needs of the connection that its reader is busy with."""
+
+    def interrupt(self) -> None:
+        """End the reader's wait, so that it looks for requests."""
+
+    def cut_off(self, code: int, deadline: Deadline) -> None:
+        """Send a close frame if the peer takes it at once, and end the connection."""
+
+
+class Life:
+    """One life of a shard. Any thread may call everything here, unless it says "the reader".
+
+    One short lock guards the attributes while they change, reentrant for a signal handler. No
+    I/O, no callback and no wait happens while it is held. Other threads read without it.
+
+    :param beginning: what connect() was given.
+    :param waiters: to be notified of every change.
+    """
+
+    def __init__(self, beginning: Beginning, waiters: Waiters) -> None:
+        self.beginning = beginning
+        self.state = ShardState.CONNECTING
+        self.thread: threading.Thread | None = None  # the reader
+        self.sockets_opened = 0
+        # For the reader, which looks after each message and before it dials.
+        self.request: Request | None = None
+        self.close_code = 0  # that disconnect() was called with
+        self.close_deadline: Deadline | None = None  # by when disconnect() returns
+        self.no_fail = beginning.no_fail  # of the last request for a new session
+        # If a callback called connect() while the life was closing: what connect() was given, and
+        # Lifecycle.closes at that moment.
+        self.restart: tuple[Beginning, int] | None = None
+        self.error: BaseException | None = None  # for which the life ends, or ended
+        self.is_closed = False  # at most on_socket_closed is still to be called
+        self.ended = False  # on_socket_closed has returned
+        self.ends: tuple[str, ...] = ()  # how the last connections ended, oldest first
+        self._immediate = False  # a thread waits for the next connection: no back-off
+        self._connection: Interruptible | None = None
+        self._raised_in: set[int] = set()  # threads that were told of the error
+        self._lock = threading.RLock()
+        self._waiters = waiters
+
+    # Where the life is
+
+    @property
+    def is_ready(self) -> bool:
+        """True while events flow."""
+        return self.state is ShardState.READY
+
+    @property
+    def is_over(self) -> bool:
+        """True once the life can bring nothing more: it closes, is closed, or got no socket."""
+        return self.is_closed or self.state is ShardState.CLOSING
+
+    def in_reader_thread(self) -> bool:
+        """True on the reader thread, where waiting for the reader would deadlock."""
+        thread = self.thread
+        if thread is None or self.ended:  # then the number may be another thread's
+            return False
+        return thread.ident == threading.get_ident()
+
+    def closed_error(self) -> BaseException:
+        """What to raise in a thread that waits for something of a life that is over."""
+        error = self.error or ShardClosed(None, CLOSED_BY_DISCONNECT)
+        self._raised_in.add(threading.get_ident())
+        # All waiting threads raise this one object, and each raise adds frames to its traceback.
+        return error.with_traceback(None)
+
+    def was_raised_here(self) -> bool:
+        """True if this thread was told of the error already."""
+        return threading.get_ident() in self._raised_in
+
+    def last_ends(self) -> str:
+        """How the last connections ended, in words for the end of a message, or nothing."""
+        return f"; the last attempts: {', then '.join(self.ends)}" if self.ends else ""
+
+    # Requests
+
+    def request_connection(
+        self, request: Request, *, no_fail: bool | None, immediate: bool
+    ) -> None:
+        """Ask the reader for a new connection.
+
+        :param request: RECONNECT or REINSTANTIATE.
+        :param no_fail: with REINSTANTIATE, whether to keep trying.
+        :param immediate: True if the caller waits for the connection, so that no pause precedes it.
+        """
+        with self._lock:
+            if self.is_over:
+                return
+            if request is Request.REINSTANTIATE:
+                self.no_fail = no_fail
+            self._immediate = self._immediate or immediate
+            self.request = max(request, self.request or request)
+        self._interrupt()
+
+    def set_no_fail(self, no_fail: bool | None) -> None:
+        """Set whether the reader tries again if the connection under way fails.
+
+        :param no_fail: as for :meth:`request_connection`.
+        """
+        self.no_fail = no_fail
+
+    def request_close(self, code: int, deadline: Deadline) -> None:
+        """Ask the reader to close for good.
+
+        :param code: of the close frame; of several requests the first one's counts.
+        :param deadline: by when it is to be done.
+        """
+        with self._lock:
+            if self.is_closed:
+                self.close_deadline = self.close_deadline or deadline
+            elif self.request is not Request.CLOSE:
+                self.close_code = code
+                self.close_deadline = deadline
+                self.request = Request.CLOSE
+                self.state = ShardState.CLOSING
+        self._interrupt()
+
+    def stop(self, error: BaseException, code: int, deadline: Deadline) -> None:
+        """Close because of an error. Called by the reader, one of whose callbacks raised it.
+
+        :param error: the exception that the waiting methods are to raise.
+        :param code: of the close frame.
+        :param deadline: by when it is to be done.
+        """
+        with self._lock:
+            # A disconnect() before the error counts more, but not than SystemExit and its like.
+            if self.request is not Request.CLOSE or not isinstance(error, Exception):
+                self.error = self.error or error
+        self.request_close(code, deadline)
+
+    def request_restart(self, beginning: Beginning, closes: int) -> None:
+        """Begin another life when this one has ended. Called by the reader, in a callback.
+
+        :param beginning: what connect() was given.
+        :param closes: :attr:`Lifecycle.closes` now; a disconnect() that comes later prevents it.
+        """
+        self.restart = (beginning.unawaited(), closes)
+
+    def cut_off(self, deadline: Deadline) -> None:
+        """End the connection of this life, without waiting for the reader.
+
+        :param deadline: until when the peer may take a close frame.
+        """
+        connection = self._connection
+        if connection is not None:
+            connection.cut_off(self.close_code, deadline)
+
+    def _interrupt(self) -> None:
+        self._waiters.notify()
+        connection = self._connection
+        if connection is not None and not self.in_reader_thread():
+            connection.interrupt()
+
+    # What the reader tells
+
+    def started(self, thread: threading.Thread) -> None:
+        """Note which thread is the reader."""
+        self.thread = thread
+
+    def take_request(self) -> Request | None:
+        """Return the request. The connection that begins now fulfils it, unless it is CLOSE."""
+        with self._lock:
+            request = self.request
+            if request is not Request.CLOSE:
+                self.request = None
+                self._immediate = False
+            return request
+
+    @property
+    def immediate(self) -> bool:
+        """True if a thread waits for the next connection."""
+        return self._immediate
+
+    def use(self, connection: Interruptible) -> bool:
+        """Note the connection that begins now. False if the life is to be closed instead."""
+        with self._lock:
+            self._connection = connection
+            if self.request is Request.CLOSE:
+                return False
+            self.state = ShardState.CONNECTING
+        self._waiters.notify()
+        return True
+
+    def socket_opened(self) -> None:
+        """Note that a socket was opened."""
+        with self._lock:
+            self.sockets_opened += 1
+            self._change(ShardState.CONNECTED)
+
+    def claim_opening(self, connection: Interruptible, state: ShardState) -> bool:
+        """Win the right to send Identify or Resume on a connection. Any thread; one gets True.
+
+        :param connection: to send on.
+        :param state: IDENTIFYING or RESUMING.
+        """
+        with self._lock:
+            if connection is not self._connection or self.state is not ShardState.CONNECTED:
+                return False
+            self._change(state)
+            return True
+
+    def established(self) -> None:
+        """Note that events flow, and that the reader has not failed to begin a session."""
+        with self._lock:
+            if self.request is not Request.REINSTANTIATE:  # whose no_fail is for the next session
+                self.no_fail = None
+            self._change(ShardState.READY)
+
+    def set_state(self, state: ShardState) -> None:
+        """Note a new state. A life that is closing takes none; close() ends it."""
+        with self._lock:
+            self._change(state)
+
+    def _change(self, state: ShardState) -> None:
+        if self.thread is not None and not self.is_over:
+            self.state = state
+            self._waiters.notify()
+
+    def connection_ended(self, how: str) -> None:
+        """Remember how a connection ended, for the messages of errors."""
+        self.ends = (*self.ends, how)[-_MOST_ENDS:]
+
+    def begin_closing(self, error: BaseException) -> None:
+        """Note that the life ends because of an error. An earlier request to close counts more."""
+        with self._lock:
+            if self.request is not Request.CLOSE:
+                self.error = error
+            self._change(ShardState.CLOSING)
+
+    def close(self, error: BaseException | None) -> None:
+        """Note that the life is over: only on_socket_closed is still to be called.
+
+        :param error: why; None after disconnect(). An earlier request to close counts more.
+        """
+        with self._lock:
+            if self.request is not Request.CLOSE:
+                self.error = self.error or error
+            failed_to_connect = self.sockets_opened == 0 and self.error is not None
+            told_by_connect = failed_to_connect and self.beginning.awaited
+            self.state = ShardState.DISCONNECTED if told_by_connect else ShardState.CLOSED
+            self.is_closed = True
+        self._waiters.notify()
+
+    def never_begin(self) -> None:
+        """Make this the life of a shard before its first connect(): one that has ended."""
+        self.state = ShardState.DISCONNECTED
+        self.is_closed = self.ended = True
+
+    def end(self) -> None:
+        """Note that on_socket_closed has returned."""
+        self.ended = True
+        self._waiters.notify()
+
+
+class Lifecycle:
+    """The lives of a shard, one after the other.
+
+    :param start: starts the reader thread of a life; raises RuntimeError if the system has no
+        thread to give.
+    """
+
+    def __init__(self, start: Callable[[Life], None]) -> None:
+        self._start = start
+        self._waiters = Waiters()
+        # Guards `life` while one follows another. Held for moments; reentrant, since a signal
+        # handler may call disconnect() while its own thread holds the lock.
+        self._lock = threading.RLock()
+        self._closes = 0  # calls of disconnect(): a connect() that began before one ends with it
+        self._interpreter_exiting = False
+        # Before the first connect() the current life is one that has ended.
+        self._none = self.life = Life(Beginning(GATEWAY_URL, API_VERSION), self._waiters)
+        self._none.never_begin()
+        # A life, and the sockets opened before it. Replaced as a whole: the sum never goes back.
+        self._counted = (self._none, 0)
+
+    @property
+    def began(self) -> bool:
+        """True once connect() was called."""
+        return self.life is not self._none
+
+    @property
+    def is_running(self) -> bool:
+        """True from connect() until on_socket_closed has returned."""
+        return not self.life.ended
+
+    @property
+    def sockets_opened(self) -> int:
+        """The sockets opened in all lives. Never reset: waiting threads compare against it."""
+        life, before = self._counted
+        return before + life.sockets_opened
+
+    @property
+    def closes(self) -> int:
+        """How often disconnect() was called."""
+        return self._closes
+
+    def in_reader_thread(self) -> bool:
+        """True on the reader thread, where waiting for the reader would deadlock."""
+        return self.life.in_reader_thread()
+
+    def notify(self) -> None:
+        """Let waiting threads look at their conditions again. Any thread."""
+        self._waiters.notify()
+
+    def wait(self, condition: Callable[[], bool], deadline: Deadline) -> bool:
+        """Block until a condition holds.
+
+        :param condition: looked at again after each change.
+        :param deadline: until when.
+        :returns: False if the time ran out first.
+        """
+        return self._waiters.wait(lambda: condition() and not self._comes_too_late(), deadline)
+
+    def wait_in(self, life: Life, condition: Callable[[], bool], deadline: Deadline) -> bool:
+        """Block until a condition holds in a life, or that life is closed.
+
+        A life that is being closed counts as closed when disconnect() has waited long enough, so
+        that a callback that does not return keeps no thread waiting.
+
+        :param life: the current life when the caller's method was called.
+        :param condition: looked at again after each change.
+        :param deadline: until when.
+        :returns: False if the time ran out first.
+        """
+        if not self.wait(lambda: condition() or life.is_over, deadline):
+            return False
+        if not condition() and life.close_deadline is not None:
+            self.wait(lambda: life.is_closed, life.close_deadline.earlier(deadline))
+        return True
+
+    def close(self, life: Life, deadline: Deadline, share: Deadline) -> bool:
+        """Wait for a life that was asked to close.
+
+        :param deadline: until when.
+        :param life: the life that was asked.
+        :param share: until when the peer and the callbacks have time; then its connection is cut
+            off.
+        :returns: False if it has not ended in time.
+        """
+        if not self.wait(lambda: life.ended, share):
+            life.cut_off(deadline)
+        return self.wait(lambda: life.ended, deadline)
+
+    def _comes_too_late(self) -> bool:
+        """True on a daemon thread of the user's while the interpreter exits.
+
+        Such a thread goes on waiting until the interpreter ends it. If it woke up, it would have
+        time for nothing but a traceback on standard error, that the shard is closed.
+        """
+        return (
+            self._interpreter_exiting
+            and threading.current_thread().daemon
+            and not self.in_reader_thread()
+        )
+
+    def interpreter_exits(self) -> None:
+        """Note that the interpreter exits: from now on, daemon threads of the user's wait on."""
+        self._interpreter_exiting = True
+
+    def prepare(self, beginning: Beginning) -> Life:
+        """Make a life that has not begun. It can be asked to close all the same."""
+        return Life(beginning, self._waiters)
+
+    def begin(self, life: Life, closes: int) -> None:
+        """Begin a life, without waiting for what comes of it. Any thread.
+
+        If another life is running, or disconnect() was called since, the life ends at once, with
+        the reason in its `error`.
+
+        :param life: as :meth:`prepare` made it.
+        :param closes: :attr:`closes` as it was when the caller was asked.
+        """
+        run_uninterrupted(lambda: self._begin(life, closes))
+
+    def _begin(self, life: Life, closes: int) -> BaseException | None:
+        """:meth:`begin`, uninterrupted. Returns why the life could not begin, or None."""
+        try:
+            with self._lock:
+                previous = self.life
+                if not previous.ended:
+                    raise AlreadyConnected("the shard is connected; disconnect() first")
+                if closes != self._closes:
+                    raise ShardClosed(None, CLOSED_BY_DISCONNECT)
+                counted = self._counted
+                self._counted = (life, self.sockets_opened)
+                self.life = life
+            try:
+                self._start(life)
+            except BaseException:
+                self.life = previous
+                self._counted = counted
+                raise
+        except BaseException as error:
+            life.close(error)
+            life.end()
+            return error
+        return None
+
+    def request_close(self, code: int, deadline: Deadline) -> Life:
+        """Ask the current life to close. A connect() that has begun but has no life yet ends, too.
+
+        :param code: of the close frame.
+        :param deadline: by when it is to be done.
+        :returns: the life that was asked.
+        """
+        with self._lock:
+            self._closes += 1
+            life = self.life
+        life.request_close(code, deadline)
+        self.notify()
+        return life
+
+    def end(self, life: Life) -> BaseException | None:
+        """End a life, and begin the next one if a callback asked for it.
+
+        The reader calls this last.
+
+        :param life: that ends.
+        :returns: why the next one could not begin, or None.
+        """
+        life.end()
+        if life.restart is None:
+            return None
+        beginning, closes = life.restart
+        return self._begin(self.prepare(beginning), closes)

@@ -1,0 +1,264 @@
+"""ReconnectPolicy: what the end of a connection means: when, where and how to go on, or an error.
+
+No socket, thread, lock or clock is in here: a loss and the time go in, a decision comes out.
+https://docs.discord.com/developers/events/gateway#resuming says when a session can be resumed, and
+https://docs.discord.com/developers/topics/opcodes-and-status-codes what each close code means.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from shardlib.backoff import Backoff
+from shardlib.errors import ShardClosed, fatal_error
+from shardlib.gateway import CloseCode, Intents, check_resume_url
+from shardlib.loss import Cause, Loss
+from shardlib.session import CurrentSession
+
+# Failures in a row at the session's own URL, after which it is left for the one of connect().
+MOST_FAILURES_AT_RESUME_URL = 3
+
+# Resumes in a row that ended without an answer, after which the session is taken for lost.
+MOST_UNANSWERED_RESUMES = 5
+
+# Seconds, at random between the two, before the Identify that follows an Invalid Session.
+INVALID_SESSION_DELAY = (1.0, 5.0)
+
+# Seconds that a connection must have held to count as one that the Gateway meant to keep.
+QUICK_LOSS = 10.0
+
+# Seconds, the longest pause while connections work but are lost within QUICK_LOSS.
+LONGEST_QUICK_PAUSE = 5.0
+
+# Seconds, the longest pause while the Gateway or a callback asks for a new connection as soon as
+# one works. It is no failure; this only keeps such a loop from running as fast as it can.
+LONGEST_ASKED_PAUSE = 1.0
+
+# Seconds, the longest Retry-After that is believed.
+LONGEST_RETRY_AFTER = 3600.0
+
+_SESSION_ENDED = frozenset(code for code in CloseCode if code.ends_session)
+_ASKED = (Cause.GATEWAY_ASKED, Cause.USER_ASKED)
+
+
+@dataclass(frozen=True)
+class Reconnect:
+    """Connect (again).
+
+    :param url: where to.
+    :param resume: True to resume the session, False to forget it and identify.
+    :param delay: seconds to wait, which a user's request for a connection cuts short.
+    :param least_delay: seconds that nothing cuts short but disconnect().
+    """
+
+    url: str
+    resume: bool
+    delay: float = 0.0
+    least_delay: float = 0.0
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Close the shard.
+
+    :param error: what to raise from the waiting methods.
+    :param keep_session: False to forget the session, which no later life could resume.
+    """
+
+    error: BaseException
+    keep_session: bool = True
+
+
+class ReconnectPolicy:
+    """The decisions of one life of a shard, from connect() to closed. Used by one thread.
+
+    :param socket_url: the URL given to connect().
+    :param should_reconnect: False: the first lost connection closes the shard.
+    :param backoff: of the shard; it begins anew here.
+    :param awaited: True if a thread waits for the outcome of the first attempt.
+    :param intents: to be named if the Gateway does not allow them.
+    :param uniform: gives a random number between two others.
+    """
+
+    def __init__(
+        self,
+        *,
+        socket_url: str,
+        should_reconnect: bool,
+        awaited: bool,
+        backoff: Backoff,
+        intents: Intents,
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._socket_url = socket_url
+        self._should_reconnect = should_reconnect
+        self._backoff = backoff
+        self._intents = intents
+        self._uniform = uniform
+        # Whether connect() waits for the outcome: until any connection of this life was opened.
+        self._awaited = awaited
+        self._established_at: float | None = None  # READY or RESUMED on this connection
+        self._failures_at_resume_url = 0
+        self._unanswered_resumes = 0
+        # In a row: connections that worked and were lost, or given up on request, in QUICK_LOSS.
+        self._quick_losses = 0
+        self._quick_requests = 0
+        self._asked_in_vain = 0  # in a row: the Gateway asked before READY or RESUMED
+        self._broken_at: tuple[str | None, int | None] | None = None
+        self._too_large = 0  # sessions in a row that a message larger than max_payload ended
+        self._start_backoff()
+
+    def begin(self, session: CurrentSession) -> Reconnect:
+        """The first connection of the life, or one after which nothing is known of the last."""
+        return self._reconnect(session, resume=session.session_id is not None)
+
+    def reinstantiate(self, session: CurrentSession) -> Reconnect:
+        """The user asked for a new session before the next connection began."""
+        return self._reconnect(session, resume=False)
+
+    def opened(self) -> None:
+        """Note that a socket was opened."""
+        self._awaited = False
+
+    def established(self, now: float) -> None:
+        """Note that READY or RESUMED came."""
+        self._established_at = now
+        self._failures_at_resume_url = 0
+        self._unanswered_resumes = 0
+        self._asked_in_vain = 0
+        self._start_backoff()
+
+    def after(
+        self,
+        loss: Loss,
+        session: CurrentSession,
+        now: float,
+        *,
+        resuming: bool,
+        no_fail: bool | None,
+    ) -> Reconnect | Stop:
+        """What follows the end of a connection, or of an attempt at one.
+
+        :param loss: why it ended.
+        :param session: as it was then.
+        :param now: seconds of a monotonic clock.
+        :param resuming: True if Resume was sent and RESUMED did not come.
+        :param no_fail: overrides `should_reconnect`; None does not.
+        """
+        established_at, self._established_at = self._established_at, None
+        if loss.code is not None:
+            fatal = fatal_error(loss.code, loss.reason, self._intents)
+            if fatal is not None:
+                return Stop(fatal)
+        failure = loss.failure or loss.error
+        if self._awaited and failure is not None and not no_fail:
+            return self._after_first_attempt(failure, session)
+        if established_at is not None and now - established_at >= QUICK_LOSS:
+            self._too_large = 0
+        session_lost = self._is_session_lost(loss, session, established_at is None, resuming)
+        resume = session.session_id is not None and not session_lost
+        if self._too_large > 1:
+            return Stop(
+                ShardClosed(
+                    None,
+                    f"a message larger than max_payload ({loss.limit} bytes) ended two sessions in "
+                    f"a row ({loss.reason}); make the shard with a larger max_payload",
+                )
+            )
+        persists = self._should_reconnect if no_fail is None else no_fail
+        if loss.cause is not Cause.USER_ASKED and not persists:
+            error = loss.failure or ShardClosed(loss.code, loss.reason)
+            return Stop(error, keep_session=not session_lost)
+        return self._reconnect(
+            session,
+            resume,
+            0.0 if loss.immediate else self._pause(loss, established_at, now),
+            self._least_pause(loss),
+        )
+
+    def _after_first_attempt(
+        self, failure: BaseException, session: CurrentSession
+    ) -> Reconnect | Stop:
+        """Tell connect(), which waits, or try its URL: a session's own may name a lost host."""
+        if self._url(session) == self._socket_url:
+            return Stop(failure)
+        self._failures_at_resume_url = MOST_FAILURES_AT_RESUME_URL
+        return self._reconnect(session, resume=True)
+
+    def _is_session_lost(
+        self, loss: Loss, session: CurrentSession, failed: bool, resuming: bool
+    ) -> bool:
+        if failed and loss.cause not in _ASKED:
+            self._failures_at_resume_url += 1
+            self._unanswered_resumes += resuming
+        broken_again = False
+        if loss.cause is Cause.UNREADABLE:
+            broken_at = (session.session_id, session.last_sequence)
+            broken_again = broken_at == self._broken_at
+            self._broken_at = broken_at
+            if loss.limit is not None and (broken_again or (failed and not resuming)):
+                self._too_large += 1
+        return (
+            loss.session_lost
+            or loss.code in _SESSION_ENDED
+            or self._unanswered_resumes >= MOST_UNANSWERED_RESUMES
+            or broken_again
+        )
+
+    # When
+
+    def _start_backoff(self) -> None:
+        """Make the next attempt due at once; each that follows a failure waits longer."""
+        self._backoff.reset()
+        self._backoff.next_delay()
+
+    def _pause(self, loss: Loss, established_at: float | None, now: float) -> float:
+        """Seconds to wait, which grow with attempts that fail, that is, reach no READY."""
+        if established_at is None:
+            if loss.cause is Cause.USER_ASKED:
+                return 0.0
+            if loss.cause is Cause.GATEWAY_ASKED:
+                self._asked_in_vain += 1
+                if self._asked_in_vain == 1:
+                    return 0.0
+            return max(0.0, self._backoff.next_delay())
+        asked = loss.cause in _ASKED
+        quick = now - established_at < QUICK_LOSS
+        self._quick_requests = self._quick_requests + 1 if quick and asked else 0
+        if not asked:
+            self._quick_losses = self._quick_losses + 1 if quick else 0
+        count = self._quick_requests if asked else self._quick_losses
+        if count <= 1:
+            return 0.0
+        # A quarter of a second, then twice as much each time.
+        longest = LONGEST_ASKED_PAUSE if asked else LONGEST_QUICK_PAUSE
+        return min(longest, self._backoff.cap, 0.25 * 2.0 ** min(count - 2, 10))
+
+    def _least_pause(self, loss: Loss) -> float:
+        pause = 0.0
+        if loss.cause is Cause.GATEWAY_ASKED and loss.session_lost:
+            pause = self._uniform(*INVALID_SESSION_DELAY)
+        if loss.failure is not None and loss.failure.retry_after is not None:
+            pause = min(loss.failure.retry_after, LONGEST_RETRY_AFTER)
+        return pause
+
+    # Where
+
+    def _reconnect(
+        self, session: CurrentSession, resume: bool, delay: float = 0.0, least_delay: float = 0.0
+    ) -> Reconnect:
+        url = self._url(session) if resume else self._socket_url
+        return Reconnect(url, resume, delay, least_delay)
+
+    def _url(self, session: CurrentSession) -> str:
+        if (
+            session.resume_gateway_url is None
+            or self._failures_at_resume_url >= MOST_FAILURES_AT_RESUME_URL
+        ):
+            return self._socket_url
+        try:
+            return check_resume_url(session.resume_gateway_url, self._socket_url)
+        except ValueError:
+            return self._socket_url  # a session from a file: the token would go out in clear

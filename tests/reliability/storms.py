@@ -1,0 +1,878 @@
+"""Storms: whoever calls what from where, nothing hangs, and the shard is as good as new afterwards.
+
+Two kinds. An *interrupt* is a signal that a trace function raises at one chosen instruction of the
+library, or of ``threading.py`` under it, while an operation runs on the main thread: Ctrl-C, or a
+signal whose handler calls a method of the shard. An *interleaving* is a number of threads, and the
+callbacks, that all call random methods of one shard while the interpreter switches threads as often
+as it can.
+
+Whatever is tried is tried in a child process, which ends itself, and says where its threads are,
+when one step takes longer than :data:`TIME_LIMIT`. The parent notes that and goes on with the next.
+The storms use nothing but the public names of the library.
+
+``python -m benchmarks.interrupts`` tries every point once; ``test_storms.py`` tries some.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dis
+import faulthandler
+import functools
+import json
+import logging
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+import shardlib
+from shardlib import Backoff, IdentifyGate, Intents, Shard, ShardError, ShardState
+from tests.reliability.quick_peer import QuickPeer
+from tests.support import TOKEN, wait_until
+
+TIME_LIMIT = 6.0  # seconds that one step may take before the child counts as hung
+CLOSE_TIMEOUT = 1.0  # seconds, of the shard
+SLACK = 1.0  # seconds that a busy machine may add to CLOSE_TIMEOUT
+ARRIVALS = 2  # in a loop, an instruction counts as a point so many times
+
+CTRL_C = "Ctrl-C"
+
+# What a method may raise, from wherever it is called.
+DOCUMENTED = (ShardError, TimeoutError)
+
+_PYTHON_3_10 = sys.version_info < (3, 11)
+_ROOT = Path(__file__).parents[2]
+_LIBRARY = str(Path(shardlib.__file__).parent)
+
+
+# What is called
+
+
+class Ground:
+    """One shard and its peer, READY before each operation and again after it."""
+
+    def __init__(self, peer: QuickPeer) -> None:
+        self.peer = peer
+        self.unexpected: list[str] = []
+        self.operation_ended = False
+        self._helpers: list[threading.Thread] = []
+        self.shard = self._make_shard()
+        threading.excepthook = self._note_thread_exception
+        sys.unraisablehook = self._note_unraisable
+
+    def _make_shard(self) -> Shard:
+        logger = logging.getLogger("storms")
+        logger.propagate = False
+        logger.handlers = [_CriticalRecords(self.unexpected)]
+        return Shard(
+            TOKEN,
+            Intents.all(),
+            identify_gate=IdentifyGate(interval=0.001, daily_limit=10**9),
+            backoff=Backoff(0.01, 0.02),
+            connect_timeout=2.0,
+            send_timeout=2.0,
+            close_timeout=CLOSE_TIMEOUT,
+            logger=logger,
+        )
+
+    def _note_thread_exception(self, arguments: threading.ExceptHookArgs) -> None:
+        name = arguments.thread.name if arguments.thread else "a thread"
+        error = arguments.exc_value
+        assert error is not None
+        self.unexpected.append(f"{name} ended: {_formatted(error)}")
+
+    def _note_unraisable(self, arguments: Any) -> None:
+        self.unexpected.append(f"in {arguments.object!r}: {_formatted(arguments.exc_value)}")
+
+    def help(self, act: Callable[[], object]) -> None:
+        """Run something on another thread during the operation; documented errors are its own."""
+
+        def run() -> None:
+            with contextlib.suppress(*DOCUMENTED):
+                act()
+
+        helper = threading.Thread(target=run, name="helper", daemon=True)
+        tracing = sys.gettrace()
+        sys.settrace(None)  # threading.py under this is the harness's own
+        helper.start()
+        sys.settrace(tracing)
+        self._helpers.append(helper)
+
+    def disconnect_when_ready(self) -> None:
+        """Disconnect, whenever the shard is READY, until the operation has ended."""
+        while not self.operation_ended:
+            if self.shard.state is ShardState.READY:
+                self.shard.disconnect()
+            time.sleep(0.001)
+
+    def prepare(self, stage: str) -> None:
+        """Bring the shard from READY to the stage in which the operation begins."""
+        self.operation_ended = False
+        if stage == "ready":
+            return
+        self.shard.disconnect()
+        if stage == "identifying":
+            self.peer.is_late = True
+            self.shard.connect(self.peer.url)
+        elif stage == "connecting":
+            self.peer.is_stalled = True
+            self.help(lambda: self.shard.connect(self.peer.url))
+            wait_until(lambda: self.peer.has_stalled_client)
+
+    def restore(self) -> None:
+        """Close the shard from another thread, then use it again; what fails is unexpected."""
+        self.operation_ended = True
+        self.peer.is_late = self.peer.is_stalled = False
+        began = time.monotonic()
+        closing = threading.Thread(target=self.shard.disconnect, name="closing", daemon=True)
+        closing.start()
+        closing.join()
+        took = time.monotonic() - began
+        if took > CLOSE_TIMEOUT + SLACK:
+            self.unexpected.append(f"disconnect() on another thread took {took:.1f} s")
+        if self.shard.socket_thread is not None or self.shard.socket_disconnecting:
+            self.unexpected.append(
+                f"after disconnect() {self.shard} has the reader {self.shard.socket_thread}"
+            )
+        self._expect_no_thread()
+        for helper in self._helpers:
+            helper.join()
+        self._helpers.clear()
+        self.shard.connect(self.peer.url)
+        self.shard.wait_until_ready(3)
+        self.shard.update_presence(status="idle")
+        _on_and_off(self.shard)
+        _look(self.shard)
+
+    def _expect_no_thread(self) -> None:
+        """Wait until no thread of a shard is alive; those that stay are unexpected."""
+        deadline = time.monotonic() + SLACK
+        while left := [each for each in threading.enumerate() if each.name.startswith("shard-")]:
+            if time.monotonic() > deadline:
+                frames = sys._current_frames()
+                for thread in left:
+                    frame = frames.get(thread.ident or 0)  # None: it has not begun, or just ended
+                    stack = "".join(traceback.format_stack(frame)) if frame else ""
+                    self.unexpected.append(f"after disconnect() {thread.name} lives:\n{stack}")
+                return
+            time.sleep(0.0005)
+
+
+class _CriticalRecords(logging.Handler):
+    """Keeps the records that no run may bring: a thread of the shard has failed."""
+
+    def __init__(self, unexpected: list[str]) -> None:
+        super().__init__(level=logging.CRITICAL)
+        self._unexpected = unexpected
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._unexpected.append(self.format(record))
+
+
+def _on_and_off(shard: Shard) -> None:
+    def listener(shard: Shard, data: object) -> None:
+        pass
+
+    shard.on("TICK")(listener)
+    shard.off("TICK", listener)
+
+
+def _look(shard: Shard) -> None:
+    assert repr(shard) and shard.stats.messages >= 0 and isinstance(shard.zlib_buffer, bytes)
+    for name in ("state", "session", "socket_active", "socket_reconnecting", "heartbeat_ping"):
+        getattr(shard, name)
+
+
+def _enter_and_exit(shard: Shard) -> None:
+    with shard:
+        pass
+
+
+# What a signal handler calls, and what the threads of an interleaving call. None waits for long.
+METHODS: dict[str, Callable[[Ground], object]] = {
+    "connect": lambda ground: ground.shard.connect(ground.peer.url),
+    "disconnect": lambda ground: ground.shard.disconnect(),
+    "disconnect(4000)": lambda ground: ground.shard.disconnect(4000),
+    "reconnect": lambda ground: ground.shard.reconnect(),
+    "resume": lambda ground: ground.shard.resume(),
+    "reinstantiate": lambda ground: ground.shard.reinstantiate(),
+    "identify": lambda ground: ground.shard.identify(),
+    "update_presence": lambda ground: ground.shard.update_presence(timeout=0.2),
+    "send": lambda ground: ground.shard.send('{"op":3,"d":{"status":"dnd"}}', timeout=0.2),
+    "heartbeat": lambda ground: ground.shard.heartbeat(requested=True),
+    "heartbeat_in": lambda ground: ground.shard.heartbeat_in(1000),
+    "wait_until_ready": lambda ground: ground.shard.wait_until_ready(0.3),
+    "wait_for": lambda ground: ground.shard.wait_for("NEVER", timeout=0.02),
+    "join": lambda ground: ground.shard.join(0.02),
+    "on and off": lambda ground: _on_and_off(ground.shard),
+    "look": lambda ground: _look(ground.shard),
+    "Shard": lambda ground: Shard(TOKEN, Intents.all()),
+    "with": lambda ground: _enter_and_exit(ground.shard),
+}
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What the main thread does when the signal comes.
+
+    :param stage: where the shard is when the operation begins: "closed", "connecting" (the peer
+        does not answer the handshake), "identifying" (READY comes in some milliseconds), "ready".
+    :param act: the operation; without a timeout of its own if something is sure to end it.
+    """
+
+    stage: str
+    act: Callable[[Ground], object]
+
+
+def _run_forever(ground: Ground) -> None:
+    ground.help(ground.disconnect_when_ready)
+    ground.shard.run_forever(ground.peer.url)
+
+
+OPERATIONS: dict[str, Operation] = {
+    "connect": Operation("closed", METHODS["connect"]),
+    "run_forever": Operation("closed", _run_forever),
+    "Shard": Operation("ready", METHODS["Shard"]),
+    "disconnect while connecting": Operation("connecting", METHODS["disconnect"]),
+    "wait_until_ready while connecting": Operation(
+        "connecting", lambda ground: ground.shard.wait_until_ready(0.02)
+    ),
+    "wait_until_ready": Operation("identifying", lambda ground: ground.shard.wait_until_ready()),
+    "send before READY": Operation("identifying", METHODS["update_presence"]),
+    "reconnect before READY": Operation("identifying", METHODS["reconnect"]),
+    "disconnect before READY": Operation("identifying", METHODS["disconnect"]),
+    "disconnect": Operation("ready", METHODS["disconnect"]),
+    "disconnect(4000)": Operation("ready", METHODS["disconnect(4000)"]),
+    "with": Operation("ready", METHODS["with"]),
+    "reconnect": Operation("ready", METHODS["reconnect"]),
+    "resume": Operation("ready", METHODS["resume"]),
+    "reinstantiate": Operation("ready", METHODS["reinstantiate"]),
+    "identify": Operation("ready", METHODS["identify"]),
+    "send": Operation("ready", METHODS["send"]),
+    "update_presence": Operation("ready", METHODS["update_presence"]),
+    "heartbeat": Operation("ready", METHODS["heartbeat"]),
+    "heartbeat_in": Operation("ready", METHODS["heartbeat_in"]),
+    "wait_for": Operation("ready", lambda ground: ground.shard.wait_for("TICK")),
+    "wait_for, in vain": Operation(
+        "ready", lambda ground: ground.shard.wait_for("NEVER", timeout=0.02)
+    ),
+    "join, in vain": Operation("ready", lambda ground: ground.shard.join(0.02)),
+    "on and off": Operation("ready", METHODS["on and off"]),
+    "look": Operation("ready", METHODS["look"]),
+}
+
+
+# Where a signal comes
+
+
+@dataclass(frozen=True)
+class Spot:
+    """One instruction of the library or of ``threading.py``, met for the n-th time.
+
+    :param file: name of the file, without its folders.
+    :param function: name of the function.
+    :param first_line: of the function, since several have the same name.
+    :param line: of the instruction.
+    :param offset: of the instruction in the function's bytecode.
+    :param arrival: 1 for the first time that the operation comes there.
+    """
+
+    file: str
+    function: str
+    first_line: int
+    line: int
+    offset: int
+    arrival: int
+
+
+@dataclass(frozen=True)
+class Point:
+    """An interrupt: the operation, where the signal comes, and what the signal does.
+
+    :param interrupt: :data:`CTRL_C`, or the name of the method that the handler calls.
+    """
+
+    operation: str
+    interrupt: str
+    spot: Spot
+
+    def __str__(self) -> str:
+        spot = self.spot
+        where = f"{spot.file}:{spot.line} {spot.function} +{spot.offset} #{spot.arrival}"
+        return f"{self.operation} | {self.interrupt} | {where}"
+
+
+@functools.cache
+def _instructions(code: CodeType) -> dict[int, dis.Instruction]:
+    return {each.offset: each for each in dis.get_instructions(code)}
+
+
+@functools.cache
+def _lines(code: CodeType) -> dict[int, int]:
+    """The line of each instruction, by offset."""
+    return {
+        offset: line or code.co_firstlineno
+        for start, end, line in code.co_lines()
+        for offset in range(start, end, 2)
+    }
+
+
+# C functions that wait with Python's signals let in, as an attribute is named through which they
+# are called.
+_BLOCKING = frozenset(("acquire", "get", "select", "poll", "recv", "recv_into", "send", "sleep"))
+
+
+@functools.cache
+def _blocking_lines(code: CodeType) -> frozenset[int]:
+    lines = _lines(code)
+    return frozenset(
+        lines[each.offset]
+        for each in _instructions(code).values()
+        if each.opname in ("LOAD_METHOD", "LOAD_ATTR") and each.argval in _BLOCKING
+    )
+
+
+# Instructions that touch nothing but the running function's own variables and stack (and modules'
+# names, which no method changes): what begins with one of these. A handler before such a one does
+# and sees the same as a handler before the next instruction, so that point is tried once, there.
+_PRIVATE = (
+    "CACHE",
+    "COPY",
+    "DUP_TOP",
+    "EXTENDED_ARG",
+    "JUMP",
+    "KW_NAMES",
+    "LOAD_CONST",
+    "LOAD_FAST",
+    "LOAD_GLOBAL",
+    "LOAD_SMALL_INT",
+    "NOP",
+    "NOT_TAKEN",
+    "POP_BLOCK",
+    "POP_JUMP",
+    "PRECALL",
+    "PUSH_NULL",
+    "RESUME",
+    "RETURN",
+    "ROT",
+    "STORE_FAST",
+    "SWAP",
+)
+
+
+def _is_call(name: str) -> bool:
+    return name.startswith("CALL") and not name.startswith("CALL_INTRINSIC")
+
+
+class _Frame:
+    """What the tracer knows of one running function of ours."""
+
+    def __init__(self) -> None:
+        self.previous: int | None = None  # offset of the instruction before; None at the entry
+        self.raised = False  # that instruction raised an exception
+        self.called_python = False  # that instruction called a function written in Python
+
+
+def _can_run_handlers(code: CodeType, offset: int, frame: _Frame) -> bool:
+    """Tell if CPython itself may run a signal's handler right before an instruction.
+
+    A trace function can raise at any instruction, CPython runs handlers at few: at a function's
+    entry, after a jump backwards, after a call, and inside C functions that wait. It never does so
+    between the ``__enter__`` of ``with lock:`` and the body, nor on the way from the body to
+    ``__exit__``; a KeyboardInterrupt there would accuse code that is right. (From Python 3.14 on
+    ``__enter__`` is an ordinary CALL, and CPython does look for signals after it.) Python 3.10
+    looks after every jump that is taken and after a caught exception, too, but not right before
+    ``try`` and ``with``. Up from 3.11, a call of a Python function that returns is not followed by
+    a look, for the function has looked after its own last call; a call of a class is.
+    """
+    instructions = _instructions(code)
+    name = instructions[offset].opname
+    if name in ("SETUP_WITH", "BEFORE_WITH"):  # a lock's __enter__ waits, and the wait is raised
+        return True
+    if _is_call(name) and _lines(code)[offset] in _blocking_lines(code):
+        return True
+    if _PYTHON_3_10 and name == "SETUP_FINALLY":
+        return False
+    if frame.previous is None:
+        return True
+    if frame.raised:
+        return _PYTHON_3_10
+    before = instructions[frame.previous].opname
+    if _PYTHON_3_10:
+        return _is_call(before) or ("JUMP" in before and offset != frame.previous + 2)
+    if _is_call(before):
+        return not frame.called_python
+    return before == "RESUME" or ("BACKWARD" in before and "NO_INTERRUPT" not in before)
+
+
+Visit = Callable[[FrameType, bool], None]
+
+
+class Tracer:
+    """Calls a function before each instruction that this thread runs in files of ours.
+
+    :param visit: called with the frame, and whether CPython might run a signal's handler there.
+    :param wanted: name and first line of the one function to look at, instead of all.
+    """
+
+    def __init__(self, visit: Visit, wanted: tuple[str, int] | None = None) -> None:
+        self._visit = visit
+        self._wanted = wanted
+        self._frames: dict[FrameType, _Frame] = {}
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Trace what runs inside the block."""
+        # Python 3.12 only sends the events for frames that are entered after this was once set.
+        sys._getframe().f_trace_opcodes = True
+        before = sys.gettrace()
+        sys.settrace(self._call)
+        try:
+            yield
+        finally:
+            sys.settrace(before)
+            self._frames.clear()
+
+    def _call(self, frame: FrameType, event: str, argument: Any) -> Any:
+        code = frame.f_code
+        if frame.f_back in self._frames and code.co_name != "__init__":  # called by the class's C
+            self._frames[frame.f_back].called_python = True
+        if self._wanted not in (None, (code.co_name, code.co_firstlineno)) or not _is_ours(code):
+            return None
+        self._frames[frame] = _Frame()
+        frame.f_trace_opcodes = True
+        frame.f_trace_lines = False
+        frame.f_trace = self._local  # else Python 3.13 begins with the function's next call
+        return self._local
+
+    def _local(self, frame: FrameType, event: str, argument: Any) -> Any:
+        known = self._frames.get(frame)
+        if known is None:
+            return None
+        if event == "opcode":
+            visitable = _can_run_handlers(frame.f_code, frame.f_lasti, known)
+            known.previous, known.raised, known.called_python = frame.f_lasti, False, False
+            self._visit(frame, visitable)
+        elif event == "exception":
+            known.raised = True
+        elif event == "return":
+            del self._frames[frame]
+        return self._local
+
+
+@functools.cache
+def _is_ours(code: CodeType) -> bool:
+    return code.co_filename == threading.__file__ or os.path.dirname(code.co_filename) == _LIBRARY
+
+
+def list_spots(act: Callable[[], object]) -> tuple[list[Spot], list[Spot]]:
+    """Run something, and return at which spots a handler is to be tried, and at which Ctrl-C."""
+    found: tuple[list[Spot], list[Spot]] = [], []
+    counts: tuple[Counter[tuple[CodeType, int]], ...] = Counter(), Counter()
+
+    def visit(frame: FrameType, can_run_handlers: bool) -> None:
+        code, offset = frame.f_code, frame.f_lasti
+        is_private = _instructions(code)[offset].opname.startswith(_PRIVATE)
+        file, line = os.path.basename(code.co_filename), _lines(code)[offset]
+        for number, is_spot in enumerate((not is_private, can_run_handlers)):
+            if is_spot:
+                counts[number][code, offset] += 1
+                arrival = counts[number][code, offset]
+                if arrival <= ARRIVALS:
+                    spot = Spot(file, code.co_name, code.co_firstlineno, line, offset, arrival)
+                    found[number].append(spot)
+
+    with contextlib.suppress(*DOCUMENTED), Tracer(visit).running():
+        act()
+    return found
+
+
+class Interrupt:
+    """Raises a signal, once, when this thread comes to a spot.
+
+    :param spot: one that :func:`list_spots` has returned.
+    :param is_ctrl_c: raise SIGINT, where the spot is one for Ctrl-C, instead of SIGTERM.
+    """
+
+    def __init__(self, spot: Spot, is_ctrl_c: bool) -> None:
+        self._spot = spot
+        self._is_ctrl_c = is_ctrl_c
+        self._left = spot.arrival
+        #: True once the signal was raised.
+        self.is_done = False
+
+    def running(self) -> AbstractContextManager[None]:
+        """Interrupt what runs inside the block."""
+        return Tracer(self._visit, (self._spot.function, self._spot.first_line)).running()
+
+    def _visit(self, frame: FrameType, can_run_handlers: bool) -> None:
+        if (
+            self.is_done
+            or frame.f_lasti != self._spot.offset
+            or os.path.basename(frame.f_code.co_filename) != self._spot.file
+            or (self._is_ctrl_c and not can_run_handlers)
+        ):
+            return
+        self._left -= 1
+        if not self._left:
+            self.is_done = True
+            sys.settrace(None)
+            signal.raise_signal(signal.SIGINT if self._is_ctrl_c else signal.SIGTERM)
+
+
+def _try_point(ground: Ground, point: Point) -> bool:
+    """Interrupt an operation; True if it came to the point at all."""
+    operation = OPERATIONS[point.operation]
+    interrupt = Interrupt(point.spot, point.interrupt == CTRL_C)
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        try:
+            METHODS[point.interrupt](ground)
+        except DOCUMENTED:
+            pass
+        except Exception as error:
+            ground.unexpected.append(f"in the handler: {_formatted(error)}")
+
+    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    interrupted = False
+    try:
+        with interrupt.running():
+            operation.act(ground)
+    except DOCUMENTED:
+        pass
+    except KeyboardInterrupt:
+        interrupted = True
+    except Exception as error:
+        ground.unexpected.append(f"in the operation: {_formatted(error)}")
+    hidden = interrupt.is_done and not interrupted and point.operation != "run_forever"
+    if point.interrupt == CTRL_C and hidden:
+        ground.unexpected.append("no KeyboardInterrupt came out of the operation")
+    return interrupt.is_done
+
+
+# Everybody at once
+
+_THREADS = 4
+_CALLS = 25  # of each thread in a round
+_CLOSING = ("disconnect", "disconnect(4000)", "with")
+_CALLBACKS = ("connected", "ready", "reconnected", "disconnected", "dispatch", "closed")
+
+
+class _Round:
+    """Threads and callbacks that call random methods of a shard which is READY to begin with."""
+
+    def __init__(self, ground: Ground, seed: str, progress: Callable[[], None]) -> None:
+        self._ground = ground
+        self._seed = seed
+        self._progress = progress
+        self._calls = 0
+        self._callback_dice = random.Random(f"{seed}/callbacks")
+        self._calm = False  # the callbacks call no more
+        self._in_callback = False
+
+    def run(self) -> None:
+        """Go through the round; what was unexpected is noted on the ground."""
+        shard = self._ground.shard
+        dice = random.Random(self._seed)
+        self._ground.peer.is_late = dice.random() < 0.5
+        for name in _CALLBACKS:
+            setattr(shard, f"on_socket_{name}", self._in_a_callback)
+        threads = [
+            threading.Thread(target=self._use, args=(number,), name=f"user-{number}", daemon=True)
+            for number in range(_THREADS)
+        ]
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        for wait in (shard.join, shard.wait_until_ready, lambda: shard.wait_for("NEVER")):
+            self._ground.help(functools.partial(self._wait_again_and_again, wait))
+        for thread in threads:
+            thread.start()
+        seen = -1
+        while any(thread.is_alive() for thread in threads):
+            if self._calls != seen:
+                seen = self._calls
+                self._progress()
+            self._ground.peer.is_stalled = dice.random() < 0.3
+            time.sleep(0.01)
+        self._calm = True
+        wait_until(lambda: not self._in_callback, TIME_LIMIT, "the callbacks to return")
+        sys.setswitchinterval(interval)
+        for name in _CALLBACKS:
+            setattr(shard, f"on_socket_{name}", None)
+
+    def _use(self, number: int) -> None:
+        dice = random.Random(f"{self._seed}/{number}")
+        connecting = ("connect", "connect", "connect", "disconnect", "disconnect(4000)")
+        for _ in range(_CALLS):
+            self._call(dice.choice(tuple(METHODS) if number else connecting))
+
+    def _wait_again_and_again(self, wait: Callable[[], object]) -> None:
+        """Wait for ever, until the end of the life; the last wait, until the shard is restored."""
+        while not self._calm:
+            with contextlib.suppress(*DOCUMENTED):
+                wait()
+            time.sleep(0.001)
+
+    def _in_a_callback(self, shard: Shard, *arguments: object) -> None:
+        self._in_callback = True
+        try:
+            if not self._calm and self._callback_dice.random() < 0.3:
+                self._call(self._callback_dice.choice(list(METHODS)))
+        finally:
+            self._in_callback = False
+
+    def _call(self, name: str) -> None:
+        thread = threading.current_thread().name
+        began = time.monotonic()
+        try:
+            METHODS[name](self._ground)
+        except DOCUMENTED:
+            pass
+        except BaseException as error:
+            self._ground.unexpected.append(f"{name} on {thread}: {_formatted(error)}")
+        took = time.monotonic() - began
+        if name in _CLOSING and took > CLOSE_TIMEOUT + SLACK:
+            self._ground.unexpected.append(f"{name} on {thread} took {took:.1f} s")
+        self._calls += 1
+
+
+# The child process
+
+
+def _formatted(error: BaseException) -> str:
+    return "".join(traceback.format_exception(type(error), error, error.__traceback__))
+
+
+class _Child:
+    """Tries what the parent has sent, and tells line by line what came of it."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
+
+    def step(self, name: str) -> None:
+        """Begin what may take TIME_LIMIT, and tell the parent what that is."""
+        faulthandler.dump_traceback_later(TIME_LIMIT, exit=True)
+        print(json.dumps({"step": name}), flush=True)
+
+    def _attempt(self, act: Callable[[], object]) -> None:
+        """Do one thing, then see that the shard is as good as new."""
+        result: object = None
+        try:
+            result = act()
+            self.step("the shard is closed and used again")
+            self._ground.restore()
+        except BaseException as error:
+            self._ground.unexpected.append(_formatted(error))
+        print(json.dumps({"result": result, "unexpected": self._ground.unexpected}), flush=True)
+        if self._ground.unexpected:
+            os._exit(0)  # the parent goes on with a shard, and a process, that is whole
+
+    def record(self) -> None:
+        """List the spots of every operation."""
+        for name, operation in OPERATIONS.items():
+
+            def act(operation: Operation = operation, name: str = name) -> object:
+                self.step(f"{name} is recorded")
+                self._ground.prepare(operation.stage)
+                found = list_spots(lambda: operation.act(self._ground))
+                return [name, *([asdict(spot) for spot in spots] for spots in found)]
+
+            self._attempt(act)
+
+    def interrupt(self, points: Iterable[dict[str, Any]]) -> None:
+        """Try points."""
+        for data in points:
+            point = Point(data["operation"], data["interrupt"], Spot(**data["spot"]))
+
+            def act(point: Point = point) -> object:
+                self.step("the shard is prepared")
+                self._ground.prepare(OPERATIONS[point.operation].stage)
+                self.step("the operation runs")
+                return _try_point(self._ground, point)
+
+            self._attempt(act)
+
+    def interleave(self, seeds: Iterable[str]) -> None:
+        """Go through rounds of threads."""
+        for seed in seeds:
+
+            def act(seed: str = seed) -> object:
+                _Round(self._ground, seed, lambda: self.step("threads and callbacks call")).run()
+                return True
+
+            self._attempt(act)
+
+
+def main() -> None:
+    """The child process: a job, as JSON, on standard input; lines of JSON on standard output."""
+    faulthandler.dump_traceback_later(10 * TIME_LIMIT, exit=True)  # for the parent's writing
+    job = json.load(sys.stdin)
+    with QuickPeer() as peer:
+        ground = Ground(peer)
+        ground.restore()
+        child = _Child(ground)
+        getattr(child, job["do"])(*job["arguments"])
+        child.step("the child ends")
+        ground.shard.disconnect()
+
+
+# The parent process
+
+
+@dataclass
+class Finding:
+    """What should not have happened.
+
+    :param where: the point, or the seed of the round.
+    :param is_hang: a step took longer than TIME_LIMIT.
+    :param text: the step that hung and where all threads were, or the exceptions.
+    """
+
+    where: str
+    is_hang: bool
+    text: str
+
+    def __str__(self) -> str:
+        return f"{'HANG' if self.is_hang else 'UNEXPECTED'} {self.where}\n{self.text}"
+
+
+@dataclass
+class Summary:
+    """What came of many tries.
+
+    :param tried: points or rounds.
+    :param not_reached: of these, points to which the operation did not come this time: a wait
+        ended sooner.
+    """
+
+    tried: int = 0
+    not_reached: int = 0
+    seconds: float = 0.0
+    findings: list[Finding] = field(default_factory=list)
+
+    def add(self, other: Summary) -> None:
+        """Sum up."""
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
+    @property
+    def hangs(self) -> int:
+        """How many findings are hangs."""
+        return sum(finding.is_hang for finding in self.findings)
+
+    def __str__(self) -> str:
+        lines = [
+            f"tried {self.tried} in {self.seconds:.0f} s, of which {self.not_reached} were not "
+            f"reached; hangs {self.hangs}, unexpected {len(self.findings) - self.hangs}",
+            *map(str, self.findings),
+        ]
+        return "\n".join(lines)
+
+
+def _run_child(do: str, *arguments: Any) -> Iterator[tuple[Any, Finding | None]]:
+    """Have a child do a job; yields the result of each try, and the finding if there is one.
+
+    After a finding the child is gone, and the rest of its job with it.
+    """
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from tests.reliability.storms import main; main()"],
+            cwd=_ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            with process.stdin, process.stdout:
+                json.dump({"do": do, "arguments": arguments}, process.stdin)
+                process.stdin.close()
+                step = "the child starts"
+                for line in process.stdout:
+                    told = json.loads(line)
+                    if "step" in told:
+                        step = told["step"]
+                        continue
+                    unexpected = "\n".join(told["unexpected"])
+                    finding = Finding("", False, unexpected) if unexpected else None
+                    yield told["result"], finding
+            process.wait()  # it ends itself, or its watchdog does
+        finally:
+            process.kill()
+            process.wait()
+        if process.returncode:
+            errors.seek(0)
+            said = errors.read()
+            yield None, Finding("", said.startswith("Timeout"), f"while {step}\n{said}")
+
+
+def list_points() -> list[Point]:
+    """Every point: each operation, interrupted at each spot by each method and by Ctrl-C."""
+    points = []
+    for result, finding in _run_child("record"):
+        if finding:
+            raise RuntimeError(f"the operations fail without interrupts, too\n{finding}")
+        operation, anywhere, ctrl_c = result
+        points += [
+            Point(operation, method, Spot(**spot)) for spot in anywhere for method in METHODS
+        ]
+        points += [Point(operation, CTRL_C, Spot(**spot)) for spot in ctrl_c]
+    return points
+
+
+def draw_points(points: Sequence[Point], count: int, seed: int) -> list[Point]:
+    """Draw points at random, one in five for Ctrl-C: those are few, and each matters more."""
+    dice = random.Random(seed)
+    ctrl_c = [point for point in points if point.interrupt == CTRL_C]
+    handlers = [point for point in points if point.interrupt != CTRL_C]
+    drawn = dice.sample(ctrl_c, count // 5) + dice.sample(handlers, count - count // 5)
+    dice.shuffle(drawn)
+    return drawn
+
+
+def _try_all(do: str, tries: Sequence[Any], names: Sequence[str], most: int) -> Summary:
+    """Try all, with as many children one after the other as that takes, until `most` findings."""
+    summary = Summary()
+    began = time.monotonic()
+    while summary.tried < len(tries) and len(summary.findings) < most:
+        for result, finding in _run_child(do, tries[summary.tried :]):
+            if finding:
+                finding.where = names[summary.tried]
+                summary.findings.append(finding)
+            elif not result:
+                summary.not_reached += 1
+            summary.tried += 1
+    summary.seconds = time.monotonic() - began
+    return summary
+
+
+def try_points(points: Sequence[Point], most: int = 10) -> Summary:
+    """Try points one after the other.
+
+    :param most: how many findings are enough.
+    """
+    return _try_all("interrupt", [asdict(point) for point in points], [*map(str, points)], most)
+
+
+def interleave(seed: int, rounds: int, most: int = 10) -> Summary:
+    """Let threads call random methods of one shard, for a number of rounds.
+
+    :param most: how many findings are enough.
+    """
+    seeds = [f"{seed}/{number}" for number in range(rounds)]
+    return _try_all("interleave", seeds, [f"interleaving {each}" for each in seeds], most)

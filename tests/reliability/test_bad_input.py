@@ -1,0 +1,405 @@
+"""What peers, callbacks, gates and a short memory may do costs a connection at most."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shardlib import Backoff, Opcode, Shard, ShardClosed, ShardState
+from tests.peers import Peer, well_behaved
+from tests.reliability.conftest import MakeScripted, MakeShard
+from tests.reliability.support import Child
+from tests.support import TOKEN, wait_until
+
+# Memory
+
+MEMORY = Path("/proc/self/statm")
+LARGE = 48 << 20  # bytes of an event
+ROOM = 60 << 20  # bytes, which hold the event, but not what is made of it
+
+
+@pytest.mark.skipif(not MEMORY.exists(), reason="the system does not tell a process its size")
+@pytest.mark.parametrize("how_long", ["for a moment", "for ever"])
+def test_an_event_for_which_memory_is_short_costs_connections_at_most(
+    how_long: str, make_scripted: MakeScripted
+) -> None:
+    """Row 74: Resume brings it again; if it can't be read then, those after it can."""
+
+    def script(peer: Peer) -> None:
+        replay = peer.greet()["op"] == Opcode.RESUME
+        if not replay:
+            peer.ready()
+        if peer.number == 1:
+            peer.expect(Opcode.PRESENCE_UPDATE)  # memory is short from now on
+        if replay or peer.number == 1:
+            peer.dispatch("LARGE", "x" * LARGE, 2)
+        peer.dispatch("AFTER", None, 3)
+        if replay:
+            peer.resumed(3)
+        peer.serve()
+
+    code = """
+    import pathlib, resource
+    how_long, large, room = sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+
+    def on_error(shard, error):
+        if how_long == "for a moment":
+            resource.setrlimit(resource.RLIMIT_AS, limits)
+        tell("told")
+
+    shard = make(
+        on_socket_error=on_error,
+        on_socket_connected=lambda *_: tell("connected"),
+        on_socket_disconnected=lambda *_: tell("disconnected"),
+    )
+    shard.on("LARGE")(lambda shard, data: tell("LARGE", len(data)))
+    shard.on("AFTER")(lambda shard, data: tell("AFTER"))
+    shard.connect(sys.argv[1])
+    shard.wait_until_ready(10)
+    size = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + room, limits[1]))
+    shard.update_presence()
+    shard.wait_for("AFTER", timeout=20)
+    shard.disconnect()
+    """
+    arguments = (make_scripted(script).url, how_long, str(LARGE), str(ROOM))
+    with Child(code, *arguments) as child:
+        child.expect("AFTER")
+        assert child.wait() == 0
+
+    assert "told" in child.lines
+    if how_long == "for a moment":
+        assert child.lines.count(f"LARGE {LARGE}") == 1
+    assert child.lines.count("disconnected") == child.lines.count("connected")
+
+
+def test_made_up_events_are_not_all_remembered(
+    make_scripted: MakeScripted, make_shard: MakeShard
+) -> None:
+    """Row 76: a thousand unknown names, none of them long; the rest is counted together."""
+
+    def script(peer: Peer) -> None:
+        peer.begin()
+        peer.dispatch("X" * 101)
+        for number in range(1500):
+            peer.dispatch(f"MADE_UP_{number}")
+        peer.dispatch("MADE_UP_7")
+        peer.dispatch("TYPING_START")
+        peer.serve()
+
+    shard, _ = make_shard(make_scripted(script))
+    wait_until(lambda: shard.stats.events["TYPING_START"])
+
+    events = shard.stats.events
+    assert sum(events.values()) == 1 + 1 + 1500 + 1 + 1
+    assert sum(name.startswith("MADE_UP_") for name in events) == 1000
+    assert events["MADE_UP_7"] == 2
+    assert events["(other)"] == 501
+    assert max(map(len, events)) <= 100
+
+
+# Callbacks, and dicts that are changed
+
+
+def test_what_a_callback_does_to_a_payload_the_library_does_not_see(
+    make_scripted: MakeScripted, make_shard: MakeShard
+) -> None:
+    """Row 77: a session id that is masked for a log file is still the one to resume."""
+
+    def spoil(shard: Shard, payload: dict[str, Any]) -> None:
+        data = payload.get("d")
+        if isinstance(data, dict):
+            data.clear()
+        payload.update(op=99, s=1000, t="SPOILT")
+
+    gateway = make_scripted()
+    shard, recorder = make_shard(gateway, on_socket_raw_message=spoil)
+    gateway.peers[0].dispatch("TYPING_START")
+    wait_until(lambda: shard.stats.events["TYPING_START"])
+
+    assert shard.session_id == "session-1"
+    assert shard.last_sequence == 2
+    assert shard.heartbeat_interval == 41_250
+    gateway.peers[0].reset()
+    wait_until(lambda: recorder.count("reconnected", True) == 1)
+    opening = gateway.peers[1].opening
+    assert opening is not None
+    assert opening["d"] == {"token": shard.token, "session_id": "session-1", "seq": 2}
+
+
+@pytest.mark.parametrize("what", ["presence", "properties"])
+def test_what_the_constructor_was_given_may_be_changed_afterwards(
+    what: str, make_scripted: MakeScripted, make_shard: MakeShard
+) -> None:
+    """Row 78: the dict is the user's; every Identify is as the first."""
+    presence = {"status": "idle", "activities": [{"name": "a", "type": 0}], "afk": False}
+    presence["since"] = None
+    properties = {"os": "linux", "browser": "mine", "device": "mine"}
+    gateway = make_scripted()
+    shard, recorder = make_shard(gateway, presence=presence, properties=properties)
+
+    if what == "presence":
+        presence["activities"][0]["name"] = object()  # type: ignore[index]
+        presence["changed at"] = object()
+    else:
+        properties["browser"] = object()  # type: ignore[assignment]
+    shard.reinstantiate()
+
+    wait_until(lambda: recorder.count("ready") == 2, 5)
+    first, second = (peer.opening for peer in gateway.peers)
+    assert first == second
+    assert recorder.errors == []
+
+
+# What peers write into logs and errors
+
+EVIL = "\x1b[31m\x1b]0;title\x07\r\nERROR forged\x85\u2028\x00\x7f\u202egnp.exe"
+
+
+def test_no_text_of_a_peer_forges_a_line_of_the_log(
+    make_scripted: MakeScripted, make_shard: MakeShard, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Row 79: nor moves the cursor of the terminal that shows it."""
+
+    def script(peer: Peer) -> None:
+        if peer.number == 2:
+            peer.refuse("503 \x1b[31m")
+            return
+        peer.greet()
+        peer.ready(session_id=EVIL, resume_gateway_url=f"http://{EVIL}/")
+        peer.dispatch(EVIL)
+        peer.send_text(f"no JSON: {EVIL}")
+        if peer.number == 3:
+            peer.send({"op": Opcode.HELLO, "d": {"heartbeat_interval": EVIL}})
+        peer.close(4000 if peer.number < 4 else 4013, EVIL)
+        peer.linger()
+
+    shard, recorder = make_shard(make_scripted(script), ready=False)
+
+    with pytest.raises(ShardClosed) as caught:
+        shard.join(20)
+    wait_until(lambda: recorder.count("closed"))
+
+    texts = [record.getMessage() for record in caplog.records if record.name.startswith("shardlib")]
+    texts += [str(error) for error in (caught.value, *recorder.errors)]
+    assert len(texts) > 5
+    assert [text for text in texts if not text.isprintable()] == []
+    assert "forged" in str(caught.value)
+
+
+def test_no_text_of_a_peer_forges_a_line_of_a_timeout(
+    make_scripted: MakeScripted, make_shard: MakeShard
+) -> None:
+    """Rows 58 and 79: the reason of the last close is a peer's text, too."""
+
+    def script(peer: Peer) -> None:
+        peer.greet()
+        peer.close(4008, EVIL)
+        peer.linger()
+
+    gateway = make_scripted(script)
+    shard, _ = make_shard(gateway, ready=False)
+    gateway.peer(3)
+
+    with pytest.raises(TimeoutError) as caught:
+        shard.wait_until_ready(0.3)
+
+    assert "forged" in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+def test_a_session_id_that_is_no_text_is_sent_back_as_it_came(
+    make_scripted: MakeScripted, make_shard: MakeShard
+) -> None:
+    """Half of a surrogate pair has no UTF-8; an error that says so would show the whole Resume."""
+    session_id = "a\ud800b"
+
+    def script(peer: Peer) -> None:
+        if peer.greet()["op"] == Opcode.IDENTIFY:
+            peer.ready(session_id)
+        else:
+            peer.resumed(1)
+        peer.serve()
+
+    gateway = make_scripted(script)
+    shard, recorder = make_shard(gateway)
+
+    gateway.peers[0].reset()
+
+    wait_until(lambda: recorder.count("reconnected", True) == 1)
+    opening = gateway.peers[1].opening
+    assert opening is not None
+    assert opening["d"]["session_id"] == session_id
+    assert opening["d"]["token"] == TOKEN
+    assert recorder.errors == []
+    assert TOKEN not in repr((shard, shard.session))
+
+
+# Code of the user's
+
+
+class Unspeakable(Exception):
+    """Raises another one when it is shown."""
+
+    def __str__(self) -> str:
+        raise Unspeakable
+
+    __repr__ = __str__
+
+
+class Failing(Backoff):
+    """Fails until it is mended."""
+
+    mended = False
+
+    def next_delay(self) -> float:
+        if not self.mended:
+            raise Unspeakable
+        return super().next_delay()
+
+    def try_acquire(self, shard_id: int) -> float:
+        """What an identify gate is asked."""
+        if not self.mended:
+            raise Unspeakable
+        return 0.0
+
+
+@pytest.mark.parametrize("end", ["mended", "disconnect()"])
+@pytest.mark.parametrize("option", ["identify_gate", "backoff"])
+def test_an_exception_that_cannot_be_shown_is_told_and_outlived(
+    option: str, end: str, make_scripted: MakeScripted, make_shard: MakeShard
+) -> None:
+    """Neither does the reader spin meanwhile, nor must disconnect() wait for it."""
+    failing = Failing(base=0.5, cap=1.0)
+
+    def script(peer: Peer) -> None:
+        if option == "identify_gate" or failing.mended:
+            well_behaved(peer)
+
+    gateway = make_scripted(script)
+    options: dict[str, Any] = {"backoff": Backoff(base=0.5, cap=1.0), option: failing}
+    if option == "backoff":
+        failing.mended = True  # connect() would raise what its first attempt meets
+    shard, recorder = make_shard(gateway, ready=False, close_timeout=2.0, **options)
+    if option == "backoff":
+        shard.wait_until_ready(10)
+        failing.mended = False
+        gateway.peers[0].reset()
+
+    def told() -> int:
+        return sum(isinstance(error, Unspeakable) for error in recorder.errors)
+
+    wait_until(lambda: told() >= 2, 10, "two errors")
+    before = time.process_time()
+    time.sleep(1.0)
+    assert time.process_time() - before < 0.4
+
+    if end == "mended":
+        failing.mended = True
+        shard.wait_until_ready(10)
+    else:
+        began = time.monotonic()
+        shard.disconnect()
+        assert time.monotonic() - began < 2.0
+        assert shard.state is ShardState.CLOSED
+        assert shard.socket_thread is None
+
+
+class ExitingJSON:
+    """Ends the thread that reads READY, as ``sys.exit()`` in a callback would."""
+
+    dumps = staticmethod(json.dumps)
+
+    @staticmethod
+    def loads(text: str | bytes) -> Any:
+        value = json.loads(text)
+        if value.get("t") == "READY":
+            raise SystemExit(2)
+        return value
+
+
+class ExitingBackoff(Backoff):
+    """Does the same when the reader begins anew, READY having come."""
+
+    resets = 0
+
+    def reset(self) -> None:
+        super().reset()
+        self.resets += 1
+        if self.resets == 2:
+            raise SystemExit(2)
+
+
+@pytest.mark.parametrize("option, make", [("json", ExitingJSON), ("backoff", ExitingBackoff)])
+def test_system_exit_of_the_users_code_ends_the_shard_in_order(
+    option: str, make: type[Any], make_scripted: MakeScripted, make_shard: MakeShard
+) -> None:
+    """Each on_socket_connected has its on_socket_disconnected, and join() raises it."""
+    shard, recorder = make_shard(make_scripted(), ready=False, **{option: make()})
+
+    with pytest.raises(SystemExit):
+        shard.join(10)
+
+    names = [call[0] for call in recorder.life if call[0] != "ready"]
+    assert names == ["connected", "disconnected", "closed"]
+    assert isinstance(recorder.life[-1][1], SystemExit)
+
+
+# Identify gates
+
+
+@pytest.mark.parametrize(
+    "answer, error",
+    [
+        (float("nan"), ValueError),
+        (float("inf"), ValueError),
+        (-1.0, ValueError),
+        (None, TypeError),
+        ("1", TypeError),
+    ],
+)
+def test_what_no_gate_can_mean_is_told_and_asked_again(
+    answer: Any, error: type[Exception], make_scripted: MakeScripted, make_shard: MakeShard
+) -> None:
+    """Row 81: no Identify leaves because of it."""
+
+    class Gate:
+        asked = 0
+
+        def try_acquire(self, shard_id: int) -> Any:
+            self.asked += 1
+            return answer if self.asked == 1 else 0.0
+
+    gateway = make_scripted()
+    shard, recorder = make_shard(gateway, ready=False, identify_gate=Gate())
+
+    wait_until(lambda: shard.state is ShardState.READY, 5, "READY")
+    assert [type(each) for each in recorder.errors] == [error]
+    assert [peer.opening is not None for peer in gateway.peers] == [False, True]
+
+
+def test_a_gate_that_is_asked_all_the_time_burns_no_core(
+    make_scripted: MakeScripted, make_shard: MakeShard
+) -> None:
+    """Row 81: ten milliseconds at least between two questions."""
+    times: list[float] = []
+    asked_often = threading.Event()
+
+    class Gate:
+        def try_acquire(self, shard_id: int) -> float:
+            times.append(time.monotonic())
+            if len(times) <= 20:
+                return 1e-9
+            asked_often.set()
+            return 0.0
+
+    make_shard(make_scripted(well_behaved), ready=False, identify_gate=Gate())
+
+    assert asked_often.wait(10)
+    assert times[20] - times[0] >= 20 * 0.01 * 0.9

@@ -1,0 +1,503 @@
+"""disconnect() ends everything, in its time, and tells every thread that waits."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from shardlib import (
+    AuthenticationFailed,
+    ConnectionFailed,
+    Opcode,
+    Shard,
+    ShardClosed,
+    ShardError,
+    ShardState,
+)
+from shardlib.frames import FrameType
+from tests.peers import Peer, ScriptedGateway
+from tests.reliability.conftest import MakeScripted, MakeShard
+from tests.support import in_background, wait_until
+
+CLOSE_TIMEOUT = 0.5
+
+
+def fatal(peer: Peer) -> None:
+    """Answer Identify with a close code after which no connection may follow."""
+    peer.greet()
+    peer.close(4004, "no")
+    peer.linger()
+
+
+def closes_in_one_round_trip(peer: Peer) -> None:
+    """Answer the close frame, and leave the end of TCP to the client."""
+    peer.begin()
+    peer.serve()
+    peer.close(peer.close_code)
+    peer.linger()
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["ws", "wss"])
+def test_the_close_frame_of_the_peer_ends_disconnect(
+    tls: bool, make_scripted: MakeScripted, make_shard: MakeShard
+) -> None:
+    """Row 46: one round trip, though the peer leaves TCP open."""
+    shard, _ = make_shard(make_scripted(closes_in_one_round_trip, tls=tls), close_timeout=8.0)
+
+    began = time.monotonic()
+    shard.disconnect()
+
+    assert time.monotonic() - began < 3.0
+    assert shard.socket_thread is None
+
+
+@pytest.mark.parametrize("way", ["disconnect()", "with"])
+def test_all_is_over_when_disconnect_returns_after_a_fatal_close_code(
+    way: str, make_scripted: MakeScripted, make_shard: MakeShard
+) -> None:
+    """Row 47: on_socket_closed has returned, and no thread of the shard is alive."""
+    told: list[object] = []
+
+    def take_a_while(shard: Shard, error: object) -> None:
+        time.sleep(0.2)
+        told.append(error)
+
+    threads = set(threading.enumerate())
+    gateway = make_scripted(fatal)
+    shard, _ = make_shard(gateway, connect=False, on_socket_closed=take_a_while)
+
+    def meet_the_error() -> None:
+        shard.connect(gateway.url)
+        with pytest.raises(AuthenticationFailed):
+            shard.wait_until_ready(10)
+
+    if way == "disconnect()":
+        meet_the_error()
+        shard.disconnect()
+    else:
+        with shard:
+            meet_the_error()
+
+    assert len(told) == 1
+    assert shard.socket_thread is None and shard.heartbeat_thread is None
+    ours = [each.name for each in set(threading.enumerate()) - threads]
+    assert not [name for name in ours if name.startswith("shard-")]
+
+
+# Behind a callback that does not return
+
+WAITS: dict[str, Callable[[Shard], object]] = {
+    "wait_until_ready()": lambda shard: shard.wait_until_ready(),
+    "wait_for()": lambda shard: shard.wait_for("NEVER"),
+    "send()": lambda shard: shard.send('{"op":3,"d":{"status":"idle"}}', timeout=60),
+    "reconnect()": lambda shard: shard.reconnect(),
+    "resume()": lambda shard: shard.resume(),
+    "reinstantiate()": lambda shard: shard.reinstantiate(),
+    "join()": lambda shard: shard.join(),
+}
+
+# Those that wait for READY are tried before it, those that need it after it.
+NEED_READY = ("reconnect()", "resume()", "reinstantiate()")
+
+
+class Stuck:
+    """A callback that does not return until it is released."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.release = threading.Event()
+
+    def __call__(self, shard: Shard, *arguments: Any) -> None:
+        self.entered.set()
+        self.release.wait()
+
+
+@pytest.fixture
+def stuck() -> Iterator[Stuck]:
+    callback = Stuck()
+    yield callback
+    callback.release.set()
+
+
+def shard_behind(stuck: Stuck, gateway: ScriptedGateway, make: MakeShard, **options: Any) -> Shard:
+    """A shard that is READY, with its reader inside a callback; its disconnect() is quick."""
+    shard, _ = make(gateway, close_timeout=CLOSE_TIMEOUT, **options)
+    shard.on("STUCK")(stuck)
+    gateway.peers[-1].dispatch("STUCK")
+    assert stuck.entered.wait(10)
+    return shard
+
+
+@pytest.mark.parametrize("wait", WAITS)
+def test_disconnect_ends_every_wait_behind_a_stuck_callback(
+    wait: str, stuck: Stuck, make_scripted: MakeScripted, make_shard: MakeShard
+) -> None:
+    """Row 48: the callback may wait for the very thread that waits here."""
+    gateway = make_scripted()
+    if wait in NEED_READY:
+        shard = shard_behind(stuck, gateway, make_shard)
+    else:
+        shard, recorder = make_shard(gateway, connect=False, close_timeout=CLOSE_TIMEOUT)
+        shard.on_socket_connected = stuck
+        shard.connect(gateway.url)
+        assert stuck.entered.wait(10)
+        recorder.life.append(("connected",))  # which the callback has not noted
+    waiting = in_background(WAITS[wait], shard)
+    with pytest.raises(concurrent.futures.TimeoutError):
+        waiting.result(0.3)  # until it waits
+
+    began = time.monotonic()
+    shard.disconnect()
+    assert time.monotonic() - began < CLOSE_TIMEOUT + 1.0
+
+    error = waiting.exception(CLOSE_TIMEOUT + 3.0)
+    if wait == "join()":
+        assert error is None
+    else:
+        assert type(error) is ShardClosed
+    assert not stuck.release.is_set()
+
+
+def test_connect_behind_a_stuck_callback_of_the_former_life_has_a_deadline(
+    stuck: Stuck, make_scripted: MakeScripted, make_shard: MakeShard
+) -> None:
+    """Row 48: it says what it has waited for, and nothing is left of the attempt."""
+    gateway = make_scripted()
+    shard = shard_behind(stuck, gateway, make_shard, connect_timeout=0.5)
+    shard.disconnect()
+
+    error = in_background(shard.connect, gateway.url).exception(5)
+
+    assert isinstance(error, ConnectionFailed)
+    assert "callback" in str(error)
+    stuck.release.set()
+    wait_until(lambda: shard.socket_thread is None)
+    assert len(gateway.peers) == 1
+
+
+def test_disconnect_ends_a_connect_behind_a_stuck_callback(
+    stuck: Stuck, make_scripted: MakeScripted, make_shard: MakeShard
+) -> None:
+    """Row 48: on whatever thread; and no connection begins afterwards."""
+    gateway = make_scripted()
+    shard = shard_behind(stuck, gateway, make_shard, connect_timeout=60)
+    shard.disconnect()
+    connecting = in_background(shard.connect, gateway.url)
+
+    def has_ended() -> bool:
+        shard.disconnect()  # the first one may come before connect() waits
+        return connecting.done()
+
+    wait_until(has_ended, 10, "the end of connect()")
+    with pytest.raises(ShardClosed):
+        connecting.result()
+    stuck.release.set()
+    wait_until(lambda: shard.socket_thread is None)
+    assert len(gateway.peers) == 1
+    assert shard.state is ShardState.CLOSED
+
+
+# How long it takes
+
+
+@pytest.mark.parametrize("reader", ["idle", "in a callback"])
+def test_disconnect_takes_no_longer_than_close_timeout(
+    reader: str, make_scripted: MakeScripted, make_shard: MakeShard
+) -> None:
+    """Row 51: a send buffer that is full, and a thread stuck in send(), add nothing to it."""
+    go_on = threading.Event()
+
+    def reads_nothing_after_ready(peer: Peer) -> None:
+        peer.begin()
+        go_on.wait()
+
+    gateway = make_scripted(reads_nothing_after_ready, receive_buffer=2048)
+    close_timeout = 0.05
+
+    def attempt() -> float:
+        stuck = Stuck()
+        shard, _ = make_shard(gateway, close_timeout=close_timeout)
+        if reader == "in a callback":
+            shard.on("STUCK")(stuck)
+            gateway.peers[-1].dispatch("STUCK")
+            assert stuck.entered.wait(10)
+        fill_the_send_buffer(shard)
+        began = time.monotonic()
+        shard.disconnect()
+        took = time.monotonic() - began
+        stuck.release.set()
+        return took
+
+    try:
+        # A busy machine may take its time once; what is waited for takes it every time.
+        assert any(attempt() < close_timeout + 0.1 for _ in range(4))
+    finally:
+        go_on.set()
+
+
+def fill_the_send_buffer(shard: Shard) -> None:
+    """Have a thread send until it is stuck."""
+    assert shard.socket_instance is not None
+    sock = shard.socket_instance.sock
+    assert sock is not None
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2048)
+    sent = [0]
+
+    def flood() -> None:
+        while True:
+            shard.send('{"op":3,"d":{"status":"idle"},"x":"%s"}' % ("x" * 3900), timeout=60)
+            sent[0] += 1
+
+    in_background(flood)
+
+    def is_stuck() -> bool:
+        before = sent[0]
+        time.sleep(0.1)
+        return sent[0] == before and not select.select([], [sock], [], 0)[1]
+
+    wait_until(is_stuck, what="a full send buffer")
+
+
+def test_a_close_frame_that_came_with_the_last_event_is_not_waited_for_again(
+    make_scripted: MakeScripted, make_shard: MakeShard
+) -> None:
+    """The peer has closed, and leaves TCP open: no other close frame will come."""
+
+    def script(peer: Peer) -> None:
+        peer.begin()
+        peer.expect(Opcode.PRESENCE_UPDATE)
+        event = b'{"op":0,"t":"LAST","s":2,"d":null}'
+        peer.send_together((event, FrameType.TEXT), (b"\x0f\xa0", FrameType.CLOSE))
+        peer.linger()
+
+    shard, _ = make_shard(make_scripted(script), close_timeout=8.0)
+    called: list[float] = []
+
+    def disconnect(shard: Shard, data: object) -> None:
+        called.append(time.monotonic())
+        shard.disconnect()
+
+    shard.on("LAST", disconnect)
+    shard.update_presence()
+    shard.join(20)
+    assert time.monotonic() - called[0] < 3.0
+
+
+def test_a_close_frame_that_came_with_op_7_is_not_waited_for_again(
+    make_scripted: MakeScripted, make_shard: MakeShard
+) -> None:
+    """The next connection begins at once."""
+    sent: list[float] = []
+
+    def script(peer: Peer) -> None:
+        peer.begin()
+        peer.expect(Opcode.PRESENCE_UPDATE)
+        op_7 = b'{"op":7,"d":null}'
+        sent.append(time.monotonic())
+        peer.send_together((op_7, FrameType.TEXT), (b"\x0f\xa0", FrameType.CLOSE))
+        peer.linger()
+
+    gateway = make_scripted(script)
+
+    def attempt() -> float:
+        shard, _ = make_shard(gateway)
+        number = len(gateway.peers)
+        shard.update_presence()
+        took = gateway.peer(number + 1).accepted_at - sent[-1]
+        shard.disconnect()
+        return took
+
+    # A busy machine may take its time once; a second that is waited for is taken every time.
+    assert any(attempt() < 0.7 for _ in range(4))
+
+
+@pytest.mark.parametrize("what", ["reconnect()", "disconnect() in a callback"])
+def test_a_peer_that_floods_instead_of_closing_is_left_in_time(
+    what: str, make_scripted: MakeScripted, make_shard: MakeShard
+) -> None:
+    """There is always something more to read, which the deadline does not wait for."""
+
+    def script(peer: Peer) -> None:
+        peer.begin()
+        if peer.number > 1:
+            peer.serve()
+        else:
+            peer.expect(Opcode.PRESENCE_UPDATE)
+            peer.dispatch("LAST")
+            peer.flood(b"", FrameType.PING)  # frames that are quicker sent than read
+
+    shard, recorder = make_shard(make_scripted(script), close_timeout=2.0)
+    if what == "reconnect()":
+        shard.update_presence()
+        wait_until(lambda: shard.stats.events["LAST"])
+        assert in_background(shard.reconnect).result(6) is None
+        shard.wait_until_ready(5)
+    else:
+        shard.on("LAST", lambda shard, data: shard.disconnect())
+        shard.update_presence()
+        wait_until(lambda: recorder.count("closed"), 6)  # join() would wait for no longer than 2 s
+
+
+def test_what_is_sent_while_op_7_is_carried_out_waits_for_the_next_session(
+    make_scripted: MakeScripted, make_shard: MakeShard
+) -> None:
+    """After the close frame nothing can be sent, so the shard is not READY any longer."""
+    answer = threading.Event()
+
+    def script(peer: Peer) -> None:
+        if peer.number == 1:
+            peer.begin()
+            peer.send({"op": Opcode.RECONNECT})
+            peer.serve()
+            answer.wait(10)
+        else:
+            peer.greet()
+            answer.wait(10)
+            peer.resumed(1)
+            peer.serve()
+
+    gateway = make_scripted(script)
+    shard, _ = make_shard(gateway, ready=False)
+    wait_until(lambda: gateway.peers[0].close_code is not None)
+
+    assert shard.state is not ShardState.READY
+    sending = in_background(shard.update_presence)
+    with pytest.raises(concurrent.futures.TimeoutError):
+        sending.result(0.2)
+    answer.set()
+    sending.result(10)
+    wait_until(lambda: gateway.peer(2).sent(Opcode.PRESENCE_UPDATE))
+
+
+def test_disconnect_while_the_first_attempt_fails_leaves_no_shard_closing(
+    make_shard: MakeShard, eager_threads: None
+) -> None:
+    """Row 52: a shard of which nothing is left has ended, whoever came first."""
+    with ScriptedGateway() as gateway:
+        nobody = gateway.url
+    shard, recorder = make_shard(gateway, connect=False)
+    stop = threading.Event()
+
+    def is_connecting() -> bool:
+        return shard.state is ShardState.CONNECTING
+
+    def disconnect_at_each_failure() -> None:
+        while not stop.is_set():
+            if is_connecting():
+                while is_connecting():
+                    pass
+                shard.disconnect()
+
+    threads = [threading.Thread(target=disconnect_at_each_failure) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(600):
+            with pytest.raises(ShardError):
+                shard.connect(nobody)
+            wait_until(lambda: shard.state in (ShardState.DISCONNECTED, ShardState.CLOSED), 2)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+        recorder.life.clear()  # lives without a connection, which it takes for a fault
+
+
+# What is raised, and how often
+
+
+@pytest.mark.parametrize("ours, theirs", [(4004, 4004), (4010, 4010), (4014, 4014), (None, 4004)])
+def test_the_end_is_the_users_whatever_code_the_peer_closes_with(
+    ours: int | None, theirs: int, make_scripted: MakeScripted, make_shard: MakeShard
+) -> None:
+    """Row 53: RFC 6455 has a peer echo the code; and the close frames of both may cross."""
+
+    def script(peer: Peer) -> None:
+        peer.begin()
+        peer.serve()
+        peer.close(theirs)
+
+    shard, recorder = make_shard(make_scripted(script), close_timeout=5.0)
+
+    with shard:
+        shard.disconnect(ours)
+        shard.join(10)
+
+    assert recorder.life[-1] == ("closed", None)
+
+
+@pytest.mark.parametrize("method", ["connect()", "wait_until_ready()", "join()"])
+def test_an_error_that_was_handled_is_not_raised_again_at_the_end_of_with(
+    method: str, make_scripted: MakeScripted, make_shard: MakeShard
+) -> None:
+    """Row 54: a method has raised it in this thread already."""
+    gateway = make_scripted(fatal if method != "connect()" else lambda peer: None)
+    with make_shard(gateway, connect=False)[0] as shard:
+        if method == "connect()":
+            with pytest.raises(ConnectionFailed):
+                shard.connect(gateway.url)
+            return
+        shard.connect(gateway.url)
+        with pytest.raises(AuthenticationFailed):
+            shard.wait_until_ready(10) if method == "wait_until_ready()" else shard.join(10)
+
+
+def test_run_forever_returns_when_disconnect_comes_before_the_first_connection(
+    make_scripted: MakeScripted, make_shard: MakeShard
+) -> None:
+    """Row 56: SIGTERM during a deployment is no error, in whatever state it comes."""
+    gateway = make_scripted(lambda peer: peer.linger())
+    shard, _ = make_shard(gateway, connect=False)
+    other, _ = make_shard(gateway, connect=False)
+    running = in_background(shard.run_forever, gateway.url)
+    gateway.peer(1)
+    shard.disconnect()
+    assert running.result(10) is None
+
+    # A program that calls connect() itself is told, since it would go on as if connected.
+    connecting = in_background(other.connect, gateway.url)
+    gateway.peer(2)
+    other.disconnect()
+    with pytest.raises(ShardClosed):
+        connecting.result(10)
+
+
+@pytest.mark.parametrize("wait", ["wait_until_ready()", "wait_for()"])
+def test_waiting_for_a_shard_that_was_never_connected_is_refused(
+    wait: str, make_scripted: MakeScripted, make_shard: MakeShard
+) -> None:
+    """Row 57: nothing is on its way that could be waited for."""
+    shard, _ = make_shard(make_scripted(), connect=False)
+    with pytest.raises(ShardError, match=r"connect\(\)"):
+        if wait == "wait_for()":
+            shard.wait_for("READY", timeout=0.5)
+        else:
+            shard.wait_until_ready(0.5)
+
+
+def test_a_timeout_says_how_the_last_attempts_ended(
+    make_scripted: MakeScripted, make_shard: MakeShard
+) -> None:
+    """Row 58: code and reason are what a user can look up."""
+
+    def script(peer: Peer) -> None:
+        peer.greet()
+        peer.close(4008, "slow down, please")
+        peer.linger()
+
+    gateway = make_scripted(script)
+    shard, _ = make_shard(gateway, ready=False)
+    gateway.peer(3)
+
+    with pytest.raises(TimeoutError) as caught:
+        shard.wait_until_ready(0.3)
+
+    assert "4008" in str(caught.value)
+    assert "slow down, please" in str(caught.value)

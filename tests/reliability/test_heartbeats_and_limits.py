@@ -1,0 +1,540 @@
+"""Heartbeats go on whatever the user's code does, and never break the Gateway's limit."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from shardlib import NotReady, Opcode, SendTimeout, Shard, ShardState
+from shardlib.frames import FrameType
+from tests.peers import Peer, ScriptedGateway
+from tests.reliability.conftest import MakeScripted, MakeShard
+from tests.support import in_background, wait_until
+
+INTERVAL = 300  # milliseconds
+SLOW = 2.0  # seconds; many intervals
+
+
+def beats(gateway: ScriptedGateway) -> int:
+    """The heartbeats of all connections."""
+    return sum(len(peer.sent(Opcode.HEARTBEAT)) for peer in gateway.peers)
+
+
+def keeps_pace(interval: float) -> Callable[[Peer], None]:
+    """The script of a good gateway that asks for a heartbeat every so many milliseconds."""
+
+    def script(peer: Peer) -> None:
+        peer.begin(interval)
+        peer.serve()
+
+    return script
+
+
+@pytest.fixture
+def release() -> Iterator[threading.Event]:
+    """What a callback or a log handler of the test waits for; set at its end."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+# The user's code and the heartbeat thread
+
+
+def test_a_json_module_that_fails_at_heartbeats_ends_none(
+    make_scripted: MakeScripted, make_shard: MakeShard
+) -> None:
+    """Row 68: memory may be short for a moment; the heartbeats after it are sent all the same."""
+
+    class JSON:
+        short = False
+        loads = staticmethod(json.loads)
+
+        @classmethod
+        def dumps(cls, value: Any) -> str:
+            if cls.short and value["op"] == Opcode.HEARTBEAT:
+                raise MemoryError
+            return json.dumps(value)
+
+    gateway = make_scripted(keeps_pace(INTERVAL))
+    shard, _ = make_shard(gateway, json=JSON)
+    wait_until(lambda: beats(gateway))
+
+    JSON.short = True
+    time.sleep(SLOW / 2)
+    JSON.short = False
+
+    before = beats(gateway)
+    wait_until(lambda: beats(gateway) >= before + 3, 5, "more heartbeats")
+    shard.wait_until_ready(5)
+
+
+class Handler(logging.Handler):
+    """Calls a function with each record, on whatever thread that comes."""
+
+    def __init__(self, function: Callable[[logging.LogRecord], object]) -> None:
+        super().__init__()
+        self._function = function
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._function(record)
+
+
+def logger_to(function: Callable[[logging.LogRecord], object]) -> logging.Logger:
+    """A logger of its own, for the constructor."""
+    logger = logging.Logger("the user's")
+    logger.addHandler(Handler(function))
+    return logger
+
+
+def test_a_log_handler_that_exits_ends_no_heartbeats(
+    release: threading.Event, make_scripted: MakeScripted, make_shard: MakeShard
+) -> None:
+    """Row 68: what is said of a slow callback is not said on the heartbeat thread."""
+
+    def exit_at_warnings(record: logging.LogRecord) -> None:
+        if record.levelno >= logging.WARNING:
+            raise SystemExit(5)
+
+    gateway = make_scripted(keeps_pace(INTERVAL))
+    shard, _ = make_shard(gateway, logger=logger_to(exit_at_warnings))
+    shard.on("TYPING_START")(lambda shard, data: release.wait(SLOW))
+    gateway.peers[0].dispatch("TYPING_START")
+    wait_until(lambda: shard.stats.callback_seconds > SLOW)
+
+    before = beats(gateway)
+    wait_until(lambda: beats(gateway) >= before + 3, 5, "more heartbeats")
+    assert shard.state is ShardState.READY
+    assert len(gateway.peers) == 1
+
+
+def test_heartbeats_go_on_while_a_log_handler_stands_still(
+    release: threading.Event, make_scripted: MakeScripted, make_shard: MakeShard
+) -> None:
+    """Row 69: marked text in a console, or a full pipe, may hold up all that log; not these."""
+    entered = threading.Event()
+
+    def stand_still(record: logging.LogRecord) -> None:
+        if record.getMessage() == "stand still":
+            entered.set()
+            release.wait()
+
+    logger = logger_to(stand_still)
+    gateway = make_scripted(keeps_pace(INTERVAL))
+    shard, _ = make_shard(gateway, logger=logger)
+    shard.on("TYPING_START")(lambda shard, data: logger.warning("stand still"))
+    gateway.peers[0].dispatch("TYPING_START")
+    assert entered.wait(10)
+
+    before = beats(gateway)
+    wait_until(lambda: beats(gateway) >= before + 6, 6, "more heartbeats")
+    release.set()
+    gateway.peers[0].dispatch("AFTER")
+    wait_until(lambda: shard.stats.events["AFTER"])
+    assert len(gateway.peers) == 1
+
+
+class SlowToShow:
+    """A callback that takes its time, and more of it to say what it is."""
+
+    def __init__(self, release: threading.Event) -> None:
+        self._release = release
+        self.shown_on: list[threading.Thread] = []
+
+    def __call__(self, shard: Shard, data: object) -> None:
+        self._release.wait(30)
+
+    def __repr__(self) -> str:
+        self.shown_on.append(threading.current_thread())
+        time.sleep(SLOW)
+        return "the slow one"
+
+
+def test_a_callback_that_is_slow_to_show_delays_no_heartbeat(
+    release: threading.Event,
+    make_scripted: MakeScripted,
+    make_shard: MakeShard,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its __repr__ is the user's code, too; and the report shows the user's frames alone."""
+    gateway = make_scripted(keeps_pace(INTERVAL))
+    shard, _ = make_shard(gateway)
+    callback = SlowToShow(release)
+    shard.on("TYPING_START", callback)
+    gateway.peers[0].dispatch("TYPING_START")
+
+    wait_until(lambda: callback.shown_on)
+    before = beats(gateway)
+    assert callback.shown_on[0] is not shard.heartbeat_thread
+    wait_until(lambda: beats(gateway) >= before + 3, SLOW - 0.3, "heartbeats during __repr__")
+
+    def reports() -> list[str]:
+        told = [each.getMessage() for each in caplog.records if each.levelno == logging.WARNING]
+        return [each for each in told if "the slow one" in each]
+
+    wait_until(reports)
+    release.set()
+    [report] = reports()
+    assert "self._release.wait(30)" in report
+    assert "reader.py" not in report and "callbacks.py" not in report
+    assert len(gateway.peers) == 1
+
+
+@pytest.mark.parametrize("what", ["predicate", "json module", "log handler", "identify gate"])
+def test_no_slow_code_of_the_users_makes_a_zombie_of_a_healthy_connection(
+    what: str, release: threading.Event, make_scripted: MakeScripted, make_shard: MakeShard
+) -> None:
+    """Row 70: their time is the user's, as that of callbacks is."""
+    entered, left = threading.Event(), threading.Event()
+    options: dict[str, Any] = {}
+
+    def be_slow_once() -> bool:
+        if not entered.is_set():
+            entered.set()
+            release.wait(SLOW)
+            left.set()
+        return True
+
+    class JSON:
+        dumps = staticmethod(json.dumps)
+
+        @staticmethod
+        def loads(text: str | bytes) -> Any:
+            value = json.loads(text)
+            if value.get("t") == "TYPING_START":
+                be_slow_once()
+            return value
+
+    class Gate:
+        def try_acquire(self, shard_id: int) -> float:
+            be_slow_once()
+            return 0.0
+
+    if what == "json module":
+        options["json"] = JSON
+    elif what == "log handler":
+        options["logger"] = logger_to(
+            lambda record: record.levelno >= logging.WARNING and be_slow_once()
+        )
+    elif what == "identify gate":
+        options["identify_gate"] = Gate()
+
+    gateway = make_scripted(keeps_pace(INTERVAL))
+    shard, recorder = make_shard(gateway, **options)
+    peer = gateway.peers[0]
+    if what == "predicate":
+        in_background(shard.wait_for, "TYPING_START", lambda data: be_slow_once())
+
+    def has_begun() -> bool:
+        peer.dispatch("TYPING_START")  # again and again, as wait_for() may come late
+        return entered.is_set()
+
+    if what == "log handler":
+        peer.send_text("no JSON: this is logged")
+    elif what != "identify gate":
+        wait_until(has_begun)
+    assert left.wait(10)
+
+    before = beats(gateway)
+    wait_until(lambda: beats(gateway) >= before + 3, 5, "more heartbeats")
+    assert recorder.count("disconnected") == 0
+    assert len(gateway.peers) == 1
+
+
+# The verdict
+
+
+def test_a_quick_pace_is_no_short_patience(
+    make_scripted: MakeScripted, make_shard: MakeShard
+) -> None:
+    """Row 71: acknowledgements may take longer than the pace that heartbeat_in() has set."""
+
+    def script(peer: Peer) -> None:
+        peer.begin(60_000)
+        while True:
+            peer.expect(Opcode.HEARTBEAT)
+            time.sleep(0.05)  # the way there and back
+            peer.acknowledge()
+
+    gateway = make_scripted(script)
+    shard, recorder = make_shard(gateway)
+
+    shard.heartbeat_in(10)
+
+    wait_until(lambda: len(recorder.beats) >= 20)
+    assert len(gateway.peers) == 1
+
+
+def test_a_quick_pace_beside_threads_that_send_ends_no_connection(
+    make_scripted: MakeScripted, make_shard: MakeShard
+) -> None:
+    """A heartbeat that finds the send lock taken within its pace is tried again."""
+    gateway = make_scripted(keeps_pace(41_250))
+    shard, _ = make_shard(gateway)
+    shard.heartbeat_in(2)
+    stop = threading.Event()
+
+    def send() -> None:
+        while not stop.is_set():
+            with contextlib.suppress(SendTimeout):
+                shard.update_presence(timeout=0.001)
+
+    def compute() -> None:
+        while not stop.is_set():
+            sum(range(500))
+
+    threads = [threading.Thread(target=each) for each in (send, send, send, compute)]
+    for thread in threads:
+        thread.start()
+    time.sleep(4.0)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert shard.state is ShardState.READY
+    assert len(gateway.peers) == 1
+
+
+def test_an_op_1_that_waits_to_be_answered_delays_no_verdict(
+    make_scripted: MakeScripted, make_shard: MakeShard
+) -> None:
+    """send_timeout is for what users send: it may be far longer than the interval."""
+    stopped: list[float] = []
+
+    def script(peer: Peer) -> None:
+        peer.begin(1000)
+        if peer.number > 1:
+            peer.serve()
+            return
+        peer.expect(Opcode.PRESENCE_UPDATE)
+        stopped.append(time.monotonic())
+        while True:  # and reads no more
+            peer.send({"op": Opcode.HEARTBEAT})
+            time.sleep(0.05)
+
+    gateway = make_scripted(script, receive_buffer=2048)
+    shard, _ = make_shard(gateway, send_timeout=30.0)
+    assert shard.socket_instance is not None
+    assert shard.socket_instance.sock is not None
+    shard.socket_instance.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2048)
+
+    def fill_the_send_buffer() -> None:
+        shard.update_presence()
+        for _ in range(100):
+            shard.send('{"op":3,"d":{"status":"idle"},"x":"%s"}' % ("x" * 3900), timeout=30)
+
+    sending = in_background(fill_the_send_buffer)
+    second = gateway.peer(2, timeout=30)
+    assert second.accepted_at - stopped[0] < 2 * 1.0 + 1.5
+    assert isinstance(sending.exception(30), (NotReady, SendTimeout))
+
+
+def test_the_ping_is_measured_from_the_heartbeat_that_is_acknowledged(
+    make_scripted: MakeScripted, make_shard: MakeShard
+) -> None:
+    """Row 73: an op 1 that crosses a heartbeat makes no round trip shorter."""
+
+    def script(peer: Peer) -> None:
+        peer.begin(600_000)
+        peer.expect(Opcode.HEARTBEAT)
+        time.sleep(0.4)  # the round trip
+        peer.send({"op": Opcode.HEARTBEAT})
+        peer.expect(Opcode.HEARTBEAT)
+        peer.acknowledge()
+        peer.acknowledge()
+        peer.serve()
+
+    shard, recorder = make_shard(make_scripted(script))
+
+    shard.heartbeat()
+
+    wait_until(lambda: len(recorder.beats) == 2)
+    assert recorder.beats[0] >= 0.4
+    assert recorder.beats[1] < recorder.beats[0]
+
+
+def test_acknowledgements_beyond_the_heartbeats_are_ignored(
+    make_scripted: MakeScripted, make_shard: MakeShard
+) -> None:
+    """Row 73: a thousand of them for one heartbeat are one round trip."""
+
+    def script(peer: Peer) -> None:
+        peer.begin(600_000)
+        for _ in range(10):
+            peer.acknowledge()
+        peer.expect(Opcode.HEARTBEAT)
+        for _ in range(1000):
+            peer.acknowledge()
+        peer.dispatch("DONE")
+        peer.serve()
+
+    shard, recorder = make_shard(make_scripted(script))
+
+    shard.heartbeat()
+
+    wait_until(lambda: shard.stats.events["DONE"])
+    assert len(recorder.beats) == 1
+
+
+def test_a_connection_without_hello_is_given_up_though_ready_came(
+    make_scripted: MakeScripted, make_shard: MakeShard
+) -> None:
+    """Row 73: it would have no heartbeat and no deadline, for ever."""
+
+    def script(peer: Peer) -> None:
+        peer.accept()
+        peer.ready()
+        peer.serve()
+
+    gateway = make_scripted(script)
+    make_shard(gateway, ready=False, hello_timeout=0.3)
+
+    gateway.peer(2, timeout=5)
+
+
+FLOOD = {
+    "pings": (b"", FrameType.PING),
+    "events": (b'{"op":0,"t":"FLOOD","s":null,"d":null}', FrameType.TEXT),
+}
+
+
+@pytest.mark.parametrize("what", FLOOD)
+def test_a_connection_without_hello_is_given_up_whatever_else_comes(
+    what: str, make_scripted: MakeScripted, make_shard: MakeShard
+) -> None:
+    """There is always something more to read, and hello_timeout runs out all the same."""
+
+    def script(peer: Peer) -> None:
+        peer.accept()
+        peer.flood(*FLOOD[what])
+
+    gateway = make_scripted(script)
+    make_shard(gateway, ready=False, hello_timeout=0.3, close_timeout=0.5)
+
+    gateway.peer(2, timeout=5)
+
+
+def test_resumed_means_nothing_after_identify(
+    make_scripted: MakeScripted, make_shard: MakeShard
+) -> None:
+    """Row 73: no session was asked for that could have been resumed."""
+    answered = threading.Event()
+
+    def script(peer: Peer) -> None:
+        peer.greet()
+        peer.resumed(0)
+        peer.dispatch("AFTER")
+        answered.wait(10)
+        peer.ready()
+        peer.serve()
+
+    shard, recorder = make_shard(make_scripted(script), ready=False)
+    wait_until(lambda: shard.stats.events["AFTER"])
+
+    assert shard.state is ShardState.IDENTIFYING
+    answered.set()
+    shard.wait_until_ready(5)
+    assert shard.stats.resumes == 0
+    assert recorder.count("reconnected") == 0
+
+
+# 120 payloads a minute
+
+
+def ask_by_opcode(shard: Shard, peer: Peer) -> None:
+    for _ in range(200):
+        peer.send({"op": Opcode.HEARTBEAT})
+
+
+def beat_by_hand(shard: Shard, peer: Peer) -> None:
+    for _ in range(200):
+        shard.heartbeat()
+        time.sleep(0.002)  # so that not all wait for the same one
+
+
+def beat_quickly(shard: Shard, peer: Peer) -> None:
+    shard.heartbeat_in(5)
+    time.sleep(1.5)
+
+
+def send_all_and_be_asked(shard: Shard, peer: Peer) -> None:
+    with pytest.raises(SendTimeout):
+        while True:
+            shard.update_presence(timeout=0)
+    ask_by_opcode(shard, peer)
+
+
+FLOODS = {
+    "op 1": ask_by_opcode,
+    "heartbeat()": beat_by_hand,
+    "heartbeat_in()": beat_quickly,
+    "sends, then op 1": send_all_and_be_asked,
+}
+
+
+@pytest.mark.parametrize("flood", FLOODS)
+def test_no_more_than_120_payloads_leave_in_a_minute(
+    flood: str, make_scripted: MakeScripted, make_shard: MakeShard
+) -> None:
+    """Row 72: whoever asks for a heartbeat, the Gateway counts it, and closes with 4008."""
+    gateway = make_scripted(keeps_pace(41_250))
+    shard, _ = make_shard(gateway)
+    [peer] = gateway.peers
+
+    FLOODS[flood](shard, peer)
+    peer.dispatch("DONE")
+    wait_until(lambda: shard.stats.events["DONE"])
+    time.sleep(0.3)  # what is still on its way, if anything
+
+    assert len(peer.received) <= 120
+    assert len(gateway.peers) == 1
+
+
+def test_no_more_than_120_payloads_leave_in_a_minute_that_begins_before_hello(
+    make_scripted: MakeScripted, make_shard: MakeShard
+) -> None:
+    """Heartbeats that op 1 asks for leave room for Identify and those that Hello asks for."""
+
+    def script(peer: Peer) -> None:
+        peer.accept()
+        for _ in range(150):
+            peer.send({"op": Opcode.HEARTBEAT})
+        peer.hello(30_000)
+        peer.expect(Opcode.IDENTIFY)
+        peer.ready()
+        for _ in range(10):
+            peer.send({"op": Opcode.HEARTBEAT})
+        peer.dispatch("DONE")
+        peer.serve()
+
+    gateway = make_scripted(script)
+    shard, _ = make_shard(gateway)
+    wait_until(lambda: shard.stats.events["DONE"])
+    time.sleep(0.3)  # what is still on its way, if anything
+
+    [peer] = gateway.peers
+    assert 1 < len(peer.received) <= 120
+
+
+def test_the_latency_of_the_last_heartbeats_is_kept(
+    make_scripted: MakeScripted, make_shard: MakeShard
+) -> None:
+    """One ping says little; and a mean hides that the last one was slow."""
+    gateway = make_scripted(keeps_pace(600_000))
+    shard, recorder = make_shard(gateway)
+    for number in range(1, 4):
+        shard.heartbeat()
+        wait_until(lambda: len(recorder.beats) == number)
+
+    latency = shard.latency
+    assert isinstance(latency.recent, tuple)
+    assert sorted(latency.recent) == sorted(recorder.beats)
+    assert latency.last == recorder.beats[-1] == shard.heartbeat_ping
+    assert latency.mean == pytest.approx(sum(recorder.beats) / 3)

@@ -1,0 +1,297 @@
+"""Lives, each from connect() to closed: what belongs to one touches no other."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import threading
+import time
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from shardlib import (
+    Backoff,
+    ConnectionFailed,
+    Opcode,
+    Shard,
+    ShardClosed,
+    ShardError,
+    ShardingRequired,
+    ShardState,
+)
+from tests.peers import Peer, well_behaved
+from tests.reliability.conftest import MakeScripted, MakeShard
+from tests.support import in_background, wait_until
+
+
+def test_disconnect_leaves_the_life_alone_that_on_socket_closed_begins(
+    make_scripted: MakeScripted, make_shard: MakeShard
+) -> None:
+    """Row 49: it waits for the end of its own life, and aborts no connection of the next."""
+    gateway = make_scripted()
+    shard, recorder = make_shard(gateway, close_timeout=3.0)
+    note = shard.on_socket_closed
+
+    def begin_anew(shard: Shard, error: Any) -> None:
+        assert note is not None
+        note(shard, error)
+        if recorder.count("closed") == 1:
+            shard.connect(gateway.url)
+
+    shard.on_socket_closed = begin_anew
+
+    began = time.monotonic()
+    shard.disconnect()
+    assert time.monotonic() - began < 1.5
+
+    wait_until(lambda: recorder.count("ready") == 2)
+    shard.disconnect()
+    assert [peer.close_code for peer in gateway.peers] == [1000, 1000]
+    assert recorder.count("closed", None) == 2
+
+
+def test_of_two_threads_that_connect_and_two_that_disconnect_nobody_hits_another_life(
+    make_scripted: MakeScripted, make_shard: MakeShard, eager_threads: None
+) -> None:
+    """Row 49: each connection that was opened ends with a close frame, and each in its time."""
+    gateway = make_scripted()
+    shard, recorder = make_shard(gateway, close_timeout=1.5, connect_timeout=5.0)
+    slowest = 0.0
+
+    def connect() -> None:
+        with contextlib.suppress(ShardError):  # another thread was faster
+            shard.connect(gateway.url)
+
+    def disconnect() -> None:
+        nonlocal slowest
+        began = time.monotonic()
+        shard.disconnect()
+        slowest = max(slowest, time.monotonic() - began)
+
+    for number in range(60):
+        threads = [threading.Thread(target=each) for each in (disconnect, connect) * 2]
+        for thread in threads if number % 2 else reversed(threads):
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert slowest < 1.0
+    shard.disconnect()
+    recorder.life.clear()  # some lives had no connection, which it takes for a fault
+
+    opened = [peer for peer in gateway.peers if peer.received]
+    assert len(opened) > 10
+    wait_until(lambda: all(peer.close_code is not None for peer in opened), 2, "close frames")
+
+
+@pytest.mark.parametrize("beginner", ["another thread", "a callback"])
+def test_a_wait_ends_with_its_life_though_the_next_one_begins_at_once(
+    beginner: str, make_scripted: MakeScripted, make_shard: MakeShard, eager_threads: None
+) -> None:
+    """Row 50: join() and wait_for() belong to the life in which they were called."""
+    gateway = make_scripted()
+    shard, recorder = make_shard(gateway)
+
+    @shard.on("AGAIN")
+    def again(shard: Shard, data: object) -> None:
+        shard.disconnect()
+        shard.connect(gateway.url)
+
+    for number in range(1, 31):
+        joining = in_background(shard.join)
+        waiting = in_background(shard.wait_for, "NEVER")
+        time.sleep(0.05)  # both threads run already; now they wait
+        if beginner == "a callback":
+            gateway.peers[-1].dispatch("AGAIN")
+        else:
+            shard.disconnect()
+            shard.connect(gateway.url)
+
+        assert joining.exception(3) is None
+        assert type(waiting.exception(3)) is ShardClosed
+        wait_until(lambda: recorder.count("ready") == number + 1)
+
+
+def test_a_new_life_does_not_pay_for_the_failures_of_the_one_before(
+    make_scripted: MakeScripted, make_shard: MakeShard
+) -> None:
+    """Row 55: its first lost connection is followed at once."""
+
+    def script(peer: Peer) -> None:
+        if peer.number == 2:
+            return  # before the handshake
+        well_behaved(peer)
+
+    gateway = make_scripted(script)
+    shard, recorder = make_shard(gateway, backoff=Backoff(base=20.0, cap=60.0))
+    gateway.peers[0].reset()
+    gateway.peer(2)
+    wait_until(lambda: shard.state is ShardState.WAITING)
+    shard.disconnect()
+    shard.connect(gateway.url)
+    shard.wait_until_ready(10)
+
+    gateway.peers[-1].reset()
+
+    gateway.peer(4, timeout=3)
+    wait_until(lambda: recorder.count("reconnected", True) == 1)
+
+
+@pytest.mark.parametrize("where", ["on_socket_closed", "an event"])
+@pytest.mark.parametrize("should_reconnect", [True, False])
+def test_a_life_that_a_callback_begins_keeps_trying_as_any_other(
+    should_reconnect: bool,
+    where: str,
+    make_scripted: MakeScripted,
+    make_shard: MakeShard,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """No thread waits in connect() that the error of the first attempt could be raised in."""
+    down = threading.Event()
+
+    def script(peer: Peer) -> None:
+        if not down.is_set():
+            well_behaved(peer)
+
+    gateway = make_scripted(script)
+    shard, recorder = make_shard(gateway, should_reconnect=should_reconnect)
+    note = shard.on_socket_closed
+
+    def closed(shard: Shard, error: Any) -> None:
+        assert note is not None
+        note(shard, error)
+        if where == "on_socket_closed" and recorder.count("closed") == 1:
+            down.set()
+            shard.connect(gateway.url)
+
+    shard.on_socket_closed = closed
+
+    @shard.on("AGAIN")
+    def begin_again(shard: Shard, data: object) -> None:
+        down.set()
+        shard.disconnect()
+        shard.connect(gateway.url)
+
+    if where == "an event":
+        gateway.peers[0].dispatch("AGAIN")
+    else:
+        shard.disconnect()
+
+    if should_reconnect:
+        gateway.peer(4)
+        down.clear()
+        wait_until(lambda: recorder.count("ready") == 2)
+        assert recorder.count("closed") == 1
+        return
+    wait_until(lambda: recorder.count("closed") == 2)
+    assert recorder.life[-2] == ("closed", None)
+    error = recorder.life[-1][1]
+    assert isinstance(error, ConnectionFailed)
+    [told] = [each for each in caplog.records if each.levelno >= logging.ERROR]
+    assert str(error) in told.getMessage()
+
+
+def test_a_reinstantiate_that_is_refused_leaves_the_session(
+    make_scripted: MakeScripted, make_shard: MakeShard
+) -> None:
+    """It has begun no life, and the next connect() resumes."""
+    gateway = make_scripted()
+    shard, recorder = make_shard(gateway)
+    shard.disconnect(4000)
+    session_id = shard.session_id
+    assert session_id is not None
+    other, _ = make_shard(gateway)
+    errors: list[Exception] = []
+
+    def interrupt(frame: FrameType, event: str, argument: object) -> None:
+        if frame.f_code.co_name == "wait" and "shardlib" in frame.f_code.co_filename and not errors:
+            try:
+                shard.reinstantiate()
+            except ShardError as error:
+                errors.append(error)
+
+    sys.settrace(interrupt)  # as a signal would
+    try:
+        with pytest.raises(TimeoutError):
+            other.wait_for("NEVER", timeout=0.1)
+    finally:
+        sys.settrace(None)
+
+    assert len(errors) == 1
+    assert shard.session_id == session_id
+    shard.connect(gateway.url)
+    wait_until(lambda: recorder.count("reconnected", True) == 1)
+
+
+def test_no_fail_of_a_reinstantiate_outlives_the_connection_that_it_replaces(
+    make_scripted: MakeScripted, make_shard: MakeShard
+) -> None:
+    """READY and RESUMED fulfil it on the connection after, not on the one where it was called."""
+
+    def script(peer: Peer) -> None:
+        if peer.number not in (3, 4):  # which end before the handshake
+            well_behaved(peer)
+
+    def ask(shard: Shard, payload: dict[str, Any]) -> None:
+        if payload.get("t") == "RESUMED":
+            shard.reinstantiate(no_fail=True)
+
+    gateway = make_scripted(script)
+    shard, recorder = make_shard(gateway, should_reconnect=False)
+    shard.disconnect(4000)
+    shard.on_socket_raw_message = ask
+
+    shard.connect(gateway.url)
+
+    gateway.peer(5)
+    wait_until(lambda: recorder.count("ready") == 2)
+    opening = gateway.peers[4].opening
+    assert opening is not None
+    assert opening["op"] == Opcode.IDENTIFY
+
+
+def test_a_fatal_code_is_what_waits_raise_before_its_callbacks_have_returned(
+    make_scripted: MakeScripted, make_shard: MakeShard
+) -> None:
+    """Row 11: nobody has called disconnect(), and no error may say so."""
+    inside, release = threading.Event(), threading.Event()
+
+    def script(peer: Peer) -> None:
+        peer.begin()
+        peer.close(4011)
+        peer.serve()
+
+    shard, _ = make_shard(make_scripted(script), ready=False)
+    shard.on_socket_disconnected = lambda *_: (inside.set(), release.wait(10))
+    assert inside.wait(10)
+    try:
+        with pytest.raises(ShardingRequired):
+            shard.wait_until_ready(5)
+        with pytest.raises(ShardingRequired):
+            shard.wait_for("TYPING_START", timeout=5)
+    finally:
+        release.set()
+
+
+def test_a_callback_of_one_shard_uses_another_as_any_thread_may(
+    make_scripted: MakeScripted, make_shard: MakeShard
+) -> None:
+    """It has interrupted nothing: it waits for the other shard's threads, and gets what it asks."""
+    gateway = make_scripted()
+    shard, _ = make_shard(gateway)
+    other, _ = make_shard(gateway, connect=False)
+    states: list[Any] = []
+
+    def use_the_other(_: Shard, data: Any) -> None:
+        other.connect(gateway.url)
+        other.wait_until_ready(5)
+        states.append(other.state)
+        other.disconnect()
+        states.append((other.state, other.socket_thread))
+
+    shard.on("TYPING_START", use_the_other)
+    gateway.peers[0].dispatch("TYPING_START")
+    wait_until(lambda: len(states) == 2)
+    assert states == [ShardState.READY, (ShardState.CLOSED, None)]

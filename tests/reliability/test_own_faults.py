@@ -1,0 +1,170 @@
+"""An exception of ours, or of the system's: it costs a connection at most, and is told.
+
+Memory may be short, and a fault may have been missed: so an exception is raised at each call that
+the reader and the heartbeat make in a life with a bit of everything. ``SHARDLIB_FAULTS=all`` tries
+every call; otherwise a part of them is drawn.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import os
+import random
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+import shardlib
+from shardlib import ConnectionFailed, Shard, ShardState
+from shardlib.testing import LocalGateway
+from tests.reliability.conftest import MakeGateway, MakeShard
+from tests.reliability.support import dispatch_numbers
+from tests.support import wait_until
+
+ROOT = str(Path(shardlib.__file__).parent)
+NOT_THE_CORE = (f"{ROOT}{os.sep}testing", f"{ROOT}{os.sep}cli")
+
+# Raised in these, an exception comes before the first line that could catch it: the thread has no
+# memory to begin with.
+BEGINNINGS = {"_run", "_live"}
+
+# Whether the user's function was called before the exception is not known then.
+TELLING = ("Callbacks.notify", "Callbacks._call", "Reader._tell_disconnected")
+
+ERRORS = (MemoryError, RecursionError, RuntimeError)
+
+# Calls drawn in each run.
+DRAWN = 60
+
+Call = tuple[str, str]  # the function called, and the line that calls it
+
+
+class Injector:
+    """A trace function of the shard's threads, which raises at one of their calls.
+
+    :param call: where; None raises nowhere and collects the calls.
+    :param error: what.
+    """
+
+    def __init__(self, call: Call | None = None, error: type[Exception] = MemoryError) -> None:
+        self.calls: dict[Call, None] = {}
+        self.raised = False
+        self._call = call
+        self._error = error
+
+    def __enter__(self) -> Injector:
+        threading.settrace(self._trace)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        threading.settrace(None)  # type: ignore[arg-type]
+
+    def _trace(self, frame: FrameType, event: str, argument: object) -> Any:
+        code = frame.f_code
+        if not code.co_filename.startswith(ROOT) or code.co_filename.startswith(NOT_THE_CORE):
+            return None
+        if not threading.current_thread().name.startswith("shard-"):
+            sys.settrace(None)
+            return None
+        caller = frame.f_back
+        name = getattr(code, "co_qualname", f"{Path(code.co_filename).stem}.{code.co_name}")
+        if caller is None or code.co_name in BEGINNINGS:
+            return None
+        if code.co_flags & inspect.CO_GENERATOR:  # closing one looks like a call, and is none
+            return None
+        call = (name, f"{Path(caller.f_code.co_filename).name}:{caller.f_lineno}")
+        self.calls[call] = None
+        if call == self._call and not self.raised:
+            self.raised = True
+            raise self._error("injected")
+        return None
+
+
+def live(shard: Shard, gateway: LocalGateway) -> None:
+    """A bit of everything; as much of it as the fault leaves room for."""
+    try:
+        shard.connect(gateway.url)
+    except (ConnectionFailed, *ERRORS):  # the first attempt, where it is told
+        shard.connect(gateway.url)
+    shard.wait_until_ready(20)
+    dispatch_numbers(gateway, 0, 3)
+    wait_until(lambda: shard.latency.last is not None, 20)
+    with contextlib.suppress(ConnectionError):
+        gateway.connections[-1].request_heartbeat()
+    for end in ("reconnect", "reset"):
+        wait_until(lambda: shard.state is ShardState.READY, 20)
+        connections = shard.stats.connections
+        with contextlib.suppress(ConnectionError):  # the fault has ended it meanwhile
+            getattr(gateway.connections[-1], end)()
+        wait_until(lambda: shard.stats.connections > connections, 20)
+    shard.wait_until_ready(20)
+    dispatch_numbers(gateway, 3, 5)
+
+
+@pytest.fixture
+def gateway(make_gateway: MakeGateway) -> LocalGateway:
+    return make_gateway(heartbeat_interval=50, heartbeat_tolerance=60)
+
+
+def listeners(shard: Shard) -> None:
+    shard.on("TYPING_START", lambda shard, data: None)
+    shard.on_socket_raw_message = lambda shard, payload: None
+
+
+def _collect() -> list[Call]:
+    """The calls of an undisturbed life."""
+    from tests.reliability.support import watched_shard
+    from tests.support import TOKEN
+
+    options: dict[str, Any] = {"heartbeat_interval": 50, "heartbeat_tolerance": 60}
+    with LocalGateway(
+        token=TOKEN, guilds=1, members=1, identify_interval=0, send_limit=None, **options
+    ) as gateway:
+        shard, _ = watched_shard(gateway)
+        listeners(shard)
+        with Injector() as injector:
+            live(shard, gateway)
+            shard.disconnect()
+    return sorted(injector.calls)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "number" in metafunc.fixturenames:
+        metafunc.parametrize("number", range(1 if os.environ.get("SHARDLIB_FAULTS") else 3))
+
+
+@pytest.fixture
+def calls() -> Iterator[list[Call]]:
+    collected = _collect()
+    assert len(collected) > 100
+    yield collected
+
+
+@pytest.mark.timeout(3000)
+def test_an_exception_at_any_call_costs_a_connection_at_most(
+    number: int, calls: list[Call], gateway: LocalGateway, make_shard: MakeShard
+) -> None:
+    if not os.environ.get("SHARDLIB_FAULTS"):
+        calls = random.sample(calls, DRAWN // 3)
+    for index, call in enumerate(calls):
+        error = ERRORS[index % 3]
+        shard, recorder = make_shard(gateway, connect=False)
+        listeners(shard)
+        with Injector(call, error):
+            try:
+                live(shard, gateway)
+            except (AssertionError, TimeoutError, shardlib.ShardError) as failure:
+                raise AssertionError(f"{error.__name__} at {call}: {failure}") from failure
+            shard.disconnect()
+        assert shard.socket_thread is None, call
+        if call[0] in TELLING:
+            recorder.life.clear()
+        else:
+            assert recorder.count("closed") == 1, call
+            assert recorder.count("connected") == recorder.count("disconnected"), call

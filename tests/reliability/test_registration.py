@@ -1,0 +1,370 @@
+"""Functions are checked when they are registered, not when the first event comes."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import logging
+import unittest.mock
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from shardlib import Intents, Shard
+from tests.peers import Peer
+from tests.reliability.conftest import MakeScripted, MakeShard
+from tests.reliability.support import hurried
+from tests.support import TOKEN, wait_until
+
+
+@pytest.fixture
+def shard() -> Shard:
+    """One that is never connected."""
+    return Shard(TOKEN, Intents.all())
+
+
+# What can't be called as the library will call it
+
+
+async def coroutine(*arguments: object) -> None:
+    """What an event loop would run."""
+
+
+class Asynchronous:
+    """An object whose call is a coroutine."""
+
+    async def __call__(self, *arguments: object) -> None:
+        pass
+
+
+REFUSED: dict[str, Any] = {
+    "no function": "nonsense",
+    "a coroutine function": coroutine,
+    "a part of one": functools.partial(coroutine, 1),
+    "an object that is one": Asynchronous(),
+    "no argument": lambda: None,
+    "one argument": lambda shard: None,
+    "three arguments": lambda shard, data, more: None,
+    "an argument by name alone": lambda shard, data, *, more: None,
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+@pytest.mark.parametrize("way", ["decorator", "on()", "attribute", "constructor"])
+def test_what_cannot_be_called_is_refused_at_registration(
+    way: str, what: str, shard: Shard
+) -> None:
+    """Row 89: with a TypeError at the line that is wrong, not at each event for ever."""
+    function = REFUSED[what]
+    with pytest.raises(TypeError) as caught:
+        if way == "decorator":
+            shard.on("MESSAGE_CREATE")(function)
+        elif way == "on()":
+            shard.on("MESSAGE_CREATE", function)
+        elif way == "attribute":
+            shard.on_socket_dispatch = function
+        else:
+            Shard(TOKEN, Intents.all(), on_socket_dispatch=function)
+
+    if function in (coroutine, REFUSED["a part of one"], REFUSED["an object that is one"]):
+        assert "async" in str(caught.value) or "coroutine" in str(caught.value)
+    name = "MESSAGE_CREATE" if way in ("decorator", "on()") else "on_socket_dispatch"
+    assert name in str(caught.value)
+
+
+ARITIES = {
+    "on_socket_connected": 1,
+    "on_socket_reconnected": 2,
+    "on_socket_disconnected": 3,
+    "on_socket_heartbeat": 2,
+    "on_socket_dispatch": 2,
+    "on_socket_raw_message": 2,
+    "on_socket_ready": 1,
+    "on_socket_error": 2,
+    "on_socket_closed": 2,
+}
+
+
+@pytest.mark.parametrize("name", ARITIES)
+def test_each_callback_has_its_own_number_of_arguments(name: str, shard: Shard) -> None:
+    """Row 89: one more or one less is refused, the right number is taken."""
+    functions = [lambda: None, lambda a: None, lambda a, b: None, lambda a, b, c: None]
+    for number, function in enumerate(functions):
+        if number == ARITIES[name]:
+            setattr(shard, name, function)
+            assert getattr(shard, name) is function
+        else:
+            with pytest.raises(TypeError, match=name):
+                setattr(shard, name, function)
+
+
+class Listener:
+    """Methods and such, which all take a shard and what comes with it."""
+
+    def method(self, shard: Shard, data: object) -> None:
+        pass
+
+    @classmethod
+    def class_method(cls, shard: Shard, data: object) -> None:
+        pass
+
+    @staticmethod
+    def static_method(shard: Shard, data: object = None, more: object = None) -> None:
+        pass
+
+    def __call__(self, *arguments: object, **options: object) -> None:
+        pass
+
+
+TAKEN: dict[str, Callable[..., object]] = {
+    "method": Listener().method,
+    "class method": Listener.class_method,
+    "static method": Listener.static_method,
+    "object": Listener(),
+    "builtin": print,
+    "builtin without a signature": max,
+    "bound builtin": {}.setdefault,
+    "partial": functools.partial(lambda more, shard, data: None, 1),
+}
+
+
+@pytest.mark.parametrize("what", TAKEN)
+def test_whatever_takes_the_arguments_is_taken(what: str, shard: Shard) -> None:
+    """Row 89: the check refuses what can't be called, and nothing else."""
+    shard.on("MESSAGE_CREATE", TAKEN[what])
+    shard.off("MESSAGE_CREATE", TAKEN[what])
+    shard.on_socket_dispatch = TAKEN[what]
+    assert shard.on_socket_dispatch is TAKEN[what]
+    shard.on_socket_dispatch = None
+    assert shard.on_socket_dispatch is None
+
+
+def test_a_predicate_that_is_a_coroutine_function_is_refused(
+    make_scripted: MakeScripted, make_shard: MakeShard
+) -> None:
+    """Row 89: a coroutine object is always true."""
+    shard, _ = make_shard(make_scripted())
+    with pytest.raises(TypeError, match="predicate"):
+        shard.wait_for("MESSAGE_CREATE", coroutine, timeout=0.1)
+
+
+@pytest.mark.parametrize("value", [print, None])
+@pytest.mark.parametrize(
+    "name, nearest",
+    [("on_socket_redy", "on_socket_ready"), ("on_socket_message", "on_socket_raw_message")],
+)
+def test_an_attribute_that_is_no_callback_is_refused(
+    name: str, nearest: str, value: object, shard: Shard
+) -> None:
+    """Row 89: a misspelt name is never called; the right one is named."""
+    with pytest.raises(AttributeError, match=nearest):
+        setattr(shard, name, value)
+
+
+# Names of events
+
+
+def test_an_event_unlike_any_known_one_is_warned_of_once(
+    shard: Shard, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Row 89: it may be new, so it is taken; or misspelt, so the nearest name is told."""
+    for _ in range(2):
+        shard.on("MESAGE_CREATE", print)
+    shard.on("MESSAGE_CREATE", print)
+    shard.on("message_update", print)
+
+    [warning] = [each for each in caplog.records if each.levelno == logging.WARNING]
+    assert "MESAGE_CREATE" in warning.getMessage()
+    assert "MESSAGE_CREATE" in warning.getMessage()
+
+
+# Where functions may stand
+
+
+def test_the_methods_of_a_subclass_are_its_callbacks(make_scripted: MakeScripted) -> None:
+    """Row 89: self is the shard."""
+    seen: list[tuple[Any, ...]] = []
+
+    class Bot(Shard):
+        def on_socket_ready(self) -> None:
+            seen.append((self, "ready"))
+
+        def on_socket_dispatch(self, payload: dict[str, Any]) -> None:
+            seen.append((self, payload["t"]))
+
+        def on_socket_closed(self, error: object) -> None:
+            seen.append((self, error))
+
+    gateway = make_scripted()
+    with Bot(TOKEN, Intents.all(), **hurried()) as bot:
+        bot.connect(gateway.url)
+        wait_until(lambda: len(seen) == 2)
+
+    assert sorted(seen[:2], key=lambda call: call[1]) == [(bot, "READY"), (bot, "ready")]
+    assert seen[2:] == [(bot, None)]
+
+
+def test_a_subclass_with_a_method_that_cannot_be_called_is_refused() -> None:
+    """Row 89: as the function that it would be."""
+    with pytest.raises(TypeError, match="on_socket_ready"):
+
+        class Coroutine(Shard):
+            async def on_socket_ready(self) -> None:
+                pass
+
+        Coroutine(TOKEN, Intents.all())
+
+    with pytest.raises(TypeError, match="on_socket_dispatch"):
+
+        class Arity(Shard):
+            def on_socket_dispatch(self) -> None:
+                pass
+
+        Arity(TOKEN, Intents.all())
+
+
+def test_on_takes_the_function_as_its_second_argument(
+    make_scripted: MakeScripted, make_shard: MakeShard
+) -> None:
+    """Row 89: for a function that another module defines; it is handed back, as decorated ones."""
+
+    def listener(shard: Shard, data: object) -> None:
+        received.append(data)
+
+    received: list[object] = []
+    gateway = make_scripted()
+    shard, _ = make_shard(gateway, connect=False)
+
+    assert shard.on("TYPING_START", listener) is listener
+    shard.connect(gateway.url)
+    shard.wait_until_ready(10)
+    gateway.peers[0].dispatch("TYPING_START", "typing")
+
+    wait_until(lambda: received == ["typing"])
+
+
+# Callbacks that fail
+
+
+def test_a_callback_that_fails_each_time_fills_no_log(
+    make_scripted: MakeScripted, make_shard: MakeShard, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Row 90: three tracebacks a function; on_socket_error is still told of each failure."""
+
+    def script(peer: Peer) -> None:
+        peer.begin()
+        for _ in range(50):
+            peer.dispatch("TYPING_START")
+        peer.dispatch("DONE")
+        peer.serve()
+
+    def first(shard: Shard, data: object) -> None:
+        raise LookupError("first")
+
+    def second(shard: Shard, data: object) -> None:
+        raise LookupError("second")
+
+    gateway = make_scripted(script)
+    shard, recorder = make_shard(gateway, connect=False)
+    shard.on("TYPING_START")(first)
+    shard.on("TYPING_START")(second)
+    shard.connect(gateway.url)
+    wait_until(lambda: shard.stats.events["DONE"])
+
+    tracebacks = [str(each.exc_info[1]) for each in caplog.records if each.exc_info]
+    assert sorted(tracebacks) == ["first"] * 3 + ["second"] * 3
+    assert [str(error) for error in recorder.errors] == ["first", "second"] * 50
+    lines = [each for each in caplog.records if each.levelno >= logging.WARNING]
+    assert len(lines) <= 2 * (3 + 1)
+
+
+def test_a_misspelt_method_of_a_subclass_is_refused_with_its_class() -> None:
+    """Row 89: nothing would ever call it."""
+    with pytest.raises(AttributeError, match="on_socket_redy"):
+
+        class Bot(Shard):
+            def on_socket_redy(self) -> None: ...
+
+
+def test_a_callback_assigned_too_early_says_what_to_do() -> None:
+    class Bot(Shard):
+        def __init__(self) -> None:
+            self.on_socket_ready = print
+            super().__init__(TOKEN, 0)
+
+    with pytest.raises(AttributeError, match=r"super\(\).__init__\(\) first"):
+        Bot()
+
+
+# Attributes as Python has them
+
+
+def called_with(shard: Shard, name: str) -> None:
+    """Have a shard without a connection handle an event of a name."""
+    shard._handle_message(json.dumps({"op": 0, "t": name, "s": 1, "d": None}))
+
+
+def test_a_callback_that_was_deleted_is_called_no_more() -> None:
+    """What the class has of that name counts again, as for any attribute."""
+    shard = Shard(TOKEN, Intents.all(), compression=None)
+    called: list[str] = []
+
+    with unittest.mock.patch.object(
+        shard, "on_socket_dispatch", lambda shard, payload: called.append(payload["t"])
+    ):
+        called_with(shard, "FIRST")
+    called_with(shard, "SECOND")
+
+    assert called == ["FIRST"]
+    assert shard.on_socket_dispatch is None
+    with pytest.raises(AttributeError):
+        del shard.on_socket_dispatch
+
+
+class Bot(Shard):
+    """A subclass with a callback of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(TOKEN, 0, compression=None)
+        self.called: list[str] = []
+
+    def on_socket_dispatch(self, payload: dict[str, Any]) -> None:
+        self.called.append(payload["t"])
+
+
+def test_the_method_counts_again_once_the_function_before_it_was_deleted() -> None:
+    bot: Any = Bot()
+    bot.on_socket_dispatch = lambda shard, payload: None
+    called_with(bot, "FIRST")
+    del bot.on_socket_dispatch
+    called_with(bot, "SECOND")
+    assert bot.called == ["SECOND"]
+
+
+def test_a_method_that_is_assigned_back_is_the_same_callback() -> None:
+    """Tools for tests keep what was there, and put it back."""
+    bot: Any = Bot()
+    bot.on_socket_dispatch = bot.on_socket_dispatch
+    called_with(bot, "FIRST")
+    assert bot.called == ["FIRST"]
+
+
+def test_a_subclass_may_compare_as_it_likes(make_scripted: MakeScripted) -> None:
+    """A class with __eq__ and without __hash__, such as a dataclass, has no hash."""
+
+    @dataclasses.dataclass(init=False)
+    class Named(Shard):
+        name: str
+
+        def __init__(self, name: str) -> None:
+            self.name = name
+            super().__init__(TOKEN, 0, **hurried())
+
+    gateway = make_scripted()
+    with Named("one") as one, Named("one") as other:
+        assert one == other
+        for shard in (one, other):
+            shard.connect(gateway.url)
+            shard.wait_until_ready(10)

@@ -1,0 +1,76 @@
+"""Whoever calls what from where, nothing hangs; ``benchmarks.interrupts`` tries every point."""
+
+from __future__ import annotations
+
+import random
+import signal
+import sys
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from tests.reliability.storms import (
+    Interrupt,
+    draw_points,
+    interleave,
+    list_points,
+    list_spots,
+    try_points,
+)
+
+
+@pytest.mark.timeout(180)
+def test_a_signal_at_any_instruction_hangs_nothing_and_leaves_the_shard_whole() -> None:
+    """Rows 59 to 61: 500 points, others in each run (pytest-randomly tells and takes the seed)."""
+    seed = random.randrange(2**32)
+    summary = try_points(draw_points(list_points(), 500, seed), most=5)
+    again = f"again: python -m benchmarks.interrupts --draw 500 --seed {seed}"
+    assert not summary.findings, f"{again}\n{summary}"
+    assert summary.not_reached < 100  # else the machine is too busy, or the storms are calm
+
+
+@pytest.mark.timeout(180)
+def test_threads_and_callbacks_that_call_everything_at_once_hang_nothing() -> None:
+    """Rows 48 to 50: every call ends, with what it documents."""
+    seed = random.randrange(2**32)
+    summary = interleave(seed, rounds=30, most=3)
+    again = f"again: python -m benchmarks.interrupts --rounds 30 --seed {seed}"
+    assert not summary.findings, f"{again}\n{summary}"
+
+
+def _held_after_ctrl_c(act: Callable[[], object], is_held: Callable[[], bool]) -> int:
+    """Press Ctrl-C at each spot of a function; returns how often it has left a lock held."""
+    held = 0
+    for spot in list_spots(act)[1]:
+        with pytest.raises(KeyboardInterrupt), Interrupt(spot, is_ctrl_c=True).running():
+            act()
+        held += is_held()
+    return held
+
+
+def _in_threading(source: str, **names: object) -> Callable[[], None]:
+    """A function that the storms take for one of ``threading.py``."""
+    code = compile(source, threading.__file__, "exec")
+    return lambda: exec(code, names)
+
+
+def test_ctrl_c_comes_where_python_lets_it_come() -> None:
+    """Inside a Condition's own Python code, it leaves the lock held; between C code it can't."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    conditions = [threading.Condition(threading.Lock())]
+
+    def enter_condition() -> None:
+        conditions.append(threading.Condition(threading.Lock()))
+        with conditions[-1]:
+            pass
+
+    def is_condition_held() -> bool:
+        return not conditions[-1].acquire(blocking=False)
+
+    assert _held_after_ctrl_c(enter_condition, is_condition_held) > 0
+
+    if sys.version_info < (3, 14):  # where it can come between __enter__ and the body
+        lock = threading.Lock()
+        with_lock = _in_threading("with lock:\n    x = 1\n", lock=lock)
+        assert _held_after_ctrl_c(with_lock, lock.locked) == 0

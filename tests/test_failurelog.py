@@ -1,0 +1,75 @@
+"""What the log tells of a callback that fails again and again."""
+
+from __future__ import annotations
+
+import pytest
+
+from shardlib.failurelog import IN_FULL, SUMMARY_INTERVAL, FailureLog
+from tests.support import Clock
+
+
+def fail() -> None: ...
+
+
+def fail_too() -> None: ...
+
+
+@pytest.mark.parametrize(
+    "times, told",
+    [
+        ([0.0], [(1, True)]),
+        ([0.0, 0.0, 0.0], [(1, True)] * 3),
+        ([0.0, 0.0, 0.0, 0.0, 1.0, 59.9], [(1, True)] * 3 + [(0, False)] * 3),
+        ([0.0, 0.0, 0.0, 1.0, 60.0], [(1, True)] * 3 + [(0, False), (2, False)]),
+        (
+            [0.0, 0.0, 0.0, 60.0, 61.0, 119.0, 120.0],
+            [(1, True)] * 3 + [(1, False), (0, False), (0, False), (3, False)],
+        ),
+        ([0.0, 0.0, 0.0, 86400.0], [(1, True)] * 3 + [(1, False)]),
+        ([0.0, 3600.0, 7200.0, 7200.0], [(1, True)] * 3 + [(0, False)]),
+    ],
+)
+def test_three_in_full_then_a_line_a_minute(
+    times: list[float], told: list[tuple[int, bool]]
+) -> None:
+    assert (IN_FULL, SUMMARY_INTERVAL) == (3, 60.0)
+    clock = Clock()
+    start = clock.now
+    log = FailureLog(clock)
+    found = []
+    for time in times:
+        clock.now = start + time
+        found.append(log.add(fail))
+    assert found == told
+
+
+def test_every_failure_is_told_of_once() -> None:
+    """The lines together are about all of them, but for those since the last one."""
+    clock = Clock()
+    log = FailureLog(clock)
+    total = lines = 0
+    for _ in range(10_000):
+        count, _ = log.add(fail)
+        total += count
+        lines += count > 0
+        clock.now += 0.1
+    assert 10_000 - 600 <= total <= 10_000
+    assert lines == IN_FULL + 16
+
+
+def test_each_function_is_told_of_by_itself() -> None:
+    log = FailureLog(Clock())
+    for _ in range(4):
+        log.add(fail)
+    assert log.add(fail_too) == (1, True)
+    assert log.add(fail) == (0, False)
+
+
+def test_ever_new_functions_fill_no_memory() -> None:
+    """It forgets, so the one that failed before them all begins anew."""
+    log = FailureLog(Clock())
+    for _ in range(4):
+        log.add(fail)
+    functions = [lambda: None for _ in range(3000)]
+    assert all(log.add(function) == (1, True) for function in functions)
+    assert log.add(fail) == (1, True)

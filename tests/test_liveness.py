@@ -1,0 +1,348 @@
+"""When heartbeats are due, and when the peer that does not acknowledge them is a zombie."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from shardlib.liveness import PROBE_TIMEOUT, RECENT_ROUND_TRIPS, Due, Evidence, Latency, Liveness
+
+QUIET = Evidence(bytes_received=100, callback_seconds=0.0, reader_idle=True)
+"""Nothing has come, and nothing is left to read."""
+
+
+def beat(liveness: Liveness, now: float, evidence: Evidence = QUIET, **options: Any) -> Due:
+    """Wait for the next scheduled heartbeat, and send it."""
+    due = liveness.due(now, **options)
+    liveness.send_scheduled(now, evidence, guaranteed=liveness.is_guaranteed(now))
+    return due
+
+
+def started(interval: float = 1000, now: float = 0.0) -> Liveness:
+    """The first heartbeat was just sent."""
+    liveness = Liveness(interval, now, 0.0)
+    assert beat(liveness, now) is Due.SCHEDULED
+    return liveness
+
+
+# The schedule
+
+
+@pytest.mark.parametrize("jitter, first", [(0.0, 10.0), (0.5, 30.0), (0.99, 49.6)])
+def test_the_first_comes_after_a_part_of_the_interval(jitter: float, first: float) -> None:
+    liveness = Liveness(40_000, 10.0, jitter)
+    assert liveness.next_due() == pytest.approx(first)
+    assert liveness.due(first - 0.01) is Due.NOTHING
+    assert liveness.due(first) is Due.SCHEDULED
+    assert liveness.next_due() == pytest.approx(first + 40.0)
+
+
+def test_the_interval_is_kept_exactly_however_late_each_is() -> None:
+    liveness = started()
+    for number in range(1, 100):
+        assert liveness.next_due() == pytest.approx(number)
+        assert beat(liveness, number + 0.3) is Due.SCHEDULED
+
+
+def test_what_was_missed_is_not_made_up_for() -> None:
+    liveness = started()
+    assert beat(liveness, 5.5) is Due.SCHEDULED
+    assert liveness.due(5.5) is Due.NOTHING
+    assert liveness.next_due() == 6.5
+
+
+def test_a_pace_of_the_users_begins_at_once_and_stays() -> None:
+    liveness = started(60_000)
+    liveness.change_pace(10_000, 3.0)
+    assert liveness.next_due() == 13.0
+    assert beat(liveness, 13.0) is Due.SCHEDULED
+    assert liveness.next_due() == 23.0
+    assert liveness.interval == 60_000
+
+
+def test_a_second_hello_changes_the_pace_and_puts_nothing_off() -> None:
+    liveness = started(10_000)
+    liveness.change_interval(40_000, 4.0)
+    assert liveness.next_due() == 10.0
+    liveness.change_interval(2000, 4.0)
+    assert liveness.next_due() == 6.0
+    assert beat(liveness, 6.0) is Due.SCHEDULED
+    assert liveness.next_due() == 8.0
+    assert liveness.interval == 2000
+
+
+def test_a_second_hello_leaves_a_pace_of_the_users() -> None:
+    liveness = started(10_000)
+    liveness.change_pace(1000, 0.0)
+    liveness.change_interval(40_000, 0.0)
+    assert beat(liveness, 1.0) is Due.SCHEDULED
+    assert liveness.next_due() == 2.0
+
+
+@pytest.mark.parametrize(
+    "pace, guaranteed",
+    [
+        (1000.0, [True] * 6),
+        (995.0, [True] * 6),
+        (500.0, [True, False, True, False, True, False]),
+        (400.0, [True, False, False, True, False, False]),
+        (5000.0, [True] * 6),
+    ],
+)
+def test_a_quicker_pace_shares_the_send_window(pace: float, guaranteed: list[bool]) -> None:
+    """Room is kept for those that Hello asks for, and for no more."""
+    liveness = Liveness(1000, 0.0, 0.0)
+    liveness.change_pace(pace, -pace / 1000)
+    found = []
+    for number in range(6):
+        now = number * pace / 1000
+        found.append(liveness.is_guaranteed(now))
+        beat(liveness, now)
+    assert found == guaranteed
+
+
+# Extra heartbeats
+
+
+def test_one_answers_all_that_have_asked() -> None:
+    liveness = started(60_000)
+    for now in (1.0, 1.1, 1.2):
+        liveness.request(now, by_gateway=True)
+    assert liveness.next_due() == 1.0
+    assert liveness.due(1.3) is Due.EXTRA
+    liveness.send_extra(1.3)
+    assert liveness.due(1.3) is Due.NOTHING
+    assert liveness.next_due() == 60.0
+
+
+def test_without_room_it_waits_and_still_answers_all() -> None:
+    liveness = started(60_000)
+    liveness.request(1.0, by_gateway=True)
+    assert liveness.due(1.0) is Due.EXTRA
+    liveness.extra_later(20.0)
+    liveness.request(2.0, by_gateway=True)
+    assert liveness.next_due() == 20.0
+    assert liveness.due(19.0) is Due.NOTHING
+    assert liveness.due(20.0) is Due.EXTRA
+
+
+def test_a_scheduled_one_comes_before_an_extra_one() -> None:
+    liveness = started(10_000)
+    liveness.request(10.0, by_gateway=True)
+    assert beat(liveness, 10.0) is Due.SCHEDULED
+    assert liveness.due(10.0) is Due.EXTRA
+
+
+def test_an_extra_one_decides_nothing() -> None:
+    liveness = Liveness(1000, 0.0, 1.0)
+    liveness.request(0.1, by_gateway=True)
+    assert liveness.due(0.1) is Due.EXTRA
+    liveness.send_extra(0.1)
+    assert liveness.acknowledged
+    assert liveness.may_still_be_alive(1.0, QUIET)
+
+
+@pytest.mark.parametrize(
+    "interval, now, by_gateway, due",
+    [
+        (60_000, PROBE_TIMEOUT + 0.01, False, Due.VERDICT),
+        (60_000, PROBE_TIMEOUT, False, Due.EXTRA),
+        (60_000, PROBE_TIMEOUT + 0.01, True, Due.EXTRA),
+        (2000, 1.99, False, Due.EXTRA),
+    ],
+    ids=["overdue", "in time", "the Gateway asks", "a short interval"],
+)
+def test_a_request_by_hand_condemns_what_has_waited_too_long(
+    interval: float, now: float, by_gateway: bool, due: Due
+) -> None:
+    liveness = started(interval)
+    liveness.request(now, by_gateway=by_gateway)
+    assert liveness.due(now) is due
+
+
+def test_a_request_by_hand_finds_a_zombie_within_a_short_interval() -> None:
+    liveness = started(2000)
+    liveness.change_pace(60_000, 1.0)
+    liveness.request(2.01, by_gateway=False)
+    assert liveness.due(2.01) is Due.VERDICT
+    assert liveness.due(2.01) is Due.NOTHING  # said once
+
+
+def test_a_request_by_hand_judges_though_the_gateway_has_asked_too() -> None:
+    liveness = started(60_000)
+    liveness.request(6.0, by_gateway=False)
+    liveness.request(6.0, by_gateway=True)
+    assert liveness.due(6.0) is Due.VERDICT
+
+
+def test_a_request_by_hand_condemns_no_acknowledged_connection() -> None:
+    liveness = started(60_000)
+    liveness.acknowledge(0.1)
+    liveness.request(50.0, by_gateway=False)
+    assert liveness.due(50.0) is Due.EXTRA
+
+
+# The verdict
+
+
+def evidence(received: int = 0, callbacks: float = 0.0, idle: bool = True) -> Evidence:
+    """What has happened since the heartbeat was sent."""
+    return Evidence(
+        QUIET.bytes_received + received, QUIET.callback_seconds + callbacks, reader_idle=idle
+    )
+
+
+@pytest.mark.parametrize(
+    "seen, verdicts",
+    [
+        ([evidence()], [False]),
+        ([evidence(received=1), evidence(received=1)], [True, False]),
+        ([evidence(received=1), evidence(received=2)], [True, False]),
+        ([evidence(idle=False), evidence(idle=False)], [True, False]),
+        ([evidence(received=9, idle=False), evidence(received=9)], [True, False]),
+        (
+            [evidence(callbacks=0.4, idle=False), evidence(callbacks=0.45, idle=False)],
+            [True, False],
+        ),
+        ([evidence(callbacks=0.6 * n, idle=False) for n in range(1, 6)], [True] * 5),
+        ([evidence(callbacks=0.6, idle=False)] * 3, [True, True, False]),
+        (
+            [
+                evidence(callbacks=0.6, idle=False),
+                evidence(received=5, callbacks=1.2),
+                evidence(received=5, callbacks=1.2),
+            ],
+            [True, True, False],
+        ),
+        ([evidence(callbacks=0.9, idle=False), evidence(callbacks=0.9)], [True, False]),
+        ([evidence(callbacks=0.9)], [False]),
+    ],
+    ids=[
+        "silence",
+        "bytes, then silence",
+        "bytes without end",
+        "never idle",
+        "a backlog that is read",
+        "callbacks that take less than half of the time",
+        "callbacks that take most of the time",
+        "a callback that took long once, and a reader that is never idle",
+        "callbacks, then a backlog",
+        "a callback has returned, and nothing had come",
+        "a callback that took long, and nothing has come",
+    ],
+)
+def test_a_heartbeat_that_is_not_acknowledged(seen: list[Evidence], verdicts: list[bool]) -> None:
+    """Judged when the next ones are due, which are sent as long as the peer may live."""
+    liveness = started()
+    found = []
+    for number, what in enumerate(seen, start=1):
+        assert liveness.due(number) is Due.SCHEDULED
+        found.append(liveness.may_still_be_alive(number, what))
+        liveness.send_scheduled(number, what, guaranteed=True)
+        assert not liveness.acknowledged
+    assert found == verdicts
+
+
+def test_a_late_acknowledgement_gives_the_next_heartbeat_a_grace_period_of_its_own() -> None:
+    liveness = started()
+    some = evidence(received=1)
+    assert liveness.may_still_be_alive(1.0, some)
+    beat(liveness, 1.0, some)
+    liveness.acknowledge(1.5)
+    liveness.acknowledge(1.6)
+    beat(liveness, 2.0, some)
+    assert liveness.may_still_be_alive(3.0, evidence(received=2))
+
+
+@pytest.mark.parametrize("now", [0.001, 0.5, 0.98])
+def test_no_heartbeat_is_judged_before_its_time(now: float) -> None:
+    """With a quicker pace the next one comes sooner than the acknowledgement is expected."""
+    liveness = started()
+    liveness.change_pace(1, 0.0)
+    assert liveness.due(now) is Due.SCHEDULED
+    assert liveness.may_still_be_alive(now, QUIET)
+
+
+def test_a_quicker_pace_does_not_put_the_verdict_off() -> None:
+    """Those that follow do not count as the one whose acknowledgement is expected."""
+    liveness = started()
+    liveness.change_pace(100, 0.0)
+    for tenth in range(1, 10):
+        beat(liveness, tenth / 10)
+    assert not liveness.may_still_be_alive(1.0, QUIET)
+
+
+# Sleep
+
+
+def test_after_a_sleep_the_next_heartbeat_is_a_probe() -> None:
+    liveness = started(60_000)
+    liveness.acknowledge(0.1)
+    assert beat(liveness, 3600.0, suspended=True) is Due.SCHEDULED
+    assert liveness.next_due() == 3600.0 + PROBE_TIMEOUT
+    assert not liveness.may_still_be_alive(3600.0 + PROBE_TIMEOUT, QUIET)
+
+
+def test_after_a_sleep_a_live_peer_goes_back_to_the_interval() -> None:
+    liveness = started(60_000)
+    liveness.acknowledge(0.1)
+    beat(liveness, 3600.0, suspended=True)
+    liveness.acknowledge(3600.2)
+    now = liveness.next_due()
+    assert liveness.may_still_be_alive(now, QUIET)
+    beat(liveness, now)
+    assert liveness.next_due() == now + 60.0
+
+
+def test_a_sleep_makes_no_short_interval_longer() -> None:
+    liveness = started(2000)
+    liveness.acknowledge(0.1)
+    beat(liveness, 3600.0, suspended=True)
+    assert liveness.next_due() == 3602.0
+
+
+# Acknowledgements
+
+
+def test_one_acknowledgement_is_for_one_heartbeat_the_oldest() -> None:
+    liveness = started(60_000)
+    liveness.send_extra(1.0)
+    liveness.send_extra(2.0)
+    assert [liveness.acknowledge(3.0) for _ in range(4)] == [3.0, 2.0, 1.0, None]
+    assert liveness.acknowledged
+
+
+def test_an_acknowledgement_that_no_heartbeat_waits_for_is_none() -> None:
+    liveness = Liveness(1000, 0.0, 1.0)
+    assert liveness.acknowledge(0.5) is None
+    beat(liveness, 1.0)
+    assert not liveness.acknowledged
+
+
+def test_what_a_peer_does_not_acknowledge_one_by_one_is_forgotten() -> None:
+    """It acknowledges every other one: what waits would pile up, and each round trip would look
+    longer than the one before.
+    """
+    liveness = started()
+    for number in range(1, 50):
+        round_trip = liveness.acknowledge(number - 0.9)
+        assert round_trip is not None and round_trip < 1.2
+        liveness.send_extra(number - 0.5)
+        beat(liveness, float(number))
+    # What waits was sent with the last two scheduled ones, or between.
+    waiting = [liveness.acknowledge(49.1) for _ in range(4)]
+    assert waiting == [pytest.approx(1.1), pytest.approx(0.6), pytest.approx(0.1), None]
+
+
+def test_round_trips() -> None:
+    liveness = Liveness(1000, 0.0, 0.0)
+    assert liveness.latency == Latency(None, None, ())
+    trips = [number / 100 for number in range(1, 21)]
+    for number, trip in enumerate(trips):
+        beat(liveness, float(number))
+        liveness.acknowledge(number + trip)
+    latency = liveness.latency
+    assert latency.last == pytest.approx(0.2)
+    assert latency.mean == pytest.approx(sum(trips) / 20)
+    assert latency.recent == pytest.approx(tuple(trips[-RECENT_ROUND_TRIPS:]))

@@ -1,0 +1,155 @@
+"""Alarms and waiters: waits that end at once, miss nothing, and can be interrupted anywhere."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from shardlib.deadline import Deadline
+from shardlib.waiting import Alarm, Waiters
+
+
+class Thread(threading.Thread):
+    """Keeps what its function returned."""
+
+    def __init__(self, function: Callable[[], object]) -> None:
+        super().__init__()
+        self.result: object = None
+        self._function = function
+        self.start()
+
+    def run(self) -> None:
+        self.result = self._function()
+
+    def finish(self) -> object:
+        self.join(10)
+        assert not self.is_alive()
+        return self.result
+
+
+def test_an_alarm_that_rang_before_ends_the_next_wait_once() -> None:
+    alarm = Alarm()
+    for _ in range(3):
+        alarm.ring()
+    assert alarm.wait(10)
+    assert not alarm.wait(0.001)
+
+
+def test_an_alarm_ends_the_wait_that_is_under_way() -> None:
+    alarm = Alarm()
+    waiting = Thread(lambda: alarm.wait(None))
+    alarm.ring()
+    assert waiting.finish() is True
+
+
+@pytest.mark.parametrize("timeout", [0.0, 0.01])
+def test_an_alarm_waits_no_longer_than_it_may(timeout: float) -> None:
+    since = time.monotonic()
+    assert not Alarm().wait(timeout)
+    assert timeout <= time.monotonic() - since < 5
+
+
+def test_a_time_longer_than_the_system_can_wait_is_taken() -> None:
+    alarm = Alarm()
+    alarm.ring()
+    assert alarm.wait(1e300)
+
+
+def test_a_condition_that_holds_is_not_waited_for() -> None:
+    assert Waiters().wait(lambda: True, Deadline(0))
+
+
+def test_time_that_runs_out_is_told() -> None:
+    assert not Waiters().wait(lambda: False, Deadline(0.01))
+
+
+def test_every_waiter_looks_at_its_own_condition() -> None:
+    waiters = Waiters()
+    values: set[int] = set()
+    threads = [
+        Thread(lambda number=number: waiters.wait(lambda: number in values, Deadline(10)))
+        for number in range(8)
+    ]
+    for number, thread in reversed(list(enumerate(threads))):
+        values.add(number)
+        waiters.notify()
+        assert thread.finish() is True
+        assert sum(other.is_alive() for other in threads) <= number
+
+
+def test_a_change_just_before_the_wait_is_not_missed() -> None:
+    """The condition is looked at again once the waiter is known to who notifies."""
+    waiters = Waiters()
+    looks = 0
+
+    def changes_after_the_first_look() -> bool:
+        nonlocal looks
+        looks += 1
+        return looks > 1
+
+    assert waiters.wait(changes_after_the_first_look, Deadline(0))
+
+
+def test_no_notification_is_lost_among_many() -> None:
+    waiters = Waiters()
+    count = 0
+
+    def follow() -> int:
+        seen = 0
+        while seen < 5000:
+            assert waiters.wait(lambda: count > seen, Deadline(10))
+            seen = count
+        return seen
+
+    threads = [Thread(follow) for _ in range(3)]
+    for _ in range(5000):
+        count += 1
+        waiters.notify()
+    assert [thread.finish() for thread in threads] == [5000] * 3
+
+
+def test_what_a_condition_raises_comes_out_and_leaves_nothing() -> None:
+    waiters = Waiters()
+
+    def fail() -> bool:
+        raise LookupError("mine")
+
+    with pytest.raises(LookupError):
+        waiters.wait(fail, Deadline(None))
+    looks: list[int] = []
+    waiters.notify()  # rings for nobody
+    assert not waiters.wait(lambda: bool(looks.append(1)), Deadline(0.001))
+
+
+def press_ctrl_c_when(waiting: threading.Event) -> Thread:
+    """From another thread: Python's main thread sees it when it looks up."""
+    return Thread(lambda: waiting.wait(10) and signal.raise_signal(signal.SIGINT))
+
+
+def test_ctrl_c_ends_a_wait_without_end_and_the_next_one_works() -> None:
+    waiters = Waiters()
+    waiting = threading.Event()
+    pressing = press_ctrl_c_when(waiting)
+    with pytest.raises(KeyboardInterrupt):
+        waiters.wait(lambda: bool(waiting.set()), Deadline(None))
+    pressing.finish()
+    done: list[int] = []
+    changing = Thread(lambda: (done.append(1), waiters.notify()))
+    assert waiters.wait(lambda: bool(done), Deadline(10))
+    changing.finish()
+
+
+def test_a_signal_handler_may_notify_the_wait_that_it_has_interrupted() -> None:
+    waiters = Waiters()
+    handled, waiting = threading.Event(), threading.Event()
+    before = signal.signal(signal.SIGINT, lambda *_: (handled.set(), waiters.notify()))
+    try:
+        pressing = press_ctrl_c_when(waiting)
+        assert waiters.wait(lambda: bool(waiting.set()) or handled.is_set(), Deadline(10))
+        pressing.finish()
+    finally:
+        signal.signal(signal.SIGINT, before)
