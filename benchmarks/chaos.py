@@ -13,7 +13,9 @@ gateway has issued:
 
 - within a session none is lost, none comes twice, none out of order;
 - in the session that is alive at the end, all have come;
-- of two connections of the shard no two are in use at once;
+- of two connections of the shard no two are in use at once, no session is resumed before the
+  gateway has seen the end of its former connection, and none is left open at the end;
+- the shard keeps to the send limit, however many heartbeats are asked for;
 - callbacks come in their order: connected, ready or reconnected, disconnected, ..., closed once in
   a life;
 - methods raise what they document and nothing else, and the reader never fails.
@@ -39,21 +41,27 @@ from typing import Any
 from shardlib import (
     AlreadyConnected,
     Backoff,
+    CloseCode,
     ConnectionFailed,
     IdentifyGate,
     Intents,
     Shard,
     ShardError,
 )
-from shardlib.testing import GatewayConnection, LocalGateway
+from shardlib.gateway import SEND_LIMIT
+from shardlib.testing import GatewayConnection, GatewaySession, LocalGateway
 
 EVENT = "CHAOS"
 ROUND = 10.0  # seconds
 COMPRESSIONS = ("zlib-stream", "zlib-stream", "zstd-stream", "payload", None)
-CLOSE_CODES = (None, 1000, 1001, 1011, 3000, 4000, 4001, 4002, 4003, 4005, 4008, 4999)
+# Without 4008: the gateway sends it only to a shard that has sent more than it may.
+CLOSE_CODES = (None, 1000, 1001, 1011, 3000, 4000, 4001, 4002, 4003, 4005, 4999)
 SESSION_ENDING = (4007, 4009)
 SETTLE = 20.0  # seconds that recovery from everything may take at the end of a round
 MAX_PAYLOAD = 1_000_000  # bytes, of the shard
+LONG_INTERVAL = 2_000  # milliseconds; leaves room for heartbeats and more in the send limit
+STORM = (300, 600)  # requests for a heartbeat; an answer to each would break the send limit
+RETRY_AFTER = 1  # seconds
 
 Fault = Callable[[GatewayConnection, random.Random], object]
 
@@ -71,6 +79,8 @@ LIVE_FAULTS: dict[str, tuple[float, Fault]] = {
     "op 9 true": (2, lambda it, dice: it.invalid_session(True)),
     "op 9 false": (0.1, lambda it, dice: it.invalid_session(False)),
     "op 1": (5, lambda it, dice: it.request_heartbeat()),
+    "op 1 burst": (1, lambda it, dice: _request_heartbeats(it, dice.randint(*STORM))),
+    "op 1 stream": (0.5, lambda it, dice: _request_heartbeats(it, dice.randint(*STORM), 0.001)),
     "unknown opcode": (2, lambda it, dice: it.send({"op": dice.randint(12, 99), "d": None})),
     "unknown event": (2, lambda it, dice: it.send({"op": 0, "t": "NEWER_THAN_US", "d": []})),
     "no JSON": (2, lambda it, dice: it.send_compressed('{"op":0,"d":')),
@@ -94,24 +104,35 @@ LIVE_FAULTS: dict[str, tuple[float, Fault]] = {
 }
 
 # What can happen on the way to the next connection: (step, whether instead of it, what).
-OPENING_FAULTS: tuple[tuple[str, bool, Fault | None], ...] = (
-    ("accept", True, None),
-    ("accept", True, lambda it, dice: it.reset()),
-    ("upgrade", True, None),
-    ("upgrade", True, lambda it, dice: it.refuse(dice.choice((429, 502, 503, 520)), "<html>")),
-    ("upgrade", True, lambda it, dice: it.accept_wrongly()),
-    ("upgrade", True, lambda it, dice: it.send_bytes(dice.randbytes(200))),
-    ("upgrade", False, lambda it, dice: it.slow(100)),
-    ("hello", True, None),
-    ("hello", True, lambda it, dice: it.reconnect()),
-    ("hello", False, lambda it, dice: it.reset()),
-    ("hello", False, lambda it, dice: it.request_heartbeat()),
-    ("ready", True, None),
-    ("ready", True, lambda it, dice: it.invalid_session(True)),
-    ("ready", False, lambda it, dice: it.drop()),
-    ("ready", False, lambda it, dice: it.close(dice.choice(CLOSE_CODES))),
-    ("close", True, None),
-)
+OPENING_FAULTS: dict[str, tuple[str, bool, Fault | None]] = {
+    "is not served": ("accept", True, None),
+    "reset when accepted": ("accept", True, lambda it, dice: it.reset()),
+    "no 101": ("upgrade", True, None),
+    "refused": (
+        "upgrade",
+        True,
+        lambda it, dice: it.refuse(dice.choice((429, 502, 503, 520)), "<html>"),
+    ),
+    "429 with Retry-After": (
+        "upgrade",
+        True,
+        lambda it, dice: it.refuse(429, headers={"Retry-After": str(RETRY_AFTER)}),
+    ),
+    "wrong 101": ("upgrade", True, lambda it, dice: it.accept_wrongly()),
+    "garbage for 101": ("upgrade", True, lambda it, dice: it.send_bytes(dice.randbytes(200))),
+    "slow 101": ("upgrade", False, lambda it, dice: it.slow(100)),
+    "no Hello": ("hello", True, None),
+    "op 7 for Hello": ("hello", True, lambda it, dice: it.reconnect()),
+    "reset before Hello": ("hello", False, lambda it, dice: it.reset()),
+    "op 1 before Hello": ("hello", False, lambda it, dice: it.request_heartbeat()),
+    "no READY or RESUMED": ("ready", True, None),
+    "op 9 true for READY": ("ready", True, lambda it, dice: it.invalid_session(True)),
+    "drop before READY": ("ready", False, lambda it, dice: it.drop()),
+    "close before READY": ("ready", False, lambda it, dice: it.close(dice.choice(CLOSE_CODES))),
+    # Some of these are later than the shard's ready_timeout.
+    "late replay": ("replay", True, lambda it, dice: it.proceed(after=dice.uniform(0.01, 0.7))),
+    "close is not answered": ("close", True, None),
+}
 
 
 @dataclass
@@ -139,12 +160,11 @@ class Figures:
 
     def __str__(self) -> str:
         faults = sum(self.faults.values())
-        acts = ", ".join(f"{name} {count}" for name, count in sorted(self.user_acts.items()))
         lines = [
             f"rounds {self.rounds}, connections {self.connections}, resumes {self.resumes}, "
             f"sessions {self.sessions}",
-            f"faults {faults} of {len(self.faults)} kinds",
-            f"the user's acts: {acts}",
+            f"faults {faults} of {len(self.faults)} kinds: {_by_kind(self.faults)}",
+            f"the user's acts: {_by_kind(self.user_acts)}",
             f"events issued {self.issued}, received {self.received}, "
             f"of which replayed {self.replayed}",
             f"lost {self.lost}, duplicated {self.duplicated}, out of order {self.out_of_order}",
@@ -181,18 +201,23 @@ class Round:
         self._final: str | None = None  # the session that is alive at the end
         self._life: list[str] = []
         self._given_to_the_dogs: set[GatewayConnection] = set()  # they can't notice their end
+        self._seen_sessions: set[GatewaySession] = set()
+        self._struck: Counter[str] = Counter()  # opening faults, counted on the gateway's thread
         dice = self._dice("setting")
         self._gateway = LocalGateway(
             seed=dice.randint(0, 999),
             guilds=1,
             members=2,
             tls=dice.random() < 0.5,
-            heartbeat_interval=300,
+            heartbeat_interval=dice.choice((300, LONG_INTERVAL)),
             identify_interval=0,
             session_start_limit=10**9,
-            send_limit=None,
+            resume_after_close=dice.random() < 0.5,
             close_timeout=0.3,
         )
+        if self._gateway.resume_after_close:
+            self.figures.faults["gateway that resumes only after the close"] += 1
+        self._lingers = dice.random() < 0.5
         logger = logging.getLogger("shardlib.chaos")
         logger.propagate = False
         self._problems = _Problems(self.figures)
@@ -213,7 +238,7 @@ class Round:
             on_socket_connected=lambda shard: self._life.append("c"),
             on_socket_ready=lambda shard: self._life.append("y"),
             on_socket_reconnected=lambda shard, resumed: self._life.append("r"),
-            on_socket_disconnected=lambda shard, code, by_self: self._life.append("d"),
+            on_socket_disconnected=self._on_disconnected,
             on_socket_closed=lambda shard, error: self._life.append("x"),
             on_socket_dispatch=self._on_dispatch,
         )
@@ -229,6 +254,8 @@ class Round:
         ]
         with self._gateway:
             self._gateway.inject(self._check_alone, before="ready", connections=None)
+            if self._lingers:
+                self._gateway.inject(self._linger, before="close", connections=None)
             self._connect()
             for thread in threads:
                 thread.start()
@@ -244,6 +271,8 @@ class Round:
             self._shard.disconnect()
             if time.monotonic() - began > 3:
                 self._problem("disconnect() took longer than close_timeout")
+            self._check_nothing_is_left_open()
+            self._check_send_limit()
             self._sum_up()
         return self.figures
 
@@ -279,6 +308,7 @@ class Round:
         sessions = self._gateway.sessions
         if sessions and sessions[-1].session_id == self._shard.session_id:
             session = sessions[-1]
+            self._seen_sessions.add(session)
             for _ in range(count):
                 number = self._issued[session.session_id]
                 session.dispatch(EVENT, {"session": session.session_id, "number": number})
@@ -300,14 +330,19 @@ class Round:
                 self._break_live(name, dice)
 
     def _break_next(self, dice: random.Random) -> None:
-        step, instead, fault = dice.choice(OPENING_FAULTS)
+        name = dice.choice(list(OPENING_FAULTS))
+        step, instead, fault = OPENING_FAULTS[name]
         own = random.Random(dice.random())  # used on the gateway's thread
-        action = None if fault is None else (lambda it: _try(fault, it, own))
+
+        def strike(connection: GatewayConnection) -> None:
+            self._struck[name] += 1
+            if fault is not None:
+                _try(fault, connection, own)
+
         if instead:
-            self._gateway.inject(action, instead_of=step)
+            self._gateway.inject(strike, instead_of=step)
         else:
-            self._gateway.inject(action, before=step)
-        self.figures.faults[f"{'instead of' if instead else 'before'} {step}"] += 1
+            self._gateway.inject(strike, before=step)
 
     def _break_live(self, name: str, dice: random.Random) -> None:
         connections = [each for each in self._gateway.connections if each.is_open]
@@ -327,7 +362,37 @@ class Round:
         if set(others) - self._given_to_the_dogs:
             self._problem(f"{connection} is not alone: {others}")
 
+    def _linger(self, connection: GatewayConnection) -> None:
+        """At a CLOSE frame, on the gateway's thread: TCP is the shard's to end."""
+        self._struck["lingers after the close"] += 1
+        connection.linger()
+
+    def _check_nothing_is_left_open(self) -> None:
+        """After disconnect(): the shard has ended TCP itself, also if the gateway lingers."""
+
+        def left() -> set[GatewayConnection]:
+            return set(self._gateway.connections) - self._given_to_the_dogs
+
+        try:
+            self._gateway.wait_until(lambda: not left(), timeout=2)
+        except TimeoutError:
+            self._problem(f"the shard has left open {left()}")
+
+    def _check_send_limit(self) -> None:
+        """No round takes a minute: all that came on a connection came within one."""
+        if self._gateway.heartbeat_interval < LONG_INTERVAL:
+            return  # scheduled heartbeats alone are more than the limit
+        for connection in self._gateway.all_connections:
+            count = len(connection.received)
+            if count > SEND_LIMIT:
+                self._problem(f"{count} payloads came on {connection} within a minute")
+
     # The user's side.
+
+    def _on_disconnected(self, shard: Shard, code: int | None, by_self: bool) -> None:
+        self._life.append("d")
+        if code == CloseCode.RATE_LIMITED:
+            self._problem("the shard has sent more than it may: closed with 4008")
 
     def _on_dispatch(self, shard: Shard, payload: dict[str, Any]) -> None:
         if payload.get("t") != EVENT:
@@ -401,6 +466,7 @@ class Round:
     def _sum_up(self) -> None:
         figures = self.figures
         stats = self._shard.stats
+        figures.faults += self._struck
         figures.connections = stats.connections
         figures.resumes = stats.resumes
         figures.replayed = stats.replayed
@@ -419,11 +485,25 @@ class Round:
             self._problem(
                 f"session {self._final} is not complete, {lost} events short: {self._shard}"
             )
+        for session in self._seen_sessions:
+            if session.ended is not None and session.ended.startswith("resumed"):
+                self._problem(f"{session}: the shard has resumed too early, or wrongly")
         life = "".join(self._life)
         if not re.fullmatch("((c(yr?|r)?d)*x)+", life):
             self._problem(f"callbacks out of order: {life}")
         if figures.lost or figures.duplicated or figures.out_of_order:
             self._problem("events were not delivered as they should")
+
+
+def _by_kind(counts: Counter[str]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
+
+
+def _request_heartbeats(connection: GatewayConnection, count: int, pause: float = 0.0) -> None:
+    for _ in range(count):
+        connection.request_heartbeat()
+        if pause:  # a shard may answer once what comes at once
+            time.sleep(pause)
 
 
 def _try(fault: Fault, connection: GatewayConnection, dice: random.Random) -> None:
