@@ -14,7 +14,12 @@ version = release = shardlib.__version__
 extensions = ["sphinx.ext.autodoc"]
 exclude_patterns = ["_build"]
 html_theme = "alabaster"
-html_theme_options = {"description": "Discord's Gateway, without an event loop"}
+html_theme_options = {
+    "description": "Discord's Gateway, without an event loop",
+    # The tables and the pictures need more than the theme's 940 pixels.
+    "page_width": "1140px",
+    "body_max_width": "none",
+}
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
