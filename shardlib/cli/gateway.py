@@ -11,8 +11,8 @@ from argparse import Namespace
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from shardlib.cli.ending import Ending
 from shardlib.cli.errors import Failure, UsageError, gateway_class
+from shardlib.cli.shutdown import Shutdown
 from shardlib.cli.tail import clip
 from shardlib.cli.terminal import Output, clock
 
@@ -33,7 +33,7 @@ def run(arguments: Namespace) -> None:
     make = gateway_class()
     script = _script(arguments.faults)
     output = Output(sys.stdout)
-    ending = Ending()
+    shutdown = Shutdown()
     try:
         with contextlib.ExitStack() as stack:
             try:
@@ -55,7 +55,7 @@ def run(arguments: Namespace) -> None:
             script.inject(gateway)
             if arguments.rate:
                 gateway.traffic(arguments.rate)
-            _watch(gateway, script, output, ending)
+            _watch(gateway, script, output, shutdown)
     except BrokenPipeError:
         pass  # whoever read this has seen enough
 
@@ -96,7 +96,7 @@ def _introduction(gateway: LocalGateway, certificate: str | None) -> str:
     return "\n".join([*lines, "", "Try it from another terminal:", "", f"  {command}", "", ""])
 
 
-def _watch(gateway: LocalGateway, script: Script, output: Output, ending: Ending) -> None:
+def _watch(gateway: LocalGateway, script: Script, output: Output, shutdown: Shutdown) -> None:
     """Let the faults strike, and tell what goes on, until the end comes."""
     started = told = time.monotonic()
     told_of: tuple[int, int] | None = None
@@ -118,7 +118,7 @@ def _watch(gateway: LocalGateway, script: Script, output: Output, ending: Ending
         pause = LINE_INTERVAL
         if due is not None:
             pause = max(0.0, min(pause, started + due - time.monotonic()))
-        if ending.wait(pause):
+        if shutdown.wait(pause):
             break
     if output.is_terminal:
         output.write("\n")

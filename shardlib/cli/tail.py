@@ -14,8 +14,8 @@ import time
 from argparse import Namespace
 from typing import Any
 
-from shardlib.cli.ending import Ending
 from shardlib.cli.errors import UsageError, gateway_class
+from shardlib.cli.shutdown import Shutdown
 from shardlib.cli.summary import Places, summarize
 from shardlib.cli.terminal import LogLines, Output, clock, columns
 from shardlib.gateway import GATEWAY_URL, Intents
@@ -41,14 +41,14 @@ def run(arguments: Namespace) -> None:
     """
     gateway = gateway_class()() if arguments.local else None
     token = _token() if gateway is None else gateway.token
-    ending = Ending()
-    tail = Tail(arguments, token, ending)
+    shutdown = Shutdown()
+    tail = Tail(arguments, token, shutdown)
     with gateway or contextlib.nullcontext():
         if gateway is not None:
             gateway.traffic()
         tail.connect(arguments.url or GATEWAY_URL if gateway is None else gateway.url)
         try:
-            ending.wait()
+            shutdown.wait()
         finally:
             tail.disconnect()
 
@@ -59,12 +59,12 @@ class Tail:
     :raises UsageError: where there can be no such shard
     """
 
-    def __init__(self, arguments: Namespace, token: str, ending: Ending) -> None:
+    def __init__(self, arguments: Namespace, token: str, shutdown: Shutdown) -> None:
         self._output = Output(sys.stdout)
         self._events: frozenset[str] | None = arguments.events
         self._left: int | None = arguments.count
         self._json: bool = arguments.json
-        self._ending = ending
+        self._shutdown = shutdown
         self._places = Places()
         intents = arguments.intents
         if intents is None:
@@ -100,7 +100,7 @@ class Tail:
             try:
                 self._shard.connect(url)
             except Exception as error:
-                self._ending.come(error)
+                self._shutdown.come(error)
 
         self._connecting = threading.Thread(target=connect, name="connecting", daemon=True)
         self._connecting.start()
@@ -125,14 +125,14 @@ class Tail:
             self._output.write(self._written(event, payload) + "\n")
         except BrokenPipeError:
             self._left = 0
-            self._ending.come()
+            self._shutdown.come()
         except OSError as error:
             self._left = 0
-            self._ending.come(OSError(f"standard output can't be written: {error.strerror}"))
+            self._shutdown.come(OSError(f"standard output can't be written: {error.strerror}"))
         if self._left:
             self._left -= 1
             if self._left == 0:
-                self._ending.come()
+                self._shutdown.come()
 
     def _written(self, event: str, payload: dict[str, Any]) -> str:
         write = to_json if self._json else functools.partial(self._line, event)
@@ -164,7 +164,7 @@ class Tail:
         _logger.debug("heartbeat acknowledged after %.1f ms", ping * 1000)
 
     def _note_closed(self, shard: Shard, error: BaseException | None) -> None:
-        self._ending.come(error)
+        self._shutdown.come(error)
 
 
 def to_json(payload: dict[str, Any]) -> str:

@@ -77,7 +77,7 @@ class Recorder:
         assert self._GRAMMAR.fullmatch(word), self.life
 
 
-def hurried(**options: Any) -> dict[str, Any]:
+def fast_options(**options: Any) -> dict[str, Any]:
     """The options of a shard that waits for nothing longer than a test can."""
     return {
         "identify_gate": IdentifyGate(interval=0.001),
@@ -93,7 +93,7 @@ def watched_shard(
     recorder = Recorder()
     if gateway.url.startswith("wss"):
         options.setdefault("ssl_context", gateway.ssl_context)
-    shard = Shard(TOKEN, Intents.all(), **hurried(**{**recorder.options(), **options}))
+    shard = Shard(TOKEN, Intents.all(), **fast_options(**{**recorder.options(), **options}))
     return shard, recorder
 
 
@@ -205,9 +205,9 @@ def tell(*words):
     sys.stdout.write(" ".join(map(str, words)) + "\\n")
     sys.stdout.flush()
 def make(**options):
-    from tests.reliability.support import hurried
+    from tests.reliability.support import fast_options
     from shardlib import Intents, Shard
-    return Shard(os.environ["TOKEN"], Intents.all(), **hurried(**options))
+    return Shard(os.environ["TOKEN"], Intents.all(), **fast_options(**options))
 """
 
     def __init__(
@@ -304,7 +304,7 @@ __all__ = [
     "Recorder",
     "Relay",
     "dispatch_numbers",
-    "hurried",
+    "fast_options",
     "talk_on",
     "wait_until",
     "watched_shard",

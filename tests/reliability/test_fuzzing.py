@@ -48,7 +48,7 @@ from shardlib.limits import SendWindow
 from shardlib.testing import LocalGateway
 from shardlib.testing.connection import GatewayConnection
 from tests.reliability.conftest import MakeGateway, MakeShard
-from tests.reliability.support import Recorder, dispatch_numbers, hurried, wait_until
+from tests.reliability.support import Recorder, dispatch_numbers, fast_options, wait_until
 from tests.support import FATAL, TOKEN
 from tests.test_compression import compressor
 from tests.test_frames import frame
@@ -151,7 +151,7 @@ class Watched:
             compression=compression,
             on_socket_error=lambda _, error: self.errors.append(error),
             on_socket_raw_message=lambda _, payload: self.payloads.append(payload),
-            **hurried(**options),
+            **fast_options(**options),
         )
 
     def check(self, path: Path) -> None:
@@ -246,8 +246,8 @@ class AnyOrder(RuleBasedStateMachine):
         super().__init__()
         self.calls: list[tuple[Any, ...]] = []  # of the watched shard
         self.heard: dict[Shard, list[Any]] = {}
-        self.watched = Shard(TOKEN, 0, **hurried(**self.callbacks()))
-        self.quiet = Shard(TOKEN, 0, **hurried())
+        self.watched = Shard(TOKEN, 0, **fast_options(**self.callbacks()))
+        self.quiet = Shard(TOKEN, 0, **fast_options())
         for shard in (self.watched, self.quiet):
             self.heard[shard] = []
             shard.on("MESSAGE_CREATE")(lambda shard, data: self.heard[shard].append(data))
@@ -691,7 +691,7 @@ ANSWERS = st.binary(max_size=200) | LINES.map(b"\r\n".join) | LINES.map(b"\n".jo
 def test_any_answer_to_the_handshake_but_the_right_one_fails_the_connection() -> None:
     """Row 20: ConnectionFailed, which says what happened, and nothing is left running."""
     with RawServer() as server:
-        shard = Shard(TOKEN, 0, **hurried(connect_timeout=5.0))
+        shard = Shard(TOKEN, 0, **fast_options(connect_timeout=5.0))
 
         @live_examples(150)
         @given(answer=ANSWERS, ended=st.booleans())
@@ -728,7 +728,7 @@ def test_a_stream_cut_anywhere_gives_the_same_messages(compression: str | None) 
     """Rows 32 and 33: fragments, control frames between them, each piece received by itself."""
     recorder = Recorder()
     with RawServer() as server:
-        options = hurried(should_reconnect=False, **recorder.options())
+        options = fast_options(should_reconnect=False, **recorder.options())
         shard = Shard(TOKEN, 0, compression=compression, **options)
 
         @live_examples(40)
@@ -788,7 +788,7 @@ def test_any_bytes_in_one_piece_with_the_101_end_as_documented(compression: str 
     recorder = Recorder()
     callbacks = {**recorder.options(), "on_socket_ready": None}  # READY may come twice here
     with RawServer() as server:
-        options = hurried(should_reconnect=False, **callbacks)
+        options = fast_options(should_reconnect=False, **callbacks)
         shard = Shard(TOKEN, 0, compression=compression, **options)
 
         @live_examples(60)

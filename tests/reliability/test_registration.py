@@ -15,7 +15,7 @@ import pytest
 from shardlib import Intents, Shard
 from tests.peers import Peer
 from tests.reliability.conftest import MakeScripted, MakeShard
-from tests.reliability.support import hurried
+from tests.reliability.support import fast_options
 from tests.support import TOKEN, wait_until
 
 
@@ -198,7 +198,7 @@ def test_the_methods_of_a_subclass_are_its_callbacks(make_scripted: MakeScripted
             seen.append((self, error))
 
     gateway = make_scripted()
-    with Bot(TOKEN, Intents.all(), **hurried()) as bot:
+    with Bot(TOKEN, Intents.all(), **fast_options()) as bot:
         bot.connect(gateway.url)
         wait_until(lambda: len(seen) == 2)
 
@@ -360,7 +360,7 @@ def test_a_subclass_may_compare_as_it_likes(make_scripted: MakeScripted) -> None
 
         def __init__(self, name: str) -> None:
             self.name = name
-            super().__init__(TOKEN, 0, **hurried())
+            super().__init__(TOKEN, 0, **fast_options())
 
     gateway = make_scripted()
     with Named("one") as one, Named("one") as other:

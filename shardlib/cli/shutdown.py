@@ -1,4 +1,4 @@
-"""Ending: what a command waits for."""
+"""Shutdown: what a command waits for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import threading
 from shardlib.deadline import SIGNAL_POLL_INTERVAL
 
 
-class Ending:
+class Shutdown:
     """The end of a command: Ctrl-C, an output that nobody reads any more, an error, work done.
 
     The main thread waits for it while other threads do the work, and Ctrl-C raises nothing: an
