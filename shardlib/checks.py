@@ -13,7 +13,10 @@ _LARGEST = sys.float_info.max
 
 
 def check_type(name: str, value: object, wanted: type, optional: bool = False) -> None:
-    """:raises TypeError: where a value is of another type; a bool is no int here."""
+    """Check a type.
+
+    :raises TypeError: if a value is of another type; a bool is no int here.
+    """
     if optional and value is None:
         return
     if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
@@ -21,7 +24,10 @@ def check_type(name: str, value: object, wanted: type, optional: bool = False) -
 
 
 def check_methods(name: str, value: object, *methods: str, optional: bool = False) -> None:
-    """:raises TypeError: where an object lacks one of the functions that will be called."""
+    """Check an object of the user's.
+
+    :raises TypeError: if it lacks one of the functions that will be called.
+    """
     if optional and value is None:
         return
     missing = [method for method in methods if not callable(getattr(value, method, None))]
@@ -97,7 +103,11 @@ def _unbound(value: Any) -> Any:
 
 
 def check_positive(name: str, value: Any) -> float:
-    """:raises TypeError: where a value is no number; ValueError where not above 0, or endless."""
+    """Check a number.
+
+    :raises TypeError: if a value is no number.
+    :raises ValueError: if it is not above 0, or is endless.
+    """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} is a number, not {type(value).__name__}")
     if not 0 < value <= _LARGEST:
@@ -106,7 +116,11 @@ def check_positive(name: str, value: Any) -> float:
 
 
 def check_timeout(name: str, value: Any) -> float | None:
-    """:raises TypeError: where a value is neither a number nor None; ValueError where below 0."""
+    """Check seconds.
+
+    :raises TypeError: if a value is neither a number nor None.
+    :raises ValueError: if it is below 0, or is endless.
+    """
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):

@@ -39,10 +39,10 @@ class Inflater(Protocol):
     """What a connection needs of each kind of compression."""
 
     def inflate(self, message: bytes | str) -> bytes | str | None:
-        """The payload that a WebSocket message completes, or None where it completes none.
+        """The payload that a WebSocket message completes, or None if it completes none.
 
-        :raises UnreadableMessage: where this message alone is lost
-        :raises BrokenStream: where nothing that follows can be read either
+        :raises UnreadableMessage: if this message alone is lost
+        :raises BrokenStream: if nothing that follows can be read either
         """
 
     def buffer(self) -> bytes:
@@ -237,7 +237,7 @@ def create_inflater(compression: str | None, max_payload: int) -> Inflater:
 def require(compression: str | None) -> None:
     """Make sure that this Python can inflate such a compression, before a connection needs it.
 
-    :raises ValueError: for an unknown compression, and for zstd-stream where its module is missing
+    :raises ValueError: if there is no such compression, or the module for zstd-stream is missing
     """
     if compression not in COMPRESSIONS:
         raise ValueError(f"compression is one of {COMPRESSIONS}, not {compression!r}")

@@ -28,7 +28,7 @@ class Deadline:
         self._end = None if timeout is None else time.monotonic() + timeout
 
     def remaining(self) -> float | None:
-        """The seconds left, never below 0 nor over LONGEST_WAIT; None where there is no end."""
+        """The seconds left, never below 0 nor over LONGEST_WAIT; None if there is no end."""
         if self._end is None:
             return None
         return min(max(0.0, self._end - time.monotonic()), LONGEST_WAIT)

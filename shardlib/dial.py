@@ -50,7 +50,8 @@ class Dialer:
         """Connect. Blocks until `deadline`.
 
         :param proxy: a proxy's URL, or None for a direct connection.
-        :raises OSError: where no address could be reached; TimeoutError where time ran out.
+        :raises OSError: if no address could be reached.
+        :raises TimeoutError: if time ran out.
         """
         if proxy is None:
             return self._publish(self._connect(self._host, self._port, deadline))
@@ -74,7 +75,7 @@ class Dialer:
         """The addresses of a host, IPv6 and IPv4 in turn.
 
         The system's resolver can neither be interrupted nor be given a deadline, so it is asked on
-        a thread of its own, which is left behind where it does not come back in time. An address
+        a thread of its own, which is left behind if it does not come back in time. An address
         written in digits needs no resolver, and no thread.
         """
         try:
@@ -221,8 +222,8 @@ MISSING_PROXY_SUPPORT = (
 def check_proxy(proxy: str | None) -> None:
     """Check the option `proxy`.
 
-    :raises TypeError: where it is neither a string nor None.
-    :raises ValueError: where it is not the URL of a kind of proxy that can be used here.
+    :raises TypeError: if it is neither a str nor None.
+    :raises ValueError: if it is not the URL of a kind of proxy that can be used here.
     """
     if proxy is None:
         return

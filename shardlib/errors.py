@@ -25,7 +25,9 @@ class ShardError(Exception):
 
 
 class ConnectionFailed(ShardError):
-    """The first connection could not be opened; nothing is left running.
+    """A connection could not be opened: the first one, after which nothing is left running.
+
+    If `should_reconnect` is False, also a later one, which closes the shard.
 
     :param message: why.
     :param retry_after: seconds that the peer asked to wait before the next attempt, or None.

@@ -107,7 +107,7 @@ class FrameReader:
                     message = self._message(head, payload)
                     if message is not None:
                         yield message
-        finally:  # also where the caller stops in the middle, to close the connection
+        finally:  # also if the caller stops in the middle, to close the connection
             self._unparsed = data[position:]
 
     def _check(self, head: int, length: int) -> None:

@@ -73,7 +73,7 @@ class CloseCode(enum.IntEnum):
 
     @property
     def can_reconnect(self) -> bool:
-        """False where connecting again can only fail the same way: the *Reconnect* column."""
+        """False if connecting again can only fail the same way: the *Reconnect* column."""
         return self not in (
             CloseCode.AUTHENTICATION_FAILED,
             CloseCode.INVALID_SHARD,
@@ -85,7 +85,7 @@ class CloseCode(enum.IntEnum):
 
     @property
     def ends_session(self) -> bool:
-        """True where the session cannot be resumed, but a new one may be started."""
+        """True if the session cannot be resumed, but a new one may be started."""
         return self in (CloseCode.INVALID_SEQ, CloseCode.SESSION_TIMED_OUT)
 
 
@@ -270,8 +270,8 @@ def gateway_url(url: str, version: int, compression: str | None) -> str:
     :param url: a ``ws://`` or ``wss://`` URL, as *Get Gateway Bot* or READY give it
     :param version: of the API
     :param compression: one of :data:`COMPRESSIONS`
-    :raises TypeError: where an argument has the wrong type
-    :raises ValueError: saying what is wrong with the URL, the version or the compression
+    :raises TypeError: if an argument has the wrong type
+    :raises ValueError: if the URL, the version or the compression cannot be; the message says why
     """
     if not isinstance(url, str):
         raise TypeError(f"a gateway URL is a str, not {type(url).__name__}")

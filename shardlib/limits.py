@@ -40,8 +40,9 @@ class SendWindow:
     Payloads are counted when they have left, one after the other: in no span of `period` seconds do
     more than `limit` leave. Scheduled heartbeats leave whenever they are due; the room that they
     need is kept free of everything else (:meth:`reserve_heartbeats`).
-    The connection calls :meth:`wait` and :meth:`record` with its send lock held, and the window has
-    no lock of its own.
+
+    The connection calls :meth:`wait` and :meth:`record` with its send lock held; the reader calls
+    :meth:`reserve_heartbeats` without it. The window has no lock of its own.
 
     :param limit: payloads in a period.
     :param period: seconds.

@@ -47,7 +47,7 @@ def decode(message: bytes | str, json: JSONModule) -> Payload:
     What ``json`` refuses is tried with the standard library's module: it takes integers of any
     size, and other things that Discord sends in odd moments.
 
-    :raises UnreadableMessage: where it holds no JSON object with an ``op``
+    :raises UnreadableMessage: if it holds no JSON object with an ``op``
     """
     try:
         payload = json.loads(message)
@@ -66,7 +66,8 @@ def decode(message: bytes | str, json: JSONModule) -> Payload:
 def encode(payload: Any, json: JSONModule) -> str:
     """The JSON text of a payload.
 
-    :raises TypeError: where ``json`` cannot encode it; or ValueError
+    :raises TypeError: if the payload holds a type that ``json`` cannot encode
+    :raises ValueError: if ``json`` cannot encode it for another reason
     """
     try:
         text = json.dumps(payload)
@@ -80,8 +81,8 @@ def encode(payload: Any, json: JSONModule) -> str:
 def read_dispatch_header(message: bytes | str) -> tuple[str, int] | None:
     """The event's name and sequence of a dispatch, without decoding it.
 
-    None where they do not stand in front exactly as Discord writes them, or where the message does
-    not end like an object: then :func:`decode` has to find out.
+    None if they do not stand in front exactly as Discord writes them, or if the message does not
+    end like an object: then :func:`decode` has to find out.
     """
     if isinstance(message, bytes):
         binary = _match_bytes(message)
@@ -99,8 +100,8 @@ def read_dispatch_header(message: bytes | str) -> tuple[str, int] | None:
 def check_send(data: str) -> Payload:
     """Check what a user wants to send against *Gateway: Sending Events*, and decode it.
 
-    :raises TypeError: where ``data`` is not a str
-    :raises ValueError: where it is no JSON object with an ``op``, or larger than 4096 bytes
+    :raises TypeError: if ``data`` is not a str
+    :raises ValueError: if it is no JSON object with an ``op``, or larger than 4096 bytes
     """
     if not isinstance(data, str):
         raise TypeError(f"data is a str of JSON, not {type(data).__name__}")
@@ -171,7 +172,7 @@ def identify(
 
 
 def check_token(token: str) -> str:
-    """The token, where it can be one; no error ever shows it."""
+    """The token, if it can be one; no error ever shows it."""
     if not isinstance(token, str):
         raise TypeError(f"token is a str, not {type(token).__name__}")
     if not token:
@@ -213,7 +214,7 @@ def presence_update(
 
     :param status: one of :data:`STATUSES`
     :param activities: activity objects; a bot may set ``name``, ``type``, ``state`` and ``url``
-    :param since: Unix time in milliseconds since when the client is idle, None where it is not
+    :param since: Unix time in milliseconds since when the client is idle, None if it is not
     :param afk: whether it is away
     """
     if status not in STATUSES:

@@ -119,7 +119,10 @@ def _add_tail(commands: _Commands[_Parser]) -> None:
         help="zlib-stream (the default), zstd-stream, payload or none",
     )
     parser.add_argument(
-        "-v", "--verbose", action="store_true", help="tell more of what happens, heartbeats too"
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="show every payload and connection attempt, heartbeats too",
     )
     parser.set_defaults(run=_tail, parser=parser)
 
