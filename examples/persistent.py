@@ -2,12 +2,13 @@
 
     DISCORD_TOKEN=... python examples/persistent.py session.json
 
-Stop it with Ctrl-C and start it again: what was written meanwhile arrives first. Discord keeps a
-session for some minutes; after that, a new one begins by itself.
+Stop it with Ctrl-C or SIGTERM and start it again: what was written meanwhile arrives first. Discord
+keeps a session for some minutes; after that, a new one begins by itself.
 """
 
 import contextlib
 import os
+import signal
 import sys
 
 from shardlib import Intents, Session, Shard
@@ -39,6 +40,7 @@ def message(shard, data):
     print(data["author"]["username"], "wrote:", data["content"], flush=True)
 
 
+signal.signal(signal.SIGTERM, signal.default_int_handler)  # as if it were Ctrl-C
 try:
     with contextlib.suppress(KeyboardInterrupt):
         bot.connect(os.environ.get("DISCORD_GATEWAY", "wss://gateway.discord.gg/"))

@@ -101,10 +101,10 @@ class Shard:
     """One Gateway session of a bot.
 
     The constructor only checks and stores; no thread and no socket exists before :meth:`connect`.
-    All callbacks are called on the reader thread, one at a time, in the order of the wire, and may
-    call every method of the shard. A method may be called from any thread, unless its description
-    says otherwise; a call in a signal handler that has interrupted another call of the library
-    never waits, but returns or raises at once.
+    All callbacks are called on the reader thread, one at a time, in the order of the wire. They may
+    call every method of the shard, and use other shards as any thread may. A method may be called
+    from any thread, unless its description says otherwise; a call in a signal handler that has
+    interrupted another call of the library never waits, but returns or raises at once.
 
     A subclass may have its callbacks as methods, ``def on_socket_ready(self)``: self is the shard.
     A callback that is given to the constructor, or assigned, takes the place of the method.
@@ -135,7 +135,8 @@ class Shard:
     :param on_socket_error: ``(shard, error)``: an Exception on the reader thread: what a callback
         raised, an unreadable message. The shard goes on.
     :param on_socket_closed: ``(shard, error)``: once, at the end of a life; `error` is the
-        exception that ended it, None after :meth:`disconnect`.
+        exception that ended it, None after :meth:`disconnect`. It is not called if :meth:`connect`
+        itself raises the failure of its first attempt.
     :param should_reconnect: a bool; False: the first lost connection closes the shard.
     :param large_threshold: an int from 50 to 250: guilds with more members come without those who
         are offline; None for Discord's default
@@ -587,6 +588,8 @@ class Shard:
         :raises TimeoutError: if no such event came in time.
         :raises ShardClosed: if the shard is closed, now or meanwhile.
         :raises ConnectionFailed: if the first attempt of a :meth:`connect` under way failed.
+        :raises SystemExit: if a callback raised it, and so closed the shard.
+        :raises KeyboardInterrupt: if a callback raised it, and so closed the shard.
         :raises ShardError: if the shard was never connected; in a callback, before whose return no
             event can be received; and in a signal handler that has interrupted another call.
         :raises ValueError: if `timeout` is negative.
@@ -624,7 +627,8 @@ class Shard:
         the shard resumes it, at :attr:`session_gateway` or, if that can't be reached, at
         `socket_url`; else it identifies. If the first attempt fails, nothing is left running. A
         callback may call this after :meth:`disconnect`: it returns at once, and the shard begins
-        anew when it is closed.
+        anew when it is closed. No thread waits for the first attempt then: if it fails, the shard
+        keeps trying, or, if `should_reconnect` is False, tells on_socket_closed of the failure.
 
         Blocks the calling thread for `connect_timeout` at most, twice that if there are two URLs to
         try. If a callback has not returned since the last :meth:`disconnect`, that is waited for
@@ -637,7 +641,9 @@ class Shard:
             return.
         :raises AlreadyConnected: if the shard is running.
         :raises ShardClosed: if :meth:`disconnect` is called meanwhile.
-        :raises ShardError: in a signal handler that has interrupted another call.
+        :raises ShardError: in a signal handler that has interrupted another call, or one of
+            ``threading.Thread.start()``, ``threading.enumerate()`` and ``active_count()``, without
+            which no thread can start.
         :raises RuntimeError: if the system has no thread to give.
         :raises ValueError: if `socket_url` is no URL of a gateway, or `socket_version` no version.
         :raises TypeError: if an argument has the wrong type.
@@ -679,12 +685,20 @@ class Shard:
         """Close with a resumable code, connect again and Resume; blocks until the socket is open.
 
         If a connection is on its way already, this waits for that one; if the shard is pausing, the
-        pause ends. In a callback, and in a signal handler that has interrupted another call, it
-        asks the reader and returns at once. A shard that is not running is connected, as by
-        :meth:`connect`, which says what is raised then.
+        pause ends. During an outage this waits without limit; :meth:`disconnect` ends the wait. In
+        a callback, and in a signal handler that has interrupted another call, it asks the reader
+        and returns at once. A shard that is not running is connected, as by :meth:`connect`.
 
         :raises ShardClosed: if the shard is closed meanwhile.
-        :raises ConnectionFailed: if the new connection fails, and `should_reconnect` is False.
+        :raises ConnectionFailed: if the new connection fails, and `should_reconnect` is False; or
+            if the shard was not running, and its first attempt fails.
+        :raises ShardError: if the shard is not running, in a signal handler that has interrupted
+            another call.
+        :raises AlreadyConnected: if the shard was not running, and another thread has connected it
+            meanwhile.
+        :raises RuntimeError: if the shard was not running, and the system has no thread to give.
+        :raises SystemExit: if a callback raised it, and so closed the shard.
+        :raises KeyboardInterrupt: if a callback raised it, and so closed the shard.
         """
         self._check_process()
         self._renew(Request.RECONNECT)
@@ -692,10 +706,15 @@ class Shard:
     def resume(self) -> None:
         """Connect to :attr:`session_gateway` and Resume, as :meth:`reconnect` does.
 
-        It blocks and raises as that does, too
-        (https://docs.discord.com/developers/events/gateway#resuming).
+        It blocks and raises as that does, too: during an outage it waits without limit, until
+        :meth:`disconnect` (https://docs.discord.com/developers/events/gateway#resuming).
 
         :raises NotReady: if there is no session to resume.
+        :raises ShardClosed: as :meth:`reconnect`.
+        :raises ConnectionFailed: as :meth:`reconnect`.
+        :raises ShardError: as :meth:`reconnect`.
+        :raises AlreadyConnected: as :meth:`reconnect`.
+        :raises RuntimeError: as :meth:`reconnect`.
         """
         self._check_process()
         if self.session_id is None:
@@ -705,12 +724,19 @@ class Shard:
     def reinstantiate(self, no_fail: bool | None = None) -> None:
         """Drop the session, connect to :attr:`socket_url` and Identify; else as :meth:`reconnect`.
 
-        It blocks and raises as that does, too. Identifying is rationed: once in 5 seconds, and a
-        thousand times a day (https://docs.discord.com/developers/events/gateway#identifying).
+        It blocks and raises as that does, too: during an outage it waits without limit, until
+        :meth:`disconnect`. Identifying is rationed: once in 5 seconds, and a thousand times a day
+        (https://docs.discord.com/developers/events/gateway#identifying).
 
         :param no_fail: a bool or None. True: the shard keeps trying until a session begins; False:
             the first failure closes it; None: as `should_reconnect` says.
         :raises TypeError: if `no_fail` is neither a bool nor None.
+        :raises ShardClosed: as :meth:`reconnect`.
+        :raises ConnectionFailed: if the new connection fails, and `no_fail` is False, or is None
+            and `should_reconnect` is False; or as :meth:`reconnect`.
+        :raises ShardError: as :meth:`reconnect`.
+        :raises AlreadyConnected: as :meth:`reconnect`.
+        :raises RuntimeError: as :meth:`reconnect`.
         """
         self._check_process()
         check_type("no_fail", no_fail, bool, optional=True)
@@ -720,9 +746,9 @@ class Shard:
         """Send Identify, if the reader has not done so yet: it does after Hello, at its turn.
 
         If the identify gate does not let the shard through yet, this returns, and the reader sends
-        Identify when it does. In a callback, and in a signal handler that has interrupted another
-        call, this leaves Identify to the reader. Blocks the calling thread for `send_timeout` at
-        most. What a gate of the user's raises is raised here, too.
+        Identify when it does. A callback asks the gate and sends, as any thread does; a signal
+        handler that has interrupted another call leaves Identify to the reader. Blocks the calling
+        thread for `send_timeout` at most. What a gate of the user's raises is raised here, too.
 
         :raises NotReady: if no connection has received Hello.
         :raises AlreadyConnected: if Identify or Resume was sent on this connection.
@@ -747,6 +773,8 @@ class Shard:
         :raises TimeoutError: if it takes longer; the message says how the last attempts ended.
         :raises ShardClosed: if the shard is closed, now or meanwhile, with the reason.
         :raises ConnectionFailed: if the first attempt to connect failed.
+        :raises SystemExit: if a callback raised it, and so closed the shard.
+        :raises KeyboardInterrupt: if a callback raised it, and so closed the shard.
         :raises ShardError: if the shard was never connected; if it isn't READY, also in a callback,
             and in a signal handler that has interrupted another call.
         :raises ValueError: if `timeout` is negative.
@@ -770,14 +798,17 @@ class Shard:
         """Block until the shard is closed and its reader has ended.
 
         Returns at once for a shard that was never connected. Behind a callback that does not return
-        it ends with :meth:`disconnect`. SystemExit and KeyboardInterrupt of a callback are raised
-        here.
+        it ends with :meth:`disconnect`.
 
         :param timeout: seconds; None waits without end.
         :raises TimeoutError: if the shard is not closed in time.
-        :raises ShardClosed: the error that closed it, if :meth:`disconnect` did not.
-        :raises ConnectionFailed: if the first attempt to connect failed, or a connection was lost
-            and `should_reconnect` is False.
+        :raises ShardClosed: the error that closed it, if :meth:`disconnect` did not. If
+            `should_reconnect` is False, also the loss of a connection, with the close code that the
+            Gateway sent, 4000 say, or None.
+        :raises ConnectionFailed: if the first attempt to connect failed, or a later one, and
+            `should_reconnect` is False.
+        :raises SystemExit: if a callback raised it, and so closed the shard.
+        :raises KeyboardInterrupt: if a callback raised it, and so closed the shard.
         :raises ShardError: in a callback, and in a signal handler that has interrupted another
             call.
         :raises ValueError: if `timeout` is negative.
@@ -796,15 +827,18 @@ class Shard:
         """:meth:`connect`, then :meth:`join`. Ctrl-C disconnects and returns.
 
         It also returns after :meth:`disconnect` on another thread or in a signal handler, at
-        whatever moment. Raises what :meth:`connect` and :meth:`join` raise.
+        whatever moment.
 
         :param socket_url: where to connect, as for :meth:`connect`.
         :param socket_version: version of the Gateway's API, as for :meth:`connect`.
-        :raises ConnectionFailed: if the first attempt fails.
+        :raises ConnectionFailed: as :meth:`connect` and :meth:`join`.
         :raises AlreadyConnected: if the shard is running.
         :raises ShardClosed: the error that closed the shard, if :meth:`disconnect` did not.
         :raises ShardError: in a callback, and in a signal handler that has interrupted another
             call.
+        :raises RuntimeError: if the system has no thread to give.
+        :raises SystemExit: if a callback raised it, and so closed the shard.
+        :raises KeyboardInterrupt: if a callback raised it, and so closed the shard.
         :raises ValueError: if `socket_url` is no URL of a gateway, or `socket_version` no version.
         :raises TypeError: if an argument has the wrong type.
         """
@@ -857,6 +891,8 @@ class Shard:
             interrupted another call.
         :raises ShardClosed: if the shard is closed, now or meanwhile.
         :raises ConnectionFailed: if it is closed since it could not connect.
+        :raises SystemExit: if a callback raised it, and so closed the shard.
+        :raises KeyboardInterrupt: if a callback raised it, and so closed the shard.
         """
         self._check_process()
         payload = payloads.check_send(data)
@@ -1215,7 +1251,10 @@ class Shard:
         Needs no socket, so that the protocol can be tried without one; not to be called while the
         shard is connected. The callbacks run on the calling thread.
 
-        :param message: a whole WebSocket message, bytes if it is binary, str if it is text.
+        :param message: a whole WebSocket message, bytes if it is binary, str if it is text. One
+            that cannot be read is told to on_socket_error, and raises nothing here.
+        :raises TypeError: if `message` is neither bytes nor str.
+        :raises AttributeError: likewise, if `compression` is "zlib-stream".
         """
         self._reader.handle_message(message)
 
