@@ -1254,13 +1254,17 @@ class Shard:
         :param message: a whole WebSocket message, bytes if it is binary, str if it is text. One
             that cannot be read is told to on_socket_error, and raises nothing here.
         :raises TypeError: if `message` is neither bytes nor str.
-        :raises AttributeError: likewise, if `compression` is "zlib-stream".
         """
+        if not isinstance(message, (bytes, str)):
+            raise TypeError(f"message is bytes or str, not {type(message).__name__}")
         self._reader.handle_message(message)
 
 
 def _check_callback_name(name: str) -> None:
-    """:raises AttributeError: if a name looks like a callback's and is none."""
+    """Check a name that is assigned, or that a subclass defines.
+
+    :raises AttributeError: if it looks like a callback's and is none.
+    """
     if name.startswith("on_socket_") and name not in _CALLBACKS:
         raise AttributeError(f"a shard has no callback {name!r}; it has {', '.join(_CALLBACKS)}")
 
