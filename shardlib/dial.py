@@ -41,7 +41,7 @@ class Dialer:
 
     def give_up(self) -> None:
         """End :meth:`dial` within a quarter of a second. From any thread."""
-        self._given_up = True  # before the transport is looked at: see _publish
+        self._given_up = True  # before the transport is looked at: see _connect_and_publish
         self._resolved.ring()
         if self._transport is not None:
             self._transport.abort()
@@ -54,21 +54,22 @@ class Dialer:
         :raises TimeoutError: if time ran out.
         """
         if proxy is None:
-            return self._publish(self._connect(self._host, self._port, deadline))
+            return self._connect_and_publish(self._host, self._port, deadline)
         return self._dial_through_proxy(proxy, deadline)
 
     def _check(self) -> None:
         if self._given_up:
             raise ConnectionAbortedError("the connection attempt was given up")
 
-    def _publish(self, sock: socket.socket) -> Transport:
+    def _connect_and_publish(self, host: str, port: int, deadline: Deadline) -> Transport:
+        sock = self._connect(host, port, deadline)
         try:
             self._transport = transport = Transport(sock)
+            if self._given_up:  # by a thread that may not have seen the transport yet
+                transport.abort()
         except BaseException:  # no descriptors are left for the transport's own sockets, say
             sock.close()
             raise
-        if self._given_up:  # by a thread that may not have seen the transport yet
-            transport.abort()
         return transport
 
     def _resolve(self, host: str, port: int, deadline: Deadline) -> list[_Address]:
@@ -142,7 +143,7 @@ class Dialer:
         url = urllib.parse.urlsplit(proxy)
         assert url.hostname is not None  # as check_proxy saw
         port = url.port or PROXY_PORTS[url.scheme]
-        transport = self._publish(self._connect(url.hostname, port, deadline))
+        transport = self._connect_and_publish(url.hostname, port, deadline)
         try:
             # python-socks speaks with the proxy over the connection that is already there. The
             # proxy resolves the Gateway's name: it may know names that this machine doesn't.
