@@ -39,6 +39,9 @@ TELLING = ("Callbacks.notify", "Callbacks._call", "Reader._tell_disconnected")
 
 ERRORS = (MemoryError, RecursionError, RuntimeError)
 
+# The fault has ended the connection just now: at the gateway it is closed, or in no list any more.
+GONE = (ConnectionError, IndexError)
+
 # Calls drawn in each run.
 DRAWN = 60
 
@@ -95,12 +98,12 @@ def live(shard: Shard, gateway: LocalGateway) -> None:
     shard.wait_until_ready(20)
     dispatch_numbers(gateway, 0, 3)
     wait_until(lambda: shard.latency.last is not None, 20)
-    with contextlib.suppress(ConnectionError):
+    with contextlib.suppress(*GONE):
         gateway.connections[-1].request_heartbeat()
     for end in ("reconnect", "reset"):
         wait_until(lambda: shard.state is ShardState.READY, 20)
         connections = shard.stats.connections
-        with contextlib.suppress(ConnectionError):  # the fault has ended it meanwhile
+        with contextlib.suppress(*GONE):
             getattr(gateway.connections[-1], end)()
         wait_until(lambda: shard.stats.connections > connections, 20)
     shard.wait_until_ready(20)
