@@ -61,7 +61,7 @@ from shardlib.options import Options
 from shardlib.payloads import JSONModule, Payload, Snowflake
 from shardlib.reader import ENDS_SESSION, PEERS_SHARE, Reader
 from shardlib.session import Session
-from shardlib.state import ENDING, IDENTIFIED, ON_THE_WAY, SOCKET_OPEN, ShardState
+from shardlib.state import IDENTIFIED, ON_THE_WAY, SOCKET_OPEN, ShardState
 from shardlib.stats import Stats
 from shardlib.text import printable
 
@@ -1127,13 +1127,11 @@ class Shard:
         lifecycle = self._lifecycle
         previous = lifecycle.life
         closes = lifecycle.closes
-        if previous.in_reader_thread():
-            if previous.state not in ENDING:
-                raise AlreadyConnected("the shard is connected; disconnect() first")
-            previous.request_restart(beginning, closes)
-            return
         if not previous.is_over:
             raise AlreadyConnected("the shard is connected; disconnect() first")
+        if previous.in_reader_thread():
+            previous.request_restart(beginning, closes)
+            return
         self._refuse_to_wait("connect")
         self._wait_for_previous(previous, closes)
         life = lifecycle.prepare(beginning)

@@ -38,7 +38,6 @@ class ShardState(enum.Enum):
     __hash__ = object.__hash__
 
 
-ENDING = frozenset({ShardState.CLOSING, ShardState.CLOSED})
 IDENTIFIED = frozenset({ShardState.IDENTIFYING, ShardState.RESUMING, ShardState.READY})
 SOCKET_OPEN = IDENTIFIED | {ShardState.CONNECTED}
 ON_THE_WAY = SOCKET_OPEN - {ShardState.READY} | {ShardState.CONNECTING}
