@@ -171,29 +171,34 @@ class Heartbeat:
             suspended = time.time() - wall_due > SUSPEND_THRESHOLD
             with self._lock:
                 due = self._liveness.due(time.monotonic(), suspended=suspended)
-            if due is Due.SCHEDULED:
-                self._beat_as_scheduled()
-            elif due is Due.VERDICT and self._connection.is_idle():
+            if due is Due.NOTHING:
+                continue
+            now = time.monotonic()
+            evidence = self._gather_evidence()
+            if due is not Due.BY_GATEWAY and self._is_zombie(now, evidence, due is Due.BY_USER):
                 self._fail(Cause.UNRESPONSIVE, "the last heartbeat was not acknowledged")
-            elif due is not Due.NOTHING:  # a reader that is busy may have the acknowledgement
-                self._beat_as_requested()
+            elif due is Due.SCHEDULED:
+                self._beat_as_scheduled(now, evidence)
+            else:
+                self._beat_as_requested(now)
 
-    def _beat_as_scheduled(self) -> None:
-        now = time.monotonic()
-        evidence = Evidence(
+    def _gather_evidence(self) -> Evidence:
+        return Evidence(
             self._connection.bytes_received,
             self._callback_seconds(),
             self._liveness.acknowledged or self._connection.is_idle(),
         )
+
+    def _is_zombie(self, now: float, evidence: Evidence, by_user: bool) -> bool:
         if not evidence.reader_idle:
             self._on_unanswered()
         with self._lock:
-            alive = self._liveness.may_still_be_alive(now, evidence)
+            return not self._liveness.may_still_be_alive(now, evidence, by_user=by_user)
+
+    def _beat_as_scheduled(self, now: float, evidence: Evidence) -> None:
+        with self._lock:
             guaranteed = self._liveness.is_guaranteed(now)
             until_next = Deadline(self._liveness.next_scheduled - now)
-        if not alive:
-            self._fail(Cause.UNRESPONSIVE, "the last heartbeat was not acknowledged")
-            return
 
         def before_sending() -> None:
             # The acknowledgement may be here before this thread goes on.
@@ -204,8 +209,7 @@ class Heartbeat:
         else:
             self._send(before_sending, until_next, guaranteed=False)
 
-    def _beat_as_requested(self) -> None:
-        now = time.monotonic()
+    def _beat_as_requested(self, now: float) -> None:
         until_next = Deadline(self._liveness.next_scheduled - now)
         wait = self._send(lambda: self._liveness.send_extra(now), until_next, guaranteed=False)
         if wait:

@@ -47,11 +47,11 @@ class Due(enum.Enum):
 
     NOTHING = enum.auto()
     SCHEDULED = enum.auto()
-    """Judge the connection; if it lives, send a heartbeat, which nothing holds back."""
-    EXTRA = enum.auto()
+    """Judge the connection; if it may live, send a heartbeat, which nothing holds back."""
+    BY_GATEWAY = enum.auto()
     """Send a heartbeat as soon as there is room for it in the send window."""
-    VERDICT = enum.auto()
-    """The user asked for a heartbeat while one has waited too long: a zombie."""
+    BY_USER = enum.auto()
+    """Judge the connection; if it may live, go on as for BY_GATEWAY."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Liveness:
         # Of extra heartbeats, which op 1 and heartbeat() ask for: when the next one may be sent.
         # One answers all that have asked until then.
         self._extra_due: float | None = None
-        self._extra_judges = False
+        self._extra_by_user = False
         self._guaranteed_at: float | None = None  # the last heartbeat that nothing could hold back
         # When each heartbeat was sent that waits for its acknowledgement, the oldest first.
         self._waiting: collections.deque[float] = collections.deque()
@@ -139,12 +139,11 @@ class Liveness:
     def request(self, now: float, *, by_gateway: bool) -> None:
         """Ask for a heartbeat now, beside the scheduled ones.
 
-        :param by_gateway: False if the user asks; then a scheduled heartbeat that has waited too
-            long condemns the connection.
+        :param by_gateway: False if the user asks, which also has the connection judged.
         """
         if self._extra_due is None:
             self._extra_due = now
-        self._extra_judges = self._extra_judges or not by_gateway
+        self._extra_by_user = self._extra_by_user or not by_gateway
 
     def extra_later(self, at: float) -> None:
         """Put extra heartbeats off until a moment, before which the send window is full."""
@@ -171,12 +170,8 @@ class Liveness:
             return Due.SCHEDULED
         if self._extra_due is None or self._extra_due > now:
             return Due.NOTHING
-        judges, self._extra_judges = self._extra_judges, False
-        patience = min(PROBE_TIMEOUT, self.interval / 1000)
-        if judges and not self.acknowledged and now - self._sent_at > patience:
-            self._extra_due = None
-            return Due.VERDICT
-        return Due.EXTRA
+        by_user, self._extra_by_user = self._extra_by_user, False
+        return Due.BY_USER if by_user else Due.BY_GATEWAY
 
     def is_guaranteed(self, now: float) -> bool:
         """True if Hello's interval asks for a heartbeat now.
@@ -189,14 +184,22 @@ class Liveness:
 
     # Whether the peer lives
 
-    def may_still_be_alive(self, now: float, evidence: Evidence) -> bool:
+    def may_still_be_alive(self, now: float, evidence: Evidence, *, by_user: bool = False) -> bool:
         """False if the peer should have acknowledged the scheduled heartbeat: it is a zombie.
 
         While the user's functions take most of the time, the acknowledgement may be waiting to be
         read. While bytes keep coming, it should be among the bytes of one more interval. If no byte
         arrived since the heartbeat and nothing is left unread, the peer is gone.
+
+        :param by_user: True if the user asks, who expects the acknowledgement within PROBE_TIMEOUT,
+            and among the bytes that have come.
         """
-        if self.acknowledged or now < self._expected_at:
+        if self.acknowledged:
+            return True
+        if by_user:
+            patience = min(PROBE_TIMEOUT, self.interval / 1000)
+            return now - self._sent_at <= patience or not evidence.reader_idle
+        if now < self._expected_at:
             return True
         if evidence.reader_idle:
             if evidence.bytes_received == self._evidence.bytes_received:

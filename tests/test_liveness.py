@@ -110,7 +110,7 @@ def test_one_answers_all_that_have_asked() -> None:
     for now in (1.0, 1.1, 1.2):
         liveness.request(now, by_gateway=True)
     assert liveness.next_due() == 1.0
-    assert liveness.due(1.3) is Due.EXTRA
+    assert liveness.due(1.3) is Due.BY_GATEWAY
     liveness.send_extra(1.3)
     assert liveness.due(1.3) is Due.NOTHING
     assert liveness.next_due() == 60.0
@@ -119,68 +119,37 @@ def test_one_answers_all_that_have_asked() -> None:
 def test_without_room_it_waits_and_still_answers_all() -> None:
     liveness = started(60_000)
     liveness.request(1.0, by_gateway=True)
-    assert liveness.due(1.0) is Due.EXTRA
+    assert liveness.due(1.0) is Due.BY_GATEWAY
     liveness.extra_later(20.0)
     liveness.request(2.0, by_gateway=True)
     assert liveness.next_due() == 20.0
     assert liveness.due(19.0) is Due.NOTHING
-    assert liveness.due(20.0) is Due.EXTRA
+    assert liveness.due(20.0) is Due.BY_GATEWAY
 
 
 def test_a_scheduled_one_comes_before_an_extra_one() -> None:
     liveness = started(10_000)
     liveness.request(10.0, by_gateway=True)
     assert beat(liveness, 10.0) is Due.SCHEDULED
-    assert liveness.due(10.0) is Due.EXTRA
+    assert liveness.due(10.0) is Due.BY_GATEWAY
 
 
 def test_an_extra_one_decides_nothing() -> None:
     liveness = Liveness(1000, 0.0, 1.0)
     liveness.request(0.1, by_gateway=True)
-    assert liveness.due(0.1) is Due.EXTRA
+    assert liveness.due(0.1) is Due.BY_GATEWAY
     liveness.send_extra(0.1)
     assert liveness.acknowledged
     assert liveness.may_still_be_alive(1.0, QUIET)
 
 
-@pytest.mark.parametrize(
-    "interval, now, by_gateway, due",
-    [
-        (60_000, PROBE_TIMEOUT + 0.01, False, Due.VERDICT),
-        (60_000, PROBE_TIMEOUT, False, Due.EXTRA),
-        (60_000, PROBE_TIMEOUT + 0.01, True, Due.EXTRA),
-        (2000, 1.99, False, Due.EXTRA),
-    ],
-    ids=["overdue", "in time", "the Gateway asks", "a short interval"],
-)
-def test_a_request_by_hand_condemns_what_has_waited_too_long(
-    interval: float, now: float, by_gateway: bool, due: Due
-) -> None:
-    liveness = started(interval)
-    liveness.request(now, by_gateway=by_gateway)
-    assert liveness.due(now) is due
-
-
-def test_a_request_by_hand_finds_a_zombie_within_a_short_interval() -> None:
-    liveness = started(2000)
-    liveness.change_pace(60_000, 1.0)
-    liveness.request(2.01, by_gateway=False)
-    assert liveness.due(2.01) is Due.VERDICT
-    assert liveness.due(2.01) is Due.NOTHING  # said once
-
-
-def test_a_request_by_hand_judges_though_the_gateway_has_asked_too() -> None:
+def test_the_user_asks_for_a_judgement_though_the_gateway_has_asked_for_a_heartbeat() -> None:
     liveness = started(60_000)
     liveness.request(6.0, by_gateway=False)
     liveness.request(6.0, by_gateway=True)
-    assert liveness.due(6.0) is Due.VERDICT
-
-
-def test_a_request_by_hand_condemns_no_acknowledged_connection() -> None:
-    liveness = started(60_000)
-    liveness.acknowledge(0.1)
-    liveness.request(50.0, by_gateway=False)
-    assert liveness.due(50.0) is Due.EXTRA
+    assert liveness.due(6.0) is Due.BY_USER
+    liveness.extra_later(20.0)
+    assert liveness.due(20.0) is Due.BY_GATEWAY  # one question gets one judgement
 
 
 # The verdict
@@ -253,6 +222,38 @@ def test_a_late_acknowledgement_gives_the_next_heartbeat_a_grace_period_of_its_o
     liveness.acknowledge(1.6)
     beat(liveness, 2.0, some)
     assert liveness.may_still_be_alive(3.0, evidence(received=2))
+
+
+@pytest.mark.parametrize(
+    "interval, now, what, alive",
+    [
+        (60_000, PROBE_TIMEOUT + 0.01, QUIET, False),
+        (60_000, PROBE_TIMEOUT, QUIET, True),
+        (60_000, PROBE_TIMEOUT + 0.01, evidence(received=9), False),
+        (60_000, 59.0, evidence(idle=False), True),
+        (2000, 1.99, QUIET, True),
+        (2000, 2.01, QUIET, False),
+    ],
+    ids=[
+        "overdue",
+        "in time",
+        "other bytes have come",
+        "the acknowledgement may be unread",
+        "in time for a short interval",
+        "overdue for a short interval",
+    ],
+)
+def test_the_user_asks_and_expects_the_acknowledgement_sooner(
+    interval: float, now: float, what: Evidence, alive: bool
+) -> None:
+    liveness = started(interval)
+    assert liveness.may_still_be_alive(now, what, by_user=True) is alive
+
+
+def test_the_user_asks_and_every_heartbeat_is_acknowledged() -> None:
+    liveness = started(60_000)
+    liveness.acknowledge(0.1)
+    assert liveness.may_still_be_alive(50.0, QUIET, by_user=True)
 
 
 @pytest.mark.parametrize("now", [0.001, 0.5, 0.98])
