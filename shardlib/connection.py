@@ -318,13 +318,17 @@ class Connection:
         """True if the reader waits and there is nothing for it to read. Any thread."""
         return self._transport is not None and self._transport.is_idle()
 
-    def fail(self, loss: Loss) -> None:
-        """Give the connection up, without waiting for the peer. Any thread.
+    def fail(
+        self, loss: Loss, code: int = RESUMABLE_CLOSE_CODE, deadline: Deadline | None = None
+    ) -> None:
+        """Give the connection up, without waiting for the peer's close frame. Any thread.
 
         The reader wakes up and finds the loss; it alone makes another connection. If several
         threads give the connection up, the first loss counts.
 
         :param loss: why.
+        :param code: of our close frame, which is sent if the peer takes it at once.
+        :param deadline: until when the peer may take it; AT_ONCE, if that comes sooner.
         """
         first = False
         try:
@@ -334,22 +338,14 @@ class Connection:
                     self._failure = loss
         finally:
             if first:  # whatever was raised: a connection that is given up wakes its reader
-                self.cut_off(RESUMABLE_CLOSE_CODE, Deadline(AT_ONCE))
-
-    def cut_off(self, code: int, deadline: Deadline) -> None:
-        """Send a close frame if the peer takes it at once, and end the connection. Any thread.
-
-        :param code: of the close frame.
-        :param deadline: until when the peer may take it, if that comes sooner.
-        """
-        try:
-            self._send_close(code, deadline)
-        finally:
-            self.abort()
+                try:
+                    self._send_close(code, deadline)
+                finally:
+                    self.abort()
 
     def abort(self) -> None:
         """End the connection, or its opening, at once. Any thread, at any time."""
-        self._dialer.give_up()
+        self._dialer.abort()
 
     def close(self, code: int, deadline: Deadline) -> None:
         """Send a close frame and wait for the peer's. For the reader.
@@ -382,11 +378,6 @@ class Connection:
         if self._transport is not None:
             self._transport.close()
         self.websocket = None
-
-    def give_up(self) -> None:
-        """Close so that the session can be resumed, without waiting. For the reader."""
-        self._send_close(RESUMABLE_CLOSE_CODE)
-        self.release()
 
 
 def decode_text(payload: bytes) -> str:

@@ -36,10 +36,10 @@ class Dialer:
         self._host = host
         self._port = port
         self._given_up = False
-        self._resolved = Alarm()  # rung by the resolver's thread, and by give_up()
+        self._resolved = Alarm()  # rung by the resolver's thread, and by abort()
         self._transport: Transport | None = None
 
-    def give_up(self) -> None:
+    def abort(self) -> None:
         """End :meth:`dial` within a quarter of a second. From any thread."""
         self._given_up = True  # before the transport is looked at: see _connect_and_publish
         self._resolved.ring()

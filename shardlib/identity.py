@@ -68,13 +68,13 @@ class Identity:
         :raises TypeError: if it, or one of its fields, has the wrong type.
         """
         if presence is None:
-            self.identify(None)
+            self.identify_text(None)
             return None
         copy = _copy(payloads.check_presence(presence), json)
-        self.identify(copy)
+        self.identify_text(copy)
         return copy
 
-    def identify(self, presence: Payload | None) -> str:
+    def identify_text(self, presence: Payload | None) -> str:
         """The Identify payload, as it is sent.
 
         :param presence: as :meth:`presence` returned it.
@@ -88,7 +88,7 @@ class Identity:
             raise ValueError(f"Identify, with properties and presence: {error}") from None
         return text
 
-    def resume(self, session: CurrentSession) -> str:
+    def resume_text(self, session: CurrentSession) -> str:
         """The Resume payload for a session, as it is sent."""
         return _write(
             payloads.resume(

@@ -15,6 +15,7 @@ from shardlib.deadline import Deadline
 from shardlib.errors import AlreadyConnected, ShardClosed
 from shardlib.gateway import API_VERSION, GATEWAY_URL
 from shardlib.interrupts import run_uninterrupted
+from shardlib.loss import Cause, Loss
 from shardlib.state import ShardState
 from shardlib.waiting import Waiters
 
@@ -59,7 +60,7 @@ class Interruptible(Protocol):
     def interrupt(self) -> None:
         """End the reader's wait, so that it looks for requests."""
 
-    def cut_off(self, code: int, deadline: Deadline) -> None:
+    def fail(self, loss: Loss, code: int, deadline: Deadline) -> None:
         """Send a close frame if the peer takes it at once, and end the connection."""
 
 
@@ -194,14 +195,15 @@ class Life:
         """
         self.restart = (beginning.unawaited(), closes)
 
-    def cut_off(self, deadline: Deadline) -> None:
-        """End the connection of this life, without waiting for the reader.
+    def fail_connection(self, deadline: Deadline) -> None:
+        """End the connection of a life that is to be closed, without waiting for the reader.
 
         :param deadline: until when the peer may take a close frame.
         """
         connection = self._connection
         if connection is not None:
-            connection.cut_off(self.close_code, deadline)
+            loss = Loss(Cause.CLOSING, "the shard is being closed")
+            connection.fail(loss, self.close_code, deadline)
 
     def _interrupt(self) -> None:
         self._waiters.notify()
@@ -326,15 +328,15 @@ class Lifecycle:
         self._closes = 0  # calls of disconnect(): a connect() that began before one ends with it
         self._interpreter_exiting = False
         # Before the first connect() the current life is one that has ended.
-        self._none = self.life = Life(Beginning(GATEWAY_URL, API_VERSION), self._waiters)
-        self._none.never_begin()
+        self._before_first = self.life = Life(Beginning(GATEWAY_URL, API_VERSION), self._waiters)
+        self._before_first.never_begin()
         # A life, and the sockets opened before it. Replaced as a whole: the sum never goes back.
-        self._counted = (self._none, 0)
+        self._counted = (self._before_first, 0)
 
     @property
     def began(self) -> bool:
         """True once connect() was called."""
-        return self.life is not self._none
+        return self.life is not self._before_first
 
     @property
     def is_running(self) -> bool:
@@ -367,7 +369,7 @@ class Lifecycle:
         :param deadline: until when.
         :returns: False if the time ran out first.
         """
-        return self._waiters.wait(lambda: condition() and not self._comes_too_late(), deadline)
+        return self._waiters.wait(lambda: condition() and not self._waits_on_at_exit(), deadline)
 
     def wait_in(self, life: Life, condition: Callable[[], bool], deadline: Deadline) -> bool:
         """Block until a condition holds in a life, or that life is closed.
@@ -391,15 +393,15 @@ class Lifecycle:
 
         :param deadline: until when.
         :param life: the life that was asked.
-        :param share: until when the peer and the callbacks have time; then its connection is cut
-            off.
+        :param share: until when the peer and the callbacks have time; then its connection is given
+            up.
         :returns: False if it has not ended in time.
         """
         if not self.wait(lambda: life.ended, share):
-            life.cut_off(deadline)
+            life.fail_connection(deadline)
         return self.wait(lambda: life.ended, deadline)
 
-    def _comes_too_late(self) -> bool:
+    def _waits_on_at_exit(self) -> bool:
         """True on a daemon thread of the user's while the interpreter exits.
 
         Such a thread goes on waiting until the interpreter ends it. If it woke up, it would have

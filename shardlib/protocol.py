@@ -93,7 +93,7 @@ class Message(NamedTuple):
     data: Any
 
 
-def read(payload: Payload) -> Message:
+def extract(payload: Payload) -> Message:
     """Take out of a payload what the library needs, so that a callback may change the payload."""
     opcode = payload["op"]
     if opcode != Opcode.DISPATCH:
@@ -238,7 +238,7 @@ class GatewayProtocol:
     def receive(self, message: Message, now: float) -> bool:
         """Take a message in.
 
-        :param message: as :func:`read` returned it.
+        :param message: as :func:`extract` returned it.
         :param now: seconds of a monotonic clock.
         :returns: True for an event that is to be delivered; after that the session is to be told by
             :meth:`CurrentSession.complete <shardlib.session.CurrentSession.complete>`.
@@ -255,10 +255,13 @@ class GatewayProtocol:
         elif opcode == Opcode.RECONNECT:
             self._lose(Cause.GATEWAY_ASKED, "the Gateway asked for a new connection (op 7)")
         elif opcode == Opcode.INVALID_SESSION:
+            resumable = message.data is True
+            if not resumable:
+                self.drop_session()
             self._lose(
                 Cause.GATEWAY_ASKED,
                 "the Gateway called the session invalid (op 9)",
-                session_lost=message.data is not True,
+                session_lost=not resumable,
             )
         return False
 

@@ -12,7 +12,7 @@ import functools
 import logging
 import threading
 import time
-from typing import Any
+from typing import Any, TypeVar
 
 import ujson
 
@@ -21,6 +21,7 @@ from shardlib.backoff import Backoff
 from shardlib.callbacks import Callbacks, Shown
 from shardlib.compression import create_inflater
 from shardlib.connection import (
+    AT_ONCE,
     RESUMABLE_CLOSE_CODE,
     Connection,
     ConnectionLost,
@@ -43,15 +44,11 @@ from shardlib.loss import Cause, Loss
 from shardlib.options import Options
 from shardlib.payloads import Payload
 from shardlib.protocol import END_OF_SEQUENCES, PROTOCOL_EVENTS, GatewayProtocol
-from shardlib.reconnect import Reconnect, ReconnectPolicy, Stop
+from shardlib.reconnect import Reconnect, ReconnectPolicy, Stop, after_disconnect
 from shardlib.session import CurrentSession
 from shardlib.state import ShardState
 from shardlib.stats import EventCounts
 from shardlib.text import describe, printable
-
-# Close codes with which a disconnect() ends the session:
-# https://docs.discord.com/developers/events/gateway#initiating-a-disconnect
-ENDS_SESSION = (1000, 1001)
 
 # Seconds that the close frame of a peer that answers is awaited before the next connection begins:
 # a Gateway that still reads the old connection would refuse the Resume.
@@ -59,6 +56,8 @@ CLOSE_HANDSHAKE_TIMEOUT = 1.0
 
 # The part of close_timeout in which disconnect() waits for the peer; the rest is for the callbacks.
 PEERS_SHARE = 0.75
+
+_Plan = TypeVar("_Plan", Reconnect, Stop, Reconnect | Stop)
 
 # Tries to end a life: an exception, as memory is short perhaps, may interrupt each of them.
 _MOST_TRIES = 100
@@ -120,12 +119,14 @@ class Reader:
         """Begin every later session with a presence: the one that was sent last."""
         self.presence = presence
 
-    def identify(self, connection: Connection) -> None:
+    def try_identify(self, connection: Connection) -> None:
         """Ask the identify gate, and send Identify if it lets this shard through.
 
         :raises ShardClosed: if the gate lets no more through.
         """
-        text = self._options.identity.identify(self.presence)  # what can't be sent uses up no slot
+        text = self._options.identity.identify_text(
+            self.presence
+        )  # what can't be sent uses up no slot
         wait = check_gate_wait(
             self._callbacks.run(self._gate.try_acquire, self._options.identity.shard_id)
             if self.lifecycle.in_reader_thread()
@@ -189,17 +190,18 @@ class Reader:
                     self._recover(life, told)
                     del told  # its traceback refers to this frame: the two would be a cycle
                     self.lifecycle.wait(lambda: life.is_over, Deadline(_FAULT_PAUSE))
+                if life.request is Request.CLOSE:
+                    plan = self._decide(after_disconnect(plan, life.close_code))
+                    break
                 if policy is None:
                     policy = self._create_policy(life)
                 if plan is None:
-                    plan = self._begin_plan(life, policy)
-                if not self._pause(life, plan):
-                    return None
-                plan = self._connect(life, policy, plan)
+                    plan = self._decide(self._begin_plan(life, policy))
+                if self._pause(life, plan):
+                    plan = self._connect(life, policy, plan)
             except Exception as error:  # ours, or the system's: memory is short, say
-                if life.request is Request.CLOSE:
-                    return None
-                if life.beginning.awaited and life.sockets_opened == 0 and not life.no_fail:
+                awaited = life.beginning.awaited and life.sockets_opened == 0 and not life.no_fail
+                if awaited and life.request is not Request.CLOSE:
                     return error  # connect() waits for the outcome of the first attempt
                 plan, fault = None, error
         return plan.error
@@ -209,6 +211,12 @@ class Reader:
         if life.beginning.new_session and life.sockets_opened == 0:
             return policy.reinstantiate(session)
         return policy.begin(session)
+
+    def _decide(self, plan: _Plan) -> _Plan:
+        """Take a decision of the policy. A session that is not to be resumed is forgotten now."""
+        if not plan.resume:
+            self.protocol.drop_session()
+        return plan
 
     def _create_policy(self, life: Life) -> ReconnectPolicy:
         return ReconnectPolicy(
@@ -256,9 +264,7 @@ class Reader:
     def _connect(self, life: Life, policy: ReconnectPolicy, plan: Reconnect) -> Reconnect | Stop:
         """One connection, from opening to what follows it."""
         if life.take_request() is Request.REINSTANTIATE:
-            plan = policy.reinstantiate(self.protocol.session)
-        if not plan.resume and self.protocol.session.session_id is not None:
-            self.protocol.drop_session()
+            plan = self._decide(policy.reinstantiate(self.protocol.session))
         connection = self._create_connection(plan.url, life.beginning.socket_version)
         self._replace_connection(connection)
         if not life.use(connection):
@@ -314,7 +320,7 @@ class Reader:
     def _read(self, life: Life, policy: ReconnectPolicy, connection: Connection) -> Loss:
         """Handle messages until the connection ends, or is to end. Returns why it does."""
         while True:
-            loss = connection.failure or self._lost
+            loss = self._lost or connection.failure
             if loss is not None:
                 return loss
             if life.request is not None:
@@ -375,7 +381,7 @@ class Reader:
                 deadline = Deadline(min(CLOSE_HANDSHAKE_TIMEOUT, self._options.close_timeout))
                 connection.close(RESUMABLE_CLOSE_CODE, deadline)
             else:
-                connection.give_up()
+                connection.close(RESUMABLE_CLOSE_CODE, Deadline(AT_ONCE))
         finally:
             if heartbeat is not None:
                 heartbeat.stop()
@@ -394,16 +400,13 @@ class Reader:
             no_fail=life.no_fail,
         )
         if life.request is Request.CLOSE:
-            plan = Reconnect(life.beginning.socket_url, True)  # which never begins
-        elif isinstance(plan, Stop):
-            life.begin_closing(plan.error)
-            if not plan.keep_session:
-                self.protocol.drop_session()
-        else:
+            plan = after_disconnect(plan, life.close_code)
+        self._decide(plan)
+        if isinstance(plan, Reconnect):
             life.set_state(ShardState.WAITING)
             life.connection_ended(str(loss))
-            if not plan.resume:
-                self.protocol.drop_session()
+        elif plan.error is not None:
+            life.begin_closing(plan.error)
         if loss.error is not None:
             self._callbacks.report(loss.error)
         if isinstance(plan, Reconnect) and life.request is not Request.CLOSE:
@@ -432,8 +435,6 @@ class Reader:
         if not life.is_closed:
             life.close(error)
         error = life.error
-        if error is None and life.close_code in ENDS_SESSION:
-            self.protocol.drop_session()
         # If the first attempt failed, connect() raises the error, and no callback has been called.
         if life.state is ShardState.CLOSED and not self._closed_told:
             if isinstance(error, Exception):
@@ -514,10 +515,10 @@ class Reader:
             gateway.receive_event(sequence)
             deliver = True
         else:
-            received = protocol.read(payload)
-            event = received.event
+            extracted = protocol.extract(payload)
+            event = extracted.event
             callbacks.notify("on_socket_raw_message", payload)
-            deliver = gateway.receive(received, time.monotonic())
+            deliver = gateway.receive(extracted, time.monotonic())
         if deliver and event is not None:
             self.events.add(event)
         established = bool(gateway.effects) and self._carry_out(connection)
@@ -562,8 +563,6 @@ class Reader:
 
     def _lose(self, loss: Loss) -> None:
         self._lost = self._lost or loss
-        if loss.session_lost:
-            self.protocol.drop_session()
 
     def _acknowledge(self) -> None:
         heartbeat = self.heartbeat
@@ -605,7 +604,7 @@ class Reader:
         if connection.websocket is None or self._lost is not None:
             return
         try:
-            self.identify(connection)
+            self.try_identify(connection)
         except ShardClosed as fatal:
             self.stop(fatal)
         except Exception as error:  # from a gate of the user's, which may ask a server
@@ -623,7 +622,7 @@ class Reader:
     def _resume(self, connection: Connection) -> None:
         if connection.websocket is None:
             return
-        text = self._options.identity.resume(self.protocol.session)
+        text = self._options.identity.resume_text(self.protocol.session)
         if not self.lifecycle.life.claim_opening(connection, ShardState.RESUMING):
             return  # a user's identify() was faster
         self.protocol.resume_sent(time.monotonic())

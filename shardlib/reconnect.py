@@ -39,6 +39,10 @@ LONGEST_ASKED_PAUSE = 1.0
 # Seconds, the longest Retry-After that is believed.
 LONGEST_RETRY_AFTER = 3600.0
 
+# Close codes with which a disconnect() ends the session:
+# https://docs.discord.com/developers/events/gateway#initiating-a-disconnect
+ENDS_SESSION = (1000, 1001)
+
 _SESSION_ENDED = frozenset(code for code in CloseCode if code.ends_session)
 _ASKED = (Cause.GATEWAY_ASKED, Cause.USER_ASKED)
 
@@ -63,12 +67,22 @@ class Reconnect:
 class Stop:
     """Close the shard.
 
-    :param error: what to raise from the waiting methods.
-    :param keep_session: False to forget the session, which no later life could resume.
+    :param error: what to raise from the waiting methods; None after disconnect().
+    :param resume: False to forget the session, which no later life could resume.
     """
 
-    error: BaseException
-    keep_session: bool = True
+    error: BaseException | None
+    resume: bool = True
+
+
+def after_disconnect(plan: Reconnect | Stop | None, code: int) -> Stop:
+    """What follows if disconnect() is called while another plan waits.
+
+    :param plan: that is not carried out; None if there was none.
+    :param code: of our close frame.
+    """
+    resumable = plan is None or plan.resume
+    return Stop(None, resume=resumable and code not in ENDS_SESSION)
 
 
 class ReconnectPolicy:
@@ -170,7 +184,7 @@ class ReconnectPolicy:
         persists = self._should_reconnect if no_fail is None else no_fail
         if loss.cause is not Cause.USER_ASKED and not persists:
             error = loss.failure or ShardClosed(loss.code, loss.reason)
-            return Stop(error, keep_session=not session_lost)
+            return Stop(error, resume=not session_lost)
         return self._reconnect(
             session,
             resume,

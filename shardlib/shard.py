@@ -59,7 +59,8 @@ from shardlib.limits import IdentifyGate
 from shardlib.liveness import Latency
 from shardlib.options import Options
 from shardlib.payloads import JSONModule, Payload, Snowflake
-from shardlib.reader import ENDS_SESSION, PEERS_SHARE, Reader
+from shardlib.reader import PEERS_SHARE, Reader
+from shardlib.reconnect import ENDS_SESSION
 from shardlib.session import Session
 from shardlib.state import IDENTIFIED, ON_THE_WAY, SOCKET_OPEN, ShardState
 from shardlib.stats import Stats
@@ -764,7 +765,7 @@ class Shard:
             raise NotReady("Identify follows Hello; connect() first")
         # A signal handler leaves it to the reader, which identifies at its turn.
         if self._lifecycle.in_reader_thread() or not has_interrupted_own_call():
-            self._reader.identify(connection)
+            self._reader.try_identify(connection)
 
     def wait_until_ready(self, timeout: float | None = None) -> None:
         """Block until the shard is READY, that is, events flow.

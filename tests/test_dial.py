@@ -299,7 +299,7 @@ def test_a_resolver_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) -
     thread = threading.Thread(target=dial)
     thread.start()
     wait_until(lambda: any(other.name == "resolve gateway.test" for other in threading.enumerate()))
-    dialer.give_up()
+    dialer.abort()
     thread.join(2)
     assert isinstance(errors[0], ConnectionAbortedError)
     released.set()
@@ -308,7 +308,7 @@ def test_a_resolver_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) -
 def test_giving_up_before_dialling_reaches_nobody() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         dialer = Dialer("127.0.0.1", listener.getsockname()[1])
-        dialer.give_up()
+        dialer.abort()
         with pytest.raises(ConnectionAbortedError):
             dialer.dial(None, Deadline(10))
         listener.settimeout(0)

@@ -11,6 +11,7 @@ import pytest
 from shardlib import AlreadyConnected, ConnectionFailed, ShardClosed, ShardState
 from shardlib.deadline import Deadline
 from shardlib.lifecycle import Beginning, Life, Lifecycle, Request
+from shardlib.loss import Loss
 from shardlib.waiting import Waiters
 from tests.support import wait_until
 
@@ -26,7 +27,7 @@ class FakeConnection:
     def interrupt(self) -> None:
         self.calls.append("interrupt")
 
-    def cut_off(self, code: int, deadline: Deadline) -> None:
+    def fail(self, loss: Loss, code: int, deadline: Deadline) -> None:
         self.calls.append(code)
 
 
@@ -221,7 +222,7 @@ def test_a_request_interrupts_the_connection_but_not_on_the_reader() -> None:
     own(life)
     life.request_close(1000, soon())
     assert connection.calls == ["interrupt"] * 2
-    life.cut_off(Deadline(1))
+    life.fail_connection(Deadline(1))
     assert connection.calls[-1] == 1000
 
 
@@ -430,7 +431,7 @@ def test_a_wait_in_a_life_is_kept_by_no_callback(lifecycle: Lifecycle, life: Lif
     assert not life.is_closed
 
 
-def test_a_life_that_does_not_end_in_its_share_of_the_time_is_cut_off(
+def test_a_life_that_does_not_end_in_its_share_of_the_time_loses_its_connection(
     lifecycle: Lifecycle, life: Life
 ) -> None:
     connection = FakeConnection()
@@ -440,7 +441,7 @@ def test_a_life_that_does_not_end_in_its_share_of_the_time_is_cut_off(
     assert connection.calls == ["interrupt", 4321]
 
 
-def test_a_life_that_ends_in_time_is_not_cut_off(lifecycle: Lifecycle, life: Life) -> None:
+def test_a_life_that_ends_in_time_keeps_its_connection(lifecycle: Lifecycle, life: Life) -> None:
     connection = FakeConnection()
     life.use(connection)
     lifecycle.request_close(1000, soon())

@@ -26,7 +26,7 @@ from shardlib.protocol import (
     Resume,
     StartHeartbeat,
     Warn,
-    read,
+    extract,
 )
 from shardlib.session import CurrentSession
 from tests.shards import Recorder, make_shard
@@ -68,7 +68,7 @@ class Driver:
         """The effects of some payloads, and the sequences of those that are to be delivered."""
         delivered = []
         for payload in payloads:
-            message = read(payload)
+            message = extract(payload)
             if self.protocol.receive(message, self.now):
                 delivered.append(message.sequence)
                 self.protocol.session.complete()
@@ -193,7 +193,7 @@ def test_events_before_ready_are_delivered() -> None:
 def test_nothing_of_a_connection_is_left_for_the_next() -> None:
     driver = resuming()
     driver.give(dispatch(6), {"op": 7})
-    driver.protocol.receive(read({"op": 1}), driver.now)
+    driver.protocol.receive(extract({"op": 1}), driver.now)
     driver.begin()
     assert driver.effects() == []
     assert driver.deadline == HELLO_TIMEOUT
@@ -238,7 +238,7 @@ def test_a_new_connection_is_asked_for_at_any_time(
     effects, delivered = driver.give(payload)
     assert lost(effects) == (Cause.GATEWAY_ASKED, session_lost)
     assert delivered == []
-    assert driver.sequences == before
+    assert driver.sequences == ((None, None) if session_lost else before)
 
 
 @pytest.mark.parametrize("opcode", [0, 2, 3, 4, 5, 6, 8, 12, 99, -1])
@@ -313,7 +313,7 @@ def test_the_sequence_is_the_greatest_that_a_resume_could_name(given: list[Any],
 
 def test_an_event_counts_as_completed_when_its_callbacks_have_returned() -> None:
     driver = established()
-    assert driver.protocol.receive(read(dispatch(2)), driver.now)
+    assert driver.protocol.receive(extract(dispatch(2)), driver.now)
     assert driver.sequences == (2, 1)
     driver.protocol.session.complete()
     assert driver.sequences == (2, 2)
@@ -417,7 +417,7 @@ def test_a_callback_may_change_the_payload_that_was_read(payload: Any) -> None:
     expected, changed = Driver(), Driver()
     expected.give(payload)
     copy = json.loads(json.dumps(payload))
-    message = read(copy)
+    message = extract(copy)
     if isinstance(copy["d"], dict):
         copy["d"].clear()
     copy.clear()

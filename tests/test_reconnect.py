@@ -497,7 +497,7 @@ def test_the_first_attempt_that_opens_a_socket_is_followed_by_others() -> None:
 
 
 @pytest.mark.parametrize(
-    "steps, code, keep_session",
+    "steps, code, resumable",
     [
         ([opened, ready, closed(4000, HELD)], 4000, True),
         ([opened, ready, closed(4007, HELD)], 4007, False),
@@ -512,13 +512,13 @@ def test_the_first_attempt_that_opens_a_socket_is_followed_by_others() -> None:
     ids=["4000", "4007", "4009", "no code", "op 7", "op 9 true", "op 9", "zombie", "no READY"],
 )
 def test_without_should_reconnect_the_first_loss_closes(
-    steps: list[Step], code: int | None, keep_session: bool
+    steps: list[Step], code: int | None, resumable: bool
 ) -> None:
     (plan,) = History(should_reconnect=False).decisions(steps)
     assert isinstance(plan, Stop)
     assert isinstance(plan.error, ShardClosed)
     assert (plan.error.code, plan.error.reason) == (code, "why")
-    assert plan.keep_session == keep_session
+    assert plan.resume == resumable
 
 
 def test_without_should_reconnect_the_users_own_request_is_granted() -> None:

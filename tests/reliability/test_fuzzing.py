@@ -455,7 +455,7 @@ def test_any_arguments_of_requests_are_refused_here_or_taken_there(
         gateway.expect(Opcode.HEARTBEAT)  # so what was sent before was taken
         assert len(gateway.all_connections) == 1 and gateway.connections
         # Every later session begins with this presence.
-        shard._options.identity.identify(shard._reader.presence)
+        shard._options.identity.identify_text(shard._reader.presence)
 
     send()
     assert recorder.errors == []
@@ -475,7 +475,7 @@ def test_any_text_is_sent_or_refused(
             shard.send(data)
         except (ValueError, TypeError, NotReady):  # NotReady: the gateway was faster to refuse
             pass
-        shard._options.identity.identify(shard._reader.presence)
+        shard._options.identity.identify_text(shard._reader.presence)
 
     send()
     assert recorder.errors == []
