@@ -53,17 +53,19 @@ class CallbackTime(NamedTuple):
 class Shown:
     """A payload in a DEBUG line: nothing is formatted unless the line is printed.
 
-    :param text: without the token.
+    :param text: as it was sent or received.
+    :param hide: returns a text without the token.
     """
 
-    def __init__(self, text: str | bytes) -> None:
+    def __init__(self, text: str | bytes, hide: Callable[[str], str]) -> None:
         self._text = text
+        self._hide = hide
 
     def __repr__(self) -> str:
         text = self._text
         if isinstance(text, bytes):
             text = text[: 4 * _MOST_SHOWN].decode(errors="replace")
-        return printable(text, _MOST_SHOWN)
+        return printable(self._hide(text), _MOST_SHOWN)
 
 
 class Waiter:
@@ -95,6 +97,7 @@ class Callbacks:
 
     :param shard: the first argument of each function.
     :param logger: the user's.
+    :param hide_token: returns a text without the token.
     :param in_reader_thread: True on the reader thread.
     :param stop: called with what is meant to end the program (SystemExit and the like).
     :param notify: called after a waiter got its event.
@@ -105,12 +108,14 @@ class Callbacks:
         shard: Any,
         logger: Logger,
         *,
+        hide_token: Callable[[str], str],
         in_reader_thread: Callable[[], bool],
         stop: Callable[[BaseException], object],
         notify: Callable[[], object],
     ) -> None:
         self._shard = shard
         self._logger = logger
+        self._hide_token = hide_token
         self._in_reader_thread = in_reader_thread
         self._stop = stop
         self._notify = notify
@@ -276,6 +281,10 @@ class Callbacks:
         A logger that fails ends nothing; one that raises SystemExit or the like is a callback.
         """
         own = self._in_reader_thread()
+        # A peer may repeat the token, in the reason of a close frame for example.
+        arguments = tuple(
+            self._hide_token(each) if isinstance(each, str) else each for each in arguments
+        )
         try:
             if own:
                 self.run(self._log, level, message, arguments, exc_info)
@@ -287,6 +296,15 @@ class Callbacks:
             if not own:
                 raise
             self._stop(error)
+
+    def log_traffic(self, message: str, text: str | bytes) -> None:
+        """Log a payload, if the traffic is to be logged.
+
+        :param message: with one ``%r`` for the payload.
+        :param text: as it was sent or received.
+        """
+        if self.debugging:
+            self.log(logging.DEBUG, message, Shown(text, self._hide_token))
 
     def _log(self, level: int, message: str, arguments: tuple[Any, ...], exc_info: Any) -> None:
         self._logger.log(level, message, *arguments, exc_info=exc_info)

@@ -102,7 +102,7 @@ class Identity:
         )
 
     def hide_token(self, text: str) -> str:
-        """A payload's text without the token, for the log."""
+        """A text without the token, for logs and errors."""
         return text.replace(json.dumps(self.token)[1:-1], "***").replace(self.token, "***")
 
 

@@ -8,6 +8,7 @@ on this thread costs a connection at most.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 import threading
@@ -18,7 +19,7 @@ import ujson
 
 from shardlib import payloads, protocol
 from shardlib.backoff import Backoff
-from shardlib.callbacks import Callbacks, Shown
+from shardlib.callbacks import Callbacks
 from shardlib.compression import create_inflater
 from shardlib.connection import (
     AT_ONCE,
@@ -391,6 +392,8 @@ class Reader:
 
     def _conclude(self, life: Life, policy: ReconnectPolicy, loss: Loss) -> Reconnect | Stop:
         """Decide what follows, and tell of it."""
+        # A reason that repeats the token must reach no error.
+        loss = dataclasses.replace(loss, reason=self._options.identity.hide_token(loss.reason))
         closed_by_user = life.request is Request.CLOSE and life.error is None
         plan = policy.after(
             loss,
@@ -482,7 +485,7 @@ class Reader:
             self.bytes_inflated += len(text)
             if self._debugging:
                 self._write_notes()  # first what this may be an answer to
-                callbacks.log(logging.DEBUG, "received %r", Shown(text))
+                callbacks.log_traffic("received %r", text)
             if not (gateway.replaying or callbacks.wants_payloads):
                 header = payloads.read_dispatch_header(text)
                 if header is not None:
@@ -659,18 +662,15 @@ class Reader:
     # The log
 
     def log_sent(self, text: str) -> None:
-        """Log a payload that was sent, without the token. Any thread but the heartbeat's."""
-        if self._callbacks.debugging:
-            hidden = self._options.identity.hide_token(text)
-            self._callbacks.log(logging.DEBUG, "sent %r", Shown(hidden))
+        """Log a payload that was sent. Any thread but the heartbeat's."""
+        self._callbacks.log_traffic("sent %r", text)
 
     def _write_notes(self) -> None:
         self._debugging = self._callbacks.debugging
         heartbeat = self.heartbeat
         if heartbeat is not None:
             for text in heartbeat.take_notes():
-                if self._debugging:
-                    self._callbacks.log(logging.DEBUG, "sent %r", Shown(text))
+                self._callbacks.log_traffic("sent %r", text)
 
 
 def _bare(error: Exception) -> Exception:

@@ -255,6 +255,7 @@ class Shard:
         self._callbacks = Callbacks(
             self,
             self.logger,
+            hide_token=identity.hide_token,
             in_reader_thread=lambda: self._lifecycle.in_reader_thread(),
             stop=lambda error: self._reader.stop(error),
             notify=lambda: self._lifecycle.notify(),

@@ -193,6 +193,32 @@ def test_no_text_of_a_peer_forges_a_line_of_the_log(
     assert "forged" in str(caught.value)
 
 
+def test_a_peer_that_repeats_the_token_brings_it_into_no_log_and_no_error(
+    make_scripted: MakeScripted, make_shard: MakeShard, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Fixtures look for the token, too, in every record and every error."""
+
+    def script(peer: Peer) -> None:
+        peer.greet()
+        peer.ready(session_id=TOKEN, resume_gateway_url=f"http://{TOKEN}/")
+        peer.dispatch(TOKEN)
+        peer.send_text(f"no JSON: {TOKEN}")
+        peer.close(4000 if peer.number < 3 else 4013, TOKEN)
+        peer.linger()
+
+    caplog.set_level(1)
+    shard, recorder = make_shard(make_scripted(script), ready=False)
+
+    with pytest.raises(ShardClosed) as caught:
+        shard.join(20)
+    wait_until(lambda: recorder.count("closed"))
+
+    told = [record.getMessage() for record in caplog.records if record.name.startswith("shardlib")]
+    told += [str(caught.value), *map(str, recorder.errors)]
+    assert [text for text in told if TOKEN in text] == []
+    assert [text for text in told if "***" in text and "Gateway" in text]  # it was in a reason
+
+
 def test_no_text_of_a_peer_forges_a_line_of_a_timeout(
     make_scripted: MakeScripted, make_shard: MakeShard
 ) -> None:
