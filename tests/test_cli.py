@@ -413,7 +413,7 @@ def test_without_websockets_it_says_what_to_install(
     assert command.status == 1
     (line,) = command.err
     assert line.startswith("shardlib: ")
-    assert "pip install shardlib[local]" in line
+    assert 'pip install "shardlib[local]"' in line
 
 
 def test_bad_arguments_end_the_process_with_status_2() -> None:

@@ -58,6 +58,13 @@ def test_another_name_is_no_attribute() -> None:
         exec("from shardlib import Shrad")
 
 
+def test_the_version_is_the_one_that_the_changelog_describes() -> None:
+    heading = (ROOT / "CHANGELOG.rst").read_text().splitlines()[3]
+    number, described = heading.split(maxsplit=1)
+    expected = f"{number}.dev0" if described == "(unreleased)" else number
+    assert shardlib.__version__ == expected
+
+
 def loaded_after(statement: str) -> set[str]:
     """The modules that a Python loads for a statement, besides those that it has begun with."""
     program = (
@@ -86,6 +93,7 @@ def test_mypy_finds_every_name_and_no_misspelt_one(tmp_path: Path) -> None:
     (tmp_path / "every_name.py").write_text(every)
     (tmp_path / "misspelt.py").write_text(
         "from shardlib import Shrad\nimport shardlib\nshardlib.Intent\n"
+        "from shardlib.testing import LocalGatway\n"
     )
     done = subprocess.run(
         [
@@ -100,7 +108,11 @@ def test_mypy_finds_every_name_and_no_misspelt_one(tmp_path: Path) -> None:
     )
     lines = done.stdout.splitlines()
     errors = [line for line in lines if " error: " in line]
-    assert [line.split(": error: ")[0] for line in errors] == ["misspelt.py:1", "misspelt.py:3"]
+    assert [line.split(": error: ")[0] for line in errors] == [
+        "misspelt.py:1",
+        "misspelt.py:3",
+        "misspelt.py:4",
+    ]
     assert all("[attr-defined]" in line for line in errors)
     revealed = [line for line in lines if "Revealed type" in line]
     assert len(revealed) == len(shardlib.__all__)

@@ -1,9 +1,11 @@
 """Test a bot without Discord: a local gateway that speaks the real protocol.
 
-Needs the extra: ``pip install shardlib[local]``. Guide: *Testing a bot* in the documentation.
+Needs the extra: ``pip install "shardlib[local]"``. Guide: *Testing a bot* in the documentation.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 __all__ = [
     "STEPS",
@@ -35,9 +37,12 @@ except ModuleNotFoundError as error:
 
     # Without the extra this package must still be importable: pytest loads the plugin in it
     # wherever shardlib is installed.
-    def __getattr__(name: str) -> object:
-        if name in __all__:
-            raise ImportError(
-                f"shardlib.testing.{name} needs the websockets package: pip install shardlib[local]"
-            )
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if not TYPE_CHECKING:  # to type checkers a module with __getattr__ has every name
+
+        def __getattr__(name):
+            if name in __all__:
+                raise ImportError(
+                    f"shardlib.testing.{name} needs the package websockets: "
+                    'pip install "shardlib[local]"'
+                )
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -261,7 +261,7 @@ class ConnectionDriver:
             try:
                 self._deflater = TRANSPORT_COMPRESSIONS[compression]()
             except ImportError:
-                return "compress=zstd-stream: pip install shardlib[zstd] for the local gateway"
+                return 'the local gateway lacks zstd: pip install "shardlib[zstd]"'
             self.compression = compression
         return None
 

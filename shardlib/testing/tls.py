@@ -31,8 +31,8 @@ def _make_authority() -> trustme.CA:
         import trustme
     except ImportError:
         raise ImportError(
-            "LocalGateway(tls=True) makes its certificates with the trustme package: "
-            "pip install shardlib[local]"
+            "LocalGateway(tls=True) makes its certificates with the package trustme: "
+            'pip install "shardlib[local]"'
         ) from None
     return trustme.CA()
 

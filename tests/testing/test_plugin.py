@@ -64,4 +64,4 @@ def test_the_plugin_needs_no_extra() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=30
     )
     last = result.stderr.splitlines()[-1]
-    assert last.startswith("ImportError") and "pip install shardlib[local]" in last
+    assert last.startswith("ImportError") and 'pip install "shardlib[local]"' in last
