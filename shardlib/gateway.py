@@ -10,6 +10,7 @@ import difflib
 import enum
 import functools
 import operator
+import re
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 GATEWAY_URL = "wss://gateway.discord.gg/"
@@ -239,25 +240,77 @@ Discord also sends events that its documentation does not name, and new ones bef
 
 _LONGEST_EVENT = max(map(len, EVENTS))
 
+_EVENTS_PAGE = "https://docs.discord.com/developers/events/gateway-events#receive-events"
+
+# Receive events of the documentation that come as opcodes, so that no ``t`` ever names them.
+_OPCODE_EVENTS = ("HELLO", "RECONNECT", "INVALID_SESSION")
+
+
+def event_name(text: str) -> str:
+    """The name of an event as it stands in ``t``, from what a user has written.
+
+    :param text: a documented name in any case, or an undocumented one in upper case.
+    :returns: the name in upper case.
+    :raises ValueError: if no event can have such a name; the message tells of the nearest one.
+    """
+    name = text.upper()
+    if name in EVENTS:
+        return name
+    if name in _OPCODE_EVENTS:
+        raise ValueError(
+            f"{name} comes with an opcode of its own, and is no event to listen to; "
+            "on_socket_raw_message is called with every payload"
+        )
+    if re.fullmatch("[A-Z][A-Z0-9_]*", text):
+        return text
+    nearest = nearest_event(text)
+    hint = f"did you mean {nearest}?" if nearest else f"their names stand at {_EVENTS_PAGE}"
+    raise ValueError(f"{text[:_LONGEST_EVENT]!r} is no event of Discord's Gateway; {hint}")
+
 
 def nearest_event(name: str) -> str | None:
     """The documented event whose name is most like a given one, to be named in a warning.
 
     The names are those of *Gateway Events: Receive Events*.
 
-    :param name: of an event, perhaps misspelt, in any case; spaces and hyphens are taken as
-        underscores
-    :return: the name itself if it is documented, None if no documented name is near
+    :param name: of an event, perhaps misspelt or shortened, in any case; spaces and hyphens are
+        taken as underscores, and "on" in front is left out.
+    :returns: the name itself if it is documented, None if no documented name is near.
     """
-    spelt = name.strip().upper().replace(" ", "_").replace("-", "_")
-    # A name of thousands of characters is nobody's typing error, and would take long to compare.
+    spelt = name.strip().upper().replace(" ", "_").replace("-", "_").removeprefix("ON_")
+    # No typing error has thousands of characters, which would take long to compare.
     if len(spelt) > 2 * _LONGEST_EVENT:
         return None
-    return next(iter(difflib.get_close_matches(spelt, sorted(EVENTS), n=1, cutoff=0.75)), None)
+    similar = difflib.get_close_matches(spelt, sorted(EVENTS), n=1, cutoff=0.75)
+    # The shortest and first of those that begin so: "message" stands for MESSAGE_CREATE.
+    longer = sorted((event for event in EVENTS if event.startswith(f"{spelt}_")), key=_brevity)
+    return next(iter([*similar, *longer]), None)
+
+
+def misspelling_warning(event: str) -> str | None:
+    """What to tell a user about the name of an event that looks misspelt; None if none does.
+
+    :param event: the name, as :func:`event_name` returns it. An undocumented one that is like no
+        documented one may be newer than this version of the library.
+    """
+    nearest = nearest_event(event)
+    if nearest is None or event in EVENTS:
+        return None
+    return (
+        f"{event[:_LONGEST_EVENT]} is no event that Discord documents, and perhaps never comes; "
+        f"did you mean {nearest}?"
+    )
+
+
+def _brevity(name: str) -> tuple[int, str]:
+    return len(name), name
 
 
 def is_encrypted(url: str) -> bool:
-    """Whether a gateway's URL asks for TLS."""
+    """True if a gateway's URL asks for TLS.
+
+    :param url: a ``ws://`` or ``wss://`` URL.
+    """
     return urlsplit(url).scheme == "wss"
 
 
@@ -267,11 +320,12 @@ def gateway_url(url: str, version: int, compression: str | None) -> str:
     ``v``, ``encoding`` and ``compress`` are set (*Gateway: Connecting*), whatever else the query
     holds is kept.
 
-    :param url: a ``ws://`` or ``wss://`` URL, as *Get Gateway Bot* or READY give it
-    :param version: of the API
-    :param compression: one of :data:`COMPRESSIONS`
-    :raises TypeError: if an argument has the wrong type
-    :raises ValueError: if the URL, the version or the compression cannot be; the message says why
+    :param url: a ``ws://`` or ``wss://`` URL, as *Get Gateway Bot* or READY give it.
+    :param version: of the API.
+    :param compression: one of :data:`COMPRESSIONS`.
+    :raises TypeError: if an argument has the wrong type.
+    :raises ValueError: if the URL, the version or the compression cannot be used; the message says
+        why.
     """
     if not isinstance(url, str):
         raise TypeError(f"a gateway URL is a str, not {type(url).__name__}")

@@ -48,8 +48,9 @@ from shardlib.gateway import (
     EVENTS,
     GATEWAY_URL,
     Opcode,
+    event_name,
     gateway_url,
-    nearest_event,
+    misspelling_warning,
 )
 from shardlib.heartbeat import Heartbeat
 from shardlib.identity import Identity
@@ -64,7 +65,6 @@ from shardlib.reconnect import ENDS_SESSION
 from shardlib.session import Session
 from shardlib.state import IDENTIFIED, ON_THE_WAY, SOCKET_OPEN, ShardState
 from shardlib.stats import Stats
-from shardlib.text import printable
 
 NORMAL_CLOSURE = 1000  # RFC 6455, section 7.4.1
 
@@ -526,18 +526,20 @@ class Shard:
         the next one sees. A function that was added twice is called twice. A name that looks like a
         misspelt one is told in the log, once, with the one that was probably meant. Never blocks.
 
-        :param event: the name, a str in any case, as
-            https://docs.discord.com/developers/events/gateway-events#receive-events has it. Names
-            that Discord does not document are taken, too.
+        :param event: the name, a str, as
+            https://docs.discord.com/developers/events/gateway-events#receive-events has it, in any
+            case. Names that Discord does not document are taken, too, in upper case.
         :param function: the function to call; without it, a decorator is returned.
         :returns: the function, unchanged.
+        :raises ValueError: if no event can have such a name, as "message"; the message tells of the
+            nearest one.
         :raises TypeError: if `event` is not a str, if the function cannot be called with two
             arguments, or if it is an ``async def`` or a generator function, of which a call would
             run nothing.
         """
         self._check_process()
         check_type("event", event, str)
-        name = event.upper()
+        name = event_name(event)
 
         def register(function: _Function) -> _Function:
             if function is None:
@@ -554,14 +556,9 @@ class Shard:
         if event in EVENTS or event in self._warned_events:
             return
         self._warned_events.add(event)
-        nearest = nearest_event(event)
-        if nearest is not None:  # else it may be newer than this version of the library
-            self._callbacks.log(
-                logging.WARNING,
-                "%s is no event that Discord documents; did you mean %s?",
-                printable(event, 100),
-                nearest,
-            )
+        warning = misspelling_warning(event)
+        if warning is not None:
+            self._callbacks.log(logging.WARNING, "%s", warning)
 
     def off(self, event: str, function: Callback) -> None:
         """Undo one :meth:`on`. Never blocks.
@@ -582,7 +579,7 @@ class Shard:
 
         Blocks the calling thread until then, or until the shard is closed.
 
-        :param event: the name, a str in any case.
+        :param event: the name, as for :meth:`on`.
         :param predicate: a function, called with the data on the reader thread; an event for which
             it returns something false is passed over. What it raises is raised here.
         :param timeout: seconds; None waits without end.
@@ -594,30 +591,31 @@ class Shard:
         :raises KeyboardInterrupt: if a callback raised it, and so closed the shard.
         :raises ShardError: if the shard was never connected; in a callback, before whose return no
             event can be received; and in a signal handler that has interrupted another call.
-        :raises ValueError: if `timeout` is negative.
+        :raises ValueError: if no event can have such a name, or `timeout` is negative.
         :raises TypeError: if an argument has the wrong type, or `predicate` cannot be called with
             one argument.
         """
         self._check_process()
         check_type("event", event, str)
+        name = event_name(event)
         check_callback("predicate", predicate, 1)
         deadline = Deadline(check_timeout("timeout", timeout))
         life = self._begun_life("wait_for")
         self._refuse_to_wait("wait_for")
-        self._warn_of_unknown(event.upper())
+        self._warn_of_unknown(name)
         waiter = Waiter(predicate)
         try:
-            self._callbacks.add_waiter(event.upper(), waiter)
+            self._callbacks.add_waiter(name, waiter)
             in_time = self._lifecycle.wait_in(life, lambda: waiter.done, deadline)
         finally:
-            self._callbacks.remove_waiter(event.upper(), waiter)
+            self._callbacks.remove_waiter(name, waiter)
         if waiter.error is not None:
             raise waiter.error
         if waiter.done:
             return waiter.data
         if not in_time:
             state = "" if life.is_ready else f"; the shard is {life.state.value}{life.last_ends()}"
-            raise TimeoutError(f"no {event.upper()} came within {timeout:g} seconds{state}")
+            raise TimeoutError(f"no {name} came within {timeout:g} seconds{state}")
         raise life.closed_error()
 
     # Life

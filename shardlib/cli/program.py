@@ -12,7 +12,7 @@ import shardlib
 from shardlib.cli.errors import Failure, UsageError
 from shardlib.cli.terminal import Output
 from shardlib.errors import ShardError
-from shardlib.gateway import API_VERSION, COMPRESSIONS, Intents, gateway_url
+from shardlib.gateway import API_VERSION, COMPRESSIONS, Intents, event_name, gateway_url
 from shardlib.text import printable
 
 
@@ -221,11 +221,10 @@ def _rate(text: str) -> float:
 
 
 def _events(text: str) -> frozenset[str]:
-    names = [name.strip().upper() for name in text.split(",")]
-    for name in names:
-        if not re.fullmatch("[A-Z][A-Z0-9_]*", name):
-            raise argparse.ArgumentTypeError(f"{name!r} is no name of an event")
-    return frozenset(names)
+    try:
+        return frozenset(event_name(name.strip()) for name in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _intents(text: str) -> Intents:

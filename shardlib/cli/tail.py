@@ -18,7 +18,7 @@ from shardlib.cli.errors import UsageError, gateway_class
 from shardlib.cli.shutdown import Shutdown
 from shardlib.cli.summary import Places, summarize
 from shardlib.cli.terminal import LogLines, Output, clock, columns
-from shardlib.gateway import GATEWAY_URL, Intents
+from shardlib.gateway import GATEWAY_URL, Intents, misspelling_warning
 from shardlib.shard import Shard
 from shardlib.state import ShardState
 from shardlib.text import printable
@@ -46,6 +46,7 @@ def run(arguments: Namespace) -> None:
     with gateway or contextlib.nullcontext():
         if gateway is not None:
             gateway.traffic()
+        tail.warn_of_misspelt_events()
         tail.connect(arguments.url or GATEWAY_URL if gateway is None else gateway.url)
         try:
             shutdown.wait()
@@ -91,6 +92,13 @@ class Tail:
             logger = logging.getLogger("shardlib")
             logger.addHandler(lines)
             logger.setLevel(logging.DEBUG if arguments.verbose else logging.INFO)
+
+    def warn_of_misspelt_events(self) -> None:
+        """Tell of each name in ``--events`` that looks misspelt: its event may never come."""
+        for event in sorted(self._events or ()):
+            warning = misspelling_warning(event)
+            if warning is not None:
+                _logger.warning("%s", warning)
 
     def connect(self, url: str) -> None:
         """Begin to connect, on a thread: the main one only waits for the end of everything."""
