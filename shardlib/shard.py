@@ -238,7 +238,7 @@ class Shard:
             proxy=proxy,
             logger=logger,
         )
-        self.logger: Logger = logger or logging.getLogger(f"shardlib.shard.{shard_id}")
+        self._logger: Logger = logger or logging.getLogger(f"shardlib.shard.{shard_id}")
         given = (
             on_socket_connected,
             on_socket_reconnected,
@@ -254,7 +254,7 @@ class Shard:
         self._warned_events: set[str] = set()
         self._callbacks = Callbacks(
             self,
-            self.logger,
+            self._logger,
             hide_token=identity.hide_token,
             in_reader_thread=lambda: self._lifecycle.in_reader_thread(),
             stop=lambda error: self._reader.stop(error),
@@ -292,6 +292,11 @@ class Shard:
     if not TYPE_CHECKING:  # else any attribute could be assigned
 
         def __setattr__(self, name: str, value: Any) -> None:
+            if name == "logger":
+                raise AttributeError(
+                    "a shard's logger cannot be replaced; give it to the constructor, "
+                    "Shard(..., logger=...)"
+                )
             if name.startswith("on_socket_"):
                 _check_callback_name(name)
                 if "_callbacks" not in vars(self):
@@ -354,6 +359,14 @@ class Shard:
     def large_threshold(self) -> int | None:
         """Members from which a guild's offline ones are left out, or None for Discord's default."""
         return self._options.identity.large_threshold
+
+    @property
+    def logger(self) -> Logger:
+        """The logger that the constructor was given; ``shardlib.shard.<id>`` if it was given none.
+
+        Another one cannot be assigned; give it to the constructor.
+        """
+        return self._logger
 
     @property
     def socket_url(self) -> str:
