@@ -27,6 +27,7 @@ from shardlib.errors import BrokenStream, ConnectionFailed, UnreadableMessage
 from shardlib.frames import FrameReader, FrameType
 from shardlib.limits import SendWindow
 from shardlib.loss import Cause, Loss
+from shardlib.text import count
 from shardlib.transport import Transport
 
 # The code of every close that is not the user's. Discord ends the session at 1000 and 1001, and
@@ -156,12 +157,12 @@ class Connection:
 
     def _explain(self, error: Exception, step: str) -> str:
         if isinstance(error, (TimeoutError, websocket.WebSocketTimeoutException)):
-            return f"{step} was not done within {self._connect_timeout:g} seconds"
+            return f"{step} was not done within {count(self._connect_timeout, 'second')}"
         if isinstance(error, websocket.WebSocketBadStatusException):
             status = error.status_code
             phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else "unknown status"
             wait = _retry_after(error)
-            asked = "" if wait is None else f", Retry-After {wait:.0f} seconds"
+            asked = "" if wait is None else f", Retry-After {count(round(wait), 'second')}"
             return f"it answered {step} with HTTP {status} ({phrase}{asked})"
         if isinstance(error, ssl.SSLCertVerificationError):
             return (

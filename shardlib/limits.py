@@ -23,6 +23,7 @@ from shardlib.gateway import (
     SEND_PERIOD,
     SESSION_START_LIMIT,
 )
+from shardlib.text import count
 
 Clock = Callable[[], float]
 
@@ -189,7 +190,7 @@ class IdentifyGate:
                     None,
                     f"{self._budget} sessions were started in the last 24 hours. Soon Discord "
                     "would reset the bot token, so no other is started. Find out from the log why "
-                    f"sessions keep ending; the next may start in {minutes} minutes",
+                    f"sessions keep ending; the next may start in {count(minutes, 'minute')}",
                 )
             wait = self._free_at.get(bucket, now) - now
             if wait > 0:

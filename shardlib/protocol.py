@@ -18,6 +18,7 @@ from shardlib.gateway import GATEWAY_URL, Opcode, check_resume_url
 from shardlib.loss import Cause, Loss
 from shardlib.payloads import Payload
 from shardlib.session import CurrentSession
+from shardlib.text import count
 
 END_OF_SEQUENCES = 1 << 63
 """All sequences are below. Every JSON module can write such a number, as Resume needs it."""
@@ -205,7 +206,9 @@ class GatewayProtocol:
     def on_deadline(self, now: float) -> None:
         """Act if the Gateway's answer is late, or the identify gate is to be asked again."""
         if self._hello_deadline is not None and now >= self._hello_deadline:
-            self._lose(Cause.UNRESPONSIVE, f"no Hello came within {self._hello_timeout:g} seconds")
+            self._lose(
+                Cause.UNRESPONSIVE, f"no Hello came within {count(self._hello_timeout, 'second')}"
+            )
         elif self._answer_deadline is None or now < self._answer_deadline:
             pass  # put off meanwhile
         elif self._phase is _Phase.SLOT:
@@ -213,10 +216,9 @@ class GatewayProtocol:
         elif self._phase is _Phase.ESTABLISHED:
             self._answer_deadline = None
         else:
-            self._lose(
-                Cause.UNRESPONSIVE,
-                f"neither READY nor RESUMED came within {self._ready_timeout:g} seconds",
-            )
+            awaited = "RESUMED" if self._phase is _Phase.RESUMING else "READY"
+            within = count(self._ready_timeout, "second")
+            self._lose(Cause.UNRESPONSIVE, f"no {awaited} came within {within}")
 
     @property
     def resuming(self) -> bool:

@@ -49,7 +49,7 @@ from shardlib.reconnect import Reconnect, ReconnectPolicy, Stop, after_disconnec
 from shardlib.session import CurrentSession
 from shardlib.state import ShardState
 from shardlib.stats import EventCounts
-from shardlib.text import describe, printable
+from shardlib.text import count, describe, printable
 
 # Seconds that the close frame of a peer that answers is awaited before the next connection begins:
 # a Gateway that still reads the old connection would refuse the Resume.
@@ -429,7 +429,7 @@ class Reader:
             "%s; %s %s",
             what,
             "resuming" if plan.resume else "a new session",
-            f"in {delay:.1f} seconds" if delay >= 0.05 else "now",
+            f"in {count(round(delay, 1), 'second')}" if delay >= 0.05 else "now",
         )
 
     def _finish(self, life: Life, error: BaseException | None) -> None:

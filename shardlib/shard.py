@@ -47,6 +47,7 @@ from shardlib.gateway import (
     API_VERSION,
     EVENTS,
     GATEWAY_URL,
+    SEND_LIMIT,
     Opcode,
     event_name,
     gateway_url,
@@ -65,6 +66,7 @@ from shardlib.reconnect import ENDS_SESSION
 from shardlib.session import Session
 from shardlib.state import IDENTIFIED, ON_THE_WAY, SOCKET_OPEN, ShardState
 from shardlib.stats import Stats
+from shardlib.text import count
 
 NORMAL_CLOSURE = 1000  # RFC 6455, section 7.4.1
 
@@ -628,7 +630,7 @@ class Shard:
             return waiter.data
         if not in_time:
             state = "" if life.is_ready else f"; the shard is {life.state.value}{life.last_ends()}"
-            raise TimeoutError(f"no {name} came within {timeout:g} seconds{state}")
+            raise TimeoutError(f"no {name} came within {count(timeout or 0, 'second')}{state}")
         raise life.closed_error()
 
     # Life
@@ -801,8 +803,8 @@ class Shard:
         self._refuse_to_wait("wait_until_ready")
         if not self._lifecycle.wait_in(life, lambda: life.is_ready, deadline):
             raise TimeoutError(
-                f"the shard was not ready within {timeout:g} seconds, it is {life.state.value}"
-                f"{life.last_ends()}"
+                f"the shard was not ready within {count(timeout or 0, 'second')}, it is "
+                f"{life.state.value}{life.last_ends()}"
             )
         if life.is_over:
             raise life.closed_error()
@@ -832,7 +834,10 @@ class Shard:
         self._refuse_to_wait("join")
         life = self._lifecycle.life
         if not self._join(life, deadline):
-            raise TimeoutError(f"the shard was not closed within {timeout:g} seconds")
+            raise TimeoutError(
+                f"the shard was not closed within {count(timeout or 0, 'second')}, it is "
+                f"{life.state.value}; disconnect() closes it"
+            )
         if life.error is not None:
             raise life.closed_error()
 
@@ -1165,8 +1170,8 @@ class Shard:
         if not lifecycle.wait(lambda: previous.ended or lifecycle.closes != closes, deadline):
             raise ConnectionFailed(
                 "the shard is still being closed: a callback has not returned within "
-                f"{self._options.connect_timeout:g} seconds, and no new connection can begin "
-                "before it does"
+                f"{count(self._options.connect_timeout, 'second')}, and no new connection can "
+                "begin before it does"
             )
         if lifecycle.closes != closes:
             raise ShardClosed(None, CLOSED_BY_DISCONNECT)
@@ -1236,7 +1241,8 @@ class Shard:
             if life.in_reader_thread() or (left is not None and left < wait):
                 raise SendTimeout(
                     "nothing was sent: this connection's sends of the last minute are used up "
-                    f"(Discord allows 120); there is room again in {wait:.1f} seconds"
+                    f"(Discord allows {SEND_LIMIT}); there is room again in "
+                    f"{count(round(wait, 1), 'second')}"
                 )
             self._lifecycle.wait(lambda: not life.is_ready, Deadline(wait))
 

@@ -1,4 +1,4 @@
-"""Text that somebody else wrote, made fit to be shown to a person."""
+"""Text for people: what somebody else wrote, made fit to be shown, and numbers in words."""
 
 from __future__ import annotations
 
@@ -14,6 +14,18 @@ def describe(error: BaseException) -> str:
         return type(error).__qualname__
 
 
+def count(number: float, noun: str) -> str:
+    """A number with its noun, "1 second" or "2.5 seconds"; three decimals at most are shown.
+
+    :param number: how many.
+    :param noun: in the singular, of a word whose plural ends in "s".
+    """
+    shown = str(number)
+    if isinstance(number, float):
+        shown = f"{number:.3f}".rstrip("0").rstrip(".")
+    return f"{shown} {noun}" if shown == "1" else f"{shown} {noun}s"
+
+
 def printable(text: str, limit: int | None = None) -> str:
     r"""Return a text with each character escaped that could do more than show itself.
 
@@ -21,9 +33,9 @@ def printable(text: str, limit: int | None = None) -> str:
     of a log, escape sequences of terminals, marks that turn the direction of the text after them.
     All of these, and whatever else is not printable, come out as ``\n``, ``\x1b``, ``\u202e``.
 
-    :param text: of any origin
+    :param text: of any origin.
     :param limit: how many characters of ``text`` to show at most; "..." stands for the rest.
-        None shows them all
+        None shows them all.
     """
     if limit is not None and len(text) > limit:
         return printable(text[:limit]) + "..."

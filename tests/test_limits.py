@@ -191,7 +191,7 @@ def test_the_daily_budget_ends_before_discord_resets_the_token() -> None:
         gate.try_acquire(0)
     assert caught.value.code is None
     clock.now = start + 24 * 60 * 60 - 1
-    with pytest.raises(ShardClosed, match="in 1 minutes"):
+    with pytest.raises(ShardClosed, match="in 1 minute"):
         gate.try_acquire(0)
     clock.now += 1
     assert gate.try_acquire(0) == 0.0

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from shardlib.text import count
+
 MOST_FIELDS = 6  # of an event that has no summary of its own
 
 
@@ -109,20 +111,17 @@ def _fields(data: Any) -> Iterator[str]:
             yield f"{key}={value}"
 
 
-def _count(number: str | int, what: str) -> str:
-    return f"{number} {what}" + ("" if str(number) == "1" else "s")
-
-
 def _ready(data: Any, _: Places) -> str:
-    guilds = _count(len(_list(data, "guilds")), "guild")
+    guilds = count(len(_list(data, "guilds")), "guild")
     return f"{_user(data)}, {guilds}, session {_text(data, 'session_id')}"
 
 
 def _guild_create(data: Any, _: Places) -> str:
     if _at(data, "unavailable"):
         return "unavailable, Discord has an outage"
-    members = _count(_text(data, "member_count"), "member")
-    return f"{members}, {_count(len(_list(data, 'channels')), 'channel')}"
+    channels = count(len(_list(data, "channels")), "channel")
+    members = _at(data, "member_count")
+    return f"{count(members, 'member')}, {channels}" if isinstance(members, int) else channels
 
 
 def _guild_delete(data: Any, _: Places) -> str:
@@ -134,7 +133,7 @@ def _message(data: Any, _: Places) -> str:
     parts = [_text(data, "content")]
     for kind in ("attachment", "embed", "sticker_item"):
         if things := _list(data, f"{kind}s"):
-            parts.append(f"[{_count(len(things), kind.replace('_', ' '))}]")
+            parts.append(f"[{count(len(things), kind.replace('_', ' '))}]")
     return f"{_user(data)}: " + (" ".join(filter(None, parts)) or "(no content)")
 
 

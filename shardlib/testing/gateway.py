@@ -361,7 +361,7 @@ class LocalGateway:
                     return connection
             return None
 
-        return self._thread.wait(look, timeout, "connection")
+        return self._thread.wait(look, timeout, "a connection")
 
     def expect(self, opcode: int, timeout: float = 5.0) -> ReceivedPayload:
         """Wait for the next payload with this opcode on any connection, and return it.
@@ -382,7 +382,7 @@ class LocalGateway:
         :param timeout: seconds.
         :raises TimeoutError: if it did not become true in time.
         """
-        return self._thread.wait(predicate, timeout, "what was waited for")
+        return self._thread.wait(predicate, timeout, "the condition")
 
     def _register(self, connection: GatewayConnection) -> None:
         self._all_connections.append(connection)

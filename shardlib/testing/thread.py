@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from shardlib.testing.clock import Clock
+from shardlib.text import count
 
 _T = TypeVar("_T")
 
@@ -95,7 +96,7 @@ class GatewayThread:
         with self.lock:
             found = self._changed.wait_for(look, timeout)
             if not found:
-                raise TimeoutError(f"no {what} within {timeout} s")
+                raise TimeoutError(f"waited {count(timeout, 'second')} in vain for {what}")
             return found
 
     # Having the thread do something. Before start() and after stop() it does nothing.

@@ -280,7 +280,7 @@ def test_connections_that_are_lost_soon_after_ready_are_followed_by_small_pauses
 
     lines = [each.getMessage() for each in caplog.records]
     pauses = [line.rpartition("; resuming ")[2] for line in lines if "connection lost" in line]
-    assert pauses == ["now", *(f"in {seconds:.1f} seconds" for seconds in (0.25, 0.5, 0.6, 0.6))]
+    assert pauses == ["now", *(f"in {seconds} seconds" for seconds in (0.2, 0.5, 0.6, 0.6))]
     opened = [each.opened_at for each in gateway.all_connections]
     # The first and the second are followed at once, and each of the others by its pause.
     pairs = itertools.pairwise(opened[1:])

@@ -170,7 +170,7 @@ def test_connections_are_returned_once(local_gateway: LocalGateway) -> None:
         one = local_gateway.wait_for_connection()
         two = local_gateway.wait_for_connection()
         assert [one, two] == local_gateway.connections
-        with pytest.raises(TimeoutError, match="no connection within 0.01 s"):
+        with pytest.raises(TimeoutError, match="waited 0.01 seconds in vain for a connection"):
             local_gateway.wait_for_connection(timeout=0.01)
         first.leave()
         one.wait_closed()
