@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar, Union
 
 from shardlib.failurelog import SUMMARY_INTERVAL, FailureLog
-from shardlib.text import describe, printable
+from shardlib.text import count, describe, printable
 
 Callback = Callable[..., object]
 Predicate = Callable[[Any], object]
@@ -31,12 +31,17 @@ _MOST_SHOWN = 2000
 class RunningCallback(NamedTuple):
     """A function of the user's that has not returned yet.
 
-    :param function: which.
+    :param function: a callback; of another function, what it is to the user, in words.
     :param since: ``time.perf_counter()`` when it was called.
     """
 
-    function: Callback
+    function: Callback | str
     since: float
+
+    def __str__(self) -> str:
+        if isinstance(self.function, str):
+            return self.function
+        return f"the callback {name_of(self.function)}"
 
 
 class CallbackTime(NamedTuple):
@@ -198,20 +203,24 @@ class Callbacks:
         for function in self._listeners.get(event, ()):
             self._call(function, self._shard, data)
         for waiter in self._waiters.get(event, ()):
-            if self.run(waiter.offer, data):
+            if self.run("the predicate of a wait_for()", waiter.offer, data):
                 self.remove_waiter(event, waiter)
                 self._notify()
 
-    def run(self, function: Callable[..., _Result], *arguments: Any) -> _Result:
-        """Run a function of the user's on the reader thread, and count its time.
+    def run(self, what: str, function: Callable[..., _Result], *arguments: Any) -> _Result:
+        """Run a function that is the user's, or calls one, on the reader thread; count its time.
 
+        :param what: what the user's function is, in words that the user knows, for the warning
+            that it takes long.
+        :param function: to run.
+        :param arguments: of the function.
         :raises Exception: what the function raises.
         """
         seconds, running = self._time
         if running is not None:  # inside another one, a log handler inside a callback for example
             return function(*arguments)
         since = time.perf_counter()
-        self._time = CallbackTime(seconds, RunningCallback(function, since))
+        self._time = CallbackTime(seconds, RunningCallback(what, since))
         try:
             return function(*arguments)
         finally:
@@ -234,18 +243,23 @@ class Callbacks:
             self._stop(error)
 
     def _tell_failure(self, function: Callback, error: Exception) -> None:
-        count, in_full = self._failures.add(getattr(function, "__func__", function))
+        failures, in_full = self._failures.add(getattr(function, "__func__", function))
         if in_full:
-            self.log(logging.ERROR, "the callback %s failed", name_of(function), exc_info=error)
-        elif count:
             self.log(
                 logging.ERROR,
-                "the callback %s failed %d times since it was last told, the last time with: %r; "
-                "the next line about it comes in %.0f seconds at the earliest",
+                "the callback %s failed; the shard goes on",
                 name_of(function),
-                count,
+                exc_info=error,
+            )
+        elif failures:
+            self.log(
+                logging.ERROR,
+                "the callback %s failed %s more, the last time with %r; the log tells of later "
+                "failures after %s at the earliest",
+                name_of(function),
+                count(failures, "time"),
                 error,
-                SUMMARY_INTERVAL,
+                count(SUMMARY_INTERVAL, "second"),
             )
 
     def report(self, error: BaseException) -> None:
@@ -287,7 +301,7 @@ class Callbacks:
         )
         try:
             if own:
-                self.run(self._log, level, message, arguments, exc_info)
+                self.run("a handler of the logger", self._log, level, message, arguments, exc_info)
             else:
                 self._log(level, message, arguments, exc_info)
         except Exception:
@@ -351,10 +365,10 @@ class Callbacks:
         try:
             self.log(
                 logging.WARNING,
-                "the callback %s has been running for %.1f seconds, and no event can be received "
-                "meanwhile; long work belongs on another thread. It is here:\n%s",
-                name_of(running.function),
-                seconds,
+                "%s has been running for %s, and no event can be received meanwhile; long work "
+                "belongs on another thread. It is here:\n%s",
+                running,
+                count(round(seconds, 1), "second"),
                 "".join(stack.format()).rstrip(),
             )
         except BaseException:

@@ -129,7 +129,9 @@ class Reader:
             self.presence
         )  # what can't be sent uses up no slot
         wait = check_gate_wait(
-            self._callbacks.run(self._gate.try_acquire, self._options.identity.shard_id)
+            self._callbacks.run(
+                "the identify gate", self._gate.try_acquire, self._options.identity.shard_id
+            )
             if self.lifecycle.in_reader_thread()
             else self._gate.try_acquire(self._options.identity.shard_id)
         )
@@ -337,7 +339,9 @@ class Reader:
                 for frame_type, payload in connection.receive(self._read_deadline()):
                     if self._take_in(connection, frame_type, payload):
                         # A Backoff may be the user's.
-                        self._callbacks.run(policy.established, time.monotonic())
+                        self._callbacks.run(
+                            "the option backoff", policy.established, time.monotonic()
+                        )
                     if self._lost is not None or life.request is not None:
                         break
             except TimeoutError:
@@ -499,7 +503,7 @@ class Reader:
             payload = (
                 payloads.decode(text, ujson)
                 if self._json is ujson
-                else callbacks.run(payloads.decode, text, self._json)  # user code
+                else callbacks.run("loads() of the option json", payloads.decode, text, self._json)
             )
         except UnreadableMessage as error:
             self._unreadable(error)

@@ -1,0 +1,137 @@
+"""The warning about a function that keeps the reader: it names what the user knows."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from typing import Any
+
+import pytest
+
+from shardlib import Backoff
+from shardlib.testing import LocalGateway
+from tests.shards import make_gateway, make_shard
+from tests.support import in_background, wait_until
+
+
+class Slow:
+    """Does not return until the log has warned of that."""
+
+    def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
+        self._caplog = caplog
+        self.warnings: list[str] = []
+        self._met = threading.Event()
+
+    def wait(self) -> None:
+        if not self._met.is_set():
+            self._met.set()
+            wait_until(self._look, what="the warning")
+
+    def _look(self) -> bool:
+        lines = [each.getMessage() for each in list(self._caplog.records)]
+        self.warnings = [line for line in lines if "has been running for" in line]
+        return bool(self.warnings)
+
+
+@pytest.fixture
+def slow(caplog: pytest.LogCaptureFixture) -> Slow:
+    return Slow(caplog)
+
+
+def quick_gateway() -> LocalGateway:
+    return make_gateway(heartbeat_interval=50, heartbeat_tolerance=30)
+
+
+def test_a_slow_json_module_is_named_as_the_option_that_it_is(slow: Slow) -> None:
+    class Module:
+        @staticmethod
+        def loads(data: Any) -> Any:
+            payload = json.loads(data)
+            if payload["op"] == 0:
+                slow.wait()
+            return payload
+
+        dumps = staticmethod(json.dumps)
+
+    with quick_gateway() as gateway, make_shard(json=Module) as shard:
+        shard.connect(gateway.url)
+        shard.wait_until_ready(20)
+    assert slow.warnings[0].startswith("loads() of the option json has been running for ")
+
+
+def test_a_slow_gate_is_named(slow: Slow) -> None:
+    class Gate:
+        def try_acquire(self, shard_id: int) -> float:
+            slow.wait()
+            return 0.0
+
+    with quick_gateway() as gateway, make_shard(identify_gate=Gate()) as shard:
+        shard.connect(gateway.url)
+        shard.wait_until_ready(20)
+    assert slow.warnings[0].startswith("the identify gate has been running for ")
+
+
+def test_a_slow_backoff_is_named(slow: Slow) -> None:
+    class SlowBackoff(Backoff):
+        connected = False
+
+        def reset(self) -> None:
+            if self.connected:  # READY came, so that earlier failures are forgotten
+                slow.wait()
+            super().reset()
+
+    backoff = SlowBackoff()
+
+    def connected(shard: Any) -> None:
+        backoff.connected = True
+
+    with (
+        quick_gateway() as gateway,
+        make_shard(backoff=backoff, on_socket_connected=connected) as shard,
+    ):
+        shard.connect(gateway.url)
+        wait_until(lambda: slow.warnings)
+    assert slow.warnings[0].startswith("the option backoff has been running for ")
+
+
+def test_a_slow_predicate_is_named(slow: Slow) -> None:
+    def predicate(data: Any) -> bool:
+        slow.wait()
+        return True
+
+    with quick_gateway() as gateway, make_shard() as shard:
+        shard.connect(gateway.url)
+        shard.wait_until_ready(20)
+        waiting = in_background(shard.wait_for, "USER_UPDATE", predicate)
+        wait_until(lambda: gateway.dispatch("USER_UPDATE", {}) and waiting.done())
+    assert slow.warnings[0].startswith("the predicate of a wait_for() has been running for ")
+
+
+def test_a_slow_log_handler_is_named(slow: Slow) -> None:
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage().startswith("ready"):
+                slow.wait()
+
+    logger = logging.Logger("slow")
+    logger.addHandler(slow._caplog.handler)
+    handler = Handler()
+    handler.lock = None  # so that the report of its slowness needs no turn
+    logger.addHandler(handler)
+    with quick_gateway() as gateway, make_shard(logger=logger) as shard:
+        shard.connect(gateway.url)
+        shard.wait_until_ready(20)
+    assert slow.warnings[0].startswith("a handler of the logger has been running for ")
+
+
+def test_a_slow_callback_is_named_by_its_own_name(slow: Slow) -> None:
+    def greet(shard: Any) -> None:
+        slow.wait()
+
+    with quick_gateway() as gateway, make_shard(on_socket_ready=greet) as shard:
+        shard.connect(gateway.url)
+        shard.wait_until_ready(20)
+        wait_until(lambda: slow.warnings)
+    assert ".greet has been running for " in slow.warnings[0]
+    assert slow.warnings[0].startswith("the callback ")
