@@ -91,11 +91,15 @@ class ZlibPayload(PlainText):
         try:
             inflated = decompressor.decompress(message, self._max_payload + 1)
         except zlib.error as error:
-            raise UnreadableMessage(f"a compressed message is damaged: {error}", message) from error
+            raise UnreadableMessage(
+                f"a compressed message was skipped: it is damaged ({error})", message
+            ) from error
         if len(inflated) > self._max_payload:
             raise UnreadableMessage(self._too_large(), message, limit=self._max_payload)
         if not decompressor.eof or decompressor.unused_data:
-            raise UnreadableMessage("a compressed message does not end where it should", message)
+            raise UnreadableMessage(
+                "a compressed message was skipped: it does not end where it should", message
+            )
         return inflated
 
 

@@ -148,7 +148,7 @@ class Connection:
         except Exception as error:
             self.release()
             raise ConnectionFailed(
-                f"no connection to {self._host}:{self._port}: {self._explain(error, step)}",
+                f"cannot connect to {self._host}:{self._port}: {self._explain(error, step)}",
                 retry_after=_retry_after(error),
             ) from error
         client.sock = transport.socket
@@ -163,14 +163,14 @@ class Connection:
             phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else "unknown status"
             wait = _retry_after(error)
             asked = "" if wait is None else f", Retry-After {count(round(wait), 'second')}"
-            return f"it answered {step} with HTTP {status} ({phrase}{asked})"
+            return f"the server answered {step} with HTTP {status} ({phrase}{asked})"
         if isinstance(error, ssl.SSLCertVerificationError):
             return (
-                f"its certificate is not trusted ({error.verify_message}); for a private authority "
-                "pass an ssl_context that knows it"
+                f"the server's certificate is not trusted ({error.verify_message}); for a private "
+                "authority pass an ssl_context that knows it"
             )
         if isinstance(error, websocket.WebSocketConnectionClosedException):
-            return f"it closed the connection during {step}"
+            return f"the server closed the connection during {step}"
         if isinstance(error, OSError) and error.strerror:
             return f"{step} failed: {error.strerror}"
         return f"{step} failed: {error}"
@@ -198,7 +198,7 @@ class Connection:
                 raise
             except OSError as error:
                 raise ConnectionLost(
-                    Loss(Cause.BROKEN_OFF, f"the connection broke: {error}")
+                    Loss(Cause.BROKEN_OFF, f"the connection broke: {error.strerror or error}")
                 ) from error
             if data is None:
                 return
@@ -389,14 +389,18 @@ def decode_text(payload: bytes) -> str:
     try:
         return payload.decode()
     except UnicodeDecodeError as error:
-        raise UnreadableMessage(f"a text message is not UTF-8: {error}", payload) from None
+        raise UnreadableMessage(
+            f"a text message was skipped: it is not UTF-8 ({error})", payload
+        ) from None
 
 
 def _read_close(payload: bytes) -> tuple[int | None, str]:
     if not payload:
         return None, ""
     if len(payload) == 1:
-        raise BrokenStream("a close frame holds half a close code")
+        raise BrokenStream(
+            "the Gateway broke the WebSocket protocol: a close frame holds half a close code"
+        )
     return int.from_bytes(payload[:2], "big"), payload[2:].decode(errors="replace")
 
 

@@ -98,7 +98,8 @@ class Dialer:
         if not answer:
             raise TimeoutError(f"the address of {host} was not found in time")
         if isinstance(answer[0], Exception):
-            raise OSError(f"the address of {host} was not found: {answer[0]}") from answer[0]
+            reason = getattr(answer[0], "strerror", None) or answer[0]
+            raise OSError(f"the address of {host} was not found: {reason}") from answer[0]
         return answer[0]
 
     def _connect(self, host: str, port: int, deadline: Deadline) -> socket.socket:
@@ -229,7 +230,7 @@ def check_proxy(proxy: str | None) -> None:
     if proxy is None:
         return
     if not isinstance(proxy, str):
-        raise TypeError(f"proxy must be a URL or None, not {type(proxy).__name__}")
+        raise TypeError(f"proxy must be a URL, a str, or None, not {type(proxy).__name__}")
     try:
         url = urllib.parse.urlsplit(proxy)
         usable = url.scheme in PROXY_PORTS and bool(url.hostname)

@@ -90,7 +90,7 @@ class ShardClosed(ShardError):
     """The shard has ended for good; connecting again by itself would not help.
 
     :param code: the WebSocket close code received, an int, or None if there was none.
-    :param reason: what the gateway, or this library, says about it, a str exactly as it was
+    :param reason: what the Gateway, or this library, says about it, a str exactly as it was
         received; so escape it before you print it. ``str()`` of the error does.
     """
 
@@ -105,9 +105,10 @@ class ShardClosed(ShardError):
         if self.code is None:
             what = printable(self.reason) or "the shard is closed"
         else:
-            what = f"the gateway closed the connection with code {self.code}"
-            if self.reason:
-                what += f" ({printable(self.reason, _REASON_SHOWN)})"
+            what = f"the Gateway closed the connection with code {self.code}"
+            reason = printable(self.reason, _REASON_SHOWN) or meaning_of(self.code)
+            if reason:
+                what += f" ({reason})"
         advice = self._advice()
         return f"{what}: {advice}" if advice else what
 
@@ -125,9 +126,12 @@ class AuthenticationFailed(ShardClosed):
 
 
 class InvalidShard(ShardClosed):
-    """4010: the gateway does not know such a shard."""
+    """4010: the Gateway does not know such a shard."""
 
-    advice = "shard_id and shard_count do not fit; shard_id counts from 0 up to shard_count - 1"
+    advice = (
+        "shard_id and shard_count do not fit; shard_id counts from 0 up to shard_count - 1, and "
+        "all shards of a bot have one shard_count"
+    )
 
 
 class ShardingRequired(ShardClosed):
@@ -140,22 +144,28 @@ class ShardingRequired(ShardClosed):
 
 
 class InvalidAPIVersion(ShardClosed):
-    """4012: the gateway does not speak that version."""
+    """4012: the Gateway does not speak that version."""
 
-    advice = "give connect() a socket_version that Discord supports; 10 is the default"
+    advice = (
+        "Discord does not support this version of the Gateway's API. Give connect() another "
+        "socket_version; 10 is the default"
+    )
 
 
 class InvalidIntents(ShardClosed):
     """4013: the intents hold a bit that does not exist."""
 
-    advice = "build the intents from shardlib.Intents instead of from numbers"
+    advice = (
+        "the intents hold a bit that Discord does not know. Build them from shardlib.Intents "
+        "instead of from numbers"
+    )
 
 
 class DisallowedIntents(ShardClosed):
     """4014: a privileged intent is not switched on for this bot.
 
     :param code: 4014.
-    :param reason: what the gateway says about it.
+    :param reason: what the Gateway says about it.
     :param intents: the :class:`~shardlib.Intents` that the shard asked for.
     """
 
@@ -170,10 +180,11 @@ class DisallowedIntents(ShardClosed):
             for intent in Intents
             if intent.name and intent in Intents.privileged() & (self.intents or 0)
         ]
-        which = ", ".join(asked) if asked else "a privileged intent"
+        which = f" ({', '.join(asked)})" if asked else ""
         return (
-            f"the bot asked for {which} without being allowed to. Switch it on at the Bot page "
-            "of the Developer Portal, https://discord.com/developers/applications, or leave it out"
+            f"the shard asks for privileged intents{which}, and not all of them are switched on "
+            "for this bot. Switch them on at the Bot page of the Developer Portal, "
+            "https://discord.com/developers/applications, or leave them out of intents"
         )
 
 
@@ -187,12 +198,21 @@ _CLASSES: dict[int, type[ShardClosed]] = {
 }
 
 
+def meaning_of(code: int | None) -> str:
+    """What a close code of Discord's means, in a few words; "" for another one, or None.
+
+    :param code: as received.
+    """
+    names = {int(each): each.name.replace("_", " ").lower() for each in CloseCode}
+    return "" if code is None else names.get(code, "")
+
+
 def fatal_error(code: int, reason: str, intents: Intents) -> ShardClosed | None:
     """The error for a close code after which no connection may follow, or None.
 
-    :param code: as received
-    :param reason: as received
-    :param intents: those the shard asks for
+    :param code: as received.
+    :param reason: as received.
+    :param intents: those the shard asks for.
     """
     try:
         close_code = CloseCode(code)

@@ -76,7 +76,7 @@ class FrameReader:
                 start = position + 2
                 if length > 125:
                     if length > 127:
-                        raise BrokenStream("the Gateway sent a masked frame; a server must not")
+                        raise _violation("a frame is masked, as only a client's may be")
                     extended = 2 if length == 126 else 8
                     if end - start < extended:
                         break
@@ -114,20 +114,20 @@ class FrameReader:
         """Refuse what may not follow here, before its payload has come."""
         frame_type = head & 0x0F
         if head & 0x70:
-            raise BrokenStream("a frame uses a WebSocket extension that was not agreed upon")
+            raise _violation("a frame uses an extension that was not agreed upon")
         if frame_type >= FrameType.CLOSE:
             if frame_type > FrameType.PONG:
-                raise BrokenStream(f"a frame has the unknown type {frame_type}")
+                raise _violation(f"a frame has the unknown type {frame_type}")
             if not head & 0x80 or length > 125:
-                raise BrokenStream("a control frame is fragmented or over 125 bytes")
+                raise _violation("a control frame is fragmented or over 125 bytes")
             return
         if frame_type == FrameType.CONTINUATION:
             if self._fragments_type is None:
-                raise BrokenStream("a frame continues a message that was never begun")
+                raise _violation("a frame continues a message that was never begun")
         elif frame_type > FrameType.BINARY:
-            raise BrokenStream(f"a frame has the unknown type {frame_type}")
+            raise _violation(f"a frame has the unknown type {frame_type}")
         elif self._fragments_type is not None:
-            raise BrokenStream("a message begins before the one before it has ended")
+            raise _violation("a message begins before the one before it has ended")
         size = len(self._fragments) + length
         if size > self._max_size:
             raise BrokenStream(
@@ -152,3 +152,7 @@ class FrameReader:
         message_type, self._fragments_type = self._fragments_type, None
         whole, self._fragments = bytes(self._fragments), bytearray()
         return message_type, whole
+
+
+def _violation(what: str) -> BrokenStream:
+    return BrokenStream(f"the Gateway broke the WebSocket protocol: {what}")

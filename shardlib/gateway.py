@@ -370,5 +370,5 @@ def check_resume_url(url: str, socket_url: str) -> str:
     """
     gateway_url(url, API_VERSION, None)
     if is_encrypted(socket_url) and not is_encrypted(url):
-        raise ValueError("it is not encrypted, and the URL given to connect() is")
+        raise ValueError("it is not encrypted, as the URL given to connect() is")
     return str(url)

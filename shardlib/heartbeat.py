@@ -235,7 +235,9 @@ class Heartbeat:
         except SendTimeout:
             if not guaranteed:  # one that can do without: the next scheduled one will tell
                 return _SEND_AGAIN_AFTER
-            self._fail(Cause.UNRESPONSIVE, "a heartbeat could not be sent, the peer takes no bytes")
+            self._fail(
+                Cause.UNRESPONSIVE, "a heartbeat could not be sent: the Gateway takes no bytes"
+            )
         except OSError:
             pass  # the connection has ended; the reader finds out by itself
         return 0.0

@@ -19,7 +19,7 @@ from shardlib.loss import Cause, Loss
 from shardlib.state import ShardState
 from shardlib.waiting import Waiters
 
-CLOSED_BY_DISCONNECT = "the shard was closed by disconnect()"
+CLOSED_BY_DISCONNECT = "the shard was closed by disconnect(); connect() would begin anew"
 
 # How the last attempts to connect ended, for the message of a wait that runs out.
 _MOST_ENDS = 3

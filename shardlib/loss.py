@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from shardlib.errors import ConnectionFailed
+from shardlib.errors import ConnectionFailed, meaning_of
 from shardlib.text import printable
 
 
@@ -51,7 +51,7 @@ class Loss:
             return str(self.failure)
         if self.cause is Cause.CLOSED:
             code = "without a code" if self.code is None else f"with code {self.code}"
-            reason = printable(self.reason, 200)
+            reason = printable(self.reason, 200) or meaning_of(self.code)
             return f"closed by the Gateway {code} ({reason or 'no reason given'})"
         return printable(self.reason, 500)
 

@@ -55,11 +55,13 @@ def decode(message: bytes | str, json: JSONModule) -> Payload:
         try:
             payload = standard_json.loads(message)
         except (ValueError, RecursionError) as error:
-            raise UnreadableMessage(f"a message is not JSON: {error}", message) from error
+            raise UnreadableMessage(
+                f"a message was skipped: it is not JSON ({error})", message
+            ) from error
     if not isinstance(payload, dict):
-        raise UnreadableMessage("a message is not a JSON object", message)
+        raise UnreadableMessage("a message was skipped: it is not a JSON object", message)
     if type(payload.get("op")) is not int:
-        raise UnreadableMessage("a message has no opcode", message)
+        raise UnreadableMessage("a message was skipped: it has no opcode", message)
     return payload
 
 
@@ -110,7 +112,7 @@ def check_send(data: str) -> Payload:
     except UnicodeEncodeError as error:
         raise ValueError(f"data cannot be sent as UTF-8: {error.reason}") from None
     if size > MAX_SEND_SIZE:
-        raise ValueError(f"data has {size} bytes; the gateway takes at most {MAX_SEND_SIZE}")
+        raise ValueError(f"data has {size} bytes; the Gateway takes at most {MAX_SEND_SIZE}")
     try:
         payload = standard_json.loads(data, parse_constant=refuse_constant)
     except (ValueError, RecursionError) as error:

@@ -234,8 +234,9 @@ class GatewayProtocol:
 
     def receive_event(self, sequence: int) -> None:
         """Take in an ordinary event outside a replay: what :meth:`receive` would do, made short."""
-        if self.session.receive(sequence):
-            self._note_gap()
+        missing = self.session.receive(sequence)
+        if missing:
+            self._note_gap(sequence, missing)
 
     def receive(self, message: Message, now: float) -> bool:
         """Take a message in.
@@ -275,7 +276,7 @@ class GatewayProtocol:
         try:
             interval = check_positive("heartbeat_interval", interval)
         except (TypeError, ValueError) as error:
-            self._lose(Cause.UNRESPONSIVE, f"Hello can't be used: {error}")
+            self._lose(Cause.UNRESPONSIVE, f"the Gateway's Hello cannot be used: {error}")
             return
         self._hello_deadline = None
         self.effects.append(StartHeartbeat(interval))
@@ -298,8 +299,9 @@ class GatewayProtocol:
                 return False
             self.replayed += 1
             self._answer_deadline = now + self._ready_timeout
-        if sequence is not None and self.session.receive(sequence):
-            self._note_gap()
+        missing = 0 if sequence is None else self.session.receive(sequence)
+        if sequence is not None and missing:
+            self._note_gap(sequence, missing)
         if event == "RESUMED" and self.replaying:  # else no Resume was sent
             self._establish(resumed=True)
         return True
@@ -314,7 +316,12 @@ class GatewayProtocol:
             try:
                 url = check_resume_url(url, self._socket_url)
             except (TypeError, ValueError) as error:
-                self.effects.append(Warn(f"resume_gateway_url is of no use: {error}"))
+                self.effects.append(
+                    Warn(
+                        f"the resume_gateway_url in READY cannot be used ({error}); a Resume "
+                        "goes to the URL given to connect()"
+                    )
+                )
                 url = None
         # No Resume brings READY again: it counts as seen before its callbacks return.
         self.session = CurrentSession(session_id, url, message.sequence, message.sequence)
@@ -326,13 +333,15 @@ class GatewayProtocol:
         self._answer_deadline = None
         self.effects.append(Established(resumed))
 
-    def _note_gap(self) -> None:
+    def _note_gap(self, sequence: int, missing: int) -> None:
         self.gaps += 1
         if not self._gap_told:
             self._gap_told = True
             self.effects.append(
                 Warn(
-                    f"the sequence jumped to {self.session.last_sequence}: the Gateway left "
-                    "events out, or numbers"
+                    f"the sequence jumped from {sequence - missing - 1} to {sequence}: the "
+                    f"Gateway left out {count(missing, 'number')}, and perhaps as many events, "
+                    "which no Resume brings back; stats.gaps counts all jumps, and the log tells "
+                    "of the first on each connection"
                 )
             )

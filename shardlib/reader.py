@@ -168,13 +168,19 @@ class Reader:
         except BaseException as unexpected:  # SystemExit and its like, or a fault of the library's
             error = unexpected
             if isinstance(error, Exception):
-                self._callbacks.log(logging.CRITICAL, "the reader failed", exc_info=error)
+                self._callbacks.log(
+                    logging.CRITICAL,
+                    "the reader failed, which closes the shard; please report it",
+                    exc_info=error,
+                )
         self._closed_told = False
         fault: BaseException | None = None
         for _ in range(_MOST_TRIES):  # steps that were done are left out; a life has to end
             try:
                 if fault is not None:
-                    self._callbacks.log(logging.ERROR, "closing was interrupted: %r", fault)
+                    self._callbacks.log(
+                        logging.ERROR, "closing was interrupted, and is tried again: %r", fault
+                    )
                 self._finish(life, error)
                 break
             except BaseException as interruption:
@@ -446,8 +452,10 @@ class Reader:
         if life.state is ShardState.CLOSED and not self._closed_told:
             if isinstance(error, Exception):
                 self._callbacks.log(logging.ERROR, "closed: %s", error)
-            else:  # by disconnect(), or by a callback that ends the program
+            elif error is None:
                 self._callbacks.log(logging.INFO, "closed")
+            else:  # by a callback that ends the program
+                self._callbacks.log(logging.INFO, "closed: a callback raised %s", describe(error))
             self._closed_told = True
             self._callbacks.notify("on_socket_closed", error)
         self._callbacks.join()

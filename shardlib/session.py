@@ -40,19 +40,19 @@ class CurrentSession:
         self.last_sequence = last_sequence
         self.completed_sequence = completed_sequence
 
-    def receive(self, sequence: int) -> bool:
+    def receive(self, sequence: int) -> int:
         """Take a sequence in. Never backwards: RESUMED, and some servers, repeat old numbers.
 
-        :returns: True if numbers were left out since the last one.
+        :returns: how many numbers were left out since the last one.
         """
         last = self.last_sequence
         if last is None:
             self.last_sequence = sequence
-            return False
+            return 0
         if sequence <= last:
-            return False
+            return 0
         self.last_sequence = sequence
-        return sequence > last + 1
+        return sequence - last - 1
 
     def complete(self) -> None:
         """Note that the callbacks of all events received so far have returned."""

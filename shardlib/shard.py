@@ -773,10 +773,14 @@ class Shard:
         connection = self._reader.connection
         if self.socket_identified:
             raise AlreadyConnected(
-                "Identify or Resume was sent on this connection; for a new session reinstantiate()"
+                "Identify or Resume was sent on this connection already; reinstantiate() begins "
+                "a new session"
             )
         if self._reader.heartbeat is None or not self.socket_active:
-            raise NotReady("Identify follows Hello; connect() first")
+            raise NotReady(
+                f"Identify follows Hello, which has not come: the shard is {self.state.value}; "
+                "connect() first, and the shard identifies by itself"
+            )
         # A signal handler leaves it to the reader, which identifies at its turn.
         if self._lifecycle.in_reader_thread() or not has_interrupted_own_call():
             self._reader.try_identify(connection)
@@ -1112,7 +1116,9 @@ class Shard:
 
     def _begun_life(self, method: str) -> Life:
         if not self._lifecycle.began:
-            raise ShardError(f"{method}() would wait for ever: connect() first")
+            raise ShardError(
+                f"{method}() would wait for ever: the shard was never connected; connect() first"
+            )
         return self._lifecycle.life
 
     # Ending
@@ -1207,7 +1213,10 @@ class Shard:
     def _live_heartbeat(self) -> Heartbeat:
         heartbeat = self._reader.heartbeat
         if heartbeat is None or not self.socket_active:
-            raise NotReady("heartbeats begin with Hello; connect() first")
+            raise NotReady(
+                "heartbeats begin with Hello, which has not come: the shard is "
+                f"{self.state.value}; connect() and wait_until_ready() first"
+            )
         return heartbeat
 
     # Sending
@@ -1254,8 +1263,16 @@ class Shard:
                 return connection
             if life.is_over and self._lifecycle.began:
                 raise life.closed_error()
-            if life.ended or life.in_reader_thread():
-                raise NotReady(f"nothing was sent: the shard is {life.state.value}, not ready")
+            if life.in_reader_thread():
+                raise NotReady(
+                    f"nothing was sent: the shard is {life.state.value}, not ready, and a callback "
+                    "cannot wait for that; send in on_socket_ready, or on another thread"
+                )
+            if life.ended:
+                raise NotReady(
+                    f"nothing was sent: the shard is {life.state.value}, not ready; connect() and "
+                    "wait_until_ready() first"
+                )
             if not self._lifecycle.wait_in(life, lambda: life.is_ready, deadline):
                 raise NotReady(
                     "nothing was sent: the shard did not become ready in time, it is "

@@ -309,7 +309,7 @@ def test_ctrl_c_while_it_waits_to_connect_again(gateway: LocalGateway) -> None:
         command.read()
         wait_for(command.out, "READY")
         gateway.outage()
-        wait_for(command.err, "no connection to")
+        wait_for(command.err, "cannot connect to")
         command.interrupt()
         assert command.finish(CTRL_C) == 0
     assert_quiet(command)

@@ -43,13 +43,13 @@ def test_disallowed_intents_are_named_with_the_place_to_allow_them() -> None:
     assert "GUILD_MEMBERS, MESSAGE_CONTENT" in text
     assert "GUILD_PRESENCES" not in text
     assert "https://discord.com/developers/applications" in text
-    assert "a privileged intent" in str(DisallowedIntents(4014))
+    assert "privileged intents, and" in str(DisallowedIntents(4014))
 
 
 def test_closed_without_a_code_says_its_reason() -> None:
     assert str(ShardClosed(None, "the budget is used up")) == "the budget is used up"
     assert str(ShardClosed(None)) == "the shard is closed"
-    assert str(ShardClosed(1000, "bye")) == "the gateway closed the connection with code 1000 (bye)"
+    assert str(ShardClosed(1000, "bye")) == "the Gateway closed the connection with code 1000 (bye)"
 
 
 @pytest.mark.parametrize("duplicate", [copy.copy, lambda e: pickle.loads(pickle.dumps(e))])

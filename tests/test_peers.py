@@ -49,7 +49,7 @@ def test_what_fails_in_a_script_fails_the_test() -> None:
     shard = make_shard(should_reconnect=False)
     with pytest.raises(LookupError, match="in the script"):
         with ScriptedGateway(script) as gateway:
-            with pytest.raises(Exception, match="connection"):
+            with pytest.raises(Exception, match="connect"):
                 shard.connect(gateway.url)
 
 
