@@ -1,4 +1,4 @@
-"""Checks of arguments: ValueError or TypeError at the call, saying which one and why."""
+"""Checks of arguments: ValueError or TypeError at the call, saying which argument and why."""
 
 from __future__ import annotations
 
@@ -8,49 +8,59 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-# An int may be beyond it, and then cannot be reckoned with as a time.
+from shardlib.text import describe
+
+# An int may be larger; then no time in seconds can be computed from it.
 _LARGEST = sys.float_info.max
 
 
 def check_type(name: str, value: object, wanted: type, optional: bool = False) -> None:
     """Check a type.
 
-    :raises TypeError: if a value is of another type; a bool is no int here.
+    :param name: of the argument, as the error names it.
+    :param value: of the argument.
+    :param wanted: the type; a bool does not pass for an int.
+    :param optional: True if None passes, too.
+    :raises TypeError: if the value is of another type.
     """
     if optional and value is None:
         return
     if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
-        raise TypeError(f"{name} is of type {wanted.__name__}, not {type(value).__name__}")
+        raise TypeError(f"{name} must be of type {wanted.__name__}, not {type(value).__name__}")
 
 
 def check_methods(name: str, value: object, *methods: str, optional: bool = False) -> None:
     """Check an object of the user's.
 
-    :raises TypeError: if it lacks one of the functions that will be called.
+    :param name: of the argument, as the error names it.
+    :param value: of the argument.
+    :param methods: the names of the functions that the library will call.
+    :param optional: True if None passes, too.
+    :raises TypeError: if the value lacks one of the functions.
     """
     if optional and value is None:
         return
     missing = [method for method in methods if not callable(getattr(value, method, None))]
     if missing:
-        raise TypeError(f"{name} has {' and '.join(methods)}; {value!r} lacks {missing[0]}")
+        raise TypeError(f"{name} must have a method {missing[0]}, which {describe(value)} lacks")
 
 
 def check_callback(name: str, value: object, arguments: int) -> Callable[..., object] | None:
     """Check a function of the user's that the library will call, and return it.
 
-    What cannot be known before the call passes: a builtin function without a signature, a decorator
-    that returns a coroutine, or that takes any arguments and hands them on.
+    Faults that only the call can show pass: those of a builtin function without a signature, and of
+    a decorator that returns a coroutine, or that takes any arguments and hands them on.
 
-    :param name: of the argument, as the error names it
-    :param value: the function, or None
-    :param arguments: how many positional arguments the library will pass
+    :param name: of the argument, as the error names it.
+    :param value: the function, or None.
+    :param arguments: how many positional arguments the library will pass.
     :raises TypeError: if the value is neither a function nor None, if a call of it would only make
-        a coroutine or a generator and run nothing, or if it cannot take that many arguments
+        a coroutine or a generator and run nothing, or if it cannot take that many arguments.
     """
     if value is None:
         return None
     if not callable(value):
-        raise TypeError(f"{name} is a function or None, not {type(value).__name__}")
+        raise TypeError(f"{name} must be a function or None, not {type(value).__name__}")
     functions = _functions_behind(value)
     shown = next(each.__qualname__ for each in functions if hasattr(each, "__qualname__"))
     if any(
@@ -66,9 +76,9 @@ def check_callback(name: str, value: object, arguments: int) -> Callable[..., ob
             "plain function, without yield"
         )
     try:
-        # Not the signature of what a decorator has wrapped: the decorator may pass on others.
+        # The signature of the decorator, not of what it has wrapped: it may add arguments.
         signature = inspect.signature(value, follow_wrapped=False)
-    except (TypeError, ValueError):  # some builtins, and others written in C, tell none
+    except (TypeError, ValueError):  # some functions written in C have no signature
         return value
     try:
         signature.bind(*[None] * arguments)
@@ -103,28 +113,32 @@ def _unbound(value: Any) -> Any:
 
 
 def check_positive(name: str, value: Any) -> float:
-    """Check a number.
+    """Check a number, and return it.
 
-    :raises TypeError: if a value is no number.
-    :raises ValueError: if it is not above 0, or is endless.
+    :param name: of the argument, as the error names it.
+    :param value: of the argument.
+    :raises TypeError: if the value is not an int or a float.
+    :raises ValueError: if it is not above 0, or is infinite or NaN.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} is a number, not {type(value).__name__}")
+        raise TypeError(f"{name} must be a number, not {type(value).__name__}")
     if not 0 < value <= _LARGEST:
-        raise ValueError(f"{name} is a number above 0, not {value!r}")
+        raise ValueError(f"{name} must be a number above 0, not {value!r}")
     return value
 
 
 def check_timeout(name: str, value: Any) -> float | None:
-    """Check seconds.
+    """Check seconds, and return them.
 
-    :raises TypeError: if a value is neither a number nor None.
-    :raises ValueError: if it is below 0, or is endless.
+    :param name: of the argument, as the error names it.
+    :param value: of the argument, seconds or None.
+    :raises TypeError: if the value is neither a number nor None.
+    :raises ValueError: if it is below 0, or is infinite or NaN.
     """
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} is a number of seconds or None, not {type(value).__name__}")
+        raise TypeError(f"{name} must be a number of seconds or None, not {type(value).__name__}")
     if not 0 <= value <= _LARGEST:
-        raise ValueError(f"{name} is a number of seconds from 0 up, not {value!r}")
+        raise ValueError(f"{name} must be a number of seconds from 0 up, not {value!r}")
     return value

@@ -328,29 +328,29 @@ def gateway_url(url: str, version: int, compression: str | None) -> str:
         why.
     """
     if not isinstance(url, str):
-        raise TypeError(f"a gateway URL is a str, not {type(url).__name__}")
+        raise TypeError(f"a gateway URL must be a str, not {type(url).__name__}")
     if not isinstance(version, int) or isinstance(version, bool):
-        raise TypeError(f"the API version is an int, not {type(version).__name__}")
+        raise TypeError(f"the API version must be an int, not {type(version).__name__}")
     if version < 1:
-        raise ValueError(f"the API version is 1 or more, not {version}")
+        raise ValueError(f"the API version must be 1 or more, not {version}")
     if compression not in COMPRESSIONS:
-        raise ValueError(f"compression is one of {COMPRESSIONS}, not {compression!r}")
+        raise ValueError(f"compression must be one of {COMPRESSIONS}, not {compression!r}")
     if any(character.isspace() or not character.isprintable() for character in url):
-        raise ValueError(f"a gateway URL has no whitespace or control characters: {url!r}")
+        raise ValueError(f"a gateway URL must have no whitespace or control characters: {url!r}")
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise ValueError(f"not a URL: {error}") from None
+        raise ValueError(f"a gateway URL must be a URL: {error}") from None
     if "@" in parts.netloc:
         # The URL is not shown: what stands before the @ may be a password.
-        raise ValueError("a gateway URL has no user name or password")
+        raise ValueError("a gateway URL must have no user name or password")
     if parts.scheme not in ("ws", "wss"):
-        raise ValueError(f"a gateway URL begins with ws:// or wss://: {url!r}")
+        raise ValueError(f"a gateway URL must begin with ws:// or wss://, not {url!r}")
     if not parts.hostname or port == 0:
-        raise ValueError(f"the URL names no host, or port 0: {url!r}")
+        raise ValueError(f"a gateway URL must name a host, and a port other than 0, not {url!r}")
     if "#" in url:
-        raise ValueError(f"a gateway URL has no fragment (#): {url!r}")
+        raise ValueError(f"a gateway URL must have no fragment (#): {url!r}")
     ours = {"v": str(version), "encoding": "json"}
     if compression in TRANSPORT_COMPRESSIONS:
         ours["compress"] = compression

@@ -19,9 +19,10 @@ from shardlib.session import Session
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Options:
-    """The arguments of :class:`shardlib.Shard` that are not callbacks; their meaning stands there.
+    """The arguments of :class:`shardlib.Shard` that are not callbacks, where they are explained.
 
-    :raises ValueError: if an argument has a value that cannot be; the message says which and why.
+    :raises ValueError: if an argument has a value that cannot be used; the message says which and
+        why.
     :raises TypeError: if an argument has the wrong type; the message says which.
     """
 
@@ -71,6 +72,7 @@ class Options:
             self.identity.shard_count,
         ):
             raise ValueError(
-                f"session is one of shard {session.shard_id} of {session.shard_count}, and this is "
-                f"shard {self.identity.shard_id} of {self.identity.shard_count}"
+                f"session must be one of this shard, {self.identity.shard_id} of "
+                f"{self.identity.shard_count}, not of shard {session.shard_id} of "
+                f"{session.shard_count}; without a session a new one is begun"
             )

@@ -106,7 +106,7 @@ def check_send(data: str) -> Payload:
     :raises ValueError: if it is no JSON object with an ``op``, or larger than 4096 bytes
     """
     if not isinstance(data, str):
-        raise TypeError(f"data is a str of JSON, not {type(data).__name__}")
+        raise TypeError(f"data must be a str of JSON, not {type(data).__name__}")
     try:
         size = len(data.encode())
     except UnicodeEncodeError as error:
@@ -157,7 +157,7 @@ def identify(
     _check_int("shard_count", shard_count, 1)
     _check_int("shard_id", shard_id, 0, shard_count - 1)
     if not isinstance(properties, Mapping):
-        raise TypeError(f"properties is a dict, not {type(properties).__name__}")
+        raise TypeError(f"properties must be a dict, not {type(properties).__name__}")
     data: Payload = {
         "token": check_token(token),
         "properties": dict(properties),
@@ -176,11 +176,11 @@ def identify(
 def check_token(token: str) -> str:
     """The token, if it can be one; no error ever shows it."""
     if not isinstance(token, str):
-        raise TypeError(f"token is a str, not {type(token).__name__}")
+        raise TypeError(f"token must be a str, not {type(token).__name__}")
     if not token:
-        raise ValueError("token is empty")
+        raise ValueError("token must be the bot's token, not an empty str")
     if token.startswith("Bot "):
-        raise ValueError('token is given without "Bot " in front, which is for the HTTP API')
+        raise ValueError('token must be given without "Bot " in front, which is for the HTTP API')
     if not token.isascii() or not token.isprintable() or " " in token:
         raise ValueError(
             "token holds a space, a line break or another character that no bot token has; "
@@ -220,9 +220,9 @@ def presence_update(
     :param afk: whether it is away
     """
     if status not in STATUSES:
-        raise ValueError(f"status is one of {', '.join(STATUSES)}, not {status!r}")
+        raise ValueError(f"status must be one of {', '.join(STATUSES)}, not {status!r}")
     if isinstance(activities, (str, bytes, Mapping)) or not isinstance(activities, Iterable):
-        raise TypeError(f"activities is a list of dicts, not {type(activities).__name__}")
+        raise TypeError(f"activities must be a list of dicts, not {type(activities).__name__}")
     if since is not None:
         _check_int("since", since, 0)
     _check_bool("afk", afk)
@@ -238,20 +238,22 @@ def presence_update(
 def check_presence(presence: Mapping[str, Any]) -> Payload:
     """The complete data of a presence update, from some of its fields."""
     if not isinstance(presence, Mapping):
-        raise TypeError(f"presence is a dict, not {type(presence).__name__}")
+        raise TypeError(f"presence must be a dict, not {type(presence).__name__}")
     unknown = [key for key in presence if key not in ("since", "activities", "status", "afk")]
     if unknown:
-        raise ValueError(f"presence has no field {unknown[0]!r}")
+        raise ValueError(
+            f"presence has no field {unknown[0]!r}; it has since, activities, status and afk"
+        )
     data: Payload = presence_update(**presence)["d"]
     return data
 
 
 def _activity(activity: Mapping[str, Any]) -> Payload:
     if not isinstance(activity, Mapping):
-        raise TypeError(f"activities holds dicts, not {type(activity).__name__}")
+        raise TypeError(f"activities must hold dicts, not {type(activity).__name__}")
     name = activity.get("name")
     if not isinstance(name, str) or not name:
-        raise ValueError("activities: each has a name, a str that is not empty")
+        raise ValueError("activities: each must have a name, a str that is not empty")
     _check_int("activities: type", activity.get("type"), _ACTIVITY_TYPES[0], _ACTIVITY_TYPES[-1])
     return dict(activity)
 
@@ -298,10 +300,10 @@ def request_guild_members(
     if user_ids is None:
         query = "" if query is None else query
         if not isinstance(query, str):
-            raise TypeError(f"query is a str, not {type(query).__name__}")
+            raise TypeError(f"query must be a str, not {type(query).__name__}")
         if query and not 1 <= limit <= _MAX_MEMBERS:
             raise ValueError(
-                f"limit is from 1 to {_MAX_MEMBERS} for a query that is not empty, not {limit}"
+                f"limit must be from 1 to {_MAX_MEMBERS} for a query that is not empty, not {limit}"
             )
         data.update(query=query, limit=limit)
     elif query is not None:
@@ -312,13 +314,15 @@ def request_guild_members(
         ids = [user_ids] if isinstance(user_ids, (int, str)) else user_ids
         data["user_ids"] = _snowflakes("user_ids", ids)
         if len(data["user_ids"]) > _MAX_MEMBERS:
-            raise ValueError(f"user_ids are at most {_MAX_MEMBERS}, not {len(data['user_ids'])}")
+            raise ValueError(
+                f"user_ids must be at most {_MAX_MEMBERS}, not {len(data['user_ids'])}"
+            )
     data["presences"] = _check_bool("presences", presences)
     if nonce is not None:
         if not isinstance(nonce, str):
-            raise TypeError(f"nonce is a str, not {type(nonce).__name__}")
+            raise TypeError(f"nonce must be a str, not {type(nonce).__name__}")
         if len(nonce.encode()) > _MAX_NONCE_SIZE:
-            raise ValueError(f"nonce has at most {_MAX_NONCE_SIZE} bytes of UTF-8")
+            raise ValueError(f"nonce must have at most {_MAX_NONCE_SIZE} bytes of UTF-8")
         data["nonce"] = nonce
     return _payload(Opcode.REQUEST_GUILD_MEMBERS, data)
 
@@ -338,11 +342,11 @@ def request_channel_info(
     :param fields: some of :data:`CHANNEL_INFO_FIELDS`
     """
     if isinstance(fields, (str, bytes)) or not isinstance(fields, Iterable):
-        raise TypeError(f"fields is a list of str, not {type(fields).__name__}")
+        raise TypeError(f"fields must be a list of str, not {type(fields).__name__}")
     names = list(fields)
     unknown = [name for name in names if name not in CHANNEL_INFO_FIELDS]
     if unknown or not names:
-        raise ValueError(f"fields are one or more of {CHANNEL_INFO_FIELDS}, not {names!r}")
+        raise ValueError(f"fields must be one or more of {CHANNEL_INFO_FIELDS}, not {names!r}")
     data = {"guild_id": _snowflake("guild_id", guild_id), "fields": names}
     return _payload(Opcode.REQUEST_CHANNEL_INFO, data)
 
@@ -354,32 +358,32 @@ def _payload(opcode: Opcode, data: Any) -> Payload:
 
 def _snowflake(name: str, value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, (int, str)):
-        raise TypeError(f"{name} is an int or a str of digits, not {type(value).__name__}")
+        raise TypeError(f"{name} must be an int or a str of digits, not {type(value).__name__}")
     text = str(value)
     if not (text.isascii() and text.isdigit()) or len(text) > 20 or int(text) >= 1 << 64:
-        raise ValueError(f"{name} is not a snowflake: {value!r}")
+        raise ValueError(f"{name} must be a snowflake, an id of up to 20 digits, not {value!r}")
     return text
 
 
 def _snowflakes(name: str, values: Any) -> list[str]:
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
-        raise TypeError(f"{name} is a list of snowflakes, not {type(values).__name__}")
+        raise TypeError(f"{name} must be a list of snowflakes, not {type(values).__name__}")
     snowflakes = [_snowflake(name, value) for value in values]
     if not snowflakes:
-        raise ValueError(f"{name} is empty")
+        raise ValueError(f"{name} must have an id at least")
     return snowflakes
 
 
 def _check_int(name: str, value: Any, least: int, most: int | None = None) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} is an int, not {type(value).__name__}")
+        raise TypeError(f"{name} must be an int, not {type(value).__name__}")
     if value < least or (most is not None and value > most):
         allowed = f"{least} or more" if most is None else f"from {least} to {most}"
-        raise ValueError(f"{name} is {allowed}, not {value}")
+        raise ValueError(f"{name} must be {allowed}, not {value}")
     return int(value)
 
 
 def _check_bool(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
-        raise TypeError(f"{name} is a bool, not {type(value).__name__}")
+        raise TypeError(f"{name} must be a bool, not {type(value).__name__}")
     return value

@@ -84,22 +84,22 @@ class Session:
 
     def __post_init__(self) -> None:
         if not isinstance(self.session_id, str):
-            raise TypeError("session_id is a str")
+            raise TypeError(f"session_id must be a str, not {type(self.session_id).__name__}")
         if not self.session_id:
-            raise ValueError("session_id is empty")
+            raise ValueError("session_id must not be empty")
         if self.resume_gateway_url is not None and not isinstance(self.resume_gateway_url, str):
-            raise TypeError("resume_gateway_url is a str or None")
+            raise TypeError("resume_gateway_url must be a str or None")
         for name in ("sequence", "shard_id", "shard_count"):
             value = getattr(self, name)
             if value is None and name == "sequence":
                 continue
             if not isinstance(value, int) or isinstance(value, bool):
-                raise TypeError(f"{name} is an int")
+                raise TypeError(f"{name} must be an int, not {type(value).__name__}")
             if value < 0:
-                raise ValueError(f"{name} is not negative")
+                raise ValueError(f"{name} must be 0 or more, not {value}")
         if self.shard_id >= self.shard_count:
             raise ValueError(
-                f"shard_id is less than shard_count, not {self.shard_id} of {self.shard_count}"
+                f"shard_id must be less than shard_count, not {self.shard_id} of {self.shard_count}"
             )
 
     def save(self, path: str | os.PathLike[str]) -> None:

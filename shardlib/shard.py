@@ -558,7 +558,7 @@ class Shard:
 
         def register(function: _Function) -> _Function:
             if function is None:
-                raise TypeError(f"a function listens to {event}, not None")
+                raise TypeError(f"the listener to {event} must be a function, not None")
             check_callback(f"the listener to {name}", function, 2)
             self._warn_of_unknown(name)
             self._callbacks.add_listener(name, function)
@@ -687,7 +687,7 @@ class Shard:
         if code is not None:
             check_type("code", code, int)
             if code not in ENDS_SESSION and not 4000 <= code <= 4999:
-                raise ValueError(f"code is 1000, 1001, or from 4000 to 4999, not {code}")
+                raise ValueError(f"code must be 1000, 1001, or from 4000 to 4999, not {code}")
         deadline = Deadline(self._options.close_timeout)
         life = self._lifecycle.request_close(NORMAL_CLOSURE if code is None else code, deadline)
         if life.in_reader_thread() or has_interrupted_own_call():
@@ -1290,7 +1290,7 @@ class Shard:
         :raises TypeError: if `message` is neither bytes nor str.
         """
         if not isinstance(message, (bytes, str)):
-            raise TypeError(f"message is bytes or str, not {type(message).__name__}")
+            raise TypeError(f"message must be bytes or str, not {type(message).__name__}")
         self._reader.handle_message(message)
 
 

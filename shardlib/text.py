@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 
-def describe(error: BaseException) -> str:
-    """What an exception says of itself; its type, if it fails to say anything.
+def describe(value: object) -> str:
+    """What an exception, or another object, says of itself; its type, if it fails to say anything.
 
-    :param error: of any origin: one of the user's may raise another when it is shown.
+    :param value: of any origin: one of the user's may raise an exception when it is shown.
     """
     try:
-        return repr(error)
+        return repr(value)
     except Exception:
-        return type(error).__qualname__
+        return type(value).__qualname__
 
 
 def count(number: float, noun: str) -> str:

@@ -133,7 +133,7 @@ def test_what_can_be_called_is_taken(function: Any) -> None:
 
 @pytest.mark.parametrize("function", [1, "print", [plain], object()])
 def test_what_cannot_be_called_is_refused(function: Any) -> None:
-    with pytest.raises(TypeError, match=f"on_socket_ready is .*not {type(function).__name__}"):
+    with pytest.raises(TypeError, match=f"on_socket_ready must be .*not {type(function).__name__}"):
         check_callback("on_socket_ready", function, 2)
 
 

@@ -44,7 +44,7 @@ PLAYING = {"name": "a game", "type": 0}
         ({"session": Session("abc", 1, None, 1, 2)}, ValueError, "shard 1 of 2"),
         ({"json": object()}, TypeError, "json"),
         ({"identify_gate": 5}, TypeError, "identify_gate"),
-        ({"backoff": 1.0}, TypeError, "backoff is of type Backoff"),
+        ({"backoff": 1.0}, TypeError, "backoff must be of type Backoff"),
         ({"connect_timeout": 0}, ValueError, "connect_timeout"),
         ({"hello_timeout": -1}, ValueError, "hello_timeout"),
         ({"ready_timeout": math.inf}, ValueError, "ready_timeout"),

@@ -107,9 +107,9 @@ def test_answers_to_requests_come_as_events(gateway: LocalGateway, shard: Shard)
 @pytest.mark.parametrize(
     "data, error, message",
     [
-        (None, TypeError, "data is a str"),
-        (b"{}", TypeError, "data is a str"),
-        ({"op": 1}, TypeError, "data is a str"),
+        (None, TypeError, "data must be a str"),
+        (b"{}", TypeError, "data must be a str"),
+        ({"op": 1}, TypeError, "data must be a str"),
         ("", ValueError, "not JSON"),
         ("{", ValueError, "not JSON"),
         ("[]", ValueError, "not a JSON object"),

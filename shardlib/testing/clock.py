@@ -33,7 +33,9 @@ class Clock:
         :raises ValueError: if ``seconds`` is negative: a monotonic clock never goes back.
         """
         if seconds < 0:
-            raise ValueError(f"a monotonic clock cannot go back; seconds is {seconds}")
+            raise ValueError(
+                f"seconds must be 0 or more, not {seconds}: a monotonic clock cannot go back"
+            )
         self._offset += seconds
         for listener in tuple(self._listeners):
             listener()

@@ -467,7 +467,7 @@ class GatewayConnection:
         :raises ValueError: if ``seconds`` is negative.
         """
         if seconds is not None and seconds < 0:
-            raise ValueError(f"seconds is 0 or more, or None for ever, not {seconds}")
+            raise ValueError(f"seconds must be 0 or more, or None for ever, not {seconds}")
         with self._thread.lock:
             self._driver.linger(seconds)
 
@@ -498,7 +498,7 @@ class GatewayConnection:
         :raises ValueError: if it is not positive.
         """
         if bytes_per_second <= 0:
-            raise ValueError(f"bytes_per_second is positive, not {bytes_per_second}")
+            raise ValueError(f"bytes_per_second must be above 0, not {bytes_per_second}")
         with self._thread.lock:
             self._driver.slow(bytes_per_second)
 
@@ -512,7 +512,7 @@ class GatewayConnection:
         :raises ValueError: if it is less than 1.
         """
         if size < 1:
-            raise ValueError(f"size is at least 1, not {size}")
+            raise ValueError(f"size must be at least 1, not {size}")
         with self._thread.lock:
             self._driver.split_messages(size)
 
@@ -523,7 +523,7 @@ class GatewayConnection:
         :raises ValueError: if it is less than 1.
         """
         if size < 1:
-            raise ValueError(f"size is at least 1, not {size}")
+            raise ValueError(f"size must be at least 1, not {size}")
         with self._thread.lock:
             self._driver.fragment_messages(size)
 
@@ -555,7 +555,7 @@ class GatewayConnection:
         :raises ValueError: if ``after`` is negative.
         """
         if after < 0:
-            raise ValueError(f"after is 0 or more, not {after}")
+            raise ValueError(f"after must be 0 or more, not {after}")
         if after > 0:
             self._thread.call_later(after, self.proceed)
             return

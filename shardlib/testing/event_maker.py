@@ -44,9 +44,11 @@ class EventMaker:
         unknown = sorted(set(mix) - set(self._makers))
         if unknown:
             known = ", ".join(self._makers)
-            raise ValueError(f"cannot make up {', '.join(unknown)}; can: {known}")
+            raise ValueError(
+                f"the gateway cannot make up {', '.join(unknown)}; it can make up {known}"
+            )
         if not any(mix.values()) or any(share < 0 for share in mix.values()):
-            raise ValueError("the shares of a mix are 0 or more, and not all 0")
+            raise ValueError("the shares of a mix must be 0 or more, and not all 0")
         self._world = world
         self._names = list(mix)
         self._shares = list(mix.values())

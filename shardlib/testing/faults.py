@@ -40,7 +40,9 @@ class Fault:
         if self.action is None and not self.instead:
             raise ValueError("a fault that replaces nothing needs an action")
         if self.connections is not None and self.connections < 1:
-            raise ValueError(f"connections is at least 1, or None for all: {self.connections}")
+            raise ValueError(
+                f"connections must be at least 1, or None for all, not {self.connections}"
+            )
 
     def use(self) -> bool:
         """Take hold of a connection; return whether there is another one to wait for."""

@@ -487,7 +487,9 @@ class LocalGateway:
             ``instead_of`` is given.
         """
         if (before is None) == (instead_of is None):
-            raise ValueError("give one of before and instead_of")
+            raise ValueError(
+                "give before or instead_of, one of the two: the step at which the fault happens"
+            )
         step = before if before is not None else instead_of
         assert step is not None
         fault = Fault(step, action, instead_of is not None, connections)

@@ -72,4 +72,4 @@ def check_least(name: str, value: int, least: int) -> None:
     :raises ValueError: if it is less.
     """
     if value < least:
-        raise ValueError(f"{name} is at least {least}, not {value}")
+        raise ValueError(f"{name} must be at least {least}, not {value}")

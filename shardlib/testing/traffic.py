@@ -63,7 +63,7 @@ class Traffic:
         thread: GatewayThread,
     ) -> None:
         if rate is not None and not rate > 0:
-            raise ValueError(f"rate is a positive number of events a second, not {rate}")
+            raise ValueError(f"rate must be a number of events a second above 0, not {rate}")
         #: How many events it has made, whether or not a session was there to get them.
         self.events = 0
         self._rate = rate
