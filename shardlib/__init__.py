@@ -1,8 +1,8 @@
 """A synchronous client for Discord's Gateway: threads and plain functions, no event loop.
 
-Everything that users import is found here, and loaded when a name is first used: importing this
-package alone loads nothing. So the command line can be interrupted from its first moment on, before
-the libraries that it needs (TLS, WebSocket, JSON) have been loaded.
+All names that users import are here. A module is loaded when one of its names is first used, so
+that importing this package loads nothing else: the command line can be interrupted from its first
+moment on, before the libraries that it needs (TLS, WebSocket, JSON) are loaded.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ if TYPE_CHECKING:
 else:
     # Hidden from type checkers: to them a module with __getattr__ has every name.
 
-    # The modules imported from above, the cheapest first: each is loaded only if a name was not in
-    # those before it.
+    # The modules imported from above, the cheapest first: a module is loaded only if the name was
+    # not found in those before it.
     _MODULES = (
         "errors",
         "gateway",
@@ -90,7 +90,7 @@ else:
                 if found is not None:
                     globals()[name] = found
                     return found
-        # Submodules come here, too: after this error the import system looks for one.
+        # The import system, too, asks for submodules here, and looks for a file after this error.
         raise AttributeError(f"module 'shardlib' has no attribute {name!r}")
 
     def __dir__():

@@ -11,14 +11,15 @@ from shardlib.checks import check_positive
 class Backoff:
     """How long to wait before the next attempt to connect.
 
-    Nothing before the first attempt after :meth:`reset`; then between half and the whole of
-    ``base`` at random, of twice as much, and so on up to ``cap``. The reader of one shard uses it.
+    The first attempt after :meth:`reset` waits for nothing. The second waits between half of `base`
+    and all of it, at random; each later one at most twice as long as the one before, up to `cap`.
+    A backoff belongs to one shard, whose reader thread calls its methods; they never block.
 
-    :param base: seconds, the longest delay after the first failure.
-    :param cap: seconds, the longest delay of all.
-    :param random: a function that gives numbers from 0 up to 1.
+    :param base: seconds, a number: the longest delay after the first failure.
+    :param cap: seconds, a number: the longest delay of all.
+    :param random: a function that returns numbers from 0 up to 1.
     :raises ValueError: if `base` or `cap` is not positive and finite, or `cap` is less than `base`.
-    :raises TypeError: if `base` or `cap` is no number.
+    :raises TypeError: if `base` or `cap` is not a number.
     """
 
     def __init__(
@@ -31,14 +32,14 @@ class Backoff:
         check_positive("base", base)
         check_positive("cap", cap)
         if cap < base:
-            raise ValueError(f"cap is not less than base, not {cap!r}")
+            raise ValueError(f"cap must be base ({base!r}) or more, not {cap!r}")
         self.base = base
         self.cap = cap
         self._random = random
         self._longest = 0.0
 
     def next_delay(self) -> float:
-        """Return the seconds to wait before the next attempt, and count that one."""
+        """Return the seconds to wait before the next attempt, and count that attempt."""
         delay = self._longest * (0.5 + 0.5 * self._random())
         self._longest = min(self._longest * 2 or self.base, self.cap)
         return delay

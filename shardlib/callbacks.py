@@ -24,7 +24,7 @@ Logger = Union[logging.Logger, "logging.LoggerAdapter[Any]"]
 
 _Result = TypeVar("_Result")
 
-# The characters of a payload that a DEBUG line shows.
+# Characters of a payload that a DEBUG line shows.
 _MOST_SHOWN = 2000
 
 
@@ -97,8 +97,9 @@ class Waiter:
 class Callbacks:
     """The ``on_socket_*`` functions, listeners and waiters of a shard, and its logger.
 
-    What any of them raises is told, and the shard goes on; SystemExit and its like close the shard.
-    The reader looks listeners up without a lock: a change replaces the tuple, it never alters it.
+    An Exception that a function raises is logged and told to on_socket_error, and the shard goes
+    on; SystemExit and its like close the shard. The reader looks listeners up without a lock: a
+    change replaces the tuple, and never alters it.
 
     :param shard: the first argument of each function.
     :param logger: the user's.
@@ -124,12 +125,12 @@ class Callbacks:
         self._in_reader_thread = in_reader_thread
         self._stop = stop
         self._notify = notify
-        # Guards changes of the two tables. Reentrant: a signal handler may come in between.
+        # Guards changes of the three tables. Reentrant: a signal handler may interrupt a change.
         self._lock = threading.RLock()
-        # The on_socket_* functions that there are, each with the arguments that come first: the
-        # shard, or nothing for a method of a subclass.
+        # The on_socket_* functions, each with the arguments that come first: the shard, or nothing
+        # for a method of a subclass.
         self._functions: dict[str, tuple[Callback, tuple[Any, ...]]] = {}
-        self.wants_payloads = False  # whether one of them looks at whole payloads
+        self.wants_payloads = False  # True if one of them looks at whole payloads
         self._listeners: dict[str, tuple[Callback, ...]] = {}
         self._waiters: dict[str, tuple[Waiter, ...]] = {}
         self._time = CallbackTime(0.0)  # written by the reader only
@@ -268,7 +269,7 @@ class Callbacks:
         self.notify("on_socket_error", error)
 
     def join(self) -> None:
-        """Wait, for a moment, for a report that is being written on a thread of its own."""
+        """Wait for a report that is being written on a thread of its own, a second at most."""
         if self._report_thread is not None:
             self._report_thread.join(1.0)
             self._report_thread = None
@@ -361,7 +362,11 @@ class Callbacks:
     def _report_running(
         self, running: RunningCallback, seconds: float, stack: traceback.StackSummary
     ) -> None:
-        """The report thread. A function's __repr__ is user code, and lines are read from files."""
+        """Write the report, on its own thread.
+
+        A function's __repr__ is user code, and formatting a stack reads source files: both may
+        take long.
+        """
         try:
             self.log(
                 logging.WARNING,
@@ -403,8 +408,11 @@ def _replace(table: dict[str, tuple[Any, ...]], event: str, left: list[Any]) -> 
 
 
 def name_of(function: Callback) -> str:
-    """A function's name for the log."""
+    """A function's name for the log.
+
+    :param function: of the user's; its attributes, too, are user code.
+    """
     try:
-        return getattr(function, "__qualname__", None) or repr(function)
-    except Exception:  # an object of the user's whose __repr__ fails
+        return getattr(function, "__qualname__", None) or describe(function)
+    except Exception:  # an object of the user's whose __getattr__ fails
         return type(function).__qualname__

@@ -41,12 +41,13 @@ class Inflater(Protocol):
     def inflate(self, message: bytes | str) -> bytes | str | None:
         """The payload that a WebSocket message completes, or None if it completes none.
 
-        :raises UnreadableMessage: if this message alone is lost
-        :raises BrokenStream: if nothing that follows can be read either
+        :param message: bytes of a binary message, or the str of a text message.
+        :raises UnreadableMessage: if this message alone is lost.
+        :raises BrokenStream: if nothing that follows can be read either.
         """
 
     def buffer(self) -> bytes:
-        """The bytes received of a message that is not complete; from any thread."""
+        """The bytes received of a message that is not complete. Any thread."""
 
 
 class PlainText:
@@ -55,7 +56,7 @@ class PlainText:
     __slots__ = ("_max_payload",)
 
     def __init__(self, max_payload: int) -> None:
-        # One byte more is what decompressors are asked for; they count in the system's words.
+        # Decompressors are asked for one byte more, and take no number above sys.maxsize.
         self._max_payload = min(max_payload, sys.maxsize - 1)
 
     def inflate(self, message: bytes | str) -> bytes | str | None:
@@ -79,7 +80,8 @@ class PlainText:
 class ZlibPayload(PlainText):
     """Payload compression: each binary message is a zlib stream of its own.
 
-    One that cannot be read says nothing about the next, hence always :exc:`UnreadableMessage`.
+    A message that cannot be read does no harm to the next one, so that all errors are
+    :exc:`UnreadableMessage`.
     """
 
     __slots__ = ()
@@ -114,8 +116,8 @@ class ZlibStream(PlainText):
     def __init__(self, max_payload: int) -> None:
         super().__init__(max_payload)
         self._buffer = bytearray()
-        # Guards growing the buffer: it can't while it is copied, in a Python without a GIL.
-        # Reentrant: a signal handler may look at it, too.
+        # Held while the buffer grows and while it is copied: without a GIL both could happen at
+        # once. Reentrant: a signal handler may copy it, too.
         self._lock = threading.RLock()
         self._decompressor = zlib.decompressobj()
 
@@ -123,7 +125,7 @@ class ZlibStream(PlainText):
         if isinstance(message, str):
             return super().inflate(message)
         data: bytes | bytearray = message
-        # Nearly every message comes whole, and is inflated from where it is, without a copy.
+        # Nearly every message comes whole, and is inflated without a copy into the buffer.
         if self._buffer or not message.endswith(_ZLIB_SUFFIX):
             data = self._buffer
             with self._lock:
@@ -145,7 +147,7 @@ class ZlibStream(PlainText):
             raise BrokenStream(self._too_large(), limit=self._max_payload)
         if self._decompressor.eof:
             raise BrokenStream("the zlib-stream has ended, though the connection has not")
-        return inflated or None  # a flush may come without anything before it
+        return inflated or None  # a flush may come alone, without data
 
     def buffer(self) -> bytes:
         with self._lock:
@@ -185,8 +187,8 @@ class ZstdStream(PlainText):
     def _next_frames(self, inflated: bytes) -> bytes:
         """Inflate what follows the first frame of a message.
 
-        :param inflated: what that frame held
-        :return: the whole message, or so much of it that it is too large
+        :param inflated: what that frame held.
+        :returns: the whole message, or so much of it that it is too large.
         """
         rest = memoryview(self._decompressor.unused_data)
         self._decompressor = self._zstd.ZstdDecompressor(options=self._options)
@@ -232,19 +234,20 @@ _INFLATERS: dict[str | None, type[PlainText]] = {
 def create_inflater(compression: str | None, max_payload: int) -> Inflater:
     """A new inflater, for one connection.
 
-    :param compression: one of :data:`~shardlib.gateway.COMPRESSIONS`
-    :param max_payload: bytes that one inflated message may have
+    :param compression: one of :data:`~shardlib.gateway.COMPRESSIONS`.
+    :param max_payload: bytes that one inflated message may have.
     """
     return _INFLATERS[compression](max_payload)
 
 
 def require(compression: str | None) -> None:
-    """Make sure that this Python can inflate such a compression, before a connection needs it.
+    """Check that this Python can inflate a compression, before a connection needs it.
 
-    :raises ValueError: if there is no such compression, or the module for zstd-stream is missing
+    :param compression: as given to the shard.
+    :raises ValueError: if there is no such compression, or the module for zstd-stream is missing.
     """
     if compression not in COMPRESSIONS:
-        raise ValueError(f"compression is one of {COMPRESSIONS}, not {compression!r}")
+        raise ValueError(f"compression must be one of {COMPRESSIONS}, not {compression!r}")
     if compression == "zstd-stream":
         try:
             _import_zstd()
@@ -256,7 +259,7 @@ def require(compression: str | None) -> None:
 
 
 def _import_zstd() -> ModuleType:
-    # Imported when asked for: not every Python has it, and few shards need it.
+    # Imported when a shard asks for it: not every Python has it, and few shards need it.
     try:
         return importlib.import_module("compression.zstd")
     except ImportError:

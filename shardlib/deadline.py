@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 
-# Seconds, 24 days: the system's waits take no more, and nobody will notice the difference.
+# Seconds, 23 days: the system's waits take no more. Each wait is repeated until its deadline.
 LONGEST_WAIT = 2_000_000.0
 
-# Seconds into which a wait of the main thread, where signals are handled, is cut. On Windows a wait
-# shuts Ctrl-C out; elsewhere, too, Python sees a signal that comes just as a wait begins, or that
-# another thread receives, when the wait is over.
+# Seconds, the longest single wait of the main thread, which handles signals; longer waits are made
+# of several. On Windows no Ctrl-C ends a wait. Elsewhere, too, Python handles a signal only after
+# the wait if the signal comes just as the wait begins, or if another thread receives it.
 SIGNAL_POLL_INTERVAL = 0.5
 
 

@@ -30,6 +30,7 @@ class Dialer:
     """One attempt to reach a host. The reader thread dials; any thread may give up.
 
     :param host: a name or an address.
+    :param port: the TCP port.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -47,11 +48,14 @@ class Dialer:
             self._transport.abort()
 
     def dial(self, proxy: str | None, deadline: Deadline) -> Transport:
-        """Connect. Blocks until `deadline`.
+        """Connect. Blocks the calling thread until `deadline`.
 
         :param proxy: a proxy's URL, or None for a direct connection.
+        :param deadline: by when to be connected.
         :raises OSError: if no address could be reached.
-        :raises TimeoutError: if time ran out.
+        :raises ConnectionAbortedError: if :meth:`give_up` was called.
+        :raises TimeoutError: if the time ran out.
+        :raises ValueError: if the environment names a proxy that cannot be used here.
         """
         if proxy is None:
             return self._connect_and_publish(self._host, self._port, deadline)
@@ -89,7 +93,9 @@ class Dialer:
             try:
                 answer.append(_addresses(host, port, 0))
             except Exception as error:  # UnicodeError too: a label too long, or not encodable
-                answer.append(error.with_traceback(None))  # it knows this frame, which knows it
+                answer.append(
+                    error.with_traceback(None)
+                )  # else a cycle: its traceback refers to this frame, and the frame to it
             self._resolved.ring()
 
         threading.Thread(target=resolve, name=f"resolve {host}", daemon=True).start()
@@ -132,12 +138,12 @@ class Dialer:
                     sock.close()
                     first_error = first_error or OSError(code, os.strerror(code))
         finally:
-            first_error = None  # raised, it knows this frame: together they would be a cycle
+            first_error = None  # else a cycle: its traceback refers to this frame
             for sock in waiting:
                 sock.close()
 
     def _dial_through_proxy(self, proxy: str, deadline: Deadline) -> Transport:
-        check_proxy(proxy)  # the environment's has not been yet
+        check_proxy(proxy)  # the option was checked before, the environment's URL was not
         from python_socks import ProxyError, ProxyType
         from python_socks.sync import Proxy
 
@@ -184,7 +190,7 @@ class BlockingSocketAdapter:
     received and not asked for is in :attr:`unread` afterwards: the first frames, perhaps.
     """
 
-    MOST_BYTES = 65536  # of a handshake; no honest answer comes near it
+    MOST_BYTES = 65536  # of the answer to a handshake, which has a few hundred
 
     def __init__(self, transport: Transport, deadline: Deadline) -> None:
         self._transport = transport
@@ -249,10 +255,13 @@ def check_proxy(proxy: str | None) -> None:
 
 
 def environment_proxy(host: str, secure: bool) -> str | None:
-    """The proxy that the environment (or the system's settings) names for a host, or None.
+    """The proxy that the environment, or the system's settings, name for a host; or None.
 
     The variables are ``https_proxy`` for ``wss``, ``http_proxy`` for ``ws``, ``all_proxy`` for
     both, and ``no_proxy`` for the hosts that need none, as everywhere in Python.
+
+    :param host: to connect to.
+    :param secure: True for ``wss``.
     """
     if host == "localhost" or host.startswith("127.") or host == "::1":
         return None  # no proxy leads back to this machine

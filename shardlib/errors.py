@@ -1,4 +1,4 @@
-"""Every exception a user can meet, and what to do about it.
+"""Every exception that a user can meet, and what to do about it.
 
 Bad arguments are :exc:`ValueError` or :exc:`TypeError`, and a wait that runs out is
 :exc:`TimeoutError`; everything else is a :exc:`ShardError`.
@@ -17,7 +17,7 @@ _REASON_SHOWN = 200  # characters of a close reason; WebSocket itself allows few
 class ShardError(Exception):
     """The base of all errors of this library.
 
-    ``str()`` of an error is one printable line: what a peer wrote into it is escaped there.
+    ``str()`` of an error is one printable line: text of a peer's in it is escaped.
     """
 
     def __str__(self) -> str:
@@ -25,11 +25,13 @@ class ShardError(Exception):
 
 
 class ConnectionFailed(ShardError):
-    """A connection could not be opened: the first one, after which nothing is left running.
+    """A connection could not be opened.
 
-    If `should_reconnect` is False, also a later one, which closes the shard.
+    :meth:`~shardlib.Shard.connect` raises it for its first attempt, after which no thread and no
+    socket is left. If `should_reconnect` is False, a later attempt that fails closes the shard
+    with it.
 
-    :param message: why.
+    :param message: why, a str.
     :param retry_after: seconds that the peer asked to wait before the next attempt, or None.
     """
 
@@ -39,7 +41,10 @@ class ConnectionFailed(ShardError):
 
 
 class NotReady(ShardError):
-    """The shard has no session to send on, and this thread may not wait for one."""
+    """The shard has no session, or no Hello, that the call needs, and cannot wait for it.
+
+    ``wait_until_ready()`` waits, on a thread that is not the shard's own.
+    """
 
 
 class AlreadyConnected(ShardError):
@@ -51,13 +56,15 @@ class ForkedProcess(ShardError):
 
 
 class SendTimeout(ShardError, TimeoutError):
-    """The payload could not be sent in time; it was not sent, nor will it be."""
+    """The payload could not be sent in time; the shard does not send it later."""
 
 
 class UnreadableMessage(ShardError):
-    """One message could not be read and was skipped; the messages after it can be.
+    """One message could not be read and was skipped; the messages after it can be read.
 
-    :param message: why.
+    on_socket_error is called with it.
+
+    :param message: why, a str.
     :param text: what was received, a str or bytes.
     :param limit: the option ``max_payload``, in bytes, if the message is larger than that; None
         if the message was unreadable for another reason.
@@ -76,7 +83,9 @@ class UnreadableMessage(ShardError):
 class BrokenStream(ShardError):
     """Nothing more can be read from a connection; the shard resumes on a new one.
 
-    :param message: why.
+    on_socket_error is called with it.
+
+    :param message: why, a str.
     :param limit: the option ``max_payload``, in bytes, if a message is larger than that; None if
         the stream broke for another reason.
     """
@@ -87,11 +96,14 @@ class BrokenStream(ShardError):
 
 
 class ShardClosed(ShardError):
-    """The shard has ended for good; connecting again by itself would not help.
+    """The shard has ended for good, and connects again only by :meth:`~shardlib.Shard.connect`.
+
+    The close codes stand at
+    https://docs.discord.com/developers/topics/opcodes-and-status-codes#gateway-gateway-close-event-codes.
 
     :param code: the WebSocket close code received, an int, or None if there was none.
     :param reason: what the Gateway, or this library, says about it, a str exactly as it was
-        received; so escape it before you print it. ``str()`` of the error does.
+        received; so escape it before you print it, as ``str()`` of the error does.
     """
 
     advice: ClassVar[str] = ""
@@ -126,7 +138,7 @@ class AuthenticationFailed(ShardClosed):
 
 
 class InvalidShard(ShardClosed):
-    """4010: the Gateway does not know such a shard."""
+    """4010: shard_id and shard_count do not fit."""
 
     advice = (
         "shard_id and shard_count do not fit; shard_id counts from 0 up to shard_count - 1, and "
@@ -153,7 +165,7 @@ class InvalidAPIVersion(ShardClosed):
 
 
 class InvalidIntents(ShardClosed):
-    """4013: the intents hold a bit that does not exist."""
+    """4013: the intents hold a bit that Discord does not know."""
 
     advice = (
         "the intents hold a bit that Discord does not know. Build them from shardlib.Intents "
@@ -188,7 +200,7 @@ class DisallowedIntents(ShardClosed):
         )
 
 
-# Which codes are fatal is known to CloseCode alone; this only says which class tells about it.
+# CloseCode alone knows which codes are fatal; this table has the class of error for each.
 _CLASSES: dict[int, type[ShardClosed]] = {
     CloseCode.AUTHENTICATION_FAILED: AuthenticationFailed,
     CloseCode.INVALID_SHARD: InvalidShard,

@@ -1,4 +1,4 @@
-"""FailureLog: what the log tells of callbacks that fail, so that none can flood it."""
+"""FailureLog: what the log tells of callbacks that fail, so that none of them floods it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from collections.abc import Callable
 IN_FULL = 3
 SUMMARY_INTERVAL = 60.0
 
-# Functions that are told apart; a program that makes new ones all the time begins anew at this.
+# Functions whose failures are counted. A program may make new functions all the time; at this
+# number all counts are forgotten.
 _MOST_FUNCTIONS = 1000
 
 
@@ -22,7 +23,10 @@ class _Failures:
         self._next_summary = 0.0
 
     def add(self, now: float) -> int:
-        """Count one. Returns how many the next line is about, 0 if there is to be no line."""
+        """Count one failure.
+
+        :returns: how many failures the log should tell of now, 0 for none.
+        """
         self.count += 1
         self._since_summary += 1
         if self.count > IN_FULL and now < self._next_summary:
@@ -33,9 +37,9 @@ class _Failures:
 
 
 class FailureLog:
-    """Decides what the log tells of a failure. The reader uses it.
+    """Decides what the log tells of a failure. The reader thread uses it.
 
-    :param clock: gives seconds of a monotonic clock.
+    :param clock: returns seconds of a monotonic clock.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -45,6 +49,7 @@ class FailureLog:
     def add(self, function: object) -> tuple[int, bool]:
         """Count a failure of a function.
 
+        :param function: that failed.
         :returns: how many failures the log should tell of now, 0 for none; and whether with the
             traceback.
         """

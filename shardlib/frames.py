@@ -1,7 +1,8 @@
 """FrameReader: WebSocket messages out of the bytes of a connection (RFC 6455, section 5).
 
-It knows no sockets. websocket-client's own reader asks the socket for each part of each frame, has
-no limit to what it buffers, and answers a close frame with code 1000, which ends Discord's session.
+This module uses no socket. websocket-client has a reader of its own, which asks the socket for each
+part of each frame, buffers without limit, and answers a close frame with code 1000, which ends
+Discord's session.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ FINAL_BINARY = 0x82
 
 
 class FrameType(enum.IntEnum):
-    """What a frame is, RFC 6455's opcode (a word that means something else in Discord's)."""
+    """What a frame is: RFC 6455's opcode, a word that Discord uses for something else."""
 
     CONTINUATION = 0x0
     TEXT = 0x1
@@ -29,11 +30,11 @@ class FrameType(enum.IntEnum):
 class FrameReader:
     """Cuts frames out of a stream of bytes and puts fragments together.
 
-    However small the pieces are in which the stream comes, no byte is copied more than a few times,
-    and only the bytes themselves are kept: a frame may take as many reads as it has bytes.
+    Even if each read brings one byte, no byte is copied more than a few times, and no more memory
+    is used than the bytes take.
 
-    :param max_size: bytes of the largest message that is taken; a frame that announces more is
-        refused at once, and nothing of it is kept
+    :param max_size: bytes of the largest message that is taken. A frame that announces more is
+        refused at once, and none of its bytes is kept.
     """
 
     def __init__(self, max_size: int) -> None:
@@ -48,9 +49,11 @@ class FrameReader:
         self._fragments_type: int | None = None
 
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
-        """Give the next bytes; yields (type, payload) for each message and control frame in them.
+        """Take the next bytes; yield (type, payload) for each message and control frame in them.
 
-        :raises BrokenStream: at the first byte that can't be. Nothing after it can be read.
+        :param data: bytes as they were received.
+        :raises BrokenStream: at the first byte that RFC 6455 does not allow there, or at a message
+            that is too large. Nothing after it can be read.
         """
         end = len(data)
         if end < self._missing:

@@ -1,4 +1,4 @@
-"""Calls that come in the middle of other calls on the same thread, and threads that none can split.
+"""Calls that interrupt other calls on the same thread, and code that no call can interrupt.
 
 A signal handler runs in the main thread between two bytecodes of whatever that does, a finaliser
 (``__del__``) in any thread. Both may use the shard whose method they have interrupted. Such a call
@@ -43,10 +43,10 @@ _OWN = _HOLDING | {"shardlib.interrupts", "shardlib.shard"}
 def has_interrupted_own_call() -> bool:
     """True if the caller of a public method has interrupted another call of the library.
 
-    The stack tells, so there is no flag that an interrupt could leave set: the innermost frames are
-    those of the public method, then comes the user's function that called it. If there is a frame
-    of the library's beneath that, a lock may be held there; unless it is a frame that calls a
-    function of the user's, such as a log handler, which has interrupted nothing.
+    This function reads the stack; an interrupt could leave a flag set for ever. The innermost
+    frames are those of the public method, then comes the user's function that has called it. If a
+    frame of the library's is beneath that, its function may hold a lock, unless it is one that
+    calls a function of the user's, such as a log handler, which has interrupted nothing.
     """
     frame = _leave_own(sys._getframe(1))
     while frame is not None:
@@ -84,7 +84,7 @@ def run_uninterrupted(function: Callable[[], object]) -> None:
     thread and does not wait for it. ``threading.Thread.start()`` needs this: Ctrl-C inside of it
     can leave the new thread waiting for ever.
 
-    :param function: to run; raises nothing.
+    :param function: to run; it must not raise an exception.
     :raises RuntimeError: if the system has no thread to give.
     """
     if threading.get_ident() == threading.main_thread().ident:

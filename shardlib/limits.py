@@ -28,7 +28,9 @@ from shardlib.text import count
 Clock = Callable[[], float]
 
 _DAY = 24 * 60 * 60.0
-_DAILY_SHARE = 95  # percent of the session start limit; the rest is left to mend things with
+_DAILY_SHARE = (
+    95  # percent of the session start limit; the rest is left for the user to mend things
+)
 
 
 # Payloads for which there is room before Hello tells how many heartbeats a period has.
@@ -39,8 +41,8 @@ class SendWindow:
     """What one connection may still send (*Gateway: Rate Limiting*).
 
     Payloads are counted when they have left, one after the other: in no span of `period` seconds do
-    more than `limit` leave. Scheduled heartbeats leave whenever they are due; the room that they
-    need is kept free of everything else (:meth:`reserve_heartbeats`).
+    more than `limit` leave. Scheduled heartbeats leave whenever they are due; no other payload uses
+    the room that they need (:meth:`reserve_heartbeats`).
 
     The connection calls :meth:`wait` and :meth:`record` with its send lock held; the reader calls
     :meth:`reserve_heartbeats` without it. The window has no lock of its own.
@@ -69,9 +71,10 @@ class SendWindow:
         self._room = self._limit - (beats if self._counts_heartbeats else self._limit // 2)
 
     def wait(self, now: float) -> float:
-        """Seconds until there is room for one more; 0.0 if there is now.
+        """When there is room for one more payload.
 
         :param now: seconds of a monotonic clock.
+        :returns: seconds until then, 0.0 if there is room now.
         """
         for times in (self._others, self._heartbeats):
             while times and times[0] + self._period <= now:
@@ -95,9 +98,9 @@ class SendWindow:
         (self._heartbeats if heartbeat else self._others).append(now)
 
 
-# Guards what all gates remember. It is one lock, not one a gate, so that a forked child can be
-# given a free one whatever the parent's threads were doing; it is held for moments. Reentrant: a
-# signal handler, or a __del__, that identifies may have interrupted the thread that holds it.
+# Guards the memory of all gates. One lock serves them all, so that a forked child can be given a
+# free one whatever the parent's threads were doing; it is held for moments. Reentrant: a signal
+# handler, or a __del__, that identifies may have interrupted the thread that holds it.
 _gates_lock = threading.RLock()
 
 # Seconds that a handler is told to wait if it has interrupted another call: that call may be about
@@ -205,19 +208,21 @@ _SHORTEST_GATE_WAIT = 0.01
 
 
 def check_gate_wait(wait: object) -> float:
-    """What ``try_acquire`` of an identify gate returned, as a time to wait.
+    """Check what ``try_acquire`` of an identify gate returned.
 
-    :raises TypeError: if it is no number.
-    :raises ValueError: if it is negative, NaN or endless.
+    :param wait: what it returned.
+    :returns: seconds to wait before the gate is asked again, 0.0 to identify now.
+    :raises TypeError: if it is not a number.
+    :raises ValueError: if it is negative, NaN or infinite.
     """
     if isinstance(wait, bool) or not isinstance(wait, (int, float)):
         raise TypeError(
-            "identify_gate.try_acquire() returns a number of seconds, 0.0 to let a shard pass, "
+            "identify_gate.try_acquire() must return a number of seconds, 0.0 to let a shard pass, "
             f"not {wait!r}"
         )
     if not 0 <= wait <= LONGEST_WAIT:
         raise ValueError(
-            f"identify_gate.try_acquire() returns 0 to {LONGEST_WAIT:.0f} seconds, not {wait!r}"
+            f"identify_gate.try_acquire() must return 0 to {LONGEST_WAIT:.0f} seconds, not {wait!r}"
         )
     return 0.0 if wait == 0 else max(float(wait), _SHORTEST_GATE_WAIT)
 
@@ -228,10 +233,10 @@ _default_gates: dict[bytes, IdentifyGate] = {}
 def default_gate(token: str) -> IdentifyGate:
     """The gate that all shards of a token share in this process.
 
-    The gate is kept as long as the process lives: a new one would have the day's budget anew.
+    The gate is kept as long as the process lives: a new one would begin with a full day's budget.
 
     :param token: of the bot.
     """
-    key = hashlib.sha256(token.encode()).digest()  # so that no token is kept
-    # No lock: setdefault is one step, whatever other threads and signal handlers do meanwhile.
+    key = hashlib.sha256(token.encode()).digest()  # the table holds no token
+    # No lock: setdefault is one step, which no other thread and no signal handler can split.
     return _default_gates.setdefault(key, IdentifyGate())

@@ -1,4 +1,4 @@
-"""Loss: why a connection ended. One object carries it from wherever that is found out."""
+"""Loss: why a connection ended. Whatever finds that out makes one, and the reader carries it on."""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ from shardlib.deadline import LONGEST_WAIT, SIGNAL_POLL_INTERVAL, Deadline
 class Alarm:
     """A wake-up call for one thread: :meth:`ring` before or during :meth:`wait` ends the wait.
 
-    The raw lock is taken while nothing has happened. Ringing releases it, twice does no more than
-    once; waiting takes it again. Any thread and any signal handler may ring.
+    The raw lock is held until the alarm rings. Ringing releases it, and ringing twice does no more
+    than ringing once; waiting takes the lock again. Any thread and any signal handler may ring.
     """
 
     def __init__(self) -> None:
@@ -43,15 +43,15 @@ class Alarm:
 
 
 class Waiters:
-    """The threads that wait for a change of something, each with an alarm of its own.
+    """The threads that wait for a condition, each with an alarm of its own.
 
-    A thread that changes something that a condition looks at calls :meth:`notify` afterwards.
-    Neither that nor the wait needs any other lock.
+    A thread that changes what a condition looks at calls :meth:`notify` afterwards. Neither
+    :meth:`notify` nor :meth:`wait` needs any other lock.
     """
 
     def __init__(self) -> None:
         # By thread: no thread waits twice at once, since a call that has interrupted a wait on the
-        # same thread never waits. So an entry that Ctrl-C leaves behind is replaced by the next.
+        # same thread never waits. The thread's next wait replaces an entry that Ctrl-C leaves here.
         self._alarms: dict[int, Alarm] = {}
 
     def notify(self) -> None:

@@ -37,6 +37,6 @@ class Waker:
             pass  # there is no byte: wake() was not called
 
     def close(self) -> None:
-        """Give both sockets back to the system."""
+        """Close both sockets."""
         self._woken.close()
         self._waking.close()

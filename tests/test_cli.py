@@ -375,7 +375,7 @@ def test_both_streams_into_one_pipe_that_is_closed() -> None:
 def test_a_full_disk_is_told_in_one_line() -> None:
     with open("/dev/full", "wb") as full, Command("tail", "--local", stdout=full) as command:
         assert command.finish() == 1
-    assert command.err[-1] == "shardlib: standard output can't be written: No space left on device"
+    assert command.err[-1] == "shardlib: standard output cannot be written: No space left on device"
     assert_quiet(command)
 
 
@@ -420,7 +420,7 @@ def test_bad_arguments_end_the_process_with_status_2() -> None:
     command = run_to_end("tail", "--count", "0")
     assert command.status == 2
     assert command.err == [
-        "shardlib: argument --count: a number from 1 up is needed, not 0 (see shardlib tail --help)"
+        "shardlib: argument --count: it must be 1 or more, not 0 (see shardlib tail --help)"
     ]
 
 
@@ -523,7 +523,7 @@ def test_gateway_says_that_its_port_is_taken(gateway: LocalGateway) -> None:
     port = gateway.url.rpartition(":")[2].rstrip("/")
     command = run_to_end("gateway", "--port", port)
     assert command.status == 1
-    assert command.err == [f"shardlib: port {port} can't be used: Address already in use"]
+    assert command.err == [f"shardlib: port {port} cannot be used: Address already in use"]
 
 
 def test_head_ends_the_gateway() -> None:
@@ -539,8 +539,8 @@ def test_head_ends_the_gateway() -> None:
     ("faults", "says"),
     [
         ("{", "not JSON"),
-        ("{}", "not a JSON array"),
-        ("[1]", "fault 1: it is not a JSON object"),
+        ("{}", "must be a JSON array"),
+        ("[1]", "fault 1: it must be a JSON object"),
         ("[{}]", '"before"'),
         ('[{"do": "drop"}]', '"before"'),
         ('[{"after": 1, "before": "ready", "do": "drop"}]', '"before"'),
@@ -555,7 +555,7 @@ def test_head_ends_the_gateway() -> None:
         ('[{"instead_of": "ack", "connections": 0}]', '"connections"'),
         ('[{"after": 1, "do": "drop", "connections": 1}]', '"connections"'),
         ('[{"after": 1, "do": "slow"}]', "bytes_per_second"),
-        ('[{"after": 1, "do": "close", "code": 12}]', "code is from"),
+        ('[{"after": 1, "do": "close", "code": 12}]', "code must be from"),
         ('[{"after": 1, "do": "close", "reason": 12}]', "reason"),
         ('[{"after": 1, "do": "drop", "code": 4000}]', "'code'"),
         ('[{"before": "ready", "do": "outage", "seconds": 1}]', "outage"),
@@ -574,7 +574,7 @@ def test_a_faults_file_is_named_where_it_is_refused(tmp_path: Path) -> None:
     command = run_to_end("gateway", "--faults", str(faults))
     assert command.status == 2
     (line,) = command.err
-    assert f"--faults: {faults}: fault 1: it says when" in line
+    assert f"--faults: {faults}: fault 1: it must say when" in line
 
 
 def test_faults_strike_in_time(gateway: LocalGateway) -> None:

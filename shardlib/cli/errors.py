@@ -1,4 +1,4 @@
-"""What a user of the command can do something about."""
+"""The errors of the command that its user can do something about."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ if TYPE_CHECKING:
 
 
 class UsageError(Exception):
-    """The command was called in a way that can't be: exit status 2."""
+    """The command's arguments, or its environment, cannot be used: exit status 2."""
 
 
 class Failure(Exception):
-    """The command can't go on: exit status 1."""
+    """The command cannot go on: exit status 1."""
 
 
 def gateway_class() -> type[LocalGateway]:
-    """LocalGateway, where what it needs is installed.
+    """Return LocalGateway.
 
-    :raises Failure: naming what to install
+    :raises Failure: if a package that it needs is missing; the message names what to install.
     """
     try:
         from shardlib.testing import LocalGateway

@@ -1,4 +1,4 @@
-"""Faults from a file: what goes wrong at a local gateway, and when."""
+"""Faults from a file: what is to go wrong at a local gateway, and when."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from shardlib.testing import LocalGateway
 
 FORMAT = """\
-FILE holds a JSON array of faults. Each says when, and what happens then:
+FILE holds a JSON array of faults. Each says when something goes wrong, and what:
 
   [
     {"after": 20, "do": "reconnect"},
@@ -23,29 +23,33 @@ FILE holds a JSON array of faults. Each says when, and what happens then:
     {"instead_of": "ack", "connections": "all"}
   ]
 
-"after" and "every" count seconds since the start; it happens to every connection there is then.
+"after" and "every" are seconds since the start. The fault then strikes all open connections.
 "before" and "instead_of" name a step of a connection: accept, upgrade, hello, ready, replay, ack,
-close. It happens to the next connection, to as many as "connections" says, or to "all". Without
-"do", what is replaced simply does not happen.
+close. The fault strikes the next connection; "connections" is the number of the next connections
+that it strikes, or "all". "instead_of" without "do" leaves the step out.
 
-"do" is one of:
+"do" must be one of:
   close ("code", "reason")           close the WebSocket
-  drop, reset                        end the connection without a close frame, with FIN or RST
-  freeze, stop_reading, thaw         a black hole; a gateway that takes nothing; as before
+  drop                               end TCP without a close frame (FIN)
+  reset                              reset TCP (RST)
+  freeze                             neither read nor send: a black hole
+  stop_reading                       read nothing, but go on sending
+  thaw                               undo freeze and stop_reading
   slow ("bytes_per_second")          send no faster from now on
-  reconnect                          opcode 7
-  invalid_session ("resumable")      opcode 9; false unless given
-  request_heartbeat                  opcode 1
-  send_corrupt, send_bomb ("size")   what can't be inflated, or inflates to so many bytes
-  split_messages ("size")            cut what follows into WebSocket messages
-  fragment_messages ("size")         cut what follows into fragments
-  refuse ("status", "body")          an HTTP answer instead of "upgrade"
-  accept_wrongly                     a wrong handshake instead of "upgrade"
-  outage ("seconds")                 reset all connections, and refuse new ones for a while
+  reconnect                          send Reconnect (opcode 7)
+  invalid_session ("resumable")      send Invalid Session (opcode 9); not resumable unless given
+  request_heartbeat                  ask for a heartbeat (opcode 1)
+  send_corrupt                       send a message that cannot be inflated
+  send_bomb ("size")                 send a message that inflates to so many bytes
+  split_messages ("size")            cut what follows into WebSocket messages of so many bytes
+  fragment_messages ("size")         cut what follows into fragments of so many bytes
+  refuse ("status", "body")          answer with HTTP; with "instead_of": "upgrade"
+  accept_wrongly                     answer the handshake wrongly; with "instead_of": "upgrade"
+  outage ("seconds")                 reset all connections, and refuse new ones for so long
 """
 
-# What "do" may be, all methods of a connection but one, and the types of their parameters. Which
-# of those are needed is known to the methods.
+# What "do" may be, and the types of its parameters. All but "outage" are methods of a connection,
+# whose signatures tell which parameters are required.
 _NUMBER = (int, float)
 _PARAMETERS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "close": {"code": int, "reason": str},
@@ -66,13 +70,15 @@ _PARAMETERS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "accept_wrongly": {},
     "outage": {"seconds": _NUMBER},
 }
+_TYPE_NAMES: dict[Any, str] = {int: "a whole number", str: "a string", bool: "true or false"}
 _RANGES = {"code": (1000, 4999), "status": (300, 599)}
 
 
 class Script:
     """The faults of a file, in the order in which they are due.
 
-    :raises ValueError: saying which fault can't be, and why
+    :param text: of the file, JSON.
+    :raises ValueError: if a fault cannot be used; the message says which one, and why.
     """
 
     def __init__(self, text: str) -> None:
@@ -81,7 +87,7 @@ class Script:
         except (ValueError, RecursionError) as error:
             raise ValueError(f"it is not JSON: {error}") from error
         if not isinstance(entries, list):
-            raise ValueError("it is not a JSON array of faults")
+            raise ValueError("it must be a JSON array of faults")
         self._at_steps: list[_Fault] = []
         # Seconds since the start, and which fault is due then; the number keeps the file's order.
         self._due: list[tuple[float, int, _Fault]] = []
@@ -96,18 +102,19 @@ class Script:
                 heapq.heappush(self._due, (fault.first, number, fault))
 
     def inject(self, gateway: LocalGateway) -> None:
-        """Order what happens at steps of connections, before there is one."""
+        """Give the gateway the faults at steps of connections, before a client connects."""
         for fault in self._at_steps:
             fault.inject(gateway)
 
     def next_due(self) -> float | None:
-        """Seconds since the start at which something is due next, or None."""
+        """When the next fault is due, in seconds since the start, or None."""
         return self._due[0][0] if self._due else None
 
     def strike(self, gateway: LocalGateway, now: float) -> list[str]:
-        """Do what is due, and return what was done.
+        """Let the faults strike that are due.
 
-        :param now: seconds since the start
+        :param now: seconds since the start.
+        :returns: a line for each, for people.
         """
         done = []
         while self._due and self._due[0][0] <= now:
@@ -121,7 +128,7 @@ class Script:
 class _Fault:
     def __init__(self, entry: Any) -> None:
         if not isinstance(entry, dict):
-            raise ValueError("it is not a JSON object")
+            raise ValueError("it must be a JSON object")
         rest = dict(entry)
         before, instead_of = rest.pop("before", None), rest.pop("instead_of", None)
         after, self.every = rest.pop("after", None), rest.pop("every", None)
@@ -129,7 +136,9 @@ class _Fault:
         self.step = instead_of if before is None else before
         timed = after is not None or self.every is not None
         if (self.step is not None) is timed or (before is not None and self.replaces):
-            raise ValueError('it says when by "before", by "instead_of", or by "after" and "every"')
+            raise ValueError(
+                'it must say when: by "before", by "instead_of", or by "after" and "every"'
+            )
         for seconds in (after, self.every):
             if seconds is not None:
                 _check_number("seconds", seconds)
@@ -137,12 +146,14 @@ class _Fault:
         if self.step is not None and self.step not in STEPS:
             raise ValueError(f"{self.step!r} is no step of a connection: {', '.join(STEPS)}")
         if before == "accept":
-            raise ValueError('nothing comes before "accept"; "instead_of" is possible')
+            raise ValueError('nothing comes before "accept"; use "instead_of"')
         connections = rest.pop("connections", 1)
         if timed and "connections" in entry:
             raise ValueError('"connections" goes with "before" and "instead_of"')
         if connections != "all" and (type(connections) is not int or connections < 1):
-            raise ValueError(f'"connections" is a number from 1 up, or "all", not {connections!r}')
+            raise ValueError(
+                f'"connections" must be a number from 1 up, or "all", not {connections!r}'
+            )
         self.connections = None if connections == "all" else connections
         self.do = rest.pop("do", None)
         if self.do is not None or rest or not self.replaces:
@@ -177,7 +188,7 @@ class _Fault:
 
 def _check_action(do: Any, parameters: dict[str, Any]) -> None:
     if not isinstance(do, str) or do not in _PARAMETERS:
-        raise ValueError(f'"do" is one of {", ".join(_PARAMETERS)}, not {do!r}')
+        raise ValueError(f'"do" must be one of {", ".join(_PARAMETERS)}, not {do!r}')
     types = _PARAMETERS[do]
     for name, value in parameters.items():
         if name not in types:
@@ -186,7 +197,7 @@ def _check_action(do: Any, parameters: dict[str, Any]) -> None:
         if types[name] in (int, _NUMBER):
             _check_number(name, value)
         if not isinstance(value, types[name]):
-            raise ValueError(f"{name} can't be {value!r}")
+            raise ValueError(f"{name} must be {_TYPE_NAMES[types[name]]}, not {value!r}")
     if do == "outage":
         if "seconds" not in parameters:
             raise ValueError("outage needs seconds")
@@ -199,7 +210,7 @@ def _check_action(do: Any, parameters: dict[str, Any]) -> None:
 
 def _check_number(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, _NUMBER) or not 0 < value < 1e9:
-        raise ValueError(f"{name} is a number above 0, not {value!r}")
+        raise ValueError(f"{name} must be a number above 0, not {value!r}")
     low, high = _RANGES.get(name, (0, 1e9))
     if not low <= value <= high:
-        raise ValueError(f"{name} is from {low} to {high}, not {value!r}")
+        raise ValueError(f"{name} must be from {low} to {high}, not {value!r}")

@@ -21,14 +21,15 @@ if TYPE_CHECKING:
     from shardlib.testing import LocalGateway
 
 LINE_INTERVAL = 1.0  # seconds between two live lines of a terminal
-PLAIN_LINE_INTERVAL = 60.0  # and, in a pipe or a file, where nobody comes or goes
+PLAIN_LINE_INTERVAL = 60.0  # and in a pipe or a file, while no client comes or goes
 
 
 def run(arguments: Namespace) -> None:
-    """Serve until the end comes.
+    """Serve until Ctrl-C, or until the reader of standard output has gone.
 
-    :raises UsageError: where the arguments can't be
-    :raises Failure: where the gateway can't be started
+    :param arguments: of ``shardlib gateway``.
+    :raises UsageError: if the file of faults cannot be used.
+    :raises Failure: if the gateway cannot be started.
     """
     make = gateway_class()
     script = _script(arguments.faults)
@@ -47,7 +48,7 @@ def run(arguments: Namespace) -> None:
                     )
                 )
             except OSError as error:
-                raise Failure(f"port {arguments.port} can't be used: {error.strerror}") from error
+                raise Failure(f"port {arguments.port} cannot be used: {error.strerror}") from error
             except ImportError as error:  # TLS needs one package more
                 raise Failure(str(error)) from error
             certificate = stack.enter_context(_certificate(gateway)) if arguments.tls else None
@@ -57,11 +58,11 @@ def run(arguments: Namespace) -> None:
                 gateway.traffic(arguments.rate)
             _watch(gateway, script, output, shutdown)
     except BrokenPipeError:
-        pass  # whoever read this has seen enough
+        pass  # the reader of the pipe has seen enough
 
 
 def _script(path: str | None) -> Script:
-    from shardlib.cli.faults import Script  # needs what gateway_class() has looked for
+    from shardlib.cli.faults import Script  # needs websockets, as gateway_class() has checked
 
     if path is None:
         return Script("[]")
@@ -97,7 +98,7 @@ def _introduction(gateway: LocalGateway, certificate: str | None) -> str:
 
 
 def _watch(gateway: LocalGateway, script: Script, output: Output, shutdown: Shutdown) -> None:
-    """Let the faults strike, and tell what goes on, until the end comes."""
+    """Let the faults strike, and print what goes on, until the command is to end."""
     started = told = time.monotonic()
     told_of: tuple[int, int] | None = None
     events = 0
@@ -138,7 +139,7 @@ def _tell(gateway: LocalGateway, present: tuple[int, int], rate: float, output: 
 
 
 def size(number: float) -> str:
-    """A number of bytes, for people."""
+    """A number of bytes, for people, as "1.5 kB"."""
     for unit in ("B", "kB", "MB", "GB"):
         if number < 1000 or unit == "GB":
             break

@@ -19,7 +19,8 @@ from shardlib.text import printable
 def run(arguments: Sequence[str] | None) -> int:
     """Run the command that the arguments name; return its exit status.
 
-    :raises SystemExit: with status 2 for bad arguments; with 0 after ``--help``
+    :param arguments: of the command line; None takes the process's own.
+    :raises SystemExit: with status 2 for bad arguments; with 0 after ``--help``.
     """
     parser = _Parser(
         prog="shardlib",
@@ -43,7 +44,7 @@ def run(arguments: Sequence[str] | None) -> int:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """What is wrong, in one line; the usage is what --help prints."""
+        """Say in one line what is wrong, without the usage, which --help prints."""
         _complain(f"{message} (see {self.prog} --help)")
         sys.exit(2)
 
@@ -54,7 +55,7 @@ def _complain(message: str) -> None:
     try:
         Output(sys.stderr).write(f"shardlib: {printable(message)}\n")
     except OSError:
-        pass  # nobody to tell
+        pass  # standard error has no reader
 
 
 _Commands = argparse._SubParsersAction
@@ -70,7 +71,7 @@ def _add_tail(commands: _Commands[_Parser]) -> None:
         "told on standard error.",
         epilog="The bot's token is taken from the environment variable DISCORD_TOKEN, so that it\n"
         "shows up neither in the shell's history nor in a list of processes.\n\n"
-        "Exit status: 0 after Ctrl-C, after --count events, and where the reader of a pipe\n"
+        "Exit status: 0 after Ctrl-C, after --count events, and when the reader of a pipe\n"
         "has seen enough; 1 after an error that ends the connection for good; 2 for bad\n"
         "arguments.\n\n"
         "examples:\n"
@@ -89,11 +90,12 @@ def _add_tail(commands: _Commands[_Parser]) -> None:
         "--url", type=_url, help="a ws:// or wss:// URL to connect to instead of Discord's"
     )
     parser.add_argument(
-        "--events", type=_events, metavar="A,B", help="print these events only, by their names"
+        "--events",
+        type=_events,
+        metavar="A,B",
+        help="print only the events of these names, as MESSAGE_CREATE,READY",
     )
-    parser.add_argument(
-        "--count", type=_positive, metavar="N", help="end after so many printed events"
-    )
+    parser.add_argument("--count", type=_positive, metavar="N", help="end after N printed events")
     parser.add_argument(
         "--json", action="store_true", help="print each event's payload as JSON, one a line"
     )
@@ -101,15 +103,15 @@ def _add_tail(commands: _Commands[_Parser]) -> None:
         "--intents",
         type=_intents,
         metavar="A,B",
-        help="what to receive, as guilds,guild_messages, or default, or all; "
-        "default: all but the privileged ones, with --local all",
+        help="the intents to ask for: names as guilds,guild_messages, or default (all but the "
+        "privileged ones), or all (the default with --local)",
     )
     parser.add_argument(
         "--shard",
         type=_shard,
         default=(0, 1),
         metavar="I/N",
-        help="shard number I, from 0, of N shards (default: 0/1)",
+        help="be shard number I, counted from 0, of N shards (default: 0/1)",
     )
     parser.add_argument(
         "--compression",
@@ -145,10 +147,16 @@ def _add_gateway(commands: _Commands[_Parser]) -> None:
         "--port", type=_port, default=0, help="the port to listen at (default: any free one)"
     )
     parser.add_argument(
-        "--tls", action="store_true", help="serve wss://, with a throw-away authority"
+        "--tls",
+        action="store_true",
+        help="serve wss://, with a certificate of a throw-away authority",
     )
     parser.add_argument(
-        "--guilds", type=_number, default=3, metavar="N", help="the bot's guilds (default: 3)"
+        "--guilds",
+        type=_number,
+        default=3,
+        metavar="N",
+        help="the number of the bot's guilds (default: 3)",
     )
     parser.add_argument(
         "--rate",
@@ -162,7 +170,8 @@ def _add_gateway(commands: _Commands[_Parser]) -> None:
         type=int,
         default=0,
         metavar="S",
-        help="guilds, members and token are made from it (default: 0)",
+        help="a number from which guilds, members and token are made: the same S makes the same "
+        "ones (default: 0)",
     )
     parser.add_argument(
         "--shards",
@@ -171,7 +180,9 @@ def _add_gateway(commands: _Commands[_Parser]) -> None:
         metavar="N",
         help="the number of shards that GET /gateway/bot recommends (default: 1)",
     )
-    parser.add_argument("--faults", metavar="FILE", help="what is to go wrong, and when; see below")
+    parser.add_argument(
+        "--faults", metavar="FILE", help="a file that says what is to go wrong, and when; see below"
+    )
     parser.set_defaults(run=_gateway, parser=parser)
 
 
@@ -192,21 +203,21 @@ def _gateway(arguments: argparse.Namespace) -> None:
 
 def _number(text: str) -> int:
     if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(f"a number from 0 up is needed, not {text!r}")
+        raise argparse.ArgumentTypeError(f"it must be a number from 0 up, not {text!r}")
     return int(text)
 
 
 def _positive(text: str) -> int:
     number = _number(text)
     if number == 0:
-        raise argparse.ArgumentTypeError("a number from 1 up is needed, not 0")
+        raise argparse.ArgumentTypeError("it must be 1 or more, not 0")
     return number
 
 
 def _port(text: str) -> int:
     number = _number(text)
     if number > 65535:
-        raise argparse.ArgumentTypeError(f"a port is at most 65535, not {number}")
+        raise argparse.ArgumentTypeError(f"a port must be at most 65535, not {number}")
     return number
 
 
@@ -216,7 +227,7 @@ def _rate(text: str) -> float:
     except ValueError:
         rate = -1.0
     if not 0 <= rate < float("inf"):
-        raise argparse.ArgumentTypeError(f"a number of events a second is needed, not {text!r}")
+        raise argparse.ArgumentTypeError(f"it must be a number of events a second, not {text!r}")
     return rate
 
 
@@ -240,7 +251,9 @@ def _intents(text: str) -> Intents:
 def _shard(text: str) -> tuple[int, int]:
     match = re.fullmatch("([0-9]+)/([0-9]+)", text)
     if match is None or int(match[1]) >= int(match[2]):
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form 0/1, or 3/16")
+        raise argparse.ArgumentTypeError(
+            f"it must be a shard number, from 0, and a shard count, as 0/1 or 3/16, not {text!r}"
+        )
     return int(match[1]), int(match[2])
 
 
@@ -248,7 +261,7 @@ def _compression(text: str) -> str | None:
     compression = None if text == "none" else text
     if compression not in COMPRESSIONS:
         known = ", ".join(kind or "none" for kind in COMPRESSIONS)
-        raise argparse.ArgumentTypeError(f"{text!r} is none of {known}")
+        raise argparse.ArgumentTypeError(f"it must be one of {known}, not {text!r}")
     return compression
 
 

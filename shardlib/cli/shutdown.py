@@ -1,4 +1,4 @@
-"""Shutdown: what a command waits for."""
+"""Shutdown: the end of a command, for which its main thread waits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from shardlib.deadline import SIGNAL_POLL_INTERVAL
 
 
 class Shutdown:
-    """The end of a command: Ctrl-C, an output that nobody reads any more, an error, work done.
+    """The end of a command: Ctrl-C, an output that has lost its reader, an error, or work done.
 
     The main thread waits for it while other threads do the work, and Ctrl-C raises nothing: an
     exception that may come between any two instructions leaves locks held and sockets open.
@@ -28,18 +28,20 @@ class Shutdown:
     def come(self, error: BaseException | None = None) -> None:
         """End the command. The first call counts. From any thread.
 
-        :param error: what went wrong, None where nothing did
+        :param error: what went wrong, or None.
         """
         self._ends.put(error)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Block until the end has come; False where it has not in so many seconds.
+        """Block until :meth:`come` is called.
 
-        :raises BaseException: the error that ended the command
+        :param timeout: seconds; None waits without end.
+        :returns: False if the time ran out first.
+        :raises BaseException: the error that :meth:`come` was given.
         """
         while True:
             try:
-                # In pieces, for the sake of Ctrl-C.
+                # In pieces: on Windows a wait shuts Ctrl-C out.
                 error = self._ends.get(timeout=SIGNAL_POLL_INTERVAL if timeout is None else timeout)
             except queue.Empty:
                 if timeout is None:
@@ -50,7 +52,10 @@ class Shutdown:
             return True
 
     def _watch_output(self) -> None:
-        """End when ``head`` has seen enough, though the next event may be an hour away."""
+        """End the command as soon as its reader, ``head`` say, has gone.
+
+        The next event, whose printing would fail, may be an hour away.
+        """
         poll = select.poll()
         poll.register(sys.stdout, 0)  # errors alone, above all that the pipe has lost its reader
         poll.poll()

@@ -18,7 +18,7 @@ class Places:
         self._channels: dict[str, str] = {}
 
     def learn(self, event: str, data: Any) -> None:
-        """Note the names in an event, and forget those of what it says is gone."""
+        """Note the names in an event, and forget those of channels that it says were deleted."""
         if event in ("GUILD_CREATE", "GUILD_UPDATE"):
             self._note(self._guilds, data)
             for kind in ("channels", "threads"):
@@ -30,7 +30,7 @@ class Places:
             self._channels.pop(_text(data, "id"), None)
 
     def where(self, event: str, data: Any) -> str:
-        """Guild and channel of an event; "" where it has neither."""
+        """Guild and channel of an event; "" if it has neither."""
         kind = event.rpartition("_")[0]
         guild_id = _text(data, "id" if kind == "GUILD" else "guild_id")
         channel_id = _text(data, "id" if kind in ("CHANNEL", "THREAD") else "channel_id")
@@ -42,7 +42,7 @@ class Places:
         return " ".join(places)
 
     def channel(self, channel_id: str) -> str:
-        """A channel by its name, or by its id where the name is not known."""
+        """A channel by its name, or by its id if its name is not known."""
         name = self._channels.get(channel_id)
         return f"#{name}" if name else f"channel {channel_id}"
 
@@ -53,10 +53,11 @@ class Places:
 
 
 def summarize(event: str, data: Any, places: Places) -> str:
-    """What an event says. Of whatever shape the data is: it comes from outside.
+    """What an event says, in a few words.
 
-    :param event: the event's name
-    :param data: its ``d``
+    :param event: the event's name.
+    :param data: its ``d``, of any shape: a server may send anything.
+    :param places: the names of guilds and channels.
     """
     if event in _SUMMARIES:
         return _SUMMARIES[event](data, places)
@@ -64,7 +65,7 @@ def summarize(event: str, data: Any, places: Places) -> str:
     return _user(data) or _named(data) or ", ".join(_fields(data))
 
 
-# Reading data that may have any shape: what is missing is "", or an empty list.
+# These read data of any shape: for what is missing they return "", None or an empty list.
 
 
 def _at(data: Any, *path: str) -> Any:

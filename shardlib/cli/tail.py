@@ -23,8 +23,8 @@ from shardlib.shard import Shard
 from shardlib.state import ShardState
 from shardlib.text import printable
 
-# Seconds; Ctrl-C ends the command within one, whatever the gateway does. While the reader is stuck
-# in a pipe, the interpreter's exit waits for it, too.
+# Seconds that disconnect() may take, so that Ctrl-C ends the command within one, whatever the
+# gateway does. At exit the interpreter waits for a reader thread that is stuck in a full pipe, too.
 CLOSE_TIMEOUT = 0.3
 
 # Columns of a line that goes into a pipe or a file. A terminal's are as many as it has.
@@ -34,10 +34,11 @@ _logger = logging.getLogger("shardlib.cli")
 
 
 def run(arguments: Namespace) -> None:
-    """Connect, and print events until the end comes.
+    """Connect, and print events until Ctrl-C, an error, or the last event that was asked for.
 
-    :raises UsageError: where the arguments, or DISCORD_TOKEN, can't be
-    :raises Exception: what ended it
+    :param arguments: of ``shardlib tail``.
+    :raises UsageError: if the arguments, or DISCORD_TOKEN, cannot be used.
+    :raises Exception: the error that ended the shard.
     """
     gateway = gateway_class()() if arguments.local else None
     token = _token() if gateway is None else gateway.token
@@ -57,7 +58,10 @@ def run(arguments: Namespace) -> None:
 class Tail:
     """A shard whose events are printed.
 
-    :raises UsageError: where there can be no such shard
+    :param arguments: of ``shardlib tail``.
+    :param token: of the bot.
+    :param shutdown: told when the command is to end.
+    :raises UsageError: if no shard can be made with these arguments.
     """
 
     def __init__(self, arguments: Namespace, token: str, shutdown: Shutdown) -> None:
@@ -86,7 +90,8 @@ class Tail:
         except ValueError as error:
             raise UsageError(str(error)) from error
         if sys.stderr is not None:
-            # What the shard logs is the lifecycle; but why it was closed is said once, at the end.
+            # The shard's log tells what happens to the connection. Its last line is left out: the
+            # program prints the error that closed the shard.
             lines = LogLines(Output(sys.stderr), details=arguments.verbose)
             lines.addFilter(lambda record: self._shard.state is not ShardState.CLOSED)
             logger = logging.getLogger("shardlib")
@@ -101,7 +106,10 @@ class Tail:
                 _logger.warning("%s", warning)
 
     def connect(self, url: str) -> None:
-        """Begin to connect, on a thread: the main one only waits for the end of everything."""
+        """Begin to connect, on a thread of its own: the main thread waits for the end only.
+
+        :param url: where to connect.
+        """
         _logger.info("connecting to %s", url)
 
         def connect() -> None:
@@ -120,8 +128,8 @@ class Tail:
             self._connecting.join(CLOSE_TIMEOUT)
             self._shard.disconnect()
 
-    # Callbacks, on the reader thread. While the reader of a pipe is slow, so is this one: nothing
-    # is lost, the heartbeat goes on, and the gateway holds back what is not read yet.
+    # Callbacks, on the reader thread. A slow reader of a pipe slows this thread down: no event is
+    # lost, the heartbeats go on, and the gateway holds back what the shard has not read yet.
 
     def _print(self, shard: Shard, payload: dict[str, Any]) -> None:
         event = str(payload.get("t"))
@@ -136,7 +144,7 @@ class Tail:
             self._shutdown.come()
         except OSError as error:
             self._left = 0
-            self._shutdown.come(OSError(f"standard output can't be written: {error.strerror}"))
+            self._shutdown.come(OSError(f"standard output cannot be written: {error.strerror}"))
         if self._left:
             self._left -= 1
             if self._left == 0:
@@ -176,9 +184,9 @@ class Tail:
 
 
 def to_json(payload: dict[str, Any]) -> str:
-    """JSON in ASCII: every character that could play tricks is escaped.
+    """A payload as JSON in ASCII, so that no character in it can do anything to a terminal.
 
-    NaN and the infinities, which Python reads and writes though JSON has no such numbers, are null.
+    NaN and the infinities become null: Python reads and writes them, but JSON has no such numbers.
     """
     try:
         return json.dumps(payload, allow_nan=False)
@@ -188,7 +196,7 @@ def to_json(payload: dict[str, Any]) -> str:
 
 
 def clip(text: str, width: int) -> str:
-    """The beginning of a text that is too long."""
+    """A text, or as much of its beginning as fits into a width in characters."""
     return text if len(text) <= width else text[: width - 1] + "…"
 
 

@@ -15,11 +15,11 @@ from shardlib.text import printable
 class Output:
     """A standard stream, without a buffer.
 
-    So nothing waits to be flushed when the process ends, and a thread that is stuck in a pipe
-    nobody reads holds no lock that the interpreter would need at its exit.
+    No text waits to be flushed when the process ends, and a thread that is stuck in a full pipe
+    holds no lock that the interpreter would need at its exit.
 
-    :param stream: one of the interpreter's; None where it was closed before the start
-    :raises OSError: where it is closed
+    :param stream: ``sys.stdout`` or ``sys.stderr``, None if it was closed before the start.
+    :raises OSError: if it is closed.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -30,24 +30,26 @@ class Output:
         self._file = cast(io.RawIOBase, open(stream.fileno(), "wb", buffering=0, closefd=False))
 
     def write(self, text: str) -> None:
-        """Write all of it. Blocks while the reader is slow.
+        """Write a whole text. Blocks the calling thread while the reader is slow.
 
-        :raises BrokenPipeError: where nobody reads any more
-        :raises OSError: where it can't be written, the disk being full for instance
+        :param text: characters that the stream cannot encode are escaped.
+        :raises BrokenPipeError: if the reader has gone.
+        :raises OSError: if the text cannot be written, because the disk is full for instance.
         """
         data = memoryview(text.encode(self.encoding, "backslashreplace"))
         while data:
             written = self._file.write(data)
-            if written is None:  # somebody else has made the stream non-blocking
+            if written is None:  # another program has made the stream non-blocking
                 select.select([], [self._file], [])
             else:
                 data = data[written:]
 
 
 class LogLines(logging.Handler):
-    """Prints log records, one line each.
+    """Prints log records.
 
-    :param details: whether to print the lines that follow in a record, tracebacks above all
+    :param output: where to.
+    :param details: True to print all lines of a record, such as a traceback's; False for the first.
     """
 
     def __init__(self, output: Output, details: bool) -> None:
@@ -56,7 +58,7 @@ class LogLines(logging.Handler):
         self._details = details
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print a record; where nobody reads, or what it says can't be formatted, nothing."""
+        """Print a record; nothing if the reader has gone, or if the record cannot be formatted."""
         try:
             first, *others = self.format(record).split("\n")
             lines = [f"{clock(record.created)} -- {first}", *(others if self._details else [])]
@@ -71,5 +73,8 @@ def clock(seconds: float) -> str:
 
 
 def columns(cells: Iterable[tuple[str, int]]) -> str:
-    """Cells side by side, each at least as wide as its number says."""
+    """Cells side by side.
+
+    :param cells: the text of each, and its least width in characters.
+    """
     return "  ".join(f"{text:<{width}}" for text, width in cells).rstrip()
