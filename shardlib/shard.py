@@ -865,6 +865,8 @@ class Shard:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if os.getpid() != self._process_id:
+            return  # in a forked child there is nothing to close: it is all the parent's
         life = self._lifecycle.life
         self.disconnect()
         if error is None and life.error is not None and not life.was_raised_here():
@@ -1289,3 +1291,15 @@ def _close_all_at_exit() -> None:
 
 
 atexit.register(_close_all_at_exit)
+
+
+def _leave_all_to_parent() -> None:
+    """In a forked child: have the connections that it inherited neither read nor written there."""
+    for reference in _shards.valuerefs():
+        shard = reference()
+        if shard is not None:
+            shard._reader.leave_to_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_all_to_parent)

@@ -73,3 +73,11 @@ def test_ever_new_functions_fill_no_memory() -> None:
     functions = [lambda: None for _ in range(3000)]
     assert all(log.add(function) == (1, True) for function in functions)
     assert log.add(fail) == (1, True)
+
+
+def test_a_function_at_the_address_of_another_is_told_by_itself() -> None:
+    """The log keeps what it has counted: its number, by which it is found, stays its own."""
+    log = FailureLog(Clock())
+    for _ in range(IN_FULL):
+        log.add(object())
+        assert log.add(object()) == (1, True)

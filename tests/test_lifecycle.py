@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -117,7 +118,7 @@ def test_the_states_of_a_connection() -> None:
     states = [life.state]
     for step in (
         life.socket_opened,
-        lambda: life.claim_opening(connection, ShardState.IDENTIFYING),
+        lambda: life.claim_opening(connection, ShardState.IDENTIFYING, nothing),
         life.established,
         lambda: life.set_state(ShardState.WAITING),
         lambda: life.use(FakeConnection()),
@@ -134,21 +135,47 @@ def test_the_states_of_a_connection() -> None:
     ]
 
 
+def nothing() -> None: ...
+
+
 def test_one_thread_wins_the_right_to_identify() -> None:
     life, connection = begun(), FakeConnection()
     life.use(connection)
-    assert not life.claim_opening(connection, ShardState.IDENTIFYING)  # no socket is open
+    assert not life.claim_opening(connection, ShardState.IDENTIFYING, nothing)  # no socket is open
     life.socket_opened()
-    assert not life.claim_opening(FakeConnection(), ShardState.IDENTIFYING)  # of an earlier one
+    other = FakeConnection()  # an earlier one
+    assert not life.claim_opening(other, ShardState.IDENTIFYING, nothing)
     barrier = threading.Barrier(8)
 
     def identify() -> bool:
         barrier.wait(10)
-        return life.claim_opening(connection, ShardState.IDENTIFYING)
+        return life.claim_opening(connection, ShardState.IDENTIFYING, nothing)
 
     threads = [Waiting(identify) for _ in range(8)]
     assert [thread.finish() for thread in threads].count(True) == 1
     assert life.state is ShardState.IDENTIFYING
+
+
+def test_what_follows_the_right_to_identify_is_done_before_another_connection_begins() -> None:
+    """Else the next connection would be noted as the one on which Identify was sent."""
+    life, connection = begun(), FakeConnection()
+    life.use(connection)
+    life.socket_opened()
+    order: list[str] = []
+    beginning: list[Waiting] = []
+
+    def begin_another() -> None:
+        life.use(FakeConnection())
+        order.append("another")
+
+    def claimed() -> None:
+        beginning.append(Waiting(begin_another))
+        time.sleep(0.05)  # another connection that could begin would
+        order.append("claimed")
+
+    assert life.claim_opening(connection, ShardState.IDENTIFYING, claimed)
+    beginning[0].finish()
+    assert order == ["claimed", "another"]
 
 
 @pytest.mark.parametrize("state", [state for state in ShardState if state is not ShardState.CLOSED])
@@ -157,7 +184,7 @@ def test_what_is_closing_only_ever_becomes_closed(state: ShardState) -> None:
     life.request_close(1000, soon())
     life.set_state(state)
     life.socket_opened()
-    assert not life.claim_opening(FakeConnection(), ShardState.IDENTIFYING)
+    assert not life.claim_opening(FakeConnection(), ShardState.IDENTIFYING, nothing)
     assert not life.use(FakeConnection())
     assert life.state is ShardState.CLOSING
     life.close(None)
@@ -277,6 +304,8 @@ def test_an_error_is_known_to_the_threads_that_were_told() -> None:
     assert not life.was_raised_here()
     assert life.closed_error() is error
     assert life.was_raised_here()
+    # The system gives the number of the thread that has ended to the next one.
+    assert [Waiting(life.was_raised_here).finish() for _ in range(3)] == [False] * 3
 
 
 def test_the_last_ends_of_connections_are_told() -> None:

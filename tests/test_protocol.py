@@ -401,6 +401,17 @@ def test_an_event_before_resume_says_nothing_of_the_session() -> None:
     assert driver.sequences[0] == 3
 
 
+def test_a_replay_has_begun_with_the_first_event_that_was_missed() -> None:
+    driver = resuming(5)
+    assert not driver.protocol.replay_begun
+    driver.give(dispatch(5), {"op": 11})  # was received before
+    assert not driver.protocol.replay_begun
+    driver.give(dispatch(6))
+    assert driver.protocol.replay_begun
+    driver.begin()
+    assert not driver.protocol.replay_begun
+
+
 def test_a_gate_that_answers_late_puts_off_no_answer_to_identify() -> None:
     """Another thread has identified while the reader's gate was still thinking."""
     driver = Driver()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import threading
 import time
 from pathlib import Path
@@ -11,6 +13,8 @@ from typing import Any
 import pytest
 
 from shardlib import Backoff, Opcode, Shard, ShardClosed, ShardState
+from shardlib.frames import FrameType
+from shardlib.testing import LocalGateway
 from tests.peers import Peer, well_behaved
 from tests.reliability.conftest import MakeScripted, MakeShard
 from tests.reliability.support import Child
@@ -429,3 +433,71 @@ def test_a_gate_that_is_asked_all_the_time_burns_no_core(
 
     assert asked_often.wait(10)
     assert times[20] - times[0] >= 20 * 0.01 * 0.9
+
+
+def test_pings_of_a_peer_that_reads_nothing_do_not_put_off_hello(
+    make_scripted: MakeScripted, make_shard: MakeShard
+) -> None:
+    """Each pong waits for the peer to take it: thousands of pings would be thousands of waits."""
+
+    def script(peer: Peer) -> None:
+        peer.accept()
+        if peer.number > 1:
+            peer.serve()
+            return
+        ping = (b"x" * 125, FrameType.PING)
+        with contextlib.suppress(ConnectionError):
+            while True:
+                peer.send_together(*[ping] * 1000)
+
+    gateway = make_scripted(script)
+    make_shard(gateway, ready=False, hello_timeout=0.5)
+    assert gateway.peer(2, timeout=5.0).accepted_at - gateway.peers[0].accepted_at < 4.0
+
+
+def test_messages_that_cannot_be_read_do_not_fill_the_log(
+    gateway: LocalGateway, make_shard: MakeShard, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Row 90: on_socket_error is told of each, the log of the first ones and of their number."""
+    caplog.set_level(logging.WARNING)
+    _, recorder = make_shard(gateway)
+    for _ in range(1000):
+        gateway.connections[-1].send_compressed("{}")
+    wait_until(lambda: len(recorder.errors) == 1000)
+    assert len([record for record in caplog.records if "opcode" in record.getMessage()]) == 3
+
+
+def test_a_status_line_that_repeats_the_token_brings_it_into_no_error(
+    make_scripted: MakeScripted, make_shard: MakeShard
+) -> None:
+    def script(peer: Peer) -> None:
+        if peer.number > 1:
+            peer.refuse(f"{TOKEN} no")
+        else:
+            peer.begin()
+            peer.close(4000)
+            peer.linger()
+
+    shard, _ = make_shard(make_scripted(script), ready=False, should_reconnect=True)
+    wait_until(lambda: shard.stats.connections == 1 and shard.state is ShardState.WAITING)
+    with pytest.raises(TimeoutError) as caught:
+        shard.wait_until_ready(0.3)
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert TOKEN not in str(error)
+        error = error.__cause__ or error.__context__
+
+
+def test_a_token_that_is_cut_in_two_is_hidden_all_the_same(
+    make_scripted: MakeScripted, make_shard: MakeShard, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Texts of a peer are shortened for the log: what is left must hold no half of the token."""
+
+    def script(peer: Peer) -> None:
+        peer.greet()
+        peer.ready(session_id="x" * 90 + TOKEN)
+        peer.serve()
+
+    caplog.set_level(logging.INFO)
+    make_shard(make_scripted(script))
+    assert TOKEN[:5] not in caplog.text
