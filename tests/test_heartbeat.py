@@ -13,7 +13,8 @@ import pytest
 
 from shardlib import NotReady, Opcode, ShardState
 from shardlib.testing import LocalGateway
-from tests.shards import Recorder, make_gateway, make_shard
+from tests.recorder import Recorder
+from tests.shards import make_gateway, make_shard
 from tests.support import wait_until
 
 
@@ -103,7 +104,7 @@ def test_what_is_known_of_the_last_one(gateway: LocalGateway) -> None:
         recorder.wait_for("heartbeat", count=2)
         assert shard.heartbeat_interval == 300
         assert since < shard.heartbeat_clock_time < time.perf_counter()
-        pings = [ping for _, ping in recorder.of("heartbeat")]
+        pings = recorder.beats
         assert all(0 < ping < 5 for ping in pings)
         assert shard.heartbeat_thread.name == "shard-0-heartbeat"
         # Nothing of it is carried over to another connection.
