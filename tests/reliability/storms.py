@@ -40,7 +40,7 @@ from typing import Any
 
 import shardlib
 from shardlib import Backoff, IdentifyGate, Intents, Shard, ShardError, ShardState
-from tests.reliability.quick_peer import QuickPeer
+from tests.quick_peer import QuickPeer
 from tests.shards import make_shard
 from tests.support import TOKEN, wait_until
 
