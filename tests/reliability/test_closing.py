@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import socket
 import threading
@@ -13,9 +12,8 @@ from typing import Any
 import pytest
 
 import shardlib.transport
-from shardlib import SendTimeout, Shard, ShardError, ShardState
+from shardlib import Shard, ShardState
 from shardlib.deadline import Deadline
-from shardlib.limits import SendWindow
 from shardlib.testing import GatewayConnection, LocalGateway
 from shardlib.transport import Transport
 from tests.recorder import dispatch_numbers
@@ -48,36 +46,6 @@ def test_disconnect_returns_in_time_whatever_the_peer_does(
     assert time.monotonic() - began < 0.8 + 0.5
     assert shard.socket_thread is None and shard.heartbeat_thread is None
     assert recorder.life[-2:] == [("disconnected", 1000, True), ("closed", None)]
-
-
-def test_closed_while_another_thread_is_stuck_in_send(
-    make_gateway: MakeGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Rows 4 and 9: the one who sends gets a documented error, the one who closes does not wait."""
-    roomy = functools.partial(SendWindow, limit=10**9)
-    monkeypatch.setattr("shardlib.connection.SendWindow", roomy)
-    gateway = make_gateway(receive_buffer=2048)
-    shard, _ = watch_shard(gateway, close_timeout=1.0)
-    gateway.connections[-1].stop_reading()
-    outcome: list[BaseException] = []
-
-    def flood() -> None:
-        try:
-            while True:
-                shard.send('{"op":3,"d":{"status":"idle"},"x":"%s"}' % ("x" * 3900), timeout=30)
-        except BaseException as error:
-            outcome.append(error)
-
-    thread = threading.Thread(target=flood)
-    thread.start()
-    wait_until(lambda: _is_stuck(gateway))
-
-    began = time.monotonic()
-    shard.disconnect()
-    assert time.monotonic() - began < 1.5
-    thread.join(5)
-    assert len(outcome) == 1
-    assert isinstance(outcome[0], ShardError) and not isinstance(outcome[0], SendTimeout)
 
 
 def test_a_socket_is_closed_only_when_no_sender_waits_with_its_number(
@@ -127,12 +95,6 @@ def test_a_socket_is_closed_only_when_no_sender_waits_with_its_number(
         os.fstat(descriptor)
     assert [type(error) for error in errors] == [ConnectionAbortedError]
     theirs.close()
-
-
-def _is_stuck(gateway: LocalGateway) -> bool:
-    before = gateway.bytes_received
-    time.sleep(0.1)
-    return gateway.bytes_received == before
 
 
 def test_300_lives_leave_nothing(gateway: LocalGateway, watch_shard: WatchShard) -> None:
@@ -209,39 +171,6 @@ def test_the_caller_says_goodbye_for_a_reader_that_is_stuck(
     release.set()
     wait_until(lambda: shard.socket_thread is None)
     assert recorder.life[-2:] == [("disconnected", 1000, True), ("closed", None)]
-
-
-@pytest.mark.parametrize("reader", ["idle", "stuck"])
-def test_a_close_timeout_shorter_than_a_goodbye_is_kept(
-    reader: str, make_gateway: MakeGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Row 51: a peer that takes nothing is given no more time than the caller has."""
-    monkeypatch.setattr("shardlib.connection.AT_ONCE", 3.0)  # seconds, for a margin
-    monkeypatch.setattr(
-        "shardlib.connection.SendWindow", functools.partial(SendWindow, limit=10**9)
-    )
-    gateway = make_gateway(receive_buffer=2048)
-    shard, _ = watch_shard(gateway, close_timeout=1.0)
-    entered, release = threading.Event(), threading.Event()
-    if reader == "stuck":
-
-        @shard.on("TYPING_START")
-        def block(*_: Any) -> None:
-            entered.set()
-            release.wait(20)
-
-        dispatch_numbers(gateway, range(1))
-        assert entered.wait(5)
-    gateway.connections[-1].stop_reading()
-    with pytest.raises(SendTimeout):
-        while True:  # until the system's buffers are full
-            payload = '{"op":3,"d":{"status":"idle"},"x":"%s"}' % ("x" * 3900)
-            shard.send(payload, timeout=0.3)
-
-    began = time.monotonic()
-    shard.disconnect()
-    assert time.monotonic() - began < 1.5
-    release.set()
 
 
 def test_a_goodbye_is_sent_though_the_reader_closes_already(

@@ -15,6 +15,7 @@ import pytest
 from shardlib import (
     AuthenticationFailed,
     ConnectionFailed,
+    NotReady,
     Opcode,
     Shard,
     ShardClosed,
@@ -211,7 +212,7 @@ def test_disconnect_ends_a_connect_behind_a_stuck_callback(
 def test_disconnect_takes_no_longer_than_close_timeout(
     reader: str, make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """Row 51: a send buffer that is full, and a thread stuck in send(), add nothing to it."""
+    """Rows 9 and 51: a full send buffer adds nothing to it; the thread stuck in send() is told."""
     go_on = threading.Event()
 
     def reads_nothing_after_ready(peer: Peer) -> None:
@@ -228,10 +229,11 @@ def test_disconnect_takes_no_longer_than_close_timeout(
             shard.on("STUCK")(stuck)
             gateway.peers[-1].dispatch("STUCK")
             assert stuck.entered.wait(10)
-        fill_the_send_buffer(shard)
+        sending = fill_the_send_buffer(shard)
         began = time.monotonic()
         shard.disconnect()
         took = time.monotonic() - began
+        assert isinstance(sending.exception(5), (NotReady, ShardClosed))
         stuck.release.set()
         return took
 
@@ -242,7 +244,7 @@ def test_disconnect_takes_no_longer_than_close_timeout(
         go_on.set()
 
 
-def fill_the_send_buffer(shard: Shard) -> None:
+def fill_the_send_buffer(shard: Shard) -> concurrent.futures.Future[object]:
     """Have a thread send until it is stuck."""
     assert shard.socket_instance is not None
     sock = shard.socket_instance.sock
@@ -255,7 +257,7 @@ def fill_the_send_buffer(shard: Shard) -> None:
             shard.send('{"op":3,"d":{"status":"idle"},"x":"%s"}' % ("x" * 3900), timeout=60)
             sent[0] += 1
 
-    in_background(flood)
+    sending = in_background(flood)
 
     def is_stuck() -> bool:
         before = sent[0]
@@ -263,6 +265,7 @@ def fill_the_send_buffer(shard: Shard) -> None:
         return sent[0] == before and not select.select([], [sock], [], 0)[1]
 
     wait_until(is_stuck, what="a full send buffer")
+    return sending
 
 
 def test_a_close_frame_that_came_with_the_last_event_is_not_waited_for_again(
