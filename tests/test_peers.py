@@ -13,7 +13,7 @@ from tests.shards import make_shard
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["ws", "wss"])
-def test_a_well_behaved_one_is_a_gateway(tls: bool) -> None:
+def test_a_well_behaved_peer_makes_a_shard_ready(tls: bool) -> None:
     recorder = Recorder()
     with ScriptedGateway(tls=tls) as gateway:
         with make_shard(recorder, ssl_context=gateway.ssl_context) as shard:

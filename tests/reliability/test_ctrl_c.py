@@ -42,7 +42,9 @@ def interrupted(code: CodeType, where: Callable[[FrameType], object]) -> Iterato
 
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no thread is sent a signal there")
-def test_that_interrupts_no_wait(gateway: LocalGateway, watch_shard: WatchShard) -> None:
+def test_ctrl_c_that_another_thread_receives_ends_the_wait_of_the_main_thread(
+    gateway: LocalGateway, watch_shard: WatchShard
+) -> None:
     """Row 27: Python has noted it, but the main thread goes on waiting; it looks now and then.
 
     So it is where another thread receives it, and where it comes just as a wait begins.
@@ -68,7 +70,7 @@ def test_that_interrupts_no_wait(gateway: LocalGateway, watch_shard: WatchShard)
     thread.join()
 
 
-def test_while_the_reader_starts(
+def test_ctrl_c_while_the_reader_starts_leaves_no_life_behind(
     gateway: LocalGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 5: a reader that connect() did not wait for lives no life that nobody could end."""
@@ -95,7 +97,9 @@ def test_while_the_reader_starts(
     shard.wait_until_ready(10)
 
 
-def test_when_the_send_lock_was_just_taken(gateway: LocalGateway, watch_shard: WatchShard) -> None:
+def test_ctrl_c_just_after_the_send_lock_was_taken_leaves_it_free(
+    gateway: LocalGateway, watch_shard: WatchShard
+) -> None:
     """Row 9: it is released all the same, and the next thread to send gets it."""
     shard, _ = watch_shard(gateway, send_timeout=2.0)
 
