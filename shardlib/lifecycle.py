@@ -343,11 +343,6 @@ class Lifecycle:
         return self.life is not self._before_first
 
     @property
-    def is_running(self) -> bool:
-        """True from connect() until on_socket_closed has returned."""
-        return not self.life.ended
-
-    @property
     def sockets_opened(self) -> int:
         """The sockets opened in all lives. Never reset: waiting threads compare against it."""
         life, before = self._counted

@@ -14,7 +14,7 @@ from shardlib.deadline import Deadline
 from shardlib.lifecycle import Beginning, Life, Lifecycle, Request
 from shardlib.loss import Loss
 from shardlib.waiting import Waiters
-from tests.support import wait_until
+from tests.support import Thread, wait_until
 
 BEGINNING = Beginning("ws://127.0.0.1", 10)
 
@@ -79,24 +79,6 @@ def own(life: Life) -> Life:
     return life
 
 
-class Waiting(threading.Thread):
-    """A thread that waits in a method, and keeps what that returned."""
-
-    def __init__(self, function: Callable[[], object]) -> None:
-        super().__init__()
-        self.result: object = None
-        self._function = function
-        self.start()
-
-    def run(self) -> None:
-        self.result = self._function()
-
-    def finish(self) -> object:
-        self.join(10)
-        assert not self.is_alive()
-        return self.result
-
-
 def soon() -> Deadline:
     return Deadline(10)
 
@@ -106,7 +88,7 @@ def soon() -> Deadline:
 
 def test_before_connect_there_is_a_life_that_never_began(lifecycle: Lifecycle) -> None:
     life = lifecycle.life
-    assert not lifecycle.began and not lifecycle.is_running
+    assert not lifecycle.began
     assert life.state is ShardState.DISCONNECTED
     assert life.is_over and life.ended
     assert lifecycle.sockets_opened == 0
@@ -151,7 +133,7 @@ def test_one_thread_wins_the_right_to_identify() -> None:
         barrier.wait(10)
         return life.claim_opening(connection, ShardState.IDENTIFYING, nothing)
 
-    threads = [Waiting(identify) for _ in range(8)]
+    threads = [Thread(identify) for _ in range(8)]
     assert [thread.finish() for thread in threads].count(True) == 1
     assert life.state is ShardState.IDENTIFYING
 
@@ -300,7 +282,7 @@ def test_an_error_is_known_to_the_threads_that_were_told() -> None:
     error = ShardClosed(4004, "why")
     life.close(error)
     assert not life.was_raised_here()
-    assert Waiting(life.closed_error).finish() is error
+    assert Thread(life.closed_error).finish() is error
     assert not life.was_raised_here()
     assert life.closed_error() is error
     assert life.was_raised_here()
@@ -322,7 +304,7 @@ def test_the_last_ends_of_connections_are_told() -> None:
 def test_the_reader_is_known_until_its_life_has_ended() -> None:
     life = own(begun())
     assert life.in_reader_thread()
-    assert Waiting(life.in_reader_thread).finish() is False
+    assert Thread(life.in_reader_thread).finish() is False
     life.close(None)
     assert life.in_reader_thread()  # in on_socket_closed
     life.end()
@@ -341,7 +323,7 @@ def test_a_second_life_is_refused_while_one_runs(lifecycle: Lifecycle, readers: 
     first.close(None)
     lifecycle.end(first)
     third = begin(lifecycle)
-    assert lifecycle.life is third and lifecycle.is_running
+    assert lifecycle.life is third and not third.ended
     third.close(None)
     lifecycle.end(third)
 
@@ -391,7 +373,7 @@ def test_a_restart_follows_unless_disconnect_came_later(
     if disconnected:
         lifecycle.request_close(1000, soon())
     life.close(None)
-    Waiting(lambda: lifecycle.end(life)).finish()
+    Thread(lambda: lifecycle.end(life)).finish()
     assert len(readers.started) == (1 if disconnected else 2)
     lifecycle.end(life)  # once more does nothing
     assert len(readers.started) == (1 if disconnected else 2)
@@ -432,7 +414,7 @@ def test_each_change_wakes_who_waits_for_it(
     condition: Callable[[Life], bool],
 ) -> None:
     looked = threading.Event()
-    waiting = Waiting(lambda: lifecycle.wait(lambda: looked.set() or condition(life), soon()))  # type: ignore[func-returns-value]
+    waiting = Thread(lambda: lifecycle.wait(lambda: looked.set() or condition(life), soon()))  # type: ignore[func-returns-value]
     assert looked.wait(10)
     change(life)
     assert waiting.finish() is True
@@ -441,7 +423,7 @@ def test_each_change_wakes_who_waits_for_it(
 def test_a_wait_in_a_life_ends_with_it(lifecycle: Lifecycle) -> None:
     """Another thread connects again at once: the waiter is not told of the next life."""
     first = begin(lifecycle)
-    waiting = Waiting(lambda: lifecycle.wait_in(first, lambda: first.is_ready, soon()))
+    waiting = Thread(lambda: lifecycle.wait_in(first, lambda: first.is_ready, soon()))
     first.close(None)
     lifecycle.end(first)
     second = begin(lifecycle)
@@ -454,7 +436,7 @@ def test_a_wait_in_a_life_ends_with_it(lifecycle: Lifecycle) -> None:
 
 def test_a_wait_in_a_life_is_kept_by_no_callback(lifecycle: Lifecycle, life: Life) -> None:
     """disconnect() has waited long enough; the reader is still in a function of the user's."""
-    waiting = Waiting(lambda: lifecycle.wait_in(life, lambda: life.is_ready, Deadline(None)))
+    waiting = Thread(lambda: lifecycle.wait_in(life, lambda: life.is_ready, Deadline(None)))
     lifecycle.request_close(1000, Deadline(0.01))
     assert waiting.finish() is True
     assert not life.is_closed
@@ -474,7 +456,7 @@ def test_a_life_that_ends_in_time_keeps_its_connection(lifecycle: Lifecycle, lif
     connection = FakeConnection()
     life.use(connection)
     lifecycle.request_close(1000, soon())
-    closing = Waiting(lambda: lifecycle.close(life, soon(), soon()))
+    closing = Thread(lambda: lifecycle.close(life, soon(), soon()))
     life.close(None)
     lifecycle.end(life)
     assert closing.finish() is True
