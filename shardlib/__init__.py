@@ -7,7 +7,7 @@ the libraries that it needs (TLS, WebSocket, JSON) have been loaded.
 
 from __future__ import annotations
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 __all__ = [
     "AlreadyConnected",
