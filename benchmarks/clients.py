@@ -1,0 +1,74 @@
+"""The clients that the commands compare, and how a command line chooses among them."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import zlib
+from importlib.metadata import PackageNotFoundError, version
+
+from benchmarks.measure import Client
+from benchmarks.stream import COMPRESSIONS
+
+FLOOR, BARE_LOOP = "floor", "bare_loop"
+
+CLIENTS = (
+    Client(FLOOR, "ujson"),
+    Client(BARE_LOOP, "ujson"),
+    Client("shardlib", "ujson"),
+    Client(FLOOR, "orjson"),
+    Client(BARE_LOOP, "orjson"),
+    Client("shardlib", "orjson"),
+    Client("shardlib", "orjson", listens=False),
+    Client("hikari", "orjson"),
+)
+
+_DISTRIBUTIONS = (
+    "shardlib",
+    "websocket-client",
+    "ujson",
+    "orjson",
+    "hikari",
+    "aiohttp",
+    "discord.py",
+    "websockets",
+    "backports.zstd",
+    "zlib-ng",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that choose clients and compressions."""
+    peers = sorted({client.peer for client in CLIENTS})
+    names = [str(each) for each in COMPRESSIONS]
+    parser.add_argument("--peer", nargs="+", choices=peers, default=peers, help="all by default")
+    parser.add_argument("--json", nargs="+", choices=("ujson", "orjson"), default=None)
+    parser.add_argument("--compression", nargs="+", choices=names, default=names)
+
+
+def chosen(arguments: argparse.Namespace) -> list[Client]:
+    """The clients that a command line asks for."""
+    return [
+        client
+        for client in CLIENTS
+        if client.peer in arguments.peer and (not arguments.json or client.json in arguments.json)
+    ]
+
+
+def compressions(arguments: argparse.Namespace) -> list[str | None]:
+    """The compressions that a command line asks for."""
+    return [each for each in COMPRESSIONS if str(each) in arguments.compression]
+
+
+def versions() -> dict[str, str]:
+    """The versions of all that is measured, as far as it is installed."""
+    found = {
+        platform.python_implementation(): platform.python_version(),
+        "zlib": zlib.ZLIB_RUNTIME_VERSION,
+    }
+    for name in _DISTRIBUTIONS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            pass
+    return found
