@@ -12,8 +12,13 @@ import json
 import os
 import ssl
 import sys
+import threading
 import time
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import Any
+
+# discord.py takes zstd-stream if it can import one of these, and zlib-stream only if it cannot.
+_ZSTD = ("zstandard", "compression.zstd")
 
 
 @dataclasses.dataclass
@@ -33,6 +38,8 @@ class Job:
     stamps: bool = False
     #: A file of certificates to trust, for wss.
     authority: str | None = None
+    #: So many connections at once, each on a thread of its own.
+    connections: int = 1
 
     def codec(self) -> Any:
         return importlib.import_module(self.json)
@@ -42,9 +49,15 @@ class Job:
 
 
 class Meter:
-    """Notes what a client spends; a peer calls on_event for each event, and finish at LAST."""
+    """Notes what a client spends; a peer calls on_event for each event, and finish at LAST.
 
-    def __init__(self, stamps: bool) -> None:
+    :param connections: whose LAST is to come.
+    :param stamps: whether the times of all events are wanted.
+    """
+
+    def __init__(self, connections: int, stamps: bool) -> None:
+        self._lock = threading.Lock()  # guards the number of connections
+        self._connections = connections
         self._stamps: list[float] = []
         #: The callback of every event, with whatever arguments the peer gives it.
         self.on_event = self._stamp if stamps else _ignore
@@ -54,11 +67,16 @@ class Meter:
     def _stamp(self, *_: object) -> None:
         self._stamps.append(time.perf_counter())
 
-    def finish(self, *_: object) -> NoReturn:
-        """Print what was measured, and end the process."""
+    def finish(self, *_: object) -> None:
+        """At LAST of the last connection: print what was measured, and end the process."""
+        with self._lock:
+            self._connections -= 1
+            if self._connections:
+                return
         result = {
             "seconds": time.perf_counter() - self._since,
             "processor": time.process_time() - self._processor_since,
+            "peak": peak_memory(),
             "stamps": self._stamps,
         }
         print(json.dumps(result), flush=True)
@@ -69,10 +87,35 @@ def _ignore(*_: object) -> None:
     pass
 
 
+def peak_memory() -> int:
+    """The most memory that this process has had, in kB."""
+    return _memory("VmHWM")
+
+
+def memory() -> int:
+    """The memory that this process has, in kB."""
+    return _memory("VmRSS")
+
+
+def _memory(field: str) -> int:
+    try:
+        status = Path("/proc/self/status").read_text()
+    except FileNotFoundError:
+        return 0  # a system other than Linux
+    return int(status.split(f"{field}:")[1].split()[0])
+
+
 def main() -> None:
     job = Job(**json.loads(sys.argv[1]))
+    if job.compression == "zlib-stream":
+        for module in _ZSTD:
+            sys.modules[module] = None  # type: ignore[assignment]
     peer = importlib.import_module(f"benchmarks.peers.{job.peer}")
-    peer.receive(job, Meter(job.stamps))
+    meter = Meter(job.connections, job.stamps)
+    for _ in range(job.connections - 1):
+        threading.Thread(target=peer.receive, args=(job, meter), daemon=True).start()
+    peer.receive(job, meter)
+    threading.Event().wait()  # for the other connections; finish() ends the process
 
 
 if __name__ == "__main__":

@@ -10,17 +10,20 @@ from importlib.metadata import PackageNotFoundError, version
 from benchmarks.measure import Client
 from benchmarks.stream import COMPRESSIONS
 
-FLOOR, BARE_LOOP = "floor", "bare_loop"
+OURS, FLOOR, BARE_LOOP = "shardlib", "floor", "bare_loop"
 
 CLIENTS = (
     Client(FLOOR, "ujson"),
     Client(BARE_LOOP, "ujson"),
-    Client("shardlib", "ujson"),
+    Client(OURS, "ujson"),
     Client(FLOOR, "orjson"),
     Client(BARE_LOOP, "orjson"),
-    Client("shardlib", "orjson"),
-    Client("shardlib", "orjson", listens=False),
+    Client(OURS, "orjson"),
+    Client(OURS, "orjson", listens=False),
     Client("hikari", "orjson"),
+    Client("discord_py", "orjson"),
+    Client("websocket_client", "ujson"),
+    Client("websockets_sync", "ujson"),
 )
 
 _DISTRIBUTIONS = (
@@ -33,6 +36,7 @@ _DISTRIBUTIONS = (
     "discord.py",
     "websockets",
     "backports.zstd",
+    "zstandard",
     "zlib-ng",
 )
 

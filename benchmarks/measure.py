@@ -10,10 +10,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
+from benchmarks.certificates import authority, server_context
 from benchmarks.client import Job
 from benchmarks.sender import Sender, send_in_bulk, send_one_at_a_time
 from benchmarks.stream import frames, messages
@@ -36,10 +37,18 @@ class Client:
 
 @dataclasses.dataclass
 class Result:
-    """What a client told of itself, and when each event was sent, if one at a time."""
+    """What a client told of itself.
+
+    :ivar seconds: from before it connected to LAST.
+    :ivar processor: seconds of processor time in these.
+    :ivar peak: kB of memory at most.
+    :ivar stamps: when the callback of each event was called, if that was asked for.
+    :ivar sent: when each message was sent, if one at a time.
+    """
 
     seconds: float
     processor: float
+    peak: int
     stamps: list[float]
     sent: list[float]
 
@@ -62,35 +71,53 @@ class Bench:
         *,
         pace: str = "bulk",
         count: int | None = None,
+        secure: bool = False,
+        connections: int = 1,
+        stamps: bool = False,
         under: Sequence[str] = (),
-        **job: Any,
     ) -> Result:
-        """Run one client on one connection.
+        """Run one client.
 
-        :param pace: one of PACES.
+        :param pace: one of PACES; several connections are served in bulk.
         :param count: events that are sent; all by default.
+        :param secure: True for wss.
+        :param connections: how many the client has, each with all events.
+        :param stamps: whether the client notes when it got each event.
         :param under: a command that runs the client, valgrind for example.
-        :param job: more fields of :class:`benchmarks.client.Job`.
         """
         payloads = messages(self._events[:count], compression)
-        task = Job(client.peer, "", compression, client.json, client.listens, **job)
+        job = Job(
+            client.peer,
+            "",
+            compression,
+            client.json,
+            client.listens,
+            stamps=stamps,
+            connections=connections,
+        )
         if client.peer == "floor":
-            file = self._directory / f"{compression}-{count}.pickle"
-            if not file.exists():
-                file.write_bytes(pickle.dumps(payloads))
-            task.url = str(file)
-            with _process(task, under) as process:
+            job.url = str(self._file(f"{compression}-{count}.pickle", pickle.dumps(payloads)))
+            with _process(job, under) as process:
                 return _result(process, [])
-        with Sender() as sender:
-            task.url = sender.url
-            with _process(task, under) as process, sender.accept() as connection:
-                pieces = frames(payloads, compression)
-                sent: list[float] = []
-                if pace == "bulk":
-                    send_in_bulk(connection, pieces)
-                else:
-                    sent = send_one_at_a_time(connection, pieces, process.pid)
-                return _result(process, sent)
+        context = None
+        if secure:
+            context = server_context()
+            job.authority = str(self._file("authority.pem", authority().cert_pem.bytes()))
+        pieces = frames(payloads, compression)
+        with Sender(context) as sender, ExitStack() as stack:
+            job.url = sender.url
+            process = stack.enter_context(_process(job, under))
+            sockets = [stack.enter_context(sender.accept()) for _ in range(connections)]
+            if pace == "single":
+                return _result(process, send_one_at_a_time(sockets[0], pieces, process.pid))
+            with ThreadPoolExecutor(connections) as pool:
+                list(pool.map(lambda each: send_in_bulk(each, pieces), sockets))
+            return _result(process, [])
+
+    def _file(self, name: str, content: bytes) -> Path:
+        path = self._directory / name
+        path.write_bytes(content)
+        return path
 
 
 @contextmanager

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-from benchmarks.clients import BARE_LOOP, FLOOR, versions
+from benchmarks.clients import BARE_LOOP, FLOOR, OURS, versions
 from benchmarks.measure import Client
+
+_WIDTH = 9  # of a column
 
 
 def show_versions(*more: str) -> None:
@@ -16,21 +19,33 @@ def show_versions(*more: str) -> None:
     print(", ".join([*(f"{name} {number}" for name, number in versions().items()), *more]))
 
 
-def show_table(title: str, figures: Mapping[Client, float]) -> None:
-    """Print a figure for each client, and its ratios.
+def show_table(
+    title: str,
+    figures: Mapping[Client, float],
+    more: Mapping[str, Mapping[Client, float]] | None = None,
+) -> None:
+    """Print a figure for each client, and its ratios to those of three clients.
 
-    The floor and the bare loop that a client is compared with use the same JSON module.
+    These are the floor, the bare loop and shardlib, with the same JSON module.
 
     :param figures: less is better.
+    :param more: further columns, by their titles.
     """
-    print(f"\n{title:50} {'':10} {'x floor':>9} {'x bare':>9} {'x ours':>9}")
+    columns = dict(more or {})
+    references = {"x floor": FLOOR, "x bare": BARE_LOOP, "x ours": OURS}
+    print(f"\n{title}")
+    print(" " * 36, *(each.rjust(_WIDTH) for each in ["", *references, *columns]))
     for client, figure in figures.items():
-        others = (
-            Client(FLOOR, client.json),
-            Client(BARE_LOOP, client.json),
-            Client("shardlib", client.json),
-        )
-        ratios = [
-            f"{figure / figures[each]:9.2f}" if each in figures else " " * 9 for each in others
-        ]
-        print(f"{client!s:50} {figure:10.1f} {' '.join(ratios)}")
+        cells = [f"{figure:,.1f}"]
+        for peer in references.values():
+            other = figures.get(Client(peer, client.json))
+            cells.append("" if other is None else f"{figure / other:.2f}")
+        for column in columns.values():
+            cells.append(f"{column[client]:,.1f}" if client in column else "")
+        print(f"{client!s:36}", *(each.rjust(_WIDTH) for each in cells), flush=True)
+
+
+def percentile(values: list[Any], percent: float) -> Any:
+    """The value that so many percent of the values are not above."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]

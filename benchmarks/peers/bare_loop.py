@@ -28,6 +28,7 @@ def receive(job: Job, meter: Meter) -> None:
         meter.on_event(payload)
         if payload["t"] == LAST:
             meter.finish()
+            return
 
 
 def _connect(job: Job) -> socket.socket | ssl.SSLSocket:
