@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import argparse
 import statistics
+from pathlib import Path
 
 from benchmarks.clients import add_arguments, chosen, compressions
 from benchmarks.measure import Client, Result, bench
+from benchmarks.plot import plot_bars
 from benchmarks.stream import record
 from benchmarks.table import show_table, show_versions
 
@@ -21,11 +23,13 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=30_000, metavar="N")
     parser.add_argument("--rounds", type=int, default=5, metavar="N")
     parser.add_argument("--secure", action="store_true", help="wss instead of ws")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the processor time")
     add_arguments(parser)
     arguments = parser.parse_args()
     show_versions()
     clients = chosen(arguments)
     scheme = "wss" if arguments.secure else "ws"
+    tables = {}
     with bench(record(arguments.events)) as place:
         for compression in compressions(arguments):
             results: dict[Client, list[Result]] = {client: [] for client in clients}
@@ -38,16 +42,17 @@ def main() -> None:
                 / statistics.median(each.seconds for each in results[client])
                 for client in clients
             }
-            show_table(
-                f"microseconds of processor time for an event, in bulk, {scheme}, {compression}",
-                {
-                    client: statistics.median(each.processor for each in results[client])
-                    / arguments.events
-                    * 1e6
-                    for client in clients
-                },
-                {"events/s": rates},
-            )
+            title = f"microseconds of processor time for an event, in bulk, {scheme}, {compression}"
+            spent = {
+                client: statistics.median(each.processor for each in results[client])
+                / arguments.events
+                * 1e6
+                for client in clients
+            }
+            show_table(title, spent, {"events/s": rates})
+            tables[title] = spent
+    if arguments.plot is not None:
+        plot_bars(arguments.plot, tables)
 
 
 if __name__ == "__main__":

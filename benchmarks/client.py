@@ -7,6 +7,7 @@ the client can tell itself, and exits at once in the callback of LAST: so nothin
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import json
 import os
@@ -45,7 +46,12 @@ class Job:
         return importlib.import_module(self.json)
 
     def ssl_context(self) -> ssl.SSLContext | None:
-        return None if self.authority is None else ssl.create_default_context(cafile=self.authority)
+        return None if self.authority is None else _ssl_context(self.authority)
+
+
+@functools.cache
+def _ssl_context(authority: str) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=authority)
 
 
 class Meter:
@@ -105,12 +111,17 @@ def _memory(field: str) -> int:
     return int(status.split(f"{field}:")[1].split()[0])
 
 
-def main() -> None:
-    job = Job(**json.loads(sys.argv[1]))
+def load(job: Job) -> Any:
+    """The module of a job's peer."""
     if job.compression == "zlib-stream":
         for module in _ZSTD:
             sys.modules[module] = None  # type: ignore[assignment]
-    peer = importlib.import_module(f"benchmarks.peers.{job.peer}")
+    return importlib.import_module(f"benchmarks.peers.{job.peer}")
+
+
+def main() -> None:
+    job = Job(**json.loads(sys.argv[1]))
+    peer = load(job)
     meter = Meter(job.connections, job.stamps)
     for _ in range(job.connections - 1):
         threading.Thread(target=peer.receive, args=(job, meter), daemon=True).start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import platform
 import zlib
 from importlib.metadata import PackageNotFoundError, version
@@ -26,6 +27,9 @@ CLIENTS = (
     Client("websockets_sync", "ujson"),
 )
 
+# What a peer imports, if that is not one of shardlib's dependencies.
+_IMPORTS = {"hikari": "hikari", "discord_py": "discord", "websockets_sync": "websockets"}
+
 _DISTRIBUTIONS = (
     "shardlib",
     "websocket-client",
@@ -44,18 +48,28 @@ _DISTRIBUTIONS = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that choose clients and compressions."""
     peers = sorted({client.peer for client in CLIENTS})
-    names = [str(each) for each in COMPRESSIONS]
     parser.add_argument("--peer", nargs="+", choices=peers, default=peers, help="all by default")
-    parser.add_argument("--json", nargs="+", choices=("ujson", "orjson"), default=None)
-    parser.add_argument("--compression", nargs="+", choices=names, default=names)
+    parser.add_argument("--json", nargs="+", choices=("ujson", "orjson"), help="both by default")
+    add_compression(parser)
+
+
+def add_compression(parser: argparse.ArgumentParser) -> None:
+    """Add the option that chooses compressions."""
+    names = [str(each) for each in COMPRESSIONS]
+    parser.add_argument(
+        "--compression", nargs="+", choices=names, default=names, help="all by default"
+    )
 
 
 def chosen(arguments: argparse.Namespace) -> list[Client]:
-    """The clients that a command line asks for."""
+    """The clients that a command line asks for, as far as their libraries are installed."""
     return [
         client
         for client in CLIENTS
-        if client.peer in arguments.peer and (not arguments.json or client.json in arguments.json)
+        if client.peer in arguments.peer
+        and (arguments.json is None or client.json in arguments.json)
+        and importlib.util.find_spec(_IMPORTS.get(client.peer, client.json)) is not None
+        and importlib.util.find_spec(client.json) is not None
     ]
 
 

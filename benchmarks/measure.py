@@ -13,9 +13,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from benchmarks.certificates import authority, server_context
 from benchmarks.client import Job
+from benchmarks.idle import FIRST, MORE
 from benchmarks.sender import Sender, send_in_bulk, send_one_at_a_time
 from benchmarks.stream import frames, messages
 
@@ -50,7 +52,7 @@ class Result:
     processor: float
     peak: int
     stamps: list[float]
-    sent: list[float]
+    sent: list[float] = dataclasses.field(default_factory=list)
 
 
 class Bench:
@@ -86,33 +88,43 @@ class Bench:
         :param under: a command that runs the client, valgrind for example.
         """
         payloads = messages(self._events[:count], compression)
-        job = Job(
-            client.peer,
-            "",
-            compression,
-            client.json,
-            client.listens,
-            stamps=stamps,
-            connections=connections,
-        )
+        job = Job(client.peer, "", compression, client.json, client.listens)
+        job.stamps, job.connections = stamps, connections
         if client.peer == "floor":
             job.url = str(self._file(f"{compression}-{count}.pickle", pickle.dumps(payloads)))
-            with _process(job, under) as process:
-                return _result(process, [])
+            with _process("client", job, under) as process:
+                return Result(**_output(process))
+        pieces = frames(payloads, compression)
+        with self._sender(job, secure) as sender, _process("client", job, under) as process:
+            with ExitStack() as stack:
+                sockets = [stack.enter_context(sender.accept()) for _ in range(connections)]
+                if pace == "single":
+                    sent = send_one_at_a_time(sockets[0], pieces, process.pid)
+                    return Result(**_output(process), sent=sent)
+                with ThreadPoolExecutor(connections) as pool:
+                    list(pool.map(lambda each: send_in_bulk(each, pieces), sockets))
+                return Result(**_output(process))
+
+    def idle(self, client: Client, compression: str | None, secure: bool) -> float:
+        """The memory of one more idle connection, in kB."""
+        job = Job(client.peer, "", compression, client.json)
+        opening = frames(messages(self._events[:1], compression)[:-1], compression)
+        with self._sender(job, secure) as sender, _process("idle", job) as process:
+            with ExitStack() as stack:
+                for _ in range(FIRST + MORE):
+                    send_in_bulk(stack.enter_context(sender.accept()), opening)
+                kilobytes: float = _output(process)
+                return kilobytes
+
+    def _sender(self, job: Job, secure: bool) -> Sender:
+        """A sender, and its address in a job."""
         context = None
         if secure:
             context = server_context()
             job.authority = str(self._file("authority.pem", authority().cert_pem.bytes()))
-        pieces = frames(payloads, compression)
-        with Sender(context) as sender, ExitStack() as stack:
-            job.url = sender.url
-            process = stack.enter_context(_process(job, under))
-            sockets = [stack.enter_context(sender.accept()) for _ in range(connections)]
-            if pace == "single":
-                return _result(process, send_one_at_a_time(sockets[0], pieces, process.pid))
-            with ThreadPoolExecutor(connections) as pool:
-                list(pool.map(lambda each: send_in_bulk(each, pieces), sockets))
-            return _result(process, [])
+        sender = Sender(context)
+        job.url = sender.url
+        return sender
 
     def _file(self, name: str, content: bytes) -> Path:
         path = self._directory / name
@@ -128,20 +140,21 @@ def bench(events: list[bytes]) -> Iterator[Bench]:
 
 
 @contextmanager
-def _process(job: Job, under: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
-    command = [*under, sys.executable, "-m", "benchmarks.client", json.dumps(vars(job))]
+def _process(
+    program: str, job: Job, under: Sequence[str] = ()
+) -> Iterator[subprocess.Popen[bytes]]:
+    command = [*under, sys.executable, "-m", f"benchmarks.{program}", json.dumps(vars(job))]
     # One order of sets and dicts for all: what a run costs does not depend on chance.
     environment = {**os.environ, "PYTHONHASHSEED": "0"}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
-def _result(process: subprocess.Popen[bytes], sent: list[float]) -> Result:
+def _output(process: subprocess.Popen[bytes]) -> Any:
     output, _ = process.communicate()
     if process.returncode:
         raise RuntimeError(f"a client failed: {process.args!r}")
-    return Result(**json.loads(output), sent=sent)
+    return json.loads(output)

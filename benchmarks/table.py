@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from benchmarks.clients import BARE_LOOP, FLOOR, OURS, versions
@@ -31,18 +32,26 @@ def show_table(
     :param figures: less is better.
     :param more: further columns, by their titles.
     """
-    columns = dict(more or {})
-    references = {"x floor": FLOOR, "x bare": BARE_LOOP, "x ours": OURS}
+    columns: dict[str, Callable[[Client], str]] = {}
+    for name, peer in (("x floor", FLOOR), ("x bare", BARE_LOOP), ("x ours", OURS)):
+        if any(client.peer == peer for client in figures):
+            columns[name] = functools.partial(_ratio, figures, peer)
+    for name, column in (more or {}).items():
+        columns[name] = functools.partial(_figure, column)
     print(f"\n{title}")
-    print(" " * 36, *(each.rjust(_WIDTH) for each in ["", *references, *columns]))
+    print(" " * 36, *(each.rjust(_WIDTH) for each in ["", *columns]))
     for client, figure in figures.items():
-        cells = [f"{figure:,.1f}"]
-        for peer in references.values():
-            other = figures.get(Client(peer, client.json))
-            cells.append("" if other is None else f"{figure / other:.2f}")
-        for column in columns.values():
-            cells.append(f"{column[client]:,.1f}" if client in column else "")
+        cells = [f"{figure:,.1f}", *(cell(client) for cell in columns.values())]
         print(f"{client!s:36}", *(each.rjust(_WIDTH) for each in cells), flush=True)
+
+
+def _ratio(figures: Mapping[Client, float], peer: str, client: Client) -> str:
+    other = figures.get(Client(peer, client.json))
+    return "" if other is None else f"{figures[client] / other:.2f}"
+
+
+def _figure(figures: Mapping[Client, float], client: Client) -> str:
+    return f"{figures[client]:,.1f}" if client in figures else ""
 
 
 def percentile(values: list[Any], percent: float) -> Any:

@@ -6,6 +6,7 @@ deadline, no thread.
 
 from __future__ import annotations
 
+import itertools
 import socket
 import ssl
 from collections.abc import Iterator
@@ -29,6 +30,17 @@ def receive(job: Job, meter: Meter) -> None:
         if payload["t"] == LAST:
             meter.finish()
             return
+
+
+def idle(job: Job) -> Iterator[None]:
+    """Yield whenever one more connection has got READY."""
+    kept = []
+    while True:
+        messages, inflate = _messages(_connect(job)), inflater(job.compression)
+        for message in itertools.islice(messages, 2):
+            inflate(message)
+        kept.append((messages, inflate))
+        yield
 
 
 def _connect(job: Job) -> socket.socket | ssl.SSLSocket:
@@ -60,7 +72,19 @@ def _messages(client: socket.socket) -> Iterator[bytes]:
                     break
                 length = int.from_bytes(data[position + 2 : start], "big")
             if start + length > end:
+                if length > _RECEIVE_SIZE:
+                    position = end
+                    yield _receive_rest(client, data[start:], length)
                 break
             position = start + length
             yield data[start:position]
         data = data[position:] + client.recv(_RECEIVE_SIZE)
+
+
+def _receive_rest(client: socket.socket, begun: bytes, length: int) -> bytes:
+    pieces = [begun]
+    missing = length - len(begun)
+    while missing:
+        pieces.append(client.recv(min(missing, _RECEIVE_SIZE)))
+        missing -= len(pieces[-1])
+    return b"".join(pieces)

@@ -22,11 +22,16 @@ class _Parsers(dict[str, Any]):
     """The same function for every event but LAST."""
 
     def __init__(self, meter: Meter) -> None:
-        super().__init__({LAST: meter.finish})
+        super().__init__({LAST: self._last})
         self._on_event = meter.on_event
+        self._finish = meter.finish
 
     def __missing__(self, event: str) -> Any:
         return self._on_event
+
+    def _last(self, data: Any) -> None:
+        self._on_event(data)
+        self._finish()
 
 
 def receive(job: Job, meter: Meter) -> None:

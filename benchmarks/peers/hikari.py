@@ -7,6 +7,7 @@ and make objects of the data, so this is the least that hikari can do for a bot.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any
 
 from hikari import Intents
@@ -48,13 +49,31 @@ def receive(job: Job, meter: Meter) -> None:
 
 
 async def _receive(job: Job, meter: Meter) -> None:
-    http: Any = HTTPSettings()
+    shard = _create(job, meter, _http_settings(job))
+    await shard.start()
+    await shard.join()
+
+
+def idle(job: Job) -> Iterator[None]:
+    """Yield whenever one more shard is ready. All have the same settings, as those of a bot do."""
+    meter, http = Meter(1, stamps=False), _http_settings(job)
+    loop = asyncio.new_event_loop()
+    shards = []
+    while True:
+        shards.append(_create(job, meter, http))
+        loop.run_until_complete(shards[-1].start())
+        yield
+
+
+def _http_settings(job: Job) -> HTTPSettings:
     context = job.ssl_context()
-    if context is not None:
-        http = HTTPSettings(ssl=context)
+    return HTTPSettings() if context is None else HTTPSettings(ssl=context)
+
+
+def _create(job: Job, meter: Meter, http: HTTPSettings) -> GatewayShardImpl:
     manager: Any = _EventManager(meter)
     factory: Any = _EventFactory()
-    shard = GatewayShardImpl(
+    return GatewayShardImpl(
         compression=_COMPRESSIONS[job.compression],
         loads=job.codec().loads,
         intents=Intents.NONE,
@@ -65,5 +84,3 @@ async def _receive(job: Job, meter: Meter) -> None:
         token="benchmark",
         url=job.url,
     )
-    await shard.start()
-    await shard.join()

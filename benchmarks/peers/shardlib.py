@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from benchmarks.client import Job, Meter
 from benchmarks.stream import LAST
 from shardlib import IdentifyGate, Shard
 
 
 def receive(job: Job, meter: Meter) -> None:
-    shard = Shard(
+    shard = _create(job)
+    if job.listens:
+        shard.on_socket_dispatch = meter.on_event
+    shard.on(LAST, meter.finish)
+    shard.connect(job.url)
+    shard.join()
+
+
+def idle(job: Job) -> Iterator[None]:
+    """Yield whenever one more shard is ready."""
+    shards = []
+    while True:
+        shard = _create(job)
+        shard.connect(job.url)
+        shard.wait_until_ready()
+        shards.append(shard)
+        yield
+
+
+def _create(job: Job) -> Shard:
+    return Shard(
         "benchmark",
         0,
         compression=job.compression,
@@ -16,8 +38,3 @@ def receive(job: Job, meter: Meter) -> None:
         ssl_context=job.ssl_context(),
         identify_gate=IdentifyGate(interval=0.001),
     )
-    if job.listens:
-        shard.on_socket_dispatch = meter.on_event
-    shard.on(LAST, meter.finish)
-    shard.connect(job.url)
-    shard.join()
