@@ -68,9 +68,14 @@ def chosen(arguments: argparse.Namespace) -> list[Client]:
         for client in CLIENTS
         if client.peer in arguments.peer
         and (arguments.json is None or client.json in arguments.json)
-        and importlib.util.find_spec(_IMPORTS.get(client.peer, client.json)) is not None
-        and importlib.util.find_spec(client.json) is not None
+        and is_installed(client)
     ]
+
+
+def is_installed(client: Client) -> bool:
+    """Whether what a client imports is there."""
+    needed = (_IMPORTS.get(client.peer, client.json), client.json)
+    return all(importlib.util.find_spec(each) is not None for each in needed)
 
 
 def compressions(arguments: argparse.Namespace) -> list[str | None]:

@@ -6,6 +6,7 @@ times are those of the moment, and as long as any others.
 
 from __future__ import annotations
 
+import importlib
 import json
 import threading
 import zlib
@@ -22,7 +23,7 @@ COMPRESSIONS = ("zlib-stream", "zstd-stream", None)
 
 # What a bot receives without the intents for presences and typing, and so many whole guilds that an
 # event has about 1.7 kB of JSON, as Discord's have.
-_MIX = {**TRAFFIC_MIX, "PRESENCE_UPDATE": 0, "TYPING_START": 0, "GUILD_CREATE": 2.2}
+_MIX = {**TRAFFIC_MIX, "PRESENCE_UPDATE": 0, "TYPING_START": 0, "GUILD_CREATE": 2.1}
 
 # Milliseconds between heartbeats: none is due while a measurement runs.
 _HEARTBEAT_INTERVAL = 3_600_000
@@ -47,6 +48,7 @@ def record(count: int) -> list[bytes]:
     with LocalGateway() as gateway:
         with Shard(gateway.token, Intents.all(), on_socket_dispatch=keep) as shard:
             shard.connect(gateway.url)
+            shard.wait_until_ready()  # else the first events would come to no session
             gateway.traffic(rate=None, mix=_MIX)
             enough.wait()
     payloads[0]["d"]["resume_gateway_url"] = "wss://gateway.invalid"  # good for ws and wss
@@ -90,10 +92,9 @@ def _compressor(compression: str | None) -> Callable[[bytes], bytes]:
 def import_zstd() -> Any:
     """The zstd module of this Python: its own from 3.14 on, or backports.zstd."""
     try:
-        from compression import zstd
+        return importlib.import_module("compression.zstd")
     except ImportError:
-        from backports import zstd
-    return zstd
+        return importlib.import_module("backports.zstd")
 
 
 def _frame(head: int, payload: bytes) -> bytes:

@@ -60,7 +60,7 @@ def _connect(job: Job) -> socket.socket | ssl.SSLSocket:
 def _messages(client: socket.socket) -> Iterator[bytes]:
     data = b""
     while b"\r\n\r\n" not in data:
-        data += client.recv(_RECEIVE_SIZE)
+        data += _receive(client, _RECEIVE_SIZE)
     data = data[data.index(b"\r\n\r\n") + 4 :]
     while True:
         position, end = 0, len(data)
@@ -78,13 +78,20 @@ def _messages(client: socket.socket) -> Iterator[bytes]:
                 break
             position = start + length
             yield data[start:position]
-        data = data[position:] + client.recv(_RECEIVE_SIZE)
+        data = data[position:] + _receive(client, _RECEIVE_SIZE)
 
 
 def _receive_rest(client: socket.socket, begun: bytes, length: int) -> bytes:
     pieces = [begun]
     missing = length - len(begun)
     while missing:
-        pieces.append(client.recv(min(missing, _RECEIVE_SIZE)))
+        pieces.append(_receive(client, min(missing, _RECEIVE_SIZE)))
         missing -= len(pieces[-1])
     return b"".join(pieces)
+
+
+def _receive(client: socket.socket, size: int) -> bytes:
+    data = client.recv(size)
+    if not data:
+        raise ConnectionError("the sender has gone")
+    return data

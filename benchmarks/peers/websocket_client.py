@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import websocket
 
 from benchmarks.client import Job, Meter
@@ -13,7 +15,8 @@ def receive(job: Job, meter: Meter) -> None:
     inflate, loads = inflater(job.compression), job.codec().loads
     client = websocket.create_connection(job.url, sslopt={"context": job.ssl_context()})
     while True:
-        text = inflate(client.recv())
+        message: Any = client.recv()  # str, if it is plain text
+        text = inflate(message)
         if text is None:
             continue
         payload = loads(text)
