@@ -9,6 +9,7 @@ import pickle
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -97,7 +98,7 @@ class Bench:
         pieces = frames(payloads, compression)
         with self._sender(job, secure) as sender, _process("client", job, under) as process:
             with ExitStack() as stack:
-                sockets = [stack.enter_context(sender.accept()) for _ in range(connections)]
+                sockets = [stack.enter_context(sender.accept(process)) for _ in range(connections)]
                 if pace == "single":
                     sent = send_one_at_a_time(sockets[0], pieces, process.pid)
                     return Result(**_output(process), sent=sent)
@@ -112,7 +113,7 @@ class Bench:
         with self._sender(job, secure) as sender, _process("idle", job) as process:
             with ExitStack() as stack:
                 for _ in range(FIRST + MORE):
-                    send_in_bulk(stack.enter_context(sender.accept()), opening)
+                    send_in_bulk(stack.enter_context(sender.accept(process)), opening)
                 kilobytes: float = _output(process)
                 return kilobytes
 
@@ -128,8 +129,10 @@ class Bench:
 
     def _file(self, name: str, content: bytes) -> Path:
         path = self._directory / name
-        path.write_bytes(content)
-        return path
+        # Several runs may write it at the same time, the same in all of them.
+        mine = path.with_suffix(f".{threading.get_ident()}")
+        mine.write_bytes(content)
+        return mine.replace(path)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import os
 import re
 import socket
 import ssl
+import subprocess
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,6 +21,9 @@ from types import TracebackType
 
 _KEY = re.compile(rb"sec-websocket-key: *(\S+)", re.IGNORECASE)
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
+
+# Seconds between two looks at whether a client that has not connected yet is still there.
+_LOOK_FOR_CLIENT = 0.5
 
 # Seconds between two looks at whether a client sleeps, and for which it may take to do so.
 _LOOK_AGAIN = 0.0001
@@ -37,7 +41,7 @@ class Sender:
 
     def __init__(self, context: ssl.SSLContext | None = None) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self._listener.settimeout(_PATIENCE)
+        self._listener.settimeout(_LOOK_FOR_CLIENT)
         self._context = context
 
     @property
@@ -45,9 +49,19 @@ class Sender:
         scheme = "ws" if self._context is None else "wss"
         return f"{scheme}://127.0.0.1:{self._listener.getsockname()[1]}"
 
-    def accept(self) -> socket.socket:
-        """The next client, after its WebSocket handshake."""
-        client, _ = self._listener.accept()
+    def accept(self, process: subprocess.Popen[bytes]) -> socket.socket:
+        """The next connection of a client, after its WebSocket handshake.
+
+        :param process: the client's; under valgrind it may take a minute to begin.
+        :raises RuntimeError: if it ends instead.
+        """
+        while True:
+            try:
+                client, _ = self._listener.accept()
+                break
+            except TimeoutError:
+                if process.poll() is not None:
+                    raise RuntimeError(f"a client failed: {process.args!r}") from None
         client.settimeout(_PATIENCE)
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self._context is not None:

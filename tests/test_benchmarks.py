@@ -6,7 +6,9 @@ import itertools
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +20,7 @@ from benchmarks.clients import CLIENTS, FLOOR, is_installed
 from benchmarks.instructions import too_much
 from benchmarks.large import large_event
 from benchmarks.measure import Bench, Client, bench
+from benchmarks.plot import plot_bars, plot_curves
 from benchmarks.sender import Sender, send_one_at_a_time
 from benchmarks.stream import COMPRESSIONS, record
 from benchmarks.table import percentile, show_table
@@ -101,11 +104,17 @@ def test_the_sender_waits_while_a_client_works() -> None:
     with Sender() as sender:
         port = sender.url.rpartition(":")[2]
         with subprocess.Popen([sys.executable, "-c", _SLOW_CLIENT, port]) as process:
-            with sender.accept() as connection:
+            with sender.accept(process) as connection:
                 sent = send_one_at_a_time(connection, [b"event"] * 5, process.pid)
     # The client may read the first event together with the answer to its handshake.
     pauses = [later - earlier for earlier, later in itertools.pairwise(sent[1:])]
     assert min(pauses) >= 0.05
+
+
+def test_a_client_that_ends_before_it_connects_is_told_of() -> None:
+    with Sender() as sender, subprocess.Popen([sys.executable, "-c", ""]) as process:
+        with pytest.raises(RuntimeError, match="a client failed"):
+            sender.accept(process)
 
 
 # What is printed and kept
@@ -130,6 +139,16 @@ def test_a_table_compares_clients_with_the_same_json_module(
     assert title == "instructions"
     assert header.split() == ["x", "floor", "x", "ours"]
     assert rows[2].split() == ["shardlib,", "orjson", "3.0", "3.00", "1.00"]
+
+
+@pytest.mark.parametrize("plot", [plot_bars, plot_curves])
+def test_a_plot_is_a_picture(tmp_path: Path, plot: Callable[[Path, Any], None]) -> None:
+    pytest.importorskip("matplotlib")
+    clients = [Client("shardlib", "ujson"), Client("hikari", "orjson")]
+    figures = {client: 2.0 if plot is plot_bars else [1.0, 2.0, 3.0] for client in clients}
+    file = tmp_path / "plot.svg"
+    plot(file, {"one table": figures, "another": figures})
+    assert "<svg" in file.read_text()
 
 
 def test_a_percentile_is_a_value_that_occurred() -> None:
