@@ -96,9 +96,9 @@ def compare(arguments: argparse.Namespace) -> None:
     """Print what all clients spend."""
     paces = arguments.pace or PACES
     clients, kinds = chosen(arguments), compressions(arguments)
-    counts = count_all(itertools.product(clients, paces, kinds))
     tables = {}
     for pace, kind in itertools.product(paces, kinds):
+        counts = count_all((client, pace, kind) for client in clients)
         figures = {client: counts[client, pace, kind] / 1000 for client in clients}
         title = f"thousands of instructions for an event, {pace}, {kind}"
         show_table(title, figures)
