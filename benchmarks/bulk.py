@@ -11,7 +11,7 @@ import argparse
 import statistics
 from pathlib import Path
 
-from benchmarks.clients import add_arguments, chosen, compressions
+from benchmarks.clients import add_arguments, chosen
 from benchmarks.measure import Client, Result, bench
 from benchmarks.plot import plot_bars
 from benchmarks.stream import record
@@ -31,7 +31,7 @@ def main() -> None:
     scheme = "wss" if arguments.secure else "ws"
     tables = {}
     with bench(record(arguments.events)) as place:
-        for compression in compressions(arguments):
+        for compression in arguments.compression:
             results: dict[Client, list[Result]] = {client: [] for client in clients}
             for _ in range(arguments.rounds):
                 for client in clients:

@@ -30,7 +30,7 @@ class Job:
     peer: str
     #: Of the sender; of a file that holds the messages, for the floor.
     url: str
-    compression: str | None
+    compression: str
     #: A module with loads and dumps.
     json: str
     #: False: no function listens to an event of the stream, if the peer knows of such a thing.

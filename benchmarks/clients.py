@@ -47,17 +47,25 @@ _DISTRIBUTIONS = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that choose clients and compressions."""
+    add_peers(parser)
+    add_compression(parser)
+
+
+def add_peers(parser: argparse.ArgumentParser) -> None:
+    """Add the options that choose clients."""
     peers = sorted({client.peer for client in CLIENTS})
     parser.add_argument("--peer", nargs="+", choices=peers, default=peers, help="all by default")
     parser.add_argument("--json", nargs="+", choices=("ujson", "orjson"), help="both by default")
-    add_compression(parser)
 
 
 def add_compression(parser: argparse.ArgumentParser) -> None:
     """Add the option that chooses compressions."""
-    names = [str(each) for each in COMPRESSIONS]
     parser.add_argument(
-        "--compression", nargs="+", choices=names, default=names, help="all by default"
+        "--compression",
+        nargs="+",
+        choices=COMPRESSIONS,
+        default=COMPRESSIONS,
+        help="all by default",
     )
 
 
@@ -76,11 +84,6 @@ def is_installed(client: Client) -> bool:
     """Whether what a client imports is there."""
     needed = (_IMPORTS.get(client.peer, client.json), client.json)
     return all(importlib.util.find_spec(each) is not None for each in needed)
-
-
-def compressions(arguments: argparse.Namespace) -> list[str | None]:
-    """The compressions that a command line asks for."""
-    return [each for each in COMPRESSIONS if str(each) in arguments.compression]
 
 
 def versions() -> dict[str, str]:

@@ -37,7 +37,6 @@ from benchmarks.clients import (
     OURS,
     add_arguments,
     chosen,
-    compressions,
     versions,
 )
 from benchmarks.measure import PACES, Bench, Client, bench
@@ -57,18 +56,16 @@ _CHECKS = [
     ("single", "zlib-stream", BARE_LOOP),
 ]
 
-Case = tuple[Client, str, "str | None"]
+Case = tuple[Client, str, str]
 
 
-def count(bench: Bench, client: Client, pace: str, compression: str | None) -> float:
+def count(bench: Bench, client: Client, pace: str, compression: str) -> float:
     """The instructions that a client spends on an event."""
     few, many = (_instructions(bench, client, pace, compression, each) for each in (_FEW, _MANY))
     return (many - few) / (_MANY - _FEW)
 
 
-def _instructions(
-    bench: Bench, client: Client, pace: str, compression: str | None, events: int
-) -> int:
+def _instructions(bench: Bench, client: Client, pace: str, compression: str, events: int) -> int:
     with tempfile.TemporaryDirectory() as directory:
         output = Path(directory, "cachegrind.out")
         valgrind = [
@@ -95,7 +92,7 @@ def count_all(cases: Iterable[Case]) -> dict[Case, float]:
 def compare(arguments: argparse.Namespace) -> None:
     """Print what all clients spend."""
     paces = arguments.pace or PACES
-    clients, kinds = chosen(arguments), compressions(arguments)
+    clients, kinds = chosen(arguments), arguments.compression
     tables = {}
     for pace, kind in itertools.product(paces, kinds):
         counts = count_all((client, pace, kind) for client in clients)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import argparse
 import json
 
-from benchmarks.clients import add_arguments, chosen
+from benchmarks.clients import add_peers, chosen
 from benchmarks.measure import bench
-from benchmarks.stream import record
+from benchmarks.stream import PLAIN, record
 from benchmarks.table import show_table, show_versions
 
 
@@ -30,14 +30,14 @@ def large_event(events: list[bytes], size: int) -> bytes:
 def main() -> None:
     parser = argparse.ArgumentParser(description="The memory for a large message.")
     parser.add_argument("--megabytes", type=int, default=20, metavar="N")
-    add_arguments(parser)
+    add_peers(parser)
     arguments = parser.parse_args()
     show_versions()
     events = record(100)
     large = large_event(events, arguments.megabytes * 1_000_000)
     with bench([events[0], large]) as place:
         peaks = {
-            client: place.run(client, None).peak / 1024
+            client: place.run(client, PLAIN).peak / 1024
             for client in chosen(arguments)
             if client.listens
         }

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmarks.clients import FLOOR, add_arguments, chosen, compressions
+from benchmarks.clients import FLOOR, add_arguments, chosen
 from benchmarks.measure import Client, bench
 from benchmarks.plot import plot_curves
 from benchmarks.stream import record
@@ -34,7 +34,7 @@ def main() -> None:
     scheme = "wss" if arguments.secure else "ws"
     curves: dict[str, dict[Client, list[float]]] = {}
     with bench(record(arguments.events)) as place:
-        for compression in compressions(arguments):
+        for compression in arguments.compression:
             delays: dict[Client, list[float]] = {client: [] for client in clients}
             for _ in range(arguments.rounds):
                 for client in clients:

@@ -70,7 +70,7 @@ class Bench:
     def run(
         self,
         client: Client,
-        compression: str | None,
+        compression: str,
         *,
         pace: str = "bulk",
         count: int | None = None,
@@ -106,7 +106,7 @@ class Bench:
                     list(pool.map(lambda each: send_in_bulk(each, pieces), sockets))
                 return Result(**_output(process))
 
-    def idle(self, client: Client, compression: str | None, secure: bool) -> float:
+    def idle(self, client: Client, compression: str, secure: bool) -> float:
         """The memory of one more idle connection, in kB."""
         job = Job(client.peer, "", compression, client.json)
         opening = frames(messages(self._events[:1], compression)[:-1], compression)

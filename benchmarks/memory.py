@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import statistics
 
-from benchmarks.clients import BARE_LOOP, OURS, add_compression, compressions
+from benchmarks.clients import BARE_LOOP, OURS, add_compression
 from benchmarks.measure import Client, bench
 from benchmarks.stream import record
 from benchmarks.table import show_table, show_versions
@@ -25,7 +25,7 @@ def main() -> None:
     arguments = parser.parse_args()
     show_versions()
     with bench(record(1)) as place:
-        for compression in compressions(arguments):
+        for compression in arguments.compression:
             for secure in (False, True):
                 kilobytes = {
                     client: statistics.median(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import statistics
 
-from benchmarks.clients import BARE_LOOP, OURS, add_arguments, chosen, compressions
+from benchmarks.clients import BARE_LOOP, OURS, add_arguments, chosen
 from benchmarks.measure import Client, bench
 from benchmarks.stream import record
 from benchmarks.table import show_versions
@@ -26,7 +26,7 @@ def main() -> None:
     show_versions()
     clients = [each for each in chosen(arguments) if each.peer in (OURS, BARE_LOOP)]
     with bench(record(arguments.events)) as place:
-        for compression in compressions(arguments):
+        for compression in arguments.compression:
             print(f"\nmicroseconds of processor time for an event, {compression}")
             print(" " * 36, *(f"{number} busy".rjust(16) for number in arguments.shards))
             spent: dict[tuple[Client, int], list[float]] = {}

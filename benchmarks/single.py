@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.clients import FLOOR, add_arguments, chosen, compressions
+from benchmarks.clients import FLOOR, add_arguments, chosen
 from benchmarks.measure import Bench, Client, bench
 from benchmarks.stream import record
 from benchmarks.table import show_table, show_versions
@@ -27,7 +27,7 @@ _FEW, _MANY = 200, 600
 _PATIENCE = 30.0  # seconds for strace to write its summary
 
 
-def system_calls(place: Bench, client: Client, compression: str | None, secure: bool) -> float:
+def system_calls(place: Bench, client: Client, compression: str, secure: bool) -> float:
     """The system calls for an event, of all threads of a client."""
     few, many = (
         _system_calls(place, client, compression, secure, events) for events in (_FEW, _MANY)
@@ -35,9 +35,7 @@ def system_calls(place: Bench, client: Client, compression: str | None, secure: 
     return (many - few) / (_MANY - _FEW)
 
 
-def _system_calls(
-    place: Bench, client: Client, compression: str | None, secure: bool, events: int
-) -> int:
+def _system_calls(place: Bench, client: Client, compression: str, secure: bool, events: int) -> int:
     with tempfile.NamedTemporaryFile("r") as summary:
         # With -D the client is our own child, so that the sender can see whether it sleeps.
         strace = ["strace", "-D", "-f", "-c", "-U", "calls,name", "-o", summary.name]
@@ -62,7 +60,7 @@ def main() -> None:
     clients = chosen(arguments)
     scheme = "wss" if arguments.secure else "ws"
     with bench(record(arguments.events)) as place:
-        for compression in compressions(arguments):
+        for compression in arguments.compression:
             spent: dict[Client, list[float]] = {client: [] for client in clients}
             for _ in range(arguments.rounds):
                 for client in clients:

@@ -19,7 +19,8 @@ from shardlib.testing import TRAFFIC_MIX, LocalGateway
 # The name of the event after which a client has seen everything.
 LAST = "LAST_EVENT"
 
-COMPRESSIONS = ("zlib-stream", "zstd-stream", None)
+PLAIN = "plain"  # no compression
+COMPRESSIONS = ("zlib-stream", "zstd-stream", PLAIN)
 
 # What a bot receives without the intents for presences and typing, and so many whole guilds that an
 # event has about 1.7 kB of JSON, as Discord's have.
@@ -55,7 +56,7 @@ def record(count: int) -> list[bytes]:
     return [_encode(payload["t"], payload["s"], 0, payload["d"]) for payload in payloads]
 
 
-def messages(events: list[bytes], compression: str | None) -> list[bytes]:
+def messages(events: list[bytes], compression: str) -> list[bytes]:
     """The payloads of all WebSocket messages of a connection: Hello, the events, LAST.
 
     :param events: of :func:`record`.
@@ -67,9 +68,9 @@ def messages(events: list[bytes], compression: str | None) -> list[bytes]:
     return [compress(each) for each in (hello, *events, last)]
 
 
-def frames(payloads: Iterable[bytes], compression: str | None) -> list[bytes]:
+def frames(payloads: Iterable[bytes], compression: str) -> list[bytes]:
     """The WebSocket frames of a server that hold these payloads, one each."""
-    head = _TEXT if compression is None else _BINARY
+    head = _TEXT if compression == PLAIN else _BINARY
     return [_frame(head, payload) for payload in payloads]
 
 
@@ -78,7 +79,7 @@ def _encode(event: str | None, sequence: int | None, opcode: int, data: object) 
     return json.dumps(payload, separators=(",", ":")).encode()
 
 
-def _compressor(compression: str | None) -> Callable[[bytes], bytes]:
+def _compressor(compression: str) -> Callable[[bytes], bytes]:
     if compression == "zlib-stream":
         deflate = zlib.compressobj()
         return lambda data: deflate.compress(data) + deflate.flush(zlib.Z_SYNC_FLUSH)

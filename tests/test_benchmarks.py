@@ -57,9 +57,7 @@ def test_an_event_has_about_the_size_of_discords() -> None:
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 @pytest.mark.parametrize("client", CLIENTS, ids=str)
-def test_each_client_gets_every_event(
-    place: Bench, client: Client, compression: str | None
-) -> None:
+def test_each_client_gets_every_event(place: Bench, client: Client, compression: str) -> None:
     if not is_installed(client):
         pytest.skip("its library is not installed")
     result = place.run(client, compression, stamps=True)

@@ -15,7 +15,7 @@ import yarl
 from discord.gateway import DiscordClientWebSocketResponse, DiscordWebSocket
 
 from benchmarks.client import Job, Meter
-from benchmarks.stream import LAST
+from benchmarks.stream import LAST, PLAIN
 
 
 class _Parsers(dict[str, Any]):
@@ -50,7 +50,7 @@ async def _receive(job: Job, meter: Meter) -> None:
             client,
             initial=True,
             gateway=yarl.URL(job.url),
-            compress=job.compression is not None,
+            compress=job.compression != PLAIN,
         )
         gateway._discord_parsers = _Parsers(meter)
         while True:

@@ -16,12 +16,12 @@ from hikari.impl import HTTPSettings, ProxySettings
 from hikari.impl.shard import GatewayShardImpl
 
 from benchmarks.client import Job, Meter
-from benchmarks.stream import LAST
+from benchmarks.stream import LAST, PLAIN
 
 _COMPRESSIONS = {
     "zlib-stream": GatewayCompression.TRANSPORT_ZLIB_STREAM,
     "zstd-stream": GatewayCompression.TRANSPORT_ZSTD_STREAM,
-    None: None,
+    PLAIN: None,
 }
 
 

@@ -10,7 +10,7 @@ from benchmarks.stream import import_zstd
 _SUFFIX = b"\x00\x00\xff\xff"
 
 
-def inflater(compression: str | None) -> Callable[[bytes], bytes | None]:
+def inflater(compression: str) -> Callable[[bytes], bytes | None]:
     """A function that returns the payload a message completes, or None."""
     if compression == "zlib-stream":
         return _zlib_stream()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from benchmarks.client import Job, Meter
-from benchmarks.stream import LAST
+from benchmarks.stream import LAST, PLAIN
 from shardlib import IdentifyGate, Shard
 
 
@@ -33,7 +33,7 @@ def _create(job: Job) -> Shard:
     return Shard(
         "benchmark",
         0,
-        compression=job.compression,
+        compression=None if job.compression == PLAIN else job.compression,
         json=job.codec(),
         ssl_context=job.ssl_context(),
         identify_gate=IdentifyGate(interval=0.001),
