@@ -50,8 +50,8 @@ def main() -> None:
                 for percent in _PERCENTS
             }
             median = columns.pop("50 %")
-            title = f"microseconds to the callback, median, {scheme}, {compression}"
-            show_table(title, median, columns)
+            title = f"microseconds to the callback, {scheme}, {compression}"
+            show_table(f"{title}, median", median, columns)
             curves[title] = delays
     if arguments.plot is not None:
         plot_curves(arguments.plot, curves)

@@ -24,6 +24,14 @@ from benchmarks.stream import frames, messages
 
 PACES = ("bulk", "single")
 
+# What the peers are called that a module's name cannot spell.
+_NAMES = {
+    "bare_loop": "bare loop",
+    "discord_py": "discord.py",
+    "websocket_client": "websocket-client",
+    "websockets_sync": "websockets sync",
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Client:
@@ -34,7 +42,7 @@ class Client:
     listens: bool = True
 
     def __str__(self) -> str:
-        name = self.peer.replace("_", " ")
+        name = _NAMES.get(self.peer, self.peer)
         return f"{name}, {self.json}" + ("" if self.listens else ", not listening")
 
 

@@ -23,6 +23,7 @@ def plot_bars(file: Path, tables: Mapping[str, Mapping[Client, float]]) -> None:
         colours = [_OUR_COLOUR if each.peer == OURS else _OTHER_COLOUR for each in clients]
         bars = axis.barh([str(each) for each in clients], [*figures.values()][::-1], color=colours)
         axis.bar_label(bars, fmt="%.1f", padding=3)
+        axis.margins(x=0.1)  # room for the labels
         axis.set_title(title)
     figure.savefig(file)
 
