@@ -22,7 +22,7 @@ from benchmarks.stream import record
 from benchmarks.table import show_table, show_versions
 
 # System calls are counted with so many events; the difference is what the others cost.
-_FEW, _MANY = 200, 600
+_FEW, MANY = 200, 600
 
 _PATIENCE = 30.0  # seconds for strace to write its summary
 
@@ -30,9 +30,9 @@ _PATIENCE = 30.0  # seconds for strace to write its summary
 def system_calls(place: Bench, client: Client, compression: str, secure: bool) -> float:
     """The system calls for an event, of all threads of a client."""
     few, many = (
-        _system_calls(place, client, compression, secure, events) for events in (_FEW, _MANY)
+        _system_calls(place, client, compression, secure, events) for events in (_FEW, MANY)
     )
-    return (many - few) / (_MANY - _FEW)
+    return (many - few) / (MANY - _FEW)
 
 
 def _system_calls(place: Bench, client: Client, compression: str, secure: bool, events: int) -> int:
@@ -59,12 +59,18 @@ def main() -> None:
     show_versions()
     clients = chosen(arguments)
     scheme = "wss" if arguments.secure else "ws"
-    with bench(record(arguments.events)) as place:
+    with bench(record(max(arguments.events, MANY))) as place:
         for compression in arguments.compression:
             spent: dict[Client, list[float]] = {client: [] for client in clients}
             for _ in range(arguments.rounds):
                 for client in clients:
-                    result = place.run(client, compression, pace="single", secure=arguments.secure)
+                    result = place.run(
+                        client,
+                        compression,
+                        pace="single",
+                        count=arguments.events,
+                        secure=arguments.secure,
+                    )
                     spent[client].append(result.processor / arguments.events * 1e6)
             calls: dict[str, dict[Client, float]] = {}
             if shutil.which("strace") is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,12 +17,13 @@ pytest.importorskip("websockets", reason="the local gateway records the stream")
 pytest.importorskip("trustme", reason="the sender's certificates are made with it")
 pytest.importorskip("backports.zstd" if sys.version_info < (3, 14) else "compression.zstd")
 
-from benchmarks.clients import CLIENTS, FLOOR, is_installed
+from benchmarks.clients import BARE_LOOP, CLIENTS, FLOOR, is_installed
 from benchmarks.instructions import too_much
 from benchmarks.large import large_event
 from benchmarks.measure import Bench, Client, bench
 from benchmarks.plot import plot_bars, plot_curves
 from benchmarks.sender import Sender, send_one_at_a_time
+from benchmarks.single import MANY, system_calls
 from benchmarks.stream import COMPRESSIONS, record
 from benchmarks.table import percentile, show_table
 
@@ -113,6 +115,17 @@ def test_a_client_that_ends_before_it_connects_is_told_of() -> None:
     with Sender() as sender, subprocess.Popen([sys.executable, "-c", ""]) as process:
         with pytest.raises(RuntimeError, match="a client failed"):
             sender.accept(process)
+
+
+# What is counted
+
+
+@NEEDED_IN_LINUX
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace counts the system calls")
+def test_a_bare_loop_makes_one_system_call_for_an_event() -> None:
+    with bench(record(MANY)) as place:
+        calls = system_calls(place, Client(BARE_LOOP, "ujson"), "zlib-stream", secure=False)
+    assert calls == pytest.approx(1.0, abs=0.05)
 
 
 # What is printed and kept
