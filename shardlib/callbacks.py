@@ -139,6 +139,10 @@ class Callbacks:
 
     # Any thread
 
+    def leave_to_parent(self) -> None:
+        """In a forked child: a callback that is running is the last one of the child's."""
+        self.is_forked = True
+
     def assign(self, name: str, function: Callback | None, *, is_method: bool) -> None:
         """Set an ``on_socket_*`` function.
 

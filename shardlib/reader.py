@@ -121,7 +121,7 @@ class Reader:
 
         Called by the only thread of the child.
         """
-        self._callbacks.is_forked = True
+        self._callbacks.leave_to_parent()
         self.connection.leave_to_parent()
 
     def keep_presence(self, presence: Payload | None) -> None:

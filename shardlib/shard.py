@@ -889,8 +889,9 @@ class Shard:
         :param timeout: seconds; None means `send_timeout`.
         :raises ValueError: if the data can't be sent, or `timeout` is negative; nothing was sent.
         :raises TypeError: if `data` is not a str, or `timeout` no number; nothing was sent.
-        :raises NotReady: if the shard is not READY in time; or if the connection was lost in the
-            middle, and then the payload may or may not have arrived.
+        :raises NotReady: if the shard is not READY in time, or the connection is lost and the next
+            one not READY in time; nothing was sent, unless the message says that this is not known,
+            which only a fault of TLS can bring about.
         :raises SendTimeout: if the payload could not be sent in time, or a signal handler has
             interrupted another call.
         :raises ShardClosed: if the shard is closed, now or meanwhile.
@@ -1215,11 +1216,16 @@ class Shard:
                 wait = connection.send(data, deadline, sent=sent)
             except SendTimeout:
                 raise
-            except OSError as error:
+            except ssl.SSLError as error:
                 raise NotReady(
                     f"the connection was lost while sending ({error}); whether the payload arrived "
                     "is not known"
                 ) from error
+            except OSError:
+                # The system did not take all of the payload, so the Gateway has not got it. It goes
+                # out on the next connection.
+                self._wait_for_another_connection(life, connection, deadline)
+                continue
             if not wait:
                 self._reader.log_sent(data)
                 return
@@ -1230,6 +1236,18 @@ class Shard:
                     f"(Discord allows 120); there is room again in {wait:.1f} seconds"
                 )
             self._lifecycle.wait(lambda: not life.is_ready, Deadline(wait))
+
+    def _wait_for_another_connection(
+        self, life: Life, lost: Connection, deadline: Deadline
+    ) -> None:
+        """Wait until the reader knows that a connection was lost. A callback cannot."""
+        if life.in_reader_thread():
+            raise NotReady("nothing was sent: the connection was lost; send again when READY")
+        self._lifecycle.wait(
+            lambda: not life.is_ready or self._reader.connection is not lost, deadline
+        )
+        if deadline.remaining() == 0:
+            raise NotReady("nothing was sent in time: the connection was lost")
 
     def _ready_connection(self, life: Life, deadline: Deadline) -> Connection:
         while True:

@@ -32,16 +32,21 @@ _GRAMMAR = re.compile(r"((c(yr?|r)?d)+x)*(c(yr?|r)?d)*(c(yr?|r)?)?x?")
 class Recorder:
     """Keeps what a shard's callbacks were called with, in order, and on which threads.
 
-    Each call is a tuple: ``("connected",)``, ``("disconnected", code, can_resume)``.
+    Each call is a tuple: ``("connected",)``, ``("disconnected", code, closed_by_self)``.
+
+    :param raw: True to record on_socket_raw_message, too; with it, a shard handles each event in
+        another way than without it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, raw: bool = False) -> None:
+        self._raw = raw
         self.calls: list[tuple[Any, ...]] = []
         self.threads: set[str] = set()
 
     def callbacks(self) -> dict[str, Callable[..., None]]:
         """The callbacks to give to the shard."""
-        return {name: self._callback(name.removeprefix("on_socket_")) for name in CALLBACKS}
+        names = [name for name in CALLBACKS if self._raw or name != "on_socket_raw_message"]
+        return {name: self._callback(name.removeprefix("on_socket_")) for name in names}
 
     def _callback(self, name: str) -> Callable[..., None]:
         def record(shard: Shard, *arguments: Any) -> None:

@@ -144,14 +144,14 @@ def test_what_follows_the_right_to_identify_is_done_before_another_connection_be
     life.use(connection)
     life.socket_opened()
     order: list[str] = []
-    beginning: list[Waiting] = []
+    beginning: list[Thread] = []
 
     def begin_another() -> None:
         life.use(FakeConnection())
         order.append("another")
 
     def claimed() -> None:
-        beginning.append(Waiting(begin_another))
+        beginning.append(Thread(begin_another))
         time.sleep(0.05)  # another connection that could begin would
         order.append("claimed")
 
@@ -287,7 +287,7 @@ def test_an_error_is_known_to_the_threads_that_were_told() -> None:
     assert life.closed_error() is error
     assert life.was_raised_here()
     # The system gives the number of the thread that has ended to the next one.
-    assert [Waiting(life.was_raised_here).finish() for _ in range(3)] == [False] * 3
+    assert [Thread(life.was_raised_here).finish() for _ in range(3)] == [False] * 3
 
 
 def test_the_last_ends_of_connections_are_told() -> None:

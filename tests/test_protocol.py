@@ -443,7 +443,7 @@ def test_a_callback_may_change_the_payload_that_was_read(payload: Any) -> None:
 
 @pytest.fixture
 def recorder() -> Recorder:
-    return Recorder()
+    return Recorder(raw=True)
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ COMPRESSIONS = ("zlib-stream", "zstd-stream", "payload", None)
 
 @pytest.fixture
 def recorder() -> Recorder:
-    return Recorder()
+    return Recorder(raw=True)
 
 
 @pytest.fixture

@@ -436,7 +436,7 @@ def test_a_gate_that_is_asked_all_the_time_burns_no_core(
 
 
 def test_pings_of_a_peer_that_reads_nothing_do_not_put_off_hello(
-    make_scripted: MakeScripted, make_shard: MakeShard
+    make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Each pong waits for the peer to take it: thousands of pings would be thousands of waits."""
 
@@ -451,16 +451,16 @@ def test_pings_of_a_peer_that_reads_nothing_do_not_put_off_hello(
                 peer.send_together(*[ping] * 1000)
 
     gateway = make_scripted(script)
-    make_shard(gateway, ready=False, hello_timeout=0.5)
+    watch_shard(gateway, ready=False, hello_timeout=0.5)
     assert gateway.peer(2, timeout=5.0).accepted_at - gateway.peers[0].accepted_at < 4.0
 
 
 def test_messages_that_cannot_be_read_do_not_fill_the_log(
-    gateway: LocalGateway, make_shard: MakeShard, caplog: pytest.LogCaptureFixture
+    gateway: LocalGateway, watch_shard: WatchShard, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Row 90: on_socket_error is told of each, the log of the first ones and of their number."""
     caplog.set_level(logging.WARNING)
-    _, recorder = make_shard(gateway)
+    _, recorder = watch_shard(gateway)
     for _ in range(1000):
         gateway.connections[-1].send_compressed("{}")
     wait_until(lambda: len(recorder.errors) == 1000)
@@ -468,7 +468,7 @@ def test_messages_that_cannot_be_read_do_not_fill_the_log(
 
 
 def test_a_status_line_that_repeats_the_token_brings_it_into_no_error(
-    make_scripted: MakeScripted, make_shard: MakeShard
+    make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     def script(peer: Peer) -> None:
         if peer.number > 1:
@@ -478,7 +478,7 @@ def test_a_status_line_that_repeats_the_token_brings_it_into_no_error(
             peer.close(4000)
             peer.linger()
 
-    shard, _ = make_shard(make_scripted(script), ready=False, should_reconnect=True)
+    shard, _ = watch_shard(make_scripted(script), ready=False, should_reconnect=True)
     wait_until(lambda: shard.stats.connections == 1 and shard.state is ShardState.WAITING)
     with pytest.raises(TimeoutError) as caught:
         shard.wait_until_ready(0.3)
@@ -489,7 +489,7 @@ def test_a_status_line_that_repeats_the_token_brings_it_into_no_error(
 
 
 def test_a_token_that_is_cut_in_two_is_hidden_all_the_same(
-    make_scripted: MakeScripted, make_shard: MakeShard, caplog: pytest.LogCaptureFixture
+    make_scripted: MakeScripted, watch_shard: WatchShard, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Texts of a peer are shortened for the log: what is left must hold no half of the token."""
 
@@ -499,5 +499,5 @@ def test_a_token_that_is_cut_in_two_is_hidden_all_the_same(
         peer.serve()
 
     caplog.set_level(logging.INFO)
-    make_shard(make_scripted(script))
+    watch_shard(make_scripted(script))
     assert TOKEN[:5] not in caplog.text

@@ -14,15 +14,15 @@ import pytest
 from shardlib import Opcode, Shard
 from shardlib.testing import LocalGateway
 from tests.peers import Peer
-from tests.reliability.conftest import MakeScripted, MakeShard
+from tests.reliability.conftest import MakeScripted, WatchShard
 from tests.support import wait_until
 
 
 def test_hello_that_waits_behind_on_socket_connected_is_in_time(
-    make_scripted: MakeScripted, make_shard: MakeShard
+    make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     gateway = make_scripted()
-    shard, _ = make_shard(gateway, connect=False, hello_timeout=0.2)
+    shard, _ = watch_shard(gateway, connect=False, hello_timeout=0.2)
     record = shard.on_socket_connected
 
     def slow(shard: Shard) -> None:
@@ -36,7 +36,7 @@ def test_hello_that_waits_behind_on_socket_connected_is_in_time(
 
 
 def test_ready_that_waits_behind_on_socket_heartbeat_is_in_time(
-    make_scripted: MakeScripted, make_shard: MakeShard
+    make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     def script(peer: Peer) -> None:
         peer.accept()
@@ -54,7 +54,7 @@ def test_ready_that_waits_behind_on_socket_heartbeat_is_in_time(
         if len(beats) == 1:
             time.sleep(0.5)
 
-    shard, recorder = make_shard(
+    shard, recorder = watch_shard(
         make_scripted(script), ready_timeout=0.3, on_socket_heartbeat=slow_at_first
     )
     wait_until(lambda: len(beats) > 1)
@@ -63,7 +63,7 @@ def test_ready_that_waits_behind_on_socket_heartbeat_is_in_time(
 
 
 def test_a_replay_of_which_each_event_takes_long_is_finished(
-    make_scripted: MakeScripted, make_shard: MakeShard
+    make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     def script(peer: Peer) -> None:
         opening = peer.greet()
@@ -86,7 +86,7 @@ def test_a_replay_of_which_each_event_takes_long_is_finished(
         time.sleep(0.4)
 
     gateway = make_scripted(script)
-    shard, recorder = make_shard(gateway, connect=False, ready_timeout=0.3)
+    shard, recorder = watch_shard(gateway, connect=False, ready_timeout=0.3)
     shard.on("TYPING_START", slow)
     shard.connect(gateway.url)
     wait_until(lambda: recorder.count("reconnected", True))
@@ -95,7 +95,7 @@ def test_a_replay_of_which_each_event_takes_long_is_finished(
 
 
 def test_a_replay_that_breaks_off_again_and_again_goes_on_where_it_was(
-    make_scripted: MakeScripted, make_shard: MakeShard
+    make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Each Resume was answered: the session is there, and none of it is given up."""
     last = 31
@@ -116,7 +116,7 @@ def test_a_replay_that_breaks_off_again_and_again_goes_on_where_it_was(
             peer.dispatch("RESUMED", {})
             peer.serve()
 
-    shard, recorder = make_shard(make_scripted(script), ready=False)
+    shard, recorder = watch_shard(make_scripted(script), ready=False)
     wait_until(lambda: recorder.count("reconnected", True))
     assert recorder.numbers() == list(range(2, last + 1))
     assert recorder.count("ready") == 1
@@ -126,7 +126,7 @@ def test_a_replay_that_breaks_off_again_and_again_goes_on_where_it_was(
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("ends", ["returns", "exits", "raises"])
 def test_a_callback_that_forks_leaves_the_connection_to_the_parent(
-    ends: str, make_scripted: MakeScripted, make_shard: MakeShard
+    ends: str, make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Row 29: a second reader of one socket would take every other message away."""
     children: list[int] = []
@@ -143,7 +143,7 @@ def test_a_callback_that_forks_leaves_the_connection_to_the_parent(
             children.append(child)
 
     gateway = make_scripted()
-    shard, recorder = make_shard(gateway)
+    shard, recorder = watch_shard(gateway)
     shard.on("FORK", fork)
     peer = gateway.peers[0]
     peer.dispatch("FORK")
@@ -159,7 +159,7 @@ def test_a_callback_that_forks_leaves_the_connection_to_the_parent(
 
 
 def test_an_object_that_fails_at_every_look_costs_no_connection(
-    gateway: LocalGateway, make_shard: MakeShard
+    gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
     """A proxy of another library's may raise at each attribute, outside of where it belongs."""
 
@@ -171,7 +171,7 @@ def test_an_object_that_fails_at_every_look_costs_no_connection(
             raise AttributeError(name) if is_in_place else RuntimeError("out of place")
 
     is_in_place = True
-    shard, recorder = make_shard(gateway)
+    shard, recorder = watch_shard(gateway)
     shard.on("TYPING_START", Proxy())
     is_in_place = False
     others: list[int] = []
