@@ -1,1 +1,1 @@
-"""Measurements and long runs: ``python -m benchmarks.<name>``. Each says what it does."""
+"""Measurements and long runs: ``python -m benchmarks.<name>``; see README.rst."""

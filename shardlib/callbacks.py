@@ -94,6 +94,10 @@ class Waiter:
         return True
 
 
+class LeftToParent(BaseException):
+    """A callback has forked the process, and came back in the child: the reader leaves at once."""
+
+
 class Callbacks:
     """The ``on_socket_*`` functions, listeners and waiters of a shard, and its logger.
 
@@ -134,11 +138,16 @@ class Callbacks:
         self._listeners: dict[str, tuple[Callback, ...]] = {}
         self._waiters: dict[str, tuple[Waiter, ...]] = {}
         self._time = CallbackTime(0.0)  # written by the reader only
+        self.is_forked = False  # in a forked child: only the parent's reader goes on
         self._failures = FailureLog()
         self._warned_of: RunningCallback | None = None
         self._report_thread: threading.Thread | None = None
 
     # Any thread
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: a callback that is running is the last one of the child's."""
+        self.is_forked = True
 
     def assign(self, name: str, function: Callback | None, *, is_method: bool) -> None:
         """Set an ``on_socket_*`` function.
@@ -223,9 +232,12 @@ class Callbacks:
         since = time.perf_counter()
         self._time = CallbackTime(seconds, RunningCallback(what, since))
         try:
-            return function(*arguments)
+            result = function(*arguments)
         finally:
             self._time = CallbackTime(seconds + time.perf_counter() - since)
+        if self.is_forked:
+            raise LeftToParent
+        return result
 
     def _call(self, function: Callback, *arguments: Any) -> None:
         seconds = self._time.seconds
@@ -236,15 +248,19 @@ class Callbacks:
                 function(*arguments)
             finally:
                 self._time = CallbackTime(seconds + time.perf_counter() - since)
+            if self.is_forked:
+                raise LeftToParent
         except Exception as error:
             self._tell_failure(function, error)
             if function is not self._functions.get("on_socket_error", (None,))[0]:
                 self.notify("on_socket_error", error)
         except BaseException as error:  # SystemExit, KeyboardInterrupt: for join() to raise
+            if self.is_forked:
+                raise
             self._stop(error)
 
     def _tell_failure(self, function: Callback, error: Exception) -> None:
-        failures, in_full = self._failures.add(getattr(function, "__func__", function))
+        failures, in_full = self._failures.add(_identified(function))
         if in_full:
             self.log(
                 logging.ERROR,
@@ -265,7 +281,18 @@ class Callbacks:
 
     def report(self, error: BaseException) -> None:
         """Log what went wrong outside the user's functions, and tell on_socket_error."""
-        self.log(logging.WARNING, "%s", _said(error))
+        count, in_full = self._failures.add(type(error))  # a peer may send as much as it likes
+        if in_full:
+            self.log(logging.WARNING, "%s", _said(error))
+        elif count:
+            self.log(
+                logging.WARNING,
+                "%s (%d more like this since it was last told; the next line about it comes in "
+                "%.0f seconds at the earliest)",
+                _said(error),
+                count,
+                SUMMARY_INTERVAL,
+            )
         self.notify("on_socket_error", error)
 
     def join(self) -> None:
@@ -285,7 +312,7 @@ class Callbacks:
         except Exception:
             return False
         except BaseException as error:
-            if not self._in_reader_thread():
+            if not self._in_reader_thread() or self.is_forked:
                 raise
             self._stop(error)
             return False
@@ -308,7 +335,7 @@ class Callbacks:
         except Exception:
             pass
         except BaseException as error:
-            if not own:
+            if not own or self.is_forked:
                 raise
             self._stop(error)
 
@@ -391,6 +418,14 @@ def _stack_of(thread: int) -> traceback.StackSummary:
     if ours:
         del stack[: ours[-1] + 1]
     return stack
+
+
+def _identified(function: Callback) -> object:
+    """The function of a bound method, of which each look-up makes a new object."""
+    try:
+        return getattr(function, "__func__", function)
+    except Exception:  # an object of the user's whose __getattr__ fails
+        return function
 
 
 def _said(error: BaseException) -> str:

@@ -27,7 +27,7 @@ from shardlib.errors import BrokenStream, ConnectionFailed, UnreadableMessage
 from shardlib.frames import FrameReader, FrameType
 from shardlib.limits import SendWindow
 from shardlib.loss import Cause, Loss
-from shardlib.text import count
+from shardlib.text import count, printable
 from shardlib.transport import Transport
 
 # The code of every close that is not the user's. Discord ends the session at 1000 and 1001, and
@@ -63,6 +63,9 @@ class Connection:
     :param max_payload: bytes of the largest message that is taken.
     :param connect_timeout: seconds for name, TCP, proxy, TLS and WebSocket handshake together.
     :param send_timeout: seconds within which the peer must have taken a frame.
+    :param ssl_context: for ``wss`` URLs, or None for Python's default.
+    :param proxy: URL of the proxy, or None for the environment's.
+    :param hide_token: returns a text of the peer's without the token, for errors.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class Connection:
         send_timeout: float,
         ssl_context: ssl.SSLContext | None,
         proxy: str | None,
+        hide_token: Callable[[str], str],
     ) -> None:
         self.url = url
         self.websocket: websocket.WebSocket | None = None  # from the handshake on
@@ -98,6 +102,7 @@ class Connection:
         self._host = parts.hostname or ""
         self._port = parts.port or (443 if self._secure else 80)
         self._proxy = proxy
+        self._hide_token = hide_token
         self._dialer = Dialer(self._host, self._port)
         self._transport: Transport | None = None
         self._unread = b""
@@ -147,10 +152,11 @@ class Connection:
                 raise ConnectionAbortedError("the connection attempt was given up")
         except Exception as error:
             self.release()
+            hidden = self._hide_token(str(error)) != str(error)
             raise ConnectionFailed(
                 f"cannot connect to {self._host}:{self._port}: {self._explain(error, step)}",
                 retry_after=_retry_after(error),
-            ) from error
+            ) from (None if hidden else error)
         client.sock = transport.socket
         self._unread = bytes(stream.unread)
         self.websocket = client
@@ -173,7 +179,7 @@ class Connection:
             return f"the server closed the connection during {step}"
         if isinstance(error, OSError) and error.strerror:
             return f"{step} failed: {error.strerror}"
-        return f"{step} failed: {error}"
+        return f"{step} failed: {printable(self._hide_token(str(error)), 200)}"
 
     # Reading: the reader thread
 
@@ -206,11 +212,15 @@ class Connection:
                 raise ConnectionLost(
                     Loss(Cause.BROKEN_OFF, "the connection ended without a close frame")
                 )
+        pongs_until: Deadline | None = None
         for frame_type, payload in self._frames.feed(data):
             if frame_type <= FrameType.BINARY:
                 yield frame_type, payload
             elif frame_type == FrameType.PING:
-                self._send_at_once(payload, FrameType.PONG)
+                # One deadline for all pongs of a batch: a peer that sends thousands of pings and
+                # reads nothing must not keep the reader here.
+                pongs_until = pongs_until or Deadline(AT_ONCE)
+                self._send_at_once(payload, FrameType.PONG, pongs_until)
             elif frame_type == FrameType.CLOSE:
                 self._close_received = True
                 code, reason = _read_close(payload)
@@ -373,6 +383,11 @@ class Connection:
     def _finds_close(self, data: bytes) -> bool:
         """True if a close frame is among the frames that some bytes complete."""
         return any(frame_type == FrameType.CLOSE for frame_type, _ in self._frames.feed(data))
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: let go of the connection, without a word on it."""
+        if self._transport is not None:
+            self._transport.leave_to_parent()
 
     def release(self) -> None:
         """Give the socket back to the system. For the reader, which owns it."""

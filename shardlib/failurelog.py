@@ -44,7 +44,9 @@ class FailureLog:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._functions: dict[int, _Failures] = {}
+        # By id(), since a function of the user's may not be hashable; with the function, since the
+        # number could become another one's.
+        self._functions: dict[int, tuple[object, _Failures]] = {}
 
     def add(self, function: object) -> tuple[int, bool]:
         """Count a failure of a function.
@@ -55,6 +57,6 @@ class FailureLog:
         """
         if len(self._functions) >= _MOST_FUNCTIONS:
             self._functions.clear()
-        failures = self._functions.setdefault(id(function), _Failures())
+        _, failures = self._functions.setdefault(id(function), (function, _Failures()))
         count = failures.add(self._clock())
         return count, failures.count <= IN_FULL

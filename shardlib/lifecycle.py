@@ -93,7 +93,7 @@ class Life:
         self.ends: tuple[str, ...] = ()  # how the last connections ended, oldest first
         self._immediate = False  # a thread waits for the next connection: no back-off
         self._connection: Interruptible | None = None
-        self._raised_in: set[int] = set()  # threads that were told of the error
+        self._told = threading.local()  # has `error` in threads that were told of the error
         self._lock = threading.RLock()
         self._waiters = waiters
 
@@ -119,13 +119,13 @@ class Life:
     def closed_error(self) -> BaseException:
         """What to raise in a thread that waits for something of a life that is over."""
         error = self.error or ShardClosed(None, CLOSED_BY_DISCONNECT)
-        self._raised_in.add(threading.get_ident())
+        self._told.error = True
         # All waiting threads raise this one object, and each raise adds frames to its traceback.
         return error.with_traceback(None)
 
     def was_raised_here(self) -> bool:
         """True if this thread was told of the error already."""
-        return threading.get_ident() in self._raised_in
+        return hasattr(self._told, "error")
 
     def last_ends(self) -> str:
         """How the last connections ended, in words for the end of a message, or nothing."""
@@ -247,15 +247,19 @@ class Life:
             self.sockets_opened += 1
             self._change(ShardState.CONNECTED)
 
-    def claim_opening(self, connection: Interruptible, state: ShardState) -> bool:
+    def claim_opening(
+        self, connection: Interruptible, state: ShardState, claimed: Callable[[], object]
+    ) -> bool:
         """Win the right to send Identify or Resume on a connection. Any thread; one gets True.
 
         :param connection: to send on.
         :param state: IDENTIFYING or RESUMING.
+        :param claimed: called for the one, under the lock: no other connection has begun then.
         """
         with self._lock:
             if connection is not self._connection or self.state is not ShardState.CONNECTED:
                 return False
+            claimed()
             self._change(state)
             return True
 
@@ -337,11 +341,6 @@ class Lifecycle:
     def began(self) -> bool:
         """True once connect() was called."""
         return self.life is not self._before_first
-
-    @property
-    def is_running(self) -> bool:
-        """True from connect() until on_socket_closed has returned."""
-        return not self.life.ended
 
     @property
     def sockets_opened(self) -> int:

@@ -152,6 +152,7 @@ class GatewayProtocol:
         self._phase = _Phase.HELLO
         self.replaying = False  # between Resume and RESUMED
         self._resumed_from = 0  # the sequence in Resume
+        self.replay_begun = False  # an event has come since that was missed
         # Of this connection: when Hello, and the answer after it, must have come. READY does not
         # end the wait for Hello: a connection without Hello would have no heartbeats, no verdict.
         self._hello_deadline: float | None = None
@@ -181,6 +182,7 @@ class GatewayProtocol:
         # From here to RESUMED events are looked at twice: those before Resume was sent say nothing
         # of the session, and those after it may repeat what was seen.
         self.replaying = self.session.session_id is not None
+        self.replay_begun = False
         self._hello_deadline = now + self._hello_timeout
         self._answer_deadline = None
         self._gap_told = False
@@ -201,6 +203,7 @@ class GatewayProtocol:
         self._phase = _Phase.RESUMING
         self.replaying = True
         self._resumed_from = self.session.last_sequence or 0
+        self.replay_begun = False
         self._answer_deadline = now + self._ready_timeout
 
     def on_deadline(self, now: float) -> None:
@@ -298,6 +301,7 @@ class GatewayProtocol:
                 self.duplicates += 1
                 return False
             self.replayed += 1
+            self.replay_begun = self.replay_begun or sequence is not None
             self._answer_deadline = now + self._ready_timeout
         missing = 0 if sequence is None else self.session.receive(sequence)
         if sequence is not None and missing:

@@ -19,7 +19,7 @@ import ujson
 
 from shardlib import payloads, protocol
 from shardlib.backoff import Backoff
-from shardlib.callbacks import Callbacks
+from shardlib.callbacks import Callbacks, LeftToParent
 from shardlib.compression import create_inflater
 from shardlib.connection import (
     AT_ONCE,
@@ -116,6 +116,14 @@ class Reader:
         connection, before = self._counted
         return before + connection.bytes_received
 
+    def leave_to_parent(self) -> None:
+        """In a forked child: let go of the connection, and end the reader, if it was that thread.
+
+        Called by the only thread of the child.
+        """
+        self._callbacks.leave_to_parent()
+        self.connection.leave_to_parent()
+
     def keep_presence(self, presence: Payload | None) -> None:
         """Begin every later session with a presence: the one that was sent last."""
         self.presence = presence
@@ -137,12 +145,22 @@ class Reader:
         )
         if wait > 0:
             if self.lifecycle.in_reader_thread():
-                self.protocol.identify_later(time.monotonic() + wait)
+                self.protocol.identify_later(self._now() + wait)
             return
-        if not self.lifecycle.life.claim_opening(connection, ShardState.IDENTIFYING):
-            return  # another thread was faster
-        self.protocol.identify_sent(time.monotonic())
-        self._send(connection, text)
+
+        def claimed() -> None:
+            self.protocol.identify_sent(self._now())
+
+        if self.lifecycle.life.claim_opening(connection, ShardState.IDENTIFYING, claimed):
+            self._send(connection, text)  # else another thread was faster
+
+    def _now(self) -> float:
+        """Seconds of the clock that the protocol's deadlines go by.
+
+        It stands still while a function of the user's keeps the reader from reading: the Gateway's
+        answer may have come long ago.
+        """
+        return time.monotonic() - self._callbacks.seconds
 
     # One life
 
@@ -166,6 +184,10 @@ class Reader:
         try:
             error = self._live(life)
         except BaseException as unexpected:  # SystemExit and its like, or a fault of the library's
+            if isinstance(unexpected, LeftToParent):
+                return
+            if self._callbacks.is_forked:
+                raise
             error = unexpected
             if isinstance(error, Exception):
                 self._callbacks.log(
@@ -286,7 +308,8 @@ class Reader:
                 Cause.FAULT, f"the connection failed unexpectedly: {describe(error)}", error=error
             )
         finally:
-            self._close(life, connection, loss)
+            if not self._callbacks.is_forked:
+                self._close(life, connection, loss)
         try:
             return self._conclude(life, policy, loss)
         finally:
@@ -302,6 +325,7 @@ class Reader:
             send_timeout=options.send_timeout,
             ssl_context=options.ssl_context,
             proxy=options.proxy,
+            hide_token=options.identity.hide_token,
         )
 
     def _replace_connection(self, connection: Connection) -> None:
@@ -320,7 +344,7 @@ class Reader:
             # Without its traceback, whose frames would keep this connection alive.
             return Loss(Cause.NOT_OPENED, str(failure), failure=failure.with_traceback(None))
         policy.opened()
-        self.protocol.begin_connection(life.beginning.socket_url, time.monotonic())
+        self.protocol.begin_connection(life.beginning.socket_url, self._now())
         life.socket_opened()
         self._connected_told = True
         self._callbacks.notify("on_socket_connected")
@@ -331,16 +355,17 @@ class Reader:
         while True:
             loss = self._lost or connection.failure
             if loss is not None:
-                return loss
+                try:
+                    return loss
+                finally:
+                    del loss  # its error's traceback may refer to this frame: a cycle
             if life.request is not None:
                 return self._requested(life)
             self._write_notes()
             deadline = self.protocol.deadline
-            if (
-                deadline is not None and deadline <= time.monotonic()
-            ):  # also while bytes keep coming
-                self.protocol.on_deadline(time.monotonic())
-                self._carry_out(connection)
+            if deadline is not None and deadline <= self._now():  # also while bytes keep coming
+                self._pass_deadline(connection)
+                continue
             try:
                 for frame_type, payload in connection.receive(self._read_deadline()):
                     if self._take_in(connection, frame_type, payload):
@@ -351,8 +376,7 @@ class Reader:
                     if self._lost is not None or life.request is not None:
                         break
             except TimeoutError:
-                self.protocol.on_deadline(time.monotonic())
-                self._carry_out(connection)
+                self._pass_deadline(connection)
             except ConnectionLost as ended:
                 return connection.failure or ended.loss
             except BrokenStream as error:
@@ -368,7 +392,11 @@ class Reader:
 
     def _read_deadline(self) -> Deadline:
         deadline = self.protocol.deadline
-        return Deadline(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        return Deadline(None if deadline is None else max(0.0, deadline - self._now()))
+
+    def _pass_deadline(self, connection: Connection) -> None:
+        self.protocol.on_deadline(self._now())
+        self._carry_out(connection)
 
     def _requested(self, life: Life) -> Loss:
         if life.request is Request.CLOSE or life.request is None:
@@ -410,6 +438,7 @@ class Reader:
             self.protocol.session,
             time.monotonic(),
             resuming=self.protocol.resuming,
+            replay_begun=self.protocol.replay_begun,
             no_fail=life.no_fail,
         )
         if life.request is Request.CLOSE:
@@ -426,6 +455,10 @@ class Reader:
             self._tell(loss, plan)
         self._tell_disconnected(life.close_code if closed_by_user else loss.code, closed_by_user)
         return plan
+
+    def _printable(self, text: str, limit: int) -> str:
+        """A peer's text for the log. The token is hidden first: it could be cut in two."""
+        return printable(self._options.identity.hide_token(text), limit)
 
     def _tell(self, loss: Loss, plan: Reconnect) -> None:
         delay = max(plan.delay, plan.least_delay)
@@ -533,7 +566,7 @@ class Reader:
             extracted = protocol.extract(payload)
             event = extracted.event
             callbacks.notify("on_socket_raw_message", payload)
-            deliver = gateway.receive(extracted, time.monotonic())
+            deliver = gateway.receive(extracted, self._now())
         if deliver and event is not None:
             self.events.add(event)
         established = bool(gateway.effects) and self._carry_out(connection)
@@ -571,7 +604,7 @@ class Reader:
                 established = True
                 self._established(effect.resumed)
             elif isinstance(effect, protocol.Warn):
-                self._callbacks.log(logging.WARNING, "%s", printable(effect.text, 500))
+                self._callbacks.log(logging.WARNING, "%s", self._printable(effect.text, 500))
             else:
                 self._lose(effect)
         return established
@@ -638,10 +671,12 @@ class Reader:
         if connection.websocket is None:
             return
         text = self._options.identity.resume_text(self.protocol.session)
-        if not self.lifecycle.life.claim_opening(connection, ShardState.RESUMING):
-            return  # a user's identify() was faster
-        self.protocol.resume_sent(time.monotonic())
-        self._send(connection, text)
+
+        def claimed() -> None:
+            self.protocol.resume_sent(self._now())
+
+        if self.lifecycle.life.claim_opening(connection, ShardState.RESUMING, claimed):
+            self._send(connection, text)  # else a user's identify() was faster
 
     def _established(self, resumed: bool) -> None:
         life = self.lifecycle.life
@@ -649,7 +684,7 @@ class Reader:
         self._callbacks.log(
             logging.INFO,
             "resumed, session %s" if resumed else "ready, session %s",
-            printable(str(self.protocol.session.session_id), 100),
+            self._printable(str(self.protocol.session.session_id), 100),
         )
         # First the counters, then the state: a thread that waits for READY may read them next.
         self.resumes += resumed

@@ -151,6 +151,7 @@ class ReconnectPolicy:
         now: float,
         *,
         resuming: bool,
+        replay_begun: bool,
         no_fail: bool | None,
     ) -> Reconnect | Stop:
         """What follows the end of a connection, or of an attempt at one.
@@ -159,6 +160,7 @@ class ReconnectPolicy:
         :param session: as it was then.
         :param now: seconds of a monotonic clock.
         :param resuming: True if Resume was sent and RESUMED did not come.
+        :param replay_begun: True if an event came after Resume that was missed before.
         :param no_fail: overrides `should_reconnect`; None does not.
         """
         established_at, self._established_at = self._established_at, None
@@ -171,6 +173,10 @@ class ReconnectPolicy:
             return self._after_first_attempt(failure, session)
         if established_at is not None and now - established_at >= QUICK_LOSS:
             self._too_large = 0
+        if replay_begun:  # an answer, though not all of it
+            self._unanswered_resumes = 0
+        elif resuming and loss.cause not in _ASKED:
+            self._unanswered_resumes += 1
         session_lost = self._is_session_lost(loss, session, established_at is None, resuming)
         resume = session.session_id is not None and not session_lost
         if self._too_large > 1:
@@ -206,7 +212,6 @@ class ReconnectPolicy:
     ) -> bool:
         if failed and loss.cause not in _ASKED:
             self._failures_at_resume_url += 1
-            self._unanswered_resumes += resuming
         broken_again = False
         if loss.cause is Cause.UNREADABLE:
             broken_at = (session.session_id, session.last_sequence)

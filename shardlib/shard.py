@@ -885,6 +885,8 @@ class Shard:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if os.getpid() != self._process_id:
+            return  # in a forked child there is nothing to close: it is all the parent's
         life = self._lifecycle.life
         self.disconnect()
         if error is None and life.error is not None and not life.was_raised_here():
@@ -907,8 +909,9 @@ class Shard:
         :param timeout: seconds; None means `send_timeout`.
         :raises ValueError: if the data can't be sent, or `timeout` is negative; nothing was sent.
         :raises TypeError: if `data` is not a str, or `timeout` no number; nothing was sent.
-        :raises NotReady: if the shard is not READY in time; or if the connection was lost in the
-            middle, and then the payload may or may not have arrived.
+        :raises NotReady: if the shard is not READY in time, or the connection is lost and the next
+            one not READY in time; nothing was sent, unless the message says that this is not known,
+            which only a fault of TLS can bring about.
         :raises SendTimeout: if the payload could not be sent in time, or a signal handler has
             interrupted another call.
         :raises ShardClosed: if the shard is closed, now or meanwhile.
@@ -1238,11 +1241,16 @@ class Shard:
                 wait = connection.send(data, deadline, sent=sent)
             except SendTimeout:
                 raise
-            except OSError as error:
+            except ssl.SSLError as error:
                 raise NotReady(
                     f"the connection was lost while sending ({error}); whether the payload arrived "
                     "is not known"
                 ) from error
+            except OSError:
+                # The system did not take all of the payload, so the Gateway has not got it. It goes
+                # out on the next connection.
+                self._wait_for_another_connection(life, connection, deadline)
+                continue
             if not wait:
                 self._reader.log_sent(data)
                 return
@@ -1254,6 +1262,18 @@ class Shard:
                     f"{count(round(wait, 1), 'second')}"
                 )
             self._lifecycle.wait(lambda: not life.is_ready, Deadline(wait))
+
+    def _wait_for_another_connection(
+        self, life: Life, lost: Connection, deadline: Deadline
+    ) -> None:
+        """Wait until the reader knows that a connection was lost. A callback cannot."""
+        if life.in_reader_thread():
+            raise NotReady("nothing was sent: the connection was lost; send again when READY")
+        self._lifecycle.wait(
+            lambda: not life.is_ready or self._reader.connection is not lost, deadline
+        )
+        if deadline.remaining() == 0:
+            raise NotReady("nothing was sent in time: the connection was lost")
 
     def _ready_connection(self, life: Life, deadline: Deadline) -> Connection:
         while True:
@@ -1323,3 +1343,15 @@ def _close_all_at_exit() -> None:
 
 
 atexit.register(_close_all_at_exit)
+
+
+def _leave_all_to_parent() -> None:
+    """In a forked child: have the connections that it inherited neither read nor written there."""
+    for reference in _shards.valuerefs():
+        shard = reference()
+        if shard is not None:
+            shard._reader.leave_to_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_all_to_parent)

@@ -9,6 +9,7 @@ and makes the call that moves bytes with it. So that lock is held for microsecon
 from __future__ import annotations
 
 import math
+import os
 import select
 import socket
 import ssl
@@ -254,6 +255,18 @@ class Transport:
             except OSError:
                 pass  # the peer was faster
             self._aborted = True  # afterwards: Ctrl-C in between must not leave the socket open
+
+    def leave_to_parent(self) -> None:
+        """Let go of the socket without a word on it: it is the parent's. In a forked child.
+
+        The TLS object is left alone: in the parent, another thread may have been inside it.
+        """
+        # Threads that the child does not have may have held the locks.
+        self._io_lock = threading.RLock()
+        self._send_lock = threading.RLock()
+        if not self._closed:
+            self._aborted = self._closed = True
+            os.close(socket.socket.detach(self._socket))
 
     def close(self) -> None:
         """Abort, and give the socket back to the system. For the reader, which owns it."""

@@ -47,6 +47,25 @@ def in_background(function: Callable[..., object], *arguments: Any) -> Future[ob
     return outcome
 
 
+class Thread(threading.Thread):
+    """Begins at once, and keeps what its function returns."""
+
+    def __init__(self, function: Callable[[], object]) -> None:
+        super().__init__()
+        self.result: object = None
+        self._function = function
+        self.start()
+
+    def run(self) -> None:
+        self.result = self._function()
+
+    def finish(self) -> object:
+        """Wait for the end, which must come in ten seconds; returns what the function returned."""
+        self.join(10)
+        assert not self.is_alive()
+        return self.result
+
+
 class Clock:
     """A clock that a test sets."""
 

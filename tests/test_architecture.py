@@ -19,6 +19,7 @@ CORE = sorted(Path(shardlib.__file__).parent.glob("*.py"))
 
 # Stores that are meant, as (module, code): why.
 STORES = {
+    ("lifecycle", "self._told.error"): "storage of the calling thread's",
     ("connection", "client.sock"): "websocket-client is given the socket that it is to show",
 }
 
@@ -30,6 +31,7 @@ PRIVATE = {
     ("limits", "sys._getframe"): "Python's only way to the stack",
     ("shard", "shard._lifecycle"): "the exit handler stands beside the class, and closes shards",
     ("shard", "shard._process_id"): "likewise",
+    ("shard", "shard._reader"): "the handler for forked children, too, stands beside the class",
 }
 
 

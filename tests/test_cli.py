@@ -183,7 +183,9 @@ def test_prints_payloads_as_json_lines_of_chosen_events() -> None:
 
 
 @pytest.mark.parametrize("compression", ["none", "payload"])
-def test_connects_as_it_is_told(gateway: LocalGateway, compression: str) -> None:
+def test_tail_connects_with_the_shard_intents_and_compression_it_is_told(
+    gateway: LocalGateway, compression: str
+) -> None:
     command = run_to_end(
         *("tail", "--url", gateway.url, "--count", "1", "--shard", "1/2"),
         *("--intents", "guilds,guild_messages", "--compression", compression),
@@ -270,7 +272,7 @@ def test_resumes_and_tells_on_standard_error(gateway: LocalGateway) -> None:
 # Ctrl-C
 
 
-def test_ctrl_c_while_modules_are_imported() -> None:
+def test_ctrl_c_while_modules_are_imported_ends_the_command_quietly() -> None:
     # The interpreter tells of each module it has imported: this one is the first of many.
     with Command("tail", "--local", options=("-X", "importtime")) as command:
         command.read()
@@ -281,7 +283,7 @@ def test_ctrl_c_while_modules_are_imported() -> None:
 
 
 @pytest.mark.parametrize("arguments", [("tail", "--local"), ("gateway", "--tls")])
-def test_ctrl_c_while_it_runs(arguments: tuple[str, ...]) -> None:
+def test_ctrl_c_while_the_command_runs_ends_it_quietly(arguments: tuple[str, ...]) -> None:
     with Command(*arguments) as command:
         command.read()
         wait_until(lambda: command.out, PATIENCE)
@@ -291,7 +293,7 @@ def test_ctrl_c_while_it_runs(arguments: tuple[str, ...]) -> None:
     assert_quiet(command)
 
 
-def test_ctrl_c_while_it_connects() -> None:
+def test_ctrl_c_while_the_command_connects_ends_it_quietly() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = "ws://127.0.0.1:%d/" % silent.getsockname()[1]
         with Command("tail", "--url", url, token=TOKEN) as command:
@@ -304,7 +306,9 @@ def test_ctrl_c_while_it_connects() -> None:
     assert_quiet(command)
 
 
-def test_ctrl_c_while_it_waits_to_connect_again(gateway: LocalGateway) -> None:
+def test_ctrl_c_while_the_command_waits_to_connect_again_ends_it_quietly(
+    gateway: LocalGateway,
+) -> None:
     with Command("tail", "--url", gateway.url, token=gateway.token) as command:
         command.read()
         wait_for(command.out, "READY")
@@ -315,7 +319,7 @@ def test_ctrl_c_while_it_waits_to_connect_again(gateway: LocalGateway) -> None:
     assert_quiet(command)
 
 
-def test_ctrl_c_while_nobody_reads_the_pipe(gateway: LocalGateway) -> None:
+def test_ctrl_c_while_nobody_reads_the_pipe_ends_the_command(gateway: LocalGateway) -> None:
     with (
         Pipe() as pipe,
         Command(
@@ -338,7 +342,7 @@ def assert_quiet(command: Command) -> None:
 # Pipes and files
 
 
-def test_head_ends_it() -> None:
+def test_head_ends_tail() -> None:
     with Command("tail", "--local") as command:
         head = subprocess.run(
             ["head", "-n", "1"],
@@ -354,7 +358,7 @@ def test_head_ends_it() -> None:
     assert_quiet(command)
 
 
-def test_a_reader_that_goes_ends_it_before_the_next_event() -> None:
+def test_a_reader_that_goes_ends_tail_before_the_next_event() -> None:
     with Command("tail", "--local", "--events", "NEVER") as command:
         wait_for(command.err, "ready")
         assert command.process.stdout is not None
@@ -448,7 +452,7 @@ def test_bad_arguments_end_the_process_with_status_2() -> None:
         (["gateway", "--seed", "x"], "'x'"),
     ],
 )
-def test_bad_arguments(
+def test_a_bad_argument_is_explained(
     arguments: list[str],
     says: str,
     capfd: pytest.CaptureFixture[str],
@@ -577,7 +581,7 @@ def test_a_faults_file_is_named_where_it_is_refused(tmp_path: Path) -> None:
     assert f"--faults: {faults}: fault 1: it must say when" in line
 
 
-def test_faults_strike_in_time(gateway: LocalGateway) -> None:
+def test_faults_of_a_file_strike_when_they_are_due(gateway: LocalGateway) -> None:
     script = Script(
         '[{"every": 2, "do": "drop"}, {"after": 1, "every": 5, "do": "reset"},'
         ' {"after": 3, "do": "outage", "seconds": 0.1}]'
@@ -649,5 +653,5 @@ def test_guilds_and_channels_are_called_by_their_names() -> None:
         ("SOMETHING_NEW", None, ""),
     ],
 )
-def test_summaries(event: str, data: Any, summary: str) -> None:
+def test_a_summary_shows_what_matters_of_an_event(event: str, data: Any, summary: str) -> None:
     assert summarize(event, data, Places()) == summary

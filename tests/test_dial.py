@@ -95,7 +95,7 @@ def read_exactly(sock: socket.socket, size: int) -> bytes:
 
 
 @pytest.mark.parametrize("tls", [False, True])
-def test_through_an_http_proxy(tls: bool) -> None:
+def test_a_shard_connects_through_an_http_proxy(tls: bool) -> None:
     requests: list[str] = []
 
     def proxy(client: socket.socket) -> None:
@@ -114,7 +114,7 @@ def test_through_an_http_proxy(tls: bool) -> None:
         assert "proxy-authorization: basic" in requests[0].lower()
 
 
-def test_through_a_socks_proxy_that_resolves_the_name() -> None:
+def test_a_shard_connects_through_a_socks_proxy_that_resolves_the_name() -> None:
     names: list[bytes] = []
     with make_gateway() as gateway:
 

@@ -84,7 +84,7 @@ def write(gateway: LocalGateway, content: str) -> None:
     gateway.send_message(guild.text_channels[0]["id"], guild.owner_id, f"{content} {mention}")
 
 
-def test_bot(gateway: LocalGateway) -> None:
+def test_bot_prints_messages_and_ends_cleanly_at_ctrl_c(gateway: LocalGateway) -> None:
     with Example(gateway, "bot.py") as bot:
         assert connected(gateway).expect(3, PATIENCE)["d"]["activities"][0]["name"] == "the door"
         write(gateway, "hello")
@@ -94,7 +94,9 @@ def test_bot(gateway: LocalGateway) -> None:
     assert not any("Traceback" in line for line in bot.lines)
 
 
-def test_persistent(gateway: LocalGateway, tmp_path: Path) -> None:
+def test_persistent_resumes_the_session_of_the_run_before(
+    gateway: LocalGateway, tmp_path: Path
+) -> None:
     path = str(tmp_path / "session.json")
     with Example(gateway, "persistent.py", path) as bot:
         connected(gateway)
@@ -109,7 +111,7 @@ def test_persistent(gateway: LocalGateway, tmp_path: Path) -> None:
     assert not any("a new session" in line or "before" in line for line in bot.lines)
 
 
-def test_persistent_after_a_crash(tmp_path: Path) -> None:
+def test_persistent_resumes_after_a_crash(tmp_path: Path) -> None:
     path = str(tmp_path / "session.json")
     with LocalGateway(identify_interval=0, heartbeat_interval=100) as gateway:
         with Example(gateway, "persistent.py", path) as bot:
@@ -124,7 +126,7 @@ def test_persistent_after_a_crash(tmp_path: Path) -> None:
             assert bot.interrupt() == 0
 
 
-def test_flask_app(gateway: LocalGateway) -> None:
+def test_flask_app_serves_the_messages_of_its_shard(gateway: LocalGateway) -> None:
     pytest.importorskip("flask")
     with Example(gateway, "flask_app.py", PORT="0") as app:
         connected(gateway)
@@ -145,7 +147,7 @@ def test_flask_app(gateway: LocalGateway) -> None:
 
 
 @pytest.mark.skipif(not os.environ.get("DISPLAY"), reason="tkinter needs a display")
-def test_tkinter_app(gateway: LocalGateway) -> None:
+def test_tkinter_app_closes_its_shard_at_ctrl_c(gateway: LocalGateway) -> None:
     with Example(gateway, "tkinter_app.py") as app:
         connected(gateway)
         assert app.interrupt() == 0

@@ -29,7 +29,7 @@ def fail_too() -> None: ...
         ([0.0, 3600.0, 7200.0, 7200.0], [(1, True)] * 3 + [(0, False)]),
     ],
 )
-def test_three_in_full_then_a_line_a_minute(
+def test_three_failures_are_logged_in_full_and_then_one_line_a_minute(
     times: list[float], told: list[tuple[int, bool]]
 ) -> None:
     assert (IN_FULL, SUMMARY_INTERVAL) == (3, 60.0)
@@ -43,7 +43,7 @@ def test_three_in_full_then_a_line_a_minute(
     assert found == told
 
 
-def test_every_failure_is_told_of_once() -> None:
+def test_every_failure_is_counted_in_one_line_of_the_log() -> None:
     """The lines together are about all of them, but for those since the last one."""
     clock = Clock()
     log = FailureLog(clock)
@@ -57,7 +57,7 @@ def test_every_failure_is_told_of_once() -> None:
     assert lines == IN_FULL + 16
 
 
-def test_each_function_is_told_of_by_itself() -> None:
+def test_the_failures_of_each_function_are_counted_by_themselves() -> None:
     log = FailureLog(Clock())
     for _ in range(4):
         log.add(fail)
@@ -65,7 +65,7 @@ def test_each_function_is_told_of_by_itself() -> None:
     assert log.add(fail) == (0, False)
 
 
-def test_ever_new_functions_fill_no_memory() -> None:
+def test_ever_new_functions_that_fail_fill_no_memory() -> None:
     """It forgets, so the one that failed before them all begins anew."""
     log = FailureLog(Clock())
     for _ in range(4):
@@ -73,3 +73,11 @@ def test_ever_new_functions_fill_no_memory() -> None:
     functions = [lambda: None for _ in range(3000)]
     assert all(log.add(function) == (1, True) for function in functions)
     assert log.add(fail) == (1, True)
+
+
+def test_a_function_at_the_address_of_another_is_told_by_itself() -> None:
+    """The log keeps what it has counted: its number, by which it is found, stays its own."""
+    log = FailureLog(Clock())
+    for _ in range(IN_FULL):
+        log.add(object())
+        assert log.add(object()) == (1, True)

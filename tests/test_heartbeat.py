@@ -13,7 +13,8 @@ import pytest
 
 from shardlib import NotReady, Opcode, ShardState
 from shardlib.testing import LocalGateway
-from tests.shards import Recorder, make_gateway, make_shard
+from tests.recorder import Recorder
+from tests.shards import make_gateway, make_shard
 from tests.support import wait_until
 
 
@@ -29,7 +30,7 @@ def beats(connection: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("jitter", [0.0, 0.5])
-def test_the_first_comes_after_a_random_part_of_the_interval(
+def test_the_first_heartbeat_is_sent_after_a_random_part_of_the_interval(
     monkeypatch: pytest.MonkeyPatch, jitter: float
 ) -> None:
     monkeypatch.setattr(random, "random", lambda: jitter)
@@ -42,7 +43,9 @@ def test_the_first_comes_after_a_random_part_of_the_interval(
             assert connection.received.index(first) <= 1  # before or right after Identify
 
 
-def test_then_they_keep_the_interval_exactly(gateway: LocalGateway) -> None:
+def test_heartbeats_after_the_first_keep_the_interval_without_jitter_or_drift(
+    gateway: LocalGateway,
+) -> None:
     """Jitter on each would halve the distance; a drift would lengthen it."""
     with make_shard() as shard:
         shard.connect(gateway.url)
@@ -52,7 +55,7 @@ def test_then_they_keep_the_interval_exactly(gateway: LocalGateway) -> None:
         assert 0.75 <= (last.time - first.time) / (5 * 0.3) <= 1.5
 
 
-def test_they_hold_the_last_sequence(gateway: LocalGateway) -> None:
+def test_a_heartbeat_holds_the_last_sequence(gateway: LocalGateway) -> None:
     gateway.inject(instead_of="ready")
     with make_shard() as shard:
         shard.connect(gateway.url)
@@ -64,7 +67,7 @@ def test_they_hold_the_last_sequence(gateway: LocalGateway) -> None:
         wait_until(lambda: beats(connection)[-1]["d"] == sequence)
 
 
-def test_a_requested_one_is_sent_at_once_and_does_not_count() -> None:
+def test_a_heartbeat_that_was_asked_for_is_sent_at_once_and_decides_nothing() -> None:
     with make_gateway(heartbeat_interval=60_000) as gateway, make_shard() as shard:
         shard.connect(gateway.url)
         shard.wait_until_ready(10)
@@ -80,7 +83,9 @@ def test_a_requested_one_is_sent_at_once_and_does_not_count() -> None:
         assert len(gateway.all_connections) == 1
 
 
-def test_requests_before_hello_and_before_ready_are_answered(gateway: LocalGateway) -> None:
+def test_op_1_before_hello_and_before_ready_is_answered_with_a_heartbeat(
+    gateway: LocalGateway,
+) -> None:
     gateway.heartbeat_interval = 60_000
     gateway.inject(lambda connection: connection.request_heartbeat(), before="hello")
     gateway.inject(lambda connection: connection.request_heartbeat(), before="ready")
@@ -91,7 +96,9 @@ def test_requests_before_hello_and_before_ready_are_answered(gateway: LocalGatew
         wait_until(lambda: len(beats(connection)) >= 2)
 
 
-def test_what_is_known_of_the_last_one(gateway: LocalGateway) -> None:
+def test_interval_ping_and_time_of_the_last_heartbeat_are_of_this_connection(
+    gateway: LocalGateway,
+) -> None:
     recorder = Recorder()
     with make_shard(recorder) as shard:
         assert shard.heartbeat_interval is None
@@ -103,7 +110,7 @@ def test_what_is_known_of_the_last_one(gateway: LocalGateway) -> None:
         recorder.wait_for("heartbeat", count=2)
         assert shard.heartbeat_interval == 300
         assert since < shard.heartbeat_clock_time < time.perf_counter()
-        pings = [ping for _, ping in recorder.of("heartbeat")]
+        pings = recorder.beats
         assert all(0 < ping < 5 for ping in pings)
         assert shard.heartbeat_thread.name == "shard-0-heartbeat"
         # Nothing of it is carried over to another connection.
@@ -113,7 +120,9 @@ def test_what_is_known_of_the_last_one(gateway: LocalGateway) -> None:
         assert (shard.heartbeat_interval, shard.heartbeat_ping) == (None, None)
 
 
-def test_one_missed_acknowledgement_costs_one_connection(gateway: LocalGateway) -> None:
+def test_one_missed_acknowledgement_costs_one_connection_and_not_the_next(
+    gateway: LocalGateway,
+) -> None:
     """What was known of the dead one does not condemn the next."""
     with make_shard() as shard:
         shard.connect(gateway.url)
@@ -127,7 +136,7 @@ def test_one_missed_acknowledgement_costs_one_connection(gateway: LocalGateway) 
         assert max(beat.time for beat in beats(dead)) < max(beat.time for beat in beats(alive))
 
 
-def test_by_hand_a_zombie_is_found_before_its_time() -> None:
+def test_heartbeat_by_the_user_finds_a_zombie_before_the_next_scheduled_one() -> None:
     with make_gateway(heartbeat_interval=200) as gateway, make_shard() as shard:
         shard.connect(gateway.url)
         shard.wait_until_ready(10)
@@ -142,7 +151,7 @@ def test_by_hand_a_zombie_is_found_before_its_time() -> None:
         assert gateway.all_connections[0].wait_closed() == 4000
 
 
-def test_by_hand_one_is_sent_while_the_acknowledgement_waits_behind_a_callback() -> None:
+def test_heartbeat_by_the_user_ends_no_connection_whose_reader_is_in_a_callback() -> None:
     """The reader is busy: it may have the acknowledgement, so this is no time for a verdict."""
     inside, release = threading.Event(), threading.Event()
     with make_gateway(heartbeat_interval=200) as gateway, make_shard() as shard:
@@ -164,7 +173,7 @@ def test_by_hand_one_is_sent_while_the_acknowledgement_waits_behind_a_callback()
         assert len(gateway.all_connections) == 1
 
 
-def test_heartbeat_in_changes_the_pace() -> None:
+def test_heartbeat_in_changes_the_pace_and_needs_a_connection() -> None:
     with make_gateway(heartbeat_interval=60_000) as gateway, make_shard() as shard:
         with pytest.raises(NotReady):
             shard.heartbeat_in(10)
@@ -192,7 +201,7 @@ def test_a_flood_before_the_acknowledgement_is_no_zombie(gateway: LocalGateway) 
         assert len(gateway.all_connections) == 1
 
 
-def test_endless_events_without_any_acknowledgement_are_one(gateway: LocalGateway) -> None:
+def test_endless_events_without_any_acknowledgement_are_a_zombie(gateway: LocalGateway) -> None:
     # Of its own, as to write DEBUG lines takes most of the time, which counts as the user's.
     logger = logging.getLogger("tests.flood")
     logger.setLevel(logging.INFO)
@@ -220,7 +229,7 @@ class SetClock:
         return time.time() + self.offset
 
 
-def test_a_wall_clock_that_is_set_changes_nothing_but_a_beat(
+def test_setting_the_wall_clock_costs_no_connection(
     gateway: LocalGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 37: an hour forward or back, while all else is well, costs no connection."""
@@ -239,7 +248,7 @@ def test_a_wall_clock_that_is_set_changes_nothing_but_a_beat(
 
 @pytest.mark.parametrize("hour, soon", [(3600, True), (-3600, False)], ids=["forward", "back"])
 @pytest.mark.parametrize("alive", [True, False], ids=["alive", "dead"])
-def test_an_hour_by_the_wall_clock_alone_is_a_sleep_only_forward(
+def test_only_a_wall_clock_that_jumps_forward_counts_as_a_sleep(
     hour: float, soon: bool, alive: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 37: the monotonic clock may stand still in a sleep: the beat after it is a probe."""
@@ -265,7 +274,7 @@ def test_an_hour_by_the_wall_clock_alone_is_a_sleep_only_forward(
         assert len(gateway.all_connections) == 1 + (soon and not alive)
 
 
-def test_the_thread_ends_with_its_connection(gateway: LocalGateway) -> None:
+def test_the_heartbeat_thread_ends_with_its_connection(gateway: LocalGateway) -> None:
     with make_shard() as shard:
         shard.connect(gateway.url)
         shard.wait_until_ready(10)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,7 +14,7 @@ from shardlib.deadline import Deadline
 from shardlib.lifecycle import Beginning, Life, Lifecycle, Request
 from shardlib.loss import Loss
 from shardlib.waiting import Waiters
-from tests.support import wait_until
+from tests.support import Thread, wait_until
 
 BEGINNING = Beginning("ws://127.0.0.1", 10)
 
@@ -78,24 +79,6 @@ def own(life: Life) -> Life:
     return life
 
 
-class Waiting(threading.Thread):
-    """A thread that waits in a method, and keeps what that returned."""
-
-    def __init__(self, function: Callable[[], object]) -> None:
-        super().__init__()
-        self.result: object = None
-        self._function = function
-        self.start()
-
-    def run(self) -> None:
-        self.result = self._function()
-
-    def finish(self) -> object:
-        self.join(10)
-        assert not self.is_alive()
-        return self.result
-
-
 def soon() -> Deadline:
     return Deadline(10)
 
@@ -105,7 +88,7 @@ def soon() -> Deadline:
 
 def test_before_connect_there_is_a_life_that_never_began(lifecycle: Lifecycle) -> None:
     life = lifecycle.life
-    assert not lifecycle.began and not lifecycle.is_running
+    assert not lifecycle.began
     assert life.state is ShardState.DISCONNECTED
     assert life.is_over and life.ended
     assert lifecycle.sockets_opened == 0
@@ -117,7 +100,7 @@ def test_the_states_of_a_connection() -> None:
     states = [life.state]
     for step in (
         life.socket_opened,
-        lambda: life.claim_opening(connection, ShardState.IDENTIFYING),
+        lambda: life.claim_opening(connection, ShardState.IDENTIFYING, nothing),
         life.established,
         lambda: life.set_state(ShardState.WAITING),
         lambda: life.use(FakeConnection()),
@@ -134,21 +117,47 @@ def test_the_states_of_a_connection() -> None:
     ]
 
 
+def nothing() -> None: ...
+
+
 def test_one_thread_wins_the_right_to_identify() -> None:
     life, connection = begun(), FakeConnection()
     life.use(connection)
-    assert not life.claim_opening(connection, ShardState.IDENTIFYING)  # no socket is open
+    assert not life.claim_opening(connection, ShardState.IDENTIFYING, nothing)  # no socket is open
     life.socket_opened()
-    assert not life.claim_opening(FakeConnection(), ShardState.IDENTIFYING)  # of an earlier one
+    other = FakeConnection()  # an earlier one
+    assert not life.claim_opening(other, ShardState.IDENTIFYING, nothing)
     barrier = threading.Barrier(8)
 
     def identify() -> bool:
         barrier.wait(10)
-        return life.claim_opening(connection, ShardState.IDENTIFYING)
+        return life.claim_opening(connection, ShardState.IDENTIFYING, nothing)
 
-    threads = [Waiting(identify) for _ in range(8)]
+    threads = [Thread(identify) for _ in range(8)]
     assert [thread.finish() for thread in threads].count(True) == 1
     assert life.state is ShardState.IDENTIFYING
+
+
+def test_what_follows_the_right_to_identify_is_done_before_another_connection_begins() -> None:
+    """Else the next connection would be noted as the one on which Identify was sent."""
+    life, connection = begun(), FakeConnection()
+    life.use(connection)
+    life.socket_opened()
+    order: list[str] = []
+    beginning: list[Thread] = []
+
+    def begin_another() -> None:
+        life.use(FakeConnection())
+        order.append("another")
+
+    def claimed() -> None:
+        beginning.append(Thread(begin_another))
+        time.sleep(0.05)  # another connection that could begin would
+        order.append("claimed")
+
+    assert life.claim_opening(connection, ShardState.IDENTIFYING, claimed)
+    beginning[0].finish()
+    assert order == ["claimed", "another"]
 
 
 @pytest.mark.parametrize("state", [state for state in ShardState if state is not ShardState.CLOSED])
@@ -157,7 +166,7 @@ def test_what_is_closing_only_ever_becomes_closed(state: ShardState) -> None:
     life.request_close(1000, soon())
     life.set_state(state)
     life.socket_opened()
-    assert not life.claim_opening(FakeConnection(), ShardState.IDENTIFYING)
+    assert not life.claim_opening(FakeConnection(), ShardState.IDENTIFYING, nothing)
     assert not life.use(FakeConnection())
     assert life.state is ShardState.CLOSING
     life.close(None)
@@ -273,10 +282,12 @@ def test_an_error_is_known_to_the_threads_that_were_told() -> None:
     error = ShardClosed(4004, "why")
     life.close(error)
     assert not life.was_raised_here()
-    assert Waiting(life.closed_error).finish() is error
+    assert Thread(life.closed_error).finish() is error
     assert not life.was_raised_here()
     assert life.closed_error() is error
     assert life.was_raised_here()
+    # The system gives the number of the thread that has ended to the next one.
+    assert [Thread(life.was_raised_here).finish() for _ in range(3)] == [False] * 3
 
 
 def test_the_last_ends_of_connections_are_told() -> None:
@@ -293,7 +304,7 @@ def test_the_last_ends_of_connections_are_told() -> None:
 def test_the_reader_is_known_until_its_life_has_ended() -> None:
     life = own(begun())
     assert life.in_reader_thread()
-    assert Waiting(life.in_reader_thread).finish() is False
+    assert Thread(life.in_reader_thread).finish() is False
     life.close(None)
     assert life.in_reader_thread()  # in on_socket_closed
     life.end()
@@ -312,7 +323,7 @@ def test_a_second_life_is_refused_while_one_runs(lifecycle: Lifecycle, readers: 
     first.close(None)
     lifecycle.end(first)
     third = begin(lifecycle)
-    assert lifecycle.life is third and lifecycle.is_running
+    assert lifecycle.life is third and not third.ended
     third.close(None)
     lifecycle.end(third)
 
@@ -362,7 +373,7 @@ def test_a_restart_follows_unless_disconnect_came_later(
     if disconnected:
         lifecycle.request_close(1000, soon())
     life.close(None)
-    Waiting(lambda: lifecycle.end(life)).finish()
+    Thread(lambda: lifecycle.end(life)).finish()
     assert len(readers.started) == (1 if disconnected else 2)
     lifecycle.end(life)  # once more does nothing
     assert len(readers.started) == (1 if disconnected else 2)
@@ -403,7 +414,7 @@ def test_each_change_wakes_who_waits_for_it(
     condition: Callable[[Life], bool],
 ) -> None:
     looked = threading.Event()
-    waiting = Waiting(lambda: lifecycle.wait(lambda: looked.set() or condition(life), soon()))  # type: ignore[func-returns-value]
+    waiting = Thread(lambda: lifecycle.wait(lambda: looked.set() or condition(life), soon()))  # type: ignore[func-returns-value]
     assert looked.wait(10)
     change(life)
     assert waiting.finish() is True
@@ -412,7 +423,7 @@ def test_each_change_wakes_who_waits_for_it(
 def test_a_wait_in_a_life_ends_with_it(lifecycle: Lifecycle) -> None:
     """Another thread connects again at once: the waiter is not told of the next life."""
     first = begin(lifecycle)
-    waiting = Waiting(lambda: lifecycle.wait_in(first, lambda: first.is_ready, soon()))
+    waiting = Thread(lambda: lifecycle.wait_in(first, lambda: first.is_ready, soon()))
     first.close(None)
     lifecycle.end(first)
     second = begin(lifecycle)
@@ -425,7 +436,7 @@ def test_a_wait_in_a_life_ends_with_it(lifecycle: Lifecycle) -> None:
 
 def test_a_wait_in_a_life_is_kept_by_no_callback(lifecycle: Lifecycle, life: Life) -> None:
     """disconnect() has waited long enough; the reader is still in a function of the user's."""
-    waiting = Waiting(lambda: lifecycle.wait_in(life, lambda: life.is_ready, Deadline(None)))
+    waiting = Thread(lambda: lifecycle.wait_in(life, lambda: life.is_ready, Deadline(None)))
     lifecycle.request_close(1000, Deadline(0.01))
     assert waiting.finish() is True
     assert not life.is_closed
@@ -445,7 +456,7 @@ def test_a_life_that_ends_in_time_keeps_its_connection(lifecycle: Lifecycle, lif
     connection = FakeConnection()
     life.use(connection)
     lifecycle.request_close(1000, soon())
-    closing = Waiting(lambda: lifecycle.close(life, soon(), soon()))
+    closing = Thread(lambda: lifecycle.close(life, soon(), soon()))
     life.close(None)
     lifecycle.end(life)
     assert closing.finish() is True

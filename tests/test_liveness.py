@@ -30,7 +30,9 @@ def started(interval: float = 1000, now: float = 0.0) -> Liveness:
 
 
 @pytest.mark.parametrize("jitter, first", [(0.0, 10.0), (0.5, 30.0), (0.99, 49.6)])
-def test_the_first_comes_after_a_part_of_the_interval(jitter: float, first: float) -> None:
+def test_the_first_heartbeat_is_due_after_a_part_of_the_interval(
+    jitter: float, first: float
+) -> None:
     liveness = Liveness(40_000, 10.0, jitter)
     assert liveness.next_due() == pytest.approx(first)
     assert liveness.due(first - 0.01) is Due.NOTHING
@@ -38,14 +40,14 @@ def test_the_first_comes_after_a_part_of_the_interval(jitter: float, first: floa
     assert liveness.next_due() == pytest.approx(first + 40.0)
 
 
-def test_the_interval_is_kept_exactly_however_late_each_is() -> None:
+def test_late_heartbeats_do_not_shift_those_that_follow() -> None:
     liveness = started()
     for number in range(1, 100):
         assert liveness.next_due() == pytest.approx(number)
         assert beat(liveness, number + 0.3) is Due.SCHEDULED
 
 
-def test_what_was_missed_is_not_made_up_for() -> None:
+def test_heartbeats_that_were_missed_are_not_made_up_for() -> None:
     liveness = started()
     assert beat(liveness, 5.5) is Due.SCHEDULED
     assert liveness.due(5.5) is Due.NOTHING
@@ -105,7 +107,7 @@ def test_a_quicker_pace_shares_the_send_window(pace: float, guaranteed: list[boo
 # Extra heartbeats
 
 
-def test_one_answers_all_that_have_asked() -> None:
+def test_one_extra_heartbeat_answers_every_op_1_before_it() -> None:
     liveness = started(60_000)
     for now in (1.0, 1.1, 1.2):
         liveness.request(now, by_gateway=True)
@@ -116,7 +118,7 @@ def test_one_answers_all_that_have_asked() -> None:
     assert liveness.next_due() == 60.0
 
 
-def test_without_room_it_waits_and_still_answers_all() -> None:
+def test_an_extra_heartbeat_without_room_waits_and_still_answers_every_op_1() -> None:
     liveness = started(60_000)
     liveness.request(1.0, by_gateway=True)
     assert liveness.due(1.0) is Due.BY_GATEWAY
@@ -127,14 +129,14 @@ def test_without_room_it_waits_and_still_answers_all() -> None:
     assert liveness.due(20.0) is Due.BY_GATEWAY
 
 
-def test_a_scheduled_one_comes_before_an_extra_one() -> None:
+def test_a_scheduled_heartbeat_comes_before_an_extra_one() -> None:
     liveness = started(10_000)
     liveness.request(10.0, by_gateway=True)
     assert beat(liveness, 10.0) is Due.SCHEDULED
     assert liveness.due(10.0) is Due.BY_GATEWAY
 
 
-def test_an_extra_one_decides_nothing() -> None:
+def test_no_verdict_waits_for_the_acknowledgement_of_an_extra_heartbeat() -> None:
     liveness = Liveness(1000, 0.0, 1.0)
     liveness.request(0.1, by_gateway=True)
     assert liveness.due(0.1) is Due.BY_GATEWAY
@@ -143,7 +145,7 @@ def test_an_extra_one_decides_nothing() -> None:
     assert liveness.may_still_be_alive(1.0, QUIET)
 
 
-def test_the_user_asks_for_a_judgement_though_the_gateway_has_asked_for_a_heartbeat() -> None:
+def test_an_op_1_does_not_replace_the_verdict_that_the_user_asks_for() -> None:
     liveness = started(60_000)
     liveness.request(6.0, by_gateway=False)
     liveness.request(6.0, by_gateway=True)
@@ -201,7 +203,9 @@ def evidence(received: int = 0, callbacks: float = 0.0, idle: bool = True) -> Ev
         "a callback that took long, and nothing has come",
     ],
 )
-def test_a_heartbeat_that_is_not_acknowledged(seen: list[Evidence], verdicts: list[bool]) -> None:
+def test_without_an_acknowledgement_bytes_and_callbacks_put_the_verdict_off(
+    seen: list[Evidence], verdicts: list[bool]
+) -> None:
     """Judged when the next ones are due, which are sent as long as the peer may live."""
     liveness = started()
     found = []
@@ -243,21 +247,21 @@ def test_a_late_acknowledgement_gives_the_next_heartbeat_a_grace_period_of_its_o
         "overdue for a short interval",
     ],
 )
-def test_the_user_asks_and_expects_the_acknowledgement_sooner(
+def test_the_verdict_that_the_user_asks_for_waits_no_longer_than_a_probe(
     interval: float, now: float, what: Evidence, alive: bool
 ) -> None:
     liveness = started(interval)
     assert liveness.may_still_be_alive(now, what, by_user=True) is alive
 
 
-def test_the_user_asks_and_every_heartbeat_is_acknowledged() -> None:
+def test_the_verdict_that_the_user_asks_for_spares_a_peer_that_has_acknowledged() -> None:
     liveness = started(60_000)
     liveness.acknowledge(0.1)
     assert liveness.may_still_be_alive(50.0, QUIET, by_user=True)
 
 
 @pytest.mark.parametrize("now", [0.001, 0.5, 0.98])
-def test_no_heartbeat_is_judged_before_its_time(now: float) -> None:
+def test_a_quicker_pace_makes_no_zombie_before_the_interval_is_over(now: float) -> None:
     """With a quicker pace the next one comes sooner than the acknowledgement is expected."""
     liveness = started()
     liveness.change_pace(1, 0.0)
@@ -336,7 +340,7 @@ def test_what_a_peer_does_not_acknowledge_one_by_one_is_forgotten() -> None:
     assert waiting == [pytest.approx(1.1), pytest.approx(0.6), pytest.approx(0.1), None]
 
 
-def test_round_trips() -> None:
+def test_latency_is_the_last_the_mean_and_the_recent_round_trips() -> None:
     liveness = Liveness(1000, 0.0, 0.0)
     assert liveness.latency == Latency(None, None, ())
     trips = [number / 100 for number in range(1, 21)]

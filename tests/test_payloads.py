@@ -177,7 +177,7 @@ def test_what_cannot_be_sent_is_refused_with_the_reason(data: str, why: str) -> 
 
 
 @pytest.mark.parametrize("data", [b'{"op":1}', {"op": 1}, None])
-def test_only_text_is_sent(data) -> None:
+def test_what_is_not_text_is_refused_by_its_type(data) -> None:
     with pytest.raises(TypeError, match=type(data).__name__):
         check_send(data)
 
@@ -196,7 +196,7 @@ def identify(**changes):
     return payloads.identify(**{**arguments, **changes})
 
 
-def test_identify() -> None:
+def test_identify_has_the_documented_fields() -> None:
     payload = identify()
     assert payload["op"] == 2
     assert payload["d"] == {
@@ -250,7 +250,7 @@ def test_identify_names_a_bad_argument_and_never_shows_the_token(changes, error)
     assert TOKEN not in str(caught.value)
 
 
-def test_resume_and_heartbeat() -> None:
+def test_resume_and_heartbeat_have_the_documented_fields() -> None:
     assert payloads.resume(token=TOKEN, session_id="abc", sequence=7) == {
         "op": 6,
         "d": {"token": TOKEN, "session_id": "abc", "seq": 7},
@@ -259,7 +259,7 @@ def test_resume_and_heartbeat() -> None:
     assert json.loads(payloads.heartbeat(None)) == {"op": 1, "d": None}
 
 
-def test_presence_update() -> None:
+def test_presence_update_has_the_documented_fields() -> None:
     activity = {"name": "Save the Oxford Comma", "type": 0}
     assert payloads.presence_update(
         status="idle", activities=[activity], since=91879201, afk=True
@@ -290,7 +290,7 @@ def test_a_bad_presence_is_refused(arguments, error) -> None:
         payloads.presence_update(**arguments)
 
 
-def test_voice_state_update() -> None:
+def test_voice_state_update_has_the_documented_fields() -> None:
     assert payloads.voice_state_update(41771983423143937, "127121515262115840", self_mute=True) == {
         "op": 4,
         "d": {
@@ -328,7 +328,7 @@ def test_a_snowflake_is_an_int_or_digits(value) -> None:
         ),
     ],
 )
-def test_request_guild_members(arguments, expected) -> None:
+def test_request_guild_members_has_the_documented_fields(arguments, expected) -> None:
     payload = payloads.request_guild_members(1, **arguments)
     assert payload == {"op": 8, "d": {"guild_id": "1", **expected}}
 
@@ -355,7 +355,7 @@ def test_a_bad_request_for_guild_members_is_refused(arguments, error, why) -> No
         payloads.request_guild_members(1, **arguments)
 
 
-def test_request_soundboard_sounds() -> None:
+def test_request_soundboard_sounds_names_guilds_or_is_refused() -> None:
     assert payloads.request_soundboard_sounds([1, "2"]) == {
         "op": 31,
         "d": {"guild_ids": ["1", "2"]},
@@ -365,7 +365,7 @@ def test_request_soundboard_sounds() -> None:
             payloads.request_soundboard_sounds(bad)
 
 
-def test_request_channel_info() -> None:
+def test_request_channel_info_names_known_fields_or_is_refused() -> None:
     assert payloads.request_channel_info(1) == {
         "op": 43,
         "d": {"guild_id": "1", "fields": ["status", "voice_start_time"]},

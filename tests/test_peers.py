@@ -8,11 +8,12 @@ import pytest
 
 from shardlib import Opcode
 from tests.peers import Peer, ScriptedGateway
-from tests.shards import Recorder, make_shard
+from tests.recorder import Recorder
+from tests.shards import make_shard
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["ws", "wss"])
-def test_a_well_behaved_one_is_a_gateway(tls: bool) -> None:
+def test_a_well_behaved_peer_makes_a_shard_ready(tls: bool) -> None:
     recorder = Recorder()
     with ScriptedGateway(tls=tls) as gateway:
         with make_shard(recorder, ssl_context=gateway.ssl_context) as shard:
@@ -23,7 +24,7 @@ def test_a_well_behaved_one_is_a_gateway(tls: bool) -> None:
         [peer] = gateway.peers
     assert [each.payload["op"] for each in peer.received] == [Opcode.IDENTIFY, Opcode.HEARTBEAT]
     assert peer.close_code == 1000
-    assert recorder.life()[-2:] == [("disconnected", 1000, True), ("closed", None)]
+    assert recorder.life[-2:] == [("disconnected", 1000, True), ("closed", None)]
 
 
 def test_a_connection_that_was_reset_is_resumed_after_its_last_event() -> None:

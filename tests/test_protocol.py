@@ -29,7 +29,8 @@ from shardlib.protocol import (
     extract,
 )
 from shardlib.session import CurrentSession
-from tests.shards import Recorder, make_shard
+from tests.recorder import Recorder
+from tests.shards import make_shard
 
 READY = {
     "op": 0,
@@ -401,6 +402,17 @@ def test_an_event_before_resume_says_nothing_of_the_session() -> None:
     assert driver.sequences[0] == 3
 
 
+def test_a_replay_has_begun_with_the_first_event_that_was_missed() -> None:
+    driver = resuming(5)
+    assert not driver.protocol.replay_begun
+    driver.give(dispatch(5), {"op": 11})  # was received before
+    assert not driver.protocol.replay_begun
+    driver.give(dispatch(6))
+    assert driver.protocol.replay_begun
+    driver.begin()
+    assert not driver.protocol.replay_begun
+
+
 def test_a_gate_that_answers_late_puts_off_no_answer_to_identify() -> None:
     """Another thread has identified while the reader's gate was still thinking."""
     driver = Driver()
@@ -431,7 +443,7 @@ def test_a_callback_may_change_the_payload_that_was_read(payload: Any) -> None:
 
 @pytest.fixture
 def recorder() -> Recorder:
-    return Recorder()
+    return Recorder(raw=True)
 
 
 @pytest.fixture
@@ -463,7 +475,7 @@ def test_a_hello_without_a_usable_interval_is_no_hello(shard: Shard, data: Any) 
 def test_any_other_interval_is_taken(shard: Shard, recorder: Recorder, interval: float) -> None:
     give(shard, {"op": 10, "d": {"heartbeat_interval": interval}})
     assert shard.heartbeat_interval == interval
-    assert not recorder.of("error")
+    assert not recorder.errors
 
 
 def test_a_second_hello_changes_the_pace_alone(shard: Shard) -> None:
@@ -533,7 +545,7 @@ def test_every_dispatch_reaches_the_callbacks_in_order(shard: Shard, recorder: R
     shard.on("typing_start")(lambda _, data: heard.append(data))
     give(shard, READY, *(dispatch(2 + number, data=number) for number in range(100)))
     assert heard == list(range(100))
-    assert [call[1]["s"] for call in recorder.of("dispatch")] == list(range(1, 102))
+    assert [payload["s"] for payload in recorder.events] == list(range(1, 102))
 
 
 def test_the_raw_callback_comes_before_the_payload_is_acted_on() -> None:
@@ -609,7 +621,7 @@ def test_an_acknowledgement_nobody_waits_for_is_no_heartbeat(
     give(shard, {"op": 11}, {"op": 10, "d": {"heartbeat_interval": 1000}}, {"op": 11})
     assert shard.heartbeat_ping is None
     assert shard.heartbeat_acknowledged
-    assert not recorder.of("heartbeat")
+    assert not recorder.beats
 
 
 @pytest.mark.parametrize(
@@ -620,7 +632,7 @@ def test_a_message_that_cannot_be_read_is_skipped_and_told(
     shard: Shard, recorder: Recorder, message: str
 ) -> None:
     give(shard, READY, message, dispatch(2))
-    (error,) = [call[1] for call in recorder.of("error")]
+    (error,) = recorder.errors
     assert isinstance(error, UnreadableMessage)
     assert error.text == message
     assert shard.last_sequence == 2
@@ -640,8 +652,8 @@ def test_a_message_that_cannot_be_read_is_skipped_and_told(
 )
 def test_odd_payloads_are_taken_in_stride(shard: Shard, recorder: Recorder, payload: str) -> None:
     give(shard, READY, payload, {"op": 99}, {"op": 99, "d": {}}, dispatch(3))
-    assert not recorder.of("error")
-    assert len(recorder.of("dispatch")) == 3
+    assert not recorder.errors
+    assert len(recorder.events) == 3
     assert shard.last_sequence == 3
 
 
@@ -666,7 +678,7 @@ def test_a_ready_of_another_shape_begins_nothing_that_could_be_resumed(
     give(shard, {"op": 0, "t": "READY", "s": 1, "d": data})
     assert shard.session is None
     assert recorder.of("ready")
-    assert not recorder.of("error")
+    assert not recorder.errors
 
 
 def test_a_callback_that_raises_is_told_of_and_the_next_is_called(caplog: Any) -> None:
@@ -719,7 +731,7 @@ def test_a_broken_stream_is_told_and_costs_no_session(recorder: Recorder) -> Non
     ready = stream.compress(json.dumps(READY).encode()) + stream.flush(zlib.Z_SYNC_FLUSH)
     shard._handle_message(ready)
     shard._handle_message(b"no deflate block\x00\x00\xff\xff")
-    assert isinstance(recorder.of("error")[0][1], BrokenStream)
+    assert isinstance(recorder.errors[0], BrokenStream)
     assert shard.session_id == "abc"
 
 
@@ -728,7 +740,7 @@ def test_a_damaged_message_of_its_own_is_skipped(recorder: Recorder) -> None:
     shard = make_shard(recorder, compression="payload")
     shard._handle_message(b"no zlib")
     shard._handle_message(zlib.compress(json.dumps(READY).encode()))
-    assert [type(error) for _, error in recorder.of("error")] == [UnreadableMessage]
+    assert [type(error) for error in recorder.errors] == [UnreadableMessage]
     assert shard.session_id == "abc"
 
 

@@ -16,7 +16,13 @@ from shardlib import (
     ShardClosed,
 )
 from shardlib.loss import Cause, Loss
-from shardlib.reconnect import QUICK_LOSS, Reconnect, ReconnectPolicy, Stop
+from shardlib.reconnect import (
+    MOST_UNANSWERED_RESUMES,
+    QUICK_LOSS,
+    Reconnect,
+    ReconnectPolicy,
+    Stop,
+)
 from shardlib.session import CurrentSession
 from tests.support import FATAL
 
@@ -48,6 +54,7 @@ class History:
         self.now = 1000.0
         self.no_fail = no_fail
         self.resuming = False
+        self.replay_begun = False
         self.policy = ReconnectPolicy(
             socket_url=socket_url,
             should_reconnect=should_reconnect,
@@ -99,6 +106,11 @@ def other(history: History) -> None:
     history.session.session_id = "another"
 
 
+def missed(history: History) -> None:
+    """An event of a replay came."""
+    history.replay_begun = True
+
+
 def event(sequence: int) -> Step:
     return lambda history: history.session.receive(sequence)
 
@@ -114,9 +126,10 @@ def lost(cause: Cause, after: float = 0.0, **what: Any) -> Step:
             history.session,
             history.now,
             resuming=history.resuming,
+            replay_begun=history.replay_begun,
             no_fail=history.no_fail,
         )
-        history.resuming = False
+        history.resuming = history.replay_begun = False
 
     return step
 
@@ -578,3 +591,18 @@ def test_reinstantiate_before_the_connection_begins_drops_the_session() -> None:
 def test_a_fatal_code_is_fatal_without_should_reconnect_too() -> None:
     (plan,) = History(should_reconnect=False).decisions([opened, ready, closed(4004, HELD)])
     assert isinstance(plan, Stop) and isinstance(plan.error, AuthenticationFailed)
+
+
+def test_a_session_whose_replays_break_off_is_resumed_for_ever() -> None:
+    plans = History(saved()).decisions([opened, missed, closed(1006)] * 20)
+    assert all(isinstance(plan, Reconnect) and plan.resume for plan in plans)
+
+
+def test_resumes_without_an_answer_are_counted_from_the_last_one_that_was_answered() -> None:
+    unanswered = [opened, closed(1006)] * (MOST_UNANSWERED_RESUMES - 1)
+    history = History(saved())
+    history.decisions([*unanswered, opened, missed, closed(1006)])
+    plans = history.decisions([*unanswered, opened, closed(1006)])
+    assert [isinstance(plan, Reconnect) and plan.resume for plan in plans] == (
+        [True] * (MOST_UNANSWERED_RESUMES - 1) + [False]
+    )

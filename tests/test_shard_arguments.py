@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from shardlib import Session, Shard
-from tests.shards import CALLBACKS, make_shard
+from tests.recorder import CALLBACKS
+from tests.shards import make_shard
 from tests.support import TOKEN
 
 PLAYING = {"name": "a game", "type": 0}

@@ -12,7 +12,8 @@ import pytest
 
 from shardlib import NotReady, Opcode, Shard, ShardClosed, ShardError, ShardState
 from shardlib.testing import LocalGateway
-from tests.shards import Recorder, make_gateway, make_shard
+from tests.recorder import Recorder
+from tests.shards import make_gateway, make_shard
 from tests.support import wait_until
 
 # Each of them comes in a first connection that beats, gets an event and an unreadable message.

@@ -19,7 +19,8 @@ from shardlib import Backoff, ConnectionFailed, Shard, ShardClosed, ShardState
 from shardlib.lifecycle import Lifecycle
 from shardlib.shard import _close_all_at_exit
 from shardlib.testing import LocalGateway
-from tests.shards import Recorder, make_gateway, make_shard
+from tests.recorder import Recorder
+from tests.shards import make_gateway, make_shard
 from tests.support import FATAL, TOKEN, wait_until
 
 
@@ -44,7 +45,7 @@ def test_a_fatal_code_is_raised_from_every_wait(gateway: LocalGateway, code: int
         shard.send('{"op": 3, "d": {}}')
     with shard:
         pass  # this thread was told of it: raised again, it would hide what comes after
-    assert recorder.life() == [
+    assert recorder.life == [
         ("connected",),
         ("disconnected", code, False),
         ("closed", caught.value),
@@ -325,9 +326,9 @@ def test_a_fault_that_nobody_expects_is_told_and_costs_a_connection_at_most(
         shard.connect(gateway.url)
         gateway.wait_for_connection().drop()
         shard.wait_until_ready(10)
-    assert [error.args for _, error in recorder.of("error")] == [("mine",)]
+    assert [error.args for error in recorder.errors] == [("mine",)]
     assert "mine" in caplog.text
-    assert recorder.life() == [
+    assert recorder.life == [
         ("connected",),
         ("disconnected", None, False),
         ("connected",),

@@ -28,7 +28,8 @@ from shardlib import (
 from shardlib.lifecycle import CLOSED_BY_DISCONNECT
 from shardlib.testing import LocalGateway
 from shardlib.waiting import Alarm
-from tests.shards import CALLBACKS, Recorder, make_gateway, make_shard
+from tests.recorder import CALLBACKS, Recorder, dispatch_numbers
+from tests.shards import make_gateway, make_shard
 from tests.support import wait_until
 
 COMPRESSIONS = ("zlib-stream", "zstd-stream", "payload", None)
@@ -36,7 +37,7 @@ COMPRESSIONS = ("zlib-stream", "zstd-stream", "payload", None)
 
 @pytest.fixture
 def recorder() -> Recorder:
-    return Recorder()
+    return Recorder(raw=True)
 
 
 @pytest.fixture
@@ -51,15 +52,6 @@ def shard(recorder: Recorder, gateway: LocalGateway) -> Iterator[Shard]:
         shard.connect(gateway.url)
         shard.wait_until_ready(10)
         yield shard
-
-
-def dispatch_numbers(gateway: LocalGateway, numbers: Any) -> None:
-    for number in numbers:
-        assert gateway.dispatch("USER_UPDATE", {"number": number}) == 1
-
-
-def numbers_received(recorder: Recorder) -> list[int]:
-    return [data["number"] for data in recorder.data("USER_UPDATE")]
 
 
 def is_waiting_in(thread: threading.Thread, function: Any) -> bool:
@@ -79,10 +71,10 @@ def test_ready_then_events_with_every_compression(recorder: Recorder, compressio
         shard.connect(gateway.url)
         shard.wait_until_ready(10)
         dispatch_numbers(gateway, range(100))
-        wait_until(lambda: len(numbers_received(recorder)) == 100)
-        assert numbers_received(recorder) == list(range(100))
+        wait_until(lambda: len(recorder.numbers()) == 100)
+        assert recorder.numbers() == list(range(100))
         assert gateway.connections[0].compression == compression
-        assert not recorder.of("error")
+        assert not recorder.errors
 
 
 def test_ten_thousand_events_in_order_through_every_kind_of_loss(
@@ -106,11 +98,11 @@ def test_ten_thousand_events_in_order_through_every_kind_of_loss(
         lose(gateway.connections[-1])
         wait_for_resumes(shard, count)
     dispatch_numbers(gateway, numbers)
-    wait_until(lambda: len(numbers_received(recorder)) >= 10_000, 30)
-    assert numbers_received(recorder) == list(range(10_000))
+    wait_until(lambda: len(recorder.numbers()) >= 10_000, 30)
+    assert recorder.numbers() == list(range(10_000))
     assert len(gateway.sessions) == 1
     assert len(gateway.all_connections) == len(losses) + 1
-    assert recorder.life() == [
+    assert recorder.life == [
         ("connected",),
         ("ready",),
         *itertools.chain.from_iterable(
@@ -132,7 +124,7 @@ def test_an_invalid_session_is_replaced_by_a_new_one(
     gateway.connections[0].invalid_session(False)
     wait_until(lambda: shard.session_id not in (None, first))
     recorder.wait_for("reconnected")
-    assert recorder.life()[2:] == [
+    assert recorder.life[2:] == [
         ("disconnected", None, False),
         ("connected",),
         ("ready",),
@@ -143,7 +135,7 @@ def test_an_invalid_session_is_replaced_by_a_new_one(
     assert second.url.split("?")[1] == shard_url.split("?")[1]
     assert [payload["op"] for payload in second.received if payload["op"] != 1] == [2]
     dispatch_numbers(gateway, [7])
-    wait_until(lambda: numbers_received(recorder) == [7])
+    wait_until(lambda: recorder.numbers() == [7])
     # The sequence is that of the new session: a Resume goes on from there.
     session_id, sequence = shard.session_id, shard.last_sequence
     second.drop()
@@ -181,7 +173,7 @@ def test_a_zombie_is_found_and_resumed(recorder: Recorder) -> None:
         zombie.acknowledge = False
         wait_for_resumes(shard, 1)
         assert zombie.wait_closed() not in (1000, 1001)
-        assert ("disconnected", None, False) in recorder.life()
+        assert ("disconnected", None, False) in recorder.life
         assert len(gateway.sessions) == 1
 
 
@@ -275,7 +267,7 @@ def test_the_reconnect_of_a_callback_does_not_slow_down_that_of_a_thread(
         shard.wait_until_ready(10)
         threads: list[threading.Thread] = []
 
-        @shard.on("USER_UPDATE")
+        @shard.on("TYPING_START")
         def ask(shard: Shard, _: Any) -> None:
             threads.append(threading.Thread(target=shard.reconnect))
             threads[0].start()
@@ -292,7 +284,7 @@ def test_while_closing_no_new_connection_can_be_asked_for(
     gateway: LocalGateway, shard: Shard
 ) -> None:
     inside, release = threading.Event(), threading.Event()
-    shard.on("USER_UPDATE")(lambda *_: (inside.set(), release.wait(10)))
+    shard.on("TYPING_START")(lambda *_: (inside.set(), release.wait(10)))
     dispatch_numbers(gateway, [1])
     assert inside.wait(10)
     closing = threading.Thread(target=shard.disconnect)
@@ -315,7 +307,7 @@ def test_disconnect_leaves_nothing_and_ends_the_session(
     assert shard.socket_instance is None
     assert shard.state is ShardState.CLOSED
     assert shard.session is None
-    assert recorder.life()[-2:] == [("disconnected", 1000, True), ("closed", None)]
+    assert recorder.life[-2:] == [("disconnected", 1000, True), ("closed", None)]
     shard.disconnect()  # once more does nothing
     assert recorder.of("closed") == [("closed", None)]
     shard.join(0)
@@ -372,7 +364,7 @@ def test_without_should_reconnect_the_first_loss_closes(
     with pytest.raises(ShardClosed, match="4000.*sorry") as caught:
         shard.join(10)
     assert caught.value.code == 4000
-    assert recorder.life()[-2:] == [
+    assert recorder.life[-2:] == [
         ("disconnected", 4000, False),
         ("closed", caught.value),
     ]
@@ -491,8 +483,8 @@ def test_over_tls_with_a_private_authority(recorder: Recorder) -> None:
             gateway.connections[-1].drop()
             wait_for_resumes(shard, 2)
             dispatch_numbers(gateway, range(2000, 4000))
-            wait_until(lambda: len(numbers_received(recorder)) >= 4000)
-            assert numbers_received(recorder) == list(range(4000))
+            wait_until(lambda: len(recorder.numbers()) >= 4000)
+            assert recorder.numbers() == list(range(4000))
 
 
 def test_an_untrusted_certificate_is_refused() -> None:
@@ -547,7 +539,7 @@ def test_run_forever_blocks_until_disconnect(recorder: Recorder, gateway: LocalG
 
 def test_stats_count(gateway: LocalGateway, shard: Shard) -> None:
     dispatch_numbers(gateway, range(10))
-    wait_until(lambda: shard.stats.events["USER_UPDATE"] == 10)
+    wait_until(lambda: shard.stats.events["TYPING_START"] == 10)
     stats = shard.stats
     assert stats.events["READY"] == 1
     assert stats.messages >= 12
@@ -572,7 +564,7 @@ def test_an_identify_gate_that_fails_costs_a_connection_and_not_the_shard(
     with make_shard(recorder, identify_gate=Gate()) as shard:
         shard.connect(gateway.url)
         shard.wait_until_ready(10)
-    assert [type(error) for _, error in recorder.of("error")] == [ConnectionError]
+    assert [type(error) for error in recorder.errors] == [ConnectionError]
 
 
 def test_reinstantiate_during_the_first_attempt_is_no_failure_of_it(gateway: LocalGateway) -> None:

@@ -15,7 +15,8 @@ from shardlib import NotReady, Opcode, SendTimeout, Shard, ShardError, ShardStat
 from shardlib.connection import Connection
 from shardlib.limits import SendWindow
 from shardlib.testing import LocalGateway
-from tests.shards import Recorder, make_gateway, make_shard
+from tests.recorder import Recorder
+from tests.shards import make_gateway, make_shard
 from tests.support import wait_until
 
 SEND = {"op": 4, "d": {"guild_id": "1", "channel_id": None, "self_mute": False, "self_deaf": False}}
@@ -451,7 +452,7 @@ def test_a_gate_that_fails_is_told_and_asked_again(gateway: LocalGateway) -> Non
     with make_shard(recorder, identify_gate=_Gate(error)) as shard:
         shard.connect(gateway.url)
         shard.wait_until_ready(10)
-        assert recorder.of("error") == [("error", error)]
+        assert recorder.errors == [error]
         assert len(gateway.all_connections) == 2
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from shardlib import Opcode, Session, ShardState
-from tests.shards import Recorder, make_gateway, make_shard
+from tests.recorder import Recorder, dispatch_numbers
+from tests.shards import make_gateway, make_shard
 from tests.support import TOKEN, wait_until
 
 PROGRAM = """
@@ -23,10 +24,10 @@ url, path, last = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 session = Session.load(path) if path.exists() else None
 shard = Shard({token!r}, Intents.all(), session=session, identify_gate=IdentifyGate(interval=0.01))
 
-@shard.on("USER_UPDATE")
+@shard.on("TYPING_START")
 def number(shard, data):
-    print(data["number"], flush=True)
-    if data["number"] == last:
+    print(data["n"], flush=True)
+    if data["n"] == last:
         shard.session.save(path)
         os._exit(9)  # killed in the middle of a callback
 
@@ -49,13 +50,12 @@ def test_what_a_killed_process_missed_arrives_in_the_next(tmp_path: Path) -> Non
 
         first = run(last=4)
         session = gateway.wait_for_connection(timeout=20).wait_until_ready()
-        for number in range(10):
-            session.dispatch("USER_UPDATE", {"number": number})
+        dispatch_numbers(gateway, range(10))
         output, _ = first.communicate(timeout=20)
         assert output.split() == ["0", "1", "2", "3", "4"]
         second = run(last=10)
         gateway.wait_until(lambda: session.resumes == 1, timeout=20)
-        session.dispatch("USER_UPDATE", {"number": 10})
+        dispatch_numbers(gateway, [10])
         output, _ = second.communicate(timeout=20)
         assert output.split() == ["4", "5", "6", "7", "8", "9", "10"]
         assert len(gateway.sessions) == 1
@@ -71,15 +71,15 @@ def test_a_loaded_session_is_resumed_at_its_gateway(tmp_path: Path) -> None:
             assert shard.session is not None
             shard.session.save(tmp_path / "session.json")
             shard.disconnect(4000)
-        gateway.sessions[0].dispatch("USER_UPDATE", {"number": 1})
+        dispatch_numbers(gateway, [1])
         loaded = Session.load(tmp_path / "session.json")
         with make_shard(recorder, session=loaded) as shard:
             assert (shard.session_id, shard.last_sequence) == (loaded.session_id, loaded.sequence)
             assert shard.session == loaded
             shard.connect(gateway.url)
             recorder.wait_for("reconnected")
-            assert recorder.life() == [("connected",), ("reconnected", True)]
-            assert [data["number"] for data in recorder.data("USER_UPDATE")] == [1]
+            assert recorder.life == [("connected",), ("reconnected", True)]
+            assert recorder.numbers() == [1]
             assert gateway.connections[-1].at_resume_url
             assert (shard.stats.replayed, shard.stats.resumes, shard.stats.reconnects) == (1, 1, 0)
 
@@ -102,7 +102,7 @@ def test_a_session_that_has_ended_meanwhile_is_replaced(monkeypatch: pytest.Monk
         shard.connect(gateway.url)
         recorder.wait_for("reconnected")
         assert shard.session_id not in (None, "gone")
-        assert recorder.life() == [
+        assert recorder.life == [
             ("connected",),
             ("disconnected", None, False),
             ("connected",),
@@ -119,21 +119,16 @@ def test_what_a_replay_repeats_is_dropped_and_counted() -> None:
 
         def answer(connection: Any) -> None:
             for sequence in (4, 5, 6, 7):
-                connection.send(
-                    {"t": "USER_UPDATE", "s": sequence, "op": 0, "d": {"number": sequence}}
-                )
+                connection.send({"t": "TYPING_START", "s": sequence, "op": 0, "d": {"n": sequence}})
             connection.send({"t": "RESUMED", "s": 5, "op": 0, "d": {}})
             for sequence in (7, 7, 8):
-                connection.send(
-                    {"t": "USER_UPDATE", "s": sequence, "op": 0, "d": {"number": sequence}}
-                )
+                connection.send({"t": "TYPING_START", "s": sequence, "op": 0, "d": {"n": sequence}})
 
         gateway.inject(answer, instead_of="ready")
         with make_shard(recorder, session=session) as shard:
             shard.connect(gateway.url)
-            wait_until(lambda: len(recorder.data("USER_UPDATE")) == 5)
-            numbers = [data["number"] for data in recorder.data("USER_UPDATE")]
-            assert numbers == [6, 7, 7, 7, 8]
+            wait_until(lambda: len(recorder.numbers()) == 5)
+            assert recorder.numbers() == [6, 7, 7, 7, 8]
             assert shard.state is ShardState.READY
             assert shard.last_sequence == 8
             assert (shard.stats.duplicates, shard.stats.replayed) == (2, 2)

@@ -5,30 +5,12 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable
 
 import pytest
 
 from shardlib.deadline import Deadline
 from shardlib.waiting import Alarm, Waiters
-
-
-class Thread(threading.Thread):
-    """Keeps what its function returned."""
-
-    def __init__(self, function: Callable[[], object]) -> None:
-        super().__init__()
-        self.result: object = None
-        self._function = function
-        self.start()
-
-    def run(self) -> None:
-        self.result = self._function()
-
-    def finish(self) -> object:
-        self.join(10)
-        assert not self.is_alive()
-        return self.result
+from tests.support import Thread
 
 
 def test_an_alarm_that_rang_before_ends_the_next_wait_once() -> None:

@@ -12,13 +12,13 @@ import pytest
 
 from shardlib import Shard
 from shardlib.testing import LocalGateway
+from tests import shards
 from tests.peers import Script, ScriptedGateway, well_behaved
-from tests.reliability.support import Recorder, watched_shard
-from tests.support import TOKEN
+from tests.recorder import Recorder
 
 MakeGateway = Callable[..., LocalGateway]
 MakeScripted = Callable[..., ScriptedGateway]
-MakeShard = Callable[..., tuple[Shard, Recorder]]
+WatchShard = Callable[..., tuple[Shard, Recorder]]
 
 
 @pytest.fixture
@@ -28,16 +28,13 @@ def make_gateway() -> Iterator[MakeGateway]:
 
     def make(**options: Any) -> LocalGateway:
         defaults: dict[str, Any] = {
-            "token": TOKEN,
-            "guilds": 1,
             "members": 1,
             "heartbeat_interval": 10_000,
-            "identify_interval": 0,
             "session_start_limit": 1_000_000,
             "send_limit": None,
             "close_timeout": 0.5,
         }
-        gateway = LocalGateway(**{**defaults, **options})
+        gateway = shards.make_gateway(**{**defaults, **options})
         gateways.append(gateway)
         return gateway.start()
 
@@ -63,30 +60,36 @@ def make_scripted() -> Iterator[MakeScripted]:
 
 
 @pytest.fixture
-def make_shard(make_gateway: MakeGateway, make_scripted: MakeScripted) -> Iterator[MakeShard]:
-    """Make shards, connected and ready unless told otherwise; they close with the test."""
-    shards: list[tuple[Shard, Recorder]] = []
+def watch_shard(make_gateway: MakeGateway, make_scripted: MakeScripted) -> Iterator[WatchShard]:
+    """Make shards, each with a recorder, connected and ready unless told otherwise.
 
-    def make(
+    They close with the test, and their callbacks must have come in an order that is allowed.
+    """
+    watched: list[tuple[Shard, Recorder]] = []
+
+    def watch(
         gateway: LocalGateway | ScriptedGateway,
         *,
         connect: bool = True,
         ready: bool = True,
         **options: Any,
     ) -> tuple[Shard, Recorder]:
-        shard, recorder = watched_shard(gateway, **options)
-        shards.append((shard, recorder))
+        recorder = Recorder()
+        if gateway.url.startswith("wss"):
+            options.setdefault("ssl_context", gateway.ssl_context)
+        shard = shards.make_shard(recorder, **options)
+        watched.append((shard, recorder))
         if connect:
             shard.connect(gateway.url)
             if ready:
                 shard.wait_until_ready(10)
         return shard, recorder
 
-    yield make
-    for shard, _ in shards:
+    yield watch
+    for shard, _ in watched:
         shard.disconnect()
-    for _, recorder in shards:
-        recorder.check()
+    for _, recorder in watched:
+        recorder.check_order()
 
 
 @pytest.fixture

@@ -40,7 +40,8 @@ from typing import Any
 
 import shardlib
 from shardlib import Backoff, IdentifyGate, Intents, Shard, ShardError, ShardState
-from tests.reliability.quick_peer import QuickPeer
+from tests.quick_peer import QuickPeer
+from tests.shards import make_shard
 from tests.support import TOKEN, wait_until
 
 TIME_LIMIT = 6.0  # seconds that one step may take before the child counts as hung
@@ -69,17 +70,10 @@ class Ground:
         self.unexpected: list[str] = []
         self.operation_ended = False
         self._helpers: list[threading.Thread] = []
-        self.shard = self._make_shard()
-        threading.excepthook = self._note_thread_exception
-        sys.unraisablehook = self._note_unraisable
-
-    def _make_shard(self) -> Shard:
         logger = logging.getLogger("storms")
         logger.propagate = False
         logger.handlers = [_CriticalRecords(self.unexpected)]
-        return Shard(
-            TOKEN,
-            Intents.all(),
+        self.shard = make_shard(
             identify_gate=IdentifyGate(interval=0.001, daily_limit=10**9),
             backoff=Backoff(0.01, 0.02),
             connect_timeout=2.0,
@@ -87,6 +81,8 @@ class Ground:
             close_timeout=CLOSE_TIMEOUT,
             logger=logger,
         )
+        threading.excepthook = self._note_thread_exception
+        sys.unraisablehook = self._note_unraisable
 
     def _note_thread_exception(self, arguments: threading.ExceptHookArgs) -> None:
         name = arguments.thread.name if arguments.thread else "a thread"

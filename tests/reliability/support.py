@@ -1,11 +1,10 @@
-"""What the tests of reliability share: a shard that hurries, its callbacks in order, a relay."""
+"""What tests of reliability share: a talkative connection, a relay, a program in a process."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import random
-import re
 import selectors
 import signal
 import socket
@@ -14,93 +13,10 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from shardlib import Backoff, IdentifyGate, Intents, Shard
-from shardlib.testing import GatewayConnection, LocalGateway
-from tests.peers import ScriptedGateway
+from shardlib.testing import GatewayConnection
 from tests.support import TOKEN, wait_until
-
-Recorded = tuple[Any, ...]
-
-
-class Recorder:
-    """The callbacks of one shard, as they came: ``("connected",)``, ``("disconnected", ...)``."""
-
-    # Connected, then READY or RESUMED, then disconnected, again and again; closed once a life.
-    _GRAMMAR = re.compile(r"((c(yr?|r)?d)+x)*(c(yr?|r)?d)*(c(yr?|r)?)?x?")
-    _LETTERS = {
-        "connected": "c",
-        "ready": "y",
-        "reconnected": "r",
-        "disconnected": "d",
-        "closed": "x",
-    }
-
-    def __init__(self) -> None:
-        self.life: list[Recorded] = []
-        self.errors: list[Exception] = []
-        self.beats: list[float] = []
-        self.events: list[dict[str, Any]] = []
-        self.threads: set[threading.Thread] = set()
-
-    def options(self) -> dict[str, Callable[..., None]]:
-        """The callbacks to give to the shard."""
-
-        def note(name: str) -> Callable[..., None]:
-            def callback(shard: Shard, *arguments: Any) -> None:
-                self.threads.add(threading.current_thread())
-                self.life.append((name, *arguments))
-
-            return callback
-
-        callbacks = {f"on_socket_{name}": note(name) for name in self._LETTERS}
-        callbacks["on_socket_error"] = lambda shard, error: self.errors.append(error)
-        callbacks["on_socket_heartbeat"] = lambda shard, ping: self.beats.append(ping)
-        callbacks["on_socket_dispatch"] = lambda shard, payload: self.events.append(payload)
-        return callbacks
-
-    def count(self, name: str, *arguments: Any) -> int:
-        """How often a callback came, with these arguments to begin with."""
-        wanted = (name, *arguments)
-        return sum(call[: len(wanted)] == wanted for call in list(self.life))
-
-    def numbers(self, event: str = "TYPING_START") -> list[int]:
-        """The ``n`` that each event of a name carried."""
-        return [each["d"]["n"] for each in list(self.events) if each.get("t") == event]
-
-    def check(self) -> None:
-        """Fail where the callbacks came in an order that they must not come in."""
-        word = "".join(self._LETTERS[call[0]] for call in self.life)
-        assert self._GRAMMAR.fullmatch(word), self.life
-
-
-def fast_options(**options: Any) -> dict[str, Any]:
-    """The options of a shard that waits for nothing longer than a test can."""
-    return {
-        "identify_gate": IdentifyGate(interval=0.001),
-        "backoff": Backoff(base=0.01, cap=0.05),
-        **options,
-    }
-
-
-def watched_shard(
-    gateway: LocalGateway | ScriptedGateway, **options: Any
-) -> tuple[Shard, Recorder]:
-    """A shard for a gateway, not connected, and the recorder of its callbacks."""
-    recorder = Recorder()
-    if gateway.url.startswith("wss"):
-        options.setdefault("ssl_context", gateway.ssl_context)
-    shard = Shard(TOKEN, Intents.all(), **fast_options(**{**recorder.options(), **options}))
-    return shard, recorder
-
-
-def dispatch_numbers(gateway: LocalGateway, start: int, stop: int) -> None:
-    """Have the gateway dispatch events that can be counted."""
-    for number in range(start, stop):
-        gateway.dispatch("TYPING_START", {"n": number, "guild_id": None})
 
 
 def talk_on(connection: GatewayConnection) -> None:
@@ -205,9 +121,8 @@ def tell(*words):
     sys.stdout.write(" ".join(map(str, words)) + "\\n")
     sys.stdout.flush()
 def make(**options):
-    from tests.reliability.support import fast_options
-    from shardlib import Intents, Shard
-    return Shard(os.environ["TOKEN"], Intents.all(), **fast_options(**options))
+    from tests.shards import make_shard
+    return make_shard(**options)
 """
 
     def __init__(
@@ -223,7 +138,7 @@ def make(**options):
         self._process = subprocess.Popen(
             [*before, sys.executable, *flags, "-c", program, *arguments],
             cwd=Path(__file__).parents[2],
-            env={**os.environ, "TOKEN": TOKEN, "PATIENCE": str(patience), "PYTHONFAULTHANDLER": ""},
+            env={**os.environ, "PATIENCE": str(patience), "PYTHONFAULTHANDLER": ""},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -297,15 +212,3 @@ def make(**options):
             assert stream is not None
             stream.close()
         assert TOKEN not in self.stderr  # where its log and its tracebacks would go
-
-
-__all__ = [
-    "Child",
-    "Recorder",
-    "Relay",
-    "dispatch_numbers",
-    "fast_options",
-    "talk_on",
-    "wait_until",
-    "watched_shard",
-]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import threading
 import time
 from pathlib import Path
@@ -11,8 +13,10 @@ from typing import Any
 import pytest
 
 from shardlib import Backoff, Opcode, Shard, ShardClosed, ShardState
+from shardlib.frames import FrameType
+from shardlib.testing import LocalGateway
 from tests.peers import Peer, well_behaved
-from tests.reliability.conftest import MakeScripted, MakeShard
+from tests.reliability.conftest import MakeScripted, WatchShard
 from tests.reliability.support import Child
 from tests.support import TOKEN, wait_until
 
@@ -80,7 +84,7 @@ def test_an_event_for_which_memory_is_short_costs_connections_at_most(
 
 
 def test_made_up_events_are_not_all_remembered(
-    make_scripted: MakeScripted, make_shard: MakeShard
+    make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Row 76: a thousand unknown names, none of them long; the rest is counted together."""
 
@@ -93,7 +97,7 @@ def test_made_up_events_are_not_all_remembered(
         peer.dispatch("TYPING_START")
         peer.serve()
 
-    shard, _ = make_shard(make_scripted(script))
+    shard, _ = watch_shard(make_scripted(script))
     wait_until(lambda: shard.stats.events["TYPING_START"])
 
     events = shard.stats.events
@@ -108,7 +112,7 @@ def test_made_up_events_are_not_all_remembered(
 
 
 def test_what_a_callback_does_to_a_payload_the_library_does_not_see(
-    make_scripted: MakeScripted, make_shard: MakeShard
+    make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Row 77: a session id that is masked for a log file is still the one to resume."""
 
@@ -119,7 +123,7 @@ def test_what_a_callback_does_to_a_payload_the_library_does_not_see(
         payload.update(op=99, s=1000, t="SPOILT")
 
     gateway = make_scripted()
-    shard, recorder = make_shard(gateway, on_socket_raw_message=spoil)
+    shard, recorder = watch_shard(gateway, on_socket_raw_message=spoil)
     gateway.peers[0].dispatch("TYPING_START")
     wait_until(lambda: shard.stats.events["TYPING_START"])
 
@@ -135,14 +139,14 @@ def test_what_a_callback_does_to_a_payload_the_library_does_not_see(
 
 @pytest.mark.parametrize("what", ["presence", "properties"])
 def test_what_the_constructor_was_given_may_be_changed_afterwards(
-    what: str, make_scripted: MakeScripted, make_shard: MakeShard
+    what: str, make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Row 78: the dict is the user's; every Identify is as the first."""
     presence = {"status": "idle", "activities": [{"name": "a", "type": 0}], "afk": False}
     presence["since"] = None
     properties = {"os": "linux", "browser": "mine", "device": "mine"}
     gateway = make_scripted()
-    shard, recorder = make_shard(gateway, presence=presence, properties=properties)
+    shard, recorder = watch_shard(gateway, presence=presence, properties=properties)
 
     if what == "presence":
         presence["activities"][0]["name"] = object()  # type: ignore[index]
@@ -163,7 +167,7 @@ EVIL = "\x1b[31m\x1b]0;title\x07\r\nERROR forged\x85\u2028\x00\x7f\u202egnp.exe"
 
 
 def test_no_text_of_a_peer_forges_a_line_of_the_log(
-    make_scripted: MakeScripted, make_shard: MakeShard, caplog: pytest.LogCaptureFixture
+    make_scripted: MakeScripted, watch_shard: WatchShard, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Row 79: nor moves the cursor of the terminal that shows it."""
 
@@ -180,7 +184,7 @@ def test_no_text_of_a_peer_forges_a_line_of_the_log(
         peer.close(4000 if peer.number < 4 else 4013, EVIL)
         peer.linger()
 
-    shard, recorder = make_shard(make_scripted(script), ready=False)
+    shard, recorder = watch_shard(make_scripted(script), ready=False)
 
     with pytest.raises(ShardClosed) as caught:
         shard.join(20)
@@ -194,7 +198,7 @@ def test_no_text_of_a_peer_forges_a_line_of_the_log(
 
 
 def test_a_peer_that_repeats_the_token_brings_it_into_no_log_and_no_error(
-    make_scripted: MakeScripted, make_shard: MakeShard, caplog: pytest.LogCaptureFixture
+    make_scripted: MakeScripted, watch_shard: WatchShard, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Fixtures look for the token, too, in every record and every error."""
 
@@ -207,7 +211,7 @@ def test_a_peer_that_repeats_the_token_brings_it_into_no_log_and_no_error(
         peer.linger()
 
     caplog.set_level(1)
-    shard, recorder = make_shard(make_scripted(script), ready=False)
+    shard, recorder = watch_shard(make_scripted(script), ready=False)
 
     with pytest.raises(ShardClosed) as caught:
         shard.join(20)
@@ -220,7 +224,7 @@ def test_a_peer_that_repeats_the_token_brings_it_into_no_log_and_no_error(
 
 
 def test_no_text_of_a_peer_forges_a_line_of_a_timeout(
-    make_scripted: MakeScripted, make_shard: MakeShard
+    make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Rows 58 and 79: the reason of the last close is a peer's text, too."""
 
@@ -230,7 +234,7 @@ def test_no_text_of_a_peer_forges_a_line_of_a_timeout(
         peer.linger()
 
     gateway = make_scripted(script)
-    shard, _ = make_shard(gateway, ready=False)
+    shard, _ = watch_shard(gateway, ready=False)
     gateway.peer(3)
 
     with pytest.raises(TimeoutError) as caught:
@@ -241,7 +245,7 @@ def test_no_text_of_a_peer_forges_a_line_of_a_timeout(
 
 
 def test_a_session_id_that_is_no_text_is_sent_back_as_it_came(
-    make_scripted: MakeScripted, make_shard: MakeShard
+    make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Half of a surrogate pair has no UTF-8; an error that says so would show the whole Resume."""
     session_id = "a\ud800b"
@@ -254,7 +258,7 @@ def test_a_session_id_that_is_no_text_is_sent_back_as_it_came(
         peer.serve()
 
     gateway = make_scripted(script)
-    shard, recorder = make_shard(gateway)
+    shard, recorder = watch_shard(gateway)
 
     gateway.peers[0].reset()
 
@@ -299,7 +303,7 @@ class Failing(Backoff):
 @pytest.mark.parametrize("end", ["mended", "disconnect()"])
 @pytest.mark.parametrize("option", ["identify_gate", "backoff"])
 def test_an_exception_that_cannot_be_shown_is_told_and_outlived(
-    option: str, end: str, make_scripted: MakeScripted, make_shard: MakeShard
+    option: str, end: str, make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Neither does the reader spin meanwhile, nor must disconnect() wait for it."""
     failing = Failing(base=0.5, cap=1.0)
@@ -312,7 +316,7 @@ def test_an_exception_that_cannot_be_shown_is_told_and_outlived(
     options: dict[str, Any] = {"backoff": Backoff(base=0.5, cap=1.0), option: failing}
     if option == "backoff":
         failing.mended = True  # connect() would raise what its first attempt meets
-    shard, recorder = make_shard(gateway, ready=False, close_timeout=2.0, **options)
+    shard, recorder = watch_shard(gateway, ready=False, close_timeout=2.0, **options)
     if option == "backoff":
         shard.wait_until_ready(10)
         failing.mended = False
@@ -364,10 +368,10 @@ class ExitingBackoff(Backoff):
 
 @pytest.mark.parametrize("option, make", [("json", ExitingJSON), ("backoff", ExitingBackoff)])
 def test_system_exit_of_the_users_code_ends_the_shard_in_order(
-    option: str, make: type[Any], make_scripted: MakeScripted, make_shard: MakeShard
+    option: str, make: type[Any], make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Each on_socket_connected has its on_socket_disconnected, and join() raises it."""
-    shard, recorder = make_shard(make_scripted(), ready=False, **{option: make()})
+    shard, recorder = watch_shard(make_scripted(), ready=False, **{option: make()})
 
     with pytest.raises(SystemExit):
         shard.join(10)
@@ -391,7 +395,7 @@ def test_system_exit_of_the_users_code_ends_the_shard_in_order(
     ],
 )
 def test_what_no_gate_can_mean_is_told_and_asked_again(
-    answer: Any, error: type[Exception], make_scripted: MakeScripted, make_shard: MakeShard
+    answer: Any, error: type[Exception], make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Row 81: no Identify leaves because of it."""
 
@@ -403,7 +407,7 @@ def test_what_no_gate_can_mean_is_told_and_asked_again(
             return answer if self.asked == 1 else 0.0
 
     gateway = make_scripted()
-    shard, recorder = make_shard(gateway, ready=False, identify_gate=Gate())
+    shard, recorder = watch_shard(gateway, ready=False, identify_gate=Gate())
 
     wait_until(lambda: shard.state is ShardState.READY, 5, "READY")
     assert [type(each) for each in recorder.errors] == [error]
@@ -411,7 +415,7 @@ def test_what_no_gate_can_mean_is_told_and_asked_again(
 
 
 def test_a_gate_that_is_asked_all_the_time_burns_no_core(
-    make_scripted: MakeScripted, make_shard: MakeShard
+    make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Row 81: ten milliseconds at least between two questions."""
     times: list[float] = []
@@ -425,7 +429,75 @@ def test_a_gate_that_is_asked_all_the_time_burns_no_core(
             asked_often.set()
             return 0.0
 
-    make_shard(make_scripted(well_behaved), ready=False, identify_gate=Gate())
+    watch_shard(make_scripted(well_behaved), ready=False, identify_gate=Gate())
 
     assert asked_often.wait(10)
     assert times[20] - times[0] >= 20 * 0.01 * 0.9
+
+
+def test_pings_of_a_peer_that_reads_nothing_do_not_put_off_hello(
+    make_scripted: MakeScripted, watch_shard: WatchShard
+) -> None:
+    """Each pong waits for the peer to take it: thousands of pings would be thousands of waits."""
+
+    def script(peer: Peer) -> None:
+        peer.accept()
+        if peer.number > 1:
+            peer.serve()
+            return
+        ping = (b"x" * 125, FrameType.PING)
+        with contextlib.suppress(ConnectionError):
+            while True:
+                peer.send_together(*[ping] * 1000)
+
+    gateway = make_scripted(script)
+    watch_shard(gateway, ready=False, hello_timeout=0.5)
+    assert gateway.peer(2, timeout=5.0).accepted_at - gateway.peers[0].accepted_at < 4.0
+
+
+def test_messages_that_cannot_be_read_do_not_fill_the_log(
+    gateway: LocalGateway, watch_shard: WatchShard, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Row 90: on_socket_error is told of each, the log of the first ones and of their number."""
+    caplog.set_level(logging.WARNING)
+    _, recorder = watch_shard(gateway)
+    for _ in range(1000):
+        gateway.connections[-1].send_compressed("{}")
+    wait_until(lambda: len(recorder.errors) == 1000)
+    assert len([record for record in caplog.records if "opcode" in record.getMessage()]) == 3
+
+
+def test_a_status_line_that_repeats_the_token_brings_it_into_no_error(
+    make_scripted: MakeScripted, watch_shard: WatchShard
+) -> None:
+    def script(peer: Peer) -> None:
+        if peer.number > 1:
+            peer.refuse(f"{TOKEN} no")
+        else:
+            peer.begin()
+            peer.close(4000)
+            peer.linger()
+
+    shard, _ = watch_shard(make_scripted(script), ready=False, should_reconnect=True)
+    wait_until(lambda: shard.stats.connections == 1 and shard.state is ShardState.WAITING)
+    with pytest.raises(TimeoutError) as caught:
+        shard.wait_until_ready(0.3)
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert TOKEN not in str(error)
+        error = error.__cause__ or error.__context__
+
+
+def test_a_token_that_is_cut_in_two_is_hidden_all_the_same(
+    make_scripted: MakeScripted, watch_shard: WatchShard, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Texts of a peer are shortened for the log: what is left must hold no half of the token."""
+
+    def script(peer: Peer) -> None:
+        peer.greet()
+        peer.ready(session_id="x" * 90 + TOKEN)
+        peer.serve()
+
+    caplog.set_level(logging.INFO)
+    watch_shard(make_scripted(script))
+    assert TOKEN[:5] not in caplog.text

@@ -12,8 +12,10 @@ import pytest
 
 from shardlib import Shard, ShardState, limits
 from shardlib.testing import LocalGateway
-from tests.reliability.conftest import MakeGateway, MakeShard
-from tests.reliability.support import dispatch_numbers, talk_on, wait_until
+from tests.recorder import dispatch_numbers
+from tests.reliability.conftest import MakeGateway, WatchShard
+from tests.reliability.support import talk_on
+from tests.support import wait_until
 
 # Each comes at least once in a life with a heartbeat, an unreadable message and a loss.
 CALLBACKS = (
@@ -43,7 +45,7 @@ def _live(gateway: LocalGateway, shard: Shard) -> None:
     shard.wait_until_ready(10)
     shard.heartbeat()
     gateway.connections[-1].send_compressed("not JSON")
-    dispatch_numbers(gateway, 0, 1)
+    dispatch_numbers(gateway, range(1))
     wait_until(lambda: shard.heartbeat_ping is not None and shard.stats.events["TYPING_START"])
     gateway.connections[-1].reset()
     wait_until(lambda: shard.stats.resumes == 1 and shard.state is ShardState.READY)
@@ -71,10 +73,10 @@ def _locks(shard: Shard) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", CALLBACKS)
 def test_no_lock_at_all_is_held_while_a_callback_runs(
-    name: str, gateway: LocalGateway, make_shard: MakeShard
+    name: str, gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
     """Row 6: inside each callback another thread gets each lock there is."""
-    shard, recorder = make_shard(gateway, connect=False)
+    shard, recorder = watch_shard(gateway, connect=False)
     held: list[str] = []
     calls: list[str] = []
 
@@ -96,7 +98,7 @@ def test_no_lock_at_all_is_held_while_a_callback_runs(
 
     assert calls
     assert held == []
-    recorder.life.clear()  # it lacks what was not recorded
+    recorder.calls.clear()  # it lacks what was not recorded
 
 
 class _Odd(Exception):
@@ -124,10 +126,10 @@ class _Raising:
 
 @pytest.mark.parametrize("name", CALLBACKS)
 def test_a_callback_that_raises_what_cannot_be_shown_ends_nothing(
-    name: str, gateway: LocalGateway, make_shard: MakeShard
+    name: str, gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
     """Row 19: the life goes on as it would, and each exception is told once."""
-    shard, recorder = make_shard(gateway, connect=False)
+    shard, recorder = watch_shard(gateway, connect=False)
     callback = _Raising()
     _set(shard, name, callback)
 
@@ -137,17 +139,17 @@ def test_a_callback_that_raises_what_cannot_be_shown_ends_nothing(
     assert shard.stats.reconnects == shard.stats.resumes == 1
     told = [error for error in recorder.errors if isinstance(error, _Odd)]
     assert len(told) == (0 if name == "on_socket_error" else callback.calls)
-    recorder.life.clear()  # it lacks what was not recorded
+    recorder.calls.clear()  # it lacks what was not recorded
 
 
 @pytest.mark.parametrize(
     "name", ["on_socket_disconnected", "on_socket_reconnected", "on_socket_closed"]
 )
 def test_disconnect_and_connect_inside_the_callbacks_of_a_loss(
-    name: str, gateway: LocalGateway, make_shard: MakeShard
+    name: str, gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
     """Row 3: at once, without an exception, and the shard lives anew."""
-    shard, recorder = make_shard(gateway)
+    shard, recorder = watch_shard(gateway)
     seconds: list[float] = []
     connections: list[int] = []
 
@@ -169,11 +171,11 @@ def test_disconnect_and_connect_inside_the_callbacks_of_a_loss(
     assert recorder.errors == []
     assert gateway.connections[-1].session is not None
     shard.disconnect()
-    recorder.life.clear()  # it lacks what was not recorded
+    recorder.calls.clear()  # it lacks what was not recorded
 
 
 def test_disconnect_by_a_log_filter_on_the_thread_that_reports(
-    make_gateway: MakeGateway, make_shard: MakeShard
+    make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 3: it is the one that tells of a slow callback, and it can't wait for its own end."""
     gateway = make_gateway(heartbeat_interval=100, heartbeat_tolerance=60)
@@ -193,11 +195,11 @@ def test_disconnect_by_a_log_filter_on_the_thread_that_reports(
 
     logger = logging.getLogger("tests.closing")
     logger.addFilter(close)
-    shard, recorder = make_shard(gateway, logger=logger, close_timeout=5.0)
+    shard, recorder = watch_shard(gateway, logger=logger, close_timeout=5.0)
     shard.on("TYPING_START")(lambda *_: release.wait(10))
     wait_until(lambda: recorder.beats)
 
-    dispatch_numbers(gateway, 0, 1)
+    dispatch_numbers(gateway, range(1))
 
     wait_until(lambda: outcome, what="the return of disconnect()")
     logger.removeFilter(close)
@@ -206,16 +208,16 @@ def test_disconnect_by_a_log_filter_on_the_thread_that_reports(
 
 
 def test_disconnect_inside_a_callback_does_not_wait_for_a_peer_that_keeps_talking(
-    make_gateway: MakeGateway, make_shard: MakeShard
+    make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 8: the reader itself waits for the peer's close frame, and each event is not a delay."""
     gateway = make_gateway()
     gateway.inject(talk_on, instead_of="close")
-    shard, recorder = make_shard(gateway, close_timeout=0.5)
+    shard, recorder = watch_shard(gateway, close_timeout=0.5)
     shard.on("TYPING_START")(lambda shard, data: shard.disconnect())
 
     began = time.monotonic()
-    dispatch_numbers(gateway, 0, 1)
+    dispatch_numbers(gateway, range(1))
     shard.join(5)
 
     assert time.monotonic() - began < 2.0
@@ -223,11 +225,11 @@ def test_disconnect_inside_a_callback_does_not_wait_for_a_peer_that_keeps_talkin
 
 
 def test_events_that_wait_for_a_callback_are_not_read_into_memory(
-    make_gateway: MakeGateway, make_shard: MakeShard
+    make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 2: TCP keeps what a callback keeps waiting, so a flood costs the sender, not us."""
     gateway = make_gateway(heartbeat_interval=300, heartbeat_tolerance=60)
-    shard, recorder = make_shard(gateway, compression=None)
+    shard, recorder = watch_shard(gateway, compression=None)
     connection = gateway.connections[-1]
     entered, release = threading.Event(), threading.Event()
 

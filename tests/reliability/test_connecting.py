@@ -15,8 +15,8 @@ import pytest
 from shardlib import Backoff, ConnectionFailed, Shard, ShardState
 from shardlib.dial import Dialer
 from shardlib.testing import GatewayConnection, LocalGateway
-from tests.reliability.conftest import MakeGateway, MakeShard
-from tests.reliability.support import wait_until
+from tests.reliability.conftest import MakeGateway, WatchShard
+from tests.support import wait_until
 
 # Each lets a gateway get stuck at one step of the next connection.
 STALLS: dict[str, Callable[[LocalGateway], None]] = {
@@ -49,11 +49,11 @@ REFUSALS: dict[str, Callable[[GatewayConnection], None]] = {
 @pytest.mark.parametrize("tls", [False, True], ids=["ws", "wss"])
 @pytest.mark.parametrize("stall", STALLS)
 def test_a_stalled_phase_is_given_up_and_the_next_attempt_succeeds(
-    stall: str, tls: bool, make_gateway: MakeGateway, make_shard: MakeShard
+    stall: str, tls: bool, make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 14: each phase of connecting has its deadline, which dribbled bytes don't move."""
     gateway = make_gateway(tls=tls)
-    shard, recorder = make_shard(gateway, **QUICK)
+    shard, recorder = watch_shard(gateway, **QUICK)
     STALLS[stall](gateway)
 
     gateway.connections[-1].reset()
@@ -65,11 +65,11 @@ def test_a_stalled_phase_is_given_up_and_the_next_attempt_succeeds(
 @pytest.mark.parametrize("tls", [False, True], ids=["ws", "wss"])
 @pytest.mark.parametrize("stall", ["no TLS, no answer", "no 101", "101 a few bytes a second"])
 def test_connect_raises_where_the_first_attempt_stalls(
-    stall: str, tls: bool, make_gateway: MakeGateway, make_shard: MakeShard
+    stall: str, tls: bool, make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 14: connect() says what was not done in time, and leaves nothing running."""
     gateway = make_gateway(tls=tls)
-    shard, recorder = make_shard(gateway, connect=False, connect_timeout=0.3)
+    shard, recorder = watch_shard(gateway, connect=False, connect_timeout=0.3)
     STALLS[stall](gateway)
 
     with pytest.raises(ConnectionFailed, match="not (done|finished) within|not done within"):
@@ -82,11 +82,11 @@ def test_connect_raises_where_the_first_attempt_stalls(
 @pytest.mark.parametrize("tls", [False, True], ids=["ws", "wss"])
 @pytest.mark.parametrize("stall", STALLS)
 def test_disconnect_ends_a_stalled_attempt_at_once(
-    stall: str, tls: bool, make_gateway: MakeGateway, make_shard: MakeShard
+    stall: str, tls: bool, make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 5: no phase of connecting keeps disconnect() waiting, and no connection follows."""
     gateway = make_gateway(tls=tls)
-    shard, recorder = make_shard(gateway, close_timeout=5.0)
+    shard, recorder = watch_shard(gateway, close_timeout=5.0)
     STALLS[stall](gateway)
     gateway.connections[-1].reset()
     wait_until(lambda: len(gateway.all_connections) == 2)
@@ -101,11 +101,11 @@ def test_disconnect_ends_a_stalled_attempt_at_once(
 
 
 def test_disconnect_at_any_moment_of_connecting_is_final(
-    gateway: LocalGateway, make_shard: MakeShard
+    gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
     """Row 5: closed at 60 moments between the first packet and READY, none connects afterwards."""
     for step in range(60):
-        shard, _ = make_shard(gateway, connect=False)
+        shard, _ = watch_shard(gateway, connect=False)
         connecting = threading.Thread(target=_connect_or_not, args=(shard, gateway.url))
         connecting.start()
         time.sleep(step / 60 * 0.012)  # the moments, not a synchronisation
@@ -127,10 +127,10 @@ def _connect_or_not(shard: Shard, url: str) -> None:
         pass  # as it should where it was closed meanwhile
 
 
-def test_disconnect_ends_a_back_off(make_gateway: MakeGateway, make_shard: MakeShard) -> None:
+def test_disconnect_ends_a_back_off(make_gateway: MakeGateway, watch_shard: WatchShard) -> None:
     """Row 5: a shard that waits for a minute before the next attempt closes at once."""
     gateway = make_gateway()
-    shard, recorder = make_shard(gateway, backoff=Backoff(base=60.0, cap=60.0))
+    shard, recorder = watch_shard(gateway, backoff=Backoff(base=60.0, cap=60.0))
     gateway.outage()
     wait_until(lambda: shard.state.value == "waiting")
     gateway.restore()
@@ -145,11 +145,11 @@ def test_disconnect_ends_a_back_off(make_gateway: MakeGateway, make_shard: MakeS
 @pytest.mark.parametrize("tls", [False, True], ids=["ws", "wss"])
 @pytest.mark.parametrize("refusal", REFUSALS)
 def test_an_attempt_that_fails_in_any_way_is_followed_by_the_next(
-    refusal: str, tls: bool, make_gateway: MakeGateway, make_shard: MakeShard
+    refusal: str, tls: bool, make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 20: whatever comes instead of 101, the shard is READY again afterwards."""
     gateway = make_gateway(tls=tls)
-    shard, recorder = make_shard(gateway, connect_timeout=1.0)
+    shard, recorder = watch_shard(gateway, connect_timeout=1.0)
     gateway.inject(REFUSALS[refusal], instead_of="upgrade", connections=3)
 
     gateway.connections[-1].reset()
@@ -160,12 +160,12 @@ def test_an_attempt_that_fails_in_any_way_is_followed_by_the_next(
 
 
 def test_names_that_are_not_found_are_asked_for_again(
-    gateway: LocalGateway, make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+    gateway: LocalGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 20: twenty failures of the resolver, of three kinds, then it works again."""
     url = gateway.url.replace("127.0.0.1", "gateway.test")
     answers = _Resolver(monkeypatch)
-    shard, recorder = make_shard(gateway, connect=False)
+    shard, recorder = watch_shard(gateway, connect=False)
     shard.connect(url)
     shard.wait_until_ready(5)
     errors = (socket.gaierror(-2, "unknown"), socket.gaierror(-3, "try again"), OSError("odd"))
@@ -179,11 +179,11 @@ def test_names_that_are_not_found_are_asked_for_again(
 
 
 def test_a_refused_certificate_is_no_reason_to_stop_and_none_to_trust(
-    make_gateway: MakeGateway, make_shard: MakeShard
+    make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 20: a peer that can't prove who it is gets not a byte of the token."""
     gateway = make_gateway(tls=True)
-    shard, _ = make_shard(gateway, connect=False, ssl_context=ssl.create_default_context())
+    shard, _ = watch_shard(gateway, connect=False, ssl_context=ssl.create_default_context())
 
     with pytest.raises(ConnectionFailed, match="certificate is not trusted"):
         shard.connect(gateway.url)
@@ -213,7 +213,7 @@ class _Resolver:
 
 
 def test_a_first_address_that_leads_nowhere_costs_a_moment(
-    gateway: LocalGateway, make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+    gateway: LocalGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 41: a black hole, no route, an error at once, then the one address that works."""
     port = int(gateway.url.rstrip("/").rpartition(":")[2])
@@ -222,7 +222,7 @@ def test_a_first_address_that_leads_nowhere_costs_a_moment(
         # the system refuses a connection to it there and then.
         resolver = _Resolver(monkeypatch)
         resolver.addresses = ["127.0.0.2", "2001:db8::1", "224.0.0.1", "127.0.0.1"]
-        shard, _ = make_shard(gateway, connect=False, connect_timeout=8.0)
+        shard, _ = watch_shard(gateway, connect=False, connect_timeout=8.0)
         shard.connect(gateway.url.replace("127.0.0.1", "gateway.test"))
         shard.wait_until_ready(5)
 
@@ -242,12 +242,12 @@ def _black_hole(host: str, port: int) -> Iterator[None]:
 
 
 def test_an_address_that_leads_nowhere_is_given_up_in_time(
-    gateway: LocalGateway, make_shard: MakeShard
+    gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
     """Row 14: the first phase, TCP, has the same deadline as the others."""
     port = int(gateway.url.rstrip("/").rpartition(":")[2])
     with _black_hole("127.0.0.2", port):
-        shard, _ = make_shard(gateway, connect=False, connect_timeout=0.3)
+        shard, _ = watch_shard(gateway, connect=False, connect_timeout=0.3)
         began = time.monotonic()
         with pytest.raises(ConnectionFailed, match="not done within 0.3 seconds"):
             shard.connect(gateway.url.replace("127.0.0.1", "127.0.0.2"))
@@ -256,12 +256,12 @@ def test_an_address_that_leads_nowhere_is_given_up_in_time(
 
 
 def test_disconnect_does_not_wait_for_an_address_that_leads_nowhere(
-    gateway: LocalGateway, make_shard: MakeShard
+    gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
     """Row 5: connecting to a black hole ends, though the system would go on for minutes."""
     port = int(gateway.url.rstrip("/").rpartition(":")[2])
     with _black_hole("127.0.0.2", port):
-        shard, _ = make_shard(gateway, connect=False, close_timeout=5.0)
+        shard, _ = watch_shard(gateway, connect=False, close_timeout=5.0)
         url = gateway.url.replace("127.0.0.1", "127.0.0.2")
         connecting = threading.Thread(target=_connect_or_not, args=(shard, url))
         connecting.start()
@@ -277,12 +277,12 @@ def test_disconnect_does_not_wait_for_an_address_that_leads_nowhere(
 
 @pytest.mark.parametrize("tls", [False, True], ids=["ws", "wss"])
 def test_disconnect_between_dialling_and_the_handshake_is_final(
-    tls: bool, make_gateway: MakeGateway, make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+    tls: bool, make_gateway: MakeGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 5: closed when the TCP connection is made and nobody has it yet."""
     gateway = make_gateway(tls=tls)
     gateway.inject(instead_of="accept")
-    shard, _ = make_shard(gateway, connect=False, close_timeout=5.0)
+    shard, _ = watch_shard(gateway, connect=False, close_timeout=5.0)
     connect = Dialer._connect
 
     def connect_and_be_closed(dialer: Dialer, *arguments: Any) -> socket.socket:
@@ -303,12 +303,12 @@ def test_disconnect_between_dialling_and_the_handshake_is_final(
 
 
 def test_disconnect_does_not_wait_for_the_resolver(
-    gateway: LocalGateway, make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+    gateway: LocalGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 5: a resolver that is stuck, which nothing can interrupt, is left behind."""
     resolver = _Resolver(monkeypatch)
     resolver.stuck.clear()
-    shard, _ = make_shard(gateway, connect=False, close_timeout=5.0)
+    shard, _ = watch_shard(gateway, connect=False, close_timeout=5.0)
     url = gateway.url.replace("127.0.0.1", "gateway.test")
     connecting = threading.Thread(target=_connect_or_not, args=(shard, url))
     connecting.start()

@@ -18,7 +18,7 @@ from shardlib.lifecycle import Life, Lifecycle
 from shardlib.testing import LocalGateway
 from shardlib.transport import Transport
 from shardlib.waiting import Alarm
-from tests.reliability.conftest import MakeShard
+from tests.reliability.conftest import WatchShard
 from tests.support import wait_until
 
 
@@ -42,12 +42,14 @@ def interrupted(code: CodeType, where: Callable[[FrameType], object]) -> Iterato
 
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no thread is sent a signal there")
-def test_that_interrupts_no_wait(gateway: LocalGateway, make_shard: MakeShard) -> None:
+def test_ctrl_c_that_another_thread_receives_ends_the_wait_of_the_main_thread(
+    gateway: LocalGateway, watch_shard: WatchShard
+) -> None:
     """Row 27: Python has noted it, but the main thread goes on waiting; it looks now and then.
 
     So it is where another thread receives it, and where it comes just as a wait begins.
     """
-    shard, _ = make_shard(gateway)
+    shard, _ = watch_shard(gateway)
     main = threading.main_thread().ident
     assert main is not None
 
@@ -68,11 +70,11 @@ def test_that_interrupts_no_wait(gateway: LocalGateway, make_shard: MakeShard) -
     thread.join()
 
 
-def test_while_the_reader_starts(
-    gateway: LocalGateway, make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+def test_ctrl_c_while_the_reader_starts_leaves_no_life_behind(
+    gateway: LocalGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 5: a reader that connect() did not wait for lives no life that nobody could end."""
-    shard, recorder = make_shard(gateway, connect=False)
+    shard, recorder = watch_shard(gateway, connect=False)
     interrupted_already, begun = threading.Event(), threading.Event()
     begin = Lifecycle._begin
 
@@ -90,14 +92,16 @@ def test_while_the_reader_starts(
     with pytest.raises(TimeoutError):
         gateway.wait_for_connection(timeout=0.5)
     assert recorder.life == [("closed", None)]
-    recorder.life.clear()
+    recorder.calls.clear()
     shard.connect(gateway.url)
     shard.wait_until_ready(10)
 
 
-def test_when_the_send_lock_was_just_taken(gateway: LocalGateway, make_shard: MakeShard) -> None:
+def test_ctrl_c_just_after_the_send_lock_was_taken_leaves_it_free(
+    gateway: LocalGateway, watch_shard: WatchShard
+) -> None:
     """Row 9: it is released all the same, and the next thread to send gets it."""
-    shard, _ = make_shard(gateway, send_timeout=2.0)
+    shard, _ = watch_shard(gateway, send_timeout=2.0)
 
     def has_just_taken_it(frame: FrameType) -> bool:
         lock = frame.f_locals["self"]._send_lock

@@ -30,13 +30,14 @@ from shardlib import (
 from shardlib.compression import ZlibStream
 from shardlib.shard import _close_all_at_exit
 from shardlib.testing import LocalGateway
-from tests.reliability.conftest import MakeGateway, MakeShard
-from tests.reliability.support import Child, dispatch_numbers
+from tests.recorder import dispatch_numbers
+from tests.reliability.conftest import MakeGateway, WatchShard
+from tests.reliability.support import Child
 from tests.support import wait_until
 
 
 def test_a_worker_thread_may_have_it_and_the_process_stays_as_it_was(
-    gateway: LocalGateway, make_shard: MakeShard
+    gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
     """Row 28: no signal handler, no default timeout, no logging set-up, no main thread needed."""
 
@@ -50,7 +51,7 @@ def test_a_worker_thread_may_have_it_and_the_process_stays_as_it_was(
         )
 
     before = process()
-    shard, recorder = make_shard(gateway, connect=False)
+    shard, recorder = watch_shard(gateway, connect=False)
     outcomes: list[object] = []
 
     def work() -> None:
@@ -72,14 +73,14 @@ def test_a_worker_thread_may_have_it_and_the_process_stays_as_it_was(
 
 
 def test_shards_of_one_token_identify_one_after_the_other(
-    make_gateway: MakeGateway, make_shard: MakeShard
+    make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 38: the gate is shared; a shard that dies before Hello holds up nobody."""
     gateway = make_gateway(shards=4)
     gate = IdentifyGate(interval=0.2)
     gateway.inject(lambda connection: connection.reset(), instead_of="hello")
     shards = [
-        make_shard(gateway, ready=False, shard_id=number, shard_count=4, identify_gate=gate)[0]
+        watch_shard(gateway, ready=False, shard_id=number, shard_count=4, identify_gate=gate)[0]
         for number in range(4)
     ]
     for shard in shards:
@@ -89,9 +90,11 @@ def test_shards_of_one_token_identify_one_after_the_other(
     assert all(later - earlier > 0.1 for earlier, later in itertools.pairwise(times))
 
 
-def test_eight_threads_use_a_shard_that_flaps(gateway: LocalGateway, make_shard: MakeShard) -> None:
+def test_eight_threads_use_a_shard_that_flaps(
+    gateway: LocalGateway, watch_shard: WatchShard
+) -> None:
     """Row 17: whatever the moment, the documented errors and no others."""
-    shard, _ = make_shard(gateway)
+    shard, _ = watch_shard(gateway)
     stop = threading.Event()
     errors: list[BaseException] = []
 
@@ -139,11 +142,11 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("tls", [False, True], ids=["ws", "wss"])
 def test_a_forked_child_is_told_and_the_parent_is_left_in_peace(
-    tls: bool, make_gateway: MakeGateway, make_shard: MakeShard
+    tls: bool, make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 29: every method raises in the child, at once, even where a lock was held."""
     gateway = make_gateway(tls=tls)
-    shard, recorder = make_shard(gateway)
+    shard, recorder = watch_shard(gateway)
     before = gateway.bytes_received
     methods = (
         shard.connect,
@@ -214,7 +217,7 @@ def test_a_forked_child_is_told_and_the_parent_is_left_in_peace(
         pytest.fail("the child hangs")
     assert os.waitstatus_to_exitcode(ended[1]) == 0
     assert gateway.bytes_received == before
-    dispatch_numbers(gateway, 0, 3)
+    dispatch_numbers(gateway, range(3))
     wait_until(lambda: recorder.numbers() == [0, 1, 2])
     assert len(gateway.all_connections) == 1
 
@@ -490,9 +493,9 @@ def test_importing_it_has_no_effect() -> None:
 
 
 def test_a_thread_the_system_does_not_give_is_an_error_and_no_half_life(
-    gateway: LocalGateway, make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+    gateway: LocalGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shard, _ = make_shard(gateway, connect=False)
+    shard, _ = watch_shard(gateway, connect=False)
 
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -508,10 +511,10 @@ def test_a_thread_the_system_does_not_give_is_an_error_and_no_half_life(
 
 
 def test_a_heartbeat_without_a_thread_costs_a_connection_and_not_the_session(
-    gateway: LocalGateway, make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+    gateway: LocalGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It did identify, later and without a heartbeat, although it had a session to resume."""
-    shard, _ = make_shard(gateway, hello_timeout=0.5)
+    shard, _ = watch_shard(gateway, hello_timeout=0.5)
     start = threading.Thread.start
     refused: list[str] = []
 

@@ -15,6 +15,7 @@ import pytest
 from shardlib import (
     AuthenticationFailed,
     ConnectionFailed,
+    NotReady,
     Opcode,
     Shard,
     ShardClosed,
@@ -23,7 +24,7 @@ from shardlib import (
 )
 from shardlib.frames import FrameType
 from tests.peers import Peer, ScriptedGateway
-from tests.reliability.conftest import MakeScripted, MakeShard
+from tests.reliability.conftest import MakeScripted, WatchShard
 from tests.support import in_background, wait_until
 
 CLOSE_TIMEOUT = 0.5
@@ -46,10 +47,10 @@ def closes_in_one_round_trip(peer: Peer) -> None:
 
 @pytest.mark.parametrize("tls", [False, True], ids=["ws", "wss"])
 def test_the_close_frame_of_the_peer_ends_disconnect(
-    tls: bool, make_scripted: MakeScripted, make_shard: MakeShard
+    tls: bool, make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Row 46: one round trip, though the peer leaves TCP open."""
-    shard, _ = make_shard(make_scripted(closes_in_one_round_trip, tls=tls), close_timeout=8.0)
+    shard, _ = watch_shard(make_scripted(closes_in_one_round_trip, tls=tls), close_timeout=8.0)
 
     began = time.monotonic()
     shard.disconnect()
@@ -60,7 +61,7 @@ def test_the_close_frame_of_the_peer_ends_disconnect(
 
 @pytest.mark.parametrize("way", ["disconnect()", "with"])
 def test_all_is_over_when_disconnect_returns_after_a_fatal_close_code(
-    way: str, make_scripted: MakeScripted, make_shard: MakeShard
+    way: str, make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Row 47: on_socket_closed has returned, and no thread of the shard is alive."""
     told: list[object] = []
@@ -71,7 +72,7 @@ def test_all_is_over_when_disconnect_returns_after_a_fatal_close_code(
 
     threads = set(threading.enumerate())
     gateway = make_scripted(fatal)
-    shard, _ = make_shard(gateway, connect=False, on_socket_closed=take_a_while)
+    shard, _ = watch_shard(gateway, connect=False, on_socket_closed=take_a_while)
 
     def meet_the_error() -> None:
         shard.connect(gateway.url)
@@ -126,7 +127,7 @@ def stuck() -> Iterator[Stuck]:
     callback.release.set()
 
 
-def shard_behind(stuck: Stuck, gateway: ScriptedGateway, make: MakeShard, **options: Any) -> Shard:
+def shard_behind(stuck: Stuck, gateway: ScriptedGateway, make: WatchShard, **options: Any) -> Shard:
     """A shard that is READY, with its reader inside a callback; its disconnect() is quick."""
     shard, _ = make(gateway, close_timeout=CLOSE_TIMEOUT, **options)
     shard.on("STUCK")(stuck)
@@ -137,18 +138,18 @@ def shard_behind(stuck: Stuck, gateway: ScriptedGateway, make: MakeShard, **opti
 
 @pytest.mark.parametrize("wait", WAITS)
 def test_disconnect_ends_every_wait_behind_a_stuck_callback(
-    wait: str, stuck: Stuck, make_scripted: MakeScripted, make_shard: MakeShard
+    wait: str, stuck: Stuck, make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Row 48: the callback may wait for the very thread that waits here."""
     gateway = make_scripted()
     if wait in NEED_READY:
-        shard = shard_behind(stuck, gateway, make_shard)
+        shard = shard_behind(stuck, gateway, watch_shard)
     else:
-        shard, recorder = make_shard(gateway, connect=False, close_timeout=CLOSE_TIMEOUT)
+        shard, recorder = watch_shard(gateway, connect=False, close_timeout=CLOSE_TIMEOUT)
         shard.on_socket_connected = stuck
         shard.connect(gateway.url)
         assert stuck.entered.wait(10)
-        recorder.life.append(("connected",))  # which the callback has not noted
+        recorder.calls.append(("connected",))  # which the callback has not noted
     waiting = in_background(WAITS[wait], shard)
     with pytest.raises(concurrent.futures.TimeoutError):
         waiting.result(0.3)  # until it waits
@@ -166,11 +167,11 @@ def test_disconnect_ends_every_wait_behind_a_stuck_callback(
 
 
 def test_connect_behind_a_stuck_callback_of_the_former_life_has_a_deadline(
-    stuck: Stuck, make_scripted: MakeScripted, make_shard: MakeShard
+    stuck: Stuck, make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Row 48: it says what it has waited for, and nothing is left of the attempt."""
     gateway = make_scripted()
-    shard = shard_behind(stuck, gateway, make_shard, connect_timeout=0.5)
+    shard = shard_behind(stuck, gateway, watch_shard, connect_timeout=0.5)
     shard.disconnect()
 
     error = in_background(shard.connect, gateway.url).exception(5)
@@ -183,11 +184,11 @@ def test_connect_behind_a_stuck_callback_of_the_former_life_has_a_deadline(
 
 
 def test_disconnect_ends_a_connect_behind_a_stuck_callback(
-    stuck: Stuck, make_scripted: MakeScripted, make_shard: MakeShard
+    stuck: Stuck, make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Row 48: on whatever thread; and no connection begins afterwards."""
     gateway = make_scripted()
-    shard = shard_behind(stuck, gateway, make_shard, connect_timeout=60)
+    shard = shard_behind(stuck, gateway, watch_shard, connect_timeout=60)
     shard.disconnect()
     connecting = in_background(shard.connect, gateway.url)
 
@@ -209,9 +210,9 @@ def test_disconnect_ends_a_connect_behind_a_stuck_callback(
 
 @pytest.mark.parametrize("reader", ["idle", "in a callback"])
 def test_disconnect_takes_no_longer_than_close_timeout(
-    reader: str, make_scripted: MakeScripted, make_shard: MakeShard
+    reader: str, make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """Row 51: a send buffer that is full, and a thread stuck in send(), add nothing to it."""
+    """Rows 9 and 51: a full send buffer adds nothing to it; the thread stuck in send() is told."""
     go_on = threading.Event()
 
     def reads_nothing_after_ready(peer: Peer) -> None:
@@ -223,15 +224,16 @@ def test_disconnect_takes_no_longer_than_close_timeout(
 
     def attempt() -> float:
         stuck = Stuck()
-        shard, _ = make_shard(gateway, close_timeout=close_timeout)
+        shard, _ = watch_shard(gateway, close_timeout=close_timeout)
         if reader == "in a callback":
             shard.on("STUCK")(stuck)
             gateway.peers[-1].dispatch("STUCK")
             assert stuck.entered.wait(10)
-        fill_the_send_buffer(shard)
+        sending = fill_the_send_buffer(shard)
         began = time.monotonic()
         shard.disconnect()
         took = time.monotonic() - began
+        assert isinstance(sending.exception(5), (NotReady, ShardClosed))
         stuck.release.set()
         return took
 
@@ -242,7 +244,7 @@ def test_disconnect_takes_no_longer_than_close_timeout(
         go_on.set()
 
 
-def fill_the_send_buffer(shard: Shard) -> None:
+def fill_the_send_buffer(shard: Shard) -> concurrent.futures.Future[object]:
     """Have a thread send until it is stuck."""
     assert shard.socket_instance is not None
     sock = shard.socket_instance.sock
@@ -255,7 +257,7 @@ def fill_the_send_buffer(shard: Shard) -> None:
             shard.send('{"op":3,"d":{"status":"idle"},"x":"%s"}' % ("x" * 3900), timeout=60)
             sent[0] += 1
 
-    in_background(flood)
+    sending = in_background(flood)
 
     def is_stuck() -> bool:
         before = sent[0]
@@ -263,10 +265,11 @@ def fill_the_send_buffer(shard: Shard) -> None:
         return sent[0] == before and not select.select([], [sock], [], 0)[1]
 
     wait_until(is_stuck, what="a full send buffer")
+    return sending
 
 
 def test_a_close_frame_that_came_with_the_last_event_is_not_waited_for_again(
-    make_scripted: MakeScripted, make_shard: MakeShard
+    make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """The peer has closed, and leaves TCP open: no other close frame will come."""
 
@@ -277,7 +280,7 @@ def test_a_close_frame_that_came_with_the_last_event_is_not_waited_for_again(
         peer.send_together((event, FrameType.TEXT), (b"\x0f\xa0", FrameType.CLOSE))
         peer.linger()
 
-    shard, _ = make_shard(make_scripted(script), close_timeout=8.0)
+    shard, _ = watch_shard(make_scripted(script), close_timeout=8.0)
     called: list[float] = []
 
     def disconnect(shard: Shard, data: object) -> None:
@@ -291,7 +294,7 @@ def test_a_close_frame_that_came_with_the_last_event_is_not_waited_for_again(
 
 
 def test_a_close_frame_that_came_with_op_7_is_not_waited_for_again(
-    make_scripted: MakeScripted, make_shard: MakeShard
+    make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """The next connection begins at once."""
     sent: list[float] = []
@@ -307,7 +310,7 @@ def test_a_close_frame_that_came_with_op_7_is_not_waited_for_again(
     gateway = make_scripted(script)
 
     def attempt() -> float:
-        shard, _ = make_shard(gateway)
+        shard, _ = watch_shard(gateway)
         number = len(gateway.peers)
         shard.update_presence()
         took = gateway.peer(number + 1).accepted_at - sent[-1]
@@ -320,7 +323,7 @@ def test_a_close_frame_that_came_with_op_7_is_not_waited_for_again(
 
 @pytest.mark.parametrize("what", ["reconnect()", "disconnect() in a callback"])
 def test_a_peer_that_floods_instead_of_closing_is_left_in_time(
-    what: str, make_scripted: MakeScripted, make_shard: MakeShard
+    what: str, make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """There is always something more to read, which the deadline does not wait for."""
 
@@ -333,7 +336,7 @@ def test_a_peer_that_floods_instead_of_closing_is_left_in_time(
             peer.dispatch("LAST")
             peer.flood(b"", FrameType.PING)  # frames that are quicker sent than read
 
-    shard, recorder = make_shard(make_scripted(script), close_timeout=2.0)
+    shard, recorder = watch_shard(make_scripted(script), close_timeout=2.0)
     if what == "reconnect()":
         shard.update_presence()
         wait_until(lambda: shard.stats.events["LAST"])
@@ -346,7 +349,7 @@ def test_a_peer_that_floods_instead_of_closing_is_left_in_time(
 
 
 def test_what_is_sent_while_op_7_is_carried_out_waits_for_the_next_session(
-    make_scripted: MakeScripted, make_shard: MakeShard
+    make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """After the close frame nothing can be sent, so the shard is not READY any longer."""
     answer = threading.Event()
@@ -364,7 +367,7 @@ def test_what_is_sent_while_op_7_is_carried_out_waits_for_the_next_session(
             peer.serve()
 
     gateway = make_scripted(script)
-    shard, _ = make_shard(gateway, ready=False)
+    shard, _ = watch_shard(gateway, ready=False)
     wait_until(lambda: gateway.peers[0].close_code is not None)
 
     assert shard.state is not ShardState.READY
@@ -377,12 +380,12 @@ def test_what_is_sent_while_op_7_is_carried_out_waits_for_the_next_session(
 
 
 def test_disconnect_while_the_first_attempt_fails_leaves_no_shard_closing(
-    make_shard: MakeShard, eager_threads: None
+    watch_shard: WatchShard, eager_threads: None
 ) -> None:
     """Row 52: a shard of which nothing is left has ended, whoever came first."""
     with ScriptedGateway() as gateway:
         nobody = gateway.url
-    shard, recorder = make_shard(gateway, connect=False)
+    shard, recorder = watch_shard(gateway, connect=False)
     stop = threading.Event()
 
     def is_connecting() -> bool:
@@ -407,7 +410,7 @@ def test_disconnect_while_the_first_attempt_fails_leaves_no_shard_closing(
         stop.set()
         for thread in threads:
             thread.join()
-        recorder.life.clear()  # lives without a connection, which it takes for a fault
+        recorder.calls.clear()  # lives without a connection, which it takes for a fault
 
 
 # What is raised, and how often
@@ -415,7 +418,7 @@ def test_disconnect_while_the_first_attempt_fails_leaves_no_shard_closing(
 
 @pytest.mark.parametrize("ours, theirs", [(4004, 4004), (4010, 4010), (4014, 4014), (None, 4004)])
 def test_the_end_is_the_users_whatever_code_the_peer_closes_with(
-    ours: int | None, theirs: int, make_scripted: MakeScripted, make_shard: MakeShard
+    ours: int | None, theirs: int, make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Row 53: RFC 6455 has a peer echo the code; and the close frames of both may cross."""
 
@@ -424,7 +427,7 @@ def test_the_end_is_the_users_whatever_code_the_peer_closes_with(
         peer.serve()
         peer.close(theirs)
 
-    shard, recorder = make_shard(make_scripted(script), close_timeout=5.0)
+    shard, recorder = watch_shard(make_scripted(script), close_timeout=5.0)
 
     with shard:
         shard.disconnect(ours)
@@ -435,11 +438,11 @@ def test_the_end_is_the_users_whatever_code_the_peer_closes_with(
 
 @pytest.mark.parametrize("method", ["connect()", "wait_until_ready()", "join()"])
 def test_an_error_that_was_handled_is_not_raised_again_at_the_end_of_with(
-    method: str, make_scripted: MakeScripted, make_shard: MakeShard
+    method: str, make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Row 54: a method has raised it in this thread already."""
     gateway = make_scripted(fatal if method != "connect()" else lambda peer: None)
-    with make_shard(gateway, connect=False)[0] as shard:
+    with watch_shard(gateway, connect=False)[0] as shard:
         if method == "connect()":
             with pytest.raises(ConnectionFailed):
                 shard.connect(gateway.url)
@@ -450,12 +453,12 @@ def test_an_error_that_was_handled_is_not_raised_again_at_the_end_of_with(
 
 
 def test_run_forever_returns_when_disconnect_comes_before_the_first_connection(
-    make_scripted: MakeScripted, make_shard: MakeShard
+    make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Row 56: SIGTERM during a deployment is no error, in whatever state it comes."""
     gateway = make_scripted(lambda peer: peer.linger())
-    shard, _ = make_shard(gateway, connect=False)
-    other, _ = make_shard(gateway, connect=False)
+    shard, _ = watch_shard(gateway, connect=False)
+    other, _ = watch_shard(gateway, connect=False)
     running = in_background(shard.run_forever, gateway.url)
     gateway.peer(1)
     shard.disconnect()
@@ -471,10 +474,10 @@ def test_run_forever_returns_when_disconnect_comes_before_the_first_connection(
 
 @pytest.mark.parametrize("wait", ["wait_until_ready()", "wait_for()"])
 def test_waiting_for_a_shard_that_was_never_connected_is_refused(
-    wait: str, make_scripted: MakeScripted, make_shard: MakeShard
+    wait: str, make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Row 57: nothing is on its way that could be waited for."""
-    shard, _ = make_shard(make_scripted(), connect=False)
+    shard, _ = watch_shard(make_scripted(), connect=False)
     with pytest.raises(ShardError, match=r"connect\(\)"):
         if wait == "wait_for()":
             shard.wait_for("READY", timeout=0.5)
@@ -483,7 +486,7 @@ def test_waiting_for_a_shard_that_was_never_connected_is_refused(
 
 
 def test_a_timeout_says_how_the_last_attempts_ended(
-    make_scripted: MakeScripted, make_shard: MakeShard
+    make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Row 58: code and reason are what a user can look up."""
 
@@ -493,7 +496,7 @@ def test_a_timeout_says_how_the_last_attempts_ended(
         peer.linger()
 
     gateway = make_scripted(script)
-    shard, _ = make_shard(gateway, ready=False)
+    shard, _ = watch_shard(gateway, ready=False)
     gateway.peer(3)
 
     with pytest.raises(TimeoutError) as caught:

@@ -33,7 +33,6 @@ from shardlib import (
     BrokenStream,
     ConnectionFailed,
     IdentifyGate,
-    Intents,
     NotReady,
     Opcode,
     Session,
@@ -47,9 +46,10 @@ from shardlib.gateway import COMPRESSIONS
 from shardlib.limits import SendWindow
 from shardlib.testing import LocalGateway
 from shardlib.testing.connection import GatewayConnection
-from tests.reliability.conftest import MakeGateway, MakeShard
-from tests.reliability.support import Recorder, dispatch_numbers, fast_options, wait_until
-from tests.support import FATAL, TOKEN
+from tests.recorder import Recorder, dispatch_numbers
+from tests.reliability.conftest import MakeGateway, WatchShard
+from tests.shards import make_shard
+from tests.support import FATAL, TOKEN, wait_until
 from tests.test_compression import compressor
 from tests.test_frames import frame
 
@@ -145,13 +145,12 @@ class Watched:
     def __init__(self, compression: str | None, **options: Any) -> None:
         self.errors: list[Exception] = []
         self.payloads: list[Any] = []
-        self.shard = Shard(
-            TOKEN,
-            0,
+        self.shard = make_shard(
+            intents=0,
             compression=compression,
             on_socket_error=lambda _, error: self.errors.append(error),
             on_socket_raw_message=lambda _, payload: self.payloads.append(payload),
-            **fast_options(**options),
+            **options,
         )
 
     def check(self, path: Path) -> None:
@@ -246,8 +245,8 @@ class AnyOrder(RuleBasedStateMachine):
         super().__init__()
         self.calls: list[tuple[Any, ...]] = []  # of the watched shard
         self.heard: dict[Shard, list[Any]] = {}
-        self.watched = Shard(TOKEN, 0, **fast_options(**self.callbacks()))
-        self.quiet = Shard(TOKEN, 0, **fast_options())
+        self.watched = make_shard(intents=0, **self.callbacks())
+        self.quiet = make_shard(intents=0)
         for shard in (self.watched, self.quiet):
             self.heard[shard] = []
             shard.on("MESSAGE_CREATE")(lambda shard, data: self.heard[shard].append(data))
@@ -438,10 +437,10 @@ def endless_window(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_any_arguments_of_requests_are_refused_here_or_taken_there(
-    gateway: LocalGateway, make_shard: MakeShard, endless_window: None
+    gateway: LocalGateway, watch_shard: WatchShard, endless_window: None
 ) -> None:
     """ValueError or TypeError, or a payload that the gateway has nothing against."""
-    shard, recorder = make_shard(gateway)
+    shard, recorder = watch_shard(gateway)
 
     @examples(250)
     @given(request=REQUESTS)
@@ -462,10 +461,10 @@ def test_any_arguments_of_requests_are_refused_here_or_taken_there(
 
 
 def test_any_text_is_sent_or_refused(
-    gateway: LocalGateway, make_shard: MakeShard, endless_window: None
+    gateway: LocalGateway, watch_shard: WatchShard, endless_window: None
 ) -> None:
     """ValueError, or sent; what the gateway then thinks of it is between it and the user."""
-    shard, recorder = make_shard(gateway)
+    shard, recorder = watch_shard(gateway)
 
     @examples(150)
     @given(data=JSON_TEXTS | HOSTILE | st.builds(written, pieces(st.just(3), PRESENCES)))
@@ -482,10 +481,10 @@ def test_any_text_is_sent_or_refused(
 
 
 def test_any_number_of_milliseconds_is_a_pace_or_refused(
-    gateway: LocalGateway, make_shard: MakeShard
+    gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
     """However fast, and however often the connection is taken for a zombie then."""
-    shard, recorder = make_shard(gateway)
+    shard, recorder = watch_shard(gateway)
 
     @examples(60)
     @given(milliseconds=ODD_NUMBERS | st.floats(0, 100) | HOSTILE)
@@ -502,9 +501,11 @@ def test_any_number_of_milliseconds_is_a_pace_or_refused(
     assert recorder.errors == []
 
 
-def test_any_timeout_is_waited_for_or_refused(gateway: LocalGateway, make_shard: MakeShard) -> None:
+def test_any_timeout_is_waited_for_or_refused(
+    gateway: LocalGateway, watch_shard: WatchShard
+) -> None:
     """On a shard that is closed, none is waited for."""
-    shard, _ = make_shard(gateway)
+    shard, _ = watch_shard(gateway)
     shard.disconnect()
     waits: list[tuple[Callable[..., Any], bool]] = [
         (lambda timeout: shard.wait_until_ready(timeout), True),
@@ -691,7 +692,7 @@ ANSWERS = st.binary(max_size=200) | LINES.map(b"\r\n".join) | LINES.map(b"\n".jo
 def test_any_answer_to_the_handshake_but_the_right_one_fails_the_connection() -> None:
     """Row 20: ConnectionFailed, which says what happened, and nothing is left running."""
     with RawServer() as server:
-        shard = Shard(TOKEN, 0, **fast_options(connect_timeout=5.0))
+        shard = make_shard(intents=0, connect_timeout=5.0)
 
         @live_examples(150)
         @given(answer=ANSWERS, ended=st.booleans())
@@ -728,8 +729,7 @@ def test_a_stream_cut_anywhere_gives_the_same_messages(compression: str | None) 
     """Rows 32 and 33: fragments, control frames between them, each piece received by itself."""
     recorder = Recorder()
     with RawServer() as server:
-        options = fast_options(should_reconnect=False, **recorder.options())
-        shard = Shard(TOKEN, 0, compression=compression, **options)
+        shard = make_shard(recorder, intents=0, compression=compression, should_reconnect=False)
 
         @live_examples(40)
         @given(
@@ -746,7 +746,7 @@ def test_a_stream_cut_anywhere_gives_the_same_messages(compression: str | None) 
                 encoded = sent[-1].encode()
                 encoded = encoded if text else compress(encoded)
                 stream += frame_of(encoded, text, fragments, control)
-            recorder.events.clear()
+            recorder.calls.clear()
             places = sorted({0, len(stream), *(cut % (len(stream) + 1) for cut in cuts)})
             pieces = [stream[start:end] for start, end in itertools.pairwise(places)]
             server.first = pieces.pop(0) if pieces else b""
@@ -762,10 +762,10 @@ def test_a_stream_cut_anywhere_gives_the_same_messages(compression: str | None) 
             client.close()
             with pytest.raises(ShardClosed):
                 shard.join(10)
+            assert recorder.errors == []
+            recorder.check_order()
 
         receive()
-    assert recorder.errors == []
-    recorder.check()
 
 
 PAYLOADS_HERE = payloads_with(URLS_HERE)
@@ -786,10 +786,8 @@ STREAMS = st.binary(max_size=300) | st.lists(FRAMES, max_size=6).map(b"".join)
 def test_any_bytes_in_one_piece_with_the_101_end_as_documented(compression: str | None) -> None:
     """Rows 32 and 33: the shard is open, and then closed since it is not to reconnect."""
     recorder = Recorder()
-    callbacks = {**recorder.options(), "on_socket_ready": None}  # READY may come twice here
     with RawServer() as server:
-        options = fast_options(should_reconnect=False, **callbacks)
-        shard = Shard(TOKEN, 0, compression=compression, **options)
+        shard = make_shard(recorder, intents=0, compression=compression, should_reconnect=False)
 
         @live_examples(60)
         @given(stream=STREAMS)
@@ -813,9 +811,7 @@ class Bot:
         self.gateway = gateway
         self.last_heard = -1
         self.errors: list[Exception] = []
-        self.shard = Shard(
-            TOKEN,
-            Intents.all(),
+        self.shard = make_shard(
             compression=compression,
             on_socket_error=lambda _, error: self.errors.append(error),
             identify_gate=IdentifyGate(interval=0.001, daily_limit=1 << 30),
@@ -920,10 +916,10 @@ CLOSES = st.binary(max_size=2) | st.builds(
 
 
 def test_any_close_frame_is_followed_as_its_code_says(
-    gateway: LocalGateway, make_shard: MakeShard
+    gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
     """Rows 11 and 13: the documented error, or RESUMED, or READY where the session is lost."""
-    shard, recorder = make_shard(
+    shard, recorder = watch_shard(
         gateway,
         identify_gate=IdentifyGate(interval=0.001, daily_limit=1 << 30),
         backoff=Backoff(base=0.001, cap=0.002),
@@ -936,11 +932,10 @@ def test_any_close_frame_is_followed_as_its_code_says(
             shard.connect(gateway.url)
         shard.wait_until_ready(10)
         # Another event: broken twice at one sequence, a stream would cost the session.
-        recorder.events.clear()
-        dispatch_numbers(gateway, 0, 1)
-        wait_until(lambda: recorder.numbers() == [0])
-        recorder.errors.clear()
-        before = len(recorder.life)
+        heard = len(recorder.numbers())
+        dispatch_numbers(gateway, [heard])
+        wait_until(lambda: len(recorder.numbers()) > heard)
+        before, errors = len(recorder.life), len(recorder.errors)
 
         gateway.all_connections[-1].send_bytes(frame(FrameType.CLOSE, payload))
         allowed = len(payload) != 1 and len(payload) <= 125
@@ -957,6 +952,6 @@ def test_any_close_frame_is_followed_as_its_code_says(
             end = [("connected",), *[("ready",)] * (not resumed), ("reconnected", resumed)]
             wait_until(lambda: len(recorder.life) >= before + 1 + len(end))
         assert recorder.life[before:] == [("disconnected", code, False), *end]
-        assert [type(error) for error in recorder.errors] == [BrokenStream] * (not allowed)
+        assert [type(error) for error in recorder.errors[errors:]] == [BrokenStream] * (not allowed)
 
     close()

@@ -14,8 +14,9 @@ import pytest
 
 from shardlib.gateway import Opcode
 from shardlib.testing import LocalGateway
-from tests.reliability.support import Child, dispatch_numbers, wait_until
-from tests.support import TOKEN
+from tests.recorder import dispatch_numbers
+from tests.reliability.support import Child
+from tests.support import TOKEN, wait_until
 
 INTERVAL = 1.0  # seconds between two heartbeats
 NAMESPACE = f"shardlib-{os.getpid()}"
@@ -103,18 +104,18 @@ def test_a_half_open_connection_is_found_out_and_the_session_resumed(network: No
         client.expect("ready")
         first = gateway.connections[0]
         first.expect(Opcode.HEARTBEAT)
-        dispatch_numbers(gateway, 0, 50)
+        dispatch_numbers(gateway, range(50))
         wait_until(lambda: _numbers(client) == list(range(50)))
 
         _drop_everything_on_the_first_path()
         dead = time.monotonic()
-        dispatch_numbers(gateway, 50, 100)
+        dispatch_numbers(gateway, range(50, 100))
         resume = gateway.expect(Opcode.RESUME, timeout=10)
 
         assert resume.time - dead < 2 * INTERVAL + 0.5
         assert not first.is_closed  # neither end was told
         assert resume.connection.at_resume_url
-        dispatch_numbers(gateway, 100, 150)
+        dispatch_numbers(gateway, range(100, 150))
         wait_until(lambda: len(_numbers(client)) >= 150)
         assert _numbers(client) == list(range(150))
         assert len(gateway.all_connections) == 2

@@ -13,8 +13,10 @@ from shardlib import Backoff, Shard, ShardState
 from shardlib.connection import Connection
 from shardlib.gateway import Opcode
 from shardlib.testing import GatewayConnection, LocalGateway
-from tests.reliability.conftest import MakeGateway, MakeShard
-from tests.reliability.support import dispatch_numbers, talk_on, wait_until
+from tests.recorder import dispatch_numbers
+from tests.reliability.conftest import MakeGateway, WatchShard
+from tests.reliability.support import talk_on
+from tests.support import wait_until
 
 INTERVAL = 300  # milliseconds
 SECONDS = INTERVAL / 1000
@@ -34,18 +36,18 @@ def _beats(connection: GatewayConnection) -> list[float]:
 @pytest.mark.parametrize("tls", [False, True], ids=["ws", "wss"])
 @pytest.mark.parametrize("death", DEATHS)
 def test_silence_is_noticed_within_two_intervals(
-    death: str, tls: bool, make_gateway: MakeGateway, make_shard: MakeShard
+    death: str, tls: bool, make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Rows 7, 8 and 12: the next connection resumes; the dead one is closed, not waited for."""
     gateway = make_gateway(heartbeat_interval=INTERVAL, tls=tls, heartbeat_tolerance=60)
     gateway.inject(instead_of="close")
-    shard, recorder = make_shard(gateway)
+    shard, recorder = watch_shard(gateway)
     first = gateway.connections[-1]
     first.expect(Opcode.HEARTBEAT)
 
     DEATHS[death](first)
     died = time.monotonic()
-    dispatch_numbers(gateway, 0, 1)
+    dispatch_numbers(gateway, range(1))
     resume = gateway.expect(Opcode.RESUME)
 
     # One more interval where something was received after the heartbeat that got no answer.
@@ -58,12 +60,12 @@ def test_silence_is_noticed_within_two_intervals(
 
 
 def test_a_peer_that_keeps_talking_instead_of_closing_delays_nothing(
-    make_gateway: MakeGateway, make_shard: MakeShard
+    make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 8: neither reconnect() nor disconnect() waits for the end of what still comes."""
     gateway = make_gateway(close_timeout=60)
     gateway.inject(talk_on, instead_of="close", connections=None)
-    shard, _ = make_shard(gateway, close_timeout=3.0)
+    shard, _ = watch_shard(gateway, close_timeout=3.0)
 
     began = time.monotonic()
     shard.reconnect()  # a close frame is worth a second
@@ -76,11 +78,11 @@ def test_a_peer_that_keeps_talking_instead_of_closing_delays_nothing(
 
 
 def test_a_send_that_is_stuck_delays_no_verdict(
-    make_gateway: MakeGateway, make_shard: MakeShard
+    make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 9: a heartbeat that gets no turn to be sent is as good as one without an answer."""
     gateway = make_gateway(heartbeat_interval=INTERVAL, heartbeat_tolerance=60, receive_buffer=2048)
-    shard, recorder = make_shard(gateway, send_timeout=30.0)
+    shard, recorder = watch_shard(gateway, send_timeout=30.0)
     first = gateway.connections[-1]
     wait_until(lambda: recorder.beats)
     errors: list[Exception] = []
@@ -104,11 +106,11 @@ def test_a_send_that_is_stuck_delays_no_verdict(
 
 
 def test_one_missed_acknowledgement_is_not_held_against_the_next_connection(
-    make_gateway: MakeGateway, make_shard: MakeShard
+    make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 23: after a zombie exactly one reconnect, and none in the intervals that follow."""
     gateway = make_gateway(heartbeat_interval=INTERVAL)
-    shard, recorder = make_shard(gateway)
+    shard, recorder = watch_shard(gateway)
     gateway.connections[-1].acknowledge = False
 
     wait_until(lambda: recorder.count("reconnected", True) == 1)
@@ -119,11 +121,11 @@ def test_one_missed_acknowledgement_is_not_held_against_the_next_connection(
 
 
 def test_each_connection_has_one_heartbeat_and_the_dead_have_none(
-    make_gateway: MakeGateway, make_shard: MakeShard
+    make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 15: 50 flaps faster than the interval leave one heartbeat thread, at its own pace."""
     gateway = make_gateway(heartbeat_interval=INTERVAL)
-    shard, recorder = make_shard(gateway, backoff=Backoff(base=0.001, cap=0.002))
+    shard, recorder = watch_shard(gateway, backoff=Backoff(base=0.001, cap=0.002))
     for number in range(50):
         gateway.connections[-1].reset()
         wait_until(lambda: recorder.count("reconnected") == number + 1, what="a reconnect")
@@ -145,11 +147,11 @@ def test_each_connection_has_one_heartbeat_and_the_dead_have_none(
 
 
 def test_a_heartbeat_thread_ends_with_its_connection_and_not_at_its_next_beat(
-    make_gateway: MakeGateway, make_shard: MakeShard
+    make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 15: however long the interval, fast reconnects pile up no threads."""
     gateway = make_gateway(heartbeat_interval=600_000)
-    shard, recorder = make_shard(gateway, backoff=Backoff(base=0.001, cap=0.002))
+    shard, recorder = watch_shard(gateway, backoff=Backoff(base=0.001, cap=0.002))
     for number in range(20):
         gateway.connections[-1].reset()
         wait_until(lambda: recorder.count("reconnected") == number + 1, what="a reconnect")
@@ -162,11 +164,11 @@ def test_a_heartbeat_thread_ends_with_its_connection_and_not_at_its_next_beat(
 
 
 def test_first_heartbeats_are_spread_over_the_interval(
-    make_gateway: MakeGateway, make_shard: MakeShard
+    make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 24: jitter for the first heartbeat, and for it alone."""
     gateway = make_gateway(heartbeat_interval=1000)
-    shards = [make_shard(gateway, shard_id=number, shard_count=30)[0] for number in range(30)]
+    shards = [watch_shard(gateway, shard_id=number, shard_count=30)[0] for number in range(30)]
     wait_until(lambda: all(_beats(each) for each in gateway.connections), 10)
 
     delays = [_beats(each)[0] - each.opened_at for each in gateway.connections]
@@ -178,7 +180,7 @@ def test_first_heartbeats_are_spread_over_the_interval(
 
 @pytest.mark.parametrize("tls", [False, True], ids=["ws", "wss"])
 def test_requests_for_heartbeats_are_answered_and_decide_nothing(
-    tls: bool, make_gateway: MakeGateway, make_shard: MakeShard
+    tls: bool, make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 24: op 1 before READY, op 1 after a heartbeat whose acknowledgement is late."""
     gateway = make_gateway(heartbeat_interval=60_000, tls=tls)
@@ -188,7 +190,7 @@ def test_requests_for_heartbeats_are_answered_and_decide_nothing(
             connection.request_heartbeat()
 
     gateway.inject(ask_three_times, before="ready")
-    shard, recorder = make_shard(gateway)
+    shard, recorder = watch_shard(gateway)
     connection = gateway.connections[-1]
     connection.expect(Opcode.HEARTBEAT)  # one answers all that wait
 
@@ -209,7 +211,7 @@ def test_requests_for_heartbeats_are_answered_and_decide_nothing(
     "first, connections", [("op 7", 3), ("op 9 true", 3), ("op 1", 2), ("an event", 2)]
 )
 def test_any_opcode_may_be_the_first(
-    first: str, connections: int, gateway: LocalGateway, make_shard: MakeShard
+    first: str, connections: int, gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
     """Rows 6 and 24: what comes before Hello sticks nothing, and is acted on all the same."""
     begin: dict[str, Any] = {
@@ -218,7 +220,7 @@ def test_any_opcode_may_be_the_first(
         "op 1": lambda it: it.request_heartbeat(),
         "an event": lambda it: it.send({"op": 0, "t": "X", "s": None, "d": 1}),
     }
-    shard, recorder = make_shard(gateway)
+    shard, recorder = watch_shard(gateway)
     gateway.inject(begin[first], before="hello")
 
     gateway.connections[-1].reset()
@@ -235,7 +237,7 @@ def test_a_request_to_leave_in_place_of_an_answer_sticks_nothing(
     answer: str,
     step: str,
     gateway: LocalGateway,
-    make_shard: MakeShard,
+    watch_shard: WatchShard,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Row 6: neither Hello nor READY comes after it, and the next connection begins at once."""
@@ -247,7 +249,7 @@ def test_a_request_to_leave_in_place_of_an_answer_sticks_nothing(
     }
     gateway.inject(answers[answer], instead_of=step, connections=2)
 
-    shard, recorder = make_shard(gateway)  # the first connection, and the one after it
+    shard, recorder = watch_shard(gateway)  # the first connection, and the one after it
 
     assert len(gateway.all_connections) == 3
     gateway.inject(answers[answer], instead_of=step)
@@ -257,12 +259,12 @@ def test_a_request_to_leave_in_place_of_an_answer_sticks_nothing(
 
 
 def test_an_acknowledgement_behind_a_flood_is_waited_for(
-    make_gateway: MakeGateway, make_shard: MakeShard
+    make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 30: the acknowledgement stands behind data that takes more than an interval to come."""
     interval = 0.8  # seconds: the time to beat falls well between beginning and end of the data
     gateway = make_gateway(heartbeat_interval=int(interval * 1000), heartbeat_tolerance=60)
-    shard, recorder = make_shard(gateway, compression=None)
+    shard, recorder = watch_shard(gateway, compression=None)
     connection = gateway.connections[-1]
     connection.acknowledge = False
     connection.expect(Opcode.HEARTBEAT)
@@ -281,11 +283,11 @@ def test_an_acknowledgement_behind_a_flood_is_waited_for(
 
 
 def test_events_without_end_are_no_sign_of_life_for_ever(
-    make_gateway: MakeGateway, make_shard: MakeShard
+    make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 30: where events come and acknowledgements never, there is one interval of grace."""
     gateway = make_gateway(heartbeat_interval=INTERVAL)
-    shard, recorder = make_shard(gateway)
+    shard, recorder = watch_shard(gateway)
     first = gateway.connections[-1]
     gateway.traffic(rate=500)
     first.expect(Opcode.HEARTBEAT)
@@ -299,11 +301,11 @@ def test_events_without_end_are_no_sign_of_life_for_ever(
 
 
 def test_a_callback_that_blocks_is_no_zombie_and_is_named_once(
-    make_gateway: MakeGateway, make_shard: MakeShard, caplog: pytest.LogCaptureFixture
+    make_gateway: MakeGateway, watch_shard: WatchShard, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Row 2: three intervals inside a callback; heartbeats go on, one warning shows where."""
     gateway = make_gateway(heartbeat_interval=INTERVAL, heartbeat_tolerance=INTERVAL)
-    shard, recorder = make_shard(gateway)
+    shard, recorder = watch_shard(gateway)
     connection = gateway.connections[-1]
     release = threading.Event()
 
@@ -315,7 +317,7 @@ def test_a_callback_that_blocks_is_no_zombie_and_is_named_once(
     gateway.sessions[0].dispatch("SLOW", None)
     before = len(_beats(connection))
     wait_until(lambda: len(_beats(connection)) >= before + 5, 10, "five heartbeats")
-    dispatch_numbers(gateway, 0, 10)
+    dispatch_numbers(gateway, range(10))
     release.set()
     wait_until(lambda: recorder.numbers() == list(range(10)))
 
@@ -327,30 +329,30 @@ def test_a_callback_that_blocks_is_no_zombie_and_is_named_once(
 
 
 def test_a_backlog_of_slow_callbacks_is_worked_off_on_one_connection(
-    make_gateway: MakeGateway, make_shard: MakeShard
+    make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 2: many callbacks, each short, together longer than several intervals."""
     gateway = make_gateway(heartbeat_interval=INTERVAL, heartbeat_tolerance=60)
-    shard, recorder = make_shard(gateway)
+    shard, recorder = watch_shard(gateway)
 
     @shard.on("TYPING_START")
     def work(shard: Shard, data: Any) -> None:
         time.sleep(0.005)
 
     wait_until(lambda: recorder.beats)
-    dispatch_numbers(gateway, 0, 300)  # a second and a half
+    dispatch_numbers(gateway, range(300))  # a second and a half
 
     wait_until(lambda: len(recorder.numbers()) == 300, 20)
     assert recorder.numbers() == list(range(300))
     assert len(gateway.all_connections) == 1
 
 
-def test_an_endless_rhythm_is_taken(gateway: LocalGateway, make_shard: MakeShard) -> None:
+def test_an_endless_rhythm_is_taken(gateway: LocalGateway, watch_shard: WatchShard) -> None:
     """Row 43: a Hello or a user that asks for a heartbeat in a thousand years kills no thread."""
     gateway.inject(
         lambda it: it.send({"op": 10, "d": {"heartbeat_interval": 1e300}}), instead_of="hello"
     )
-    shard, recorder = make_shard(gateway)
+    shard, recorder = watch_shard(gateway)
     thread = shard.heartbeat_thread
 
     shard.heartbeat_in(1e17)

@@ -16,7 +16,7 @@ import pytest
 from shardlib import NotReady, Opcode, SendTimeout, Shard, ShardState
 from shardlib.frames import FrameType
 from tests.peers import Peer, ScriptedGateway
-from tests.reliability.conftest import MakeScripted, MakeShard
+from tests.reliability.conftest import MakeScripted, WatchShard
 from tests.support import in_background, wait_until
 
 INTERVAL = 300  # milliseconds
@@ -50,7 +50,7 @@ def release() -> Iterator[threading.Event]:
 
 
 def test_a_json_module_that_fails_at_heartbeats_ends_none(
-    make_scripted: MakeScripted, make_shard: MakeShard
+    make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Row 68: memory may be short for a moment; the heartbeats after it are sent all the same."""
 
@@ -65,7 +65,7 @@ def test_a_json_module_that_fails_at_heartbeats_ends_none(
             return json.dumps(value)
 
     gateway = make_scripted(keeps_pace(INTERVAL))
-    shard, _ = make_shard(gateway, json=JSON)
+    shard, _ = watch_shard(gateway, json=JSON)
     wait_until(lambda: beats(gateway))
 
     JSON.short = True
@@ -96,7 +96,7 @@ def logger_to(function: Callable[[logging.LogRecord], object]) -> logging.Logger
 
 
 def test_a_log_handler_that_exits_ends_no_heartbeats(
-    release: threading.Event, make_scripted: MakeScripted, make_shard: MakeShard
+    release: threading.Event, make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Row 68: what is said of a slow callback is not said on the heartbeat thread."""
 
@@ -105,7 +105,7 @@ def test_a_log_handler_that_exits_ends_no_heartbeats(
             raise SystemExit(5)
 
     gateway = make_scripted(keeps_pace(INTERVAL))
-    shard, _ = make_shard(gateway, logger=logger_to(exit_at_warnings))
+    shard, _ = watch_shard(gateway, logger=logger_to(exit_at_warnings))
     shard.on("TYPING_START")(lambda shard, data: release.wait(SLOW))
     gateway.peers[0].dispatch("TYPING_START")
     wait_until(lambda: shard.stats.callback_seconds > SLOW)
@@ -117,7 +117,7 @@ def test_a_log_handler_that_exits_ends_no_heartbeats(
 
 
 def test_heartbeats_go_on_while_a_log_handler_stands_still(
-    release: threading.Event, make_scripted: MakeScripted, make_shard: MakeShard
+    release: threading.Event, make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Row 69: marked text in a console, or a full pipe, may hold up all that log; not these."""
     entered = threading.Event()
@@ -129,7 +129,7 @@ def test_heartbeats_go_on_while_a_log_handler_stands_still(
 
     logger = logger_to(stand_still)
     gateway = make_scripted(keeps_pace(INTERVAL))
-    shard, _ = make_shard(gateway, logger=logger)
+    shard, _ = watch_shard(gateway, logger=logger)
     shard.on("TYPING_START")(lambda shard, data: logger.warning("stand still"))
     gateway.peers[0].dispatch("TYPING_START")
     assert entered.wait(10)
@@ -161,12 +161,12 @@ class SlowToShow:
 def test_a_callback_that_is_slow_to_show_delays_no_heartbeat(
     release: threading.Event,
     make_scripted: MakeScripted,
-    make_shard: MakeShard,
+    watch_shard: WatchShard,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Its __repr__ is the user's code, too; and the report shows the user's frames alone."""
     gateway = make_scripted(keeps_pace(INTERVAL))
-    shard, _ = make_shard(gateway)
+    shard, _ = watch_shard(gateway)
     callback = SlowToShow(release)
     shard.on("TYPING_START", callback)
     gateway.peers[0].dispatch("TYPING_START")
@@ -190,7 +190,7 @@ def test_a_callback_that_is_slow_to_show_delays_no_heartbeat(
 
 @pytest.mark.parametrize("what", ["predicate", "json module", "log handler", "identify gate"])
 def test_no_slow_code_of_the_users_makes_a_zombie_of_a_healthy_connection(
-    what: str, release: threading.Event, make_scripted: MakeScripted, make_shard: MakeShard
+    what: str, release: threading.Event, make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Row 70: their time is the user's, as that of callbacks is."""
     entered, left = threading.Event(), threading.Event()
@@ -228,7 +228,7 @@ def test_no_slow_code_of_the_users_makes_a_zombie_of_a_healthy_connection(
         options["identify_gate"] = Gate()
 
     gateway = make_scripted(keeps_pace(INTERVAL))
-    shard, recorder = make_shard(gateway, **options)
+    shard, recorder = watch_shard(gateway, **options)
     peer = gateway.peers[0]
     if what == "predicate":
         in_background(shard.wait_for, "TYPING_START", lambda data: be_slow_once())
@@ -253,7 +253,7 @@ def test_no_slow_code_of_the_users_makes_a_zombie_of_a_healthy_connection(
 
 
 def test_a_quick_pace_is_no_short_patience(
-    make_scripted: MakeScripted, make_shard: MakeShard
+    make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Row 71: acknowledgements may take longer than the pace that heartbeat_in() has set."""
 
@@ -265,7 +265,7 @@ def test_a_quick_pace_is_no_short_patience(
             peer.acknowledge()
 
     gateway = make_scripted(script)
-    shard, recorder = make_shard(gateway)
+    shard, recorder = watch_shard(gateway)
 
     shard.heartbeat_in(10)
 
@@ -274,11 +274,11 @@ def test_a_quick_pace_is_no_short_patience(
 
 
 def test_a_quick_pace_beside_threads_that_send_ends_no_connection(
-    make_scripted: MakeScripted, make_shard: MakeShard
+    make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """A heartbeat that finds the send lock taken within its pace is tried again."""
     gateway = make_scripted(keeps_pace(41_250))
-    shard, _ = make_shard(gateway)
+    shard, _ = watch_shard(gateway)
     shard.heartbeat_in(2)
     stop = threading.Event()
 
@@ -303,7 +303,7 @@ def test_a_quick_pace_beside_threads_that_send_ends_no_connection(
 
 
 def test_an_op_1_that_waits_to_be_answered_delays_no_verdict(
-    make_scripted: MakeScripted, make_shard: MakeShard
+    make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """send_timeout is for what users send: it may be far longer than the interval."""
     stopped: list[float] = []
@@ -320,7 +320,7 @@ def test_an_op_1_that_waits_to_be_answered_delays_no_verdict(
             time.sleep(0.05)
 
     gateway = make_scripted(script, receive_buffer=2048)
-    shard, _ = make_shard(gateway, send_timeout=30.0)
+    shard, _ = watch_shard(gateway, send_timeout=30.0)
     assert shard.socket_instance is not None
     assert shard.socket_instance.sock is not None
     shard.socket_instance.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2048)
@@ -337,7 +337,7 @@ def test_an_op_1_that_waits_to_be_answered_delays_no_verdict(
 
 
 def test_the_ping_is_measured_from_the_heartbeat_that_is_acknowledged(
-    make_scripted: MakeScripted, make_shard: MakeShard
+    make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Row 73: an op 1 that crosses a heartbeat makes no round trip shorter."""
 
@@ -351,7 +351,7 @@ def test_the_ping_is_measured_from_the_heartbeat_that_is_acknowledged(
         peer.acknowledge()
         peer.serve()
 
-    shard, recorder = make_shard(make_scripted(script))
+    shard, recorder = watch_shard(make_scripted(script))
 
     shard.heartbeat()
 
@@ -361,7 +361,7 @@ def test_the_ping_is_measured_from_the_heartbeat_that_is_acknowledged(
 
 
 def test_acknowledgements_beyond_the_heartbeats_are_ignored(
-    make_scripted: MakeScripted, make_shard: MakeShard
+    make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Row 73: a thousand of them for one heartbeat are one round trip."""
 
@@ -375,7 +375,7 @@ def test_acknowledgements_beyond_the_heartbeats_are_ignored(
         peer.dispatch("DONE")
         peer.serve()
 
-    shard, recorder = make_shard(make_scripted(script))
+    shard, recorder = watch_shard(make_scripted(script))
 
     shard.heartbeat()
 
@@ -384,7 +384,7 @@ def test_acknowledgements_beyond_the_heartbeats_are_ignored(
 
 
 def test_a_connection_without_hello_is_given_up_though_ready_came(
-    make_scripted: MakeScripted, make_shard: MakeShard
+    make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Row 73: it would have no heartbeat and no deadline, for ever."""
 
@@ -394,7 +394,7 @@ def test_a_connection_without_hello_is_given_up_though_ready_came(
         peer.serve()
 
     gateway = make_scripted(script)
-    make_shard(gateway, ready=False, hello_timeout=0.3)
+    watch_shard(gateway, ready=False, hello_timeout=0.3)
 
     gateway.peer(2, timeout=5)
 
@@ -407,7 +407,7 @@ FLOOD = {
 
 @pytest.mark.parametrize("what", FLOOD)
 def test_a_connection_without_hello_is_given_up_whatever_else_comes(
-    what: str, make_scripted: MakeScripted, make_shard: MakeShard
+    what: str, make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """There is always something more to read, and hello_timeout runs out all the same."""
 
@@ -416,13 +416,13 @@ def test_a_connection_without_hello_is_given_up_whatever_else_comes(
         peer.flood(*FLOOD[what])
 
     gateway = make_scripted(script)
-    make_shard(gateway, ready=False, hello_timeout=0.3, close_timeout=0.5)
+    watch_shard(gateway, ready=False, hello_timeout=0.3, close_timeout=0.5)
 
     gateway.peer(2, timeout=5)
 
 
 def test_resumed_means_nothing_after_identify(
-    make_scripted: MakeScripted, make_shard: MakeShard
+    make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Row 73: no session was asked for that could have been resumed."""
     answered = threading.Event()
@@ -435,7 +435,7 @@ def test_resumed_means_nothing_after_identify(
         peer.ready()
         peer.serve()
 
-    shard, recorder = make_shard(make_scripted(script), ready=False)
+    shard, recorder = watch_shard(make_scripted(script), ready=False)
     wait_until(lambda: shard.stats.events["AFTER"])
 
     assert shard.state is ShardState.IDENTIFYING
@@ -481,11 +481,11 @@ FLOODS = {
 
 @pytest.mark.parametrize("flood", FLOODS)
 def test_no_more_than_120_payloads_leave_in_a_minute(
-    flood: str, make_scripted: MakeScripted, make_shard: MakeShard
+    flood: str, make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Row 72: whoever asks for a heartbeat, the Gateway counts it, and closes with 4008."""
     gateway = make_scripted(keeps_pace(41_250))
-    shard, _ = make_shard(gateway)
+    shard, _ = watch_shard(gateway)
     [peer] = gateway.peers
 
     FLOODS[flood](shard, peer)
@@ -498,7 +498,7 @@ def test_no_more_than_120_payloads_leave_in_a_minute(
 
 
 def test_no_more_than_120_payloads_leave_in_a_minute_that_begins_before_hello(
-    make_scripted: MakeScripted, make_shard: MakeShard
+    make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Heartbeats that op 1 asks for leave room for Identify and those that Hello asks for."""
 
@@ -515,7 +515,7 @@ def test_no_more_than_120_payloads_leave_in_a_minute_that_begins_before_hello(
         peer.serve()
 
     gateway = make_scripted(script)
-    shard, _ = make_shard(gateway)
+    shard, _ = watch_shard(gateway)
     wait_until(lambda: shard.stats.events["DONE"])
     time.sleep(0.3)  # what is still on its way, if anything
 
@@ -524,11 +524,11 @@ def test_no_more_than_120_payloads_leave_in_a_minute_that_begins_before_hello(
 
 
 def test_the_latency_of_the_last_heartbeats_is_kept(
-    make_scripted: MakeScripted, make_shard: MakeShard
+    make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """One ping says little; and a mean hides that the last one was slow."""
     gateway = make_scripted(keeps_pace(600_000))
-    shard, recorder = make_shard(gateway)
+    shard, recorder = watch_shard(gateway)
     for number in range(1, 4):
         shard.heartbeat()
         wait_until(lambda: len(recorder.beats) == number)

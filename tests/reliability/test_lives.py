@@ -23,16 +23,16 @@ from shardlib import (
     ShardState,
 )
 from tests.peers import Peer, well_behaved
-from tests.reliability.conftest import MakeScripted, MakeShard
+from tests.reliability.conftest import MakeScripted, WatchShard
 from tests.support import in_background, wait_until
 
 
 def test_disconnect_leaves_the_life_alone_that_on_socket_closed_begins(
-    make_scripted: MakeScripted, make_shard: MakeShard
+    make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Row 49: it waits for the end of its own life, and aborts no connection of the next."""
     gateway = make_scripted()
-    shard, recorder = make_shard(gateway, close_timeout=3.0)
+    shard, recorder = watch_shard(gateway, close_timeout=3.0)
     note = shard.on_socket_closed
 
     def begin_anew(shard: Shard, error: Any) -> None:
@@ -54,11 +54,11 @@ def test_disconnect_leaves_the_life_alone_that_on_socket_closed_begins(
 
 
 def test_of_two_threads_that_connect_and_two_that_disconnect_nobody_hits_another_life(
-    make_scripted: MakeScripted, make_shard: MakeShard, eager_threads: None
+    make_scripted: MakeScripted, watch_shard: WatchShard, eager_threads: None
 ) -> None:
     """Row 49: each connection that was opened ends with a close frame, and each in its time."""
     gateway = make_scripted()
-    shard, recorder = make_shard(gateway, close_timeout=1.5, connect_timeout=5.0)
+    shard, recorder = watch_shard(gateway, close_timeout=1.5, connect_timeout=5.0)
     slowest = 0.0
 
     def connect() -> None:
@@ -79,7 +79,7 @@ def test_of_two_threads_that_connect_and_two_that_disconnect_nobody_hits_another
             thread.join()
         assert slowest < 1.0
     shard.disconnect()
-    recorder.life.clear()  # some lives had no connection, which it takes for a fault
+    recorder.calls.clear()  # some lives had no connection, which it takes for a fault
 
     opened = [peer for peer in gateway.peers if peer.received]
     assert len(opened) > 10
@@ -88,11 +88,11 @@ def test_of_two_threads_that_connect_and_two_that_disconnect_nobody_hits_another
 
 @pytest.mark.parametrize("beginner", ["another thread", "a callback"])
 def test_a_wait_ends_with_its_life_though_the_next_one_begins_at_once(
-    beginner: str, make_scripted: MakeScripted, make_shard: MakeShard, eager_threads: None
+    beginner: str, make_scripted: MakeScripted, watch_shard: WatchShard, eager_threads: None
 ) -> None:
     """Row 50: join() and wait_for() belong to the life in which they were called."""
     gateway = make_scripted()
-    shard, recorder = make_shard(gateway)
+    shard, recorder = watch_shard(gateway)
 
     @shard.on("AGAIN")
     def again(shard: Shard, data: object) -> None:
@@ -115,7 +115,7 @@ def test_a_wait_ends_with_its_life_though_the_next_one_begins_at_once(
 
 
 def test_a_new_life_does_not_pay_for_the_failures_of_the_one_before(
-    make_scripted: MakeScripted, make_shard: MakeShard
+    make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Row 55: its first lost connection is followed at once."""
 
@@ -125,7 +125,7 @@ def test_a_new_life_does_not_pay_for_the_failures_of_the_one_before(
         well_behaved(peer)
 
     gateway = make_scripted(script)
-    shard, recorder = make_shard(gateway, backoff=Backoff(base=20.0, cap=60.0))
+    shard, recorder = watch_shard(gateway, backoff=Backoff(base=20.0, cap=60.0))
     gateway.peers[0].reset()
     gateway.peer(2)
     wait_until(lambda: shard.state is ShardState.WAITING)
@@ -145,7 +145,7 @@ def test_a_life_that_a_callback_begins_keeps_trying_as_any_other(
     should_reconnect: bool,
     where: str,
     make_scripted: MakeScripted,
-    make_shard: MakeShard,
+    watch_shard: WatchShard,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """No thread waits in connect() that the error of the first attempt could be raised in."""
@@ -156,7 +156,7 @@ def test_a_life_that_a_callback_begins_keeps_trying_as_any_other(
             well_behaved(peer)
 
     gateway = make_scripted(script)
-    shard, recorder = make_shard(gateway, should_reconnect=should_reconnect)
+    shard, recorder = watch_shard(gateway, should_reconnect=should_reconnect)
     note = shard.on_socket_closed
 
     def closed(shard: Shard, error: Any) -> None:
@@ -194,15 +194,15 @@ def test_a_life_that_a_callback_begins_keeps_trying_as_any_other(
 
 
 def test_a_reinstantiate_that_is_refused_leaves_the_session(
-    make_scripted: MakeScripted, make_shard: MakeShard
+    make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """It has begun no life, and the next connect() resumes."""
     gateway = make_scripted()
-    shard, recorder = make_shard(gateway)
+    shard, recorder = watch_shard(gateway)
     shard.disconnect(4000)
     session_id = shard.session_id
     assert session_id is not None
-    other, _ = make_shard(gateway)
+    other, _ = watch_shard(gateway)
     errors: list[Exception] = []
 
     def interrupt(frame: FrameType, event: str, argument: object) -> None:
@@ -226,7 +226,7 @@ def test_a_reinstantiate_that_is_refused_leaves_the_session(
 
 
 def test_no_fail_of_a_reinstantiate_outlives_the_connection_that_it_replaces(
-    make_scripted: MakeScripted, make_shard: MakeShard
+    make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """READY and RESUMED fulfil it on the connection after, not on the one where it was called."""
 
@@ -239,7 +239,7 @@ def test_no_fail_of_a_reinstantiate_outlives_the_connection_that_it_replaces(
             shard.reinstantiate(no_fail=True)
 
     gateway = make_scripted(script)
-    shard, recorder = make_shard(gateway, should_reconnect=False)
+    shard, recorder = watch_shard(gateway, should_reconnect=False)
     shard.disconnect(4000)
     shard.on_socket_raw_message = ask
 
@@ -253,7 +253,7 @@ def test_no_fail_of_a_reinstantiate_outlives_the_connection_that_it_replaces(
 
 
 def test_a_fatal_code_is_what_waits_raise_before_its_callbacks_have_returned(
-    make_scripted: MakeScripted, make_shard: MakeShard
+    make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Row 11: nobody has called disconnect(), and no error may say so."""
     inside, release = threading.Event(), threading.Event()
@@ -263,7 +263,7 @@ def test_a_fatal_code_is_what_waits_raise_before_its_callbacks_have_returned(
         peer.close(4011)
         peer.serve()
 
-    shard, _ = make_shard(make_scripted(script), ready=False)
+    shard, _ = watch_shard(make_scripted(script), ready=False)
     shard.on_socket_disconnected = lambda *_: (inside.set(), release.wait(10))
     assert inside.wait(10)
     try:
@@ -276,12 +276,12 @@ def test_a_fatal_code_is_what_waits_raise_before_its_callbacks_have_returned(
 
 
 def test_a_callback_of_one_shard_uses_another_as_any_thread_may(
-    make_scripted: MakeScripted, make_shard: MakeShard
+    make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """It has interrupted nothing: it waits for the other shard's threads, and gets what it asks."""
     gateway = make_scripted()
-    shard, _ = make_shard(gateway)
-    other, _ = make_shard(gateway, connect=False)
+    shard, _ = watch_shard(gateway)
+    other, _ = watch_shard(gateway, connect=False)
     states: list[Any] = []
 
     def use_the_other(_: Shard, data: Any) -> None:

@@ -16,8 +16,9 @@ import pytest
 from shardlib import Shard, reader
 from shardlib.connection import Connection
 from shardlib.testing import LocalGateway
-from tests.reliability.conftest import MakeShard
-from tests.reliability.support import Child, wait_until
+from tests.reliability.conftest import WatchShard
+from tests.reliability.support import Child
+from tests.support import wait_until
 
 RECONNECTS = 2000
 
@@ -137,11 +138,11 @@ BROKEN = b"\xff" * 8 + b"\0\0\xff\xff"  # no block of a zlib stream begins like 
 def test_a_connection_that_has_ended_is_freed_without_the_garbage_collector(
     end: str,
     gateway: LocalGateway,
-    make_shard: MakeShard,
+    watch_shard: WatchShard,
     made: list[weakref.ref[Connection]],
 ) -> None:
     """Row 44: each holds some 50 kB, and where many end, a collection may be long in coming."""
-    shard, _ = make_shard(gateway, logger=QUIET)
+    shard, _ = watch_shard(gateway, logger=QUIET)
     shard.on_socket_error = None
     gc.disable()
     try:
@@ -154,10 +155,10 @@ def test_a_connection_that_has_ended_is_freed_without_the_garbage_collector(
 
 
 def test_a_life_that_has_ended_is_freed_without_the_garbage_collector(
-    gateway: LocalGateway, make_shard: MakeShard, made: list[weakref.ref[Connection]]
+    gateway: LocalGateway, watch_shard: WatchShard, made: list[weakref.ref[Connection]]
 ) -> None:
     """Row 44: nobody needs to have waited for the error that ended it."""
-    shard, _ = make_shard(gateway, logger=QUIET)
+    shard, _ = watch_shard(gateway, logger=QUIET)
     shard.on_socket_closed = None  # the recorder's
     gc.disable()
     try:

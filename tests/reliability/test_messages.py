@@ -9,8 +9,9 @@ import pytest
 from shardlib import BrokenStream, IdentifyGate, UnreadableMessage
 from shardlib.gateway import Opcode
 from shardlib.testing import LocalGateway
-from tests.reliability.conftest import MakeGateway, MakeShard
-from tests.reliability.support import dispatch_numbers, wait_until
+from tests.recorder import dispatch_numbers
+from tests.reliability.conftest import MakeGateway, WatchShard
+from tests.support import wait_until
 
 COMPRESSIONS = [None, "payload", "zlib-stream", "zstd-stream"]
 
@@ -42,14 +43,14 @@ UNREADABLE: dict[str, str] = {
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_odd_payloads_end_nothing(
-    compression: str | None, gateway: LocalGateway, make_shard: MakeShard
+    compression: str | None, gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
     """Row 43: each is delivered or skipped, and the connection lives on."""
-    shard, recorder = make_shard(gateway, compression=compression)
+    shard, recorder = watch_shard(gateway, compression=compression)
     connection = gateway.connections[-1]
     for number, text in enumerate(ODD.values()):
         connection.send_compressed(text)
-        dispatch_numbers(gateway, number, number + 1)
+        dispatch_numbers(gateway, [number])
 
     wait_until(lambda: len(recorder.numbers()) == len(ODD))
     assert recorder.errors == []
@@ -58,25 +59,25 @@ def test_odd_payloads_end_nothing(
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_unreadable_payloads_are_told_and_skipped(
-    compression: str | None, gateway: LocalGateway, make_shard: MakeShard
+    compression: str | None, gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
     """Row 43: one UnreadableMessage each, and the connection lives on."""
-    shard, recorder = make_shard(gateway, compression=compression)
+    shard, recorder = watch_shard(gateway, compression=compression)
     connection = gateway.connections[-1]
     for number, text in enumerate(UNREADABLE.values()):
         connection.send_compressed(text)
-        dispatch_numbers(gateway, number, number + 1)
+        dispatch_numbers(gateway, [number])
 
     wait_until(lambda: len(recorder.numbers()) == len(UNREADABLE))
     assert [type(error) for error in recorder.errors] == [UnreadableMessage] * len(UNREADABLE)
     assert len(gateway.all_connections) == 1
 
 
-def test_text_that_is_no_utf8_is_skipped(gateway: LocalGateway, make_shard: MakeShard) -> None:
+def test_text_that_is_no_utf8_is_skipped(gateway: LocalGateway, watch_shard: WatchShard) -> None:
     """Row 43: the frame is whole, so the next one can be read."""
-    shard, recorder = make_shard(gateway)
+    shard, recorder = watch_shard(gateway)
     gateway.connections[-1].send_frame(1, b"\xff\xfe{}")
-    dispatch_numbers(gateway, 0, 1)
+    dispatch_numbers(gateway, range(1))
 
     wait_until(lambda: recorder.numbers() == [0])
     assert [type(error) for error in recorder.errors] == [UnreadableMessage]
@@ -85,13 +86,13 @@ def test_text_that_is_no_utf8_is_skipped(gateway: LocalGateway, make_shard: Make
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 @pytest.mark.parametrize("cut", ["messages", "fragments", "both", "bytes"])
 def test_any_cutting_of_the_stream_is_put_together(
-    cut: str, compression: str | None, make_gateway: MakeGateway, make_shard: MakeShard
+    cut: str, compression: str | None, make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Rows 32 and 33: split messages, the suffix alone, fragments, dribbled bytes, 5 MB."""
     if cut in ("messages", "both") and compression != "zlib-stream":
         pytest.skip("only zlib-stream says where a payload that was cut into messages ends")
     gateway = make_gateway()
-    shard, recorder = make_shard(gateway, compression=compression)
+    shard, recorder = watch_shard(gateway, compression=compression)
     connection = gateway.connections[-1]
     if cut in ("messages", "both"):
         connection.split_messages(7)
@@ -99,9 +100,9 @@ def test_any_cutting_of_the_stream_is_put_together(
         connection.fragment_messages(3)
     if cut == "bytes":
         connection.slow(3000)
-    dispatch_numbers(gateway, 0, 20)
+    dispatch_numbers(gateway, range(20))
     connection.send_raw('{"op":0,"t":"PLAIN","s":null,"d":null}')  # text between compressed ones
-    dispatch_numbers(gateway, 20, 30)
+    dispatch_numbers(gateway, range(20, 30))
     wait_until(lambda: len(recorder.numbers()) == 30)
     if cut == "bytes":
         connection.slow(1e12)
@@ -120,7 +121,7 @@ def test_any_cutting_of_the_stream_is_put_together(
 
 
 def test_half_a_frame_is_kept_when_a_deadline_passes(
-    make_gateway: MakeGateway, make_shard: MakeShard
+    make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 32: the reader turns to something else (to identify) in the middle of a frame."""
     # No heartbeat is due, whose acknowledgement would be sent into the middle of the frame.
@@ -128,7 +129,7 @@ def test_half_a_frame_is_kept_when_a_deadline_passes(
     gate = IdentifyGate(interval=0.3)
     assert gate.try_acquire(0) == 0.0
     gateway.inject(instead_of="ready")
-    shard, recorder = make_shard(gateway, ready=False, identify_gate=gate, compression=None)
+    shard, recorder = watch_shard(gateway, ready=False, identify_gate=gate, compression=None)
     connection = gateway.wait_for_connection()
     wait_until(lambda: shard.heartbeat_interval)
     payload = b'{"op":0,"t":"TYPING_START","s":null,"d":{"n":7,"x":"%s"}}' % (b"x" * 1000)
@@ -145,18 +146,18 @@ def test_half_a_frame_is_kept_when_a_deadline_passes(
 
 
 def test_a_message_cut_off_is_forgotten_with_its_connection(
-    make_gateway: MakeGateway, make_shard: MakeShard
+    make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 33: buffer and decompression context of one connection are none of the next's."""
     gateway = make_gateway()
-    shard, recorder = make_shard(gateway)
+    shard, recorder = watch_shard(gateway)
     connection = gateway.connections[-1]
     connection.send_frame(2, b"\x78\x9c half of a message")
     wait_until(lambda: shard.zlib_buffer)
 
     connection.reset()
     wait_until(lambda: recorder.count("reconnected", True) == 1)
-    dispatch_numbers(gateway, 0, 5)
+    dispatch_numbers(gateway, range(5))
 
     wait_until(lambda: len(recorder.numbers()) == 5)
     assert shard.zlib_buffer == b""
@@ -164,11 +165,11 @@ def test_a_message_cut_off_is_forgotten_with_its_connection(
 
 
 def test_a_stream_that_is_always_broken_traps_nobody(
-    make_gateway: MakeGateway, make_shard: MakeShard
+    make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 33: broken twice at the same place, the session is given up for a new one."""
     gateway = make_gateway()
-    shard, recorder = make_shard(gateway)
+    shard, recorder = watch_shard(gateway)
     gateway.inject(lambda it: it.send_corrupt(), before="ready")
 
     gateway.connections[-1].send_corrupt()
@@ -179,16 +180,16 @@ def test_a_stream_that_is_always_broken_traps_nobody(
 
 
 def test_fifty_thousand_events_and_a_resume_in_the_middle(
-    make_gateway: MakeGateway, make_shard: MakeShard
+    make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 36: strictly in order, no gap, nothing twice."""
     gateway = make_gateway(replay_limit=60_000)
-    shard, recorder = make_shard(gateway)
+    shard, recorder = watch_shard(gateway)
     recorder_numbers: list[int] = []
     shard.on("TYPING_START")(lambda shard, data: recorder_numbers.append(data["n"]))
     shard.on_socket_dispatch = None
     for part in range(5):
-        dispatch_numbers(gateway, part * 10_000, (part + 1) * 10_000)
+        dispatch_numbers(gateway, range(part * 10_000, (part + 1) * 10_000))
         if part in (1, 3):
             wait_until(lambda: shard.stats.resumes == part // 2)  # so there is a connection
             gateway.connections[-1].reset()

@@ -23,8 +23,9 @@ import pytest
 import shardlib
 from shardlib import ConnectionFailed, Shard, ShardState
 from shardlib.testing import LocalGateway
-from tests.reliability.conftest import MakeGateway, MakeShard
-from tests.reliability.support import dispatch_numbers
+from tests import shards
+from tests.recorder import Recorder, dispatch_numbers
+from tests.reliability.conftest import MakeGateway, WatchShard
 from tests.support import wait_until
 
 ROOT = str(Path(shardlib.__file__).parent)
@@ -96,7 +97,7 @@ def live(shard: Shard, gateway: LocalGateway) -> None:
     except (ConnectionFailed, *ERRORS):  # the first attempt, where it is told
         shard.connect(gateway.url)
     shard.wait_until_ready(20)
-    dispatch_numbers(gateway, 0, 3)
+    dispatch_numbers(gateway, range(3))
     wait_until(lambda: shard.latency.last is not None, 20)
     with contextlib.suppress(*GONE):
         gateway.connections[-1].request_heartbeat()
@@ -107,7 +108,7 @@ def live(shard: Shard, gateway: LocalGateway) -> None:
             getattr(gateway.connections[-1], end)()
         wait_until(lambda: shard.stats.connections > connections, 20)
     shard.wait_until_ready(20)
-    dispatch_numbers(gateway, 3, 5)
+    dispatch_numbers(gateway, range(3, 5))
 
 
 @pytest.fixture
@@ -122,14 +123,10 @@ def listeners(shard: Shard) -> None:
 
 def _collect() -> list[Call]:
     """The calls of an undisturbed life."""
-    from tests.reliability.support import watched_shard
-    from tests.support import TOKEN
-
-    options: dict[str, Any] = {"heartbeat_interval": 50, "heartbeat_tolerance": 60}
-    with LocalGateway(
-        token=TOKEN, guilds=1, members=1, identify_interval=0, send_limit=None, **options
+    with shards.make_gateway(
+        members=1, send_limit=None, heartbeat_interval=50, heartbeat_tolerance=60
     ) as gateway:
-        shard, _ = watched_shard(gateway)
+        shard = shards.make_shard(Recorder())
         listeners(shard)
         with Injector() as injector:
             live(shard, gateway)
@@ -151,13 +148,13 @@ def calls() -> Iterator[list[Call]]:
 
 @pytest.mark.timeout(3000)
 def test_an_exception_at_any_call_costs_a_connection_at_most(
-    number: int, calls: list[Call], gateway: LocalGateway, make_shard: MakeShard
+    number: int, calls: list[Call], gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
     if not os.environ.get("SHARDLIB_FAULTS"):
         calls = random.sample(calls, DRAWN // 3)
     for index, call in enumerate(calls):
         error = ERRORS[index % 3]
-        shard, recorder = make_shard(gateway, connect=False)
+        shard, recorder = watch_shard(gateway, connect=False)
         listeners(shard)
         with Injector(call, error):
             try:
@@ -167,7 +164,7 @@ def test_an_exception_at_any_call_costs_a_connection_at_most(
             shard.disconnect()
         assert shard.socket_thread is None, call
         if call[0] in TELLING:
-            recorder.life.clear()
+            recorder.calls.clear()
         else:
             assert recorder.count("closed") == 1, call
             assert recorder.count("connected") == recorder.count("disconnected"), call

@@ -13,7 +13,7 @@ import pytest
 from shardlib import Backoff, ConnectionFailed, Opcode, Shard, ShardClosed
 from shardlib.testing import LocalGateway
 from tests.peers import Peer, well_behaved
-from tests.reliability.conftest import MakeGateway, MakeScripted, MakeShard
+from tests.reliability.conftest import MakeGateway, MakeScripted, WatchShard
 from tests.support import wait_until
 
 COMPRESSIONS = ("zlib-stream", "zstd-stream", "payload", None)
@@ -25,11 +25,11 @@ def long_backoff() -> Backoff:
 
 
 def test_connections_that_work_are_never_far_apart(
-    make_scripted: MakeScripted, make_shard: MakeShard
+    make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Row 62: the first loss is mended at once, those that follow within five seconds."""
     gateway = make_scripted()
-    _, recorder = make_shard(gateway, backoff=long_backoff())
+    _, recorder = watch_shard(gateway, backoff=long_backoff())
     pauses = []
     for number in range(1, 4):
         lost = time.monotonic()
@@ -56,12 +56,12 @@ REQUESTS: dict[str, Request] = {
 def test_what_was_asked_for_is_no_failure(
     request_name: str,
     make_scripted: MakeScripted,
-    make_shard: MakeShard,
+    watch_shard: WatchShard,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Row 63: six new connections on request; then one is lost, and resumed at once."""
     gateway = make_scripted()
-    shard, recorder = make_shard(gateway, backoff=long_backoff())
+    shard, recorder = watch_shard(gateway, backoff=long_backoff())
     for number in range(1, 7):
         REQUESTS[request_name](shard, gateway.peers[-1])
         gateway.peer(number + 1, timeout=AT_ONCE)
@@ -79,7 +79,7 @@ def test_what_was_asked_for_is_no_failure(
 @pytest.mark.parametrize("request_name", ["reconnect()", "op 7"])
 @pytest.mark.parametrize("answer", ["late", "none"])
 def test_a_living_peer_has_taken_leave_before_the_next_connection_begins(
-    answer: str, request_name: str, make_scripted: MakeScripted, make_shard: MakeShard
+    answer: str, request_name: str, make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Row 64: else the Resume overtakes what the old connection still brings, and is refused."""
     closing: list[float] = []
@@ -95,7 +95,7 @@ def test_a_living_peer_has_taken_leave_before_the_next_connection_begins(
             peer.linger()
 
     gateway = make_scripted(script)
-    shard, recorder = make_shard(gateway, backoff=long_backoff())
+    shard, recorder = watch_shard(gateway, backoff=long_backoff())
 
     REQUESTS[request_name](shard, gateway.peers[0])
 
@@ -115,7 +115,7 @@ def test_retry_after_is_the_least_pause(
     status: str,
     form: str,
     make_scripted: MakeScripted,
-    make_shard: MakeShard,
+    watch_shard: WatchShard,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Row 65: who knocks before has earned the next 429; and the log says what the peer said."""
@@ -133,7 +133,7 @@ def test_retry_after_is_the_least_pause(
             peer.refuse(status, f"Retry-After: {then}")
 
     gateway = make_scripted(script)
-    make_shard(gateway)
+    watch_shard(gateway)
     gateway.peers[0].reset()
 
     third = gateway.peer(3)
@@ -152,13 +152,13 @@ def test_retry_after_is_the_least_pause(
     ],
 )
 def test_a_date_in_retry_after_that_there_is_not_is_no_more_than_a_failure(
-    date: str, make_scripted: MakeScripted, make_shard: MakeShard
+    date: str, make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """connect() says at once that its first attempt has failed."""
     gateway = make_scripted(
         lambda peer: peer.refuse("503 Service Unavailable", f"Retry-After: {date}")
     )
-    shard, _ = make_shard(gateway, connect=False)
+    shard, _ = watch_shard(gateway, connect=False)
 
     began = time.monotonic()
     with pytest.raises(ConnectionFailed, match="503"):
@@ -170,11 +170,11 @@ def test_a_date_in_retry_after_that_there_is_not_is_no_more_than_a_failure(
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_a_ready_that_is_too_large_closes_the_shard(
-    compression: str | None, make_gateway: MakeGateway, make_shard: MakeShard
+    compression: str | None, make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 66: the next READY is as large; Identifies are counted, and end with a new token."""
     gateway = make_gateway(guilds=40)
-    shard, _ = make_shard(
+    shard, _ = watch_shard(
         gateway, ready=False, compression=compression, max_payload=900, close_timeout=1.0
     )
 
@@ -192,7 +192,7 @@ def _identifies(gateway: LocalGateway) -> int:
 
 
 def test_jumps_of_the_sequence_are_counted_and_told_once_a_connection(
-    make_scripted: MakeScripted, make_shard: MakeShard, caplog: pytest.LogCaptureFixture
+    make_scripted: MakeScripted, watch_shard: WatchShard, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Row 67: events are missing, and a Resume would not bring them."""
 
@@ -204,7 +204,7 @@ def test_jumps_of_the_sequence_are_counted_and_told_once_a_connection(
         peer.serve()
 
     gateway = make_scripted(script)
-    shard, recorder = make_shard(gateway)
+    shard, recorder = watch_shard(gateway)
     wait_until(lambda: shard.last_sequence == 10)
     assert shard.stats.gaps == 2
     assert _told_of_gaps(caplog) == 1

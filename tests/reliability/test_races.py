@@ -25,8 +25,8 @@ from shardlib.connection import Connection
 from shardlib.gateway import Opcode
 from shardlib.testing import LocalGateway
 from tests.peers import Peer, ScriptedGateway
-from tests.reliability.conftest import MakeScripted, MakeShard
-from tests.reliability.support import dispatch_numbers
+from tests.recorder import dispatch_numbers
+from tests.reliability.conftest import MakeScripted, WatchShard
 from tests.support import in_background, wait_until
 
 
@@ -54,10 +54,10 @@ def watched(value: Callable[[], float]) -> Iterator[list[tuple[float, float]]]:
 
 
 def test_what_was_waited_for_is_counted_by_then(
-    gateway: LocalGateway, make_shard: MakeShard
+    gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
     """Counters are written before the state that others wait for."""
-    shard, _ = make_shard(gateway, connect=False)
+    shard, _ = watch_shard(gateway, connect=False)
     shard.connect(gateway.url)
     assert shard.stats.connections == 1
     shard.wait_until_ready(10)
@@ -69,9 +69,9 @@ def test_what_was_waited_for_is_counted_by_then(
         assert (stats.resumes, stats.reconnects) == (count, count)
 
 
-def test_bytes_received_never_become_fewer(gateway: LocalGateway, make_shard: MakeShard) -> None:
+def test_bytes_received_never_become_fewer(gateway: LocalGateway, watch_shard: WatchShard) -> None:
     """Nor are those of a connection that ends counted twice for a moment."""
-    shard, _ = make_shard(gateway)
+    shard, _ = watch_shard(gateway)
     with watched(lambda: shard.stats.bytes_received) as fallen:
         for _ in range(100):
             shard.reconnect()
@@ -79,10 +79,10 @@ def test_bytes_received_never_become_fewer(gateway: LocalGateway, make_shard: Ma
 
 
 def test_of_two_presences_the_one_sent_last_begins_the_next_session(
-    gateway: LocalGateway, make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+    gateway: LocalGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 40: not the one whose thread is slower to return."""
-    shard, _ = make_shard(gateway)
+    shard, _ = watch_shard(gateway)
     later_sent = threading.Event()
     send = Connection.send
 
@@ -105,10 +105,10 @@ def test_of_two_presences_the_one_sent_last_begins_the_next_session(
 
 
 def test_time_in_a_callback_that_fails_counts_while_on_socket_error_runs(
-    gateway: LocalGateway, make_shard: MakeShard
+    gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
     """By that time a heartbeat knows that its acknowledgement waits behind a callback."""
-    shard, _ = make_shard(gateway)
+    shard, _ = watch_shard(gateway)
     times: list[float] = []
 
     def note(*_: object) -> None:
@@ -121,13 +121,13 @@ def test_time_in_a_callback_that_fails_counts_while_on_socket_error_runs(
 
     shard.on_socket_error = note
     for _ in range(3):
-        dispatch_numbers(gateway, 0, 1)
+        dispatch_numbers(gateway, range(1))
     wait_until(lambda: len(times) == 6)
     assert times == sorted(times)
 
 
 def test_a_sender_that_is_held_up_sends_nothing_before_identify(
-    make_scripted: MakeScripted, make_shard: MakeShard
+    make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Its connection is replaced at each line of send() in turn: the next one is not READY yet."""
     for number in itertools.count(1):
@@ -145,7 +145,7 @@ def test_a_sender_that_is_held_up_sends_nothing_before_identify(
             peer.serve()
 
         gateway = make_scripted(script)
-        shard, _ = make_shard(gateway)
+        shard, _ = watch_shard(gateway)
         lines = _send_with_a_new_connection_at_line(number, shard, gateway, hello)
         hello.set()
         if lines < number:

@@ -19,8 +19,9 @@ from shardlib.gateway import Opcode
 from shardlib.loss import Cause, Loss
 from shardlib.reconnect import INVALID_SESSION_DELAY
 from shardlib.testing import GatewayConnection, LocalGateway
-from tests.reliability.conftest import MakeGateway, MakeShard
-from tests.reliability.support import dispatch_numbers, wait_until
+from tests.recorder import dispatch_numbers
+from tests.reliability.conftest import MakeGateway, WatchShard
+from tests.support import wait_until
 
 Lose = Callable[[Shard, GatewayConnection], object]
 
@@ -54,17 +55,17 @@ LOSSES: dict[str, Lose] = {
 @pytest.mark.parametrize("tls", [False, True], ids=["ws", "wss"])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_lost_connection_is_resumed_and_nothing_is_missed(
-    loss: str, tls: bool, make_gateway: MakeGateway, make_shard: MakeShard
+    loss: str, tls: bool, make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Rows 12, 13, 33 and 39: Resume, never a 1000 or 1001 of ours, the callbacks in order."""
     gateway = make_gateway(tls=tls)
-    shard, recorder = make_shard(gateway, max_payload=4_000_000)
+    shard, recorder = watch_shard(gateway, max_payload=4_000_000)
     first = gateway.connections[-1]
-    dispatch_numbers(gateway, 0, 20)
+    dispatch_numbers(gateway, range(20))
     wait_until(lambda: len(recorder.numbers()) == 20)
 
     LOSSES[loss](shard, first)
-    dispatch_numbers(gateway, 20, 40)
+    dispatch_numbers(gateway, range(20, 40))
 
     wait_until(lambda: len(recorder.numbers()) == 40, what="the events of the time between")
     wait_until(lambda: recorder.count("reconnected", True) == 1)
@@ -77,11 +78,11 @@ def test_a_lost_connection_is_resumed_and_nothing_is_missed(
 
 
 def test_whoever_notices_first_one_connection_follows(
-    make_gateway: MakeGateway, make_shard: MakeShard
+    make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 16: reset, op 7, a zombie's verdict and reconnect() by two threads, all at once."""
     gateway = make_gateway()
-    shard, recorder = make_shard(gateway, backoff=Backoff(base=0.001, cap=0.002))
+    shard, recorder = watch_shard(gateway, backoff=Backoff(base=0.001, cap=0.002))
     dice = random.Random(16)
     for number in range(100):
         connection = gateway.connections[-1]
@@ -98,12 +99,12 @@ def test_whoever_notices_first_one_connection_follows(
             thread.start()
         for thread in threads:
             thread.join()
-        dispatch_numbers(gateway, number, number + 1)
+        dispatch_numbers(gateway, [number])
         wait_until(lambda: shard.state is ShardState.READY and len(recorder.numbers()) > number)
 
     assert recorder.numbers() == list(range(100))
     assert recorder.count("ready") == 1
-    recorder.check()
+    recorder.check_order()
     # Each was alone: the one before it had ended before it began.
     connections = gateway.all_connections
     for earlier, later in itertools.pairwise(connections):
@@ -113,10 +114,10 @@ def test_whoever_notices_first_one_connection_follows(
 
 
 def test_all_notice_at_once_and_one_connection_follows(
-    gateway: LocalGateway, make_shard: MakeShard
+    gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
     """Row 16: all is done before the reader sees any of it; what still comes late hits nobody."""
-    shard, recorder = make_shard(gateway, backoff=Backoff(base=0.001, cap=0.002))
+    shard, recorder = watch_shard(gateway, backoff=Backoff(base=0.001, cap=0.002))
     entered, release = threading.Event(), threading.Event()
 
     @shard.on("BUSY")
@@ -147,7 +148,7 @@ def test_all_notice_at_once_and_one_connection_follows(
         wait_until(lambda: recorder.count("reconnected", True) == number)
         notice()  # its thread was late
         ours.fail(Loss(Cause.UNRESPONSIVE, "late"))
-        dispatch_numbers(gateway, number, number + 1)
+        dispatch_numbers(gateway, [number])
         wait_until(lambda: len(recorder.numbers()) == number)
 
         assert len(gateway.all_connections) == number + 1
@@ -156,11 +157,11 @@ def test_all_notice_at_once_and_one_connection_follows(
 
 
 def test_ctrl_c_while_a_new_connection_is_asked_for_leaves_the_old_one_alive(
-    make_gateway: MakeGateway, make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+    make_gateway: MakeGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 16: the reader was not woken, and a silent peer wakes nobody; asking again does."""
     gateway = make_gateway(heartbeat_interval=10**7)
-    shard, _ = make_shard(gateway)
+    shard, _ = watch_shard(gateway)
     wait_until(lambda: shard.stats.events["GUILD_CREATE"])  # from now on, silence
 
     def interrupted(self: Connection) -> None:
@@ -179,11 +180,11 @@ def test_ctrl_c_while_a_new_connection_is_asked_for_leaves_the_old_one_alive(
 
 
 def test_ctrl_c_while_the_caller_says_goodbye_ends_the_connection_all_the_same(
-    make_gateway: MakeGateway, make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+    make_gateway: MakeGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 16: the reader is stuck in a callback, so nobody else will end it."""
     gateway = make_gateway(heartbeat_interval=10**7)
-    shard, _ = make_shard(gateway, close_timeout=0.4)
+    shard, _ = watch_shard(gateway, close_timeout=0.4)
     connection = gateway.connections[-1]
     entered, release = threading.Event(), threading.Event()
 
@@ -209,10 +210,10 @@ def test_ctrl_c_while_the_caller_says_goodbye_ends_the_connection_all_the_same(
 
 @pytest.mark.parametrize("step", ["upgrade", "hello", "ready"])
 def test_reconnect_while_a_connection_is_on_its_way_makes_no_second(
-    step: str, gateway: LocalGateway, make_shard: MakeShard
+    step: str, gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
     """Row 16: who asks for what comes anyway waits for it, and does not begin it again."""
-    shard, recorder = make_shard(gateway)
+    shard, recorder = watch_shard(gateway)
     gateway.inject(instead_of=step)
     gateway.connections[-1].reset()
     wait_until(lambda: len(gateway.all_connections) == 2)
@@ -247,12 +248,12 @@ def _quietly(act: Callable[[], object]) -> None:
 
 @pytest.mark.parametrize("step", ["upgrade", "hello", "ready"])
 def test_a_gateway_that_always_closes_is_left_more_and_more_alone(
-    step: str, make_gateway: MakeGateway, make_shard: MakeShard
+    step: str, make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 10: no step that is reached resets the back-off; only READY or RESUMED does."""
     gateway = make_gateway()
     backoff = _Delays(base=0.002, cap=0.5)
-    shard, recorder = make_shard(gateway, backoff=backoff)
+    shard, recorder = watch_shard(gateway, backoff=backoff)
     wait_until(lambda: backoff.resets == 2)  # the life began, and READY came
     backoff.delays.clear()
     action = (lambda it: it.drop()) if step == "upgrade" else (lambda it: it.close(4000))
@@ -269,11 +270,11 @@ def test_a_gateway_that_always_closes_is_left_more_and_more_alone(
 
 
 def test_connections_that_are_lost_soon_after_ready_are_followed_by_small_pauses(
-    make_gateway: MakeGateway, make_shard: MakeShard, caplog: pytest.LogCaptureFixture
+    make_gateway: MakeGateway, watch_shard: WatchShard, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Row 62: none the first time, then they grow, but no further than the cap."""
     gateway = make_gateway()
-    shard, recorder = make_shard(gateway, backoff=Backoff(base=0.01, cap=0.6))
+    shard, recorder = watch_shard(gateway, backoff=Backoff(base=0.01, cap=0.6))
     for number in range(5):
         gateway.connections[-1].close(4000)
         wait_until(lambda: recorder.count("reconnected", True) == number + 1)
@@ -306,11 +307,11 @@ class _Delays(Backoff):
 
 
 def test_the_next_attempt_comes_no_sooner_than_the_back_off_says(
-    gateway: LocalGateway, make_shard: MakeShard
+    gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
     """Row 10: the delays are waited for, also after a reconnect() that was in a hurry."""
     backoff = _Delays(base=0.05, cap=0.2)
-    shard, recorder = make_shard(gateway, backoff=backoff)
+    shard, recorder = watch_shard(gateway, backoff=backoff)
     shard.reconnect()
     shard.wait_until_ready(5)
     wait_until(lambda: backoff.resets == 3)  # the life began, READY, RESUMED
@@ -330,13 +331,13 @@ def test_the_next_attempt_comes_no_sooner_than_the_back_off_says(
 
 def test_a_connection_that_has_held_is_followed_at_once(
     gateway: LocalGateway,
-    make_shard: MakeShard,
+    watch_shard: WatchShard,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Row 62, the other way round: after a time of health the next loss is resumed at once."""
     monkeypatch.setattr("shardlib.reconnect.QUICK_LOSS", 0.05)
-    shard, recorder = make_shard(gateway, backoff=Backoff(base=1.0, cap=2.0))
+    shard, recorder = watch_shard(gateway, backoff=Backoff(base=1.0, cap=2.0))
     for number in range(3):
         ready_at = time.monotonic()
         wait_until(lambda: time.monotonic() - ready_at > 0.06)
@@ -349,13 +350,13 @@ def test_a_connection_that_has_held_is_followed_at_once(
 
 
 def test_the_budget_of_identifies_is_never_spent(
-    make_gateway: MakeGateway, make_shard: MakeShard
+    make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 10: a gateway that forgets every session gets 950 Identifies a day, not the 1,000th."""
     gateway = make_gateway(session_start_limit=1000)
     # Nothing is lost by hurry here: what counts are the Identifies.
     gateway.inject(lambda it: it.close(4009), before="ready", connections=None)
-    shard, recorder = make_shard(
+    shard, recorder = watch_shard(
         gateway,
         ready=False,
         identify_gate=IdentifyGate(interval=1e-6),
@@ -372,12 +373,12 @@ def test_the_budget_of_identifies_is_never_spent(
 
 
 def test_no_answer_to_identify_is_waited_for_and_asked_again(
-    make_gateway: MakeGateway, make_shard: MakeShard
+    make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 31: heartbeats go on meanwhile; the state says what is missing; then it begins."""
     gateway = make_gateway(heartbeat_interval=300)
     gateway.inject(instead_of="ready", connections=2)
-    shard, recorder = make_shard(gateway, ready=False, ready_timeout=1.5)
+    shard, recorder = watch_shard(gateway, ready=False, ready_timeout=1.5)
 
     first = gateway.wait_for_connection()
     for _ in range(3):
@@ -390,11 +391,11 @@ def test_no_answer_to_identify_is_waited_for_and_asked_again(
     assert len(gateway.all_connections) == 3
 
 
-def test_a_late_ready_is_taken(make_gateway: MakeGateway, make_shard: MakeShard) -> None:
+def test_a_late_ready_is_taken(make_gateway: MakeGateway, watch_shard: WatchShard) -> None:
     """Row 31: a READY that takes many heartbeats, and longer than Hello may, costs no Identify."""
     gateway = make_gateway(heartbeat_interval=300)
     gateway.inject(instead_of="ready")
-    shard, recorder = make_shard(gateway, ready=False, hello_timeout=0.5, ready_timeout=30.0)
+    shard, recorder = watch_shard(gateway, ready=False, hello_timeout=0.5, ready_timeout=30.0)
     connection = gateway.wait_for_connection()
     for _ in range(15):
         connection.expect(Opcode.HEARTBEAT)
@@ -409,7 +410,10 @@ def test_a_late_ready_is_taken(make_gateway: MakeGateway, make_shard: MakeShard)
 
 @pytest.mark.parametrize("trouble", ["refused", "503", "silent", "no Hello"])
 def test_a_session_gateway_out_of_order_is_left_for_the_main_one(
-    trouble: str, make_gateway: MakeGateway, make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+    trouble: str,
+    make_gateway: MakeGateway,
+    watch_shard: WatchShard,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Row 21: after three attempts there the session is resumed at the main URL."""
     gateway = make_gateway()
@@ -425,7 +429,7 @@ def test_a_session_gateway_out_of_order_is_left_for_the_main_one(
     url = other.url
     faults[trouble]()
     monkeypatch.setattr(LocalGateway, "resume_url", property(lambda self: url))
-    shard, recorder = make_shard(gateway, connect_timeout=0.3, hello_timeout=0.3)
+    shard, recorder = watch_shard(gateway, connect_timeout=0.3, hello_timeout=0.3)
     assert shard.session_gateway == url
 
     gateway.connections[-1].reset()
@@ -436,11 +440,11 @@ def test_a_session_gateway_out_of_order_is_left_for_the_main_one(
 
 
 def test_three_resumes_all_go_to_the_session_gateway_with_the_same_query(
-    make_gateway: MakeGateway, make_shard: MakeShard
+    make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 21: the URL is kept for the life of the session, and so are version and compression."""
     gateway = make_gateway()
-    shard, recorder = make_shard(gateway)
+    shard, recorder = watch_shard(gateway)
     query = gateway.connections[-1].query
     for number in range(3):
         gateway.connections[-1].reset()
@@ -457,16 +461,16 @@ def test_three_resumes_all_go_to_the_session_gateway_with_the_same_query(
 
 @pytest.mark.parametrize("answer", ["op 9 to Identify", "op 9 to Resume", "op 9 later"])
 def test_an_invalid_session_leaves_nothing_of_itself(
-    answer: str, make_gateway: MakeGateway, make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+    answer: str, make_gateway: MakeGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 22: the new session has its own id, gateway and sequence, and they alone are resumed."""
     monkeypatch.setattr(random, "uniform", lambda low, high: low)  # one second, not five
     gateway = make_gateway()
     if answer == "op 9 to Identify":
         gateway.inject(lambda it: it.invalid_session(False), instead_of="ready")
-    shard, recorder = make_shard(gateway)
+    shard, recorder = watch_shard(gateway)
     if answer != "op 9 to Identify":
-        dispatch_numbers(gateway, 0, 500)
+        dispatch_numbers(gateway, range(500))
         wait_until(lambda: len(recorder.numbers()) == 500)
         before, count = shard.session_id, recorder.count("ready")
         if answer == "op 9 to Resume":
@@ -496,7 +500,7 @@ def test_an_invalid_session_leaves_nothing_of_itself(
 
 @pytest.mark.parametrize("moment", ["in place of READY", "later"])
 def test_after_an_invalid_session_identify_waits_a_little(
-    moment: str, gateway: LocalGateway, make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+    moment: str, gateway: LocalGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 22: one to five seconds at random as documented, a few tenths of one here."""
     assert INVALID_SESSION_DELAY == (1.0, 5.0)
@@ -508,12 +512,12 @@ def test_after_an_invalid_session_identify_waits_a_little(
         connection.invalid_session(False)
 
     if moment == "later":
-        shard, recorder = make_shard(gateway)
+        shard, recorder = watch_shard(gateway)
         invalidate(gateway.connections[-1])
         wait_until(lambda: recorder.count("ready") == 2)
     else:
         gateway.inject(invalidate, instead_of="ready")
-        make_shard(gateway)
+        watch_shard(gateway)
     [first, second] = [gateway.expect(Opcode.IDENTIFY).time for _ in range(2)]
 
     assert first <= times[0]

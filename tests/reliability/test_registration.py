@@ -14,8 +14,8 @@ import pytest
 
 from shardlib import Intents, Shard
 from tests.peers import Peer
-from tests.reliability.conftest import MakeScripted, MakeShard
-from tests.reliability.support import fast_options
+from tests.reliability.conftest import MakeScripted, WatchShard
+from tests.shards import fast_options
 from tests.support import TOKEN, wait_until
 
 
@@ -142,10 +142,10 @@ def test_whatever_takes_the_arguments_is_taken(what: str, shard: Shard) -> None:
 
 
 def test_a_predicate_that_is_a_coroutine_function_is_refused(
-    make_scripted: MakeScripted, make_shard: MakeShard
+    make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Row 89: a coroutine object is always true."""
-    shard, _ = make_shard(make_scripted())
+    shard, _ = watch_shard(make_scripted())
     with pytest.raises(TypeError, match="predicate"):
         shard.wait_for("MESSAGE_CREATE", coroutine, timeout=0.1)
 
@@ -226,7 +226,7 @@ def test_a_subclass_with_a_method_that_cannot_be_called_is_refused() -> None:
 
 
 def test_on_takes_the_function_as_its_second_argument(
-    make_scripted: MakeScripted, make_shard: MakeShard
+    make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Row 89: for a function that another module defines; it is handed back, as decorated ones."""
 
@@ -235,7 +235,7 @@ def test_on_takes_the_function_as_its_second_argument(
 
     received: list[object] = []
     gateway = make_scripted()
-    shard, _ = make_shard(gateway, connect=False)
+    shard, _ = watch_shard(gateway, connect=False)
 
     assert shard.on("TYPING_START", listener) is listener
     shard.connect(gateway.url)
@@ -249,7 +249,7 @@ def test_on_takes_the_function_as_its_second_argument(
 
 
 def test_a_callback_that_fails_each_time_fills_no_log(
-    make_scripted: MakeScripted, make_shard: MakeShard, caplog: pytest.LogCaptureFixture
+    make_scripted: MakeScripted, watch_shard: WatchShard, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Row 90: three tracebacks a function; on_socket_error is still told of each failure."""
 
@@ -267,7 +267,7 @@ def test_a_callback_that_fails_each_time_fills_no_log(
         raise LookupError("second")
 
     gateway = make_scripted(script)
-    shard, recorder = make_shard(gateway, connect=False)
+    shard, recorder = watch_shard(gateway, connect=False)
     shard.on("TYPING_START")(first)
     shard.on("TYPING_START")(second)
     shard.connect(gateway.url)

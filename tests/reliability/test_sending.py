@@ -19,8 +19,8 @@ from shardlib.deadline import Deadline
 from shardlib.gateway import SEND_LIMIT, Opcode
 from shardlib.limits import SendWindow
 from shardlib.testing import GatewayConnection, LocalGateway
-from tests.reliability.conftest import MakeGateway, MakeShard
-from tests.reliability.support import wait_until
+from tests.reliability.conftest import MakeGateway, WatchShard
+from tests.support import in_background, wait_until
 
 INTERVAL = 300  # milliseconds
 PERIOD = 1.5  # seconds, in place of the 60 of which 120 sends are counted
@@ -36,14 +36,14 @@ def _times(connection: GatewayConnection, *opcodes: Opcode) -> list[float]:
 
 
 def test_a_burst_from_eight_threads_and_a_callback_keeps_the_limit_and_delays_no_heartbeat(
-    make_gateway: MakeGateway, make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+    make_gateway: MakeGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 25: 240 sends at once, counted where they arrive; a callback is refused, never held."""
     monkeypatch.setattr("shardlib.limits.SEND_PERIOD", PERIOD)
     window = functools.partial(SendWindow, period=PERIOD)
     monkeypatch.setattr("shardlib.connection.SendWindow", window)
     gateway = make_gateway(heartbeat_interval=INTERVAL, heartbeat_tolerance=60)
-    shard, recorder = make_shard(gateway)
+    shard, recorder = watch_shard(gateway)
     connection = gateway.connections[-1]
     refused: list[float] = []
 
@@ -86,13 +86,13 @@ def _most_in_any(span: float, times: list[float]) -> int:
 
 
 def test_a_request_for_a_heartbeat_shares_the_window_with_what_is_sent(
-    make_gateway: MakeGateway, make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+    make_gateway: MakeGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows 25 and 72: three requests that find it used up are answered at once when it is not."""
     window = functools.partial(SendWindow, period=PERIOD)
     monkeypatch.setattr("shardlib.connection.SendWindow", window)
     gateway = make_gateway(heartbeat_interval=10**7)
-    shard, _ = make_shard(gateway)
+    shard, _ = watch_shard(gateway)
     connection = gateway.connections[-1]
     sent = 0
     with pytest.raises(SendTimeout, match="used up"):
@@ -113,10 +113,10 @@ def test_a_request_for_a_heartbeat_shares_the_window_with_what_is_sent(
 
 
 def test_a_new_connection_has_the_whole_window(
-    gateway: LocalGateway, make_shard: MakeShard
+    gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
     """Row 25: what was sent on the one before counts no longer."""
-    shard, recorder = make_shard(gateway)
+    shard, recorder = watch_shard(gateway)
     for life in range(2):
         with pytest.raises(SendTimeout):
             for number in range(SEND_LIMIT):
@@ -127,10 +127,10 @@ def test_a_new_connection_has_the_whole_window(
 
 
 def test_what_is_said_of_a_send_is_true_while_the_connection_flaps(
-    gateway: LocalGateway, make_shard: MakeShard
+    gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
     """Row 26: nothing goes ahead of Identify or Resume, nothing arrives twice or though refused."""
-    shard, recorder = make_shard(gateway)
+    shard, recorder = watch_shard(gateway)
     stop = threading.Event()
     refused: set[int] = set()
 
@@ -169,11 +169,11 @@ def test_what_is_said_of_a_send_is_true_while_the_connection_flaps(
     assert recorder.count("ready") == 1  # no 4003, no 4002: the session has survived
 
 
-def test_a_send_on_a_connection_that_is_lost_is_no_success(
-    gateway: LocalGateway, make_shard: MakeShard
+def test_a_payload_that_a_lost_connection_did_not_take_goes_out_on_the_next(
+    gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
     """Row 26: the connection breaks while the reader, inside a callback, can't know yet."""
-    shard, recorder = make_shard(gateway)
+    shard, recorder = watch_shard(gateway)
     entered, release = threading.Event(), threading.Event()
 
     @shard.on("SLOW")
@@ -187,22 +187,25 @@ def test_a_send_on_a_connection_that_is_lost_is_no_success(
     # The news of it has come as far as the system; the reader has still to hear it.
     wait_until(lambda: select.select([shard.socket_instance.sock], [], [], 0)[0])
     try:
-        with pytest.raises(NotReady, match="lost while sending"):
-            shard.send(_numbered(0))
+        with pytest.raises(NotReady, match="nothing was sent in time"):
+            shard.send(_numbered(0), timeout=0.05)
+        sending = in_background(shard.send, _numbered(1000))
     finally:
         release.set()
-    wait_until(lambda: recorder.count("reconnected", True) == 1)
-    shard.send(_numbered(1000))
+    assert sending.result(10) is None
     wait_until(lambda: any(each.get("n") == 1000 for each in gateway.connections[-1].received))
+    numbers = [each["n"] for each in gateway.connections[-1].received if "n" in each]
+    assert numbers == [1000]
+    assert recorder.count("reconnected", True) == 1
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["ws", "wss"])
 def test_nothing_follows_half_a_frame(
-    tls: bool, make_gateway: MakeGateway, make_shard: MakeShard
+    tls: bool, make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 32: where the peer stops in the middle of a frame, another connection takes over."""
     gateway = make_gateway(tls=tls, receive_buffer=2048, heartbeat_interval=60_000)
-    shard, recorder = make_shard(gateway)
+    shard, recorder = watch_shard(gateway)
     first = gateway.connections[-1]
     connection = shard._reader.connection
     first.stop_reading()

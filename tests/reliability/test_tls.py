@@ -16,8 +16,10 @@ import pytest
 from shardlib import Backoff, NotReady, SendTimeout, Shard
 from shardlib.limits import SendWindow
 from shardlib.loss import Cause, Loss
-from tests.reliability.conftest import MakeGateway, MakeShard
-from tests.reliability.support import Relay, dispatch_numbers, wait_until
+from tests.recorder import dispatch_numbers
+from tests.reliability.conftest import MakeGateway, WatchShard
+from tests.reliability.support import Relay
+from tests.support import wait_until
 
 # A send window that is never used up.
 ROOMY_WINDOW = functools.partial(SendWindow, limit=10**9)
@@ -75,7 +77,7 @@ def _send_on_and_on(shard: Shard, stop: threading.Event, failures: list[BaseExce
 
 
 def test_no_two_threads_meet_inside_one_tls_object(
-    make_gateway: MakeGateway, make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+    make_gateway: MakeGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 1: four threads send, one beats, one reads, through a path where nothing stays whole."""
     sentinel = _Sentinel()
@@ -86,7 +88,7 @@ def test_no_two_threads_meet_inside_one_tls_object(
     monkeypatch.setattr("shardlib.connection.SendWindow", ROOMY_WINDOW)
     stop, failures = threading.Event(), []
     with Relay(("127.0.0.1", int(gateway.url.split(":")[-1].rstrip("/"))), chunk=700) as relay:
-        shard, recorder = make_shard(gateway, connect=False)
+        shard, recorder = watch_shard(gateway, connect=False)
         shard.connect(f"wss://127.0.0.1:{relay.port}/")
         shard.wait_until_ready(10)
         threads = [
@@ -94,7 +96,7 @@ def test_no_two_threads_meet_inside_one_tls_object(
         ]
         for thread in threads:
             thread.start()
-        dispatch_numbers(gateway, 0, 3000)
+        dispatch_numbers(gateway, range(3000))
         wait_until(lambda: len(recorder.numbers()) == 3000, 20, "3,000 events")
         wait_until(lambda: len(gateway.connections[-1].received) > 500, 20, "500 payloads")
         stop.set()
@@ -110,7 +112,7 @@ def test_no_two_threads_meet_inside_one_tls_object(
 
 
 def test_an_abort_during_sends_puts_nothing_unencrypted_on_the_wire(
-    make_gateway: MakeGateway, make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+    make_gateway: MakeGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows 9 and 18: 1,000 connections aborted while four threads send on them."""
     monkeypatch.setattr("shardlib.connection.SendWindow", ROOMY_WINDOW)
@@ -119,7 +121,7 @@ def test_an_abort_during_sends_puts_nothing_unencrypted_on_the_wire(
     with Relay(("127.0.0.1", int(gateway.url.split(":")[-1].rstrip("/")))) as relay:
         monkeypatch.setattr(type(gateway), "resume_url", f"wss://127.0.0.1:{relay.port}/")
         backoff = Backoff(base=0.001, cap=0.001)
-        shard, recorder = make_shard(gateway, connect=False, backoff=backoff)
+        shard, recorder = watch_shard(gateway, connect=False, backoff=backoff)
         shard.connect(f"wss://127.0.0.1:{relay.port}/")
         shard.wait_until_ready(10)
         threads = [
@@ -161,12 +163,12 @@ def _outside_of_tls_records(stream: bytearray) -> bytes:
 
 
 def test_a_resume_url_without_tls_is_not_used_after_one_in_capitals(
-    make_gateway: MakeGateway, make_shard: MakeShard, monkeypatch: pytest.MonkeyPatch
+    make_gateway: MakeGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 21: the token goes over no connection in clear, however the scheme was written."""
     gateway = make_gateway(tls=True)
     monkeypatch.setattr(type(gateway), "resume_url", "ws://127.0.0.1:9/")
-    shard, _ = make_shard(gateway, connect=False)
+    shard, _ = watch_shard(gateway, connect=False)
 
     shard.connect(gateway.url.replace("wss:", "WSS:"))
     shard.wait_until_ready(10)

@@ -33,7 +33,9 @@ def test_a_heartbeat_is_acknowledged_and_remembered(local_gateway: LocalGateway)
         assert [payload["op"] for payload in connection.received] == [2, 1]
 
 
-def test_presence(local_gateway: LocalGateway) -> None:
+def test_a_presence_update_reaches_every_guild_and_is_remembered(
+    local_gateway: LocalGateway,
+) -> None:
     activity = {"name": "Chess", "type": 0}
     presence = {"status": "dnd", "afk": False, "since": None, "activities": [activity]}
     with connected(local_gateway) as client:
@@ -48,7 +50,9 @@ def test_presence(local_gateway: LocalGateway) -> None:
         assert client.close_code() == 4001
 
 
-def test_joining_and_leaving_voice(local_gateway: LocalGateway) -> None:
+def test_joining_and_leaving_voice_is_answered_with_voice_states(
+    local_gateway: LocalGateway,
+) -> None:
     guild = first_guild(local_gateway)
     channel_id = guild.voice_channels[1]["id"]
     request = {"guild_id": guild.id, "channel_id": channel_id, "self_mute": True}
@@ -89,7 +93,9 @@ def test_all_members_come_in_chunks(local_gateway: LocalGateway) -> None:
             assert present == set(ids(chunk["members"])) & set(guild.presences)
 
 
-def test_all_members_every_30_seconds(local_gateway: LocalGateway) -> None:
+def test_all_members_of_a_guild_are_asked_for_every_30_seconds_at_most(
+    local_gateway: LocalGateway,
+) -> None:
     one, other, _ = local_gateway.world.guilds
     request = {"guild_id": one, "query": "", "limit": 0, "nonce": "n"}
     with connected(local_gateway) as client:
@@ -118,7 +124,7 @@ def test_all_members_need_the_intent(local_gateway: LocalGateway) -> None:
         assert "presences" not in chunk
 
 
-def test_members_by_prefix(local_gateway: LocalGateway) -> None:
+def test_members_are_found_by_the_beginning_of_a_name(local_gateway: LocalGateway) -> None:
     guild = first_guild(local_gateway)
     name = guild.members[guild.owner_id]["user"]["username"]
     with connected(local_gateway) as client:
@@ -144,7 +150,9 @@ def test_a_query_brings_a_hundred_at_most(local_gateway: LocalGateway) -> None:
             assert len(client.event("GUILD_MEMBERS_CHUNK")["members"]) <= 100
 
 
-def test_members_by_id(local_gateway: LocalGateway) -> None:
+def test_members_are_found_by_id_and_the_others_named_in_not_found(
+    local_gateway: LocalGateway,
+) -> None:
     guild = first_guild(local_gateway)
     with connected(local_gateway) as client:
         client.ready(Intents.GUILDS)
@@ -157,7 +165,7 @@ def test_members_by_id(local_gateway: LocalGateway) -> None:
         assert ids(client.event("GUILD_MEMBERS_CHUNK")["members"]) == [guild.owner_id]
 
 
-def test_soundboard_sounds(local_gateway: LocalGateway) -> None:
+def test_soundboard_sounds_come_for_each_guild_that_is_known(local_gateway: LocalGateway) -> None:
     guilds = list(local_gateway.world.guilds)
     with connected(local_gateway) as client:
         client.ready(Intents.GUILDS)
@@ -169,7 +177,7 @@ def test_soundboard_sounds(local_gateway: LocalGateway) -> None:
         client.nothing_more()
 
 
-def test_channel_info(local_gateway: LocalGateway) -> None:
+def test_channel_info_holds_the_fields_that_were_asked_for(local_gateway: LocalGateway) -> None:
     guild = first_guild(local_gateway)
     with connected(local_gateway) as client:
         client.ready(Intents.GUILDS)
@@ -206,7 +214,7 @@ def test_channel_info(local_gateway: LocalGateway) -> None:
         (43, {"guild_id": "1"}),
     ],
 )
-def test_an_invalid_payload_for_an_opcode(
+def test_an_invalid_payload_for_an_opcode_is_closed_with_4001(
     local_gateway: LocalGateway, opcode: int, data: Any
 ) -> None:
     with connected(local_gateway) as client:

@@ -44,7 +44,7 @@ REQUEST = (
 
 
 @pytest.mark.parametrize("tls", [False, True])
-def test_a_stall_after_accept(tls: bool) -> None:
+def test_a_stall_after_accept_sends_nothing_and_holds_up_no_other_client(tls: bool) -> None:
     with LocalGateway(tls=tls) as gateway:
         gateway.inject(instead_of="accept")
         with raw_socket(gateway) as client:
@@ -57,14 +57,16 @@ def test_a_stall_after_accept(tls: bool) -> None:
             healthy.ready()
 
 
-def test_bytes_in_place_of_tls() -> None:
+def test_bytes_in_place_of_tls_fail_the_clients_handshake() -> None:
     with LocalGateway(tls=True) as gateway:
         gateway.inject(lambda it: it.send_bytes(b"this is no TLS"), instead_of="accept")
         with pytest.raises(OSError):
             Client(gateway)
 
 
-def test_a_stall_before_101(local_gateway: LocalGateway) -> None:
+def test_a_stall_before_101_withholds_the_upgrade_until_proceed(
+    local_gateway: LocalGateway,
+) -> None:
     local_gateway.inject(instead_of="upgrade")
     with raw_socket(local_gateway) as client:
         client.sendall(REQUEST)
@@ -76,7 +78,7 @@ def test_a_stall_before_101(local_gateway: LocalGateway) -> None:
         assert client.recv(12) == b"HTTP/1.1 101"
 
 
-def test_a_stall_before_hello(local_gateway: LocalGateway) -> None:
+def test_a_stall_before_hello_withholds_hello_until_proceed(local_gateway: LocalGateway) -> None:
     local_gateway.inject(instead_of="hello")
     with connected(local_gateway) as client:
         client.nothing_more()
@@ -84,7 +86,7 @@ def test_a_stall_before_hello(local_gateway: LocalGateway) -> None:
         assert client.receive()["op"] == 10
 
 
-def test_identify_unanswered_until_later(local_gateway: LocalGateway) -> None:
+def test_identify_stays_unanswered_until_proceed(local_gateway: LocalGateway) -> None:
     local_gateway.inject(instead_of="ready")
     with connected(local_gateway) as client:
         client.receive()
@@ -98,7 +100,9 @@ def test_identify_unanswered_until_later(local_gateway: LocalGateway) -> None:
         assert connection.wait_until_ready() is connection.session
 
 
-def test_no_acknowledgements(local_gateway: LocalGateway) -> None:
+def test_a_gateway_that_acknowledges_no_heartbeats_dispatches_all_the_same(
+    local_gateway: LocalGateway,
+) -> None:
     local_gateway.inject(instead_of="ack")
     with connected(local_gateway) as client:
         client.ready()
@@ -123,7 +127,9 @@ def test_acknowledge_can_be_switched_off_and_on(local_gateway: LocalGateway) -> 
         client.nothing_more()
 
 
-def test_close_unanswered(local_gateway: LocalGateway) -> None:
+def test_a_close_frame_stays_unanswered_with_the_connection_open(
+    local_gateway: LocalGateway,
+) -> None:
     local_gateway.inject(instead_of="close")
     with connected(local_gateway) as client:
         client.ready()
@@ -182,7 +188,7 @@ def test_linger_after_a_close_of_the_gateway_until_it_is_dropped(
 @pytest.mark.parametrize(
     "order", [lambda it: it.linger(-1), lambda it: it.proceed(after=-1), lambda it: it.slow(0)]
 )
-def test_a_time_that_makes_no_sense(
+def test_a_fault_with_an_impossible_time_is_refused(
     local_gateway: LocalGateway, order: Callable[[GatewayConnection], None]
 ) -> None:
     with connected(local_gateway):
@@ -191,7 +197,9 @@ def test_a_time_that_makes_no_sense(
 
 
 @pytest.mark.parametrize("status", [429, 502, 520])
-def test_an_http_error_in_place_of_101(local_gateway: LocalGateway, status: int) -> None:
+def test_refuse_answers_with_its_http_status_headers_and_body(
+    local_gateway: LocalGateway, status: int
+) -> None:
     local_gateway.inject(
         lambda it: it.refuse(status, "<html>no</html>", {"Retry-After": "3"}),
         instead_of="upgrade",
@@ -204,13 +212,13 @@ def test_an_http_error_in_place_of_101(local_gateway: LocalGateway, status: int)
     assert len(local_gateway.all_connections) == 1
 
 
-def test_a_wrong_accept_header(local_gateway: LocalGateway) -> None:
+def test_accept_wrongly_fails_the_clients_handshake(local_gateway: LocalGateway) -> None:
     local_gateway.inject(GatewayConnection.accept_wrongly, instead_of="upgrade")
     with pytest.raises(websocket.WebSocketException):
         Client(local_gateway)
 
 
-def test_garbage_in_place_of_101(local_gateway: LocalGateway) -> None:
+def test_garbage_in_place_of_101_fails_the_clients_handshake(local_gateway: LocalGateway) -> None:
     def garbage(connection: GatewayConnection) -> None:
         connection.send_bytes(b"SSH-2.0-OpenSSH_9.9\r\n\r\n")
         connection.drop()
@@ -220,7 +228,7 @@ def test_garbage_in_place_of_101(local_gateway: LocalGateway) -> None:
         Client(local_gateway)
 
 
-def test_101_byte_by_byte(local_gateway: LocalGateway) -> None:
+def test_slow_sends_101_in_small_pieces(local_gateway: LocalGateway) -> None:
     local_gateway.inject(lambda it: it.slow(100), before="upgrade")
     with raw_socket(local_gateway) as client:
         client.sendall(REQUEST)
@@ -235,14 +243,14 @@ def test_101_byte_by_byte(local_gateway: LocalGateway) -> None:
         assert time.monotonic() - begun > 0.1
 
 
-def test_op_7_as_the_first_frame(local_gateway: LocalGateway) -> None:
+def test_op_7_can_be_the_first_frame(local_gateway: LocalGateway) -> None:
     local_gateway.inject(GatewayConnection.reconnect, instead_of="hello")
     with connected(local_gateway) as client:
         assert client.receive() == {"t": None, "s": None, "op": 7, "d": None}
         client.nothing_more()
 
 
-def test_op_1_before_ready(local_gateway: LocalGateway) -> None:
+def test_op_1_can_come_before_ready(local_gateway: LocalGateway) -> None:
     local_gateway.inject(GatewayConnection.request_heartbeat, before="ready")
     with connected(local_gateway) as client:
         client.receive()
@@ -251,7 +259,7 @@ def test_op_1_before_ready(local_gateway: LocalGateway) -> None:
         client.event("READY")
 
 
-def test_a_close_before_ready(local_gateway: LocalGateway) -> None:
+def test_a_close_before_ready_has_its_code_and_reason(local_gateway: LocalGateway) -> None:
     local_gateway.inject(lambda it: it.close(4000, "why not"), before="ready")
     with connected(local_gateway) as client:
         client.receive()
@@ -260,7 +268,7 @@ def test_a_close_before_ready(local_gateway: LocalGateway) -> None:
         assert (closed.code, closed.reason) == (4000, "why not")
 
 
-def test_a_close_without_a_code(local_gateway: LocalGateway) -> None:
+def test_a_close_frame_can_have_no_code(local_gateway: LocalGateway) -> None:
     with connected(local_gateway) as client:
         client.ready()
         local_gateway.wait_for_connection().close(None)
@@ -357,13 +365,13 @@ def frame_of(send: Callable[[GatewayConnection], None], gateway: LocalGateway) -
         (lambda it: it.send_raw("\ud800"), b"\x81\x03\xed\xa0\x80"),
     ],
 )
-def test_frames_right_and_wrong(
+def test_frames_go_out_as_ordered_right_or_wrong(
     local_gateway: LocalGateway, send: Callable[[GatewayConnection], None], expected: bytes
 ) -> None:
     assert frame_of(send, local_gateway).startswith(expected)
 
 
-def test_a_corrupt_stream_and_a_bomb(local_gateway: LocalGateway) -> None:
+def test_a_bomb_inflates_and_a_corrupt_stream_does_not(local_gateway: LocalGateway) -> None:
     with connected(local_gateway, query="?v=10&encoding=json&compress=zlib-stream") as client:
         client.ready()
         connection = local_gateway.wait_for_connection()
@@ -403,17 +411,21 @@ def test_faults_wait_for_their_connection(local_gateway: LocalGateway) -> None:
         {"action": GatewayConnection.reset, "before": "accept"},
     ],
 )
-def test_an_order_that_makes_no_sense(local_gateway: LocalGateway, order: dict[str, Any]) -> None:
+def test_inject_refuses_an_order_that_makes_no_sense(
+    local_gateway: LocalGateway, order: dict[str, Any]
+) -> None:
     with pytest.raises(ValueError):
         local_gateway.inject(**order)
 
 
-def test_every_step_can_be_replaced(local_gateway: LocalGateway) -> None:
+def test_inject_takes_every_step(local_gateway: LocalGateway) -> None:
     for step in STEPS:
         local_gateway.inject(instead_of=step)
 
 
-def test_an_outage(local_gateway: LocalGateway) -> None:
+def test_an_outage_resets_clients_and_refuses_new_ones_until_it_is_ended(
+    local_gateway: LocalGateway,
+) -> None:
     with connected(local_gateway) as client:
         session_id = client.ready()["session_id"]
         local_gateway.outage()

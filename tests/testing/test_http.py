@@ -28,14 +28,16 @@ def get(gateway: LocalGateway, path: str, token: str | None = None) -> tuple[int
 
 
 @pytest.mark.parametrize("tls", [False, True])
-def test_get_gateway(tls: bool) -> None:
+def test_gateway_answers_with_the_url_without_a_token(tls: bool) -> None:
     with LocalGateway(tls=tls) as gateway:
         assert get(gateway, "/v10/gateway") == (200, {"url": gateway.url})
         assert get(gateway, "/gateway") == (200, {"url": gateway.url})
 
 
 @pytest.mark.local_gateway(shards=4, max_concurrency=2, guilds=4)
-def test_get_gateway_bot(local_gateway: LocalGateway) -> None:
+def test_gateway_bot_answers_with_shards_and_session_start_limit(
+    local_gateway: LocalGateway,
+) -> None:
     with connected(local_gateway) as client:
         client.ready()
     status, answer = get(local_gateway, "/v10/gateway/bot", local_gateway.token)
@@ -48,11 +50,13 @@ def test_get_gateway_bot(local_gateway: LocalGateway) -> None:
 
 @pytest.mark.parametrize("path", ["/v10/gateway/bot", "/v10/users/@me", "/v10/applications/@me"])
 @pytest.mark.parametrize("token", [None, "wrong"])
-def test_a_wrong_token(local_gateway: LocalGateway, path: str, token: str | None) -> None:
+def test_a_request_without_the_token_gets_status_401(
+    local_gateway: LocalGateway, path: str, token: str | None
+) -> None:
     assert get(local_gateway, path, token) == (401, {"message": "401: Unauthorized", "code": 0})
 
 
-def test_the_bot_and_its_application(local_gateway: LocalGateway) -> None:
+def test_the_ids_of_bot_and_application_are_those_of_ready(local_gateway: LocalGateway) -> None:
     _, user = get(local_gateway, "/v10/users/@me", local_gateway.token)
     _, application = get(local_gateway, "/v10/applications/@me", local_gateway.token)
     with connected(local_gateway) as client:
@@ -62,12 +66,12 @@ def test_the_bot_and_its_application(local_gateway: LocalGateway) -> None:
     assert application["id"] == ready["application"]["id"]
 
 
-def test_what_there_is_not(local_gateway: LocalGateway) -> None:
+def test_an_unknown_path_gets_status_404(local_gateway: LocalGateway) -> None:
     for path in ("/v10/guilds/1", "/", "/v10/gateway/"):
         assert get(local_gateway, path, local_gateway.token)[0] == 404
 
 
-def test_only_get_is_answered(local_gateway: LocalGateway) -> None:
+def test_a_request_with_post_is_refused(local_gateway: LocalGateway) -> None:
     request = urllib.request.Request(local_gateway.http_url + "/gateway", data=b"{}")
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(request, timeout=5)

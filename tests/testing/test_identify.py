@@ -86,7 +86,7 @@ def test_a_wrong_identify_is_answered_with_its_code(
     assert local_gateway.sessions == []
 
 
-def test_missing_intents_are_invalid(local_gateway: LocalGateway) -> None:
+def test_identify_without_intents_is_closed_with_4013(local_gateway: LocalGateway) -> None:
     with connected(local_gateway) as client:
         client.receive()
         client.send(2, {"token": local_gateway.token, "properties": {}})
@@ -100,7 +100,7 @@ def test_the_reason_names_the_disallowed_intents() -> None:
         assert "GUILD_MEMBERS" in client.closed().reason
 
 
-def test_too_many_guilds_for_one_shard() -> None:
+def test_too_many_guilds_for_one_shard_are_closed_with_4011() -> None:
     with LocalGateway(guilds=3, max_guilds_per_shard=2) as gateway:
         with connected(gateway) as client:
             client.receive()
@@ -130,7 +130,9 @@ def test_too_many_guilds_for_one_shard() -> None:
         ('{"op": 8, "d": {}}', 4003),
     ],
 )
-def test_what_no_client_may_send(local_gateway: LocalGateway, message: str, code: int) -> None:
+def test_what_no_client_may_send_is_closed_with_its_code(
+    local_gateway: LocalGateway, message: str, code: int
+) -> None:
     with connected(local_gateway) as client:
         client.socket.send(message)
         assert client.close_code() == code
@@ -146,13 +148,13 @@ def test_4096_bytes_may_be_sent_and_no_more(local_gateway: LocalGateway) -> None
         assert client.close_code() == 4002
 
 
-def test_a_message_that_is_not_utf8(local_gateway: LocalGateway) -> None:
+def test_a_message_that_is_not_utf8_is_closed_with_4002(local_gateway: LocalGateway) -> None:
     with connected(local_gateway) as client:
         client.socket.send_binary(b'{"op": 1, "d": null, "x": "\xff"}')
         assert client.close_code() == 4002
 
 
-def test_identify_twice(local_gateway: LocalGateway) -> None:
+def test_a_second_identify_is_closed_with_4005(local_gateway: LocalGateway) -> None:
     with connected(local_gateway) as client:
         client.ready()
         client.identify()
@@ -169,7 +171,9 @@ def test_identify_twice(local_gateway: LocalGateway) -> None:
         ("?v=10&encoding=json&compress=gzip", 4012),
     ],
 )
-def test_the_query_is_checked(local_gateway: LocalGateway, query: str, code: int) -> None:
+def test_a_wrong_query_is_closed_with_its_code_and_a_reason(
+    local_gateway: LocalGateway, query: str, code: int
+) -> None:
     with connected(local_gateway, query=query) as client:
         closed = client.closed()
         assert closed.code == code
@@ -221,7 +225,7 @@ def test_the_session_start_limit_resets_after_a_day() -> None:
             client.ready()
 
 
-def test_the_121st_payload_within_a_minute(local_gateway: LocalGateway) -> None:
+def test_the_121st_payload_within_a_minute_is_closed_with_4008(local_gateway: LocalGateway) -> None:
     with connected(local_gateway) as client:
         client.receive()
         for _ in range(120):
@@ -232,7 +236,7 @@ def test_the_121st_payload_within_a_minute(local_gateway: LocalGateway) -> None:
 
 
 @pytest.mark.local_gateway(heartbeat_interval=100_000)
-def test_120_payloads_every_minute(local_gateway: LocalGateway) -> None:
+def test_120_payloads_every_minute_are_allowed(local_gateway: LocalGateway) -> None:
     with connected(local_gateway) as client:
         client.receive()
         for _ in range(2):

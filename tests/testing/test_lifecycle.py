@@ -33,7 +33,7 @@ def test_start_and_stop_leave_nothing() -> None:
 
 
 @pytest.mark.parametrize("tls", [False, True])
-def test_stop_with_clients_in_every_state(tls: bool) -> None:
+def test_stop_ends_clients_in_every_state(tls: bool) -> None:
     gateway = LocalGateway(tls=tls, identify_interval=0).start()
     gateway.inject(instead_of="accept")
     sockets: list[Any] = []
@@ -58,7 +58,7 @@ def test_stop_with_clients_in_every_state(tls: bool) -> None:
         client.socket.shutdown()
 
 
-def test_stop_at_the_moment_a_client_is_accepted() -> None:
+def test_stop_closes_the_socket_of_a_client_that_is_accepted_at_that_moment() -> None:
     """Its socket was left to the garbage collector if its task had not begun."""
     busy, release = threading.Event(), threading.Event()
 
@@ -103,7 +103,7 @@ def test_a_stopped_gateway_refuses_to_send(local_gateway: LocalGateway) -> None:
         assert local_gateway.dispatch("USER_UPDATE", {}) == 1
 
 
-def test_a_port_of_ones_own() -> None:
+def test_a_chosen_port_is_listened_on_or_refused_when_taken() -> None:
     with LocalGateway() as gateway:
         port = int(gateway.url.split(":")[2].strip("/"))
         with pytest.raises(OSError):
@@ -112,7 +112,7 @@ def test_a_port_of_ones_own() -> None:
         assert gateway.url == f"ws://127.0.0.1:{port}/"
 
 
-def test_tls_with_the_private_authority() -> None:
+def test_clients_that_trust_the_private_authority_connect_over_tls() -> None:
     with LocalGateway(tls=True) as gateway, connected(gateway) as client:
         assert gateway.url.startswith("wss://")
         ready = client.ready()
@@ -132,7 +132,7 @@ def test_all_threads_that_ask_first_get_one_authority(monkeypatch: pytest.Monkey
     assert all(each is authorities[0] for each in authorities)
 
 
-def test_tls_is_refused_without_it() -> None:
+def test_clients_that_do_not_trust_the_private_authority_refuse_the_gateway() -> None:
     with LocalGateway(tls=True) as gateway:
         with pytest.raises(ssl.SSLCertVerificationError):
             Client(gateway, sslopt={"context": ssl.create_default_context()})
@@ -140,7 +140,7 @@ def test_tls_is_refused_without_it() -> None:
             client.ready()
 
 
-def test_no_context_without_tls(local_gateway: LocalGateway) -> None:
+def test_ssl_context_and_ca_certificate_need_tls(local_gateway: LocalGateway) -> None:
     with pytest.raises(ValueError, match="tls=True"):
         _ = local_gateway.ssl_context
     with pytest.raises(ValueError, match="tls=True"):
@@ -158,7 +158,7 @@ def test_no_context_without_tls(local_gateway: LocalGateway) -> None:
         {"replay_limit": -1},
     ],
 )
-def test_options_are_checked(option: dict[str, int]) -> None:
+def test_options_out_of_range_are_refused_by_name(option: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=next(iter(option))):
         LocalGateway(**option)  # type: ignore[arg-type]
 
@@ -178,7 +178,9 @@ def test_connections_are_returned_once(local_gateway: LocalGateway) -> None:
         assert local_gateway.all_connections == [one, two]
 
 
-def test_a_connection_that_will_do(local_gateway: LocalGateway) -> None:
+def test_wait_for_connection_returns_the_one_that_fulfils_the_condition(
+    local_gateway: LocalGateway,
+) -> None:
     with connected(local_gateway) as idle, connected(local_gateway) as client:
         idle.receive()
         thread = threading.Thread(target=client.ready)
@@ -203,7 +205,9 @@ def test_expect_returns_each_payload_once_and_in_order(local_gateway: LocalGatew
             local_gateway.expect(99, timeout=0.01)
 
 
-def test_expecting_from_a_connection_that_ended(local_gateway: LocalGateway) -> None:
+def test_expect_on_a_connection_that_ended_raises_with_its_close_code(
+    local_gateway: LocalGateway,
+) -> None:
     with connected(local_gateway) as client:
         client.receive()
         connection = local_gateway.wait_for_connection()
@@ -214,7 +218,7 @@ def test_expecting_from_a_connection_that_ended(local_gateway: LocalGateway) -> 
         connection.wait_until_ready()
 
 
-def test_waiting_in_vain(local_gateway: LocalGateway) -> None:
+def test_waits_of_gateway_and_connection_raise_timeout_error(local_gateway: LocalGateway) -> None:
     with connected(local_gateway) as client:
         client.receive()
         connection = local_gateway.wait_for_connection()
@@ -226,7 +230,7 @@ def test_waiting_in_vain(local_gateway: LocalGateway) -> None:
             local_gateway.wait_until(lambda: False, timeout=0.01)
 
 
-def test_counters(local_gateway: LocalGateway) -> None:
+def test_events_and_bytes_are_counted(local_gateway: LocalGateway) -> None:
     with connected(local_gateway) as client:
         client.ready()
         local_gateway.dispatch("USER_UPDATE", {})
@@ -238,7 +242,7 @@ def test_counters(local_gateway: LocalGateway) -> None:
         assert connection.headers["host"] in local_gateway.url
 
 
-def test_one_clock_for_two_gateways() -> None:
+def test_two_gateways_can_share_a_clock() -> None:
     clock = Clock()
     with (
         LocalGateway(clock=clock, heartbeat_interval=1000) as one,
@@ -290,7 +294,7 @@ def test_many_threads_send_on_one_connection() -> None:
             assert mine == list(range(200))
 
 
-def test_a_client_that_speaks_no_http(local_gateway: LocalGateway) -> None:
+def test_a_client_that_speaks_no_http_gets_status_400(local_gateway: LocalGateway) -> None:
     address = ("127.0.0.1", int(local_gateway.url.split(":")[2].strip("/")))
     with socket.create_connection(address, timeout=5) as client:
         client.sendall(b"\x16\x03\x01 this is TLS\r\n\r\n")
@@ -300,7 +304,7 @@ def test_a_client_that_speaks_no_http(local_gateway: LocalGateway) -> None:
     assert answer.startswith(b"HTTP/1.1 400 ")
 
 
-def test_a_handshake_without_a_key(local_gateway: LocalGateway) -> None:
+def test_a_handshake_without_a_key_gets_status_400(local_gateway: LocalGateway) -> None:
     with pytest.raises(websocket.WebSocketBadStatusException) as caught:
         Client(local_gateway, header=["Sec-WebSocket-Key: short"])
     assert caught.value.status_code == 400

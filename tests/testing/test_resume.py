@@ -42,7 +42,9 @@ def test_resumed_again_a_session_replays_no_resumed(local_gateway: LocalGateway)
 
 
 @pytest.mark.parametrize("sequence", [5, 1000, -1])
-def test_a_sequence_never_issued(local_gateway: LocalGateway, sequence: int) -> None:
+def test_resume_with_a_sequence_never_issued_is_closed_with_4007(
+    local_gateway: LocalGateway, sequence: int
+) -> None:
     with connected(local_gateway) as client:
         session_id = client.ready()["session_id"]
     with connected(local_gateway) as client:
@@ -51,7 +53,9 @@ def test_a_sequence_never_issued(local_gateway: LocalGateway, sequence: int) -> 
     assert local_gateway.sessions == []
 
 
-def test_an_unknown_session_is_invalid(local_gateway: LocalGateway) -> None:
+def test_resume_of_an_unknown_session_is_answered_with_invalid_session(
+    local_gateway: LocalGateway,
+) -> None:
     with connected(local_gateway) as client:
         client.resume("nonsense", 1)
         assert client.receive() == {"t": None, "s": None, "op": 9, "d": False}
@@ -60,7 +64,7 @@ def test_an_unknown_session_is_invalid(local_gateway: LocalGateway) -> None:
         client.event("READY")
 
 
-def test_resume_needs_the_token(local_gateway: LocalGateway) -> None:
+def test_resume_with_a_wrong_token_is_closed_with_4004(local_gateway: LocalGateway) -> None:
     with connected(local_gateway) as client:
         session_id = client.ready()["session_id"]
     with connected(local_gateway) as client:
@@ -69,7 +73,9 @@ def test_resume_needs_the_token(local_gateway: LocalGateway) -> None:
 
 
 @pytest.mark.parametrize("code", [1000, 1001])
-def test_a_client_ends_its_session(local_gateway: LocalGateway, code: int) -> None:
+def test_a_client_that_closes_with_1000_or_1001_ends_its_session(
+    local_gateway: LocalGateway, code: int
+) -> None:
     with connected(local_gateway) as client:
         session_id = client.ready()["session_id"]
         connection = local_gateway.wait_for_connection()
@@ -82,7 +88,9 @@ def test_a_client_ends_its_session(local_gateway: LocalGateway, code: int) -> No
 
 
 @pytest.mark.parametrize("code", [4000, 3000, 1002, None])
-def test_any_other_end_keeps_the_session(local_gateway: LocalGateway, code: int | None) -> None:
+def test_any_end_but_1000_and_1001_keeps_the_session(
+    local_gateway: LocalGateway, code: int | None
+) -> None:
     with connected(local_gateway) as client:
         session_id = client.ready()["session_id"]
         connection = local_gateway.wait_for_connection()
@@ -97,7 +105,7 @@ def test_any_other_end_keeps_the_session(local_gateway: LocalGateway, code: int 
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 4000, 4008])
-def test_the_answer_to_a_close_of_the_gateway_ends_nothing(
+def test_the_answer_to_a_close_of_the_gateway_ends_no_session(
     local_gateway: LocalGateway, code: int
 ) -> None:
     with connected(local_gateway) as client:
@@ -110,7 +118,9 @@ def test_the_answer_to_a_close_of_the_gateway_ends_nothing(
 
 
 @pytest.mark.parametrize("code", [4007, 4009])
-def test_codes_that_say_the_session_is_over(local_gateway: LocalGateway, code: int) -> None:
+def test_a_close_code_that_says_the_session_is_over_ends_it(
+    local_gateway: LocalGateway, code: int
+) -> None:
     with connected(local_gateway) as client:
         client.ready()
         local_gateway.wait_for_connection().close(code)
@@ -118,7 +128,7 @@ def test_codes_that_say_the_session_is_over(local_gateway: LocalGateway, code: i
         assert local_gateway.sessions == []
 
 
-def test_a_session_expires(local_gateway: LocalGateway) -> None:
+def test_a_session_without_a_client_expires(local_gateway: LocalGateway) -> None:
     with connected(local_gateway) as client:
         session_id = client.ready()["session_id"]
         client.leave()
@@ -140,7 +150,9 @@ def test_a_connected_session_does_not_expire(local_gateway: LocalGateway) -> Non
         assert local_gateway.sessions
 
 
-def test_an_invalidated_session(local_gateway: LocalGateway) -> None:
+def test_a_session_that_was_invalidated_takes_no_command_and_no_resume(
+    local_gateway: LocalGateway,
+) -> None:
     with connected(local_gateway) as client:
         session_id = client.ready()["session_id"]
         local_gateway.wait_for_connection().invalid_session(resumable=False)
@@ -153,7 +165,9 @@ def test_an_invalidated_session(local_gateway: LocalGateway) -> None:
         assert client.receive()["op"] == 9
 
 
-def test_an_invalid_session_that_may_be_resumed(local_gateway: LocalGateway) -> None:
+def test_a_session_invalid_but_resumable_is_resumed_on_the_same_connection(
+    local_gateway: LocalGateway,
+) -> None:
     with connected(local_gateway) as client:
         session_id = client.ready()["session_id"]
         local_gateway.wait_for_connection().invalid_session(resumable=True)
@@ -178,7 +192,7 @@ def test_a_client_may_be_back_before_its_old_connection_is_gone(
 
 
 @pytest.mark.local_gateway(resume_after_close=True)
-def test_a_resume_that_overtakes_the_close_of_the_old_connection(
+def test_with_resume_after_close_a_resume_before_the_close_costs_the_session(
     local_gateway: LocalGateway,
 ) -> None:
     with connected(local_gateway) as old, connected(local_gateway) as new:
@@ -191,7 +205,7 @@ def test_a_resume_that_overtakes_the_close_of_the_old_connection(
 
 @pytest.mark.local_gateway(resume_after_close=True)
 @pytest.mark.parametrize("end", ["close", "drop", "linger", "frozen", "by the gateway"])
-def test_a_resume_after_the_end_of_the_old_connection(
+def test_with_resume_after_close_any_end_of_the_old_connection_lets_a_resume_through(
     local_gateway: LocalGateway, end: str
 ) -> None:
     with connected(local_gateway) as old:
@@ -212,7 +226,7 @@ def test_a_resume_after_the_end_of_the_old_connection(
             new.event("RESUMED")
 
 
-def test_a_replay_that_comes_late(local_gateway: LocalGateway) -> None:
+def test_a_replay_that_comes_late_holds_what_came_meanwhile(local_gateway: LocalGateway) -> None:
     with connected(local_gateway) as client:
         session_id = client.ready()["session_id"]
         client.leave()
@@ -230,7 +244,7 @@ def test_a_replay_that_comes_late(local_gateway: LocalGateway) -> None:
 
 
 @pytest.mark.local_gateway(replay_limit=10)
-def test_a_replay_that_comes_too_late(local_gateway: LocalGateway) -> None:
+def test_a_replay_that_comes_too_late_loses_the_session(local_gateway: LocalGateway) -> None:
     with connected(local_gateway) as client:
         session_id = client.ready()["session_id"]
         client.leave()
@@ -251,7 +265,9 @@ def test_a_fault_of_the_replay_spares_identify(local_gateway: LocalGateway) -> N
         client.ready()
 
 
-def test_resume_on_a_connection_that_has_a_session(local_gateway: LocalGateway) -> None:
+def test_resume_on_a_connection_that_has_a_session_is_closed_with_4005(
+    local_gateway: LocalGateway,
+) -> None:
     with connected(local_gateway) as client:
         ready = client.ready()
         client.send(6, {"token": local_gateway.token, "session_id": ready["session_id"], "seq": 1})
@@ -259,7 +275,9 @@ def test_resume_on_a_connection_that_has_a_session(local_gateway: LocalGateway) 
 
 
 @pytest.mark.local_gateway(replay_limit=10)
-def test_a_session_that_missed_too_much(local_gateway: LocalGateway) -> None:
+def test_a_session_that_missed_more_than_replay_limit_is_invalid(
+    local_gateway: LocalGateway,
+) -> None:
     with connected(local_gateway) as client:
         session_id = client.ready()["session_id"]
     for number in range(11):
@@ -271,7 +289,9 @@ def test_a_session_that_missed_too_much(local_gateway: LocalGateway) -> None:
 
 
 @pytest.mark.local_gateway(replay_limit=10)
-def test_a_session_that_missed_just_as_much_as_is_kept(local_gateway: LocalGateway) -> None:
+def test_a_session_that_missed_as_much_as_replay_limit_is_resumed(
+    local_gateway: LocalGateway,
+) -> None:
     with connected(local_gateway) as client:
         session_id = client.ready()["session_id"]
     for number in range(10):

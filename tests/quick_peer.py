@@ -1,4 +1,8 @@
-"""A gateway on one thread that answers at once, for tests of thousands of connections."""
+"""A gateway on one thread, for the storms.
+
+It exists besides ScriptedGateway, which starts a thread for each client, because the storms connect
+thousands of times, and while the interpreter switches threads as often as it can.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,59 @@
+"""How fast a client can be: ``python -m benchmarks.bulk``.
+
+The sender writes as fast as the client reads, and all clients take turns. What is printed is the
+median of some rounds: the processor time for an event, which counts, and the events a second,
+which depend on the sender and on what else the machine does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from pathlib import Path
+
+from benchmarks.clients import add_arguments, chosen
+from benchmarks.measure import Client, Result, bench
+from benchmarks.plot import plot_bars
+from benchmarks.stream import record
+from benchmarks.table import show_table, show_versions
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="The speed of receiving in bulk.")
+    parser.add_argument("--events", type=int, default=30_000, metavar="N")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N")
+    parser.add_argument("--secure", action="store_true", help="wss instead of ws")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the processor time")
+    add_arguments(parser)
+    arguments = parser.parse_args()
+    show_versions()
+    clients = chosen(arguments)
+    scheme = "wss" if arguments.secure else "ws"
+    tables = {}
+    with bench(record(arguments.events)) as place:
+        for compression in arguments.compression:
+            results: dict[Client, list[Result]] = {client: [] for client in clients}
+            for _ in range(arguments.rounds):
+                for client in clients:
+                    result = place.run(client, compression, secure=arguments.secure)
+                    results[client].append(result)
+            rates = {
+                client: arguments.events
+                / statistics.median(each.seconds for each in results[client])
+                for client in clients
+            }
+            title = f"microseconds of processor time for an event, in bulk, {scheme}, {compression}"
+            spent = {
+                client: statistics.median(each.processor for each in results[client])
+                / arguments.events
+                * 1e6
+                for client in clients
+            }
+            show_table(title, spent, {"events/s": rates})
+            tables[title] = spent
+    if arguments.plot is not None:
+        plot_bars(arguments.plot, tables)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""The clients that the commands compare, and how a command line chooses among them."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import platform
+import zlib
+from importlib.metadata import PackageNotFoundError, version
+
+from benchmarks.measure import Client
+from benchmarks.stream import COMPRESSIONS
+
+OURS, FLOOR, BARE_LOOP = "shardlib", "floor", "bare_loop"
+
+CLIENTS = (
+    Client(FLOOR, "ujson"),
+    Client(BARE_LOOP, "ujson"),
+    Client(OURS, "ujson"),
+    Client(FLOOR, "orjson"),
+    Client(BARE_LOOP, "orjson"),
+    Client(OURS, "orjson"),
+    Client(OURS, "orjson", listens=False),
+    Client("hikari", "orjson"),
+    Client("discord_py", "orjson"),
+    Client("websocket_client", "ujson"),
+    Client("websockets_sync", "ujson"),
+)
+
+# What a peer imports, if that is not one of shardlib's dependencies.
+_IMPORTS = {"hikari": "hikari", "discord_py": "discord", "websockets_sync": "websockets"}
+
+_DISTRIBUTIONS = (
+    "shardlib",
+    "websocket-client",
+    "ujson",
+    "orjson",
+    "hikari",
+    "aiohttp",
+    "discord.py",
+    "websockets",
+    "backports.zstd",
+    "zstandard",
+    "zlib-ng",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that choose clients and compressions."""
+    add_peers(parser)
+    add_compression(parser)
+
+
+def add_peers(parser: argparse.ArgumentParser) -> None:
+    """Add the options that choose clients."""
+    peers = sorted({client.peer for client in CLIENTS})
+    parser.add_argument("--peer", nargs="+", choices=peers, default=peers, help="all by default")
+    parser.add_argument("--json", nargs="+", choices=("ujson", "orjson"), help="both by default")
+
+
+def add_compression(parser: argparse.ArgumentParser) -> None:
+    """Add the option that chooses compressions."""
+    parser.add_argument(
+        "--compression",
+        nargs="+",
+        choices=COMPRESSIONS,
+        default=COMPRESSIONS,
+        help="all by default",
+    )
+
+
+def chosen(arguments: argparse.Namespace) -> list[Client]:
+    """The clients that a command line asks for, as far as their libraries are installed."""
+    return [
+        client
+        for client in CLIENTS
+        if client.peer in arguments.peer
+        and (arguments.json is None or client.json in arguments.json)
+        and is_installed(client)
+    ]
+
+
+def is_installed(client: Client) -> bool:
+    """Whether what a client imports is there."""
+    needed = (_IMPORTS.get(client.peer, client.json), client.json)
+    return all(importlib.util.find_spec(each) is not None for each in needed)
+
+
+def versions() -> dict[str, str]:
+    """The versions of all that is measured, as far as it is installed."""
+    found = {
+        platform.python_implementation(): platform.python_version(),
+        "zlib": zlib.ZLIB_RUNTIME_VERSION,
+    }
+    for name in _DISTRIBUTIONS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            pass
+    return found

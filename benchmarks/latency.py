@@ -1,0 +1,61 @@
+"""How soon an event arrives: ``python -m benchmarks.latency``.
+
+The time from before the sender writes an event, while the client sleeps, to the client's callback:
+what the system takes to deliver and to wake the client is in it, for all clients alike. All clients
+take turns, and their rounds are put together.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from benchmarks.clients import FLOOR, add_arguments, chosen
+from benchmarks.measure import Client, bench
+from benchmarks.plot import plot_curves
+from benchmarks.stream import record
+from benchmarks.table import percentile, show_table, show_versions
+
+_WARM_UP = 50  # events of each connection that are left out
+
+_PERCENTS = (50, 90, 99)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="The latency of events that come one at a time.")
+    parser.add_argument("--events", type=int, default=3_000, metavar="N")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N")
+    parser.add_argument("--secure", action="store_true", help="wss instead of ws")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw all percentiles")
+    add_arguments(parser)
+    arguments = parser.parse_args()
+    show_versions()
+    clients = [each for each in chosen(arguments) if each.peer != FLOOR and each.listens]
+    scheme = "wss" if arguments.secure else "ws"
+    curves: dict[str, dict[Client, list[float]]] = {}
+    with bench(record(arguments.events)) as place:
+        for compression in arguments.compression:
+            delays: dict[Client, list[float]] = {client: [] for client in clients}
+            for _ in range(arguments.rounds):
+                for client in clients:
+                    result = place.run(
+                        client, compression, pace="single", secure=arguments.secure, stamps=True
+                    )
+                    # Some clients see Hello, the first message, as an event, some do not.
+                    sent = result.sent[-len(result.stamps) :]
+                    pairs = [*zip(sent, result.stamps, strict=True)][_WARM_UP:]
+                    delays[client] += [(got - since) * 1e6 for since, got in pairs]
+            columns = {
+                f"{percent} %": {each: percentile(delays[each], percent) for each in clients}
+                for percent in _PERCENTS
+            }
+            median = columns.pop("50 %")
+            title = f"microseconds to the callback, {scheme}, {compression}"
+            show_table(f"{title}, median", median, columns)
+            curves[title] = delays
+    if arguments.plot is not None:
+        plot_curves(arguments.plot, curves)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""The memory of one more idle shard: ``python -m benchmarks.memory``.
+
+A process opens 20 connections, then 100 more, each with Hello and READY, and looks at the memory
+that the system has given it before and after those. Linux tells that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+
+from benchmarks.clients import BARE_LOOP, OURS, add_compression
+from benchmarks.measure import Client, bench
+from benchmarks.stream import record
+from benchmarks.table import show_table, show_versions
+
+# A JSON module takes no memory for a connection: one row for each peer.
+_CLIENTS = (Client(BARE_LOOP, "ujson"), Client(OURS, "ujson"), Client("hikari", "ujson"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="The memory of one more idle shard.")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N")
+    add_compression(parser)
+    arguments = parser.parse_args()
+    show_versions()
+    with bench(record(1)) as place:
+        for compression in arguments.compression:
+            for secure in (False, True):
+                kilobytes = {
+                    client: statistics.median(
+                        place.idle(client, compression, secure) for _ in range(arguments.rounds)
+                    )
+                    for client in _CLIENTS
+                }
+                scheme = "wss" if secure else "ws"
+                show_table(f"kB for one more idle shard, {scheme}, {compression}", kilobytes)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""What an event costs that comes alone: ``python -m benchmarks.single``.
+
+The sender writes an event when the client has done with the one before, and sleeps. This is how a
+bot usually sees them: it wakes up for each. What is printed is the median of some rounds: the
+processor time for an event, the system's share included, and, if strace is installed, the system
+calls, over ws and over wss.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.clients import FLOOR, add_arguments, chosen
+from benchmarks.measure import Bench, Client, bench
+from benchmarks.stream import record
+from benchmarks.table import show_table, show_versions
+
+# System calls are counted with so many events; the difference is what the others cost.
+_FEW, MANY = 200, 600
+
+_PATIENCE = 30.0  # seconds for strace to write its summary
+
+
+def system_calls(place: Bench, client: Client, compression: str, secure: bool) -> float:
+    """The system calls for an event, of all threads of a client."""
+    few, many = (
+        _system_calls(place, client, compression, secure, events) for events in (_FEW, MANY)
+    )
+    return (many - few) / (MANY - _FEW)
+
+
+def _system_calls(place: Bench, client: Client, compression: str, secure: bool, events: int) -> int:
+    with tempfile.NamedTemporaryFile("r") as summary:
+        # With -D the client is our own child, so that the sender can see whether it sleeps.
+        strace = ["strace", "-D", "-f", "-c", "-U", "calls,name", "-o", summary.name]
+        place.run(client, compression, pace="single", count=events, secure=secure, under=strace)
+        # So strace is nobody's child, and may be writing yet.
+        deadline = time.monotonic() + _PATIENCE
+        while (total := re.search(r"(\d+) total$", Path(summary.name).read_text().strip())) is None:
+            if time.monotonic() > deadline:
+                raise TimeoutError("strace wrote no summary")
+            time.sleep(0.01)
+    return int(total[1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="The cost of events that come one at a time.")
+    parser.add_argument("--events", type=int, default=5_000, metavar="N")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N")
+    parser.add_argument("--secure", action="store_true", help="time wss instead of ws")
+    add_arguments(parser)
+    arguments = parser.parse_args()
+    show_versions()
+    clients = chosen(arguments)
+    scheme = "wss" if arguments.secure else "ws"
+    with bench(record(max(arguments.events, MANY))) as place:
+        for compression in arguments.compression:
+            spent: dict[Client, list[float]] = {client: [] for client in clients}
+            for _ in range(arguments.rounds):
+                for client in clients:
+                    result = place.run(
+                        client,
+                        compression,
+                        pace="single",
+                        count=arguments.events,
+                        secure=arguments.secure,
+                    )
+                    spent[client].append(result.processor / arguments.events * 1e6)
+            calls: dict[str, dict[Client, float]] = {}
+            if shutil.which("strace") is not None:
+                calls = {
+                    f"calls {name}": {
+                        client: system_calls(place, client, compression, secure)
+                        for client in clients
+                        if client.peer != FLOOR
+                    }
+                    for name, secure in (("ws", False), ("wss", True))
+                }
+            show_table(
+                f"microseconds of processor time for an event, one at a time, {scheme}, "
+                f"{compression}",
+                {client: statistics.median(spent[client]) for client in clients},
+                calls,
+            )
+
+
+if __name__ == "__main__":
+    main()
