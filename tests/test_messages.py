@@ -9,7 +9,8 @@ import pytest
 from shardlib import NotReady, ShardClosed
 from shardlib.errors import meaning_of
 from shardlib.loss import Cause, Loss
-from tests.shards import Recorder, make_gateway, make_shard
+from tests.recorder import Recorder
+from tests.shards import make_gateway, make_shard
 from tests.support import wait_until
 
 
