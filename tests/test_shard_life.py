@@ -530,7 +530,7 @@ def test_run_forever_blocks_until_disconnect(recorder: Recorder, gateway: LocalG
     shard = make_shard(recorder)
     thread = threading.Thread(target=shard.run_forever, args=(gateway.url,))
     thread.start()
-    shard.wait_until_ready(10)
+    wait_until(lambda: shard.state is ShardState.READY)  # wait_until_ready() needs a life begun
     assert thread.is_alive()
     shard.disconnect()
     thread.join(10)

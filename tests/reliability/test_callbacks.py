@@ -183,7 +183,7 @@ def test_disconnect_by_a_log_filter_on_the_thread_that_reports(
     outcome: list[BaseException | None] = []
 
     def close(record: logging.LogRecord) -> bool:
-        if "release.wait" in record.getMessage():
+        if "has been running for" in record.getMessage():
             release.set()
             try:
                 shard.disconnect()
