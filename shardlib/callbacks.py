@@ -10,10 +10,10 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, Union
+from time import perf_counter
+from typing import Any, TypeVar, Union
 
 from shardlib.failurelog import SUMMARY_INTERVAL, FailureLog
 from shardlib.text import count, describe, printable
@@ -28,31 +28,11 @@ _Result = TypeVar("_Result")
 _MOST_SHOWN = 2000
 
 
-class RunningCallback(NamedTuple):
-    """A function of the user's that has not returned yet.
-
-    :param function: a callback; of another function, what it is to the user, in words.
-    :param since: ``time.perf_counter()`` when it was called.
-    """
-
-    function: Callback | str
-    since: float
-
-    def __str__(self) -> str:
-        if isinstance(self.function, str):
-            return self.function
-        return f"the callback {name_of(self.function)}"
-
-
-class CallbackTime(NamedTuple):
-    """The reader's time in the user's functions. Replaced as a whole: other threads read it.
-
-    :param seconds: time in the functions that have returned.
-    :param running: the function that has not, or None.
-    """
-
-    seconds: float
-    running: RunningCallback | None = None
+CallbackTime = tuple[float, Callback | str | None, float]
+"""The reader's time in the user's functions: the seconds in those that have returned, the function
+that has not (or what it is to the user, in words; or None), and ``time.perf_counter()`` when that
+was called. Replaced as a whole, since other threads read it; a plain tuple, since one is made for
+each call."""
 
 
 class Shown:
@@ -125,22 +105,26 @@ class Callbacks:
     ) -> None:
         self._shard = shard
         self._logger = logger
+        self._is_enabled_for = getattr(logger, "isEnabledFor", None)
         self._hide_token = hide_token
         self._in_reader_thread = in_reader_thread
         self._stop = stop
         self._notify = notify
         # Guards changes of the three tables. Reentrant: a signal handler may interrupt a change.
         self._lock = threading.RLock()
-        # The on_socket_* functions, each with the arguments that come first: the shard, or nothing
-        # for a method of a subclass.
-        self._functions: dict[str, tuple[Callback, tuple[Any, ...]]] = {}
-        self.wants_payloads = False  # True if one of them looks at whole payloads
+        # The on_socket_* functions, each with its first argument: the shard, or None for a method
+        # of a subclass, which is bound to it.
+        self._functions: dict[str, tuple[Callback, Any]] = {}
+        # What the reader asks for each event, derived from that table.
+        self._on_dispatch: tuple[Callback, Any] | None = None
+        self.wants_payloads = False  # True if one of the functions looks at whole payloads
+        self.wants_raw_payloads = False
         self._listeners: dict[str, tuple[Callback, ...]] = {}
         self._waiters: dict[str, tuple[Waiter, ...]] = {}
-        self._time = CallbackTime(0.0)  # written by the reader only
+        self._time: CallbackTime = (0.0, None, 0.0)  # written by the reader only
         self.is_forked = False  # in a forked child: only the parent's reader goes on
         self._failures = FailureLog()
-        self._warned_of: RunningCallback | None = None
+        self._warned_of: CallbackTime | None = None
         self._report_thread: threading.Thread | None = None
 
     # Any thread
@@ -161,11 +145,11 @@ class Callbacks:
             if function is None:
                 functions.pop(name, None)
             else:
-                functions[name] = (function, () if is_method else (self._shard,))
+                functions[name] = (function, None if is_method else self._shard)
             self._functions = functions
-            self.wants_payloads = bool(
-                functions.keys() & {"on_socket_dispatch", "on_socket_raw_message"}
-            )
+            self._on_dispatch = functions.get("on_socket_dispatch")
+            self.wants_raw_payloads = "on_socket_raw_message" in functions
+            self.wants_payloads = self.wants_raw_payloads or "on_socket_dispatch" in functions
 
     def add_listener(self, event: str, function: Callback) -> None:
         """Call `function` for each `event` from now on."""
@@ -206,16 +190,26 @@ class Callbacks:
         functions = self._functions
         if name in functions:
             function, first = functions[name]
-            self._call(function, *first, *arguments)
+            self._call(function, arguments if first is None else (first, *arguments))
 
-    def dispatch(self, event: str, data: Any) -> None:
-        """Call each function that listens to an event, and wake the threads that wait for it."""
-        for function in self._listeners.get(event, ()):
-            self._call(function, self._shard, data)
-        for waiter in self._waiters.get(event, ()):
-            if self.run("the predicate of a wait_for()", waiter.offer, data):
-                self.remove_waiter(event, waiter)
-                self._notify()
+    def dispatch(self, event: str | None, payload: Any) -> None:
+        """Hand an event to on_socket_dispatch, to its listeners, and to the threads that wait.
+
+        :param event: its name, as the payload had it before any callback saw it; None for none.
+        :param payload: the whole of it.
+        """
+        on_dispatch = self._on_dispatch
+        if on_dispatch is not None:
+            function, first = on_dispatch
+            self._call(function, (first, payload) if first is not None else (payload,))
+        if event in self._listeners:
+            for function in self._listeners.get(event, ()):
+                self._call(function, (self._shard, payload.get("d")))
+        if event in self._waiters:
+            for waiter in self._waiters.get(event, ()):
+                if self.run("the predicate of a wait_for()", waiter.offer, payload.get("d")):
+                    self.remove_waiter(event, waiter)
+                    self._notify()
 
     def run(self, what: str, function: Callable[..., _Result], *arguments: Any) -> _Result:
         """Run a function that is the user's, or calls one, on the reader thread; count its time.
@@ -226,28 +220,28 @@ class Callbacks:
         :param arguments: of the function.
         :raises Exception: what the function raises.
         """
-        seconds, running = self._time
+        seconds, running, _ = self._time
         if running is not None:  # inside another one, a log handler inside a callback for example
             return function(*arguments)
-        since = time.perf_counter()
-        self._time = CallbackTime(seconds, RunningCallback(what, since))
+        since = perf_counter()
+        self._time = (seconds, what, since)
         try:
             result = function(*arguments)
         finally:
-            self._time = CallbackTime(seconds + time.perf_counter() - since)
+            self._time = (seconds + perf_counter() - since, None, 0.0)
         if self.is_forked:
             raise LeftToParent
         return result
 
-    def _call(self, function: Callback, *arguments: Any) -> None:
-        seconds = self._time.seconds
-        since = time.perf_counter()
-        self._time = CallbackTime(seconds, RunningCallback(function, since))
+    def _call(self, function: Callback, arguments: tuple[Any, ...]) -> None:
+        seconds = self._time[0]
+        since = perf_counter()
+        self._time = (seconds, function, since)
         try:
             try:
                 function(*arguments)
             finally:
-                self._time = CallbackTime(seconds + time.perf_counter() - since)
+                self._time = (seconds + perf_counter() - since, None, 0.0)
             if self.is_forked:
                 raise LeftToParent
         except Exception as error:
@@ -306,7 +300,7 @@ class Callbacks:
     @property
     def debugging(self) -> bool:
         """True if the traffic is to be logged."""
-        enabled = getattr(self._logger, "isEnabledFor", None)
+        enabled = self._is_enabled_for
         try:
             return enabled is not None and bool(enabled(logging.DEBUG))
         except Exception:
@@ -356,9 +350,9 @@ class Callbacks:
     @property
     def seconds(self) -> float:
         """Time spent in the user's functions, a running one included."""
-        now = time.perf_counter()  # first: if it returns meanwhile, its time is not exceeded
-        seconds, running = self._time
-        return seconds + (0.0 if running is None else max(0.0, now - running.since))
+        now = perf_counter()  # first: if it returns meanwhile, its time is not exceeded
+        seconds, running, since = self._time
+        return seconds + (0.0 if running is None else max(0.0, now - since))
 
     def warn_of_running(self, reader: threading.Thread | None, name: str) -> None:
         """Log once that a function keeps the reader from reading, and where it is.
@@ -369,14 +363,15 @@ class Callbacks:
         :param reader: the thread that runs the function.
         :param name: of the thread to write the log on.
         """
-        running = self._time.running
-        if running is None or running is self._warned_of or reader is None or not reader.ident:
+        running = self._time
+        _, function, since = running
+        if function is None or running is self._warned_of or reader is None or not reader.ident:
             return
         self._warned_of = running
         stack = _stack_of(reader.ident)
         report = threading.Thread(
             target=self._report_running,
-            args=(running, time.perf_counter() - running.since, stack),
+            args=(function, perf_counter() - since, stack),
             name=name,
             daemon=True,
         )
@@ -387,7 +382,7 @@ class Callbacks:
         self._report_thread = report
 
     def _report_running(
-        self, running: RunningCallback, seconds: float, stack: traceback.StackSummary
+        self, function: Callback | str, seconds: float, stack: traceback.StackSummary
     ) -> None:
         """Write the report, on its own thread.
 
@@ -399,7 +394,7 @@ class Callbacks:
                 logging.WARNING,
                 "%s has been running for %s, and no event can be received meanwhile; long work "
                 "belongs on another thread. It is here:\n%s",
-                running,
+                function if isinstance(function, str) else f"the callback {name_of(function)}",
                 count(round(seconds, 1), "second"),
                 "".join(stack.format()).rstrip(),
             )

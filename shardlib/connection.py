@@ -20,10 +20,11 @@ from http import HTTPStatus
 
 import websocket
 
-from shardlib.compression import Inflater
+from shardlib import frames
+from shardlib.compression import Inflater, PlainText
 from shardlib.deadline import Deadline
 from shardlib.dial import BlockingSocketAdapter, Dialer, environment_proxy
-from shardlib.errors import BrokenStream, ConnectionFailed, UnreadableMessage
+from shardlib.errors import BrokenStream, ConnectionFailed
 from shardlib.frames import FrameReader, FrameType
 from shardlib.limits import SendWindow
 from shardlib.loss import Cause, Loss
@@ -82,17 +83,23 @@ class Connection:
     ) -> None:
         self.url = url
         self.websocket: websocket.WebSocket | None = None  # from the handshake on
-        #: The payload that a message completes, or None; raises UnreadableMessage if this message
-        #: alone is lost, BrokenStream if nothing that follows can be read either. For the reader.
-        self.inflate: Callable[[bytes | str], bytes | str | None] = inflater.inflate
+        #: By type of WebSocket message: returns the payload that a message completes, or None;
+        #: raises UnreadableMessage if this message alone is lost, BrokenStream if nothing that
+        #: follows can be read either. For the reader.
+        self.inflate: dict[int, Callable[[bytes], bytes | None]] = {
+            frames.TEXT: PlainText(max_payload).inflate,
+            frames.BINARY: inflater.inflate,
+        }
         #: The bytes received of a compressed message that is not complete. Any thread.
         self.buffer: Callable[[], bytes] = inflater.buffer
         self._window = SendWindow()  # used under the transport's send lock
         self._close_sent = False  # under that lock, too: no frame may follow a close frame
         self._close_received = False
-        # Guards _failure while it is set. Reentrant: a signal handler may come here, too.
+        self._pongs_until: Deadline | None = None  # of the bytes that were received last
+        # Guards failure while it is set. Reentrant: a signal handler may come here, too.
         self._failing = threading.RLock()
-        self._failure: Loss | None = None
+        #: Why this side has given the connection up, or None. Any thread may read it.
+        self.failure: Loss | None = None
         self._frames = FrameReader(max_payload)
         self._connect_timeout = connect_timeout
         self._send_timeout = send_timeout
@@ -111,11 +118,6 @@ class Connection:
     def bytes_received(self) -> int:
         """Bytes of the handshake and of frames received so far, as they came over the wire."""
         return 0 if self._transport is None else self._transport.bytes_received
-
-    @property
-    def failure(self) -> Loss | None:
-        """Why this side has given the connection up, or None."""
-        return self._failure
 
     # Opening: the reader thread
 
@@ -184,9 +186,10 @@ class Connection:
     # Reading: the reader thread
 
     def receive(self, deadline: Deadline) -> Iterator[tuple[int, bytes]]:
-        """Receive once, and yield the messages in that, each as (frame type, payload).
+        """Receive once, and return the messages in that, each as (frame type, payload).
 
-        Nothing comes out if :meth:`interrupt` was called.
+        Control frames are acted on in the order of the wire. Nothing comes out if
+        :meth:`interrupt` was called.
 
         :param deadline: until when to wait.
         :raises TimeoutError: if nothing came in time.
@@ -207,27 +210,27 @@ class Connection:
                     Loss(Cause.BROKEN_OFF, f"the connection broke: {error.strerror or error}")
                 ) from error
             if data is None:
-                return
+                return iter(())
             if not data:
                 raise ConnectionLost(
                     Loss(Cause.BROKEN_OFF, "the connection ended without a close frame")
                 )
-        pongs_until: Deadline | None = None
-        for frame_type, payload in self._frames.feed(data):
-            if frame_type <= FrameType.BINARY:
-                yield frame_type, payload
-            elif frame_type == FrameType.PING:
-                # One deadline for all pongs of a batch: a peer that sends thousands of pings and
-                # reads nothing must not keep the reader here.
-                pongs_until = pongs_until or Deadline(AT_ONCE)
-                self._send_at_once(payload, FrameType.PONG, pongs_until)
-            elif frame_type == FrameType.CLOSE:
-                self._close_received = True
-                code, reason = _read_close(payload)
-                # RFC 6455 asks for an answer. It is never the 1000 or 1001 that may have come:
-                # sent by a client, these end the session, which the Gateway has not ended.
-                self._send_close(RESUMABLE_CLOSE_CODE)
-                raise ConnectionLost(Loss(Cause.CLOSED, reason, code))
+        self._pongs_until = None
+        return self._frames.feed(data, self._take_control)
+
+    def _take_control(self, frame_type: int, payload: bytes) -> None:
+        if frame_type == FrameType.PING:
+            # One deadline for all pongs of a batch: a peer that sends thousands of pings and reads
+            # nothing must not keep the reader here.
+            self._pongs_until = self._pongs_until or Deadline(AT_ONCE)
+            self._send_at_once(payload, FrameType.PONG, self._pongs_until)
+        elif frame_type == FrameType.CLOSE:
+            self._close_received = True
+            code, reason = _read_close(payload)
+            # RFC 6455 asks for an answer. It is never the 1000 or 1001 that may have come: sent by
+            # a client, these end the session, which the Gateway has not ended.
+            self._send_close(RESUMABLE_CLOSE_CODE)
+            raise ConnectionLost(Loss(Cause.CLOSED, reason, code))
 
     # Sending: any thread
 
@@ -344,9 +347,9 @@ class Connection:
         first = False
         try:
             with self._failing:
-                if self._failure is None:
+                if self.failure is None:
                     first = True
-                    self._failure = loss
+                    self.failure = loss
         finally:
             if first:  # whatever was raised: a connection that is given up wakes its reader
                 try:
@@ -371,18 +374,14 @@ class Connection:
         unread, self._unread = self._unread, b""
         try:
             # What came before may hold the peer's close frame already.
-            if self._close_received or self._finds_close(unread):
-                return
-            # A peer that keeps sending instead of closing must not stretch the deadline.
-            while deadline.remaining() != 0 and (data := transport.receive(deadline)):
-                if self._finds_close(data):
-                    return
-        except (OSError, BrokenStream):
+            data: bytes | None = unread
+            while not self._close_received and data is not None:
+                for _ in self._frames.feed(data, self._take_control):
+                    pass
+                # A peer that keeps sending instead of closing must not stretch the deadline.
+                data = transport.receive(deadline) or None if deadline.remaining() != 0 else None
+        except (OSError, BrokenStream, ConnectionLost):
             return
-
-    def _finds_close(self, data: bytes) -> bool:
-        """True if a close frame is among the frames that some bytes complete."""
-        return any(frame_type == FrameType.CLOSE for frame_type, _ in self._frames.feed(data))
 
     def leave_to_parent(self) -> None:
         """In a forked child: let go of the connection, without a word on it."""
@@ -394,19 +393,6 @@ class Connection:
         if self._transport is not None:
             self._transport.close()
         self.websocket = None
-
-
-def decode_text(payload: bytes) -> str:
-    """The text of a text message.
-
-    :raises UnreadableMessage: if it is not UTF-8.
-    """
-    try:
-        return payload.decode()
-    except UnicodeDecodeError as error:
-        raise UnreadableMessage(
-            f"a text message was skipped: it is not UTF-8 ({error})", payload
-        ) from None
 
 
 def _read_close(payload: bytes) -> tuple[int | None, str]:

@@ -8,20 +8,26 @@ Discord's session.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from shardlib.errors import BrokenStream
 
-FINAL_TEXT = 0x81
-FINAL_BINARY = 0x82
+# Plain numbers for the hot path: until Python 3.12 each look-up of an enum's member is a call.
+TEXT = 0x1
+BINARY = 0x2
+_FINAL_TEXT = 0x80 | TEXT
+_FINAL_BINARY = 0x80 | BINARY
+
+
+OnControl = Callable[[int, bytes], object]
 
 
 class FrameType(enum.IntEnum):
     """What a frame is: RFC 6455's opcode, a word that Discord uses for something else."""
 
     CONTINUATION = 0x0
-    TEXT = 0x1
-    BINARY = 0x2
+    TEXT = TEXT
+    BINARY = BINARY
     CLOSE = 0x8
     PING = 0x9
     PONG = 0xA
@@ -48,8 +54,12 @@ class FrameReader:
         self._fragments = bytearray()
         self._fragments_type: int | None = None
 
-    def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
-        """Take the next bytes; yield (type, payload) for each message and control frame in them.
+    def feed(self, data: bytes, on_control: OnControl) -> Iterator[tuple[int, bytes]]:
+        """Take the next bytes; yield (type, payload) for each message that they complete.
+
+        :param data: the bytes.
+        :param on_control: called with type and payload of each control frame among them, in the
+            order of the wire; what it raises comes out here.
 
         :param data: bytes as they were received.
         :raises BrokenStream: at the first byte that RFC 6455 does not allow there, or at a message
@@ -70,9 +80,11 @@ class FrameReader:
                 self._payload += data[:position]
                 payload = bytes(self._payload)
                 self._payload = bytearray()
-                message = self._message(self._head, payload)
+                message = self._message(self._head, payload, on_control)
                 if message is not None:
                     yield message
+            max_size = self._max_size
+            no_fragments = self._fragments_type is None
             while end - position >= 2:
                 head = data[position]
                 length = data[position + 1]
@@ -80,34 +92,38 @@ class FrameReader:
                 if length > 125:
                     if length > 127:
                         raise _violation("a frame is masked, as only a client's may be")
-                    extended = 2 if length == 126 else 8
-                    if end - start < extended:
-                        break
-                    length = int.from_bytes(data[start : start + extended], "big")
-                    start += extended
-                    if length > self._max_size:
+                    if length == 126:
+                        if end - start < 2:
+                            break
+                        length = data[start] << 8 | data[start + 1]
+                        start += 2
+                    else:
+                        if end - start < 8:
+                            break
+                        length = int.from_bytes(data[start : start + 8], "big")
+                        start += 8
+                    if length > max_size:
                         raise BrokenStream(
                             f"a message of {length} bytes is larger than the option max_payload "
-                            f"({self._max_size} bytes)",
-                            limit=self._max_size,
+                            f"({max_size} bytes)",
+                            limit=max_size,
                         )
-                whole = (head == FINAL_BINARY or head == FINAL_TEXT) and (
-                    self._fragments_type is None
-                )
+                whole = no_fragments and (head == _FINAL_BINARY or head == _FINAL_TEXT)
                 if not whole:
                     self._check(head, length)
-                if end - start < length:
+                stop = start + length
+                if stop > end:
                     self._head = head
                     self._payload += data[start:]
-                    self._missing = length - (end - start)
+                    self._missing = stop - end
                     position = end
                     break
-                position = start + length
-                payload = data[start:position]
+                position = stop
                 if whole:
-                    yield head & 0x0F, payload
+                    yield head & 0x0F, data[start:stop]
                 else:
-                    message = self._message(head, payload)
+                    message = self._message(head, data[start:stop], on_control)
+                    no_fragments = self._fragments_type is None
                     if message is not None:
                         yield message
         finally:  # also if the caller stops in the middle, to close the connection
@@ -139,11 +155,14 @@ class FrameReader:
                 limit=self._max_size,
             )
 
-    def _message(self, head: int, payload: bytes) -> tuple[int, bytes] | None:
-        """The message or control frame that a frame is or completes; None after a fragment."""
+    def _message(
+        self, head: int, payload: bytes, on_control: OnControl
+    ) -> tuple[int, bytes] | None:
+        """The message that a frame is or completes; None after a fragment or a control frame."""
         frame_type = head & 0x0F
         if frame_type >= FrameType.CLOSE:
-            return frame_type, payload
+            on_control(frame_type, payload)
+            return None
         final = bool(head & 0x80)
         if self._fragments_type is None:
             if final:

@@ -65,8 +65,9 @@ class Heartbeat:
         # the main thread holds it.
         self._lock = threading.RLock()
         self._liveness = Liveness(interval, time.monotonic(), random.random())
-        # What was sent, for the reader to write into the log: this thread writes none.
-        self._notes: collections.deque[str] = collections.deque(maxlen=_MOST_NOTES)
+        #: The payloads sent, for the reader to take and to write into the log: this thread writes
+        #: none.
+        self.notes: collections.deque[str] = collections.deque(maxlen=_MOST_NOTES)
         connection.reserve_heartbeats(self._liveness.least_interval)
 
     # Any thread
@@ -131,13 +132,6 @@ class Heartbeat:
         """
         with self._lock:
             return self._liveness.acknowledge(time.monotonic())
-
-    def take_notes(self) -> list[str]:
-        """The payloads sent since the last call, to be logged."""
-        notes = []
-        while self._notes:
-            notes.append(self._notes.popleft())
-        return notes
 
     def join(self) -> None:
         """Wait until the thread has ended, which :meth:`stop` and a lost connection bring about."""
@@ -226,7 +220,7 @@ class Heartbeat:
             with self._lock:
                 before_sending()
             self.clock_time = time.perf_counter()
-            self._notes.append(text)
+            self.notes.append(text)
 
         try:
             return self._connection.send(

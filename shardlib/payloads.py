@@ -27,9 +27,7 @@ _MAX_MEMBERS = 100  # that Request Guild Members returns for a prefix or for use
 _MAX_NONCE_SIZE = 32
 
 # How Discord's own dispatches begin. Anything else, even a space, is left to the decoder.
-_HEADER = r'\{"t":"([A-Z][A-Z0-9_]*)","s":(0|[1-9][0-9]{0,17}),"op":0,"d":'
-_match_text = re.compile(_HEADER).match
-_match_bytes = re.compile(_HEADER.encode()).match
+_match_header = re.compile(rb'\{"t":"([A-Z][A-Z0-9_]*)","s":(0|[1-9][0-9]{0,17}),"op":0,"d":').match
 
 
 class JSONModule(Protocol):
@@ -41,28 +39,43 @@ class JSONModule(Protocol):
         """Return str, or bytes of UTF-8."""
 
 
-def decode(message: bytes | str, json: JSONModule) -> Payload:
+def check_payload(message: bytes, decoded: Any) -> Payload:
     """The payload that a message holds.
 
-    What ``json`` refuses is tried with the standard library's module: it takes integers of any
+    What the JSON module refuses is tried with the standard library's: it takes integers of any
     size, and other things that Discord sends in odd moments.
 
+    :param message: JSON.
+    :param decoded: what the JSON module made of it, or None.
     :raises UnreadableMessage: if it holds no JSON object with an ``op``
     """
-    try:
-        payload = json.loads(message)
-    except Exception:  # each module has errors of its own
-        try:
-            payload = standard_json.loads(message)
-        except (ValueError, RecursionError) as error:
-            raise UnreadableMessage(
-                f"a message was skipped: it is not JSON ({error})", message
-            ) from error
+    payload = _decode(message) if decoded is None else decoded
     if not isinstance(payload, dict):
-        raise UnreadableMessage("a message was skipped: it is not a JSON object", message)
+        raise UnreadableMessage("a message was skipped: it is not a JSON object", _text_of(message))
     if type(payload.get("op")) is not int:
-        raise UnreadableMessage("a message was skipped: it has no opcode", message)
+        raise UnreadableMessage("a message was skipped: it has no opcode", _text_of(message))
     return payload
+
+
+def _decode(message: bytes) -> Any:
+    try:
+        text = message.decode()
+    except UnicodeDecodeError as error:
+        raise UnreadableMessage(
+            f"a message was skipped: it is not UTF-8 ({error})", message
+        ) from error
+    try:
+        return standard_json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UnreadableMessage(f"a message was skipped: it is not JSON ({error})", text) from error
+
+
+def _text_of(message: bytes) -> str | bytes:
+    """A message as the text that it is, unless it is none."""
+    try:
+        return message.decode()
+    except UnicodeDecodeError:
+        return message
 
 
 def encode(payload: Any, json: JSONModule) -> str:
@@ -80,23 +93,17 @@ def encode(payload: Any, json: JSONModule) -> str:
     return text.decode() if isinstance(text, bytes) else str(text)
 
 
-def read_dispatch_header(message: bytes | str) -> tuple[str, int] | None:
+def read_dispatch_header(message: bytes) -> tuple[str, int] | None:
     """The event's name and sequence of a dispatch, without decoding it.
 
     None if they do not stand in front exactly as Discord writes them, or if the message does not
     end like an object: then :func:`decode` has to find out.
     """
-    if isinstance(message, bytes):
-        binary = _match_bytes(message)
-        if binary is None or not message.endswith(b"}"):
-            return None
-        event, sequence = binary.groups()
-        return event.decode(), int(sequence)
-    text = _match_text(message)
-    if text is None or not message.endswith("}"):
+    header = _match_header(message)
+    if header is None or message[-1:] != b"}":
         return None
-    event_name, digits = text.groups()
-    return event_name, int(digits)
+    event, sequence = header.groups()
+    return event.decode(), int(sequence)
 
 
 def check_send(data: str) -> Payload:

@@ -235,12 +235,6 @@ class GatewayProtocol:
 
     # Messages
 
-    def receive_event(self, sequence: int) -> None:
-        """Take in an ordinary event outside a replay: what :meth:`receive` would do, made short."""
-        missing = self.session.receive(sequence)
-        if missing:
-            self._note_gap(sequence, missing)
-
     def receive(self, message: Message, now: float) -> bool:
         """Take a message in.
 

@@ -13,11 +13,11 @@ import functools
 import logging
 import threading
 import time
+import types
+from collections.abc import Callable
 from typing import Any, TypeVar
 
-import ujson
-
-from shardlib import payloads, protocol
+from shardlib import frames, payloads, protocol
 from shardlib.backoff import Backoff
 from shardlib.callbacks import Callbacks, LeftToParent
 from shardlib.compression import create_inflater
@@ -26,7 +26,6 @@ from shardlib.connection import (
     RESUMABLE_CLOSE_CODE,
     Connection,
     ConnectionLost,
-    decode_text,
 )
 from shardlib.deadline import Deadline
 from shardlib.errors import (
@@ -36,7 +35,6 @@ from shardlib.errors import (
     ShardClosed,
     UnreadableMessage,
 )
-from shardlib.frames import FrameType
 from shardlib.gateway import API_VERSION, GATEWAY_URL, Intents, gateway_url
 from shardlib.heartbeat import Heartbeat
 from shardlib.lifecycle import Life, Lifecycle, Request
@@ -44,7 +42,7 @@ from shardlib.limits import check_gate_wait, default_gate
 from shardlib.loss import Cause, Loss
 from shardlib.options import Options
 from shardlib.payloads import Payload
-from shardlib.protocol import END_OF_SEQUENCES, PROTOCOL_EVENTS, GatewayProtocol
+from shardlib.protocol import PROTOCOL_EVENTS, GatewayProtocol
 from shardlib.reconnect import Reconnect, ReconnectPolicy, Stop, after_disconnect
 from shardlib.session import CurrentSession
 from shardlib.state import ShardState
@@ -54,6 +52,8 @@ from shardlib.text import count, describe, printable
 # Seconds that the close frame of a peer that answers is awaited before the next connection begins:
 # a Gateway that still reads the old connection would refuse the Resume.
 CLOSE_HANDSHAKE_TIMEOUT = 1.0
+
+_NEVER = Deadline(None)
 
 # The part of close_timeout in which disconnect() waits for the peer; the rest is for the callbacks.
 PEERS_SHARE = 0.75
@@ -76,7 +76,9 @@ class Reader:
 
     def __init__(self, options: Options, callbacks: Callbacks) -> None:
         self._options = options
-        self._json = options.json
+        self._loads: Callable[[bytes], Any] = options.json.loads
+        # The time of a function in C is not worth counting; one in Python may take long.
+        self._counts_loads = not isinstance(self._loads, types.BuiltinFunctionType)
         self._callbacks = callbacks
         session = options.session
         self.protocol = GatewayProtocol(
@@ -361,14 +363,20 @@ class Reader:
                     del loss  # its error's traceback may refer to this frame: a cycle
             if life.request is not None:
                 return self._requested(life)
-            self._write_notes()
+            self._debugging = self._callbacks.debugging
+            heartbeat = self.heartbeat
+            if heartbeat is not None and heartbeat.notes:
+                self._write_notes(heartbeat)
             deadline = self.protocol.deadline
-            if deadline is not None and deadline <= self._now():  # also while bytes keep coming
-                self._pass_deadline(connection)
-                continue
+            until = _NEVER
+            if deadline is not None:
+                if deadline <= self._now():  # also while bytes keep coming
+                    self._pass_deadline(connection)
+                    continue
+                until = Deadline(max(0.0, deadline - self._now()))
             try:
-                for frame_type, payload in connection.receive(self._read_deadline()):
-                    if self._take_in(connection, frame_type, payload):
+                for frame_type, data in connection.receive(until):
+                    if self._handle(connection, frame_type, data):
                         # A Backoff may be the user's.
                         self._callbacks.run(
                             "the option backoff", policy.established, time.monotonic()
@@ -389,10 +397,6 @@ class Reader:
                     f"a message could not be taken in: {describe(error)}",
                     error=error,
                 )
-
-    def _read_deadline(self) -> Deadline:
-        deadline = self.protocol.deadline
-        return Deadline(None if deadline is None else max(0.0, deadline - self._now()))
 
     def _pass_deadline(self, connection: Connection) -> None:
         self.protocol.on_deadline(self._now())
@@ -502,78 +506,92 @@ class Reader:
         """Handle a message without a connection that could be lost."""
         connection = self.connection
         try:
-            self._handle(connection, message)
+            if isinstance(message, str):
+                self._handle(connection, frames.TEXT, message.encode(errors="surrogatepass"))
+            else:
+                self._handle(connection, frames.BINARY, message)
         except BrokenStream as error:
             self._callbacks.report(error)
             self._lost = Loss(Cause.UNREADABLE, str(error))
 
-    def _take_in(self, connection: Connection, frame_type: int, payload: bytes) -> bool:
-        """Handle a message as it came in a frame. True if a session was established by it."""
-        if frame_type == FrameType.BINARY:
-            return self._handle(connection, payload)
-        try:
-            text = decode_text(payload)
-        except UnreadableMessage as error:
-            self._callbacks.report(error)
-            return False
-        return self._handle(connection, text)
+    def _handle(self, connection: Connection, frame_type: int, data: bytes) -> bool:
+        """Inflate a message, decode it, act on it, call back. The hot path.
 
-    def _handle(self, connection: Connection, message: bytes | str) -> bool:
-        """Inflate a message, decode it, act on it, call back. The hot path."""
+        :param frame_type: TEXT or BINARY, as the message came in its frame.
+        :param data: what the frame held.
+        :returns: True if a session was established by it.
+        """
         callbacks = self._callbacks
         gateway = self.protocol
         try:
-            text = connection.inflate(message)
-            if text is None:
-                return False
-            self.messages += 1
-            self.bytes_inflated += len(text)
-            if self._debugging:
-                self._write_notes()  # first what this may be an answer to
-                callbacks.log_traffic("received %r", text)
-            if not (gateway.replaying or callbacks.wants_payloads):
-                header = payloads.read_dispatch_header(text)
-                if header is not None:
-                    name, number = header
-                    if name not in PROTOCOL_EVENTS and not callbacks.wants(name):
-                        # No function listens: the data, most of the message, need not be decoded.
-                        self.events.add(name)
-                        gateway.receive_event(number)
-                        gateway.session.complete()
-                        return bool(gateway.effects) and self._carry_out(connection)
-            payload = (
-                payloads.decode(text, ujson)
-                if self._json is ujson
-                else callbacks.run("loads() of the option json", payloads.decode, text, self._json)
-            )
+            text = connection.inflate[frame_type](data)
         except UnreadableMessage as error:
             self._unreadable(error)
             return False
-        event: Any = payload.get("t")
-        sequence: Any = payload.get("s")
+        if text is None:
+            return False
+        self.messages += 1
+        self.bytes_inflated += len(text)
+        if self._debugging:
+            if self.heartbeat is not None:  # first what this may be an answer to
+                self._write_notes(self.heartbeat)
+            callbacks.log_traffic("received %r", text)
+        if not (callbacks.wants_payloads or gateway.replaying):
+            header = payloads.read_dispatch_header(text)
+            if header is not None:
+                name, sequence = header
+                # No function listens: the data, most of the message, need not be decoded.
+                unwanted = not callbacks.wants(name) and name not in PROTOCOL_EVENTS
+                if unwanted and gateway.session.receive_next(sequence):
+                    self.events.add(name)
+                    gateway.session.complete()
+                    return False
+        try:
+            payload = (
+                callbacks.run("loads() of the option json", self._loads, text)
+                if self._counts_loads
+                else self._loads(text)
+            )
+        except Exception:  # each module has errors of its own
+            payload = None
         if (
-            payload["op"] == 0
-            and type(sequence) is int
-            and type(event) is str
-            and event not in PROTOCOL_EVENTS
-            and 0 <= sequence < END_OF_SEQUENCES
-            and not gateway.replaying
+            type(payload) is not dict
+            or type(event := payload.get("t")) is not str
+            or event in PROTOCOL_EVENTS
+            or type(opcode := payload.get("op")) is not int
+            or opcode != 0
+            or gateway.replaying
+            or callbacks.wants_raw_payloads
+            or not gateway.session.receive_next(payload.get("s"))
         ):
-            callbacks.notify("on_socket_raw_message", payload)
-            gateway.receive_event(sequence)
-            deliver = True
-        else:
-            extracted = protocol.extract(payload)
-            event = extracted.event
-            callbacks.notify("on_socket_raw_message", payload)
-            deliver = gateway.receive(extracted, self._now())
-        if deliver and event is not None:
-            self.events.add(event)
+            return self._handle_any(connection, text, payload)
+        # What is left is the next event of a session: nothing of the protocol can be concerned.
+        self.events.add(event)
+        callbacks.dispatch(event, payload)
+        if self.lifecycle.life.error is None:  # else a callback raised its way out
+            gateway.session.complete()
+        return False
+
+    def _handle_any(self, connection: Connection, text: bytes, decoded: Any) -> bool:
+        """Act on any message at all, and call back. True if a session was established.
+
+        :param text: of the message.
+        :param decoded: what the JSON module made of it, or None.
+        """
+        gateway = self.protocol
+        try:
+            payload = payloads.check_payload(text, decoded)
+        except UnreadableMessage as error:
+            self._unreadable(error)
+            return False
+        extracted = protocol.extract(payload)
+        self._callbacks.notify("on_socket_raw_message", payload)
+        deliver = gateway.receive(extracted, self._now())
+        if deliver and extracted.event is not None:
+            self.events.add(extracted.event)
         established = bool(gateway.effects) and self._carry_out(connection)
         if deliver:
-            callbacks.notify("on_socket_dispatch", payload)
-            if event is not None:
-                callbacks.dispatch(event, payload.get("d"))
+            self._callbacks.dispatch(extracted.event, payload)
             if self.lifecycle.life.error is None:  # else a callback raised its way out
                 gateway.session.complete()
         return established
@@ -712,12 +730,9 @@ class Reader:
         """Log a payload that was sent. Any thread but the heartbeat's."""
         self._callbacks.log_traffic("sent %r", text)
 
-    def _write_notes(self) -> None:
-        self._debugging = self._callbacks.debugging
-        heartbeat = self.heartbeat
-        if heartbeat is not None:
-            for text in heartbeat.take_notes():
-                self._callbacks.log_traffic("sent %r", text)
+    def _write_notes(self, heartbeat: Heartbeat) -> None:
+        while heartbeat.notes:
+            self._callbacks.log_traffic("sent %r", heartbeat.notes.popleft())
 
 
 def _bare(error: Exception) -> Exception:

@@ -54,6 +54,18 @@ class CurrentSession:
         self.last_sequence = sequence
         return sequence - last - 1
 
+    def receive_next(self, sequence: Any) -> bool:
+        """:meth:`receive` for the next sequence, which is what nearly every event has.
+
+        :param sequence: an event's ``s``, of any type.
+        :returns: False if it is not the next one; then nothing was done.
+        """
+        last = self.last_sequence
+        if last is None or sequence != last + 1:
+            return False
+        self.last_sequence = last + 1
+        return True
+
     def complete(self) -> None:
         """Note that the callbacks of all events received so far have returned."""
         self.completed_sequence = self.last_sequence

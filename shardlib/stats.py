@@ -27,9 +27,13 @@ class EventCounts:
     def add(self, event: str) -> None:
         """Count one event."""
         counts = self._counts
-        if event in counts:
+        try:
             counts[event] += 1
-            return
+        except KeyError:
+            self._begin(event)
+
+    def _begin(self, event: str) -> None:
+        counts = self._counts
         if event not in EVENTS:
             unknown = len(counts) - len(EVENTS.intersection(counts)) - (OTHER in counts)
             if unknown >= MOST_NAMES or len(event) > LONGEST_NAME:

@@ -50,6 +50,42 @@ def wait_until_ready(
     return any(select.select(reading, written, [file_descriptor], timeout))
 
 
+class Readable:
+    """Waits, again and again, until there is something to read: it makes its poll object once.
+
+    The reader alone calls it, so that no two threads are inside the poll object.
+
+    :param file_descriptor: to watch.
+    :param waker: watched as well, where that is asked for.
+    """
+
+    def __init__(self, file_descriptor: int, waker: Waker) -> None:
+        self._file_descriptor = file_descriptor
+        self._waker = waker
+        self._made_by: object = None  # what select.poll was
+        self._poll: Callable[[float | None], object] | None = None
+
+    def wait(self, timeout: float | None, wakeable: bool) -> bool:
+        """Wait until the descriptor can be read, or its peer has gone, or the waker wakes.
+
+        :param timeout: seconds; None waits without end.
+        :param wakeable: False to leave the waker out.
+        :returns: False if the time ran out.
+        """
+        poll_type = getattr(select, "poll", None)
+        if poll_type is None or not wakeable:
+            waker = self._waker if wakeable else None
+            return wait_until_ready(self._file_descriptor, False, timeout, waker)
+        if self._made_by is not poll_type:  # the first time, or gevent has patched it since
+            self._made_by = poll_type
+            poll = poll_type()
+            poll.register(self._file_descriptor, select.POLLIN)
+            poll.register(self._waker.fileno(), select.POLLIN)
+            self._poll = poll.poll
+        assert self._poll is not None
+        return bool(self._poll(None if timeout is None else math.ceil(timeout * 1000)))
+
+
 class Transport:
     """A connected stream of bytes.
 
@@ -63,6 +99,7 @@ class Transport:
         sock.setblocking(False)
         self._socket = sock
         self._waker = Waker()
+        self._readable = Readable(sock.fileno(), self._waker)
         # Guards every call into the socket and the waker. Reentrant, because a signal handler of
         # the user's may abort or wake while the main thread is in here; no handler runs inside the
         # C call itself.
@@ -76,6 +113,8 @@ class Transport:
         self._closed = False
         self._woken = False  # under _io_lock: wake() was called, and the reader has not seen it
         self._waiting_to_read = False
+        self._drained = False  # the last read took all that had come; the reader's
+        self._pending: Callable[[], int] = int  # bytes that TLS has decrypted, and holds: none
         self.bytes_received = 0
 
     @property
@@ -100,6 +139,7 @@ class Transport:
             self._socket = context.wrap_socket(
                 self._socket, server_hostname=server_hostname, do_handshake_on_connect=False
             )
+            self._pending = self._socket.pending
         while True:
             with self._io_lock:
                 try:
@@ -120,29 +160,40 @@ class Transport:
         :raises TimeoutError: if nothing came in time.
         :raises OSError: if the connection broke.
         """
-        waker = self._waker if wakeable else None
+        writing = False
         while True:
             with self._io_lock:
-                try:
-                    data = self._socket.recv(RECEIVE_SIZE)
-                except (BlockingIOError, ssl.SSLWantReadError):
-                    writing = False
-                except ssl.SSLWantWriteError:  # TLS has an answer of its own to send first
-                    writing = True
-                else:
-                    self.bytes_received += len(data)
-                    return data
-                if self._woken and wakeable:
+                # After a read that took all there was, recv() would fail: the wait comes first.
+                if not self._drained:
+                    try:
+                        data = self._socket.recv(RECEIVE_SIZE)
+                    except (BlockingIOError, ssl.SSLWantReadError):
+                        writing = False
+                    except ssl.SSLWantWriteError:  # TLS has an answer of its own to send first
+                        writing = True
+                    else:
+                        self.bytes_received += len(data)
+                        # TLS reads a record as a whole, and hands over what was asked for.
+                        self._drained = len(data) < RECEIVE_SIZE and not self._pending()
+                        return data
+                self._drained = False
+                if wakeable and self._woken:
                     self._woken = False
                     self._waker.clear()
                     return None
             self._waiting_to_read = True
             try:
-                timeout = deadline.remaining()
-                if not wait_until_ready(self._socket.fileno(), writing, timeout, waker):
-                    raise TimeoutError("nothing was received in time")
+                if writing:
+                    waker = self._waker if wakeable else None
+                    ready = wait_until_ready(
+                        self._socket.fileno(), writing, deadline.remaining(), waker
+                    )
+                else:
+                    ready = self._readable.wait(deadline.remaining(), wakeable)
             finally:
                 self._waiting_to_read = False
+            if not ready:
+                raise TimeoutError("nothing was received in time")
 
     def wake(self) -> None:
         """End the wait of a wakeable :meth:`receive`, this one or the next. Any thread."""

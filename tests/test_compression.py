@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from shardlib.compression import create_inflater, require
 from shardlib.errors import BrokenStream, UnreadableMessage
 from shardlib.gateway import COMPRESSIONS
+from tests.shards import make_shard
 from tests.support import peak_memory, seconds
 
 try:
@@ -58,11 +59,37 @@ def test_messages_come_out_as_they_went_in(kind) -> None:
 
 
 @pytest.mark.parametrize("kind", COMPRESSIONS)
-def test_text_passes_unchanged_also_between_compressed_messages(kind) -> None:
-    inflater, compress = create_inflater(kind, LIMIT), compressor(kind)
-    assert inflater.inflate(compress(MESSAGES[0])) == MESSAGES[0]
-    assert inflater.inflate('{"op":1}') == '{"op":1}'
-    assert inflater.inflate(compress(MESSAGES[1])) == MESSAGES[1]
+def test_a_text_message_between_compressed_ones_is_read_as_it_is(kind) -> None:
+    shard, compress = make_shard(compression=kind), compressor(kind)
+    shard._handle_message(compress(b'{"op":0,"t":"A","s":1,"d":null}'))
+    shard._handle_message('{"op":0,"t":"B","s":2,"d":"\u00e9"}')
+    shard._handle_message(compress(b'{"op":0,"t":"C","s":3,"d":null}'))
+    assert shard.stats.events == {"A": 1, "B": 1, "C": 1}
+
+
+@pytest.mark.parametrize(
+    "header, good",
+    [
+        (b"\x78\x9c", True),
+        (b"\x78\x01", True),
+        (b"\x08\x1d", True),  # a small window
+        (b"\x78\x9d", False),  # the check bits are wrong
+        (b"\x77\x9d", False),  # another method
+        (b"\x88\x1c", False),  # a window larger than there is
+        (b"\x78\xbb", False),  # needs a dictionary
+        (b'{"', False),
+    ],
+)
+def test_a_zlib_stream_begins_with_a_zlib_header(header: bytes, good: bool) -> None:
+    """Its two bytes are read by the inflater itself, which then computes no checksum."""
+    deflate = zlib.compressobj(wbits=-9)
+    data = deflate.compress(MESSAGES[0]) + deflate.flush(zlib.Z_SYNC_FLUSH)
+    inflater = create_inflater("zlib-stream", LIMIT)
+    if good:
+        assert inflater.inflate(header + data) == MESSAGES[0]
+    else:
+        with pytest.raises(BrokenStream):
+            inflater.inflate(header + data)
 
 
 @pytest.mark.parametrize("kind", ["zlib-stream", "zstd-stream"])
@@ -158,12 +185,11 @@ def test_max_payload_may_be_more_than_there_can_be(kind) -> None:
         assert create_inflater(kind, limit).inflate(compressor(kind)(MESSAGES[1])) == MESSAGES[1]
 
 
-@pytest.mark.parametrize("kind", COMPRESSIONS)
-def test_text_is_held_to_max_payload_too(kind) -> None:
-    inflater = create_inflater(kind, 10)
-    assert inflater.inflate("x" * 10) == "x" * 10
-    with pytest.raises(UnreadableMessage, match="11 characters.*max_payload") as raised:
-        inflater.inflate("x" * 11)
+def test_plain_text_is_held_to_max_payload_too() -> None:
+    inflater = create_inflater(None, 10)
+    assert inflater.inflate(b"x" * 10) == b"x" * 10
+    with pytest.raises(UnreadableMessage, match="11 bytes.*max_payload") as raised:
+        inflater.inflate(b"x" * 11)
     assert raised.value.limit == 10
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardlib.session import Session
+from shardlib.session import CurrentSession, Session
 
 SESSION = Session("abc", 12, "wss://resume.example/", 1, 4)
 
@@ -120,6 +120,29 @@ def test_any_bytes_load_or_are_a_value_error(tmp_path_factory, content: bytes) -
     path.write_bytes(content)
     with pytest.raises(ValueError, match="any.json"):
         Session.load(path)
+
+
+@pytest.mark.parametrize(
+    "last, sequence, after",
+    [
+        (4, 5, 5),
+        (4, 5.0, 5),
+        (4, 4, None),
+        (4, 6, None),
+        (4, 3, None),
+        (4, None, None),
+        (4, "5", None),
+        (None, 1, None),
+        (0, True, 1),
+    ],
+)
+def test_only_the_next_sequence_takes_the_short_way(
+    last: int | None, sequence: object, after: int | None
+) -> None:
+    session = CurrentSession("abc", None, last, last)
+    assert session.receive_next(sequence) is (after is not None)
+    assert session.last_sequence == (last if after is None else after)
+    assert session.last_sequence is None or type(session.last_sequence) is int
 
 
 def test_a_session_does_not_change() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from shardlib import Shard, ShardState, limits
+from shardlib.frames import BINARY
 from shardlib.testing import LocalGateway
 from tests.recorder import dispatch_numbers
 from tests.reliability.conftest import MakeGateway, WatchShard
@@ -60,7 +61,7 @@ def _locks(shard: Shard) -> dict[str, Any]:
         "this life": shard._lifecycle.life._lock,
         "listeners": shard._callbacks._lock,
         "the end of the connection": connection._failing,
-        "inflater": connection.inflate.__self__._lock,
+        "inflater": connection.inflate[BINARY].__self__._lock,
         "identify gates": limits._gates_lock,
     }
     if connection._transport is not None:

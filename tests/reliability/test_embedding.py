@@ -28,6 +28,7 @@ from shardlib import (
     ShardError,
 )
 from shardlib.compression import ZlibStream
+from shardlib.frames import BINARY
 from shardlib.shard import _close_all_at_exit
 from shardlib.testing import LocalGateway
 from tests.recorder import dispatch_numbers
@@ -170,7 +171,7 @@ def test_a_forked_child_is_told_and_the_parent_is_left_in_peace(
     )
     heartbeat = shard._reader.heartbeat
     assert heartbeat is not None
-    inflater = shard._reader.connection.inflate.__self__
+    inflater = shard._reader.connection.inflate[BINARY].__self__
     assert isinstance(inflater, ZlibStream)
     held, release = threading.Event(), threading.Event()
 
