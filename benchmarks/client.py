@@ -35,6 +35,8 @@ class Job:
     json: str
     #: False: no function listens to an event of the stream, if the peer knows of such a thing.
     listens: bool = True
+    #: Whether the peer may inflate with zlib-ng, if that is installed.
+    zlib_ng: bool = False
     #: True: the times of all events are wanted.
     stamps: bool = False
     #: A file of certificates to trust, for wss.
@@ -113,6 +115,8 @@ def _memory(field: str) -> int:
 
 def load(job: Job) -> Any:
     """The module of a job's peer."""
+    if not job.zlib_ng:
+        sys.modules["zlib_ng"] = None  # type: ignore[assignment]
     if job.compression == "zlib-stream":
         for module in _ZSTD:
             sys.modules[module] = None  # type: ignore[assignment]

@@ -20,6 +20,7 @@ CLIENTS = (
     Client(FLOOR, "orjson"),
     Client(BARE_LOOP, "orjson"),
     Client(OURS, "orjson"),
+    Client(OURS, "orjson", zlib_ng=True),
     Client(OURS, "orjson", listens=False),
     Client("hikari", "orjson"),
     Client("discord_py", "orjson"),
@@ -82,7 +83,9 @@ def chosen(arguments: argparse.Namespace) -> list[Client]:
 
 def is_installed(client: Client) -> bool:
     """Whether what a client imports is there."""
-    needed = (_IMPORTS.get(client.peer, client.json), client.json)
+    needed = [_IMPORTS.get(client.peer, client.json), client.json]
+    if client.zlib_ng:
+        needed.append("zlib_ng")
     return all(importlib.util.find_spec(each) is not None for each in needed)
 
 

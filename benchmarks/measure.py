@@ -40,10 +40,15 @@ class Client:
     peer: str
     json: str
     listens: bool = True
+    zlib_ng: bool = False
 
     def __str__(self) -> str:
         name = _NAMES.get(self.peer, self.peer)
-        return f"{name}, {self.json}" + ("" if self.listens else ", not listening")
+        return (
+            f"{name}, {self.json}"
+            + (", zlib-ng" if self.zlib_ng else "")
+            + ("" if self.listens else ", not listening")
+        )
 
 
 @dataclasses.dataclass
@@ -97,7 +102,7 @@ class Bench:
         :param under: a command that runs the client, valgrind for example.
         """
         payloads = messages(self._events[:count], compression)
-        job = Job(client.peer, "", compression, client.json, client.listens)
+        job = Job(client.peer, "", compression, client.json, client.listens, client.zlib_ng)
         job.stamps, job.connections = stamps, connections
         if client.peer == "floor":
             job.url = str(self._file(f"{compression}-{count}.pickle", pickle.dumps(payloads)))
