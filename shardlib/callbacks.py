@@ -393,10 +393,10 @@ class Callbacks:
             self.log(
                 logging.WARNING,
                 "%s has been running for %s, and no event can be received meanwhile; long work "
-                "belongs on another thread. It is here:\n%s",
+                "belongs on another thread.%s",
                 function if isinstance(function, str) else f"the callback {name_of(function)}",
                 count(round(seconds, 1), "second"),
-                "".join(stack.format()).rstrip(),
+                " It is here:\n" + "".join(stack.format()).rstrip() if stack else "",
             )
         except BaseException:
             pass  # SystemExit of a log handler would end this thread, and no more than that
@@ -407,6 +407,8 @@ def _stack_of(thread: int) -> traceback.StackSummary:
     if not getattr(sys, "_is_gil_enabled", lambda: True)():
         return traceback.StackSummary()  # without a GIL the frames of a running thread may change
     frame = sys._current_frames().get(thread)
+    if frame is None:  # it has ended meanwhile
+        return traceback.StackSummary()
     stack = traceback.StackSummary.extract(traceback.walk_stack(frame), lookup_lines=False)
     stack.reverse()
     ours = [index for index, each in enumerate(stack) if each.filename == __file__]

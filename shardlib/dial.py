@@ -13,7 +13,6 @@ import select
 import socket
 import threading
 import urllib.parse
-import urllib.request
 from typing import Any
 
 from shardlib.deadline import Deadline
@@ -265,6 +264,8 @@ def environment_proxy(host: str, secure: bool) -> str | None:
     """
     if host == "localhost" or host.startswith("127.") or host == "::1":
         return None  # no proxy leads back to this machine
+    import urllib.request  # here: it takes a while to import
+
     proxies = urllib.request.getproxies()
     proxy = proxies.get("https" if secure else "http") or proxies.get("all")
     if not proxy or urllib.request.proxy_bypass(host):

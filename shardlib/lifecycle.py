@@ -207,7 +207,10 @@ class Life:
 
     def _interrupt(self) -> None:
         self._waiters.notify()
-        connection = self._connection
+        with self._lock:
+            # Once the reader has taken the request, the connection that begins is what was asked
+            # for.
+            connection = None if self.request is None else self._connection
         if connection is not None and not self.in_reader_thread():
             connection.interrupt()
 

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import tempfile
 from typing import Any
 
 from shardlib.gateway import API_VERSION, gateway_url
@@ -124,6 +123,8 @@ class Session:
         :raises OSError: if the file cannot be written.
         """
         content = {"format": _FORMAT, "version": _VERSION, **dataclasses.asdict(self)}
+        import tempfile  # here, since few programs save a session, and it takes a while to import
+
         directory, name = os.path.split(os.path.abspath(path))
         # mkstemp creates the file with mode 0600; replacing works only within one file system,
         # hence the same directory.

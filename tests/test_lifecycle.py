@@ -235,6 +235,23 @@ def test_a_request_interrupts_the_connection_but_not_on_the_reader() -> None:
     assert connection.calls[-1] == 1000
 
 
+def test_a_request_does_not_interrupt_the_connection_that_fulfils_it() -> None:
+    """The reader may be quicker to begin it than the asking thread is to look for what it does."""
+    old, new = FakeConnection(), FakeConnection()
+
+    class Waking(Waiters):
+        def notify(self) -> None:
+            if life.request is not None:
+                assert life.take_request() is Request.RECONNECT
+                life.use(new)
+
+    life = Life(BEGINNING, Waking())
+    life.started(threading.Thread())
+    life.use(old)
+    life.request_connection(Request.RECONNECT, no_fail=None, immediate=True)
+    assert (old.calls, new.calls) == ([], [])
+
+
 def test_a_life_that_is_over_takes_no_request() -> None:
     life = begun()
     life.close(None)
