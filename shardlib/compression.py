@@ -190,7 +190,10 @@ class ZstdStream(PlainText):
         self._decompressor = self._zstd.ZstdDecompressor(options=self._options)
 
     def inflate(self, message: bytes) -> bytes | None:
-        inflated = self._decompress(message, self._limit)
+        try:
+            inflated: bytes = self._decompressor.decompress(message, self._limit)
+        except self._zstd.ZstdError as error:
+            raise self._broken(error) from error
         if self._decompressor.eof:
             inflated = self._next_frames(inflated)
         if len(inflated) > self._max_payload:
@@ -212,7 +215,10 @@ class ZstdStream(PlainText):
             if frames == _MAX_ZSTD_FRAMES:
                 raise BrokenStream(f"a message consists of more than {frames} zstd frames")
             piece = rest[:_ZSTD_PIECE]
-            parts.append(self._decompress(piece, self._max_payload + 1 - size))
+            try:
+                parts.append(self._decompressor.decompress(piece, self._limit - size))
+            except self._zstd.ZstdError as error:
+                raise self._broken(error) from error
             size += len(parts[-1])
             used = len(piece)
             if self._decompressor.eof:
@@ -222,18 +228,14 @@ class ZstdStream(PlainText):
             rest = rest[used:]
         return b"".join(parts)
 
-    def _decompress(self, data: bytes | memoryview, max_length: int) -> bytes:
-        try:
-            inflated: bytes = self._decompressor.decompress(data, max_length)
-        except self._zstd.ZstdError as error:
-            if "too much memory" in str(error):  # zstd's own words; the exception has no code
-                raise BrokenStream(
-                    "a zstd frame needs a larger window than the option max_payload "
-                    f"({self._max_payload} bytes) allows",
-                    limit=self._max_payload,
-                ) from error
-            raise BrokenStream(f"the zstd-stream is damaged: {error}") from error
-        return inflated
+    def _broken(self, error: Exception) -> BrokenStream:
+        if "too much memory" in str(error):  # zstd's own words; the exception has no code
+            return BrokenStream(
+                "a zstd frame needs a larger window than the option max_payload "
+                f"({self._max_payload} bytes) allows",
+                limit=self._max_payload,
+            )
+        return BrokenStream(f"the zstd-stream is damaged: {error}")
 
 
 _INFLATERS: dict[str | None, type[PlainText]] = {
