@@ -127,9 +127,16 @@ class Life:
         """True if this thread was told of the error already."""
         return hasattr(self._told, "error")
 
-    def last_ends(self) -> str:
-        """How the last connections ended, in words for the end of a message, or nothing."""
-        return f"; the last attempts: {', then '.join(self.ends)}" if self.ends else ""
+    def progress(self) -> str:
+        """Where the life is, and how the last connections ended, in words for a message."""
+        waiting = ""
+        if self.state is ShardState.CONNECTED:
+            waiting = (
+                ", and waits for Hello or for its turn to identify, which comes once in 5 seconds "
+                "for all shards of a token"
+            )
+        ends = f"; the last attempts: {', then '.join(self.ends)}" if self.ends else ""
+        return self.state.value + waiting + ends
 
     # Requests
 

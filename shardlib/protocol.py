@@ -258,11 +258,13 @@ class GatewayProtocol:
             resumable = message.data is True
             if not resumable:
                 self.drop_session()
-            self._lose(
-                Cause.GATEWAY_ASKED,
-                "the Gateway called the session invalid (op 9)",
-                session_lost=not resumable,
-            )
+            reason = "the Gateway called the session invalid (op 9)"
+            if self._phase is _Phase.IDENTIFYING:
+                reason = (
+                    "the Gateway refused Identify (op 9); perhaps another one with this token came "
+                    "less than 5 seconds before"
+                )
+            self._lose(Cause.GATEWAY_ASKED, reason, session_lost=not resumable)
         return False
 
     def _lose(self, cause: Cause, reason: str, session_lost: bool = False) -> None:

@@ -148,6 +148,7 @@ class Reader:
         if wait > 0:
             if self.lifecycle.in_reader_thread():
                 self.protocol.identify_later(self._now() + wait)
+                self._tell_wait(wait)
             return
 
         def claimed() -> None:
@@ -155,6 +156,14 @@ class Reader:
 
         if self.lifecycle.life.claim_opening(connection, ShardState.IDENTIFYING, claimed):
             self._send(connection, text)  # else another thread was faster
+
+    def _tell_wait(self, wait: float) -> None:
+        if wait >= 0.5:
+            self._callbacks.log(
+                logging.INFO,
+                "identifying in %.1f seconds: it is rationed, see shardlib.IdentifyGate",
+                wait,
+            )
 
     def _now(self) -> float:
         """Seconds of the clock that the protocol's deadlines go by.

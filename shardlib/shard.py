@@ -266,7 +266,12 @@ class Shard:
             if function is not None:
                 setattr(self, name, function)
             else:  # a subclass may have a method of that name
-                method = check_callback(name, getattr(self, name), arguments)
+                try:
+                    method = check_callback(name, getattr(self, name), arguments)
+                except TypeError as error:
+                    raise TypeError(
+                        f"{error}; in a subclass self is the shard, which is not given again"
+                    ) from None
                 self._callbacks.assign(name, method, is_method=True)
         self._reader = Reader(options, self._callbacks)
         self._lifecycle = self._reader.lifecycle
@@ -315,6 +320,12 @@ class Shard:
                 if is_method:
                     return
             super().__setattr__(name, value)
+
+        def __getattr__(self, name: str) -> NoReturn:
+            message = f"{type(self).__name__!r} object has no attribute {name!r}"
+            if "_callbacks" not in vars(self):
+                message += "; call super().__init__(token, intents, ...) first"
+            raise AttributeError(message, name=name, obj=self)
 
         def __delattr__(self, name: str) -> None:
             super().__delattr__(name)
@@ -629,7 +640,7 @@ class Shard:
         if waiter.done:
             return waiter.data
         if not in_time:
-            state = "" if life.is_ready else f"; the shard is {life.state.value}{life.last_ends()}"
+            state = "" if life.is_ready else f"; the shard is {life.progress()}"
             raise TimeoutError(f"no {name} came within {count(timeout or 0, 'second')}{state}")
         raise life.closed_error()
 
@@ -808,7 +819,7 @@ class Shard:
         if not self._lifecycle.wait_in(life, lambda: life.is_ready, deadline):
             raise TimeoutError(
                 f"the shard was not ready within {count(timeout or 0, 'second')}, it is "
-                f"{life.state.value}{life.last_ends()}"
+                f"{life.progress()}"
             )
         if life.is_over:
             raise life.closed_error()
@@ -899,8 +910,9 @@ class Shard:
 
         Blocks the calling thread while the shard is not READY, while the 120 sends a minute are
         used up (https://docs.discord.com/developers/events/gateway#rate-limiting), and while the
-        peer takes no bytes. In a callback it doesn't wait for the first two, but raises. In a
-        signal handler that has interrupted another call it waits for nothing.
+        peer takes no bytes. If there will be no room among the 120 before the timeout, it raises at
+        once; with ``timeout=70`` it waits in any case. In a callback it doesn't wait for the first
+        two, but raises. In a signal handler that has interrupted another call it waits for nothing.
 
         A presence that was sent is the one with which later sessions of this shard begin.
 
@@ -1296,7 +1308,7 @@ class Shard:
             if not self._lifecycle.wait_in(life, lambda: life.is_ready, deadline):
                 raise NotReady(
                     "nothing was sent: the shard did not become ready in time, it is "
-                    f"{life.state.value}{life.last_ends()}"
+                    f"{life.progress()}"
                 )
 
     def _handle_message(self, message: bytes | str) -> None:

@@ -47,28 +47,31 @@ class EventCounts:
 
 @dataclass(slots=True)
 class Stats:
-    """The counters of a shard, since it was made. What ``shard.stats`` gives is a snapshot."""
+    """The counters of a shard, since it was made. What ``shard.stats`` gives is a snapshot.
+
+    :param messages: Gateway messages received.
+    :param bytes_received: bytes received, as they came over the wire: handshakes and frames,
+        compressed.
+    :param bytes_inflated: bytes of the messages after inflating.
+    :param events: how often each event was dispatched, by name; of names that Discord does not
+        document at most 1,000, and the rest under "(other)".
+    :param connections: sockets opened.
+    :param reconnects: connections that reached READY or RESUMED and were not the first of a life.
+    :param resumes: connections that reached RESUMED, the first of a life included.
+    :param replayed: events received between Resume and RESUMED.
+    :param duplicates: events that a replay repeated; they were not delivered again.
+    :param gaps: jumps of the sequence. At each the Gateway left out events, or only numbers.
+    :param callback_seconds: seconds spent inside the user's functions.
+    """
 
     messages: int = 0
-    """Gateway messages received."""
     bytes_received: int = 0
-    """Bytes received, as they came over the wire: handshakes and frames, compressed."""
     bytes_inflated: int = 0
-    """Length of the messages after inflating."""
     events: Counter[str] = dataclasses.field(default_factory=Counter)
-    """How often each event was dispatched, by name; of names that Discord does not document at most
-    1,000, and the rest under "(other)"."""
     connections: int = 0
-    """Sockets opened."""
     reconnects: int = 0
-    """Connections that reached READY or RESUMED when it wasn't the first time."""
     resumes: int = 0
-    """Connections that reached RESUMED."""
     replayed: int = 0
-    """Events received between Resume and RESUMED."""
     duplicates: int = 0
-    """Events dropped because a replay repeated what had been received before."""
     gaps: int = 0
-    """Jumps of the sequence. At each the Gateway left out events, or only numbers."""
     callback_seconds: float = 0.0
-    """Time spent inside the user's functions."""

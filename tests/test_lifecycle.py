@@ -307,12 +307,14 @@ def test_an_error_is_known_to_the_threads_that_were_told() -> None:
     assert [Thread(life.was_raised_here).finish() for _ in range(3)] == [False] * 3
 
 
-def test_the_last_ends_of_connections_are_told() -> None:
+def test_where_a_life_is_and_how_its_last_connections_ended_can_be_told() -> None:
     life = begun()
-    assert life.last_ends() == ""
-    for number in range(5):
+    assert life.progress() == "connecting"
+    for number in range(1, 5):
         life.connection_ended(f"end {number}")
-    assert life.last_ends() == "; the last attempts: end 2, then end 3, then end 4"
+    assert life.progress() == "connecting; the last attempts: end 2, then end 3, then end 4"
+    life.socket_opened()
+    assert "turn to identify" in life.progress()
 
 
 # The reader thread

@@ -178,3 +178,22 @@ def test_a_listener_and_a_predicate_that_can_never_run_are_refused() -> None:
         shard.wait_for("MESSAGE_CREATE", is_never_awaited)
     with pytest.raises(TypeError, match=r"predicate: .*1 positional argument,"):
         shard.wait_for("MESSAGE_CREATE", lambda shard, message: True)
+
+
+def test_a_subclass_that_forgets_to_call_init_is_told_so() -> None:
+    class Bot(Shard):
+        def __init__(self) -> None:
+            self.greeting = "hello"
+
+    with pytest.raises(AttributeError, match=r"super\(\).__init__\(token, intents, ...\) first"):
+        Bot().disconnect()
+    with pytest.raises(AttributeError, match="'Shard' object has no attribute 'on_redy'$"):
+        getattr(make_shard(), "on_redy")  # noqa: B009
+
+
+def test_a_method_that_takes_the_shard_twice_is_told_that_self_is_the_shard() -> None:
+    class Bot(Shard):
+        def on_socket_ready(self, shard: Shard) -> None: ...
+
+    with pytest.raises(TypeError, match="self is the shard"):
+        Bot("token", 0)
