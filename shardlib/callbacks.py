@@ -229,8 +229,8 @@ class Callbacks:
             result = function(*arguments)
         finally:
             self._time = (seconds + perf_counter() - since, None, 0.0)
-        if self.is_forked:
-            raise LeftToParent
+            if self.is_forked:
+                raise LeftToParent  # whatever else was raised in the child
         return result
 
     def _call(self, function: Callback, arguments: tuple[Any, ...]) -> None:
@@ -242,8 +242,8 @@ class Callbacks:
                 function(*arguments)
             finally:
                 self._time = (seconds + perf_counter() - since, None, 0.0)
-            if self.is_forked:
-                raise LeftToParent
+                if self.is_forked:
+                    raise LeftToParent  # whatever else was raised in the child
         except Exception as error:
             self._tell_failure(function, error)
             if function is not self._functions.get("on_socket_error", (None,))[0]:

@@ -22,12 +22,12 @@ from shardlib import frames
 from shardlib.compression import Inflater, PlainText
 from shardlib.deadline import Deadline
 from shardlib.dial import BlockingSocketAdapter, Dialer, environment_proxy
-from shardlib.errors import BrokenStream, ConnectionFailed
+from shardlib.errors import BrokenStream, ConnectionFailed, SendTimeout
 from shardlib.frames import FrameReader, FrameType
 from shardlib.limits import SendWindow
 from shardlib.loss import Cause, Loss
 from shardlib.text import count, printable
-from shardlib.transport import Transport
+from shardlib.transport import StreamBroken, Transport
 
 # The code of every close that is not the user's. Discord ends the session at 1000 and 1001, and
 # keeps it at any other: https://docs.discord.com/developers/events/gateway#initiating-a-disconnect
@@ -218,10 +218,11 @@ class Connection:
 
     def _take_control(self, frame_type: int, payload: bytes) -> None:
         if frame_type == FrameType.PING:
-            # One deadline for all pongs of a batch: a peer that sends thousands of pings and reads
-            # nothing must not keep the reader here.
+            # One deadline for all pongs of a batch: thousands of pings must not keep the reader
+            # here, least of all those of a peer that reads nothing.
             self._pongs_until = self._pongs_until or Deadline(AT_ONCE)
-            self._send_at_once(payload, FrameType.PONG, self._pongs_until)
+            if not self._close_sent and self._pongs_until.remaining() != 0:
+                self._send_at_once(payload, FrameType.PONG, self._pongs_until)
         elif frame_type == FrameType.CLOSE:
             self._close_received = True
             code, reason = _read_close(payload)
@@ -256,7 +257,7 @@ class Connection:
         :returns: 0.0, or the seconds until there may be room in the send window; then nothing was
             sent.
         :raises SendTimeout: if the peer doesn't take it in time.
-        :raises OSError: if there is no connection (any more).
+        :raises StreamBroken: if there is no connection (any more).
         """
 
         def admit() -> float:
@@ -285,13 +286,13 @@ class Connection:
     ) -> float:
         transport = self._transport
         if self.websocket is None or transport is None:
-            raise ConnectionAbortedError("there is no connection")
+            raise StreamBroken("there is no connection")
         frame = websocket.ABNF.create_frame(payload, frame_type).format()
         return transport.send(frame, deadline, admit=admit, sent=sent)
 
     def _check_not_closing(self) -> float:
         if self._close_sent:
-            raise ConnectionAbortedError("the connection is closing")
+            raise StreamBroken("the connection is closing")
         return 0.0
 
     def _claim_close(self) -> float:
@@ -309,7 +310,7 @@ class Connection:
         admit = self._claim_close if frame_type is FrameType.CLOSE else self._check_not_closing
         try:
             self._transmit(payload, frame_type, at_once, admit)
-        except OSError:  # SendTimeout is one
+        except (StreamBroken, SendTimeout):
             pass
 
     def _send_close(self, code: int, deadline: Deadline | None = None) -> None:

@@ -21,6 +21,7 @@ from shardlib.errors import SendTimeout
 from shardlib.liveness import SUSPEND_THRESHOLD, Due, Evidence, Latency, Liveness
 from shardlib.loss import Cause, Loss
 from shardlib.text import describe
+from shardlib.transport import StreamBroken
 from shardlib.waiting import Alarm
 
 # Seconds that the reader waits for this thread to end.
@@ -232,7 +233,7 @@ class Heartbeat:
             self._fail(
                 Cause.UNRESPONSIVE, "a heartbeat could not be sent: the Gateway takes no bytes"
             )
-        except OSError:
+        except StreamBroken:
             pass  # the connection has ended; the reader finds out by itself
         return 0.0
 

@@ -48,6 +48,7 @@ from shardlib.session import CurrentSession
 from shardlib.state import ShardState
 from shardlib.stats import EventCounts
 from shardlib.text import count, describe, printable
+from shardlib.transport import StreamBroken
 
 # Seconds that the close frame of a peer that answers is awaited before the next connection begins:
 # a Gateway that still reads the old connection would refuse the Resume.
@@ -728,7 +729,7 @@ class Reader:
                 return  # no room in the send window for an answer that can wait
         except SendTimeout as error:
             connection.fail(Loss(Cause.UNRESPONSIVE, str(error)))
-        except OSError:
+        except StreamBroken:
             pass  # the connection has ended; the next read finds out why
         else:
             self.log_sent(text)

@@ -60,9 +60,9 @@ class CurrentSession:
         :returns: False if it is not the next one; then nothing was done.
         """
         last = self.last_sequence
-        if last is None or sequence != last + 1:
+        if last is None or type(sequence) is not int or sequence != last + 1:
             return False
-        self.last_sequence = last + 1
+        self.last_sequence = sequence
         return True
 
     def complete(self) -> None:

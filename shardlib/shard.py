@@ -67,6 +67,7 @@ from shardlib.session import Session
 from shardlib.state import IDENTIFIED, ON_THE_WAY, SOCKET_OPEN, ShardState
 from shardlib.stats import Stats
 from shardlib.text import count
+from shardlib.transport import StreamBroken
 
 NORMAL_CLOSURE = 1000  # RFC 6455, section 7.4.1
 
@@ -1253,12 +1254,12 @@ class Shard:
                 wait = connection.send(data, deadline, sent=sent)
             except SendTimeout:
                 raise
-            except ssl.SSLError as error:
-                raise NotReady(
-                    f"the connection was lost while sending ({error}); whether the payload arrived "
-                    "is not known"
-                ) from error
-            except OSError:
+            except StreamBroken as error:
+                if isinstance(error.__cause__, ssl.SSLError):
+                    raise NotReady(
+                        f"the connection was lost while sending ({error}); whether the payload "
+                        "arrived is not known"
+                    ) from error
                 # The system did not take all of the payload, so the Gateway has not got it. It goes
                 # out on the next connection.
                 self._wait_for_another_connection(life, connection, deadline)

@@ -50,40 +50,11 @@ def wait_until_ready(
     return any(select.select(reading, written, [file_descriptor], timeout))
 
 
-class Readable:
-    """Waits, again and again, until there is something to read: it makes its poll object once.
+class StreamBroken(ConnectionAbortedError):
+    """The stream has ended: the system says so, or this side has ended it.
 
-    The reader alone calls it, so that no two threads are inside the poll object.
-
-    :param file_descriptor: to watch.
-    :param waker: watched as well, where that is asked for.
+    An OSError that is none of these was raised by a signal handler: the user's alarm, perhaps.
     """
-
-    def __init__(self, file_descriptor: int, waker: Waker) -> None:
-        self._file_descriptor = file_descriptor
-        self._waker = waker
-        self._made_by: object = None  # what select.poll was
-        self._poll: Callable[[float | None], object] | None = None
-
-    def wait(self, timeout: float | None, wakeable: bool) -> bool:
-        """Wait until the descriptor can be read, or its peer has gone, or the waker wakes.
-
-        :param timeout: seconds; None waits without end.
-        :param wakeable: False to leave the waker out.
-        :returns: False if the time ran out.
-        """
-        poll_type = getattr(select, "poll", None)
-        if poll_type is None or not wakeable:
-            waker = self._waker if wakeable else None
-            return wait_until_ready(self._file_descriptor, False, timeout, waker)
-        if self._made_by is not poll_type:  # the first time, or gevent has patched it since
-            self._made_by = poll_type
-            poll = poll_type()
-            poll.register(self._file_descriptor, select.POLLIN)
-            poll.register(self._waker.fileno(), select.POLLIN)
-            self._poll = poll.poll
-        assert self._poll is not None
-        return bool(self._poll(None if timeout is None else math.ceil(timeout * 1000)))
 
 
 class Transport:
@@ -98,8 +69,6 @@ class Transport:
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._socket = sock
-        self._waker = Waker()
-        self._readable = Readable(sock.fileno(), self._waker)
         # Guards every call into the socket and the waker. Reentrant, because a signal handler of
         # the user's may abort or wake while the main thread is in here; no handler runs inside the
         # C call itself.
@@ -116,6 +85,7 @@ class Transport:
         self._drained = False  # the last read took all that had come; the reader's
         self._pending: Callable[[], int] = int  # bytes that TLS has decrypted, and holds: none
         self.bytes_received = 0
+        self._waker = Waker()  # last: whatever fails before leaves no sockets open
 
     @property
     def aborted(self) -> bool:
@@ -189,11 +159,17 @@ class Transport:
                         self._socket.fileno(), writing, deadline.remaining(), waker
                     )
                 else:
-                    ready = self._readable.wait(deadline.remaining(), wakeable)
+                    ready = self._wait_to_read(deadline.remaining(), wakeable)
             finally:
                 self._waiting_to_read = False
             if not ready:
                 raise TimeoutError("nothing was received in time")
+
+    def _wait_to_read(self, timeout: float | None, wakeable: bool) -> bool:
+        if wakeable and hasattr(select, "poll"):
+            return self._waker.wait(self._socket.fileno(), timeout)
+        waker = self._waker if wakeable else None
+        return wait_until_ready(self._socket.fileno(), False, timeout, waker)
 
     def wake(self) -> None:
         """End the wait of a wakeable :meth:`receive`, this one or the next. Any thread."""
@@ -226,7 +202,7 @@ class Transport:
         :returns: 0.0, or the seconds that `admit` gave, and then nothing was sent.
         :raises SendTimeout: if it was not written in time. What was begun cannot be taken back,
             and nothing sensible could follow it, so then the connection is aborted too.
-        :raises OSError: if the connection broke, or is closed.
+        :raises StreamBroken: if the connection broke, or is closed.
         """
         begun = owner = False
         try:
@@ -249,7 +225,7 @@ class Transport:
             while unsent:
                 with self._io_lock:
                     if self._aborted:
-                        raise ConnectionAbortedError("the connection is closed")
+                        raise StreamBroken("the connection is closed")
                     try:
                         unsent = unsent[self._socket.send(unsent) :]
                         continue
@@ -261,9 +237,11 @@ class Transport:
             if sent is not None:
                 sent()
             return 0.0
-        except OSError:
-            raise  # broken or closed; what the peer has said before may be read yet
-        except BaseException:
+        except (StreamBroken, SendTimeout):
+            raise  # what the peer has said before may be read yet
+        except BaseException as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise StreamBroken(f"the connection broke: {error}") from error
             if begun:  # Ctrl-C, and perhaps half of the data is out: nothing could follow that
                 self.abort()
             raise
@@ -278,7 +256,7 @@ class Transport:
     def _wait_to_send(self, begun: bool, deadline: Deadline, writing: bool = True) -> None:
         with self._io_lock:
             if self._aborted:
-                raise ConnectionAbortedError("the connection is closed")
+                raise StreamBroken("the connection is closed")
             # The number stays ours while we wait for it without the lock: close() needs the
             # send lock, which this thread holds.
             file_descriptor = self._socket.fileno()

@@ -126,14 +126,14 @@ def test_any_bytes_load_or_are_a_value_error(tmp_path_factory, content: bytes) -
     "last, sequence, after",
     [
         (4, 5, 5),
-        (4, 5.0, 5),
+        (4, 5.0, None),
         (4, 4, None),
         (4, 6, None),
         (4, 3, None),
         (4, None, None),
         (4, "5", None),
         (None, 1, None),
-        (0, True, 1),
+        (0, True, None),
     ],
 )
 def test_only_the_next_sequence_takes_the_short_way(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import threading
 import time
@@ -15,7 +16,7 @@ import shardlib.transport
 from shardlib import Shard, ShardState
 from shardlib.deadline import Deadline
 from shardlib.testing import GatewayConnection, LocalGateway
-from shardlib.transport import Transport
+from shardlib.transport import StreamBroken, Transport
 from tests.recorder import dispatch_numbers
 from tests.reliability.conftest import MakeGateway, WatchShard
 from tests.support import wait_until
@@ -93,7 +94,7 @@ def test_a_socket_is_closed_only_when_no_sender_waits_with_its_number(
     closing.join(5)
     with pytest.raises(OSError):
         os.fstat(descriptor)
-    assert [type(error) for error in errors] == [ConnectionAbortedError]
+    assert [type(error) for error in errors] == [StreamBroken]
     theirs.close()
 
 
@@ -225,3 +226,28 @@ def test_no_state_pretends_to_a_connection(gateway: LocalGateway, watch_shard: W
 
     assert seen == [(False, False, ShardState.WAITING), (False, False, ShardState.CLOSING)]
     recorder.calls.clear()  # it lacks what was not recorded
+
+
+@pytest.mark.parametrize("error", [TimeoutError("mine"), OSError("mine"), RuntimeError("mine")])
+def test_what_a_signal_handler_raises_in_the_middle_of_a_frame_is_not_taken_for_a_broken_stream(
+    error: Exception,
+) -> None:
+    """It comes out as it is, and the connection ends: half a frame is out."""
+    ours, theirs = socket.socketpair()
+    transport = Transport(ours)
+
+    def interrupt(number: int, frame: object) -> None:
+        raise error
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises(type(error), match="mine") as caught:
+            transport.send(bytes(10**7), Deadline(20))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert caught.value is error
+    assert transport.aborted
+    transport.close()
+    theirs.close()
