@@ -414,7 +414,7 @@ def test_each_change_wakes_who_waits_for_it(
     condition: Callable[[Life], bool],
 ) -> None:
     looked = threading.Event()
-    waiting = Thread(lambda: lifecycle.wait(lambda: looked.set() or condition(life), soon()))  # type: ignore[func-returns-value]
+    waiting = Thread(lambda: lifecycle.wait(lambda: looked.set() or condition(life), soon()))
     assert looked.wait(10)
     change(life)
     assert waiting.finish() is True
