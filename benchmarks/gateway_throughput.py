@@ -33,13 +33,15 @@ SUFFIX = b"\x00\x00\xff\xff"
 def count_events(url: str, token: str, seconds: float, results: Connection) -> None:
     """Be a client that takes what comes for some seconds; report events and bytes."""
     client = websocket.create_connection(f"{url}?v=10&encoding=json&compress=zlib-stream")
+    socket = client.sock
+    assert socket is not None
     identify(client, token, [0, 1])
     results.send("ready")
     received = events = 0
     begun = time.perf_counter()
     last = b""
     while time.perf_counter() < begun + seconds:
-        data = client.sock.recv(1 << 18)
+        data = socket.recv(1 << 18)
         received += len(data)
         # A suffix may be cut in two.
         events += (last + data).count(SUFFIX)

@@ -8,13 +8,13 @@ bot = Shard(os.environ["DISCORD_TOKEN"], Intents.GUILDS | Intents.GUILD_MESSAGES
 
 
 @bot.on("READY")
-def ready(shard, data):
+def ready(shard: Shard, data: dict) -> None:
     print("logged in as", data["user"]["username"], flush=True)
     shard.update_presence(activities=[{"name": "the door", "type": 3}])
 
 
 @bot.on("MESSAGE_CREATE")
-def message(shard, data):
+def message(shard: Shard, data: dict) -> None:
     print(data["author"]["username"], "wrote:", data["content"], flush=True)
 
 

@@ -10,26 +10,26 @@ import atexit
 import os
 from collections import deque
 
+from flask import Flask, Response, jsonify
+
 from shardlib import Intents, Shard
 
 # Appending to a deque and copying it are one step each, so the two sides need no lock.
-messages = deque(maxlen=50)
+messages: deque[dict[str, str]] = deque(maxlen=50)
 
 bot = Shard(os.environ["DISCORD_TOKEN"], Intents.GUILDS | Intents.GUILD_MESSAGES)
 
 
 @bot.on("MESSAGE_CREATE")
-def message(shard, data):
+def message(shard: Shard, data: dict) -> None:
     messages.append({"author": data["author"]["username"], "content": data["content"]})
 
 
-def create_app():
-    from flask import Flask, jsonify
-
+def create_app() -> Flask:
     app = Flask(__name__)
 
     @app.get("/")
-    def index():
+    def index() -> Response:
         latest = list(messages.copy())
         return jsonify(state=bot.state.value, ping=bot.heartbeat_ping, messages=latest)
 

@@ -16,7 +16,7 @@ from shardlib import Intents, Session, Shard
 path = sys.argv[1]
 
 
-def save(shard, ping=None):
+def save(shard: Shard, ping: float | None = None) -> None:
     if shard.session is not None:
         shard.session.save(path)
 
@@ -31,12 +31,12 @@ bot = Shard(
 
 
 @bot.on("RESUMED")
-def resumed(shard, data):
+def resumed(shard: Shard, data: dict) -> None:
     print("resumed: nothing was missed", flush=True)
 
 
 @bot.on("MESSAGE_CREATE")
-def message(shard, data):
+def message(shard: Shard, data: dict) -> None:
     print(data["author"]["username"], "wrote:", data["content"], flush=True)
 
 

@@ -13,7 +13,7 @@ import tkinter as tk
 
 from shardlib import Intents, Shard
 
-events = queue.SimpleQueue()
+events: queue.SimpleQueue[str] = queue.SimpleQueue()
 
 bot = Shard(
     os.environ["DISCORD_TOKEN"],
@@ -25,11 +25,11 @@ bot = Shard(
 
 
 @bot.on("MESSAGE_CREATE")
-def message(shard, data):
+def message(shard: Shard, data: dict) -> None:
     events.put(f"{data['author']['username']}: {data['content']}")
 
 
-def show_events():
+def show_events() -> None:
     while not events.empty():
         text.insert("end", events.get() + "\n")
         text.see("end")

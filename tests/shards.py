@@ -24,13 +24,8 @@ def fast_options(**options: Any) -> dict[str, Any]:
     }
 
 
-def make_shard(
-    recorder: Recorder | None = None,
-    *,
-    token: str = TOKEN,
-    intents: int = Intents.all(),
-    **options: Any,
-) -> Shard:
+def make_shard(recorder: Recorder | None = None, /, **options: Any) -> Shard:
     """A shard, not connected, whose callbacks go to the recorder unless the options name others."""
     callbacks = recorder.callbacks() if recorder else {}
-    return Shard(token, intents, **fast_options(**{**callbacks, **options}))
+    arguments = {"token": TOKEN, "intents": Intents.all(), **callbacks, **options}
+    return Shard(**fast_options(**arguments))

@@ -7,7 +7,8 @@ import time
 import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
+from types import MethodType
+from typing import Any, TypeVar
 
 from shardlib import errors
 
@@ -45,6 +46,21 @@ def in_background(function: Callable[..., object], *arguments: Any) -> Future[ob
 
     threading.Thread(target=call, daemon=True).start()
     return outcome
+
+
+_Value = TypeVar("_Value")
+
+
+def not_none(value: _Value | None) -> _Value:
+    """Return a value that the test has made sure of; fail if there is none."""
+    assert value is not None
+    return value
+
+
+def owner(method: object) -> Any:
+    """The object that a bound method belongs to."""
+    assert isinstance(method, MethodType)
+    return method.__self__
 
 
 class Thread(threading.Thread):

@@ -161,9 +161,10 @@ def test_an_async_function_is_refused_with_the_reason(function: Any, name: str) 
         check_callback("on_ready", function, 2)
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="inspect.markcoroutinefunction is of 3.12")
 def test_what_a_decorator_has_marked_as_async_is_refused() -> None:
-    marked = inspect.markcoroutinefunction(passing_on(coroutine))  # type: ignore[attr-defined]
+    if sys.version_info < (3, 12):
+        pytest.skip("inspect.markcoroutinefunction is of 3.12")
+    marked = inspect.markcoroutinefunction(passing_on(coroutine))
     with pytest.raises(TypeError, match="no event loop"):
         check_callback("on_ready", marked, 2)
 

@@ -64,6 +64,7 @@ class Command:
         )
         self.out: list[str] = []
         self.err: list[str] = []
+        self.status: int | None = None  # once finish() has seen its end
         self._readers: list[threading.Thread] = []
         if self.process.stderr is not None:
             self._collect(self.process.stderr, self.err)
@@ -91,10 +92,10 @@ class Command:
 
     def finish(self, timeout: float = PATIENCE) -> int:
         """Wait for its end; return the exit status."""
-        status = self.process.wait(timeout)
+        self.status = self.process.wait(timeout)
         for reader in self._readers:
             reader.join(PATIENCE)
-        return status
+        return self.status
 
     def __enter__(self) -> Command:
         return self
@@ -143,7 +144,7 @@ def wait_for(lines: list[str], text: str) -> str:
 def run_to_end(*arguments: str, **options: Any) -> Command:
     with Command(*arguments, **options) as command:
         command.read()
-        command.status = command.finish()  # type: ignore[attr-defined]
+        command.finish()
     return command
 
 

@@ -5,6 +5,7 @@ import itertools
 import random
 import sys
 import zlib
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -38,20 +39,22 @@ class ZstdCompressor:
         self._compressor = zstd.ZstdCompressor()
 
     def __call__(self, message: bytes) -> bytes:
-        return self._compressor.compress(message, self._compressor.FLUSH_BLOCK)
+        data: bytes = self._compressor.compress(message, self._compressor.FLUSH_BLOCK)
+        return data
 
 
-def compressor(kind):
-    return {
+def compressor(kind: str | None) -> Callable[[bytes], bytes]:
+    kinds: dict[str | None, Callable[[], Callable[[bytes], bytes]]] = {
         "zlib-stream": ZlibCompressor,
         "zstd-stream": ZstdCompressor,
         "payload": lambda: zlib.compress,
         None: lambda: bytes,
-    }[kind]()
+    }
+    return kinds[kind]()
 
 
 @pytest.mark.parametrize("kind", COMPRESSIONS)
-def test_messages_come_out_as_they_went_in(kind) -> None:
+def test_messages_come_out_as_they_went_in(kind: str | None) -> None:
     inflater, compress = create_inflater(kind, LIMIT), compressor(kind)
     for message in MESSAGES * 3:
         assert inflater.inflate(compress(message)) == message
@@ -59,7 +62,7 @@ def test_messages_come_out_as_they_went_in(kind) -> None:
 
 
 @pytest.mark.parametrize("kind", COMPRESSIONS)
-def test_a_text_message_between_compressed_ones_is_read_as_it_is(kind) -> None:
+def test_a_text_message_between_compressed_ones_is_read_as_it_is(kind: str | None) -> None:
     shard, compress = make_shard(compression=kind), compressor(kind)
     shard._handle_message(compress(b'{"op":0,"t":"A","s":1,"d":null}'))
     shard._handle_message('{"op":0,"t":"B","s":2,"d":"\u00e9"}')
@@ -93,7 +96,7 @@ def test_a_zlib_stream_begins_with_a_zlib_header(header: bytes, good: bool) -> N
 
 
 @pytest.mark.parametrize("kind", ["zlib-stream", "zstd-stream"])
-def test_a_new_connection_starts_a_new_context(kind) -> None:
+def test_a_new_connection_starts_a_new_context(kind: str | None) -> None:
     for _ in range(2):
         inflater, compress = create_inflater(kind, LIMIT), compressor(kind)
         assert inflater.inflate(compress(MESSAGES[1])) == MESSAGES[1]
@@ -127,7 +130,7 @@ def test_the_buffer_holds_an_incomplete_message_and_the_suffix_may_come_alone() 
 
 
 @pytest.mark.parametrize("kind", ["zlib-stream", "zstd-stream"])
-def test_a_flush_of_nothing_completes_no_message(kind) -> None:
+def test_a_flush_of_nothing_completes_no_message(kind: str | None) -> None:
     inflater, compress = create_inflater(kind, LIMIT), compressor(kind)
     assert inflater.inflate(compress(MESSAGES[0])) == MESSAGES[0]
     assert inflater.inflate(b"") is None
@@ -161,7 +164,7 @@ def test_endless_zstd_frames_break_the_stream() -> None:
         inflater.inflate(zstd.compress(b"") * 10_000)
 
 
-ERRORS = {
+ERRORS: dict[str | None, type[BrokenStream] | type[UnreadableMessage]] = {
     "zlib-stream": BrokenStream,
     "zstd-stream": BrokenStream,
     "payload": UnreadableMessage,
@@ -170,17 +173,18 @@ ERRORS = {
 
 
 @pytest.mark.parametrize("kind", COMPRESSIONS)
-def test_max_payload_is_the_most_that_is_inflated(kind) -> None:
+def test_max_payload_is_the_most_that_is_inflated(kind: str | None) -> None:
     compress = compressor(kind)
     inflater = create_inflater(kind, 5000)
     assert inflater.inflate(compress(b"x" * 5000)) == b"x" * 5000
     with pytest.raises(ERRORS[kind], match="max_payload.*5000") as raised:
         inflater.inflate(compress(b"x" * 5001))
+    assert isinstance(raised.value, (BrokenStream, UnreadableMessage))
     assert raised.value.limit == 5000
 
 
 @pytest.mark.parametrize("kind", COMPRESSIONS)
-def test_max_payload_may_be_more_than_there_can_be(kind) -> None:
+def test_max_payload_may_be_more_than_there_can_be(kind: str | None) -> None:
     for limit in (sys.maxsize, 10**30):
         assert create_inflater(kind, limit).inflate(compressor(kind)(MESSAGES[1])) == MESSAGES[1]
 
@@ -202,7 +206,7 @@ def test_max_payload_holds_for_several_zstd_frames_together() -> None:
 
 
 @pytest.mark.parametrize("kind", ["zlib-stream", "zstd-stream", "payload"])
-def test_a_bomb_is_never_inflated_beyond_the_limit(kind) -> None:
+def test_a_bomb_is_never_inflated_beyond_the_limit(kind: str | None) -> None:
     bomb = compressor(kind)(bytes(64 << 20))
     inflater = create_inflater(kind, LIMIT)
 
@@ -284,7 +288,7 @@ def test_a_zlib_stream_that_ends_is_broken() -> None:
 
 
 @pytest.mark.parametrize("kind", ["zlib-stream", "zstd-stream"])
-def test_a_damaged_stream_is_broken(kind) -> None:
+def test_a_damaged_stream_is_broken(kind: str | None) -> None:
     with pytest.raises(BrokenStream, match="damaged") as raised:
         create_inflater(kind, LIMIT).inflate(b"no such stream\x00\x00\xff\xff")
     assert raised.value.limit is None
@@ -304,7 +308,7 @@ def test_a_damaged_payload_is_skipped_and_the_next_is_read(message: bytes) -> No
 
 @pytest.mark.parametrize("kind", COMPRESSIONS)
 @given(data=st.data())
-def test_any_bytes_end_in_a_documented_way(kind, data) -> None:
+def test_any_bytes_end_in_a_documented_way(kind: str | None, data: st.DataObject) -> None:
     inflater, compress = create_inflater(kind, 10_000), compressor(kind)
     if data.draw(st.booleans()):
         inflater.inflate(compress(b"a good one first"))
@@ -331,7 +335,9 @@ def test_an_unknown_compression_is_refused() -> None:
         require("gzip")
 
 
-def test_missing_zstd_is_said_at_once_with_the_extra_to_install(monkeypatch) -> None:
+def test_missing_zstd_is_said_at_once_with_the_extra_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     # None in sys.modules is how Python itself marks a module that cannot be imported.
     monkeypatch.setitem(sys.modules, "compression.zstd", None)
     monkeypatch.setitem(sys.modules, "backports.zstd", None)

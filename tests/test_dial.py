@@ -20,7 +20,7 @@ from tests.support import wait_until
 
 
 @contextmanager
-def server(handle: Callable[[socket.socket], None]) -> Iterator[int]:
+def server(handle: Callable[[socket.socket], object]) -> Iterator[int]:
     """A TCP server on 127.0.0.1 that handles each connection on a thread; gives its port."""
     threads: list[threading.Thread] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -151,7 +151,7 @@ def test_a_proxy_that_refuses_is_named_and_its_password_is_not() -> None:
 
 def test_a_proxy_that_says_nothing_is_given_up_in_time() -> None:
     released = threading.Event()
-    with server(lambda client: released.wait(10) and None) as port:
+    with server(lambda client: released.wait(10)) as port:
         shard = make_shard(proxy=f"http://127.0.0.1:{port}", connect_timeout=0.2)
         with pytest.raises(ConnectionFailed, match="within 0.2 seconds"):
             shard.connect("ws://127.0.0.1:9")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
 
 import pytest
 
@@ -67,7 +68,9 @@ def test_closed_without_a_code_says_its_reason() -> None:
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_errors_survive_copying_and_pickling(error, duplicate) -> None:
+def test_errors_survive_copying_and_pickling(
+    error: ShardError, duplicate: Callable[[ShardError], ShardError]
+) -> None:
     again = duplicate(error)
     assert type(again) is type(error)
     assert str(again) == str(error)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -147,6 +148,8 @@ def test_a_password_in_a_url_is_refused_and_not_shown() -> None:
         (("wss://host", 10, "gzip"), ValueError),
     ],
 )
-def test_other_bad_arguments_are_refused(arguments, error) -> None:
+def test_other_bad_arguments_are_refused(
+    arguments: tuple[Any, ...], error: type[Exception]
+) -> None:
     with pytest.raises(error):
         gateway_url(*arguments)

@@ -15,7 +15,7 @@ from shardlib import NotReady, Opcode, ShardState
 from shardlib.testing import LocalGateway
 from tests.recorder import Recorder
 from tests.shards import make_gateway, make_shard
-from tests.support import wait_until
+from tests.support import not_none, wait_until
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_a_heartbeat_holds_the_last_sequence(gateway: LocalGateway) -> None:
         assert connection.expect(Opcode.HEARTBEAT)["d"] is None
         connection.proceed()
         shard.wait_until_ready(10)
-        sequence = connection.session.dispatch("USER_UPDATE", {})
+        sequence = not_none(connection.session).dispatch("USER_UPDATE", {})
         wait_until(lambda: beats(connection)[-1]["d"] == sequence)
 
 
@@ -109,10 +109,10 @@ def test_interval_ping_and_time_of_the_last_heartbeat_are_of_this_connection(
         shard.connect(gateway.url)
         recorder.wait_for("heartbeat", count=2)
         assert shard.heartbeat_interval == 300
-        assert since < shard.heartbeat_clock_time < time.perf_counter()
+        assert since < not_none(shard.heartbeat_clock_time) < time.perf_counter()
         pings = recorder.beats
         assert all(0 < ping < 5 for ping in pings)
-        assert shard.heartbeat_thread.name == "shard-0-heartbeat"
+        assert not_none(shard.heartbeat_thread).name == "shard-0-heartbeat"
         # Nothing of it is carried over to another connection.
         gateway.inject(instead_of="hello")
         gateway.connections[0].drop()
@@ -279,7 +279,7 @@ def test_the_heartbeat_thread_ends_with_its_connection(gateway: LocalGateway) ->
     with make_shard() as shard:
         shard.connect(gateway.url)
         shard.wait_until_ready(10)
-        thread = shard.heartbeat_thread
+        thread = not_none(shard.heartbeat_thread)
         gateway.connections[0].drop()
         wait_until(lambda: not thread.is_alive())
         wait_until(lambda: shard.heartbeat_thread not in (None, thread))

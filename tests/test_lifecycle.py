@@ -241,14 +241,14 @@ def test_a_request_does_not_interrupt_the_connection_that_fulfils_it() -> None:
 
     class Waking(Waiters):
         def notify(self) -> None:
-            if life.request is not None:
-                assert life.take_request() is Request.RECONNECT
-                life.use(new)
+            if woken.request is not None:
+                assert woken.take_request() is Request.RECONNECT
+                woken.use(new)
 
-    life = Life(BEGINNING, Waking())
-    life.started(threading.Thread())
-    life.use(old)
-    life.request_connection(Request.RECONNECT, no_fail=None, immediate=True)
+    woken = Life(BEGINNING, Waking())
+    woken.started(threading.Thread())
+    woken.use(old)
+    woken.request_connection(Request.RECONNECT, no_fail=None, immediate=True)
     assert (old.calls, new.calls) == ([], [])
 
 
@@ -433,7 +433,7 @@ def test_each_change_wakes_who_waits_for_it(
     condition: Callable[[Life], bool],
 ) -> None:
     looked = threading.Event()
-    waiting = Thread(lambda: lifecycle.wait(lambda: looked.set() or condition(life), soon()))  # type: ignore[func-returns-value]
+    waiting = Thread(lambda: lifecycle.wait(lambda: looked.set() or condition(life), soon()))
     assert looked.wait(10)
     change(life)
     assert waiting.finish() is True

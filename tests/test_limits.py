@@ -38,7 +38,7 @@ def granted(window: SendWindow, now: float) -> int:
 
 
 @given(steps=steps, ahead=st.integers(0, 3))
-def test_no_period_ever_holds_more_sends_than_the_limit(steps, ahead) -> None:
+def test_no_period_ever_holds_more_sends_than_the_limit(steps: list[float], ahead: int) -> None:
     window = SendWindow(limit=7, period=60.0)
     now = 1000.0
     times = [now] * ahead
@@ -60,7 +60,7 @@ def test_no_period_ever_holds_more_sends_than_the_limit(steps, ahead) -> None:
 )
 @example(interval=20_020.0, pace=None, late=[0.15, 0.0, 0.0], steps=[0.2, 30.0, 30.0])
 def test_in_no_minute_more_than_120_leave_scheduled_heartbeats_included(
-    interval, pace, late, steps
+    interval: float, pace: float | None, late: list[float], steps: list[float]
 ) -> None:
     """Heartbeats leave when they are due, and whoever else sends does so whenever there is room."""
     window = SendWindow()
@@ -88,7 +88,7 @@ def test_in_no_minute_more_than_120_leave_scheduled_heartbeats_included(
 
 @given(steps=steps)
 @example(steps=[0.0, 0.0, 0.0, 0.0, 30.0, 1.5, 0.5, 0.0, 2.0, 28.0])  # a wait of 0.0000000000002
-def test_a_full_window_says_exactly_how_long_to_wait(steps) -> None:
+def test_a_full_window_says_exactly_how_long_to_wait(steps: list[float]) -> None:
     window = SendWindow(limit=3, period=60.0)
     now = 1000.0
     for step in steps:
@@ -155,7 +155,9 @@ def test_another_hello_changes_the_room() -> None:
 
 
 @given(steps=steps, shards=st.lists(st.integers(0, 9), min_size=1), concurrency=st.integers(1, 4))
-def test_no_bucket_identifies_more_often_than_documented(steps, shards, concurrency) -> None:
+def test_no_bucket_identifies_more_often_than_documented(
+    steps: list[float], shards: list[int], concurrency: int
+) -> None:
     clock = Clock()
     gate = IdentifyGate(concurrency, 5.0, clock=clock)
     times: dict[int, list[float]] = {}
@@ -309,14 +311,14 @@ def test_a_signal_handler_may_make_a_shard_while_one_is_made(token: str) -> None
         {"daily_limit": 10**400},
     ],
 )
-def test_a_gate_that_could_never_open_is_refused(arguments) -> None:
+def test_a_gate_that_could_never_open_is_refused(arguments: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(arguments))):
         IdentifyGate(**arguments)
 
 
 @pytest.mark.parametrize("name", ["max_concurrency", "interval", "daily_limit"])
 @pytest.mark.parametrize("value", [None, "1", True, Decimal("nan")])
-def test_a_gate_takes_numbers(name: str, value: object) -> None:
+def test_a_gate_takes_numbers(name: str, value: Any) -> None:
     with pytest.raises(TypeError, match=name):
         IdentifyGate(**{name: value})
 
@@ -340,7 +342,9 @@ def test_a_delay_is_at_least_half_of_what_it_may_be() -> None:
     random=st.floats(0, 1, exclude_max=True),
     attempts=st.integers(2, 3000),
 )
-def test_delays_stay_within_bounds_however_long_it_fails(base, factor, random, attempts) -> None:
+def test_delays_stay_within_bounds_however_long_it_fails(
+    base: float, factor: float, random: float, attempts: int
+) -> None:
     backoff = Backoff(base, base * factor, random=lambda: random)
     delays = [backoff.next_delay() for _ in range(attempts)]
     assert delays[0] == 0.0
@@ -366,6 +370,6 @@ def test_a_backoff_without_sense_is_refused(base: float, cap: float) -> None:
 
 @pytest.mark.parametrize("name", ["base", "cap"])
 @pytest.mark.parametrize("value", [None, "1", True, Decimal("nan")])
-def test_a_backoff_takes_numbers(name: str, value: object) -> None:
+def test_a_backoff_takes_numbers(name: str, value: Any) -> None:
     with pytest.raises(TypeError, match=name):
         Backoff(**{name: value})

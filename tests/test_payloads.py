@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 from shardlib import payloads
 from shardlib.errors import UnreadableMessage
 from shardlib.gateway import Intents
-from shardlib.payloads import check_payload, check_send, encode, read_dispatch_header
+from shardlib.payloads import (
+    JSONModule,
+    check_payload,
+    check_send,
+    encode,
+    read_dispatch_header,
+)
 from tests.support import TOKEN
 
 json_values = st.recursive(
@@ -43,7 +49,7 @@ def decode(message: bytes, module: Any) -> payloads.Payload:
 
 @pytest.mark.parametrize("module", [ujson, json, BytesJSON])
 @given(op=st.integers(0, 50), d=json_values)
-def test_what_is_encoded_is_decoded(module, op, d) -> None:
+def test_what_is_encoded_is_decoded(module: JSONModule, op: int, d: object) -> None:
     payload = {"op": op, "d": d}
     text = encode(payload, module)
     assert isinstance(text, str)
@@ -66,7 +72,7 @@ def test_what_ujson_refuses_the_standard_library_reads(text: str) -> None:
 
 def test_any_failure_of_a_json_module_is_made_up_for() -> None:
     class Failing:
-        dumps = json.dumps
+        dumps = staticmethod(json.dumps)
 
         @staticmethod
         def loads(data: object) -> object:
@@ -96,7 +102,7 @@ def test_any_failure_of_a_json_module_is_made_up_for() -> None:
     ],
     ids=lambda message: repr(message[:12]),
 )
-def test_what_is_no_payload_is_unreadable(message, module) -> None:
+def test_what_is_no_payload_is_unreadable(message: Any, module: JSONModule) -> None:
     with pytest.raises(UnreadableMessage) as caught:
         decode(message, module)
     assert caught.value.text == (message if b"\xff" in message else message.decode())
@@ -104,7 +110,9 @@ def test_what_is_no_payload_is_unreadable(message, module) -> None:
 
 @pytest.mark.parametrize("module", [ujson, json])
 @given(message=st.binary() | (st.text() | json_values.map(json.dumps)).map(str.encode))
-def test_any_message_decodes_to_a_payload_or_is_unreadable(module, message) -> None:
+def test_any_message_decodes_to_a_payload_or_is_unreadable(
+    module: JSONModule, message: bytes
+) -> None:
     try:
         payload = decode(message, module)
     except UnreadableMessage:
@@ -184,12 +192,12 @@ def test_what_cannot_be_sent_is_refused_with_the_reason(data: str, why: str) -> 
 
 
 @pytest.mark.parametrize("data", [b'{"op":1}', {"op": 1}, None])
-def test_what_is_not_text_is_refused_by_its_type(data) -> None:
+def test_what_is_not_text_is_refused_by_its_type(data: Any) -> None:
     with pytest.raises(TypeError, match=type(data).__name__):
         check_send(data)
 
 
-def identify(**changes):
+def identify(**changes: Any) -> dict[str, Any]:
     arguments = {
         "token": TOKEN,
         "intents": Intents.GUILDS,
@@ -251,7 +259,9 @@ def test_identify_has_the_documented_fields() -> None:
         ({"presence": {"game": None}}, ValueError),
     ],
 )
-def test_identify_names_a_bad_argument_and_never_shows_the_token(changes, error) -> None:
+def test_identify_names_a_bad_argument_and_never_shows_the_token(
+    changes: dict[str, Any], error: type[Exception]
+) -> None:
     with pytest.raises(error, match=next(iter(changes))) as caught:
         identify(**changes)
     assert TOKEN not in str(caught.value)
@@ -292,7 +302,7 @@ def test_presence_update_has_the_documented_fields() -> None:
         ({"afk": 1}, TypeError),
     ],
 )
-def test_a_bad_presence_is_refused(arguments, error) -> None:
+def test_a_bad_presence_is_refused(arguments: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error, match=next(iter(arguments))):
         payloads.presence_update(**arguments)
 
@@ -311,13 +321,13 @@ def test_voice_state_update_has_the_documented_fields() -> None:
 
 
 @pytest.mark.parametrize("value", ["", "x", "-1", -1, 1 << 64, "1 ", "²", "9" * 21])
-def test_what_is_no_snowflake_is_refused(value) -> None:
+def test_what_is_no_snowflake_is_refused(value: Any) -> None:
     with pytest.raises(ValueError, match="guild_id"):
         payloads.voice_state_update(value, None)
 
 
 @pytest.mark.parametrize("value", [None, True, 1.0, b"1", [1]])
-def test_a_snowflake_is_an_int_or_digits(value) -> None:
+def test_a_snowflake_is_an_int_or_digits(value: Any) -> None:
     with pytest.raises(TypeError, match="guild_id"):
         payloads.voice_state_update(value, None)
 
@@ -335,7 +345,9 @@ def test_a_snowflake_is_an_int_or_digits(value) -> None:
         ),
     ],
 )
-def test_request_guild_members_has_the_documented_fields(arguments, expected) -> None:
+def test_request_guild_members_has_the_documented_fields(
+    arguments: dict[str, Any], expected: dict[str, Any]
+) -> None:
     payload = payloads.request_guild_members(1, **arguments)
     assert payload == {"op": 8, "d": {"guild_id": "1", **expected}}
 
@@ -357,7 +369,9 @@ def test_request_guild_members_has_the_documented_fields(arguments, expected) ->
         ({"presences": 1}, TypeError, "presences"),
     ],
 )
-def test_a_bad_request_for_guild_members_is_refused(arguments, error, why) -> None:
+def test_a_bad_request_for_guild_members_is_refused(
+    arguments: dict[str, Any], error: type[Exception], why: str
+) -> None:
     with pytest.raises(error, match=why):
         payloads.request_guild_members(1, **arguments)
 
@@ -367,7 +381,13 @@ def test_request_soundboard_sounds_names_guilds_or_is_refused() -> None:
         "op": 31,
         "d": {"guild_ids": ["1", "2"]},
     }
-    for bad, error in (([], ValueError), ("12", TypeError), (12, TypeError), (["x"], ValueError)):
+    cases: list[tuple[Any, type[Exception]]] = [
+        ([], ValueError),
+        ("12", TypeError),
+        (12, TypeError),
+        (["x"], ValueError),
+    ]
+    for bad, error in cases:
         with pytest.raises(error, match="guild_ids"):
             payloads.request_soundboard_sounds(bad)
 
@@ -383,7 +403,7 @@ def test_request_channel_info_names_known_fields_or_is_refused() -> None:
 
 
 @pytest.mark.parametrize("module", [ujson, json])
-def test_every_built_payload_can_be_sent(module) -> None:
+def test_every_built_payload_can_be_sent(module: JSONModule) -> None:
     for payload in (
         identify(intents=Intents.all()),
         payloads.presence_update(activities=[{"name": "ünï", "type": 3}]),

@@ -761,4 +761,4 @@ def test_the_token_is_in_no_repr(shard: Shard) -> None:
 @pytest.mark.parametrize("compression", [None, "payload", "zlib-stream"])
 def test_a_message_that_is_neither_bytes_nor_text_is_refused(compression: str | None) -> None:
     with pytest.raises(TypeError, match="bytes or str, not int"):
-        make_shard(compression=compression)._handle_message(5)
+        make_shard(compression=compression)._handle_message(5)  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ import json
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -21,7 +22,13 @@ SESSION = Session("abc", 12, "wss://resume.example/", 1, 4)
     url=st.none() | st.sampled_from(["wss://host", "ws://127.0.0.1:81/"]),
     shard=st.tuples(st.integers(0), st.integers(1)).map(lambda pair: (pair[0], sum(pair))),
 )
-def test_what_is_saved_is_loaded(tmp_path_factory, session_id, sequence, url, shard) -> None:
+def test_what_is_saved_is_loaded(
+    tmp_path_factory: pytest.TempPathFactory,
+    session_id: str,
+    sequence: int | None,
+    url: str | None,
+    shard: tuple[int, int],
+) -> None:
     path = tmp_path_factory.getbasetemp() / "session.json"
     session = Session(session_id, sequence, url, *shard)
     session.save(path)
@@ -37,7 +44,7 @@ def test_saving_replaces_the_file_and_leaves_no_other(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["session.json"]
 
 
-def test_saving_to_a_relative_path(tmp_path: Path, monkeypatch) -> None:
+def test_saving_to_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     SESSION.save("session.json")
     assert Session.load("session.json") == SESSION
@@ -91,7 +98,9 @@ def saved(tmp_path: Path, **changes: object) -> Path:
         ({"resume_gateway_url": 5}, "resume_gateway_url"),
     ],
 )
-def test_a_damaged_file_is_refused_by_name_with_the_reason(tmp_path, changes, why) -> None:
+def test_a_damaged_file_is_refused_by_name_with_the_reason(
+    tmp_path: Path, changes: dict[str, Any], why: str
+) -> None:
     path = saved(tmp_path, **changes)
     with pytest.raises(ValueError, match=why) as caught:
         Session.load(path)
@@ -115,7 +124,9 @@ def test_a_file_that_is_missing_is_an_os_error(tmp_path: Path) -> None:
 
 
 @given(st.binary())
-def test_any_bytes_load_or_are_a_value_error(tmp_path_factory, content: bytes) -> None:
+def test_any_bytes_load_or_are_a_value_error(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
     path = tmp_path_factory.getbasetemp() / "any.json"
     path.write_bytes(content)
     with pytest.raises(ValueError, match="any.json"):
@@ -147,4 +158,4 @@ def test_only_the_next_sequence_takes_the_short_way(
 
 def test_a_session_does_not_change() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        SESSION.sequence = 5
+        SESSION.sequence = 5  # type: ignore[misc]

@@ -110,7 +110,7 @@ def calls(shard: Shard) -> list[Any]:
         lambda: shard.wait_for(3),  # type: ignore[arg-type]
         lambda: shard.wait_for("READY", "predicate"),  # type: ignore[arg-type]
         lambda: shard.wait_for("READY", None, -1),
-        lambda: shard.on(3),  # type: ignore[arg-type]
+        lambda: shard.on(3),  # type: ignore[call-overload]
         lambda: shard.on("READY")("function"),  # type: ignore[type-var]
         lambda: shard.off("READY", print),
         lambda: shard.send('{"op": 1}', "soon"),  # type: ignore[arg-type]
@@ -173,11 +173,11 @@ def test_a_listener_and_a_predicate_that_can_never_run_are_refused() -> None:
     with pytest.raises(TypeError, match=r"MESSAGE_CREATE: .*no event loop"):
         shard.on("MESSAGE_CREATE")(is_never_awaited)
     with pytest.raises(TypeError, match=r"MESSAGE_CREATE: .*<lambda>\(message\)"):
-        shard.on("MESSAGE_CREATE")(lambda message: None)
+        shard.on("MESSAGE_CREATE")(lambda message: None)  # type: ignore[type-var]
     with pytest.raises(TypeError, match=r"predicate: .*no event loop"):
         shard.wait_for("MESSAGE_CREATE", is_never_awaited)
     with pytest.raises(TypeError, match=r"predicate: .*1 positional argument,"):
-        shard.wait_for("MESSAGE_CREATE", lambda shard, message: True)
+        shard.wait_for("MESSAGE_CREATE", lambda shard, message: True)  # type: ignore[arg-type,misc]
 
 
 def test_a_subclass_that_forgets_to_call_init_is_told_so() -> None:

@@ -21,7 +21,7 @@ from shardlib.shard import _close_all_at_exit
 from shardlib.testing import LocalGateway
 from tests.recorder import Recorder
 from tests.shards import make_gateway, make_shard
-from tests.support import FATAL, TOKEN, wait_until
+from tests.support import FATAL, TOKEN, not_none, wait_until
 
 
 @pytest.fixture
@@ -241,7 +241,7 @@ def test_what_ends_a_program_is_all_that_it_says(
         assert process.stdout is not None
         while process.stdout.readline().strip() != "on":
             pass
-        connection.session.dispatch("PING", {})
+        not_none(connection.session).dispatch("PING", {})
     output, errors = process.communicate(timeout=20)
     assert process.returncode == status
     if message:

@@ -30,7 +30,7 @@ from shardlib.testing import LocalGateway
 from shardlib.waiting import Alarm
 from tests.recorder import CALLBACKS, Recorder, dispatch_numbers
 from tests.shards import make_gateway, make_shard
-from tests.support import wait_until
+from tests.support import not_none, wait_until
 
 COMPRESSIONS = ("zlib-stream", "zstd-stream", "payload", None)
 
@@ -476,7 +476,7 @@ def test_over_tls_with_a_private_authority(recorder: Recorder) -> None:
             shard.connect(gateway.url)
             shard.wait_until_ready(10)
             assert gateway.url.startswith("wss://")
-            assert isinstance(shard.socket_instance.sock, ssl.SSLSocket)
+            assert isinstance(not_none(shard.socket_instance).sock, ssl.SSLSocket)
             dispatch_numbers(gateway, range(2000))
             gateway.connections[-1].reconnect()
             wait_for_resumes(shard, 1)
@@ -552,7 +552,9 @@ def test_an_identify_gate_that_fails_costs_a_connection_and_not_the_shard(
     recorder: Recorder, gateway: LocalGateway
 ) -> None:
     """One that asks a common place, over a network, will fail some day."""
-    answers = iter([0.01, ConnectionError("the common place is away"), 0.0])
+    answers: Iterator[float | Exception] = iter(
+        [0.01, ConnectionError("the common place is away"), 0.0]
+    )
 
     class Gate:
         def try_acquire(self, shard_id: int) -> float:

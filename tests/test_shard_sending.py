@@ -429,6 +429,8 @@ def test_identify_by_hand_does_not_meet_the_next_connection(gateway: LocalGatewa
     """The gate took its time, and its answer was for a connection that is no more."""
     gateway.inject(instead_of="ready")
 
+    shard: Shard
+
     class Gate:
         def try_acquire(self, shard_id: int) -> float:
             if threading.current_thread() is shard.socket_thread:
@@ -473,6 +475,8 @@ def test_identify_by_hand_that_is_overtaken_by_ready_sets_no_deadline(
 ) -> None:
     """READY was handled before identify() went on: nothing is awaited any more."""
     gateway.heartbeat_interval = 100
+
+    shard: Shard
 
     class Gate:
         def try_acquire(self, shard_id: int) -> float:

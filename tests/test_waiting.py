@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from functools import partial
 
 import pytest
 
@@ -52,10 +53,11 @@ def test_time_that_runs_out_is_told() -> None:
 def test_every_waiter_looks_at_its_own_condition() -> None:
     waiters = Waiters()
     values: set[int] = set()
-    threads = [
-        Thread(lambda number=number: waiters.wait(lambda: number in values, Deadline(10)))
-        for number in range(8)
-    ]
+
+    def wait_for(number: int) -> bool:
+        return waiters.wait(lambda: number in values, Deadline(10))
+
+    threads = [Thread(partial(wait_for, number)) for number in range(8)]
     for number, thread in reversed(list(enumerate(threads))):
         values.add(number)
         waiters.notify()

@@ -43,7 +43,7 @@ async def _receive(job: Job, meter: Meter) -> None:
     async with discord.Client(intents=discord.Intents.none()) as client:
         # What login() does, without asking Discord for the bot's user.
         client.http.token = "benchmark"
-        client.http._HTTPClient__session = aiohttp.ClientSession(  # type: ignore[attr-defined]
+        client.http._HTTPClient__session = aiohttp.ClientSession(
             connector=connector, ws_response_class=DiscordClientWebSocketResponse
         )
         gateway = await DiscordWebSocket.from_client(

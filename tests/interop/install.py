@@ -31,9 +31,9 @@ def main(kinds: list[str]) -> None:
     if "python" in kinds:
         # Apart, since libraries of the same family do not get along with each other.
         for name, requirements in PYTHON.items():
-            target = str(DIRECTORY / name)
+            target = DIRECTORY / name
             pip = [sys.executable, "-m", "pip", "install", "--quiet", "--upgrade"]
-            subprocess.run([*pip, "--target", target, *requirements], check=True)
+            subprocess.run([*pip, "--target", str(target), *requirements], check=True)
     npm = shutil.which("npm")
     if "npm" in kinds and npm is not None:
         target = DIRECTORY / "npm"

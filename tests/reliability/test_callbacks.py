@@ -16,7 +16,7 @@ from shardlib.testing import LocalGateway
 from tests.recorder import dispatch_numbers
 from tests.reliability.conftest import MakeGateway, WatchShard
 from tests.reliability.support import talk_on
-from tests.support import wait_until
+from tests.support import owner, wait_until
 
 # Each comes at least once in a life with a heartbeat, an unreadable message and a loss.
 CALLBACKS = (
@@ -56,12 +56,12 @@ def _live(gateway: LocalGateway, shard: Shard) -> None:
 def _locks(shard: Shard) -> dict[str, Any]:
     """Every lock that a shard has or shares."""
     connection = shard._reader.connection
-    locks = {
+    locks: dict[str, Any] = {
         "lives": shard._lifecycle._lock,
         "this life": shard._lifecycle.life._lock,
         "listeners": shard._callbacks._lock,
         "the end of the connection": connection._failing,
-        "inflater": connection.inflate[BINARY].__self__._lock,
+        "inflater": owner(connection.inflate[BINARY])._lock,
         "identify gates": limits._gates_lock,
     }
     if connection._transport is not None:

@@ -17,6 +17,7 @@ from shardlib import Shard, ShardState
 from shardlib.deadline import Deadline
 from shardlib.testing import GatewayConnection, LocalGateway
 from shardlib.transport import StreamBroken, Transport
+from shardlib.waker import Waker
 from tests.recorder import dispatch_numbers
 from tests.reliability.conftest import MakeGateway, WatchShard
 from tests.support import wait_until
@@ -60,10 +61,12 @@ def test_a_socket_is_closed_only_when_no_sender_waits_with_its_number(
     full, woken, leave = threading.Event(), threading.Event(), threading.Event()
     wait = shardlib.transport.wait_until_ready
 
-    def wait_a_little_longer(*arguments: Any) -> bool:
-        if not wait(*arguments[:2], 0):
+    def wait_a_little_longer(
+        file_descriptor: int, writing: bool, timeout: float | None, waker: Waker | None = None
+    ) -> bool:
+        if not wait(file_descriptor, writing, 0):
             full.set()
-        ready = wait(*arguments)
+        ready = wait(file_descriptor, writing, timeout, waker)
         if full.is_set():  # nothing reads: only abort() ends the wait
             woken.set()
             leave.wait(10)

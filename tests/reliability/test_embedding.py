@@ -34,7 +34,7 @@ from shardlib.testing import LocalGateway
 from tests.recorder import dispatch_numbers
 from tests.reliability.conftest import MakeGateway, WatchShard
 from tests.reliability.support import Child
-from tests.support import wait_until
+from tests.support import not_none, owner, wait_until
 
 
 def test_a_worker_thread_may_have_it_and_the_process_stays_as_it_was(
@@ -171,7 +171,7 @@ def test_a_forked_child_is_told_and_the_parent_is_left_in_peace(
     )
     heartbeat = shard._reader.heartbeat
     assert heartbeat is not None
-    inflater = shard._reader.connection.inflate[BINARY].__self__
+    inflater = owner(shard._reader.connection.inflate[BINARY])
     assert isinstance(inflater, ZlibStream)
     held, release = threading.Event(), threading.Event()
 
@@ -288,7 +288,7 @@ def test_a_callback_that_never_returns_keeps_no_process(gateway: LocalGateway) -
     with Child(code, gateway.url) as child:
         child.expect("ready")
         connection = gateway.connections[-1]
-        connection.session.dispatch("STUCK", None)
+        not_none(connection.session).dispatch("STUCK", None)
         child.expect("stuck")
         child.say("exit")
         # Half a second is what a shard may take for it; the rest is for a busy machine.

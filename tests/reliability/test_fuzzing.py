@@ -400,7 +400,7 @@ PRESENCES = some(
     since=st.none() | st.integers(),
     afk=st.booleans(),
 )
-REQUESTS = st.one_of(
+REQUESTS: st.SearchStrategy[tuple[str, tuple[Any, ...], dict[str, Any]]] = st.one_of(
     st.tuples(st.just("update_presence"), st.just(()), PRESENCES),
     st.tuples(
         st.just("update_voice_state"),
@@ -946,7 +946,7 @@ def test_any_close_frame_is_followed_as_its_code_says(
             assert type(caught.value) is FATAL[code]
             assert caught.value.code == code
             assert str(caught.value)
-            end = [("closed", caught.value)]
+            end: list[tuple[Any, ...]] = [("closed", caught.value)]
         else:
             resumed = code not in (4007, 4009)
             end = [("connected",), *[("ready",)] * (not resumed), ("reconnected", resumed)]

@@ -124,6 +124,7 @@ def _be_away(shard: Shard, gateway: LocalGateway) -> None:
     gateway.restore()
 
 
+BROKEN = b"\xff" * 8 + b"\0\0\xff\xff"  # no block of a zlib stream begins like this
 ENDS: dict[str, Callable[[Shard, LocalGateway], object]] = {
     "reconnect()": lambda shard, _: shard.reconnect(),
     "a close frame": lambda _, gateway: gateway.connections[-1].close(4000),
@@ -132,7 +133,6 @@ ENDS: dict[str, Callable[[Shard, LocalGateway], object]] = {
     "a connection refused": _be_away,
     "a handshake refused": lambda _, gateway: _refuse_the_next(gateway),
 }
-BROKEN = b"\xff" * 8 + b"\0\0\xff\xff"  # no block of a zlib stream begins like this
 
 
 @pytest.mark.parametrize("end", ENDS)

@@ -67,7 +67,7 @@ class Injector:
         return self
 
     def __exit__(self, *_: object) -> None:
-        threading.settrace(None)  # type: ignore[arg-type]
+        threading.settrace(None)
 
     def _trace(self, frame: FrameType, event: str, argument: object) -> Any:
         code = frame.f_code

@@ -21,7 +21,7 @@ from shardlib.reconnect import INVALID_SESSION_DELAY
 from shardlib.testing import GatewayConnection, LocalGateway
 from tests.recorder import dispatch_numbers
 from tests.reliability.conftest import MakeGateway, WatchShard
-from tests.support import wait_until
+from tests.support import not_none, wait_until
 
 Lose = Callable[[Shard, GatewayConnection], object]
 
@@ -135,7 +135,7 @@ def test_all_notice_at_once_and_one_connection_follows(
         heartbeat = shard._reader.heartbeat
         assert heartbeat is not None
         notice = functools.partial(heartbeat._fail, Cause.UNRESPONSIVE, "a zombie")
-        acts = [theirs.reset, shard.reconnect, shard.resume, notice]
+        acts: list[Callable[[], object]] = [theirs.reset, shard.reconnect, shard.resume, notice]
         random.Random(number).shuffle(acts)
         threads = [threading.Thread(target=act) for act in acts]
         for thread in threads:
@@ -482,7 +482,7 @@ def test_an_invalid_session_leaves_nothing_of_itself(
         assert shard.session_id != before
 
     # Some null sequences in between, then a loss.
-    wait_until(lambda: shard.last_sequence == gateway.connections[-1].session.sequence)
+    wait_until(lambda: shard.last_sequence == not_none(gateway.connections[-1].session).sequence)
     last = shard.last_sequence
     gateway.connections[-1].send({"op": 0, "t": "WITHOUT_SEQUENCE", "s": None, "d": None})
     gateway.connections[-1].reset()

@@ -20,7 +20,7 @@ from shardlib.gateway import SEND_LIMIT, Opcode
 from shardlib.limits import SendWindow
 from shardlib.testing import GatewayConnection, LocalGateway
 from tests.reliability.conftest import MakeGateway, WatchShard
-from tests.support import in_background, wait_until
+from tests.support import in_background, not_none, wait_until
 
 INTERVAL = 300  # milliseconds
 PERIOD = 1.5  # seconds, in place of the 60 of which 120 sends are counted
@@ -185,7 +185,8 @@ def test_a_payload_that_a_lost_connection_did_not_take_goes_out_on_the_next(
     assert entered.wait(10)
     gateway.connections[-1].reset()
     # The news of it has come as far as the system; the reader has still to hear it.
-    wait_until(lambda: select.select([shard.socket_instance.sock], [], [], 0)[0])
+    ours = not_none(not_none(shard.socket_instance).sock)
+    wait_until(lambda: select.select([ours], [], [], 0)[0])
     try:
         with pytest.raises(NotReady, match="nothing was sent in time"):
             shard.send(_numbered(0), timeout=0.05)

@@ -86,7 +86,8 @@ def test_no_two_threads_meet_inside_one_tls_object(
     gateway = make_gateway(tls=True, heartbeat_interval=1000)
     # Without a limit of its own the client sends as fast as it can.
     monkeypatch.setattr("shardlib.connection.SendWindow", ROOMY_WINDOW)
-    stop, failures = threading.Event(), []
+    stop = threading.Event()
+    failures: list[BaseException] = []
     with Relay(("127.0.0.1", int(gateway.url.split(":")[-1].rstrip("/"))), chunk=700) as relay:
         shard, recorder = watch_shard(gateway, connect=False)
         shard.connect(f"wss://127.0.0.1:{relay.port}/")
@@ -117,7 +118,8 @@ def test_an_abort_during_sends_puts_nothing_unencrypted_on_the_wire(
     """Rows 9 and 18: 1,000 connections aborted while four threads send on them."""
     monkeypatch.setattr("shardlib.connection.SendWindow", ROOMY_WINDOW)
     gateway = make_gateway(tls=True)
-    stop, failures = threading.Event(), []
+    stop = threading.Event()
+    failures: list[BaseException] = []
     with Relay(("127.0.0.1", int(gateway.url.split(":")[-1].rstrip("/")))) as relay:
         monkeypatch.setattr(type(gateway), "resume_url", f"wss://127.0.0.1:{relay.port}/")
         backoff = Backoff(base=0.001, cap=0.001)

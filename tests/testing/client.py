@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import websocket
 
 from shardlib.gateway import Intents
 from shardlib.testing import LocalGateway
+from tests.support import not_none
 
 
 class Closed(Exception):
@@ -42,6 +44,11 @@ class Client:
         self.socket = websocket.create_connection(url, **options)
         self.inflater = zlib.decompressobj()
         self.stream = "zlib-stream" in query
+
+    @property
+    def raw_socket(self) -> socket.socket:
+        """The socket below the WebSocket."""
+        return not_none(self.socket.sock)
 
     def message(self) -> tuple[int, bytes]:
         """Return the next message: its WebSocket opcode and its bytes."""

@@ -16,6 +16,7 @@ import pytest
 import websocket
 
 from shardlib.testing import STEPS, GatewayConnection, LocalGateway
+from tests.support import not_none
 from tests.testing.client import Client, connected
 
 
@@ -136,7 +137,7 @@ def test_a_close_frame_stays_unanswered_with_the_connection_open(
         client.socket.send_close(4000)
         connection = local_gateway.wait_for_connection()
         local_gateway.wait_until(lambda: connection.close_code == 4000)
-        assert silent(client.socket.sock)
+        assert silent(client.raw_socket)
         assert not connection.is_closed
 
 
@@ -150,7 +151,7 @@ def test_linger_answers_a_close_and_leaves_tcp_open(tls: bool) -> None:
             assert client.close_code() == 4000
             connection = gateway.wait_for_connection()
             gateway.clock.advance(1000)
-            assert silent(client.socket.sock)
+            assert silent(client.raw_socket)
             assert not connection.is_closed
         connection.wait_closed()
 
@@ -162,10 +163,10 @@ def test_linger_is_over_after_its_time(local_gateway: LocalGateway) -> None:
         client.socket.send_close(4000)
         assert client.close_code() == 4000
         local_gateway.clock.advance(19)
-        assert silent(client.socket.sock)
+        assert silent(client.raw_socket)
         local_gateway.clock.advance(1)
-        client.socket.sock.settimeout(5)
-        assert client.socket.sock.recv(1) == b""
+        client.raw_socket.settimeout(5)
+        assert client.raw_socket.recv(1) == b""
 
 
 def test_linger_after_a_close_of_the_gateway_until_it_is_dropped(
@@ -179,10 +180,10 @@ def test_linger_after_a_close_of_the_gateway_until_it_is_dropped(
         assert client.close_code() == 4000  # websocket-client answers
         local_gateway.wait_until(lambda: connection.close_code)
         local_gateway.clock.advance(local_gateway.close_timeout)
-        assert silent(client.socket.sock)
+        assert silent(client.raw_socket)
         connection.drop()
-        client.socket.sock.settimeout(5)
-        assert client.socket.sock.recv(1) == b""
+        client.raw_socket.settimeout(5)
+        assert client.raw_socket.recv(1) == b""
 
 
 @pytest.mark.parametrize(
@@ -207,7 +208,7 @@ def test_refuse_answers_with_its_http_status_headers_and_body(
     with pytest.raises(websocket.WebSocketBadStatusException) as caught:
         Client(local_gateway)
     assert caught.value.status_code == status
-    assert caught.value.resp_headers["retry-after"] == "3"
+    assert not_none(caught.value.resp_headers)["retry-after"] == "3"
     assert caught.value.resp_body == b"<html>no</html>"
     assert len(local_gateway.all_connections) == 1
 
@@ -282,7 +283,7 @@ def test_drop_sends_what_waits_and_then_fin(local_gateway: LocalGateway) -> None
         local_gateway.dispatch("USER_UPDATE", {"padding": "x" * 1_000_000})
         connection.drop()
         client.event("USER_UPDATE")
-        assert client.socket.sock.recv(1) == b""
+        assert client.raw_socket.recv(1) == b""
         assert connection.wait_closed() is None
         assert local_gateway.sessions[0].connection is None
 
@@ -293,7 +294,7 @@ def test_reset_sends_rst(local_gateway: LocalGateway) -> None:
         connection = local_gateway.wait_for_connection()
         connection.reset()
         with pytest.raises(ConnectionResetError):
-            client.socket.sock.recv(1)
+            client.raw_socket.recv(1)
         connection.wait_closed()
 
 
@@ -304,7 +305,7 @@ def test_a_frozen_connection_is_a_black_hole_until_it_thaws(local_gateway: Local
         connection.freeze()
         client.send(1, None)
         local_gateway.dispatch("USER_UPDATE", {})
-        assert silent(client.socket.sock)
+        assert silent(client.raw_socket)
         assert connection.received[1:] == []
         connection.thaw()
         client.socket.settimeout(5)
@@ -347,7 +348,7 @@ def frame_of(send: Callable[[GatewayConnection], None], gateway: LocalGateway) -
     with connected(gateway) as client:
         client.ready()
         send(gateway.wait_for_connection())
-        data: bytes = client.socket.sock.recv(1 << 20)
+        data: bytes = client.raw_socket.recv(1 << 20)
         return data
 
 
@@ -430,7 +431,7 @@ def test_an_outage_resets_clients_and_refuses_new_ones_until_it_is_ended(
         session_id = client.ready()["session_id"]
         local_gateway.outage()
         with pytest.raises(ConnectionResetError):
-            client.socket.sock.recv(1)
+            client.raw_socket.recv(1)
     local_gateway.wait_for_connection().wait_closed()
     with pytest.raises(ConnectionRefusedError):
         raw_socket(local_gateway)

@@ -5,9 +5,10 @@ import queue
 import pytest
 
 from shardlib import Backoff, IdentifyGate, Intents, Shard
+from shardlib.testing import LocalGateway
 
 
-def echo_bot(token, heard):
+def echo_bot(token: str, heard: queue.Queue[str]) -> Shard:
     """The bot under test: it only remembers what it hears."""
     # Reconnecting and identifying at once keeps the tests quick.
     shard = Shard(
@@ -20,15 +21,15 @@ def echo_bot(token, heard):
     return shard
 
 
-def say(gateway, content):
+def say(gateway: LocalGateway, content: str) -> None:
     """Let the owner of the first guild write in its first channel."""
     guild = next(iter(gateway.world.guilds.values()))
     gateway.send_message(guild.text_channels[0]["id"], guild.owner_id, content)
 
 
 # begin: hears
-def test_the_bot_hears_a_message(local_gateway):
-    heard = queue.Queue()
+def test_the_bot_hears_a_message(local_gateway: LocalGateway) -> None:
+    heard: queue.Queue[str] = queue.Queue()
     with echo_bot(local_gateway.token, heard) as shard:
         shard.connect(local_gateway.url)
         shard.wait_until_ready(timeout=5)
@@ -40,8 +41,8 @@ def test_the_bot_hears_a_message(local_gateway):
 
 
 # begin: reset
-def test_the_bot_misses_nothing_when_its_connection_is_reset(local_gateway):
-    heard = queue.Queue()
+def test_the_bot_misses_nothing_when_its_connection_is_reset(local_gateway: LocalGateway) -> None:
+    heard: queue.Queue[str] = queue.Queue()
     with echo_bot(local_gateway.token, heard) as shard:
         shard.connect(local_gateway.url)
         connection = local_gateway.wait_for_connection()
@@ -58,7 +59,7 @@ def test_the_bot_misses_nothing_when_its_connection_is_reset(local_gateway):
 
 # begin: marker
 @pytest.mark.local_gateway(guilds=10, tls=True)
-def test_many_guilds_over_tls(local_gateway):
+def test_many_guilds_over_tls(local_gateway: LocalGateway) -> None:
     assert local_gateway.url.startswith("wss://")
     with Shard(local_gateway.token, Intents.GUILDS, ssl_context=local_gateway.ssl_context) as shard:
         shard.connect(local_gateway.url)
@@ -70,8 +71,8 @@ def test_many_guilds_over_tls(local_gateway):
 
 
 # begin: expires
-def test_the_bot_begins_anew_when_its_session_has_expired(local_gateway):
-    heard = queue.Queue()
+def test_the_bot_begins_anew_when_its_session_has_expired(local_gateway: LocalGateway) -> None:
+    heard: queue.Queue[str] = queue.Queue()
     with echo_bot(local_gateway.token, heard) as shard:
         shard.connect(local_gateway.url)
         connection = local_gateway.wait_for_connection()

@@ -138,7 +138,7 @@ def test_traffic_waits_for_a_client_that_reads_nothing(local_gateway: LocalGatew
         stopped_at = wait_until_it_rests(traffic)
 
         def goes_on() -> bool:
-            client.socket.sock.recv(1 << 20)
+            client.raw_socket.recv(1 << 20)
             return traffic.events > stopped_at
 
         wait_until(goes_on)

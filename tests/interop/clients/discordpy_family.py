@@ -30,7 +30,7 @@ def tell(event: str, **details: Any) -> None:
     print(json.dumps({"event": event, **details}), flush=True)
 
 
-class Bot(discord.Client):  # type: ignore[misc]
+class Bot(discord.Client):
     async def on_ready(self) -> None:
         members = {str(guild.id): len(guild.members) for guild in self.guilds}
         tell("ready", guilds=members, user=str(self.user.id))

@@ -20,12 +20,12 @@ def tell(event: str, **details: Any) -> None:
     print(json.dumps({"event": event, **details}), flush=True)
 
 
-@bot.listen(hikari.ShardReadyEvent)  # type: ignore[untyped-decorator,misc]
+@bot.listen(hikari.ShardReadyEvent)
 async def on_ready(event: Any) -> None:
     starting.update(event.unavailable_guilds)
 
 
-@bot.listen(hikari.GuildAvailableEvent)  # type: ignore[untyped-decorator,misc]
+@bot.listen(hikari.GuildAvailableEvent)
 async def on_guild(event: Any) -> None:
     starting.discard(event.guild_id)
     if not starting:
@@ -34,12 +34,12 @@ async def on_guild(event: Any) -> None:
         tell("ready", guilds=members, user=str(bot.get_me().id))
 
 
-@bot.listen(hikari.ShardResumedEvent)  # type: ignore[untyped-decorator,misc]
+@bot.listen(hikari.ShardResumedEvent)
 async def on_resumed(event: Any) -> None:
     tell("resumed")
 
 
-@bot.listen(hikari.MessageCreateEvent)  # type: ignore[untyped-decorator,misc]
+@bot.listen(hikari.MessageCreateEvent)
 async def on_message(event: Any) -> None:
     tell("message", content=event.message.content)
 
