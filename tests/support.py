@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 import tracemalloc
@@ -11,6 +12,9 @@ from types import MethodType
 from typing import Any, TypeVar
 
 from shardlib import errors
+
+HAS_GIL: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
+"""False on a free-threaded Python, where the stack of a running thread cannot be looked at."""
 
 TOKEN = "test.token.never-in-a-log"
 
