@@ -56,9 +56,19 @@ class Recorder:
 
         return record
 
-    def of(self, *names: str) -> list[tuple[Any, ...]]:
-        """The calls of some callbacks."""
-        return [call for call in list(self.calls) if call[0] in names]
+    def of(self, *names: str, since: int = 0) -> list[tuple[Any, ...]]:
+        """The calls of some callbacks.
+
+        :param since: how many calls, of whichever callbacks, came before the first that counts.
+        """
+        return [call for call in self.calls[since:] if call[0] in names]
+
+    def life_since(self, since: int) -> list[tuple[Any, ...]]:
+        """The calls that tell of connections.
+
+        :param since: how many calls, of whichever callbacks, came before the first that counts.
+        """
+        return self.of(*_LETTERS, since=since)
 
     def count(self, name: str, *arguments: Any) -> int:
         """How often a callback was called with these arguments to begin with."""
@@ -71,8 +81,8 @@ class Recorder:
 
     @property
     def life(self) -> list[tuple[Any, ...]]:
-        """The calls that tell of connections."""
-        return self.of(*_LETTERS)
+        """All calls that tell of connections."""
+        return self.life_since(0)
 
     @property
     def errors(self) -> list[Exception]:
