@@ -275,17 +275,17 @@ class Callbacks:
 
     def report(self, error: BaseException) -> None:
         """Log what went wrong outside the user's functions, and tell on_socket_error."""
-        count, in_full = self._failures.add(type(error))  # a peer may send as much as it likes
+        failures, in_full = self._failures.add(type(error))  # a peer may send as much as it likes
         if in_full:
             self.log(logging.WARNING, "%s", _said(error))
-        elif count:
+        elif failures:
             self.log(
                 logging.WARNING,
-                "%s (%d more like this since it was last told; the next line about it comes in "
-                "%.0f seconds at the earliest)",
+                "%s; the same has happened %s more; the log tells of later ones after %s at the "
+                "earliest",
                 _said(error),
-                count,
-                SUMMARY_INTERVAL,
+                count(failures, "time"),
+                count(SUMMARY_INTERVAL, "second"),
             )
         self.notify("on_socket_error", error)
 

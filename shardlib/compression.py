@@ -40,7 +40,7 @@ class Inflater(Protocol):
     def inflate(self, message: bytes) -> bytes | None:
         """The payload that a WebSocket message completes, or None if it completes none.
 
-        :param message: bytes of a binary message, or the str of a text message.
+        :param message: bytes of a WebSocket message.
         :raises UnreadableMessage: if this message alone is lost.
         :raises BrokenStream: if nothing that follows can be read either.
         """

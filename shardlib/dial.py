@@ -52,7 +52,7 @@ class Dialer:
         :param proxy: a proxy's URL, or None for a direct connection.
         :param deadline: by when to be connected.
         :raises OSError: if no address could be reached.
-        :raises ConnectionAbortedError: if :meth:`give_up` was called.
+        :raises ConnectionAbortedError: if :meth:`abort` was called.
         :raises TimeoutError: if the time ran out.
         :raises ValueError: if the environment names a proxy that cannot be used here.
         """

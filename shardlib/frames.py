@@ -57,11 +57,9 @@ class FrameReader:
     def feed(self, data: bytes, on_control: OnControl) -> Iterator[tuple[int, bytes]]:
         """Take the next bytes; yield (type, payload) for each message that they complete.
 
-        :param data: the bytes.
+        :param data: bytes as they were received.
         :param on_control: called with type and payload of each control frame among them, in the
             order of the wire; what it raises comes out here.
-
-        :param data: bytes as they were received.
         :raises BrokenStream: at the first byte that RFC 6455 does not allow there, or at a message
             that is too large. Nothing after it can be read.
         """

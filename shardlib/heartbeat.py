@@ -27,7 +27,7 @@ from shardlib.waiting import Alarm
 # Seconds that the reader waits for this thread to end.
 _TIME_TO_END = 1.0
 
-# Seconds after which a heartbeat is tried again that the peer has not taken and can do without.
+# Seconds after which a heartbeat is tried again that was not sent and that the peer can do without.
 _SEND_AGAIN_AFTER = 0.5
 
 # Lines for the log that wait for the reader; older ones are dropped.
@@ -234,7 +234,7 @@ class Heartbeat:
                 Cause.UNRESPONSIVE, "a heartbeat could not be sent: the Gateway takes no bytes"
             )
         except StreamBroken:
-            pass  # the connection has ended; the reader finds out by itself
+            return _SEND_AGAIN_AFTER  # the connection ends, which is the reader's to find out
         return 0.0
 
     def _fail(self, cause: Cause, reason: str, error: BaseException | None = None) -> None:

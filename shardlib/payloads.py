@@ -33,7 +33,8 @@ _match_header = re.compile(rb'\{"t":"([A-Z][A-Z0-9_]*)","s":(0|[1-9][0-9]{0,17})
 class JSONModule(Protocol):
     """A module such as :mod:`json`, ujson or orjson."""
 
-    def loads(self, data: Any, /) -> Any: ...
+    def loads(self, data: Any, /) -> Any:
+        """Decode a message, which is given as bytes."""
 
     def dumps(self, value: Any, /) -> Any:
         """Return str, or bytes of UTF-8."""
@@ -97,7 +98,7 @@ def read_dispatch_header(message: bytes) -> tuple[str, int] | None:
     """The event's name and sequence of a dispatch, without decoding it.
 
     None if they do not stand in front exactly as Discord writes them, or if the message does not
-    end like an object: then :func:`decode` has to find out.
+    end like an object: then the JSON module has to find out.
     """
     header = _match_header(message)
     if header is None or message[-1:] != b"}":

@@ -157,12 +157,14 @@ class GatewayProtocol:
         # end the wait for Hello: a connection without Hello would have no heartbeats, no verdict.
         self._hello_deadline: float | None = None
         self._answer_deadline: float | None = None
+        self._ask_gate_at: float | None = None  # when it is to be asked again; in the phase SLOT
         self._gap_told = False
 
     @property
     def deadline(self) -> float | None:
         """When :meth:`on_deadline` is to be called, on the clock of `now`; None for never."""
-        hello, answer = self._hello_deadline, self._answer_deadline
+        hello = self._hello_deadline
+        answer = self._ask_gate_at if self._phase is _Phase.SLOT else self._answer_deadline
         if hello is None or answer is None:
             return answer if hello is None else hello
         return min(hello, answer)
@@ -184,19 +186,19 @@ class GatewayProtocol:
         self.replaying = self.session.session_id is not None
         self.replay_begun = False
         self._hello_deadline = now + self._hello_timeout
-        self._answer_deadline = None
+        self._answer_deadline = self._ask_gate_at = None
         self._gap_told = False
         self.effects.clear()
 
     def identify_later(self, at: float) -> None:
         """Ask the identify gate again at a moment, which becomes the :attr:`deadline`."""
-        if self._phase is _Phase.SLOT:  # else another thread has identified meanwhile
-            self._answer_deadline = at
+        self._ask_gate_at = at  # without effect, if another thread has identified meanwhile
 
     def identify_sent(self, now: float) -> None:
         """Note that Identify is being sent."""
-        self._phase = _Phase.IDENTIFYING
+        # In this order: another thread may be looking for a deadline that has passed.
         self._answer_deadline = now + self._ready_timeout
+        self._phase = _Phase.IDENTIFYING
 
     def resume_sent(self, now: float) -> None:
         """Note that Resume is being sent."""
@@ -212,14 +214,16 @@ class GatewayProtocol:
             self._lose(
                 Cause.UNRESPONSIVE, f"no Hello came within {count(self._hello_timeout, 'second')}"
             )
-        elif self._answer_deadline is None or now < self._answer_deadline:
-            pass  # put off meanwhile
-        elif self._phase is _Phase.SLOT:
+            return
+        phase = self._phase  # looked at once: another thread may identify meanwhile
+        due = self._ask_gate_at if phase is _Phase.SLOT else self._answer_deadline
+        if due is None or now < due:
+            return  # put off meanwhile
+        if phase is _Phase.SLOT:
+            self._ask_gate_at = None
             self.effects.append(Identify())
-        elif self._phase is _Phase.ESTABLISHED:
-            self._answer_deadline = None
         else:
-            awaited = "RESUMED" if self._phase is _Phase.RESUMING else "READY"
+            awaited = "RESUMED" if phase is _Phase.RESUMING else "READY"
             within = count(self._ready_timeout, "second")
             self._lose(Cause.UNRESPONSIVE, f"no {awaited} came within {within}")
 

@@ -607,7 +607,7 @@ class Reader:
         return established
 
     def _unreadable(self, error: UnreadableMessage) -> None:
-        """Skip a message; but one too large that comes before READY is READY."""
+        """Skip a message. One refused for its size while READY is awaited must be READY itself."""
         self._callbacks.report(error)
         if error.limit is not None and self.lifecycle.life.state is ShardState.IDENTIFYING:
             self._lost = Loss(Cause.UNREADABLE, str(error), limit=error.limit)

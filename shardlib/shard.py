@@ -153,7 +153,7 @@ class Shard:
     :param compression: "zlib-stream", "zstd-stream", "payload" or None
         (https://docs.discord.com/developers/events/gateway#encoding-and-compression).
     :param session: a :class:`shardlib.Session` to resume, of this shard of as many shards.
-    :param json: a module with the functions ``loads`` and ``dumps``.
+    :param json: a module with the functions ``loads``, which is called with bytes, and ``dumps``.
     :param identify_gate: when to identify, an :class:`shardlib.IdentifyGate` or any object with its
         ``try_acquire``; by default one gate for all shards of the token in this process. What it
         raises is told to on_socket_error, and the shard asks it again on another connection.

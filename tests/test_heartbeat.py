@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from shardlib import NotReady, Opcode, ShardState
+from shardlib.heartbeat import Heartbeat
 from shardlib.testing import LocalGateway
 from tests.recorder import Recorder
 from tests.shards import make_gateway, make_shard
@@ -300,3 +301,30 @@ def test_a_quicker_pace_gives_the_heartbeat_under_way_no_less_time(
         shard.heartbeat_in(10)
         wait_until(lambda: len(beats(connection)) >= 5)
         assert len(gateway.all_connections) == 1
+
+
+def test_a_heartbeat_that_a_closing_connection_refuses_burns_no_core(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    connection = make_shard()._reader.connection  # it was never opened, and refuses as well
+    refused: list[float] = []
+    send = connection.send
+
+    def refuse(*arguments: Any, **options: Any) -> float:
+        refused.append(time.monotonic())
+        return send(*arguments, **options)
+
+    monkeypatch.setattr(connection, "send", refuse)
+    heartbeat = Heartbeat(
+        connection,
+        60_000,
+        last_sequence=lambda: None,
+        callback_seconds=lambda: 0.0,
+        on_unanswered=lambda: None,
+    )
+    heartbeat.start("heartbeat")
+    heartbeat.request(by_gateway=True)
+    wait_until(lambda: len(refused) > 1)
+    heartbeat.stop()
+    heartbeat.join()
+    assert refused[1] - refused[0] > 0.1

@@ -405,6 +405,19 @@ def test_a_replay_has_begun_with_the_first_event_that_was_missed() -> None:
     assert not driver.protocol.replay_begun
 
 
+def test_another_threads_identify_at_the_moment_of_the_turn_loses_no_connection() -> None:
+    """When the gate is to be asked again says nothing of how late READY is."""
+    driver = Driver()
+    driver.begin()
+    driver.give(HELLO)
+    driver.protocol.identify_later(driver.now + 1.0)
+    driver.protocol.identify_sent(driver.now + 1.0)
+    driver.protocol.identify_later(driver.now + 0.5)  # of a gate that was asked before
+    driver.protocol.on_deadline(driver.now + 1.0)
+    assert driver.effects() == []
+    assert driver.deadline == driver.now + 1.0 + READY_TIMEOUT
+
+
 def test_a_gate_that_answers_late_puts_off_no_answer_to_identify() -> None:
     """Another thread has identified while the reader's gate was still thinking."""
     driver = Driver()
