@@ -254,7 +254,7 @@ class Callbacks:
             self._stop(error)
 
     def _tell_failure(self, function: Callback, error: Exception) -> None:
-        failures, in_full = self._failures.add(_identified(function))
+        failures, in_full = self._failures.add(_underlying(function))
         if in_full:
             self.log(
                 logging.ERROR,
@@ -277,13 +277,13 @@ class Callbacks:
         """Log what went wrong outside the user's functions, and tell on_socket_error."""
         failures, in_full = self._failures.add(type(error))  # a peer may send as much as it likes
         if in_full:
-            self.log(logging.WARNING, "%s", _said(error))
+            self.log(logging.WARNING, "%s", _message_of(error))
         elif failures:
             self.log(
                 logging.WARNING,
                 "%s; the same has happened %s more; the log tells of later ones after %s at the "
                 "earliest",
-                _said(error),
+                _message_of(error),
                 count(failures, "time"),
                 count(SUMMARY_INTERVAL, "second"),
             )
@@ -417,7 +417,7 @@ def _stack_of(thread: int) -> traceback.StackSummary:
     return stack
 
 
-def _identified(function: Callback) -> object:
+def _underlying(function: Callback) -> object:
     """The function of a bound method, of which each look-up makes a new object."""
     try:
         return getattr(function, "__func__", function)
@@ -425,7 +425,7 @@ def _identified(function: Callback) -> object:
         return function
 
 
-def _said(error: BaseException) -> str:
+def _message_of(error: BaseException) -> str:
     try:
         return str(error) or describe(error)
     except Exception:  # one of the user's that fails to say anything

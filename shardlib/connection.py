@@ -93,7 +93,7 @@ class Connection:
         self._window = SendWindow()  # used under the transport's send lock
         self._close_sent = False  # under that lock, too: no frame may follow a close frame
         self._close_received = False
-        self._pongs_until: Deadline | None = None  # of the bytes that were received last
+        self._pongs_until: Deadline | None = None  # for all pongs to the pings of one read
         # Guards failure while it is set. Reentrant: a signal handler may come here, too.
         self._failing = threading.RLock()
         #: Why this side has given the connection up, or None. Any thread may read it.
@@ -186,8 +186,9 @@ class Connection:
     def receive(self, deadline: Deadline) -> Iterator[tuple[int, bytes]]:
         """Receive once, and return the messages in that, each as (frame type, payload).
 
-        Control frames are acted on in the order of the wire. Nothing comes out if
-        :meth:`interrupt` was called.
+        Control frames are acted on in the order of the wire, while the messages are taken out; so
+        BrokenStream and, at a close frame, ConnectionLost may come then. :meth:`interrupt` ends the
+        wait, without messages.
 
         :param deadline: until when to wait.
         :raises TimeoutError: if nothing came in time.

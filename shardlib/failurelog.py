@@ -1,11 +1,11 @@
-"""FailureLog: what the log tells of callbacks that fail, so that none of them floods it."""
+"""FailureLog: what the log tells of what fails again and again, so that nothing floods it."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 
-# Failures of one function that are logged in full, and seconds between the lines about later ones.
+# Failures of one source that are logged in full, and seconds between the lines about later ones.
 IN_FULL = 3
 SUMMARY_INTERVAL = 60.0
 
@@ -44,19 +44,19 @@ class FailureLog:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        # By id(), since a function of the user's may not be hashable; with the function, since the
+        # By id(), since a function of the user's may not be hashable; with the source, since the
         # number could become another one's.
-        self._functions: dict[int, tuple[object, _Failures]] = {}
+        self._sources: dict[int, tuple[object, _Failures]] = {}
 
-    def add(self, function: object) -> tuple[int, bool]:
-        """Count a failure of a function.
+    def add(self, source: object) -> tuple[int, bool]:
+        """Count a failure.
 
-        :param function: that failed.
+        :param source: the function that failed, or the type of error that a message brings about.
         :returns: how many failures the log should tell of now, 0 for none; and whether with the
             traceback.
         """
-        if len(self._functions) >= _MOST_FUNCTIONS:
-            self._functions.clear()
-        _, failures = self._functions.setdefault(id(function), (function, _Failures()))
+        if len(self._sources) >= _MOST_FUNCTIONS:
+            self._sources.clear()
+        _, failures = self._sources.setdefault(id(source), (source, _Failures()))
         count = failures.add(self._clock())
         return count, failures.count <= IN_FULL

@@ -93,7 +93,7 @@ class Life:
         self.ends: tuple[str, ...] = ()  # how the last connections ended, oldest first
         self._immediate = False  # a thread waits for the next connection: no back-off
         self._connection: Interruptible | None = None
-        self._told = threading.local()  # has `error` in threads that were told of the error
+        self._error_was_raised = threading.local()  # `here` in the threads that it was raised in
         self._lock = threading.RLock()
         self._waiters = waiters
 
@@ -119,13 +119,13 @@ class Life:
     def closed_error(self) -> BaseException:
         """What to raise in a thread that waits for something of a life that is over."""
         error = self.error or ShardClosed(None, CLOSED_BY_DISCONNECT)
-        self._told.error = True
+        self._error_was_raised.here = True
         # All waiting threads raise this one object, and each raise adds frames to its traceback.
         return error.with_traceback(None)
 
     def was_raised_here(self) -> bool:
         """True if this thread was told of the error already."""
-        return hasattr(self._told, "error")
+        return hasattr(self._error_was_raised, "here")
 
     def progress(self) -> str:
         """Where the life is, and how the last connections ended, in words for a message."""
@@ -397,16 +397,16 @@ class Lifecycle:
             self.wait(lambda: life.is_closed, life.close_deadline.earlier(deadline))
         return True
 
-    def close(self, life: Life, deadline: Deadline, share: Deadline) -> bool:
+    def close(self, life: Life, deadline: Deadline, peer_deadline: Deadline) -> bool:
         """Wait for a life that was asked to close.
 
         :param deadline: until when.
         :param life: the life that was asked.
-        :param share: until when the peer and the callbacks have time; then its connection is given
-            up.
+        :param peer_deadline: until when the peer and the callbacks have time; then its connection
+            is given up.
         :returns: False if it has not ended in time.
         """
-        if not self.wait(lambda: life.ended, share):
+        if not self.wait(lambda: life.ended, peer_deadline):
             life.fail_connection(deadline)
         return self.wait(lambda: life.ended, deadline)
 

@@ -107,8 +107,8 @@ class Reader:
         self._gate = options.identify_gate or default_gate(options.identity.token)
         # Of the connection under way: why it is to end, and whether its beginning was told.
         self._lost: Loss | None = None
-        self._connected_told = False
-        self._closed_told = False  # of the life that ends
+        self._connection_is_told = False
+        self._end_is_told = False  # of the life that ends
         self._debugging = False
 
     # Any thread
@@ -149,7 +149,7 @@ class Reader:
         if wait > 0:
             if self.lifecycle.in_reader_thread():
                 self.protocol.identify_later(self._now() + wait)
-                self._tell_wait(wait)
+                self._log_wait(wait)
             return
 
         def claimed() -> None:
@@ -158,7 +158,7 @@ class Reader:
         if self.lifecycle.life.claim_opening(connection, ShardState.IDENTIFYING, claimed):
             self._send(connection, text)  # else another thread was faster
 
-    def _tell_wait(self, wait: float) -> None:
+    def _log_wait(self, wait: float) -> None:
         if wait >= 0.5:
             self._callbacks.log(
                 logging.INFO,
@@ -194,7 +194,7 @@ class Reader:
         """The reader thread."""
         error: BaseException | None = None
         try:
-            error = self._live(life)
+            error = self._connection_loop(life)
         except BaseException as unexpected:  # SystemExit and its like, or a fault of the library's
             if isinstance(unexpected, LeftToParent):
                 return
@@ -207,7 +207,7 @@ class Reader:
                     "the reader failed, which closes the shard; please report it",
                     exc_info=error,
                 )
-        self._closed_told = False
+        self._end_is_told = False
         fault: BaseException | None = None
         for _ in range(_MOST_TRIES):  # steps that were done are left out; a life has to end
             try:
@@ -221,7 +221,7 @@ class Reader:
                 fault = interruption
         error = fault = None  # their tracebacks refer to this frame: they would be a cycle
 
-    def _live(self, life: Life) -> BaseException | None:
+    def _connection_loop(self, life: Life) -> BaseException | None:
         """One connection after the other. Returns the error that closes the shard, if any does."""
         policy: ReconnectPolicy | None = None
         plan: Reconnect | Stop | None = None
@@ -287,7 +287,7 @@ class Reader:
             self._stop_heartbeat,
             self.connection.release,
             functools.partial(self._callbacks.report, fault),
-            functools.partial(self._tell_disconnected, None, closed_by_self=False),
+            functools.partial(self._notify_disconnected, None, closed_by_self=False),
         ):
             try:
                 step()
@@ -298,10 +298,10 @@ class Reader:
         if self.heartbeat is not None:
             self.heartbeat.stop()
 
-    def _tell_disconnected(self, code: int | None, closed_by_self: bool) -> None:
+    def _notify_disconnected(self, code: int | None, closed_by_self: bool) -> None:
         """Call on_socket_disconnected, once for every on_socket_connected."""
-        if self._connected_told:
-            self._connected_told = False
+        if self._connection_is_told:
+            self._connection_is_told = False
             self._callbacks.notify("on_socket_disconnected", code, closed_by_self)
 
     def _connect(self, life: Life, policy: ReconnectPolicy, plan: Reconnect) -> Reconnect | Stop:
@@ -323,7 +323,7 @@ class Reader:
             if not self._callbacks.is_forked:
                 self._close(life, connection, loss)
         try:
-            return self._conclude(life, policy, loss)
+            return self._after_loss(life, policy, loss)
         finally:
             del loss  # its error's traceback refers to this frame: the two would be a cycle
 
@@ -358,7 +358,7 @@ class Reader:
         policy.opened()
         self.protocol.begin_connection(life.beginning.socket_url, self._now())
         life.socket_opened()
-        self._connected_told = True
+        self._connection_is_told = True
         self._callbacks.notify("on_socket_connected")
         return self._read(life, policy, connection)
 
@@ -442,7 +442,7 @@ class Reader:
         if heartbeat is not None:
             heartbeat.join()
 
-    def _conclude(self, life: Life, policy: ReconnectPolicy, loss: Loss) -> Reconnect | Stop:
+    def _after_loss(self, life: Life, policy: ReconnectPolicy, loss: Loss) -> Reconnect | Stop:
         """Decide what follows, and tell of it."""
         # A reason that repeats the token must reach no error.
         loss = dataclasses.replace(loss, reason=self._options.identity.hide_token(loss.reason))
@@ -466,15 +466,15 @@ class Reader:
         if loss.error is not None:
             self._callbacks.report(loss.error)
         if isinstance(plan, Reconnect) and life.request is not Request.CLOSE:
-            self._tell(loss, plan)
-        self._tell_disconnected(life.close_code if closed_by_user else loss.code, closed_by_user)
+            self._log_loss(loss, plan)
+        self._notify_disconnected(life.close_code if closed_by_user else loss.code, closed_by_user)
         return plan
 
     def _printable(self, text: str, limit: int) -> str:
         """A peer's text for the log. The token is hidden first: it could be cut in two."""
         return printable(self._options.identity.hide_token(text), limit)
 
-    def _tell(self, loss: Loss, plan: Reconnect) -> None:
+    def _log_loss(self, loss: Loss, plan: Reconnect) -> None:
         delay = max(plan.delay, plan.least_delay)
         what = str(loss)
         if loss.error is not None:
@@ -491,19 +491,19 @@ class Reader:
 
     def _finish(self, life: Life, error: BaseException | None) -> None:
         """End a life: note why, log, and call on_socket_closed."""
-        self._tell_disconnected(None, closed_by_self=False)  # SystemExit and its like come here
+        self._notify_disconnected(None, closed_by_self=False)  # SystemExit and its like come here
         if not life.is_closed:
             life.close(error)
         error = life.error
         # If the first attempt failed, connect() raises the error, and no callback has been called.
-        if life.state is ShardState.CLOSED and not self._closed_told:
+        if life.state is ShardState.CLOSED and not self._end_is_told:
             if isinstance(error, Exception):
                 self._callbacks.log(logging.ERROR, "closed: %s", error)
             elif error is None:
                 self._callbacks.log(logging.INFO, "closed")
             else:  # by a callback that ends the program
                 self._callbacks.log(logging.INFO, "closed: a callback raised %s", describe(error))
-            self._closed_told = True
+            self._end_is_told = True
             self._callbacks.notify("on_socket_closed", error)
         self._callbacks.join()
         failed = self.lifecycle.end(life)

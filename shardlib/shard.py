@@ -704,8 +704,8 @@ class Shard:
         life = self._lifecycle.request_close(NORMAL_CLOSURE if code is None else code, deadline)
         if life.in_reader_thread() or has_interrupted_own_call():
             return  # the reader closes when the callback, or the interrupted call, has returned
-        share = Deadline(self._options.close_timeout * PEERS_SHARE)
-        if self._lifecycle.close(life, deadline, share):
+        peer_deadline = Deadline(self._options.close_timeout * PEERS_SHARE)
+        if self._lifecycle.close(life, deadline, peer_deadline):
             self._join_threads(life, deadline)
 
     def reconnect(self) -> None:
@@ -1350,9 +1350,9 @@ def _close_all_at_exit() -> None:
     for lifecycle in ours:
         lifecycle.interpreter_exits()
     lives = [lifecycle.request_close(RESUMABLE_CLOSE_CODE, deadline) for lifecycle in ours]
-    share = Deadline(EXIT_TIMEOUT * PEERS_SHARE)
+    peer_deadline = Deadline(EXIT_TIMEOUT * PEERS_SHARE)
     for lifecycle, life in zip(ours, lives, strict=True):
-        lifecycle.close(life, deadline, share)
+        lifecycle.close(life, deadline, peer_deadline)
 
 
 atexit.register(_close_all_at_exit)

@@ -82,7 +82,8 @@ class Transport:
         self._closed = False
         self._woken = False  # under _io_lock: wake() was called, and the reader has not seen it
         self._waiting_to_read = False
-        self._drained = False  # the last read took all that had come; the reader's
+        # Of the last read, for the reader: TCP has nothing more, TLS nothing that is decrypted.
+        self._drained = False
         self._pending: Callable[[], int] = int  # bytes that TLS has decrypted, and holds: none
         self.bytes_received = 0
         self._waker = Waker()  # last: whatever fails before leaves no sockets open

@@ -19,7 +19,7 @@ CORE = sorted(Path(shardlib.__file__).parent.glob("*.py"))
 
 # Stores that are meant, as (module, code): why.
 STORES = {
-    ("lifecycle", "self._told.error"): "storage of the calling thread's",
+    ("lifecycle", "self._error_was_raised.here"): "storage of the calling thread's",
     ("connection", "client.sock"): "websocket-client is given the socket that it is to show",
 }
 

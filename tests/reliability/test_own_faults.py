@@ -33,10 +33,10 @@ NOT_THE_CORE = (f"{ROOT}{os.sep}testing", f"{ROOT}{os.sep}cli")
 
 # Raised in these, an exception comes before the first line that could catch it: the thread has no
 # memory to begin with.
-BEGINNINGS = {"_run", "_live"}
+BEGINNINGS = {"_run", "_connection_loop"}
 
 # Whether the user's function was called before the exception is not known then.
-TELLING = ("Callbacks.notify", "Callbacks._call", "Reader._tell_disconnected")
+TELLING = ("Callbacks.notify", "Callbacks._call", "Reader._notify_disconnected")
 
 ERRORS = (MemoryError, RecursionError, RuntimeError)
 
