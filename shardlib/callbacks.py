@@ -367,8 +367,10 @@ class Callbacks:
         _, function, since = running
         if function is None or running is self._warned_of or reader is None or not reader.ident:
             return
-        self._warned_of = running
         stack = _stack_of(reader.ident)
+        if self._time is not running:
+            return  # it has returned meanwhile: the stack is not its own
+        self._warned_of = running
         report = threading.Thread(
             target=self._report_running,
             args=(function, perf_counter() - since, stack),
@@ -411,9 +413,11 @@ def _stack_of(thread: int) -> traceback.StackSummary:
         return traceback.StackSummary()
     stack = traceback.StackSummary.extract(traceback.walk_stack(frame), lookup_lines=False)
     stack.reverse()
-    ours = [index for index, each in enumerate(stack) if each.filename == __file__]
-    if ours:
-        del stack[: ours[-1] + 1]
+    # From the first frame beyond this file on: a callback may have come back here, by logging.
+    start = next((index for index, each in enumerate(stack) if each.filename == __file__), 0)
+    while start < len(stack) and stack[start].filename == __file__:
+        start += 1
+    del stack[:start]
     return stack
 
 

@@ -12,7 +12,7 @@ import pytest
 from shardlib import Backoff
 from shardlib.testing import LocalGateway
 from tests.shards import make_gateway, make_shard
-from tests.support import in_background, wait_until
+from tests.support import HAS_GIL, in_background, wait_until
 
 
 class Slow:
@@ -135,3 +135,24 @@ def test_a_slow_callback_is_named_by_its_own_name(slow: Slow) -> None:
         wait_until(lambda: slow.warnings)
     assert ".greet has been running for " in slow.warnings[0]
     assert slow.warnings[0].startswith("the callback ")
+
+
+def test_a_callback_that_waits_in_a_log_handler_is_shown_from_its_own_line_on(slow: Slow) -> None:
+    class Handler(logging.Handler):
+        def handle(self, record: logging.LogRecord) -> bool:
+            if record.getMessage().startswith("sent") and "update" in record.getMessage():
+                slow.wait()
+            return True
+
+    logger = logging.Logger("slow", logging.DEBUG)
+    logger.addHandler(slow._caplog.handler)
+    logger.addHandler(Handler())
+
+    def greet(shard: Any) -> None:
+        shard.update_presence(activities=[{"name": "update", "type": 0}])
+
+    with quick_gateway() as gateway, make_shard(logger=logger, on_socket_ready=greet) as shard:
+        shard.connect(gateway.url)
+        shard.wait_until_ready(20)
+        wait_until(lambda: slow.warnings)
+    assert "shard.update_presence(" in slow.warnings[0] or not HAS_GIL
