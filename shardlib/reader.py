@@ -387,10 +387,7 @@ class Reader:
             try:
                 for frame_type, data in connection.receive(until):
                     if self._handle(connection, frame_type, data):
-                        # A Backoff may be the user's.
-                        self._callbacks.run(
-                            "the option backoff", policy.established, time.monotonic()
-                        )
+                        self._note_established(policy)
                     if self._lost is not None or life.request is not None:
                         break
             except TimeoutError:
@@ -407,6 +404,14 @@ class Reader:
                     f"a message could not be taken in: {describe(error)}",
                     error=error,
                 )
+
+    def _note_established(self, policy: ReconnectPolicy) -> None:
+        """Tell the policy, whose Backoff may be the user's."""
+        try:
+            self._callbacks.run("the option backoff", policy.established, time.monotonic())
+        except Exception as error:
+            reason = f"the option backoff failed: {describe(error)}"
+            self._lose(Loss(Cause.FAULT, reason, error=error))
 
     def _pass_deadline(self, connection: Connection) -> None:
         self.protocol.on_deadline(self._now())
