@@ -13,23 +13,13 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from benchmarks.client import Job, Meter
-from benchmarks.peers.inflating import inflater
-from benchmarks.stream import LAST
+from benchmarks.peers.inflating import hand_over, inflater
 
 _RECEIVE_SIZE = 65536
 
 
 def receive(job: Job, meter: Meter) -> None:
-    inflate, loads = inflater(job.compression), job.codec().loads
-    for message in _messages(_connect(job)):
-        text = inflate(message)
-        if text is None:
-            continue
-        payload = loads(text)
-        meter.on_event(payload)
-        if payload["t"] == LAST:
-            meter.finish()
-            return
+    hand_over(_messages(_connect(job)), job, meter)
 
 
 def idle(job: Job) -> Iterator[None]:

@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from benchmarks.stream import import_zstd
+from benchmarks.client import Job, Meter
+from benchmarks.stream import LAST, import_zstd
 
 _SUFFIX = b"\x00\x00\xff\xff"
+
+
+def hand_over(messages: Iterable[bytes], job: Job, meter: Meter) -> None:
+    """Inflate and decode messages, and hand each event over, up to the event LAST."""
+    inflate, loads = inflater(job.compression), job.codec().loads
+    for message in messages:
+        text = inflate(message)
+        if text is None:
+            continue
+        payload = loads(text)
+        meter.on_event(payload)
+        if payload["t"] == LAST:
+            meter.finish()
+            return
 
 
 def inflater(compression: str) -> Callable[[bytes], bytes | None]:

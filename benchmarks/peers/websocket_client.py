@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import websocket
 
 from benchmarks.client import Job, Meter
-from benchmarks.peers.inflating import inflater
-from benchmarks.stream import LAST
+from benchmarks.peers.inflating import hand_over
 
 
 def receive(job: Job, meter: Meter) -> None:
-    inflate, loads = inflater(job.compression), job.codec().loads
     client = websocket.create_connection(job.url, sslopt={"context": job.ssl_context()})
-    while True:
-        message: Any = client.recv()  # str, if it is plain text
-        text = inflate(message)
-        if text is None:
-            continue
-        payload = loads(text)
-        meter.on_event(payload)
-        if payload["t"] == LAST:
-            meter.finish()
-            return
+    messages: Iterator[Any] = iter(client.recv, object())  # str, if it is plain text
+    hand_over(messages, job, meter)
