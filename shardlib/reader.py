@@ -136,9 +136,8 @@ class Reader:
 
         :raises ShardClosed: if the gate lets no more through.
         """
-        text = self._options.identity.identify_text(
-            self.presence
-        )  # what can't be sent uses up no slot
+        # First: an Identify that can't be sent must use up no slot.
+        text = self._options.identity.identify_text(self.presence)
         wait = check_gate_wait(
             self._callbacks.run(
                 "the identify gate", self._gate.try_acquire, self._options.identity.shard_id
