@@ -112,11 +112,11 @@ class Callbacks:
         self._notify = notify
         # Guards changes of the three tables. Reentrant: a signal handler may interrupt a change.
         self._lock = threading.RLock()
-        # The on_socket_* functions, each with its first argument: the shard, or None for a method
+        # The on_socket_* functions, each with its first arguments: the shard, or none for a method
         # of a subclass, which is bound to it.
-        self._functions: dict[str, tuple[Callback, Any]] = {}
+        self._functions: dict[str, tuple[Callback, tuple[Any, ...]]] = {}
         # What the reader asks for each event, derived from that table.
-        self._on_dispatch: tuple[Callback, Any] | None = None
+        self._on_dispatch: tuple[Callback, tuple[Any, ...]] | None = None
         self.wants_payloads = False  # True if one of the functions looks at whole payloads
         self.wants_raw_payloads = False
         self._listeners: dict[str, tuple[Callback, ...]] = {}
@@ -145,7 +145,7 @@ class Callbacks:
             if function is None:
                 functions.pop(name, None)
             else:
-                functions[name] = (function, None if is_method else self._shard)
+                functions[name] = (function, () if is_method else (self._shard,))
             self._functions = functions
             self._on_dispatch = functions.get("on_socket_dispatch")
             self.wants_raw_payloads = "on_socket_raw_message" in functions
@@ -190,7 +190,7 @@ class Callbacks:
         functions = self._functions
         if name in functions:
             function, first = functions[name]
-            self._call(function, arguments if first is None else (first, *arguments))
+            self._call(function, (*first, *arguments))
 
     def dispatch(self, event: str | None, payload: Any) -> None:
         """Hand an event to on_socket_dispatch, to its listeners, and to the threads that wait.
@@ -201,7 +201,7 @@ class Callbacks:
         on_dispatch = self._on_dispatch
         if on_dispatch is not None:
             function, first = on_dispatch
-            self._call(function, (first, payload) if first is not None else (payload,))
+            self._call(function, (*first, payload))
         if event in self._listeners:
             for function in self._listeners.get(event, ()):
                 self._call(function, (self._shard, payload.get("d")))

@@ -14,6 +14,7 @@ import importlib
 import sys
 import threading
 import zlib
+from collections.abc import Callable
 from types import ModuleType
 from typing import Protocol
 
@@ -49,8 +50,11 @@ class Inflater(Protocol):
         """The bytes received of a message that is not complete. Any thread."""
 
 
-class PlainText:
-    """No compression: a binary message holds JSON just as a text message does."""
+class _Bounded:
+    """What all inflaters have: a bound, and as a rule nothing kept of an incomplete message.
+
+    :param max_payload: bytes that one inflated message may have.
+    """
 
     __slots__ = ("_limit", "_max_payload")
 
@@ -58,6 +62,18 @@ class PlainText:
         # Decompressors are asked for one byte more, and take no number above sys.maxsize.
         self._max_payload = min(max_payload, sys.maxsize - 1)
         self._limit = self._max_payload + 1
+
+    def buffer(self) -> bytes:
+        return b""
+
+    def _too_large(self) -> str:
+        return f"a message inflates to more than the option max_payload ({self._max_payload} bytes)"
+
+
+class PlainText(_Bounded):
+    """No compression: a binary message holds JSON just as a text message does."""
+
+    __slots__ = ()
 
     def inflate(self, message: bytes) -> bytes | None:
         if len(message) > self._max_payload:
@@ -69,14 +85,8 @@ class PlainText:
             )
         return message
 
-    def buffer(self) -> bytes:
-        return b""
 
-    def _too_large(self) -> str:
-        return f"a message inflates to more than the option max_payload ({self._max_payload} bytes)"
-
-
-class ZlibPayload(PlainText):
+class ZlibPayload(_Bounded):
     """Payload compression: each binary message is a zlib stream of its own.
 
     A message that cannot be read does no harm to the next one, so that all errors are
@@ -102,7 +112,7 @@ class ZlibPayload(PlainText):
         return inflated
 
 
-class ZlibStream(PlainText):
+class ZlibStream(_Bounded):
     """Transport compression zlib-stream: one zlib context for all messages of a connection.
 
     A message may come in any number of WebSocket messages; the last ends with a sync flush. The
@@ -169,7 +179,7 @@ def _check_zlib_header(data: bytes | bytearray) -> None:
         raise BrokenStream("the zlib-stream is damaged: it needs a dictionary that nobody has")
 
 
-class ZstdStream(PlainText):
+class ZstdStream(_Bounded):
     """Transport compression zstd-stream: one zstd context for all messages of a connection.
 
     Each WebSocket message holds one whole message, and usually leaves its zstd frame open. Servers
@@ -238,7 +248,7 @@ class ZstdStream(PlainText):
         return BrokenStream(f"the zstd-stream is damaged: {error}")
 
 
-_INFLATERS: dict[str | None, type[PlainText]] = {
+_INFLATERS: dict[str | None, Callable[[int], Inflater]] = {
     "zlib-stream": ZlibStream,
     "zstd-stream": ZstdStream,
     "payload": ZlibPayload,

@@ -24,14 +24,11 @@ from shardlib.deadline import Deadline
 from shardlib.dial import BlockingSocketAdapter, Dialer, environment_proxy
 from shardlib.errors import BrokenStream, ConnectionFailed, SendTimeout
 from shardlib.frames import FrameReader, FrameType
+from shardlib.gateway import RESUMABLE_CLOSE_CODE
 from shardlib.limits import SendWindow
 from shardlib.loss import Cause, Loss
 from shardlib.text import count, printable
 from shardlib.transport import StreamBroken, Transport
-
-# The code of every close that is not the user's. Discord ends the session at 1000 and 1001, and
-# keeps it at any other: https://docs.discord.com/developers/events/gateway#initiating-a-disconnect
-RESUMABLE_CLOSE_CODE = 4000
 
 # Seconds for a frame that is worth sending only if the peer takes it at once: the close frame of a
 # connection that is given up, the answer to a ping.

@@ -29,6 +29,15 @@ IDENTIFY_INTERVAL = 5.0
 SESSION_START_LIMIT = 1000
 """Identifies a token may send in 24 hours before Discord resets it (*Gateway: Identifying*)."""
 
+NORMAL_CLOSURE = 1000
+"""The close code of a client that is done (RFC 6455, section 7.4.1)."""
+
+SESSION_ENDING_CLOSE_CODES = (1000, 1001)
+"""Sent by a client, they end its session (*Gateway: Initiating a Disconnect*)."""
+
+RESUMABLE_CLOSE_CODE = 4000
+"""Sent by a client, it keeps the session, as any code but those above does."""
+
 COMPRESSIONS = ("zlib-stream", "zstd-stream", "payload", None)
 """What ``compression`` may be: both transport compressions, payload compression, or none."""
 

@@ -46,7 +46,6 @@ class Identity:
             shard_count=shard_count,
             properties=payloads.default_properties() if properties is None else properties,
             large_threshold=large_threshold,
-            presence=None,
             compress=compress,
         )
         self.token = token
@@ -94,7 +93,7 @@ class Identity:
             payloads.resume(
                 token=self.token,
                 session_id=session.session_id or "",
-                sequence=session.last_sequence or 0,
+                sequence=session.resume_sequence,
             ),
             # A session id is a peer's: whatever is in it can be sent, and raises no error that
             # would show the token.

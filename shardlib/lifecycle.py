@@ -100,6 +100,11 @@ class Life:
     # Where the life is
 
     @property
+    def first_attempt_awaited(self) -> bool:
+        """True while connect() waits for the outcome of the first attempt, to raise its error."""
+        return self.beginning.awaited and self.sockets_opened == 0
+
+    @property
     def is_ready(self) -> bool:
         """True while events flow."""
         return self.state is ShardState.READY
@@ -309,8 +314,7 @@ class Life:
         with self._lock:
             if self.request is not Request.CLOSE:
                 self.error = self.error or error
-            failed_to_connect = self.sockets_opened == 0 and self.error is not None
-            told_by_connect = failed_to_connect and self.beginning.awaited
+            told_by_connect = self.first_attempt_awaited and self.error is not None
             self.state = ShardState.DISCONNECTED if told_by_connect else ShardState.CLOSED
             self.is_closed = True
         self._waiters.notify()

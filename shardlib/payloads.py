@@ -153,12 +153,10 @@ def identify(
     shard_count: int,
     properties: Mapping[str, Any],
     large_threshold: int | None,
-    presence: Mapping[str, Any] | None,
     compress: bool,
 ) -> Payload:
     """Identify: start a session.
 
-    :param presence: the data of a presence update, checked by :func:`check_presence`
     :param compress: whether to ask for payload compression
     """
     _check_int("intents", intents, 0)
@@ -176,8 +174,6 @@ def identify(
         data["compress"] = True
     if large_threshold is not None:
         data["large_threshold"] = _check_int("large_threshold", large_threshold, 50, 250)
-    if presence is not None:
-        data["presence"] = check_presence(presence)
     return _payload(Opcode.IDENTIFY, data)
 
 

@@ -150,7 +150,10 @@ class GatewayProtocol:
         self._ready_timeout = ready_timeout
         self._socket_url = GATEWAY_URL
         self._phase = _Phase.HELLO
-        self.replaying = False  # between Resume and RESUMED
+        #: From the opening of a connection that has a session to resume, until READY or RESUMED.
+        #: Meanwhile events are looked at twice: those before Resume was sent say nothing of the
+        #: session, and those after it may repeat what was received before.
+        self.resume_pending = False
         self._resumed_from = 0  # the sequence in Resume
         self.replay_begun = False  # an event has come since that was missed
         # Of this connection: when Hello, and the answer after it, must have come. READY does not
@@ -181,9 +184,7 @@ class GatewayProtocol:
         """
         self._socket_url = socket_url
         self._phase = _Phase.HELLO
-        # From here to RESUMED events are looked at twice: those before Resume was sent say nothing
-        # of the session, and those after it may repeat what was seen.
-        self.replaying = self.session.session_id is not None
+        self.resume_pending = self.session.session_id is not None
         self.replay_begun = False
         self._hello_deadline = now + self._hello_timeout
         self._answer_deadline = self._ask_gate_at = None
@@ -203,8 +204,7 @@ class GatewayProtocol:
     def resume_sent(self, now: float) -> None:
         """Note that Resume is being sent."""
         self._phase = _Phase.RESUMING
-        self.replaying = True
-        self._resumed_from = self.session.last_sequence or 0
+        self._resumed_from = self.session.resume_sequence
         self.replay_begun = False
         self._answer_deadline = now + self._ready_timeout
 
@@ -293,9 +293,9 @@ class GatewayProtocol:
         if event == "READY":
             self._ready(message, now)
             return True
-        if self.replaying and self._phase is not _Phase.RESUMING:
+        if self.resume_pending and self._phase is not _Phase.RESUMING:
             return True
-        if self.replaying and event != "RESUMED":
+        if self.resume_pending and event != "RESUMED":
             # A replay. Some servers begin with the last event that was received before.
             if sequence is not None and sequence <= self._resumed_from:
                 self.duplicates += 1
@@ -306,7 +306,7 @@ class GatewayProtocol:
         missing = 0 if sequence is None else self.session.receive(sequence)
         if sequence is not None and missing:
             self._note_gap(sequence, missing)
-        if event == "RESUMED" and self.replaying:  # else no Resume was sent
+        if event == "RESUMED" and self.resume_pending:  # else no Resume was sent
             self._establish(resumed=True)
         return True
 
@@ -333,7 +333,7 @@ class GatewayProtocol:
 
     def _establish(self, resumed: bool) -> None:
         self._phase = _Phase.ESTABLISHED
-        self.replaying = False
+        self.resume_pending = False
         self._answer_deadline = None
         self.effects.append(Established(resumed))
 

@@ -21,12 +21,7 @@ from shardlib import frames, payloads, protocol
 from shardlib.backoff import Backoff
 from shardlib.callbacks import Callbacks, LeftToParent
 from shardlib.compression import create_inflater
-from shardlib.connection import (
-    AT_ONCE,
-    RESUMABLE_CLOSE_CODE,
-    Connection,
-    ConnectionLost,
-)
+from shardlib.connection import AT_ONCE, Connection, ConnectionLost
 from shardlib.deadline import Deadline
 from shardlib.errors import (
     BrokenStream,
@@ -35,7 +30,13 @@ from shardlib.errors import (
     ShardClosed,
     UnreadableMessage,
 )
-from shardlib.gateway import API_VERSION, GATEWAY_URL, Intents, gateway_url
+from shardlib.gateway import (
+    API_VERSION,
+    GATEWAY_URL,
+    RESUMABLE_CLOSE_CODE,
+    Intents,
+    gateway_url,
+)
 from shardlib.heartbeat import Heartbeat
 from shardlib.lifecycle import Life, Lifecycle, Request
 from shardlib.limits import check_gate_wait, default_gate
@@ -105,8 +106,10 @@ class Reader:
         # never goes back.
         self._counted = (self.connection, 0)
         self._gate = options.identify_gate or default_gate(options.identity.token)
-        # Of the connection under way: why it is to end, and whether its beginning was told.
+        # Of the connection under way: why it is to end, when READY or RESUMED came, and whether
+        # its beginning was told.
         self._lost: Loss | None = None
+        self._established_at: float | None = None
         self._connection_is_told = False
         self._end_is_told = False  # of the life that ends
         self._debugging = False
@@ -242,9 +245,9 @@ class Reader:
                 if self._pause(life, plan):
                     plan = self._connect(life, policy, plan)
             except Exception as error:  # ours, or the system's: memory is short, say
-                awaited = life.beginning.awaited and life.sockets_opened == 0 and not life.no_fail
+                awaited = life.first_attempt_awaited and not life.no_fail
                 if awaited and life.request is not Request.CLOSE:
-                    return error  # connect() waits for the outcome of the first attempt
+                    return error  # for connect() to raise
                 plan, fault = None, error
         return plan.error
 
@@ -264,7 +267,6 @@ class Reader:
         return ReconnectPolicy(
             socket_url=life.beginning.socket_url,
             should_reconnect=self._options.should_reconnect,
-            awaited=life.beginning.awaited,
             backoff=self._options.backoff or Backoff(),
             intents=Intents(self._options.identity.intents),
         )
@@ -313,7 +315,7 @@ class Reader:
             return plan
         loss = Loss(Cause.FAULT, "the connection failed unexpectedly")
         try:
-            loss = self._open_and_read(life, policy, connection)
+            loss = self._open_and_read(life, connection)
         except Exception as error:
             loss = Loss(
                 Cause.FAULT, f"the connection failed unexpectedly: {describe(error)}", error=error
@@ -342,10 +344,11 @@ class Reader:
     def _replace_connection(self, connection: Connection) -> None:
         self.heartbeat = None
         self._lost = None
+        self._established_at = None
         self._counted = (connection, self.bytes_received)
         self.connection = connection
 
-    def _open_and_read(self, life: Life, policy: ReconnectPolicy, connection: Connection) -> Loss:
+    def _open_and_read(self, life: Life, connection: Connection) -> Loss:
         self._callbacks.log(logging.DEBUG, "connecting to %s", connection.url)
         try:
             connection.open()
@@ -354,14 +357,13 @@ class Reader:
                 return self._requested(life)
             # Without its traceback, whose frames would keep this connection alive.
             return Loss(Cause.NOT_OPENED, str(failure), failure=failure.with_traceback(None))
-        policy.opened()
         self.protocol.begin_connection(life.beginning.socket_url, self._now())
         life.socket_opened()
         self._connection_is_told = True
         self._callbacks.notify("on_socket_connected")
-        return self._read(life, policy, connection)
+        return self._read(life, connection)
 
-    def _read(self, life: Life, policy: ReconnectPolicy, connection: Connection) -> Loss:
+    def _read(self, life: Life, connection: Connection) -> Loss:
         """Handle messages until the connection ends, or is to end. Returns why it does."""
         while True:
             loss = self._lost or connection.failure
@@ -385,8 +387,7 @@ class Reader:
                 until = Deadline(max(0.0, deadline - self._now()))
             try:
                 for frame_type, data in connection.receive(until):
-                    if self._handle(connection, frame_type, data):
-                        self._note_established(policy)
+                    self._handle(connection, frame_type, data)
                     if self._lost is not None or life.request is not None:
                         break
             except TimeoutError:
@@ -403,14 +404,6 @@ class Reader:
                     f"a message could not be taken in: {describe(error)}",
                     error=error,
                 )
-
-    def _note_established(self, policy: ReconnectPolicy) -> None:
-        """Tell the policy, whose Backoff may be the user's."""
-        try:
-            self._callbacks.run("the option backoff", policy.established, time.monotonic())
-        except Exception as error:
-            reason = f"the option backoff failed: {describe(error)}"
-            self._lose(Loss(Cause.FAULT, reason, error=error))
 
     def _pass_deadline(self, connection: Connection) -> None:
         self.protocol.on_deadline(self._now())
@@ -431,14 +424,12 @@ class Reader:
         heartbeat = self.heartbeat
         life.set_state(ShardState.WAITING)  # what is sent now waits for the next connection
         try:
+            code, timeout = RESUMABLE_CLOSE_CODE, AT_ONCE
             if life.request is Request.CLOSE and life.error is None:
-                deadline = Deadline(self._options.close_timeout * PEERS_SHARE)
-                connection.close(life.close_code, deadline)
+                code, timeout = life.close_code, self._options.close_timeout * PEERS_SHARE
             elif loss.peer_answers:
-                deadline = Deadline(min(CLOSE_HANDSHAKE_TIMEOUT, self._options.close_timeout))
-                connection.close(RESUMABLE_CLOSE_CODE, deadline)
-            else:
-                connection.close(RESUMABLE_CLOSE_CODE, Deadline(AT_ONCE))
+                timeout = min(CLOSE_HANDSHAKE_TIMEOUT, self._options.close_timeout)
+            connection.close(code, Deadline(timeout))
         finally:
             if heartbeat is not None:
                 heartbeat.stop()
@@ -455,6 +446,8 @@ class Reader:
             loss,
             self.protocol.session,
             time.monotonic(),
+            awaited=life.first_attempt_awaited,
+            established_at=self._established_at,
             resuming=self.protocol.resuming,
             replay_begun=self.protocol.replay_begun,
             no_fail=life.no_fail,
@@ -528,12 +521,11 @@ class Reader:
             self._callbacks.report(error)
             self._lost = Loss(Cause.UNREADABLE, str(error))
 
-    def _handle(self, connection: Connection, frame_type: int, data: bytes) -> bool:
+    def _handle(self, connection: Connection, frame_type: int, data: bytes) -> None:
         """Inflate a message, decode it, act on it, call back. The hot path.
 
         :param frame_type: TEXT or BINARY, as the message came in its frame.
         :param data: what the frame held.
-        :returns: True if a session was established by it.
         """
         callbacks = self._callbacks
         gateway = self.protocol
@@ -541,16 +533,16 @@ class Reader:
             text = connection.inflate[frame_type](data)
         except UnreadableMessage as error:
             self._unreadable(error)
-            return False
+            return
         if text is None:
-            return False
+            return
         self.messages += 1
         self.bytes_inflated += len(text)
         if self._debugging:
             if self.heartbeat is not None:  # first what this may be an answer to
                 self._write_notes(self.heartbeat)
             callbacks.log_traffic("received %r", text)
-        if not (callbacks.wants_payloads or gateway.replaying):
+        if not (callbacks.wants_payloads or gateway.resume_pending):
             header = payloads.read_dispatch_header(text)
             if header is not None:
                 name, sequence = header
@@ -559,7 +551,7 @@ class Reader:
                 if unwanted and gateway.session.receive_next(sequence):
                     self.events.add(name)
                     gateway.session.complete()
-                    return False
+                    return
         try:
             payload = (
                 callbacks.run("loads() of the option json", self._loads, text)
@@ -574,20 +566,20 @@ class Reader:
             or event in PROTOCOL_EVENTS
             or type(opcode := payload.get("op")) is not int
             or opcode != 0
-            or gateway.replaying
+            or gateway.resume_pending
             or callbacks.wants_raw_payloads
             or not gateway.session.receive_next(payload.get("s"))
         ):
-            return self._handle_any(connection, text, payload)
+            self._handle_any(connection, text, payload)
+            return
         # What is left is the next event of a session: nothing of the protocol can be concerned.
         self.events.add(event)
         callbacks.dispatch(event, payload)
         if self.lifecycle.life.error is None:  # else a callback raised its way out
             gateway.session.complete()
-        return False
 
-    def _handle_any(self, connection: Connection, text: bytes, decoded: Any) -> bool:
-        """Act on any message at all, and call back. True if a session was established.
+    def _handle_any(self, connection: Connection, text: bytes, decoded: Any) -> None:
+        """Act on any message at all, and call back.
 
         :param text: of the message.
         :param decoded: what the JSON module made of it, or None.
@@ -597,18 +589,17 @@ class Reader:
             payload = payloads.check_payload(text, decoded)
         except UnreadableMessage as error:
             self._unreadable(error)
-            return False
+            return
         extracted = protocol.extract(payload)
         self._callbacks.notify("on_socket_raw_message", payload)
         deliver = gateway.receive(extracted, self._now())
         if deliver and extracted.event is not None:
             self.events.add(extracted.event)
-        established = bool(gateway.effects) and self._carry_out(connection)
+        self._carry_out(connection)
         if deliver:
             self._callbacks.dispatch(extracted.event, payload)
             if self.lifecycle.life.error is None:  # else a callback raised its way out
                 gateway.session.complete()
-        return established
 
     def _unreadable(self, error: UnreadableMessage) -> None:
         """Skip a message. One refused for its size while READY is awaited must be READY itself."""
@@ -618,9 +609,8 @@ class Reader:
 
     # What the protocol wants
 
-    def _carry_out(self, connection: Connection) -> bool:
-        """Carry out the protocol's effects. True if a session was established."""
-        established = False
+    def _carry_out(self, connection: Connection) -> None:
+        """Carry out the protocol's effects."""
         for effect in self.protocol.take_effects():
             if isinstance(effect, protocol.Acknowledge):
                 self._acknowledge()
@@ -633,13 +623,11 @@ class Reader:
             elif isinstance(effect, protocol.Resume):
                 self._resume(connection)
             elif isinstance(effect, protocol.Established):
-                established = True
                 self._established(effect.resumed)
             elif isinstance(effect, protocol.Warn):
                 self._callbacks.log(logging.WARNING, "%s", self._printable(effect.text, 500))
             else:
                 self._lose(effect)
-        return established
 
     def _lose(self, loss: Loss) -> None:
         self._lost = self._lost or loss
@@ -711,6 +699,7 @@ class Reader:
             self._send(connection, text)  # else a user's identify() was faster
 
     def _established(self, resumed: bool) -> None:
+        self._established_at = time.monotonic()
         life = self.lifecycle.life
         again = life.sockets_opened > 1
         self._callbacks.log(

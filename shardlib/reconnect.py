@@ -13,7 +13,12 @@ from dataclasses import dataclass
 
 from shardlib.backoff import Backoff
 from shardlib.errors import ShardClosed, fatal_error
-from shardlib.gateway import CloseCode, Intents, check_resume_url
+from shardlib.gateway import (
+    SESSION_ENDING_CLOSE_CODES,
+    CloseCode,
+    Intents,
+    check_resume_url,
+)
 from shardlib.loss import Cause, Loss
 from shardlib.session import CurrentSession
 
@@ -38,10 +43,6 @@ LONGEST_ASKED_PAUSE = 1.0
 
 # Seconds, the longest Retry-After that is believed.
 LONGEST_RETRY_AFTER = 3600.0
-
-# Close codes with which a disconnect() ends the session:
-# https://docs.discord.com/developers/events/gateway#initiating-a-disconnect
-ENDS_SESSION = (1000, 1001)
 
 _SESSION_ENDED = frozenset(code for code in CloseCode if code.ends_session)
 _ASKED = (Cause.GATEWAY_ASKED, Cause.USER_ASKED)
@@ -82,7 +83,7 @@ def after_disconnect(plan: Reconnect | Stop | None, code: int) -> Stop:
     :param code: of our close frame.
     """
     resumable = plan is None or plan.resume
-    return Stop(None, resume=resumable and code not in ENDS_SESSION)
+    return Stop(None, resume=resumable and code not in SESSION_ENDING_CLOSE_CODES)
 
 
 class ReconnectPolicy:
@@ -91,7 +92,6 @@ class ReconnectPolicy:
     :param socket_url: the URL given to connect().
     :param should_reconnect: False: the first lost connection closes the shard.
     :param backoff: of the shard; it begins anew here.
-    :param awaited: True if a thread waits for the outcome of the first attempt.
     :param intents: to be named if the Gateway does not allow them.
     :param uniform: gives a random number between two others.
     """
@@ -101,7 +101,6 @@ class ReconnectPolicy:
         *,
         socket_url: str,
         should_reconnect: bool,
-        awaited: bool,
         backoff: Backoff,
         intents: Intents,
         uniform: Callable[[float, float], float] = random.uniform,
@@ -111,9 +110,6 @@ class ReconnectPolicy:
         self._backoff = backoff
         self._intents = intents
         self._uniform = uniform
-        # Whether connect() waits for the outcome: until any connection of this life was opened.
-        self._awaited = awaited
-        self._established_at: float | None = None  # READY or RESUMED on this connection
         self._failures_at_resume_url = 0
         self._unanswered_resumes = 0
         # In a row: connections that worked and were lost, or given up on request, in QUICK_LOSS.
@@ -132,24 +128,14 @@ class ReconnectPolicy:
         """The user asked for a new session before the next connection began."""
         return self._reconnect(session, resume=False)
 
-    def opened(self) -> None:
-        """Note that a socket was opened."""
-        self._awaited = False
-
-    def established(self, now: float) -> None:
-        """Note that READY or RESUMED came."""
-        self._established_at = now
-        self._failures_at_resume_url = 0
-        self._unanswered_resumes = 0
-        self._asked_in_vain = 0
-        self._start_backoff()
-
     def after(
         self,
         loss: Loss,
         session: CurrentSession,
         now: float,
         *,
+        awaited: bool,
+        established_at: float | None,
         resuming: bool,
         replay_begun: bool,
         no_fail: bool | None,
@@ -159,17 +145,20 @@ class ReconnectPolicy:
         :param loss: why it ended.
         :param session: as it was then.
         :param now: seconds of a monotonic clock.
+        :param awaited: True if connect() waits for the outcome: no socket was opened in this life.
+        :param established_at: when READY or RESUMED came; None if neither did.
         :param resuming: True if Resume was sent and RESUMED did not come.
         :param replay_begun: True if an event came after Resume that was missed before.
         :param no_fail: overrides `should_reconnect`; None does not.
         """
-        established_at, self._established_at = self._established_at, None
+        if established_at is not None:
+            self._forget_failures()
         if loss.code is not None:
             fatal = fatal_error(loss.code, loss.reason, self._intents)
             if fatal is not None:
                 return Stop(fatal)
         failure = loss.failure or loss.error
-        if self._awaited and failure is not None and not no_fail:
+        if awaited and failure is not None and not no_fail:
             return self._after_first_attempt(failure, session)
         if established_at is not None and now - established_at >= QUICK_LOSS:
             self._too_large = 0
@@ -227,6 +216,12 @@ class ReconnectPolicy:
         )
 
     # When
+
+    def _forget_failures(self) -> None:
+        self._failures_at_resume_url = 0
+        self._unanswered_resumes = 0
+        self._asked_in_vain = 0
+        self._start_backoff()
 
     def _start_backoff(self) -> None:
         """Make the next attempt due at once; each that follows a failure waits longer."""

@@ -39,6 +39,11 @@ class CurrentSession:
         self.last_sequence = last_sequence
         self.completed_sequence = completed_sequence
 
+    @property
+    def resume_sequence(self) -> int:
+        """The sequence that Resume names: what follows is replayed."""
+        return self.last_sequence or 0
+
     def receive(self, sequence: int) -> int:
         """Take a sequence in. Never backwards: RESUMED, and some servers, repeat old numbers.
 

@@ -32,7 +32,7 @@ from shardlib.checks import (
     check_timeout,
     check_type,
 )
-from shardlib.connection import RESUMABLE_CLOSE_CODE, Connection
+from shardlib.connection import Connection
 from shardlib.deadline import Deadline
 from shardlib.errors import (
     AlreadyConnected,
@@ -47,7 +47,10 @@ from shardlib.gateway import (
     API_VERSION,
     EVENTS,
     GATEWAY_URL,
+    NORMAL_CLOSURE,
+    RESUMABLE_CLOSE_CODE,
     SEND_LIMIT,
+    SESSION_ENDING_CLOSE_CODES,
     Opcode,
     event_name,
     gateway_url,
@@ -62,14 +65,11 @@ from shardlib.liveness import Latency
 from shardlib.options import Options
 from shardlib.payloads import JSONModule, Payload, Snowflake
 from shardlib.reader import PEERS_SHARE, Reader
-from shardlib.reconnect import ENDS_SESSION
 from shardlib.session import Session
 from shardlib.state import IDENTIFIED, ON_THE_WAY, SOCKET_OPEN, ShardState
 from shardlib.stats import Stats
 from shardlib.text import count
 from shardlib.transport import StreamBroken
-
-NORMAL_CLOSURE = 1000  # RFC 6455, section 7.4.1
 
 # Seconds for all shards together to close while the interpreter exits.
 EXIT_TIMEOUT = 0.5
@@ -698,7 +698,7 @@ class Shard:
         self._check_process()
         if code is not None:
             check_type("code", code, int)
-            if code not in ENDS_SESSION and not 4000 <= code <= 4999:
+            if code not in SESSION_ENDING_CLOSE_CODES and not 4000 <= code <= 4999:
                 raise ValueError(f"code must be 1000, 1001, or from 4000 to 4999, not {code}")
         deadline = Deadline(self._options.close_timeout)
         life = self._lifecycle.request_close(NORMAL_CLOSURE if code is None else code, deadline)

@@ -50,8 +50,8 @@ class Stats:
     """The counters of a shard, since it was made. What ``shard.stats`` gives is a snapshot.
 
     :param messages: Gateway messages received.
-    :param bytes_received: bytes received, as they came over the wire: handshakes and frames,
-        compressed.
+    :param bytes_received: bytes of handshakes and frames received, compressed as they came; of a
+        ``wss`` connection after decryption, without what TLS itself adds.
     :param bytes_inflated: bytes of the messages after inflating.
     :param events: how often each event was dispatched, by name; of names that Discord does not
         document at most 1,000, and the rest under "(other)".

@@ -8,7 +8,6 @@ and makes the call that moves bytes with it. So that lock is held for microsecon
 
 from __future__ import annotations
 
-import math
 import os
 import select
 import socket
@@ -18,7 +17,7 @@ from collections.abc import Callable
 
 from shardlib.deadline import Deadline
 from shardlib.errors import SendTimeout
-from shardlib.waker import Waker
+from shardlib.waker import Waker, milliseconds
 
 TIME_TO_LEAVE = 0.5  # seconds for a thread that sends on a connection that is being closed
 
@@ -42,8 +41,7 @@ def wait_until_ready(
         poll.register(file_descriptor, select.POLLOUT if writing else select.POLLIN)
         if waker is not None:
             poll.register(waker.fileno(), select.POLLIN)
-        # Rounded up: half a millisecond rounded down to none would turn the wait into a spin.
-        return bool(poll.poll(None if timeout is None else math.ceil(timeout * 1000)))
+        return bool(poll.poll(milliseconds(timeout)))
     reading, written = ([], [file_descriptor]) if writing else ([file_descriptor], [])
     if waker is not None:
         reading.append(waker.fileno())
@@ -154,23 +152,18 @@ class Transport:
                     return None
             self._waiting_to_read = True
             try:
-                if writing:
-                    waker = self._waker if wakeable else None
-                    ready = wait_until_ready(
-                        self._socket.fileno(), writing, deadline.remaining(), waker
-                    )
-                else:
-                    ready = self._wait_to_read(deadline.remaining(), wakeable)
+                ready = self._wait(writing, deadline.remaining(), wakeable)
             finally:
                 self._waiting_to_read = False
             if not ready:
                 raise TimeoutError("nothing was received in time")
 
-    def _wait_to_read(self, timeout: float | None, wakeable: bool) -> bool:
-        if wakeable and hasattr(select, "poll"):
+    def _wait(self, writing: bool, timeout: float | None, wakeable: bool) -> bool:
+        """The reader's wait. False if the time ran out."""
+        if wakeable and not writing and hasattr(select, "poll"):
             return self._waker.wait(self._socket.fileno(), timeout)
         waker = self._waker if wakeable else None
-        return wait_until_ready(self._socket.fileno(), False, timeout, waker)
+        return wait_until_ready(self._socket.fileno(), writing, timeout, waker)
 
     def wake(self) -> None:
         """End the wait of a wakeable :meth:`receive`, this one or the next. Any thread."""

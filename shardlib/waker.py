@@ -8,6 +8,16 @@ import socket
 from collections.abc import Callable
 
 
+def milliseconds(timeout: float | None) -> int | None:
+    """A time-out as ``poll()`` takes it.
+
+    Rounded up: half a millisecond rounded down to none would turn a wait into a spin.
+
+    :param timeout: seconds; None waits without end.
+    """
+    return None if timeout is None else math.ceil(timeout * 1000)
+
+
 class Waker:
     """A pair of sockets: a byte sent into one makes the other readable.
 
@@ -40,8 +50,7 @@ class Waker:
             poll.register(file_descriptor, select.POLLIN)
             poll.register(self._woken.fileno(), select.POLLIN)
             self._poll, self._made = poll.poll, made
-        # Rounded up: half a millisecond rounded down to none would turn the wait into a spin.
-        return bool(self._poll(None if timeout is None else math.ceil(timeout * 1000)))
+        return bool(self._poll(milliseconds(timeout)))
 
     def fileno(self) -> int:
         """The descriptor that becomes readable."""

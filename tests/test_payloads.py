@@ -205,7 +205,6 @@ def identify(**changes: Any) -> dict[str, Any]:
         "shard_count": 1,
         "properties": payloads.default_properties(),
         "large_threshold": None,
-        "presence": None,
         "compress": False,
     }
     return payloads.identify(**{**arguments, **changes})
@@ -221,18 +220,10 @@ def test_identify_has_the_documented_fields() -> None:
         "intents": 1,
     }
     assert payload["d"]["properties"]["browser"] == "shardlib"
-    full = identify(
-        large_threshold=250, presence={"status": "dnd"}, compress=True, shard_id=3, shard_count=4
-    )
+    full = identify(large_threshold=250, compress=True, shard_id=3, shard_count=4)
     assert full["d"]["large_threshold"] == 250
     assert full["d"]["compress"] is True
     assert full["d"]["shard"] == [3, 4]
-    assert full["d"]["presence"] == {
-        "since": None,
-        "activities": [],
-        "status": "dnd",
-        "afk": False,
-    }
 
 
 @pytest.mark.parametrize(
@@ -255,8 +246,6 @@ def test_identify_has_the_documented_fields() -> None:
         ({"large_threshold": 251}, ValueError),
         ({"large_threshold": 50.0}, TypeError),
         ({"properties": []}, TypeError),
-        ({"presence": []}, TypeError),
-        ({"presence": {"game": None}}, ValueError),
     ],
 )
 def test_identify_names_a_bad_argument_and_never_shows_the_token(

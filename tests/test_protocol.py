@@ -325,12 +325,12 @@ def test_an_event_counts_as_completed_when_its_callbacks_have_returned() -> None
 
 def test_what_a_replay_repeats_is_dropped_until_resumed() -> None:
     driver = resuming(5)
-    assert driver.protocol.replaying
+    assert driver.protocol.resume_pending
     effects, delivered = driver.give(*map(dispatch, (4, 5, 6, None, 7)))
     assert (effects, delivered) == ([], [6, None, 7])
     effects, delivered = driver.give(dispatch(5, "RESUMED"))
     assert (effects, delivered) == ([Established(resumed=True)], [5])
-    assert not driver.protocol.replaying
+    assert not driver.protocol.resume_pending
     assert driver.give(dispatch(7), dispatch(3)) == ([], [7, 3])
     assert (driver.protocol.duplicates, driver.protocol.replayed) == (2, 3)
     assert driver.sequences == (7, 7)
@@ -356,7 +356,7 @@ def test_ready_instead_of_resumed_begins_a_session() -> None:
     driver = resuming(77)
     effects, delivered = driver.give(READY)
     assert (effects, delivered) == ([Established(resumed=False)], [1])
-    assert not driver.protocol.replaying
+    assert not driver.protocol.resume_pending
     assert driver.sequences == (1, 1)
 
 

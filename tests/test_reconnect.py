@@ -53,12 +53,13 @@ class History:
         self.session = session or CurrentSession()
         self.now = 1000.0
         self.no_fail = no_fail
+        self.awaited = True
+        self.established_at: float | None = None
         self.resuming = False
         self.replay_begun = False
         self.policy = ReconnectPolicy(
             socket_url=socket_url,
             should_reconnect=should_reconnect,
-            awaited=True,
             backoff=backoff or new_backoff(),
             intents=Intents.all(),
             uniform=lambda least, most: most,
@@ -83,20 +84,20 @@ def opened(history: History) -> None:
     assert isinstance(history.plan, Reconnect)
     if not history.plan.resume:
         history.session = CurrentSession()
-    history.policy.opened()
+    history.awaited = False
     history.resuming = history.plan.resume
 
 
 def ready(history: History) -> None:
     history.session = CurrentSession("abc", RESUME, 1, 1)
     history.resuming = False
-    history.policy.established(history.now)
+    history.established_at = history.now
     history.no_fail = None
 
 
 def resumed(history: History) -> None:
     history.resuming = False
-    history.policy.established(history.now)
+    history.established_at = history.now
     history.no_fail = None
 
 
@@ -125,10 +126,13 @@ def lost(cause: Cause, after: float = 0.0, **what: Any) -> Step:
             loss,
             history.session,
             history.now,
+            awaited=history.awaited,
+            established_at=history.established_at,
             resuming=history.resuming,
             replay_begun=history.replay_begun,
             no_fail=history.no_fail,
         )
+        history.established_at = None
         history.resuming = history.replay_begun = False
 
     return step

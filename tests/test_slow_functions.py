@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from shardlib import Backoff
 from shardlib.testing import LocalGateway
 from tests.shards import make_gateway, make_shard
 from tests.support import HAS_GIL, in_background, wait_until
@@ -70,29 +69,6 @@ def test_a_slow_gate_is_named(slow: Slow) -> None:
         shard.connect(gateway.url)
         shard.wait_until_ready(20)
     assert slow.warnings[0].startswith("the identify gate has been running for ")
-
-
-def test_a_slow_backoff_is_named(slow: Slow) -> None:
-    class SlowBackoff(Backoff):
-        connected = False
-
-        def reset(self) -> None:
-            if self.connected:  # READY came, so that earlier failures are forgotten
-                slow.wait()
-            super().reset()
-
-    backoff = SlowBackoff()
-
-    def connected(shard: Any) -> None:
-        backoff.connected = True
-
-    with (
-        quick_gateway() as gateway,
-        make_shard(backoff=backoff, on_socket_connected=connected) as shard,
-    ):
-        shard.connect(gateway.url)
-        wait_until(lambda: slow.warnings)
-    assert slow.warnings[0].startswith("the option backoff has been running for ")
 
 
 def test_a_slow_predicate_is_named(slow: Slow) -> None:

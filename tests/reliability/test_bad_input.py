@@ -358,7 +358,7 @@ class ExitingJSON:
 
 
 class ExitingBackoff(Backoff):
-    """Does the same when the reader begins anew, READY having come."""
+    """Does the same when the connection has ended after READY, so that failures are forgotten."""
 
     resets = 0
 
@@ -374,7 +374,8 @@ def test_system_exit_of_the_users_code_ends_the_shard_in_order(
     option: str, make: type[Any], make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Each on_socket_connected has its on_socket_disconnected, and join() raises it."""
-    shard, recorder = watch_shard(make_scripted(), ready=False, **{option: make()})
+    gateway = make_scripted(Peer.begin)  # and ends the connection
+    shard, recorder = watch_shard(gateway, ready=False, **{option: make()})
 
     with pytest.raises(SystemExit):
         shard.join(10)
