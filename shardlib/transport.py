@@ -80,7 +80,7 @@ class Transport:
         self._closed = False
         self._woken = False  # under _io_lock: wake() was called, and the reader has not seen it
         self._waiting_to_read = False
-        # Of the last read, for the reader: TCP has nothing more, TLS nothing that is decrypted.
+        # For the reader: its last read left nothing in TCP, and nothing decrypted in TLS.
         self._drained = False
         self._pending: Callable[[], int] = int  # bytes that TLS has decrypted, and holds: none
         self.bytes_received = 0
@@ -131,32 +131,31 @@ class Transport:
         """
         writing = False
         while True:
+            # After a read that took all there was, recv() would fail: the wait comes first.
+            if self._drained:
+                self._waiting_to_read = True
+                try:
+                    ready = self._wait(writing, deadline.remaining(), wakeable)
+                finally:
+                    self._waiting_to_read = False
+                if not ready:
+                    raise TimeoutError("nothing was received in time")
             with self._io_lock:
-                # After a read that took all there was, recv() would fail: the wait comes first.
-                if not self._drained:
-                    try:
-                        data = self._socket.recv(RECEIVE_SIZE)
-                    except (BlockingIOError, ssl.SSLWantReadError):
-                        writing = False
-                    except ssl.SSLWantWriteError:  # TLS has an answer of its own to send first
-                        writing = True
-                    else:
-                        self.bytes_received += len(data)
-                        # TLS reads a record as a whole, and hands over what was asked for.
-                        self._drained = len(data) < RECEIVE_SIZE and not self._pending()
-                        return data
-                self._drained = False
                 if wakeable and self._woken:
                     self._woken = False
                     self._waker.clear()
                     return None
-            self._waiting_to_read = True
-            try:
-                ready = self._wait(writing, deadline.remaining(), wakeable)
-            finally:
-                self._waiting_to_read = False
-            if not ready:
-                raise TimeoutError("nothing was received in time")
+                try:
+                    data = self._socket.recv(RECEIVE_SIZE)
+                except (BlockingIOError, ssl.SSLWantReadError):
+                    self._drained, writing = True, False
+                except ssl.SSLWantWriteError:  # TLS has an answer of its own to send first
+                    self._drained, writing = True, True
+                else:
+                    self.bytes_received += len(data)
+                    # TLS reads a record as a whole, and hands over what was asked for.
+                    self._drained = len(data) < RECEIVE_SIZE and not self._pending()
+                    return data
 
     def _wait(self, writing: bool, timeout: float | None, wakeable: bool) -> bool:
         """The reader's wait. False if the time ran out."""
