@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from shardlib.checks import check_positive
@@ -27,8 +26,7 @@ PROTOCOL_EVENTS = frozenset({"READY", "RESUMED"})
 """The events on which the shard itself acts, so that they are decoded for it."""
 
 
-@dataclass(frozen=True, slots=True)
-class StartHeartbeat:
+class StartHeartbeat(NamedTuple):
     """Hello came: beat from now on, or at another pace if it is not the first.
 
     :param interval: milliseconds.
@@ -37,28 +35,23 @@ class StartHeartbeat:
     interval: float
 
 
-@dataclass(frozen=True, slots=True)
 class Identify:
     """Identify is due, as soon as the identify gate lets it through."""
 
 
-@dataclass(frozen=True, slots=True)
 class Resume:
     """Resume is due, at once."""
 
 
-@dataclass(frozen=True, slots=True)
 class AnswerHeartbeat:
     """The Gateway asked for a heartbeat."""
 
 
-@dataclass(frozen=True, slots=True)
 class Acknowledge:
     """A heartbeat was acknowledged."""
 
 
-@dataclass(frozen=True, slots=True)
-class Established:
+class Established(NamedTuple):
     """READY (a new session) or RESUMED came: events flow.
 
     :param resumed: True after RESUMED.
@@ -67,8 +60,7 @@ class Established:
     resumed: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Warn:
+class Warn(NamedTuple):
     """Something that the log should tell."""
 
     text: str
