@@ -26,44 +26,57 @@ PROTOCOL_EVENTS = frozenset({"READY", "RESUMED"})
 """The events on which the shard itself acts, so that they are decoded for it."""
 
 
-class StartHeartbeat(NamedTuple):
+class _Effect:
+    """What the reader is to do. Effects of one kind are equal if they say the same."""
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(map(repr, vars(self).values()))})"
+
+
+class StartHeartbeat(_Effect):
     """Hello came: beat from now on, or at another pace if it is not the first.
 
     :param interval: milliseconds.
     """
 
-    interval: float
+    def __init__(self, interval: float) -> None:
+        self.interval = interval
 
 
-class Identify:
+class Identify(_Effect):
     """Identify is due, as soon as the identify gate lets it through."""
 
 
-class Resume:
+class Resume(_Effect):
     """Resume is due, at once."""
 
 
-class AnswerHeartbeat:
+class AnswerHeartbeat(_Effect):
     """The Gateway asked for a heartbeat."""
 
 
-class Acknowledge:
+class Acknowledge(_Effect):
     """A heartbeat was acknowledged."""
 
 
-class Established(NamedTuple):
+class Established(_Effect):
     """READY (a new session) or RESUMED came: events flow.
 
     :param resumed: True after RESUMED.
     """
 
-    resumed: bool
+    def __init__(self, resumed: bool) -> None:
+        self.resumed = resumed
 
 
-class Warn(NamedTuple):
+class Warn(_Effect):
     """Something that the log should tell."""
 
-    text: str
+    def __init__(self, text: str) -> None:
+        self.text = text
 
 
 Effect = (

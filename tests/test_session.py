@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import stat
@@ -38,7 +37,7 @@ def test_what_is_saved_is_loaded(
 def test_saving_replaces_the_file_and_leaves_no_other(tmp_path: Path) -> None:
     path = tmp_path / "session.json"
     SESSION.save(path)
-    later = dataclasses.replace(SESSION, sequence=13)
+    later = SESSION._replace(sequence=13)
     later.save(str(path))
     assert Session.load(str(path)) == later
     assert os.listdir(tmp_path) == ["session.json"]
@@ -157,5 +156,5 @@ def test_only_the_next_sequence_takes_the_short_way(
 
 
 def test_a_session_does_not_change() -> None:
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(AttributeError):
         SESSION.sequence = 5  # type: ignore[misc]
