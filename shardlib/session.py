@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from shardlib.gateway import API_VERSION, gateway_url
@@ -106,6 +107,11 @@ class Session(_Fields):
         self = super().__new__(cls, session_id, sequence, resume_gateway_url, shard_id, shard_count)
         self._check()
         return self
+
+    @classmethod
+    def _make(cls, iterable: Iterable[Any]) -> Session:  # type: ignore[override]
+        """Make a session of its values, and check them. :meth:`_replace` calls this."""
+        return cls(*iterable)
 
     def _check(self) -> None:
         if not isinstance(self.session_id, str):
