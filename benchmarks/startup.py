@@ -3,6 +3,9 @@
 Each program runs in a process of its own, all in turns. What is printed is the median processor
 time of the whole process, and then without what an empty program takes; each is compared with
 importing the two packages that shardlib needs.
+
+All modules are compiled before, as an installer compiles them: a checkout whose modules Python may
+not keep compiled (PYTHONDONTWRITEBYTECODE) would be compared with packages that pip has compiled.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
+from collections.abc import Mapping
 
 from benchmarks.table import show_versions
 
@@ -28,12 +33,16 @@ _PROGRAMS = (
 )
 
 
-def processor_time(program: str) -> float:
+def processor_time(program: str, environment: Mapping[str, str]) -> float:
     """The seconds of processor time of a process that runs a program.
 
+    :param program: in Python.
+    :param environment: of the process.
     :raises subprocess.CalledProcessError: if the program fails.
     """
-    process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], env=environment, stderr=subprocess.DEVNULL
+    )
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
@@ -41,20 +50,33 @@ def processor_time(program: str) -> float:
     return usage.ru_utime + usage.ru_stime
 
 
+def measure(rounds: int, compiled: str) -> dict[str, list[float]]:
+    """The seconds of each program that can run here, once a round.
+
+    :param rounds: how often each program runs.
+    :param compiled: the folder for the compiled modules.
+    """
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": compiled}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    times: dict[str, list[float]] = {}
+    for number in range(rounds + 1):
+        for program in _PROGRAMS:
+            try:
+                spent = processor_time(program, environment)
+            except subprocess.CalledProcessError:
+                continue  # it is not installed
+            if number:  # the first time files are read from the disk, and compiled
+                times.setdefault(program, []).append(spent)
+    return times
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="The time for importing.")
     parser.add_argument("--rounds", type=int, default=31, metavar="N")
     arguments = parser.parse_args()
     show_versions()
-    times: dict[str, list[float]] = {}
-    for number in range(arguments.rounds + 1):
-        for program in _PROGRAMS:
-            try:
-                spent = processor_time(program)
-            except subprocess.CalledProcessError:
-                continue  # it is not installed
-            if number:  # the first time files are read from the disk, and compiled
-                times.setdefault(program, []).append(spent)
+    with tempfile.TemporaryDirectory() as compiled:
+        times = measure(arguments.rounds, compiled)
     medians = {program: statistics.median(spent) * 1000 for program, spent in times.items()}
     empty, needed = medians[_NOTHING], medians[_NEEDED]
     print("\nmilliseconds of processor time")

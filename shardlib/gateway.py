@@ -6,7 +6,6 @@ Names and numbers are those of Discord's documentation, pages *Gateway*, *Gatewa
 
 from __future__ import annotations
 
-import difflib
 import enum
 import functools
 import operator
@@ -290,6 +289,8 @@ def nearest_event(name: str) -> str | None:
     # No typing error has thousands of characters, which would take long to compare.
     if len(spelt) > 2 * _LONGEST_EVENT:
         return None
+    import difflib  # here: few programs misspell a name, and it takes a while to import
+
     similar = difflib.get_close_matches(spelt, sorted(EVENTS), n=1, cutoff=0.75)
     # The shortest and first of those that begin so: "message" stands for MESSAGE_CREATE.
     longer = sorted((event for event in EVENTS if event.startswith(f"{spelt}_")), key=_brevity)
@@ -302,8 +303,8 @@ def misspelling_warning(event: str) -> str | None:
     :param event: the name, as :func:`event_name` returns it. An undocumented one that is like no
         documented one may be newer than this version of the library.
     """
-    nearest = nearest_event(event)
-    if nearest is None or event in EVENTS:
+    nearest = None if event in EVENTS else nearest_event(event)
+    if nearest is None:
         return None
     return (
         f"{event[:_LONGEST_EVENT]} is no event that Discord documents, and perhaps never comes; "

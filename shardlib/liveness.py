@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import collections
 import enum
-from dataclasses import dataclass
 from typing import NamedTuple
 
 # Seconds within which an acknowledgement is expected if there is reason for doubt: the machine was
@@ -54,8 +53,7 @@ class Due(enum.Enum):
     """Judge the connection; if it may live, go on as for BY_GATEWAY."""
 
 
-@dataclass(frozen=True)
-class Latency:
+class Latency(NamedTuple):
     """Round trips of heartbeats on the current connection, in seconds.
 
     :param last: of the last acknowledged heartbeat, None before the first.

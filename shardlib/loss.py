@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from shardlib.errors import ConnectionFailed, meaning_of
 from shardlib.text import printable
@@ -23,8 +23,7 @@ class Cause(enum.Enum):
     CLOSING = "disconnect()"
 
 
-@dataclass(frozen=True)
-class Loss:
+class Loss(NamedTuple):
     """Why a connection ended.
 
     :param cause: the kind of end.
@@ -54,6 +53,10 @@ class Loss:
             reason = printable(self.reason, 200) or meaning_of(self.code)
             return f"closed by the Gateway {code} ({reason or 'no reason given'})"
         return printable(self.reason, 500)
+
+    def because(self, reason: str) -> Loss:
+        """The same for another reason, in words for people."""
+        return self._replace(reason=reason)
 
     @property
     def peer_answers(self) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import ssl
-from dataclasses import dataclass
 from typing import Any
 
 from shardlib import compression as compressions
@@ -17,7 +16,6 @@ from shardlib.payloads import JSONModule, Payload
 from shardlib.session import Session
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
 class Options:
     """The arguments of :class:`shardlib.Shard` that are not callbacks, where they are explained.
 
@@ -26,25 +24,47 @@ class Options:
     :raises TypeError: if an argument has the wrong type; the message says which.
     """
 
-    identity: Identity
-    should_reconnect: bool
-    presence: Payload | None  # a copy, as Identity.presence() returns it
-    compression: str | None
-    session: Session | None
-    json: JSONModule
-    identify_gate: IdentifyGate | None
-    backoff: Backoff | None
-    connect_timeout: float
-    hello_timeout: float
-    ready_timeout: float
-    send_timeout: float
-    close_timeout: float
-    max_payload: int
-    ssl_context: ssl.SSLContext | None
-    proxy: str | None
-    logger: logging.Logger | logging.LoggerAdapter[Any] | None
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        should_reconnect: bool,
+        presence: Payload | None,
+        compression: str | None,
+        session: Session | None,
+        json: JSONModule,
+        identify_gate: IdentifyGate | None,
+        backoff: Backoff | None,
+        connect_timeout: float,
+        hello_timeout: float,
+        ready_timeout: float,
+        send_timeout: float,
+        close_timeout: float,
+        max_payload: int,
+        ssl_context: ssl.SSLContext | None,
+        proxy: str | None,
+        logger: logging.Logger | logging.LoggerAdapter[Any] | None,
+    ) -> None:
+        self.identity = identity
+        self.should_reconnect = should_reconnect
+        self.presence = presence  # a copy, as Identity.presence() returns it
+        self.compression = compression
+        self.session = session
+        self.json = json
+        self.identify_gate = identify_gate
+        self.backoff = backoff
+        self.connect_timeout = connect_timeout
+        self.hello_timeout = hello_timeout
+        self.ready_timeout = ready_timeout
+        self.send_timeout = send_timeout
+        self.close_timeout = close_timeout
+        self.max_payload = max_payload
+        self.ssl_context = ssl_context
+        self.proxy = proxy
+        self.logger = logger
+        self._check()
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         check_type("should_reconnect", self.should_reconnect, bool)
         compressions.require(self.compression)
         check_type("session", self.session, Session, optional=True)

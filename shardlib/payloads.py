@@ -8,8 +8,8 @@ Snowflakes may be given as int or as str of digits.
 from __future__ import annotations
 
 import json as standard_json
-import platform
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn, Protocol
 
@@ -142,7 +142,8 @@ def refuse_constant(name: str) -> NoReturn:
 
 def default_properties() -> dict[str, str]:
     """The connection properties that Identify sends unless told otherwise."""
-    return {"os": platform.system().lower(), "browser": "shardlib", "device": "shardlib"}
+    system = "windows" if sys.platform == "win32" else sys.platform
+    return {"os": system, "browser": "shardlib", "device": "shardlib"}
 
 
 def identify(

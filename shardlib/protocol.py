@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from shardlib.checks import check_positive
@@ -27,51 +26,57 @@ PROTOCOL_EVENTS = frozenset({"READY", "RESUMED"})
 """The events on which the shard itself acts, so that they are decoded for it."""
 
 
-@dataclass(frozen=True, slots=True)
-class StartHeartbeat:
+class _Effect:
+    """What the reader is to do. Effects of one kind are equal if they say the same."""
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(map(repr, vars(self).values()))})"
+
+
+class StartHeartbeat(_Effect):
     """Hello came: beat from now on, or at another pace if it is not the first.
 
     :param interval: milliseconds.
     """
 
-    interval: float
+    def __init__(self, interval: float) -> None:
+        self.interval = interval
 
 
-@dataclass(frozen=True, slots=True)
-class Identify:
+class Identify(_Effect):
     """Identify is due, as soon as the identify gate lets it through."""
 
 
-@dataclass(frozen=True, slots=True)
-class Resume:
+class Resume(_Effect):
     """Resume is due, at once."""
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerHeartbeat:
+class AnswerHeartbeat(_Effect):
     """The Gateway asked for a heartbeat."""
 
 
-@dataclass(frozen=True, slots=True)
-class Acknowledge:
+class Acknowledge(_Effect):
     """A heartbeat was acknowledged."""
 
 
-@dataclass(frozen=True, slots=True)
-class Established:
+class Established(_Effect):
     """READY (a new session) or RESUMED came: events flow.
 
     :param resumed: True after RESUMED.
     """
 
-    resumed: bool
+    def __init__(self, resumed: bool) -> None:
+        self.resumed = resumed
 
 
-@dataclass(frozen=True, slots=True)
-class Warn:
+class Warn(_Effect):
     """Something that the log should tell."""
 
-    text: str
+    def __init__(self, text: str) -> None:
+        self.text = text
 
 
 Effect = (

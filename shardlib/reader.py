@@ -8,7 +8,6 @@ on this thread costs a connection at most.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import logging
 import threading
@@ -440,7 +439,7 @@ class Reader:
     def _after_loss(self, life: Life, policy: ReconnectPolicy, loss: Loss) -> Reconnect | Stop:
         """Decide what follows, and tell of it."""
         # A reason that repeats the token must reach no error.
-        loss = dataclasses.replace(loss, reason=self._options.identity.hide_token(loss.reason))
+        loss = loss.because(self._options.identity.hide_token(loss.reason))
         closed_by_user = life.request is Request.CLOSE and life.error is None
         plan = policy.after(
             loss,

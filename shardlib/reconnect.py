@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from shardlib.backoff import Backoff
 from shardlib.errors import ShardClosed, fatal_error
@@ -48,8 +48,7 @@ _SESSION_ENDED = frozenset(code for code in CloseCode if code.ends_session)
 _ASKED = (Cause.GATEWAY_ASKED, Cause.USER_ASKED)
 
 
-@dataclass(frozen=True)
-class Reconnect:
+class Reconnect(NamedTuple):
     """Connect (again).
 
     :param url: where to.
@@ -64,8 +63,7 @@ class Reconnect:
     least_delay: float = 0.0
 
 
-@dataclass(frozen=True)
-class Stop:
+class Stop(NamedTuple):
     """Close the shard.
 
     :param error: what to raise from the waiting methods; None after disconnect().

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 from shardlib.gateway import API_VERSION, gateway_url
 
@@ -75,8 +75,15 @@ class CurrentSession:
         self.completed_sequence = self.last_sequence
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Session:
+class _Fields(NamedTuple):
+    session_id: str
+    sequence: int | None
+    resume_gateway_url: str | None
+    shard_id: int
+    shard_count: int
+
+
+class Session(_Fields):
     """A session of one shard, as far as a Resume needs it.
 
     It can be resumed with the bot's token only
@@ -92,13 +99,26 @@ class Session:
     :raises ValueError: if an argument has a value that cannot be.
     """
 
-    session_id: str
-    sequence: int | None
-    resume_gateway_url: str | None
-    shard_id: int
-    shard_count: int
+    __slots__ = ()
 
-    def __post_init__(self) -> None:
+    def __new__(
+        cls,
+        session_id: str,
+        sequence: int | None,
+        resume_gateway_url: str | None,
+        shard_id: int,
+        shard_count: int,
+    ) -> Session:
+        self = super().__new__(cls, session_id, sequence, resume_gateway_url, shard_id, shard_count)
+        self._check()
+        return self
+
+    @classmethod
+    def _make(cls, iterable: Iterable[Any]) -> Session:  # type: ignore[override]
+        """Make a session of its values, and check them. :meth:`_replace` calls this."""
+        return cls(*iterable)
+
+    def _check(self) -> None:
         if not isinstance(self.session_id, str):
             raise TypeError(f"session_id must be a str, not {type(self.session_id).__name__}")
         if not self.session_id:
@@ -127,7 +147,7 @@ class Session:
         :param path: of the file, a str or a path object.
         :raises OSError: if the file cannot be written.
         """
-        content = {"format": _FORMAT, "version": _VERSION, **dataclasses.asdict(self)}
+        content = {"format": _FORMAT, "version": _VERSION, **self._asdict()}
         import tempfile  # here, since few programs save a session, and it takes a while to import
 
         directory, name = os.path.split(os.path.abspath(path))
@@ -169,11 +189,10 @@ class Session:
             raise ValueError("it was not written by Session.save()")
         if content.get("version") != _VERSION:
             raise ValueError(f"its version is {content.get('version')!r}, not {_VERSION}")
-        names = [field.name for field in dataclasses.fields(cls)]
-        missing = [name for name in names if name not in content]
+        missing = [name for name in cls._fields if name not in content]
         if missing:
             raise ValueError(f"{', '.join(missing)} is missing")
-        session = cls(**{name: content[name] for name in names})
+        session = cls(**{name: content[name] for name in cls._fields})
         if session.resume_gateway_url is not None:
             # The token will be sent there.
             gateway_url(session.resume_gateway_url, API_VERSION, None)

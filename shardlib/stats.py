@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from shardlib.gateway import EVENTS
 
@@ -45,8 +44,7 @@ class EventCounts:
         return Counter(dict(self._counts))
 
 
-@dataclass(slots=True)
-class Stats:
+class Stats(NamedTuple):
     """The counters of a shard, since it was made. What ``shard.stats`` gives is a snapshot.
 
     :param messages: Gateway messages received.
@@ -64,14 +62,14 @@ class Stats:
     :param callback_seconds: seconds spent inside the user's functions.
     """
 
-    messages: int = 0
-    bytes_received: int = 0
-    bytes_inflated: int = 0
-    events: Counter[str] = dataclasses.field(default_factory=Counter)
-    connections: int = 0
-    reconnects: int = 0
-    resumes: int = 0
-    replayed: int = 0
-    duplicates: int = 0
-    gaps: int = 0
-    callback_seconds: float = 0.0
+    messages: int
+    bytes_received: int
+    bytes_inflated: int
+    events: Counter[str]
+    connections: int
+    reconnects: int
+    resumes: int
+    replayed: int
+    duplicates: int
+    gaps: int
+    callback_seconds: float

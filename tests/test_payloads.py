@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import string
 from typing import Any
 
@@ -208,6 +209,10 @@ def identify(**changes: Any) -> dict[str, Any]:
         "compress": False,
     }
     return payloads.identify(**{**arguments, **changes})
+
+
+def test_the_operating_system_is_told_as_python_names_it() -> None:
+    assert payloads.default_properties()["os"] == platform.system().lower()
 
 
 def test_identify_has_the_documented_fields() -> None:

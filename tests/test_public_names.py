@@ -86,6 +86,23 @@ def test_importing_the_package_alone_loads_nothing() -> None:
     assert loaded_after("from shardlib import Shard") >= {"ssl", "websocket", "ujson"}
 
 
+def test_a_shard_is_imported_without_modules_that_few_programs_need() -> None:
+    # websocket-client imports python_socks if it is installed, and that imports much by itself.
+    alone = "import sys; sys.modules['python_socks'] = None\n"
+    needed = loaded_after(f"{alone}import websocket, ujson")
+    loaded = loaded_after(f"{alone}import shardlib; shardlib.Shard")
+    assert not (loaded - needed) & {
+        "asyncio",
+        "dataclasses",
+        "difflib",
+        "email",
+        "importlib.metadata",
+        "platform",
+        "tempfile",
+        "urllib.request",
+    }
+
+
 def test_mypy_finds_every_name_and_no_misspelt_one(tmp_path: Path) -> None:
     every = "".join(
         f"from shardlib import {name}\nreveal_type({name})\n" for name in shardlib.__all__

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
-import dataclasses
+import copy
 import json
 import os
+import pickle
 import stat
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def test_what_is_saved_is_loaded(
 def test_saving_replaces_the_file_and_leaves_no_other(tmp_path: Path) -> None:
     path = tmp_path / "session.json"
     SESSION.save(path)
-    later = dataclasses.replace(SESSION, sequence=13)
+    later = SESSION._replace(sequence=13)
     later.save(str(path))
     assert Session.load(str(path)) == later
     assert os.listdir(tmp_path) == ["session.json"]
@@ -157,5 +158,22 @@ def test_only_the_next_sequence_takes_the_short_way(
 
 
 def test_a_session_does_not_change() -> None:
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(AttributeError):
         SESSION.sequence = 5  # type: ignore[misc]
+
+
+def test_a_session_with_another_value_is_checked_as_a_new_one() -> None:
+    assert SESSION._replace(shard_id=2) == Session("abc", 12, "wss://resume.example/", 2, 4)
+    with pytest.raises(ValueError, match="shard_id must be less than shard_count"):
+        SESSION._replace(shard_id=4)
+
+
+def test_a_session_shows_its_values_and_is_the_same_in_a_copy() -> None:
+    assert repr(SESSION) == (
+        "Session(session_id='abc', sequence=12, resume_gateway_url='wss://resume.example/', "
+        "shard_id=1, shard_count=4)"
+    )
+    for copied in (copy.copy(SESSION), copy.deepcopy(SESSION), pickle.loads(pickle.dumps(SESSION))):
+        assert type(copied) is Session
+        assert copied == SESSION
+        assert hash(copied) == hash(SESSION)
