@@ -29,7 +29,7 @@ ROOM = 60 << 20  # bytes, which hold the event, but not what is made of it
 
 @pytest.mark.skipif(not MEMORY.exists(), reason="the system does not tell a process its size")
 @pytest.mark.parametrize("how_long", ["for a moment", "for ever"])
-def test_an_event_for_which_memory_is_short_costs_connections_at_most(
+def test_events_keep_coming_after_one_for_which_memory_was_short(
     how_long: str, make_scripted: MakeScripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 74: Resume brings it again; if it can't be read then, those after it can."""
@@ -86,7 +86,7 @@ def test_an_event_for_which_memory_is_short_costs_connections_at_most(
     assert child.lines.count("disconnected") == child.lines.count("connected")
 
 
-def test_made_up_events_are_not_all_remembered(
+def test_stats_keep_at_most_a_thousand_unknown_event_names(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Row 76: a thousand unknown names, none of them long; the rest is counted together."""
@@ -114,7 +114,7 @@ def test_made_up_events_are_not_all_remembered(
 # Callbacks, and dicts that are changed
 
 
-def test_what_a_callback_does_to_a_payload_the_library_does_not_see(
+def test_a_callback_that_changes_a_payload_does_not_change_the_session(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Row 77: a session id that is masked for a log file is still the one to resume."""
@@ -141,7 +141,7 @@ def test_what_a_callback_does_to_a_payload_the_library_does_not_see(
 
 
 @pytest.mark.parametrize("what", ["presence", "properties"])
-def test_what_the_constructor_was_given_may_be_changed_afterwards(
+def test_changing_a_dict_after_the_constructor_took_it_changes_no_identify(
     what: str, make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Row 78: the dict is the user's; every Identify is as the first."""
@@ -169,7 +169,7 @@ def test_what_the_constructor_was_given_may_be_changed_afterwards(
 EVIL = "\x1b[31m\x1b]0;title\x07\r\nERROR forged\x85\u2028\x00\x7f\u202egnp.exe"
 
 
-def test_no_text_of_a_peer_forges_a_line_of_the_log(
+def test_text_from_a_peer_cannot_forge_a_line_of_the_log(
     make_scripted: MakeScripted, watch_shard: WatchShard, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Row 79: nor moves the cursor of the terminal that shows it."""
@@ -200,7 +200,7 @@ def test_no_text_of_a_peer_forges_a_line_of_the_log(
     assert "forged" in str(caught.value)
 
 
-def test_a_peer_that_repeats_the_token_brings_it_into_no_log_and_no_error(
+def test_a_token_that_the_peer_repeats_is_hidden_in_the_log_and_in_errors(
     make_scripted: MakeScripted, watch_shard: WatchShard, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Fixtures look for the token, too, in every record and every error."""
@@ -226,7 +226,7 @@ def test_a_peer_that_repeats_the_token_brings_it_into_no_log_and_no_error(
     assert [text for text in told if "***" in text and "Gateway" in text]  # it was in a reason
 
 
-def test_no_text_of_a_peer_forges_a_line_of_a_timeout(
+def test_text_from_a_peer_cannot_forge_a_line_of_a_timeout_error(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Rows 58 and 79: the reason of the last close is a peer's text, too."""
@@ -247,7 +247,7 @@ def test_no_text_of_a_peer_forges_a_line_of_a_timeout(
     assert str(caught.value).isprintable()
 
 
-def test_a_session_id_that_is_no_text_is_sent_back_as_it_came(
+def test_a_session_id_with_a_lone_surrogate_is_resumed_unchanged(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Half of a surrogate pair has no UTF-8; an error that says so would show the whole Resume."""
@@ -305,7 +305,7 @@ class Failing(Backoff):
 
 @pytest.mark.parametrize("end", ["mended", "disconnect()"])
 @pytest.mark.parametrize("option", ["identify_gate", "backoff"])
-def test_an_exception_that_cannot_be_shown_is_told_and_outlived(
+def test_an_unprintable_exception_of_a_gate_or_backoff_neither_ends_nor_spins_the_reader(
     option: str, end: str, make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Neither does the reader spin meanwhile, nor must disconnect() wait for it."""
@@ -370,7 +370,7 @@ class ExitingBackoff(Backoff):
 
 
 @pytest.mark.parametrize("option, make", [("json", ExitingJSON), ("backoff", ExitingBackoff)])
-def test_system_exit_of_the_users_code_ends_the_shard_in_order(
+def test_system_exit_in_json_or_backoff_ends_the_shard_with_its_callbacks_in_order(
     option: str, make: type[Any], make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Each on_socket_connected has its on_socket_disconnected, and join() raises it."""
@@ -397,7 +397,7 @@ def test_system_exit_of_the_users_code_ends_the_shard_in_order(
         ("1", TypeError),
     ],
 )
-def test_what_no_gate_can_mean_is_told_and_asked_again(
+def test_a_meaningless_answer_of_an_identify_gate_is_reported_and_sends_no_identify(
     answer: Any, error: type[Exception], make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Row 81: no Identify leaves because of it."""
@@ -417,7 +417,7 @@ def test_what_no_gate_can_mean_is_told_and_asked_again(
     assert [peer.opening is not None for peer in gateway.peers] == [False, True]
 
 
-def test_a_gate_that_is_asked_all_the_time_burns_no_core(
+def test_an_identify_gate_is_asked_at_most_once_in_ten_milliseconds(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Row 81: ten milliseconds at least between two questions."""
@@ -438,7 +438,7 @@ def test_a_gate_that_is_asked_all_the_time_burns_no_core(
     assert times[20] - times[0] >= 20 * 0.01 * 0.9
 
 
-def test_pings_of_a_peer_that_reads_nothing_do_not_put_off_hello(
+def test_pings_from_a_peer_that_reads_nothing_do_not_extend_hello_timeout(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Each pong waits for the peer to take it: thousands of pings would be thousands of waits."""
@@ -458,7 +458,7 @@ def test_pings_of_a_peer_that_reads_nothing_do_not_put_off_hello(
     assert gateway.peer(2, timeout=5.0).accepted_at - gateway.peers[0].accepted_at < 4.0
 
 
-def test_messages_that_cannot_be_read_do_not_fill_the_log(
+def test_unreadable_messages_do_not_fill_the_log(
     gateway: LocalGateway, watch_shard: WatchShard, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Row 90: on_socket_error is told of each, the log of the first ones and of their number."""
@@ -470,7 +470,7 @@ def test_messages_that_cannot_be_read_do_not_fill_the_log(
     assert len([record for record in caplog.records if "opcode" in record.getMessage()]) == 3
 
 
-def test_a_status_line_that_repeats_the_token_brings_it_into_no_error(
+def test_a_token_in_a_status_line_is_hidden_in_errors(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     def script(peer: Peer) -> None:
@@ -491,7 +491,7 @@ def test_a_status_line_that_repeats_the_token_brings_it_into_no_error(
         error = error.__cause__ or error.__context__
 
 
-def test_a_token_that_is_cut_in_two_is_hidden_all_the_same(
+def test_shortening_a_text_from_a_peer_leaves_no_half_of_the_token(
     make_scripted: MakeScripted, watch_shard: WatchShard, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Texts of a peer are shortened for the log: what is left must hold no half of the token."""

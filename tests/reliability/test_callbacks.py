@@ -73,7 +73,7 @@ def _locks(shard: Shard) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", CALLBACKS)
-def test_no_lock_at_all_is_held_while_a_callback_runs(
+def test_another_thread_can_take_every_lock_while_a_callback_runs(
     name: str, gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
     """Row 6: inside each callback another thread gets each lock there is."""
@@ -126,7 +126,7 @@ class _Raising:
 
 
 @pytest.mark.parametrize("name", CALLBACKS)
-def test_a_callback_that_raises_what_cannot_be_shown_ends_nothing(
+def test_an_unprintable_exception_of_a_callback_is_reported_once_and_ends_nothing(
     name: str, gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
     """Row 19: the life goes on as it would, and each exception is told once."""
@@ -146,7 +146,7 @@ def test_a_callback_that_raises_what_cannot_be_shown_ends_nothing(
 @pytest.mark.parametrize(
     "name", ["on_socket_disconnected", "on_socket_reconnected", "on_socket_closed"]
 )
-def test_disconnect_and_connect_inside_the_callbacks_of_a_loss(
+def test_disconnect_and_connect_inside_the_callbacks_of_a_loss_begin_a_new_life(
     name: str, gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
     """Row 3: at once, without an exception, and the shard lives anew."""
@@ -175,7 +175,7 @@ def test_disconnect_and_connect_inside_the_callbacks_of_a_loss(
     recorder.calls.clear()  # it lacks what was not recorded
 
 
-def test_disconnect_by_a_log_filter_on_the_thread_that_reports(
+def test_disconnect_in_a_log_filter_called_for_a_slow_callback_returns(
     make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 3: it is the one that tells of a slow callback, and it can't wait for its own end."""

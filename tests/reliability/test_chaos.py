@@ -9,7 +9,7 @@ from benchmarks.chaos import Round
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("seed", range(4))
-def test_in_the_middle_of_chaos_no_event_is_lost_or_twice_or_out_of_order(seed: int) -> None:
+def test_no_event_is_lost_repeated_or_out_of_order_amid_random_faults(seed: int) -> None:
     """All rows: faults of every kind at random, three threads that use the shard meanwhile."""
     figures = Round(f"suite/{seed}", seconds=3.0).run()
 

@@ -50,7 +50,7 @@ def test_disconnect_returns_in_time_whatever_the_peer_does(
     assert recorder.life[-2:] == [("disconnected", 1000, True), ("closed", None)]
 
 
-def test_a_socket_is_closed_only_when_no_sender_waits_with_its_number(
+def test_a_descriptor_is_not_closed_while_a_sender_waits_on_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Row 17: else the system could give the number to another file, and it would be written to."""
@@ -101,7 +101,9 @@ def test_a_socket_is_closed_only_when_no_sender_waits_with_its_number(
     theirs.close()
 
 
-def test_300_lives_leave_nothing(gateway: LocalGateway, watch_shard: WatchShard) -> None:
+def test_300_connects_and_disconnects_leave_no_thread(
+    gateway: LocalGateway, watch_shard: WatchShard
+) -> None:
     """Row 4: one shard, connected and closed 300 times, has the threads it began with: none."""
     shard, recorder = watch_shard(gateway, connect=False)
     threads = threading.active_count()
@@ -116,7 +118,7 @@ def test_300_lives_leave_nothing(gateway: LocalGateway, watch_shard: WatchShard)
     assert recorder.count("closed") == 300
 
 
-def test_closing_from_eight_threads_closes_once(
+def test_disconnect_by_eight_threads_at_once_closes_once(
     gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
     """Rows 16 and 39: one CLOSE frame, which the others don't cut off, one on_socket_closed."""
@@ -133,7 +135,7 @@ def test_closing_from_eight_threads_closes_once(
         assert connection.wait_closed() == 1000
 
 
-def test_a_second_disconnect_does_not_cut_off_the_first_ones_goodbye(
+def test_a_second_disconnect_does_not_abort_the_closing_handshake_of_the_first(
     gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
     """Row 4: what waits for the peer's answer is no opening, to be aborted."""
@@ -153,7 +155,7 @@ def test_a_second_disconnect_does_not_cut_off_the_first_ones_goodbye(
     assert connection.wait_closed() == 1000
 
 
-def test_the_caller_says_goodbye_for_a_reader_that_is_stuck(
+def test_disconnect_sends_the_close_frame_for_a_reader_stuck_in_a_callback(
     gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
     """Rows 4 and 48: the bot goes offline though its callback does not return."""
@@ -177,7 +179,7 @@ def test_the_caller_says_goodbye_for_a_reader_that_is_stuck(
     assert recorder.life[-2:] == [("disconnected", 1000, True), ("closed", None)]
 
 
-def test_a_goodbye_is_sent_though_the_reader_closes_already(
+def test_the_close_frame_is_sent_if_disconnect_and_the_reader_close_at_once(
     gateway: LocalGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 4: its callback returns just as the caller is about to send the close frame for it."""
@@ -214,7 +216,9 @@ def test_a_goodbye_is_sent_though_the_reader_closes_already(
     assert connection.wait_closed() == 1000
 
 
-def test_no_state_pretends_to_a_connection(gateway: LocalGateway, watch_shard: WatchShard) -> None:
+def test_no_property_shows_a_connection_inside_on_socket_disconnected(
+    gateway: LocalGateway, watch_shard: WatchShard
+) -> None:
     """Row 39: inside on_socket_disconnected the shard already says that it has none."""
     seen: list[tuple[Any, ...]] = []
 
@@ -232,7 +236,7 @@ def test_no_state_pretends_to_a_connection(gateway: LocalGateway, watch_shard: W
 
 
 @pytest.mark.parametrize("error", [TimeoutError("mine"), OSError("mine"), RuntimeError("mine")])
-def test_what_a_signal_handler_raises_in_the_middle_of_a_frame_is_not_taken_for_a_broken_stream(
+def test_an_exception_of_a_signal_handler_in_the_middle_of_a_frame_is_raised_unchanged(
     error: Exception,
 ) -> None:
     """It comes out as it is, and the connection ends: half a frame is out."""

@@ -46,7 +46,7 @@ def closes_in_one_round_trip(peer: Peer) -> None:
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["ws", "wss"])
-def test_the_close_frame_of_the_peer_ends_disconnect(
+def test_disconnect_returns_at_the_close_frame_of_a_peer_that_leaves_tcp_open(
     tls: bool, make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Row 46: one round trip, though the peer leaves TCP open."""
@@ -60,7 +60,7 @@ def test_the_close_frame_of_the_peer_ends_disconnect(
 
 
 @pytest.mark.parametrize("way", ["disconnect()", "with"])
-def test_all_is_over_when_disconnect_returns_after_a_fatal_close_code(
+def test_disconnect_after_a_fatal_close_code_returns_only_after_on_socket_closed(
     way: str, make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Row 47: on_socket_closed has returned, and no thread of the shard is alive."""
@@ -209,7 +209,7 @@ def test_disconnect_ends_a_connect_behind_a_stuck_callback(
 
 
 @pytest.mark.parametrize("reader", ["idle", "in a callback"])
-def test_disconnect_takes_no_longer_than_close_timeout(
+def test_disconnect_with_a_full_send_buffer_takes_no_longer_than_close_timeout(
     reader: str, make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Rows 9 and 51: a full send buffer adds nothing to it; the thread stuck in send() is told."""
@@ -268,7 +268,7 @@ def fill_the_send_buffer(shard: Shard) -> concurrent.futures.Future[object]:
     return sending
 
 
-def test_a_close_frame_that_came_with_the_last_event_is_not_waited_for_again(
+def test_disconnect_in_a_callback_does_not_wait_for_a_close_frame_already_received(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """The peer has closed, and leaves TCP open: no other close frame will come."""
@@ -293,7 +293,7 @@ def test_a_close_frame_that_came_with_the_last_event_is_not_waited_for_again(
     assert time.monotonic() - called[0] < 3.0
 
 
-def test_a_close_frame_that_came_with_op_7_is_not_waited_for_again(
+def test_a_reconnect_for_op_7_does_not_wait_for_a_close_frame_already_received(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """The next connection begins at once."""
@@ -322,7 +322,7 @@ def test_a_close_frame_that_came_with_op_7_is_not_waited_for_again(
 
 
 @pytest.mark.parametrize("what", ["reconnect()", "disconnect() in a callback"])
-def test_a_peer_that_floods_instead_of_closing_is_left_in_time(
+def test_a_peer_that_floods_instead_of_closing_holds_up_no_reconnect_or_disconnect(
     what: str, make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """There is always something more to read, which the deadline does not wait for."""
@@ -348,7 +348,7 @@ def test_a_peer_that_floods_instead_of_closing_is_left_in_time(
         wait_until(lambda: recorder.count("closed"), 6)  # join() would wait for no longer than 2 s
 
 
-def test_what_is_sent_while_op_7_is_carried_out_waits_for_the_next_session(
+def test_a_send_during_a_reconnect_for_op_7_waits_for_the_next_connection(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """After the close frame nothing can be sent, so the shard is not READY any longer."""
@@ -379,7 +379,7 @@ def test_what_is_sent_while_op_7_is_carried_out_waits_for_the_next_session(
     wait_until(lambda: gateway.peer(2).sent(Opcode.PRESENCE_UPDATE))
 
 
-def test_disconnect_while_the_first_attempt_fails_leaves_no_shard_closing(
+def test_disconnect_while_the_first_attempt_fails_does_not_leave_the_shard_closing(
     watch_shard: WatchShard, eager_threads: None
 ) -> None:
     """Row 52: a shard of which nothing is left has ended, whoever came first."""
@@ -417,7 +417,7 @@ def test_disconnect_while_the_first_attempt_fails_leaves_no_shard_closing(
 
 
 @pytest.mark.parametrize("ours, theirs", [(4004, 4004), (4010, 4010), (4014, 4014), (None, 4004)])
-def test_the_end_is_the_users_whatever_code_the_peer_closes_with(
+def test_a_fatal_close_code_in_answer_to_disconnect_is_not_raised(
     ours: int | None, theirs: int, make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Row 53: RFC 6455 has a peer echo the code; and the close frames of both may cross."""
@@ -485,7 +485,7 @@ def test_waiting_for_a_shard_that_was_never_connected_is_refused(
             shard.wait_until_ready(0.5)
 
 
-def test_a_timeout_says_how_the_last_attempts_ended(
+def test_a_timeout_error_tells_close_code_and_reason_of_the_last_attempts(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Row 58: code and reason are what a user can look up."""

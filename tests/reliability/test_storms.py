@@ -55,7 +55,7 @@ def _in_threading(source: str, **names: object) -> Callable[[], None]:
     return lambda: exec(code, names)
 
 
-def test_ctrl_c_comes_where_python_lets_it_come() -> None:
+def test_the_tracer_raises_ctrl_c_only_where_cpython_may_run_a_handler() -> None:
     """Inside a Condition's own Python code, it leaves the lock held; between C code it can't."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     conditions = [threading.Condition(threading.Lock())]

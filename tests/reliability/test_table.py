@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 ROWS = [*range(1, 80), 81, 89, 90, 97]
 
 
-def test_each_failure_has_its_row_and_the_tests_named_there_exist() -> None:
+def test_the_reliability_page_has_a_row_for_each_failure_and_names_only_tests_that_exist() -> None:
     page = (ROOT / "docs/reliability.rst").read_text()
     table = page[page.index("What failed comparable libraries") :]
     sources = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
