@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import select
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +23,7 @@ from shardlib import (
 from shardlib.frames import FrameType
 from tests.peers import Peer, ScriptedGateway
 from tests.reliability.conftest import MakeScripted, WatchShard
+from tests.reliability.support import Flood
 from tests.support import in_background, wait_until
 
 CLOSE_TIMEOUT = 0.5
@@ -229,11 +228,12 @@ def test_disconnect_with_a_full_send_buffer_takes_no_longer_than_close_timeout(
             shard.on("STUCK")(stuck)
             gateway.peers[-1].dispatch("STUCK")
             assert stuck.entered.wait(10)
-        sending = fill_the_send_buffer(shard)
+        flood = Flood(shard)
+        wait_until(flood.is_stuck, what="a full send buffer")
         began = time.monotonic()
         shard.disconnect()
         took = time.monotonic() - began
-        assert isinstance(sending.exception(5), (NotReady, ShardClosed))
+        assert isinstance(flood.error(5), (NotReady, ShardClosed))
         stuck.release.set()
         return took
 
@@ -242,30 +242,6 @@ def test_disconnect_with_a_full_send_buffer_takes_no_longer_than_close_timeout(
         assert any(attempt() < close_timeout + 0.1 for _ in range(4))
     finally:
         go_on.set()
-
-
-def fill_the_send_buffer(shard: Shard) -> concurrent.futures.Future[object]:
-    """Have a thread send until it is stuck."""
-    assert shard.socket_instance is not None
-    sock = shard.socket_instance.sock
-    assert sock is not None
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2048)
-    sent = [0]
-
-    def flood() -> None:
-        while True:
-            shard.send('{"op":3,"d":{"status":"idle"},"x":"%s"}' % ("x" * 3900), timeout=60)
-            sent[0] += 1
-
-    sending = in_background(flood)
-
-    def is_stuck() -> bool:
-        before = sent[0]
-        time.sleep(0.1)
-        return sent[0] == before and not select.select([], [sock], [], 0)[1]
-
-    wait_until(is_stuck, what="a full send buffer")
-    return sending
 
 
 def test_disconnect_in_a_callback_does_not_wait_for_a_close_frame_already_received(

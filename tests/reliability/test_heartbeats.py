@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 
-from shardlib import Backoff, Shard, ShardState
-from shardlib.connection import Connection
+from shardlib import Backoff, Shard, ShardError, ShardState
 from shardlib.gateway import Opcode
 from shardlib.testing import GatewayConnection, LocalGateway
 from tests.recorder import dispatch_numbers
 from tests.reliability.conftest import MakeGateway, WatchShard
-from tests.reliability.support import talk_on
+from tests.reliability.support import Flood, talk_on
 from tests.support import HAS_GIL, wait_until
 
 INTERVAL = 300  # milliseconds
@@ -85,24 +84,15 @@ def test_a_stuck_send_does_not_delay_the_end_of_a_dead_connection(
     shard, recorder = watch_shard(gateway, send_timeout=30.0)
     first = gateway.connections[-1]
     wait_until(lambda: recorder.beats)
-    errors: list[Exception] = []
-
-    def flood(connection: Connection) -> None:
-        try:
-            while True:  # until the system's buffers are full, and longer
-                connection.send('{"op":3,"d":"%s"}' % ("x" * 100_000))
-        except OSError as error:
-            errors.append(error)
 
     first.stop_reading()
     stopped = time.monotonic()
-    thread = threading.Thread(target=flood, args=(shard._reader.connection,))
-    thread.start()
+    flood = Flood(shard)
     resume = gateway.expect(Opcode.RESUME, timeout=10)
 
     assert resume.time - stopped < 3 * SECONDS + 1.5
-    thread.join(5)
-    assert len(errors) == 1
+    shard.disconnect()
+    assert isinstance(flood.error(5), ShardError)
 
 
 def test_one_missed_acknowledgement_is_not_held_against_the_next_connection(
