@@ -15,7 +15,7 @@ from shardlib.testing import LocalGateway
 from tests import shards
 from tests.peers import Script, ScriptedGateway, well_behaved
 from tests.recorder import Recorder
-from tests.reliability.support import CriticalRecords
+from tests.reliability.support import CriticalRecords, StuckCallback
 
 MakeGateway = Callable[..., LocalGateway]
 MakeScripted = Callable[..., ScriptedGateway]
@@ -91,6 +91,14 @@ def watch_shard(make_gateway: MakeGateway, make_scripted: MakeScripted) -> Itera
         shard.disconnect()
     for _, recorder in watched:
         recorder.check_order()
+
+
+@pytest.fixture
+def stuck() -> Iterator[StuckCallback]:
+    """A callback that does not return before the test releases it, or ends."""
+    callback = StuckCallback()
+    yield callback
+    callback.release.set()
 
 
 @pytest.fixture

@@ -19,7 +19,19 @@ from pathlib import Path
 
 from shardlib import Shard
 from shardlib.testing import GatewayConnection
+from tests.peers import Peer, Script
 from tests.support import TOKEN, in_background, not_none, wait_until
+
+
+def closing_with(code: int, reason: str = "") -> Script:
+    """Make a script that answers Identify and Resume with a close frame."""
+
+    def script(peer: Peer) -> None:
+        peer.greet()
+        peer.close(code, reason)
+        peer.linger()
+
+    return script
 
 
 def talk_on(connection: GatewayConnection) -> None:
@@ -46,6 +58,22 @@ class CriticalRecords(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._records.append(self.format(record))
+
+
+class StuckCallback:
+    """A callback that does not return until the test sets `release`.
+
+    The fixture ``stuck`` makes one, and sets `release` when the test ends.
+    """
+
+    def __init__(self) -> None:
+        #: Set once the shard has called the callback.
+        self.entered = threading.Event()
+        self.release = threading.Event()
+
+    def __call__(self, shard: Shard, *arguments: object) -> None:
+        self.entered.set()
+        self.release.wait()
 
 
 class Flood:
