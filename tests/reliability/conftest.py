@@ -1,4 +1,4 @@
-"""A gateway and shards for each test, and what each shard is held to when the test is over."""
+"""Fixtures that make gateways and shards, and check each shard when its test is over."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from shardlib.testing import LocalGateway
 from tests import shards
 from tests.peers import Script, ScriptedGateway, well_behaved
 from tests.recorder import Recorder
+from tests.reliability.support import CriticalRecords, StuckCallback
 
 MakeGateway = Callable[..., LocalGateway]
 MakeScripted = Callable[..., ScriptedGateway]
@@ -23,7 +24,7 @@ WatchShard = Callable[..., tuple[Shard, Recorder]]
 
 @pytest.fixture
 def make_gateway() -> Iterator[MakeGateway]:
-    """Start local gateways without limits, each small; they stop with the test."""
+    """Start small local gateways that set no limits; stop them when the test ends."""
     gateways: list[LocalGateway] = []
 
     def make(**options: Any) -> LocalGateway:
@@ -50,7 +51,7 @@ def gateway(make_gateway: MakeGateway) -> LocalGateway:
 
 @pytest.fixture
 def make_scripted() -> Iterator[MakeScripted]:
-    """Start gateways that follow a script; they stop with the test."""
+    """Start gateways that follow a script; stop them when the test ends."""
     with contextlib.ExitStack() as gateways:
 
         def make(script: Script = well_behaved, **options: Any) -> ScriptedGateway:
@@ -61,9 +62,9 @@ def make_scripted() -> Iterator[MakeScripted]:
 
 @pytest.fixture
 def watch_shard(make_gateway: MakeGateway, make_scripted: MakeScripted) -> Iterator[WatchShard]:
-    """Make shards, each with a recorder, connected and ready unless told otherwise.
+    """Make shards, each with a recorder, connected and READY unless told otherwise.
 
-    They close with the test, and their callbacks must have come in an order that is allowed.
+    When the test ends, the fixture disconnects each shard and checks the order of its callbacks.
     """
     watched: list[tuple[Shard, Recorder]] = []
 
@@ -93,29 +94,29 @@ def watch_shard(make_gateway: MakeGateway, make_scripted: MakeScripted) -> Itera
 
 
 @pytest.fixture
+def stuck() -> Iterator[StuckCallback]:
+    """A callback that does not return before the test releases it, or ends."""
+    callback = StuckCallback()
+    yield callback
+    callback.release.set()
+
+
+@pytest.fixture
 def eager_threads() -> Iterator[None]:
-    """Have threads take turns as often as can be: what may come in between does."""
+    """Let threads switch as often as possible, so that races which can happen do happen."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
     sys.setswitchinterval(before)
 
 
-class _FailureWatch(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__(level=logging.CRITICAL)
-        self.records: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.records.append(self.format(record))
-
-
 @pytest.fixture(autouse=True)
-def reader_never_fails() -> Iterator[None]:
-    """A shard survives its own faults, and logs them as critical: none may be hidden by that."""
-    watch = _FailureWatch()
-    logging.getLogger("shardlib").addHandler(watch)
+def no_critical_record() -> Iterator[None]:
+    """Fail a test in which a shard logged a fault of its own: the shard itself survives that."""
+    records: list[str] = []
+    handler = CriticalRecords(records)
+    logging.getLogger("shardlib").addHandler(handler)
     yield
-    logging.getLogger("shardlib").removeHandler(watch)
-    if watch.records:
-        pytest.fail("\n".join(watch.records), pytrace=False)
+    logging.getLogger("shardlib").removeHandler(handler)
+    if records:
+        pytest.fail("\n".join(records), pytrace=False)

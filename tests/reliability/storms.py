@@ -1,14 +1,14 @@
-"""Storms: whoever calls what from where, nothing hangs, and the shard is as good as new afterwards.
+"""Storms: calls of a shard from every place at every moment. None may hang, or harm the shard.
 
-Two kinds. An *interrupt* is a signal that a trace function raises at one chosen instruction of the
-library, or of ``threading.py`` under it, while an operation runs on the main thread: Ctrl-C, or a
-signal whose handler calls a method of the shard. An *interleaving* is a number of threads, and the
-callbacks, that all call random methods of one shard while the interpreter switches threads as often
-as it can.
+There are two kinds. An *interrupt* is a signal that a trace function raises at one chosen
+instruction of the library, or of ``threading.py`` under it, while an operation runs on the main
+thread: Ctrl-C, or a signal whose handler calls a method of the shard. An *interleaving* is a number
+of threads, and the callbacks, that all call random methods of one shard while the interpreter
+switches threads as often as it can.
 
-Whatever is tried is tried in a child process, which ends itself, and says where its threads are,
-when one step takes longer than :data:`TIME_LIMIT`. The parent notes that and goes on with the next.
-The storms use nothing but the public names of the library.
+A child process makes the tries. If one step takes longer than :data:`TIME_LIMIT`, the child prints
+where its threads are, and ends; the parent notes that, and goes on with the next try in another
+child. The storms use only the public names of the library.
 
 ``python -m benchmarks.interrupts`` tries every point once; ``test_storms.py`` tries some.
 """
@@ -41,17 +41,18 @@ from typing import Any
 import shardlib
 from shardlib import Backoff, IdentifyGate, Intents, Shard, ShardError, ShardState
 from tests.quick_peer import QuickPeer
+from tests.reliability.support import CriticalRecords
 from tests.shards import make_shard
 from tests.support import TOKEN, wait_until
 
-TIME_LIMIT = 6.0  # seconds that one step may take before the child counts as hung
-CLOSE_TIMEOUT = 1.0  # seconds, of the shard
+TIME_LIMIT = 6.0  # seconds; a step that takes longer counts as a hang
+CLOSE_TIMEOUT = 1.0  # seconds; the option of the shard
 SLACK = 1.0  # seconds that a busy machine may add to CLOSE_TIMEOUT
-ARRIVALS = 2  # in a loop, an instruction counts as a point so many times
+ARRIVALS = 2  # how many passes of a loop make a point of the same instruction
 
 CTRL_C = "Ctrl-C"
 
-# What a method may raise, from wherever it is called.
+# What the methods are documented to raise, on whichever thread the caller is.
 DOCUMENTED = (ShardError, TimeoutError)
 
 _PYTHON_3_10 = sys.version_info < (3, 11)
@@ -72,7 +73,7 @@ class Ground:
         self._helpers: list[threading.Thread] = []
         logger = logging.getLogger("storms")
         logger.propagate = False
-        logger.handlers = [_CriticalRecords(self.unexpected)]
+        logger.handlers = [CriticalRecords(self.unexpected)]
         self.shard = make_shard(
             identify_gate=IdentifyGate(interval=0.001, daily_limit=10**9),
             backoff=Backoff(0.01, 0.02),
@@ -94,7 +95,7 @@ class Ground:
         self.unexpected.append(f"in {arguments.object!r}: {_formatted(arguments.exc_value)}")
 
     def help(self, act: Callable[[], object]) -> None:
-        """Run something on another thread during the operation; documented errors are its own."""
+        """Call a function on another thread during the operation; ignore its documented errors."""
 
         def run() -> None:
             with contextlib.suppress(*DOCUMENTED):
@@ -102,13 +103,13 @@ class Ground:
 
         helper = threading.Thread(target=run, name="helper", daemon=True)
         tracing = sys.gettrace()
-        sys.settrace(None)  # threading.py under this is the harness's own
+        sys.settrace(None)  # no point of the library: here the harness calls threading.py
         helper.start()
         sys.settrace(tracing)
         self._helpers.append(helper)
 
     def disconnect_when_ready(self) -> None:
-        """Disconnect, whenever the shard is READY, until the operation has ended."""
+        """Disconnect whenever the shard is READY, until the operation has ended."""
         while not self.operation_ended:
             if self.shard.state is ShardState.READY:
                 self.shard.disconnect()
@@ -129,7 +130,7 @@ class Ground:
             wait_until(lambda: self.peer.has_stalled_client)
 
     def restore(self) -> None:
-        """Close the shard from another thread, then use it again; what fails is unexpected."""
+        """Close the shard on another thread, then use it again; note each failure as unexpected."""
         self.operation_ended = True
         self.peer.is_late = self.peer.is_stalled = False
         began = time.monotonic()
@@ -154,31 +155,22 @@ class Ground:
         _look(self.shard)
 
     def _expect_no_thread(self) -> None:
-        """Wait until no thread of a shard is alive; those that stay are unexpected."""
+        """Wait until no thread of a shard is alive; note each that stays alive as unexpected."""
         deadline = time.monotonic() + SLACK
         while left := [each for each in threading.enumerate() if each.name.startswith("shard-")]:
             if time.monotonic() > deadline:
                 frames = sys._current_frames()
                 for thread in left:
-                    frame = frames.get(thread.ident or 0)  # None: it has not begun, or just ended
+                    frame = frames.get(thread.ident or 0)  # None before a thread begins, and after
                     stack = "".join(traceback.format_stack(frame)) if frame else ""
                     self.unexpected.append(f"after disconnect() {thread.name} lives:\n{stack}")
                 return
             time.sleep(0.0005)
 
 
-class _CriticalRecords(logging.Handler):
-    """Keeps the records that no run may bring: a thread of the shard has failed."""
-
-    def __init__(self, unexpected: list[str]) -> None:
-        super().__init__(level=logging.CRITICAL)
-        self._unexpected = unexpected
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._unexpected.append(self.format(record))
-
-
 def _on_and_off(shard: Shard) -> None:
+    """Register a listener, and remove it."""
+
     def listener(shard: Shard, data: object) -> None:
         pass
 
@@ -187,6 +179,7 @@ def _on_and_off(shard: Shard) -> None:
 
 
 def _look(shard: Shard) -> None:
+    """Read the properties of a shard."""
     assert repr(shard) and shard.stats.messages >= 0 and isinstance(shard.zlib_buffer, bytes)
     for name in ("state", "session", "socket_active", "socket_reconnecting", "heartbeat_ping"):
         getattr(shard, name)
@@ -197,7 +190,7 @@ def _enter_and_exit(shard: Shard) -> None:
         pass
 
 
-# What a signal handler calls, and what the threads of an interleaving call. None waits for long.
+# The calls of signal handlers, and of the threads of an interleaving. None waits for long.
 METHODS: dict[str, Callable[[Ground], object]] = {
     "connect": lambda ground: ground.shard.connect(ground.peer.url),
     "disconnect": lambda ground: ground.shard.disconnect(),
@@ -224,9 +217,9 @@ METHODS: dict[str, Callable[[Ground], object]] = {
 class Operation:
     """What the main thread does when the signal comes.
 
-    :param stage: where the shard is when the operation begins: "closed", "connecting" (the peer
+    :param stage: how far the shard is when the operation begins: "closed", "connecting" (the peer
         does not answer the handshake), "identifying" (READY comes in some milliseconds), "ready".
-    :param act: the operation; without a timeout of its own if something is sure to end it.
+    :param act: the operation. It may wait without a timeout only for what is sure to come.
     """
 
     stage: str
@@ -276,14 +269,14 @@ OPERATIONS: dict[str, Operation] = {
 
 @dataclass(frozen=True)
 class Spot:
-    """One instruction of the library or of ``threading.py``, met for the n-th time.
+    """One instruction of the library or of ``threading.py``, reached for the n-th time.
 
     :param file: name of the file, without its folders.
     :param function: name of the function.
-    :param first_line: of the function, since several have the same name.
-    :param line: of the instruction.
-    :param offset: of the instruction in the function's bytecode.
-    :param arrival: 1 for the first time that the operation comes there.
+    :param first_line: first line of the function, since several functions have the same name.
+    :param line: line of the instruction.
+    :param offset: offset of the instruction in the bytecode of the function.
+    :param arrival: how often the operation has then reached the instruction, from 1.
     """
 
     file: str
@@ -326,8 +319,8 @@ def _lines(code: CodeType) -> dict[int, int]:
     }
 
 
-# C functions that wait with Python's signals let in, as an attribute is named through which they
-# are called.
+# C functions that wait, and meanwhile let Python run signal handlers: the names of the attributes
+# through which the library calls them.
 _BLOCKING = frozenset(("acquire", "get", "select", "poll", "recv", "recv_into", "send", "sleep"))
 
 
@@ -341,9 +334,10 @@ def _blocking_lines(code: CodeType) -> frozenset[int]:
     )
 
 
-# Instructions that touch nothing but the running function's own variables and stack (and modules'
-# names, which no method changes): what begins with one of these. A handler before such a one does
-# and sees the same as a handler before the next instruction, so that point is tried once, there.
+# The beginnings of the names of instructions that touch nothing but the variables and the stack of
+# the running function (and names of modules, which no method changes). A handler that runs before
+# such an instruction sees and does the same as a handler before the next one, so only the next one
+# is tried.
 _PRIVATE = (
     "CACHE",
     "COPY",
@@ -374,7 +368,7 @@ def _is_call(name: str) -> bool:
 
 
 class _Frame:
-    """What the tracer knows of one running function of ours."""
+    """What the tracer knows of one running function of the library or of ``threading.py``."""
 
     def __init__(self) -> None:
         self.previous: int | None = None  # offset of the instruction before; None at the entry
@@ -390,13 +384,13 @@ def _can_run_handlers(code: CodeType, offset: int, frame: _Frame) -> bool:
     between the ``__enter__`` of ``with lock:`` and the body, nor on the way from the body to
     ``__exit__``; a KeyboardInterrupt there would accuse code that is right. (From Python 3.14 on
     ``__enter__`` is an ordinary CALL, and CPython does look for signals after it.) Python 3.10
-    looks after every jump that is taken and after a caught exception, too, but not right before
-    ``try`` and ``with``. Up from 3.11, a call of a Python function that returns is not followed by
-    a look, for the function has looked after its own last call; a call of a class is.
+    looks for signals after every jump that is taken and after a caught exception, too, but not
+    right before ``try`` and ``with``. From 3.11 on CPython does not look after a call of a Python
+    function, which has looked after its own last call; after a call of a class it does.
     """
     instructions = _instructions(code)
     name = instructions[offset].opname
-    if name in ("SETUP_WITH", "BEFORE_WITH"):  # a lock's __enter__ waits, and the wait is raised
+    if name in ("SETUP_WITH", "BEFORE_WITH"):  # __enter__ of a lock waits, and a handler may raise
         return True
     if _is_call(name) and _lines(code)[offset] in _blocking_lines(code):
         return True
@@ -418,10 +412,10 @@ Visit = Callable[[FrameType, bool], None]
 
 
 class Tracer:
-    """Calls a function before each instruction that this thread runs in files of ours.
+    """Calls a function before each instruction of the library and ``threading.py`` on this thread.
 
     :param visit: called with the frame, and whether CPython might run a signal's handler there.
-    :param wanted: name and first line of the one function to look at, instead of all.
+    :param wanted: name and first line of the only function to trace; None to trace all.
     """
 
     def __init__(self, visit: Visit, wanted: tuple[str, int] | None = None) -> None:
@@ -431,8 +425,8 @@ class Tracer:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Trace what runs inside the block."""
-        # Python 3.12 only sends the events for frames that are entered after this was once set.
+        """Trace the code inside the block."""
+        # Python 3.12 sends these events only for frames entered after the attribute was once set.
         sys._getframe().f_trace_opcodes = True
         before = sys.gettrace()
         sys.settrace(self._call)
@@ -444,14 +438,16 @@ class Tracer:
 
     def _call(self, frame: FrameType, event: str, argument: Any) -> Any:
         code = frame.f_code
-        if frame.f_back in self._frames and code.co_name != "__init__":  # called by the class's C
+        if (
+            frame.f_back in self._frames and code.co_name != "__init__"
+        ):  # C code of the class calls that
             self._frames[frame.f_back].called_python = True
         if self._wanted not in (None, (code.co_name, code.co_firstlineno)) or not _is_ours(code):
             return None
         self._frames[frame] = _Frame()
         frame.f_trace_opcodes = True
         frame.f_trace_lines = False
-        frame.f_trace = self._local  # else Python 3.13 begins with the function's next call
+        frame.f_trace = self._local  # without this, Python 3.13 traces only from the next call on
         return self._local
 
     def _local(self, frame: FrameType, event: str, argument: Any) -> Any:
@@ -475,7 +471,7 @@ def _is_ours(code: CodeType) -> bool:
 
 
 def list_spots(act: Callable[[], object]) -> tuple[list[Spot], list[Spot]]:
-    """Run something, and return at which spots a handler is to be tried, and at which Ctrl-C."""
+    """Run a function; return the spots at which to try a handler, and those for Ctrl-C."""
     found: tuple[list[Spot], list[Spot]] = [], []
     counts: tuple[Counter[tuple[CodeType, int]], ...] = Counter(), Counter()
 
@@ -497,21 +493,22 @@ def list_spots(act: Callable[[], object]) -> tuple[list[Spot], list[Spot]]:
 
 
 class Interrupt:
-    """Raises a signal, once, when this thread comes to a spot.
+    """Raises a signal, once, when this thread reaches a spot.
 
     :param spot: one that :func:`list_spots` has returned.
-    :param is_ctrl_c: raise SIGINT, where the spot is one for Ctrl-C, instead of SIGTERM.
+    :param is_ctrl_c: True to raise SIGINT, and only if CPython may run a handler there; False to
+        raise SIGTERM.
     """
 
     def __init__(self, spot: Spot, is_ctrl_c: bool) -> None:
         self._spot = spot
         self._is_ctrl_c = is_ctrl_c
-        self._left = spot.arrival
+        self._arrivals_left = spot.arrival
         #: True once the signal was raised.
         self.is_done = False
 
     def running(self) -> AbstractContextManager[None]:
-        """Interrupt what runs inside the block."""
+        """Interrupt the code inside the block."""
         return Tracer(self._visit, (self._spot.function, self._spot.first_line)).running()
 
     def _visit(self, frame: FrameType, can_run_handlers: bool) -> None:
@@ -522,15 +519,15 @@ class Interrupt:
             or (self._is_ctrl_c and not can_run_handlers)
         ):
             return
-        self._left -= 1
-        if not self._left:
+        self._arrivals_left -= 1
+        if not self._arrivals_left:
             self.is_done = True
             sys.settrace(None)
             signal.raise_signal(signal.SIGINT if self._is_ctrl_c else signal.SIGTERM)
 
 
 def _try_point(ground: Ground, point: Point) -> bool:
-    """Interrupt an operation; True if it came to the point at all."""
+    """Interrupt an operation; return True if the operation reached the point at all."""
     operation = OPERATIONS[point.operation]
     interrupt = Interrupt(point.spot, point.interrupt == CTRL_C)
 
@@ -560,7 +557,7 @@ def _try_point(ground: Ground, point: Point) -> bool:
     return interrupt.is_done
 
 
-# Everybody at once
+# Threads and callbacks at once
 
 _THREADS = 4
 _CALLS = 25  # of each thread in a round
@@ -569,7 +566,10 @@ _CALLBACKS = ("connected", "ready", "reconnected", "disconnected", "dispatch", "
 
 
 class _Round:
-    """Threads and callbacks that call random methods of a shard which is READY to begin with."""
+    """Threads and callbacks that call random methods of a shard, which is READY at the beginning.
+
+    :param progress: called whenever another call has returned, so that none counts as a hang.
+    """
 
     def __init__(self, ground: Ground, seed: str, progress: Callable[[], None]) -> None:
         self._ground = ground
@@ -577,11 +577,11 @@ class _Round:
         self._progress = progress
         self._calls = 0
         self._callback_dice = random.Random(f"{seed}/callbacks")
-        self._calm = False  # the callbacks call no more
+        self._is_over = False  # then callbacks call no method any more
         self._in_callback = False
 
     def run(self) -> None:
-        """Go through the round; what was unexpected is noted on the ground."""
+        """Go through the round; note on the ground what was unexpected."""
         shard = self._ground.shard
         dice = random.Random(self._seed)
         self._ground.peer.is_late = dice.random() < 0.5
@@ -604,7 +604,7 @@ class _Round:
                 self._progress()
             self._ground.peer.is_stalled = dice.random() < 0.3
             time.sleep(0.01)
-        self._calm = True
+        self._is_over = True
         wait_until(lambda: not self._in_callback, TIME_LIMIT, "the callbacks to return")
         sys.setswitchinterval(interval)
         for name in _CALLBACKS:
@@ -617,8 +617,8 @@ class _Round:
             self._call(dice.choice(tuple(METHODS) if number else connecting))
 
     def _wait_again_and_again(self, wait: Callable[[], object]) -> None:
-        """Wait for ever, until the end of the life; the last wait, until the shard is restored."""
-        while not self._calm:
+        """Wait without a timeout, again after each end of a life; restore() ends the last wait."""
+        while not self._is_over:
             with contextlib.suppress(*DOCUMENTED):
                 wait()
             time.sleep(0.001)
@@ -626,7 +626,7 @@ class _Round:
     def _in_a_callback(self, shard: Shard, *arguments: object) -> None:
         self._in_callback = True
         try:
-            if not self._calm and self._callback_dice.random() < 0.3:
+            if not self._is_over and self._callback_dice.random() < 0.3:
                 self._call(self._callback_dice.choice(list(METHODS)))
         finally:
             self._in_callback = False
@@ -654,18 +654,18 @@ def _formatted(error: BaseException) -> str:
 
 
 class _Child:
-    """Tries what the parent has sent, and tells line by line what came of it."""
+    """Makes the tries that the parent has sent, and prints a line about each."""
 
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
 
     def step(self, name: str) -> None:
-        """Begin what may take TIME_LIMIT, and tell the parent what that is."""
+        """Tell the parent which step begins; it may take TIME_LIMIT."""
         faulthandler.dump_traceback_later(TIME_LIMIT, exit=True)
         print(json.dumps({"step": name}), flush=True)
 
     def _attempt(self, act: Callable[[], object]) -> None:
-        """Do one thing, then see that the shard is as good as new."""
+        """Make one try, then check that the shard is as good as new."""
         result: object = None
         try:
             result = act()
@@ -675,7 +675,7 @@ class _Child:
             self._ground.unexpected.append(_formatted(error))
         print(json.dumps({"result": result, "unexpected": self._ground.unexpected}), flush=True)
         if self._ground.unexpected:
-            os._exit(0)  # the parent goes on with a shard, and a process, that is whole
+            os._exit(0)  # the parent goes on in another child, with a shard that is whole
 
     def record(self) -> None:
         """List the spots of every operation."""
@@ -715,7 +715,7 @@ class _Child:
 
 def main() -> None:
     """The child process: a job, as JSON, on standard input; lines of JSON on standard output."""
-    faulthandler.dump_traceback_later(10 * TIME_LIMIT, exit=True)  # for the parent's writing
+    faulthandler.dump_traceback_later(10 * TIME_LIMIT, exit=True)  # while the parent writes
     job = json.load(sys.stdin)
     with QuickPeer() as peer:
         ground = Ground(peer)
@@ -734,8 +734,8 @@ class Finding:
     """What should not have happened.
 
     :param where: the point, or the seed of the round.
-    :param is_hang: a step took longer than TIME_LIMIT.
-    :param text: the step that hung and where all threads were, or the exceptions.
+    :param is_hang: True if a step took longer than TIME_LIMIT.
+    :param text: the step that hung and the stacks of all threads, or the exceptions.
     """
 
     where: str
@@ -748,11 +748,13 @@ class Finding:
 
 @dataclass
 class Summary:
-    """What came of many tries.
+    """The results of many tries.
 
-    :param tried: points or rounds.
-    :param not_reached: of these, points to which the operation did not come this time: a wait
+    :param tried: how many points or rounds were tried.
+    :param not_reached: how many of the points the operation did not reach this time, since a wait
         ended sooner.
+    :param seconds: how long all took.
+    :param findings: what should not have happened.
     """
 
     tried: int = 0
@@ -761,7 +763,7 @@ class Summary:
     findings: list[Finding] = field(default_factory=list)
 
     def add(self, other: Summary) -> None:
-        """Sum up."""
+        """Add the results of other tries to these."""
         for name, value in vars(other).items():
             setattr(self, name, getattr(self, name) + value)
 
@@ -780,9 +782,9 @@ class Summary:
 
 
 def _run_child(do: str, *arguments: Any) -> Iterator[tuple[Any, Finding | None]]:
-    """Have a child do a job; yields the result of each try, and the finding if there is one.
+    """Have a child do a job; yield the result of each try, and the finding if there is one.
 
-    After a finding the child is gone, and the rest of its job with it.
+    After a finding the child has ended, and has left the rest of its job undone.
     """
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
@@ -807,7 +809,7 @@ def _run_child(do: str, *arguments: Any) -> Iterator[tuple[Any, Finding | None]]
                     unexpected = "\n".join(told["unexpected"])
                     finding = Finding("", False, unexpected) if unexpected else None
                     yield told["result"], finding
-            process.wait()  # it ends itself, or its watchdog does
+            process.wait()  # the child ends by itself, or by its watchdog
         finally:
             process.kill()
             process.wait()
@@ -832,7 +834,7 @@ def list_points() -> list[Point]:
 
 
 def draw_points(points: Sequence[Point], count: int, seed: int) -> list[Point]:
-    """Draw points at random, one in five for Ctrl-C: those are few, and each matters more."""
+    """Draw points at random, one in five for Ctrl-C, whose points are few and each matter more."""
     dice = random.Random(seed)
     ctrl_c = [point for point in points if point.interrupt == CTRL_C]
     handlers = [point for point in points if point.interrupt != CTRL_C]
@@ -842,7 +844,7 @@ def draw_points(points: Sequence[Point], count: int, seed: int) -> list[Point]:
 
 
 def _try_all(do: str, tries: Sequence[Any], names: Sequence[str], most: int) -> Summary:
-    """Try all, with as many children one after the other as that takes, until `most` findings."""
+    """Make all tries, in one child after the other, until there are `most` findings."""
     summary = Summary()
     began = time.monotonic()
     while summary.tried < len(tries) and len(summary.findings) < most:

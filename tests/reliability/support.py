@@ -1,10 +1,12 @@
-"""What tests of reliability share: a talkative connection, a relay, a program in a process."""
+"""Helpers of the reliability tests: peers that talk on, floods, a relay, programs in a process."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import random
+import select
 import selectors
 import signal
 import socket
@@ -15,12 +17,25 @@ import threading
 import time
 from pathlib import Path
 
+from shardlib import Shard
 from shardlib.testing import GatewayConnection
-from tests.support import TOKEN, wait_until
+from tests.peers import Peer, Script
+from tests.support import TOKEN, in_background, not_none, wait_until
+
+
+def closing_with(code: int, reason: str = "") -> Script:
+    """Make a script that answers Identify and Resume with a close frame."""
+
+    def script(peer: Peer) -> None:
+        peer.greet()
+        peer.close(code, reason)
+        peer.linger()
+
+    return script
 
 
 def talk_on(connection: GatewayConnection) -> None:
-    """Send an event every ten milliseconds, whatever the client has said, until it has gone."""
+    """Send an event every ten milliseconds, whatever the client says, until the client is gone."""
 
     def talk() -> None:
         with contextlib.suppress(ConnectionError):
@@ -31,10 +46,77 @@ def talk_on(connection: GatewayConnection) -> None:
     threading.Thread(target=talk, daemon=True).start()
 
 
-class Relay:
-    """Carries bytes between clients and a gateway, and keeps those that the clients sent.
+class CriticalRecords(logging.Handler):
+    """Collects critical records: with these a shard tells that a thread of its own has failed.
 
-    :param chunk: at most so many bytes at once, at random, so that nothing arrives whole.
+    :param records: the list to which the handler appends the text of each record.
+    """
+
+    def __init__(self, records: list[str]) -> None:
+        super().__init__(level=logging.CRITICAL)
+        self._records = records
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._records.append(self.format(record))
+
+
+class StuckCallback:
+    """A callback that does not return until the test sets `release`.
+
+    The fixture ``stuck`` makes one, and sets `release` when the test ends.
+    """
+
+    def __init__(self) -> None:
+        #: Set once the shard has called the callback.
+        self.entered = threading.Event()
+        self.release = threading.Event()
+
+    def __call__(self, shard: Shard, *arguments: object) -> None:
+        self.entered.set()
+        self.release.wait()
+
+
+class Flood:
+    """Sends on a daemon thread, and goes on when the peer reads nothing and the buffers are full.
+
+    The thread ends with the error that the last send raises.
+
+    :param shard: READY; its send buffer is made small.
+    """
+
+    _PAYLOAD = '{"op":3,"d":{"status":"idle"},"x":"%s"}' % ("x" * 3900)
+
+    def __init__(self, shard: Shard) -> None:
+        self._shard = shard
+        self._socket = not_none(not_none(shard.socket_instance).sock)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2048)
+        self._last_sent = time.monotonic()
+        self._sending = in_background(self._send)
+
+    def _send(self) -> None:
+        while True:
+            self._shard.send(self._PAYLOAD, timeout=60)
+            self._last_sent = time.monotonic()
+
+    def is_stuck(self) -> bool:
+        """True once the socket takes no more, and no send has returned for a tenth of a second."""
+        is_writable = select.select([], [self._socket], [], 0)[1]
+        return not is_writable and time.monotonic() - self._last_sent > 0.1
+
+    def error(self, timeout: float) -> BaseException | None:
+        """Wait for the end of the thread, and return what the last send raised.
+
+        :param timeout: seconds to wait.
+        """
+        return self._sending.exception(timeout)
+
+
+class Relay:
+    """Carries bytes between clients and a gateway, and keeps the bytes that the clients sent.
+
+    :param target: host and port of the gateway.
+    :param chunk: the most bytes carried at once. If given, each piece has a random size up to it,
+        so that no frame arrives whole.
     """
 
     def __init__(self, target: tuple[str, int], chunk: int = 65536) -> None:
@@ -103,21 +185,22 @@ class Relay:
 
 
 class Child:
-    """A Python program in a process of its own; what it prints is kept, line by line.
+    """A Python program in a process of its own; this object keeps the lines that it prints.
 
-    :param code: its source. It finds ``make(url, **options)``, a shard in a hurry, and
-        ``tell(*words)``.
+    :param code: the source of the program. It may call ``make(**options)``, which returns a shard
+        that connects again quickly, and ``tell(*words)``, which prints a line.
     :param arguments: ``sys.argv[1:]``.
+    :param flags: options of the interpreter.
     :param before: a command that runs the interpreter, ``ip netns exec NAME`` for example.
-    :param first: source that comes before everything.
-    :param patience: seconds, after which it says where its threads are, and ends.
+    :param first: source that runs before everything else.
+    :param patience: seconds after which the program prints where its threads are, and ends.
     """
 
     PRELUDE = """
 import faulthandler, os, signal, sys, threading, time
 faulthandler.dump_traceback_later(float(os.environ["PATIENCE"]), exit=True)
 def tell(*words):
-    # In one piece: print() writes the end of a line by itself, and another thread gets between.
+    # One write a line: print() writes the newline separately, and another thread may get between.
     sys.stdout.write(" ".join(map(str, words)) + "\\n")
     sys.stdout.flush()
 def make(**options):
@@ -174,11 +257,11 @@ def make(**options):
         )
 
     def expect_silence(self, seconds: float = 0.5) -> None:
-        """Wait until the program has printed nothing for a while: it is stuck, as it should be."""
+        """Wait until the program is stuck, and so has printed nothing for some seconds."""
         count, since = -1, time.monotonic()
         deadline = since + 20.0
         while time.monotonic() < since + seconds:
-            assert time.monotonic() < deadline, "it goes on and on"
+            assert time.monotonic() < deadline, "the program goes on printing"
             if len(self.lines) != count:
                 count, since = len(self.lines), time.monotonic()
             time.sleep(0.01)
@@ -194,7 +277,7 @@ def make(**options):
         self._process.send_signal(number)
 
     def wait(self, timeout: float = 20.0) -> int:
-        """Wait for the end; returns the status, negative for a signal."""
+        """Wait for the end of the process; return its status, negative if a signal ended it."""
         status = self._process.wait(timeout)
         for reader in self._readers:
             reader.join()
@@ -211,4 +294,4 @@ def make(**options):
         for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
             assert stream is not None
             stream.close()
-        assert TOKEN not in self.stderr  # where its log and its tracebacks would go
+        assert TOKEN not in self.stderr  # the log and the tracebacks of the program

@@ -1,4 +1,4 @@
-"""What peers, callbacks, gates and a short memory may do costs a connection at most."""
+"""Hostile peers, faulty code of the user and short memory cost a connection at most."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from shardlib.frames import FrameType
 from shardlib.testing import LocalGateway
 from tests.peers import Peer, well_behaved
 from tests.reliability.conftest import MakeScripted, WatchShard
-from tests.reliability.support import Child
+from tests.reliability.support import Child, closing_with
 from tests.support import TOKEN, wait_until
 
 # Memory
 
 MEMORY = Path("/proc/self/statm")
 LARGE = 48 << 20  # bytes of an event
-ROOM = 60 << 20  # bytes, which hold the event, but not what is made of it
+ROOM = 60 << 20  # bytes that the process may still take: for the event, not for its copies
 
 
 @pytest.mark.skipif(not MEMORY.exists(), reason="the system does not tell a process its size")
-@pytest.mark.parametrize("how_long", ["for a moment", "for ever"])
-def test_an_event_for_which_memory_is_short_costs_connections_at_most(
+@pytest.mark.parametrize("how_long", ["for a moment", "for good"])
+def test_events_keep_coming_after_one_for_which_memory_was_short(
     how_long: str, make_scripted: MakeScripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 74: Resume brings it again; if it can't be read then, those after it can."""
-    # Python without a GIL reserves address space by the gigabyte, and would take the event from
-    # that, beneath any limit.
+    """Row 74: Resume brings the event again; if memory is short even then, later events come."""
+    # Python without a GIL reserves address space by the gigabyte, and would place the event there,
+    # beneath any limit.
     monkeypatch.setenv("MIMALLOC_ARENA_RESERVE", "0")
 
     def script(peer: Peer) -> None:
@@ -86,10 +86,10 @@ def test_an_event_for_which_memory_is_short_costs_connections_at_most(
     assert child.lines.count("disconnected") == child.lines.count("connected")
 
 
-def test_made_up_events_are_not_all_remembered(
+def test_stats_keep_at_most_a_thousand_unknown_event_names(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """Row 76: a thousand unknown names, none of them long; the rest is counted together."""
+    """Row 76: the names that are kept are short; all others are counted together."""
 
     def script(peer: Peer) -> None:
         peer.begin()
@@ -111,13 +111,13 @@ def test_made_up_events_are_not_all_remembered(
     assert max(map(len, events)) <= 100
 
 
-# Callbacks, and dicts that are changed
+# Dicts that the user changes
 
 
-def test_what_a_callback_does_to_a_payload_the_library_does_not_see(
+def test_a_callback_that_changes_a_payload_does_not_change_the_session(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """Row 77: a session id that is masked for a log file is still the one to resume."""
+    """Row 77: a callback may mask the session id for a log file, and Resume still needs it."""
 
     def spoil(shard: Shard, payload: dict[str, Any]) -> None:
         data = payload.get("d")
@@ -141,10 +141,10 @@ def test_what_a_callback_does_to_a_payload_the_library_does_not_see(
 
 
 @pytest.mark.parametrize("what", ["presence", "properties"])
-def test_what_the_constructor_was_given_may_be_changed_afterwards(
+def test_changing_a_dict_after_the_constructor_took_it_changes_no_identify(
     what: str, make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """Row 78: the dict is the user's; every Identify is as the first."""
+    """Row 78: the shard keeps a copy, and each Identify equals the first."""
     presence = {"status": "idle", "activities": [{"name": "a", "type": 0}], "afk": False}
     presence["since"] = None
     properties = {"os": "linux", "browser": "mine", "device": "mine"}
@@ -164,24 +164,29 @@ def test_what_the_constructor_was_given_may_be_changed_afterwards(
     assert recorder.errors == []
 
 
-# What peers write into logs and errors
+# Texts of peers in logs and errors
 
 EVIL = "\x1b[31m\x1b]0;title\x07\r\nERROR forged\x85\u2028\x00\x7f\u202egnp.exe"
 
 
-def test_no_text_of_a_peer_forges_a_line_of_the_log(
+def repeat_everywhere(peer: Peer, text: str) -> None:
+    """Put a text into the session id, a URL, the name of an event and a message."""
+    peer.greet()
+    peer.ready(session_id=text, resume_gateway_url=f"http://{text}/")
+    peer.dispatch(text)
+    peer.send_text(f"no JSON: {text}")
+
+
+def test_text_from_a_peer_cannot_forge_a_line_of_the_log(
     make_scripted: MakeScripted, watch_shard: WatchShard, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Row 79: nor moves the cursor of the terminal that shows it."""
+    """Row 79: no line break, and no control character that moves the cursor of a terminal."""
 
     def script(peer: Peer) -> None:
         if peer.number == 2:
             peer.refuse("503 \x1b[31m")
             return
-        peer.greet()
-        peer.ready(session_id=EVIL, resume_gateway_url=f"http://{EVIL}/")
-        peer.dispatch(EVIL)
-        peer.send_text(f"no JSON: {EVIL}")
+        repeat_everywhere(peer, EVIL)
         if peer.number == 3:
             peer.send({"op": Opcode.HELLO, "d": {"heartbeat_interval": EVIL}})
         peer.close(4000 if peer.number < 4 else 4013, EVIL)
@@ -200,16 +205,13 @@ def test_no_text_of_a_peer_forges_a_line_of_the_log(
     assert "forged" in str(caught.value)
 
 
-def test_a_peer_that_repeats_the_token_brings_it_into_no_log_and_no_error(
+def test_a_token_that_the_peer_repeats_is_hidden_in_the_log_and_in_errors(
     make_scripted: MakeScripted, watch_shard: WatchShard, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Fixtures look for the token, too, in every record and every error."""
+    """The fixtures of tests/conftest.py, too, look for the token in all records and errors."""
 
     def script(peer: Peer) -> None:
-        peer.greet()
-        peer.ready(session_id=TOKEN, resume_gateway_url=f"http://{TOKEN}/")
-        peer.dispatch(TOKEN)
-        peer.send_text(f"no JSON: {TOKEN}")
+        repeat_everywhere(peer, TOKEN)
         peer.close(4000 if peer.number < 3 else 4013, TOKEN)
         peer.linger()
 
@@ -223,20 +225,14 @@ def test_a_peer_that_repeats_the_token_brings_it_into_no_log_and_no_error(
     told = [record.getMessage() for record in caplog.records if record.name.startswith("shardlib")]
     told += [str(caught.value), *map(str, recorder.errors)]
     assert [text for text in told if TOKEN in text] == []
-    assert [text for text in told if "***" in text and "Gateway" in text]  # it was in a reason
+    assert [text for text in told if "***" in text and "Gateway" in text]  # the close reason
 
 
-def test_no_text_of_a_peer_forges_a_line_of_a_timeout(
+def test_text_from_a_peer_cannot_forge_a_line_of_a_timeout_error(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """Rows 58 and 79: the reason of the last close is a peer's text, too."""
-
-    def script(peer: Peer) -> None:
-        peer.greet()
-        peer.close(4008, EVIL)
-        peer.linger()
-
-    gateway = make_scripted(script)
+    """Rows 58 and 79: the error quotes the reason of the last close, which the peer wrote."""
+    gateway = make_scripted(closing_with(4008, EVIL))
     shard, _ = watch_shard(gateway, ready=False)
     gateway.peer(3)
 
@@ -247,10 +243,10 @@ def test_no_text_of_a_peer_forges_a_line_of_a_timeout(
     assert str(caught.value).isprintable()
 
 
-def test_a_session_id_that_is_no_text_is_sent_back_as_it_came(
+def test_a_session_id_with_a_lone_surrogate_is_resumed_unchanged(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """Half of a surrogate pair has no UTF-8; an error that says so would show the whole Resume."""
+    """A lone surrogate has no UTF-8; a UnicodeEncodeError would show the token of the Resume."""
     session_id = "a\ud800b"
 
     def script(peer: Peer) -> None:
@@ -274,11 +270,11 @@ def test_a_session_id_that_is_no_text_is_sent_back_as_it_came(
     assert TOKEN not in repr((shard, shard.session))
 
 
-# Code of the user's
+# Code of the user
 
 
 class Unspeakable(Exception):
-    """Raises another one when it is shown."""
+    """An exception whose str() and repr() raise."""
 
     def __str__(self) -> str:
         raise Unspeakable
@@ -287,7 +283,7 @@ class Unspeakable(Exception):
 
 
 class Failing(Backoff):
-    """Fails until it is mended."""
+    """An identify gate and a back-off that raise until the test sets `mended`."""
 
     mended = False
 
@@ -297,7 +293,6 @@ class Failing(Backoff):
         return super().next_delay()
 
     def try_acquire(self, shard_id: int) -> float:
-        """What an identify gate is asked."""
         if not self.mended:
             raise Unspeakable
         return 0.0
@@ -305,10 +300,10 @@ class Failing(Backoff):
 
 @pytest.mark.parametrize("end", ["mended", "disconnect()"])
 @pytest.mark.parametrize("option", ["identify_gate", "backoff"])
-def test_an_exception_that_cannot_be_shown_is_told_and_outlived(
+def test_an_unprintable_exception_of_a_gate_or_backoff_neither_ends_nor_spins_the_reader(
     option: str, end: str, make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """Neither does the reader spin meanwhile, nor must disconnect() wait for it."""
+    """on_socket_error is called for each; disconnect() returns in time meanwhile."""
     failing = Failing(base=0.5, cap=1.0)
 
     def script(peer: Peer) -> None:
@@ -318,7 +313,7 @@ def test_an_exception_that_cannot_be_shown_is_told_and_outlived(
     gateway = make_scripted(script)
     options: dict[str, Any] = {"backoff": Backoff(base=0.5, cap=1.0), option: failing}
     if option == "backoff":
-        failing.mended = True  # connect() would raise what its first attempt meets
+        failing.mended = True  # connect() would raise the error of its first attempt
     shard, recorder = watch_shard(gateway, ready=False, close_timeout=2.0, **options)
     if option == "backoff":
         shard.wait_until_ready(10)
@@ -330,7 +325,7 @@ def test_an_exception_that_cannot_be_shown_is_told_and_outlived(
 
     wait_until(lambda: told() >= 2, 10, "two errors")
     before = time.process_time()
-    time.sleep(1.0)
+    time.sleep(1.0)  # the time during which a reader that spins would use a core
     assert time.process_time() - before < 0.4
 
     if end == "mended":
@@ -345,7 +340,7 @@ def test_an_exception_that_cannot_be_shown_is_told_and_outlived(
 
 
 class ExitingJSON:
-    """Ends the thread that reads READY, as ``sys.exit()`` in a callback would."""
+    """A JSON module that raises SystemExit at READY, as ``sys.exit()`` in a callback would."""
 
     dumps = staticmethod(json.dumps)
 
@@ -358,7 +353,7 @@ class ExitingJSON:
 
 
 class ExitingBackoff(Backoff):
-    """Does the same when the connection has ended after READY, so that failures are forgotten."""
+    """A back-off that raises SystemExit when it is reset, READY having come before the loss."""
 
     resets = 0
 
@@ -369,11 +364,13 @@ class ExitingBackoff(Backoff):
             raise SystemExit(2)
 
 
-@pytest.mark.parametrize("option, make", [("json", ExitingJSON), ("backoff", ExitingBackoff)])
-def test_system_exit_of_the_users_code_ends_the_shard_in_order(
+@pytest.mark.parametrize(
+    "option, make", [("json", ExitingJSON), ("backoff", ExitingBackoff)], ids=["json", "backoff"]
+)
+def test_system_exit_in_json_or_backoff_ends_the_shard_with_its_callbacks_in_order(
     option: str, make: type[Any], make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """Each on_socket_connected has its on_socket_disconnected, and join() raises it."""
+    """Each on_socket_connected has its on_socket_disconnected, and join() raises SystemExit."""
     gateway = make_scripted(Peer.begin)  # and ends the connection
     shard, recorder = watch_shard(gateway, ready=False, **{option: make()})
 
@@ -398,10 +395,10 @@ def test_system_exit_of_the_users_code_ends_the_shard_in_order(
         ("1", TypeError),
     ],
 )
-def test_what_no_gate_can_mean_is_told_and_asked_again(
+def test_a_meaningless_answer_of_an_identify_gate_is_reported_and_sends_no_identify(
     answer: Any, error: type[Exception], make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """Row 81: no Identify leaves because of it."""
+    """Row 81: the shard connects again, and asks the gate again before its Identify."""
 
     class Gate:
         asked = 0
@@ -418,10 +415,10 @@ def test_what_no_gate_can_mean_is_told_and_asked_again(
     assert [peer.opening is not None for peer in gateway.peers] == [False, True]
 
 
-def test_a_gate_that_is_asked_all_the_time_burns_no_core(
+def test_an_identify_gate_is_asked_at_most_once_in_ten_milliseconds(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """Row 81: ten milliseconds at least between two questions."""
+    """Row 81: a gate that names tiny waits would otherwise keep a core busy."""
     times: list[float] = []
     asked_often = threading.Event()
 
@@ -439,10 +436,10 @@ def test_a_gate_that_is_asked_all_the_time_burns_no_core(
     assert times[20] - times[0] >= 20 * 0.01 * 0.9
 
 
-def test_pings_of_a_peer_that_reads_nothing_do_not_put_off_hello(
+def test_pings_from_a_peer_that_reads_nothing_do_not_extend_hello_timeout(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """Each pong waits for the peer to take it: thousands of pings would be thousands of waits."""
+    """The shard waits to send each pong: thousands of pings would be thousands of waits."""
 
     def script(peer: Peer) -> None:
         peer.accept()
@@ -459,10 +456,10 @@ def test_pings_of_a_peer_that_reads_nothing_do_not_put_off_hello(
     assert gateway.peer(2, timeout=5.0).accepted_at - gateway.peers[0].accepted_at < 4.0
 
 
-def test_messages_that_cannot_be_read_do_not_fill_the_log(
+def test_unreadable_messages_do_not_fill_the_log(
     gateway: LocalGateway, watch_shard: WatchShard, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Row 90: on_socket_error is told of each, the log of the first ones and of their number."""
+    """Row 90: on_socket_error is called for each, the log has three records."""
     caplog.set_level(logging.WARNING)
     _, recorder = watch_shard(gateway)
     for _ in range(1000):
@@ -471,7 +468,7 @@ def test_messages_that_cannot_be_read_do_not_fill_the_log(
     assert len([record for record in caplog.records if "opcode" in record.getMessage()]) == 3
 
 
-def test_a_status_line_that_repeats_the_token_brings_it_into_no_error(
+def test_a_token_in_a_status_line_is_hidden_in_errors(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     def script(peer: Peer) -> None:
@@ -492,10 +489,10 @@ def test_a_status_line_that_repeats_the_token_brings_it_into_no_error(
         error = error.__cause__ or error.__context__
 
 
-def test_a_token_that_is_cut_in_two_is_hidden_all_the_same(
+def test_shortening_a_text_from_a_peer_leaves_no_half_of_the_token(
     make_scripted: MakeScripted, watch_shard: WatchShard, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Texts of a peer are shortened for the log: what is left must hold no half of the token."""
+    """The shard hides the token before it shortens the text for the log."""
 
     def script(peer: Peer) -> None:
         peer.greet()

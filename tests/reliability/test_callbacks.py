@@ -1,4 +1,4 @@
-"""Callbacks: whatever they do, on whichever thread of ours, they stop and lock out nobody."""
+"""Callbacks: none of them, whatever it does, ends or blocks a thread of the shard."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from shardlib.frames import BINARY
 from shardlib.testing import LocalGateway
 from tests.recorder import dispatch_numbers
 from tests.reliability.conftest import MakeGateway, WatchShard
-from tests.reliability.support import talk_on
+from tests.reliability.support import StuckCallback, talk_on
 from tests.support import owner, wait_until
 
-# Each comes at least once in a life with a heartbeat, an unreadable message and a loss.
+# The shard calls each at least once in a life with a heartbeat, an unreadable message and a loss.
 CALLBACKS = (
     "on_socket_connected",
     "on_socket_raw_message",
@@ -41,7 +41,7 @@ def _set(shard: Shard, name: str, function: Callable[..., object]) -> None:
 
 
 def _live(gateway: LocalGateway, shard: Shard) -> None:
-    """A life in which every callback comes."""
+    """Have the shard live a life in which it calls every callback."""
     shard.connect(gateway.url)
     shard.wait_until_ready(10)
     shard.heartbeat()
@@ -54,7 +54,7 @@ def _live(gateway: LocalGateway, shard: Shard) -> None:
 
 
 def _locks(shard: Shard) -> dict[str, Any]:
-    """Every lock that a shard has or shares."""
+    """Return every lock that a shard has or shares, by name."""
     connection = shard._reader.connection
     locks: dict[str, Any] = {
         "lives": shard._lifecycle._lock,
@@ -73,10 +73,10 @@ def _locks(shard: Shard) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", CALLBACKS)
-def test_no_lock_at_all_is_held_while_a_callback_runs(
+def test_another_thread_can_take_every_lock_while_a_callback_runs(
     name: str, gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 6: inside each callback another thread gets each lock there is."""
+    """Row 6: the shard holds no lock while it runs code of the user."""
     shard, recorder = watch_shard(gateway, connect=False)
     held: list[str] = []
     calls: list[str] = []
@@ -99,11 +99,11 @@ def test_no_lock_at_all_is_held_while_a_callback_runs(
 
     assert calls
     assert held == []
-    recorder.calls.clear()  # it lacks what was not recorded
+    recorder.calls.clear()  # incomplete: another callback stood in place of the recorder's
 
 
-class _Odd(Exception):
-    """An exception that can't even be shown."""
+class _Unprintable(Exception):
+    """An exception whose str() and repr() raise."""
 
     def __str__(self) -> str:
         raise RuntimeError("no words for it")
@@ -112,24 +112,24 @@ class _Odd(Exception):
 
 
 class _Raising:
-    """A callback that is no function, and that can't be shown either."""
+    """A callback that is no function, and whose repr() raises."""
 
     def __init__(self) -> None:
         self.calls = 0
 
     def __call__(self, *_: Any) -> None:
         self.calls += 1
-        raise _Odd
+        raise _Unprintable
 
     def __repr__(self) -> str:
         raise RuntimeError("no words for it")
 
 
 @pytest.mark.parametrize("name", CALLBACKS)
-def test_a_callback_that_raises_what_cannot_be_shown_ends_nothing(
+def test_an_unprintable_exception_of_a_callback_is_reported_once_and_ends_nothing(
     name: str, gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 19: the life goes on as it would, and each exception is told once."""
+    """Row 19: the life goes on as without it; on_socket_error is called once for each exception."""
     shard, recorder = watch_shard(gateway, connect=False)
     callback = _Raising()
     _set(shard, name, callback)
@@ -138,18 +138,18 @@ def test_a_callback_that_raises_what_cannot_be_shown_ends_nothing(
 
     assert callback.calls
     assert shard.stats.reconnects == shard.stats.resumes == 1
-    told = [error for error in recorder.errors if isinstance(error, _Odd)]
+    told = [error for error in recorder.errors if isinstance(error, _Unprintable)]
     assert len(told) == (0 if name == "on_socket_error" else callback.calls)
-    recorder.calls.clear()  # it lacks what was not recorded
+    recorder.calls.clear()  # incomplete: another callback stood in place of the recorder's
 
 
 @pytest.mark.parametrize(
     "name", ["on_socket_disconnected", "on_socket_reconnected", "on_socket_closed"]
 )
-def test_disconnect_and_connect_inside_the_callbacks_of_a_loss(
+def test_disconnect_and_connect_inside_the_callbacks_of_a_loss_begin_a_new_life(
     name: str, gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 3: at once, without an exception, and the shard lives anew."""
+    """Row 3: both calls return within a second, and the shard becomes READY again."""
     shard, recorder = watch_shard(gateway)
     seconds: list[float] = []
     connections: list[int] = []
@@ -172,13 +172,13 @@ def test_disconnect_and_connect_inside_the_callbacks_of_a_loss(
     assert recorder.errors == []
     assert gateway.connections[-1].session is not None
     shard.disconnect()
-    recorder.calls.clear()  # it lacks what was not recorded
+    recorder.calls.clear()  # incomplete: another callback stood in place of the recorder's
 
 
-def test_disconnect_by_a_log_filter_on_the_thread_that_reports(
+def test_disconnect_in_a_log_filter_called_for_a_slow_callback_returns(
     make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 3: it is the one that tells of a slow callback, and it can't wait for its own end."""
+    """Row 3: the filter runs on the thread that warns, which cannot wait for its own end."""
     gateway = make_gateway(heartbeat_interval=100, heartbeat_tolerance=60)
     release = threading.Event()
     outcome: list[BaseException | None] = []
@@ -211,7 +211,7 @@ def test_disconnect_by_a_log_filter_on_the_thread_that_reports(
 def test_disconnect_inside_a_callback_does_not_wait_for_a_peer_that_keeps_talking(
     make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 8: the reader itself waits for the peer's close frame, and each event is not a delay."""
+    """Row 8: the reader waits for the peer's close frame; events do not prolong the wait."""
     gateway = make_gateway()
     gateway.inject(talk_on, instead_of="close")
     shard, recorder = watch_shard(gateway, close_timeout=0.5)
@@ -226,28 +226,22 @@ def test_disconnect_inside_a_callback_does_not_wait_for_a_peer_that_keeps_talkin
 
 
 def test_events_that_wait_for_a_callback_are_not_read_into_memory(
-    make_gateway: MakeGateway, watch_shard: WatchShard
+    stuck: StuckCallback, make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 2: TCP keeps what a callback keeps waiting, so a flood costs the sender, not us."""
+    """Row 2: they stay in the buffers of TCP, so a flood slows the sender down."""
     gateway = make_gateway(heartbeat_interval=300, heartbeat_tolerance=60)
     shard, recorder = watch_shard(gateway, compression=None)
     connection = gateway.connections[-1]
-    entered, release = threading.Event(), threading.Event()
-
-    def block(*_: Any) -> None:
-        entered.set()
-        release.wait(20)
-
-    shard.on("SLOW")(block)
+    shard.on("SLOW")(stuck)
     gateway.sessions[0].dispatch("SLOW", None)
-    assert entered.wait(5)
+    assert stuck.entered.wait(5)
     before = shard.stats.bytes_received
     for _ in range(64):
         gateway.sessions[0].dispatch("LARGE", "x" * 500_000)
     beats = len(connection.received)
     wait_until(lambda: len(connection.received) >= beats + 3, what="three heartbeats")
     kept = shard.stats.bytes_received - before
-    release.set()
+    stuck.release.set()
     wait_until(lambda: shard.stats.events["LARGE"] == 64, what="the events")
 
     assert kept < 1_000_000

@@ -1,4 +1,4 @@
-"""Everything at once, for a moment; ``benchmarks.chaos`` does it for as long as you like."""
+"""Random faults, for three seconds; ``benchmarks.chaos`` goes on for as long as it is told."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from benchmarks.chaos import Round
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("seed", range(4))
-def test_in_the_middle_of_chaos_no_event_is_lost_or_twice_or_out_of_order(seed: int) -> None:
-    """All rows: faults of every kind at random, three threads that use the shard meanwhile."""
+def test_no_event_is_lost_repeated_or_out_of_order_amid_random_faults(seed: int) -> None:
+    """All rows: faults of every kind at random, while three threads use the shard."""
     figures = Round(f"suite/{seed}", seconds=3.0).run()
 
     assert figures.problems == []

@@ -1,4 +1,4 @@
-"""Closing: bounded whatever the peer does, and final."""
+"""Closing: disconnect() returns in time whatever the peer does, and leaves nothing open."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from shardlib.transport import StreamBroken, Transport
 from shardlib.waker import Waker
 from tests.recorder import dispatch_numbers
 from tests.reliability.conftest import MakeGateway, WatchShard
+from tests.reliability.support import StuckCallback
 from tests.support import wait_until
 
 PEERS: dict[str, Callable[[GatewayConnection], object]] = {
@@ -36,7 +37,7 @@ PEERS: dict[str, Callable[[GatewayConnection], object]] = {
 def test_disconnect_returns_in_time_whatever_the_peer_does(
     peer: str, tls: bool, make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
-    """Rows 4 and 8: the parked reader wakes up, both threads end, the peer is not waited for."""
+    """Rows 4 and 8: the reader wakes up, and both threads end, though the peer answers nothing."""
     gateway = make_gateway(tls=tls, receive_buffer=4096)
     gateway.inject(instead_of="close")
     shard, recorder = watch_shard(gateway, close_timeout=0.8)
@@ -50,10 +51,10 @@ def test_disconnect_returns_in_time_whatever_the_peer_does(
     assert recorder.life[-2:] == [("disconnected", 1000, True), ("closed", None)]
 
 
-def test_a_socket_is_closed_only_when_no_sender_waits_with_its_number(
+def test_a_descriptor_is_not_closed_while_a_sender_waits_on_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Row 17: else the system could give the number to another file, and it would be written to."""
+    """Row 17: otherwise send() could write to another file that got the same descriptor."""
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     transport = Transport(ours)
@@ -67,7 +68,7 @@ def test_a_socket_is_closed_only_when_no_sender_waits_with_its_number(
         if not wait(file_descriptor, writing, 0):
             full.set()
         ready = wait(file_descriptor, writing, timeout, waker)
-        if full.is_set():  # nothing reads: only abort() ends the wait
+        if full.is_set():  # the peer reads nothing, so only abort() can have ended the wait
             woken.set()
             leave.wait(10)
         return ready
@@ -89,9 +90,9 @@ def test_a_socket_is_closed_only_when_no_sender_waits_with_its_number(
     assert woken.wait(5)
     closing = threading.Thread(target=transport.close)
     closing.start()
-    closing.join(0.1)  # as long as it may take where nothing stops it
+    closing.join(0.1)  # time in which close() would close a descriptor that it did not protect
 
-    os.fstat(descriptor)  # still open
+    os.fstat(descriptor)  # raises if the descriptor is closed
     leave.set()
     sending.join(5)
     closing.join(5)
@@ -101,8 +102,10 @@ def test_a_socket_is_closed_only_when_no_sender_waits_with_its_number(
     theirs.close()
 
 
-def test_300_lives_leave_nothing(gateway: LocalGateway, watch_shard: WatchShard) -> None:
-    """Row 4: one shard, connected and closed 300 times, has the threads it began with: none."""
+def test_300_connects_and_disconnects_leave_no_thread(
+    gateway: LocalGateway, watch_shard: WatchShard
+) -> None:
+    """Row 4: each disconnect() ends the threads of the shard, before READY or after."""
     shard, recorder = watch_shard(gateway, connect=False)
     threads = threading.active_count()
     for number in range(300):
@@ -116,10 +119,10 @@ def test_300_lives_leave_nothing(gateway: LocalGateway, watch_shard: WatchShard)
     assert recorder.count("closed") == 300
 
 
-def test_closing_from_eight_threads_closes_once(
+def test_disconnect_by_eight_threads_at_once_closes_once(
     gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
-    """Rows 16 and 39: one CLOSE frame, which the others don't cut off, one on_socket_closed."""
+    """Rows 16 and 39: one close frame arrives whole, and on_socket_closed is called once."""
     for _ in range(20):
         shard, recorder = watch_shard(gateway)
         connection = gateway.connections[-1]
@@ -133,18 +136,18 @@ def test_closing_from_eight_threads_closes_once(
         assert connection.wait_closed() == 1000
 
 
-def test_a_second_disconnect_does_not_cut_off_the_first_ones_goodbye(
+def test_a_second_disconnect_does_not_abort_the_closing_handshake_of_the_first(
     gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 4: what waits for the peer's answer is no opening, to be aborted."""
+    """Row 4: disconnect() aborts only a connection that is still opening."""
     gateway.inject(instead_of="close")
     shard, _ = watch_shard(gateway, close_timeout=20.0)
     connection, transport = gateway.connections[-1], shard._reader.connection._transport
     closing = threading.Thread(target=shard.disconnect)
     closing.start()
-    wait_until(lambda: connection.close_code)  # now the reader waits for the answer
+    wait_until(lambda: connection.close_code)  # now the reader waits for the peer's close frame
 
-    shard._lifecycle.request_close(1000, Deadline(20))  # what disconnect() does before it waits
+    shard._lifecycle.request_close(1000, Deadline(20))  # as disconnect() does before it waits
 
     assert transport is not None and not transport._aborted
     connection.proceed()
@@ -153,49 +156,41 @@ def test_a_second_disconnect_does_not_cut_off_the_first_ones_goodbye(
     assert connection.wait_closed() == 1000
 
 
-def test_the_caller_says_goodbye_for_a_reader_that_is_stuck(
-    gateway: LocalGateway, watch_shard: WatchShard
+def test_disconnect_sends_the_close_frame_for_a_reader_stuck_in_a_callback(
+    stuck: StuckCallback, gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
-    """Rows 4 and 48: the bot goes offline though its callback does not return."""
+    """Rows 4 and 48: the bot goes offline at once, though its callback does not return."""
     shard, recorder = watch_shard(gateway, close_timeout=0.8)
     connection = gateway.connections[-1]
-    entered, release = threading.Event(), threading.Event()
-
-    @shard.on("TYPING_START")
-    def block(*_: Any) -> None:
-        entered.set()
-        release.wait(20)
-
+    shard.on("TYPING_START")(stuck)
     dispatch_numbers(gateway, range(1))
-    assert entered.wait(5)
+    assert stuck.entered.wait(5)
     shard.disconnect()
 
     assert connection.wait_closed() == 1000
-    assert shard.socket_thread is not None  # it is stuck all the same
-    release.set()
+    assert shard.socket_thread is not None  # still inside the callback
+    stuck.release.set()
     wait_until(lambda: shard.socket_thread is None)
     assert recorder.life[-2:] == [("disconnected", 1000, True), ("closed", None)]
 
 
-def test_a_goodbye_is_sent_though_the_reader_closes_already(
-    gateway: LocalGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
+def test_the_close_frame_is_sent_if_disconnect_and_the_reader_close_at_once(
+    stuck: StuckCallback,
+    gateway: LocalGateway,
+    watch_shard: WatchShard,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Row 4: its callback returns just as the caller is about to send the close frame for it."""
+    """Row 4: the callback returns just as disconnect() is about to send the close frame."""
     shard, _ = watch_shard(gateway, close_timeout=0.8)
     connection, ours = gateway.connections[-1], shard._reader.connection
-    entered, release, closing = threading.Event(), threading.Event(), threading.Event()
+    closing = threading.Event()
     send_close, close = ours._send_close, ours.close
-
-    @shard.on("TYPING_START")
-    def block(*_: Any) -> None:
-        entered.set()
-        release.wait(20)
 
     def send_late(code: int, deadline: Deadline) -> None:
         if shard._lifecycle.in_reader_thread():
             closing.wait(5)
         else:
-            release.set()
+            stuck.release.set()
             assert closing.wait(5)
         send_close(code, deadline)
 
@@ -205,8 +200,9 @@ def test_a_goodbye_is_sent_though_the_reader_closes_already(
 
     monkeypatch.setattr(ours, "_send_close", send_late)
     monkeypatch.setattr(ours, "close", close_and_tell)
+    shard.on("TYPING_START")(stuck)
     dispatch_numbers(gateway, range(1))
-    assert entered.wait(5)
+    assert stuck.entered.wait(5)
 
     shard.disconnect()
 
@@ -214,8 +210,10 @@ def test_a_goodbye_is_sent_though_the_reader_closes_already(
     assert connection.wait_closed() == 1000
 
 
-def test_no_state_pretends_to_a_connection(gateway: LocalGateway, watch_shard: WatchShard) -> None:
-    """Row 39: inside on_socket_disconnected the shard already says that it has none."""
+def test_no_property_shows_a_connection_inside_on_socket_disconnected(
+    gateway: LocalGateway, watch_shard: WatchShard
+) -> None:
+    """Row 39: the properties have changed before the shard calls the callback."""
     seen: list[tuple[Any, ...]] = []
 
     def look(shard: Shard, code: int | None, closed_by_self: bool) -> None:
@@ -228,14 +226,18 @@ def test_no_state_pretends_to_a_connection(gateway: LocalGateway, watch_shard: W
     shard.disconnect()
 
     assert seen == [(False, False, ShardState.WAITING), (False, False, ShardState.CLOSING)]
-    recorder.calls.clear()  # it lacks what was not recorded
+    recorder.calls.clear()  # incomplete: another callback stood in place of the recorder's
 
 
-@pytest.mark.parametrize("error", [TimeoutError("mine"), OSError("mine"), RuntimeError("mine")])
-def test_what_a_signal_handler_raises_in_the_middle_of_a_frame_is_not_taken_for_a_broken_stream(
+@pytest.mark.parametrize(
+    "error",
+    [TimeoutError("mine"), OSError("mine"), RuntimeError("mine")],
+    ids=lambda it: type(it).__name__,
+)
+def test_an_exception_of_a_signal_handler_in_the_middle_of_a_frame_is_raised_unchanged(
     error: Exception,
 ) -> None:
-    """It comes out as it is, and the connection ends: half a frame is out."""
+    """send() does not take the exception for a broken stream; half a frame is out, so it aborts."""
     ours, theirs = socket.socketpair()
     transport = Transport(ours)
 

@@ -48,7 +48,7 @@ REFUSALS: dict[str, Callable[[GatewayConnection], None]] = {
 
 @pytest.mark.parametrize("tls", [False, True], ids=["ws", "wss"])
 @pytest.mark.parametrize("stall", STALLS)
-def test_a_stalled_phase_is_given_up_and_the_next_attempt_succeeds(
+def test_a_stalled_connection_attempt_is_given_up_and_the_next_succeeds(
     stall: str, tls: bool, make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 14: each phase of connecting has its deadline, which dribbled bytes don't move."""
@@ -64,7 +64,7 @@ def test_a_stalled_phase_is_given_up_and_the_next_attempt_succeeds(
 
 @pytest.mark.parametrize("tls", [False, True], ids=["ws", "wss"])
 @pytest.mark.parametrize("stall", ["no TLS, no answer", "no 101", "101 a few bytes a second"])
-def test_connect_raises_where_the_first_attempt_stalls(
+def test_connect_raises_if_the_first_attempt_stalls(
     stall: str, tls: bool, make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 14: connect() says what was not done in time, and leaves nothing running."""
@@ -159,7 +159,7 @@ def test_an_attempt_that_fails_in_any_way_is_followed_by_the_next(
     assert recorder.errors == []
 
 
-def test_names_that_are_not_found_are_asked_for_again(
+def test_a_resolver_that_fails_is_asked_again(
     gateway: LocalGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 20: twenty failures of the resolver, of three kinds, then it works again."""
@@ -178,7 +178,7 @@ def test_names_that_are_not_found_are_asked_for_again(
     assert recorder.count("connected") == 2
 
 
-def test_a_refused_certificate_is_no_reason_to_stop_and_none_to_trust(
+def test_connect_refuses_an_untrusted_certificate(
     make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 20: a peer that can't prove who it is gets not a byte of the token."""
@@ -212,7 +212,7 @@ class _Resolver:
         monkeypatch.setattr(socket, "getaddrinfo", resolve)
 
 
-def test_a_first_address_that_leads_nowhere_costs_a_moment(
+def test_connect_reaches_the_good_address_behind_three_dead_ones(
     gateway: LocalGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 41: a black hole, no route, an error at once, then the one address that works."""
@@ -241,7 +241,7 @@ def _black_hole(host: str, port: int) -> Iterator[None]:
         yield
 
 
-def test_an_address_that_leads_nowhere_is_given_up_in_time(
+def test_connect_timeout_bounds_dialling_an_address_that_never_answers(
     gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
     """Row 14: the first phase, TCP, has the same deadline as the others."""
@@ -255,7 +255,7 @@ def test_an_address_that_leads_nowhere_is_given_up_in_time(
         assert time.monotonic() - began < 1.5
 
 
-def test_disconnect_does_not_wait_for_an_address_that_leads_nowhere(
+def test_disconnect_does_not_wait_for_an_address_that_never_answers(
     gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
     """Row 5: connecting to a black hole ends, though the system would go on for minutes."""
@@ -302,7 +302,7 @@ def test_disconnect_between_dialling_and_the_handshake_is_final(
     assert shard.socket_thread is None
 
 
-def test_disconnect_does_not_wait_for_the_resolver(
+def test_disconnect_does_not_wait_for_a_stuck_resolver(
     gateway: LocalGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 5: a resolver that is stuck, which nothing can interrupt, is left behind."""

@@ -37,7 +37,7 @@ from tests.reliability.support import Child
 from tests.support import not_none, owner, wait_until
 
 
-def test_a_worker_thread_may_have_it_and_the_process_stays_as_it_was(
+def test_a_shard_on_worker_threads_changes_no_state_of_the_process(
     gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
     """Row 28: no signal handler, no default timeout, no logging set-up, no main thread needed."""
@@ -91,7 +91,7 @@ def test_shards_of_one_token_identify_one_after_the_other(
     assert all(later - earlier > 0.1 for earlier, later in itertools.pairwise(times))
 
 
-def test_eight_threads_use_a_shard_that_flaps(
+def test_eight_threads_on_a_flapping_shard_get_only_documented_errors(
     gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
     """Row 17: whatever the moment, the documented errors and no others."""
@@ -142,7 +142,7 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has
 @needs_fork
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("tls", [False, True], ids=["ws", "wss"])
-def test_a_forked_child_is_told_and_the_parent_is_left_in_peace(
+def test_every_method_raises_in_a_forked_child_and_the_parent_keeps_its_connection(
     tls: bool, make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 29: every method raises in the child, at once, even where a lock was held."""
@@ -225,7 +225,7 @@ def test_a_forked_child_is_told_and_the_parent_is_left_in_peace(
 
 @needs_fork
 @pytest.mark.parametrize("step", ["upgrade", "hello", "ready"])
-def test_a_fork_while_connecting_disturbs_nothing_and_the_child_may_have_its_own(
+def test_after_a_fork_while_connecting_parent_and_child_get_a_connection_each(
     step: str, make_gateway: MakeGateway
 ) -> None:
     """Row 29: the child ends as programs do, atexit included; the parent becomes ready."""
@@ -271,7 +271,9 @@ def test_a_fork_while_connecting_disturbs_nothing_and_the_child_may_have_its_own
     assert connection.wait_closed() == other.all_connections[0].wait_closed() == 1000
 
 
-def test_a_callback_that_never_returns_keeps_no_process(gateway: LocalGateway) -> None:
+def test_a_callback_that_never_returns_does_not_keep_the_process_alive(
+    gateway: LocalGateway,
+) -> None:
     """Row 27: the program ends all the same, takes leave for the shard, and is quiet."""
     code = """
         shard = make()
@@ -331,7 +333,7 @@ def test_ctrl_c_ends_each_wait_and_the_program(
     gateway.wait_until(lambda: not gateway.connections)
 
 
-def test_a_process_that_was_stopped_resumes_within_seconds(
+def test_a_process_stopped_until_the_gateway_gave_it_up_resumes_its_session(
     make_gateway: MakeGateway,
 ) -> None:
     """Row 37: SIGSTOP for longer than the gateway waits for a heartbeat, then SIGCONT."""
@@ -356,7 +358,7 @@ def test_a_process_that_was_stopped_resumes_within_seconds(
         assert gateway.sessions[0].resumes == 1
 
 
-def test_a_process_that_was_stopped_for_a_while_beats_once_and_goes_on(
+def test_a_process_stopped_for_three_intervals_beats_once_and_keeps_its_connection(
     make_gateway: MakeGateway,
 ) -> None:
     """Row 37: three intervals late, it makes up for nothing, and takes nobody for dead."""
@@ -382,7 +384,7 @@ def test_a_process_that_was_stopped_for_a_while_beats_once_and_goes_on(
         assert len(gateway.all_connections) == 1
 
 
-def test_under_gevent_the_other_greenlets_go_on(make_gateway: MakeGateway) -> None:
+def test_other_greenlets_run_while_a_shard_waits_under_gevent(make_gateway: MakeGateway) -> None:
     """Row 42: patched first, each of the shard's waits is a greenlet's: it lets the others run."""
     pytest.importorskip("gevent")
     gateway = make_gateway(heartbeat_interval=300)
@@ -427,7 +429,7 @@ def test_under_gevent_the_other_greenlets_go_on(make_gateway: MakeGateway) -> No
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["ws", "wss"])
-def test_gevent_may_patch_after_the_import(
+def test_a_shard_works_if_gevent_patches_after_the_import(
     tls: bool, make_gateway: MakeGateway, tmp_path: Path
 ) -> None:
     """Row 42: nothing that gevent replaces was taken at import; TLS does not recurse."""
@@ -467,7 +469,7 @@ def test_gevent_may_patch_after_the_import(
         assert child.wait() == 0
 
 
-def test_importing_it_has_no_effect() -> None:
+def test_importing_shardlib_has_no_side_effect() -> None:
     """Rows 28 and 42: no thread, no socket, no TLS context, no handler, nothing patched."""
     code = """
         import logging, socket, ssl
@@ -493,7 +495,7 @@ def test_importing_it_has_no_effect() -> None:
         assert child.stderr == ""
 
 
-def test_a_thread_the_system_does_not_give_is_an_error_and_no_half_life(
+def test_connect_raises_and_leaves_the_shard_usable_if_no_thread_can_start(
     gateway: LocalGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shard, _ = watch_shard(gateway, connect=False)
@@ -511,7 +513,7 @@ def test_a_thread_the_system_does_not_give_is_an_error_and_no_half_life(
     shard.wait_until_ready(10)
 
 
-def test_a_heartbeat_without_a_thread_costs_a_connection_and_not_the_session(
+def test_a_heartbeat_thread_that_cannot_start_costs_a_connection_but_not_the_session(
     gateway: LocalGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It did identify, later and without a heartbeat, although it had a session to resume."""

@@ -1,13 +1,11 @@
-"""disconnect() ends everything, in its time, and tells every thread that waits."""
+"""disconnect() ends every wait, returns within close_timeout, and no connection follows."""
 
 from __future__ import annotations
 
 import concurrent.futures
-import select
-import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -25,20 +23,14 @@ from shardlib import (
 from shardlib.frames import FrameType
 from tests.peers import Peer, ScriptedGateway
 from tests.reliability.conftest import MakeScripted, WatchShard
+from tests.reliability.support import Flood, StuckCallback, closing_with
 from tests.support import in_background, wait_until
 
 CLOSE_TIMEOUT = 0.5
 
 
-def fatal(peer: Peer) -> None:
-    """Answer Identify with a close code after which no connection may follow."""
-    peer.greet()
-    peer.close(4004, "no")
-    peer.linger()
-
-
 def closes_in_one_round_trip(peer: Peer) -> None:
-    """Answer the close frame, and leave the end of TCP to the client."""
+    """Answer the close frame of the client, and leave the end of TCP to the client."""
     peer.begin()
     peer.serve()
     peer.close(peer.close_code)
@@ -46,10 +38,10 @@ def closes_in_one_round_trip(peer: Peer) -> None:
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["ws", "wss"])
-def test_the_close_frame_of_the_peer_ends_disconnect(
+def test_disconnect_returns_at_the_close_frame_of_a_peer_that_leaves_tcp_open(
     tls: bool, make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """Row 46: one round trip, though the peer leaves TCP open."""
+    """Row 46: disconnect() takes one round trip, not its whole close_timeout."""
     shard, _ = watch_shard(make_scripted(closes_in_one_round_trip, tls=tls), close_timeout=8.0)
 
     began = time.monotonic()
@@ -60,7 +52,7 @@ def test_the_close_frame_of_the_peer_ends_disconnect(
 
 
 @pytest.mark.parametrize("way", ["disconnect()", "with"])
-def test_all_is_over_when_disconnect_returns_after_a_fatal_close_code(
+def test_disconnect_after_a_fatal_close_code_returns_only_after_on_socket_closed(
     way: str, make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Row 47: on_socket_closed has returned, and no thread of the shard is alive."""
@@ -71,7 +63,7 @@ def test_all_is_over_when_disconnect_returns_after_a_fatal_close_code(
         told.append(error)
 
     threads = set(threading.enumerate())
-    gateway = make_scripted(fatal)
+    gateway = make_scripted(closing_with(4004))
     shard, _ = watch_shard(gateway, connect=False, on_socket_closed=take_a_while)
 
     def meet_the_error() -> None:
@@ -104,31 +96,14 @@ WAITS: dict[str, Callable[[Shard], object]] = {
     "join()": lambda shard: shard.join(),
 }
 
-# Those that wait for READY are tried before it, those that need it after it.
+# The methods that need READY are called after it, the others before.
 NEED_READY = ("reconnect()", "resume()", "reinstantiate()")
 
 
-class Stuck:
-    """A callback that does not return until it is released."""
-
-    def __init__(self) -> None:
-        self.entered = threading.Event()
-        self.release = threading.Event()
-
-    def __call__(self, shard: Shard, *arguments: Any) -> None:
-        self.entered.set()
-        self.release.wait()
-
-
-@pytest.fixture
-def stuck() -> Iterator[Stuck]:
-    callback = Stuck()
-    yield callback
-    callback.release.set()
-
-
-def shard_behind(stuck: Stuck, gateway: ScriptedGateway, make: WatchShard, **options: Any) -> Shard:
-    """A shard that is READY, with its reader inside a callback; its disconnect() is quick."""
+def shard_behind(
+    stuck: StuckCallback, gateway: ScriptedGateway, make: WatchShard, **options: Any
+) -> Shard:
+    """Make a shard that is READY, with its reader inside a callback and a short close_timeout."""
     shard, _ = make(gateway, close_timeout=CLOSE_TIMEOUT, **options)
     shard.on("STUCK")(stuck)
     gateway.peers[-1].dispatch("STUCK")
@@ -138,9 +113,9 @@ def shard_behind(stuck: Stuck, gateway: ScriptedGateway, make: WatchShard, **opt
 
 @pytest.mark.parametrize("wait", WAITS)
 def test_disconnect_ends_every_wait_behind_a_stuck_callback(
-    wait: str, stuck: Stuck, make_scripted: MakeScripted, watch_shard: WatchShard
+    wait: str, stuck: StuckCallback, make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """Row 48: the callback may wait for the very thread that waits here."""
+    """Row 48: the callback may itself wait for the thread that waits for the shard."""
     gateway = make_scripted()
     if wait in NEED_READY:
         shard = shard_behind(stuck, gateway, watch_shard)
@@ -149,10 +124,10 @@ def test_disconnect_ends_every_wait_behind_a_stuck_callback(
         shard.on_socket_connected = stuck
         shard.connect(gateway.url)
         assert stuck.entered.wait(10)
-        recorder.calls.append(("connected",))  # which the callback has not noted
+        recorder.calls.append(("connected",))  # the stuck callback stands in place of the recorder
     waiting = in_background(WAITS[wait], shard)
     with pytest.raises(concurrent.futures.TimeoutError):
-        waiting.result(0.3)  # until it waits
+        waiting.result(0.3)  # so that the thread has time to begin to wait
 
     began = time.monotonic()
     shard.disconnect()
@@ -167,9 +142,9 @@ def test_disconnect_ends_every_wait_behind_a_stuck_callback(
 
 
 def test_connect_behind_a_stuck_callback_of_the_former_life_has_a_deadline(
-    stuck: Stuck, make_scripted: MakeScripted, watch_shard: WatchShard
+    stuck: StuckCallback, make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """Row 48: it says what it has waited for, and nothing is left of the attempt."""
+    """Row 48: the error tells what connect() has waited for, and no connection follows."""
     gateway = make_scripted()
     shard = shard_behind(stuck, gateway, watch_shard, connect_timeout=0.5)
     shard.disconnect()
@@ -184,16 +159,16 @@ def test_connect_behind_a_stuck_callback_of_the_former_life_has_a_deadline(
 
 
 def test_disconnect_ends_a_connect_behind_a_stuck_callback(
-    stuck: Stuck, make_scripted: MakeScripted, watch_shard: WatchShard
+    stuck: StuckCallback, make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """Row 48: on whatever thread; and no connection begins afterwards."""
+    """Row 48: connect() raises ShardClosed, and no connection follows."""
     gateway = make_scripted()
     shard = shard_behind(stuck, gateway, watch_shard, connect_timeout=60)
     shard.disconnect()
     connecting = in_background(shard.connect, gateway.url)
 
     def has_ended() -> bool:
-        shard.disconnect()  # the first one may come before connect() waits
+        shard.disconnect()  # again: the first call may come before connect() waits
         return connecting.done()
 
     wait_until(has_ended, 10, "the end of connect()")
@@ -209,10 +184,10 @@ def test_disconnect_ends_a_connect_behind_a_stuck_callback(
 
 
 @pytest.mark.parametrize("reader", ["idle", "in a callback"])
-def test_disconnect_takes_no_longer_than_close_timeout(
+def test_disconnect_with_a_full_send_buffer_takes_no_longer_than_close_timeout(
     reader: str, make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """Rows 9 and 51: a full send buffer adds nothing to it; the thread stuck in send() is told."""
+    """Rows 9 and 51: nor does a stuck callback; send() raises in the thread that floods."""
     go_on = threading.Event()
 
     def reads_nothing_after_ready(peer: Peer) -> None:
@@ -223,55 +198,32 @@ def test_disconnect_takes_no_longer_than_close_timeout(
     close_timeout = 0.05
 
     def attempt() -> float:
-        stuck = Stuck()
+        stuck = StuckCallback()
         shard, _ = watch_shard(gateway, close_timeout=close_timeout)
         if reader == "in a callback":
             shard.on("STUCK")(stuck)
             gateway.peers[-1].dispatch("STUCK")
             assert stuck.entered.wait(10)
-        sending = fill_the_send_buffer(shard)
+        flood = Flood(shard)
+        wait_until(flood.is_stuck, what="a full send buffer")
         began = time.monotonic()
         shard.disconnect()
         took = time.monotonic() - began
-        assert isinstance(sending.exception(5), (NotReady, ShardClosed))
+        assert isinstance(flood.error(5), (NotReady, ShardClosed))
         stuck.release.set()
         return took
 
     try:
-        # A busy machine may take its time once; what is waited for takes it every time.
+        # One attempt may be slow on a busy machine; a fault makes every attempt slow.
         assert any(attempt() < close_timeout + 0.1 for _ in range(4))
     finally:
         go_on.set()
 
 
-def fill_the_send_buffer(shard: Shard) -> concurrent.futures.Future[object]:
-    """Have a thread send until it is stuck."""
-    assert shard.socket_instance is not None
-    sock = shard.socket_instance.sock
-    assert sock is not None
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2048)
-    sent = [0]
-
-    def flood() -> None:
-        while True:
-            shard.send('{"op":3,"d":{"status":"idle"},"x":"%s"}' % ("x" * 3900), timeout=60)
-            sent[0] += 1
-
-    sending = in_background(flood)
-
-    def is_stuck() -> bool:
-        before = sent[0]
-        time.sleep(0.1)
-        return sent[0] == before and not select.select([], [sock], [], 0)[1]
-
-    wait_until(is_stuck, what="a full send buffer")
-    return sending
-
-
-def test_a_close_frame_that_came_with_the_last_event_is_not_waited_for_again(
+def test_disconnect_in_a_callback_does_not_wait_for_a_close_frame_already_received(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """The peer has closed, and leaves TCP open: no other close frame will come."""
+    """The peer has closed, and leaves TCP open: it will send no other close frame."""
 
     def script(peer: Peer) -> None:
         peer.begin()
@@ -293,10 +245,10 @@ def test_a_close_frame_that_came_with_the_last_event_is_not_waited_for_again(
     assert time.monotonic() - called[0] < 3.0
 
 
-def test_a_close_frame_that_came_with_op_7_is_not_waited_for_again(
+def test_a_reconnect_for_op_7_does_not_wait_for_a_close_frame_already_received(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """The next connection begins at once."""
+    """The next connection begins at once, without the second that a close frame may take."""
     sent: list[float] = []
 
     def script(peer: Peer) -> None:
@@ -317,15 +269,15 @@ def test_a_close_frame_that_came_with_op_7_is_not_waited_for_again(
         shard.disconnect()
         return took
 
-    # A busy machine may take its time once; a second that is waited for is taken every time.
+    # One attempt may be slow on a busy machine; a fault makes every attempt slow.
     assert any(attempt() < 0.7 for _ in range(4))
 
 
 @pytest.mark.parametrize("what", ["reconnect()", "disconnect() in a callback"])
-def test_a_peer_that_floods_instead_of_closing_is_left_in_time(
+def test_a_peer_that_floods_instead_of_closing_holds_up_no_reconnect_or_disconnect(
     what: str, make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """There is always something more to read, which the deadline does not wait for."""
+    """There is always something more to read, but the shard stops reading at its deadline."""
 
     def script(peer: Peer) -> None:
         peer.begin()
@@ -334,7 +286,7 @@ def test_a_peer_that_floods_instead_of_closing_is_left_in_time(
         else:
             peer.expect(Opcode.PRESENCE_UPDATE)
             peer.dispatch("LAST")
-            peer.flood(b"", FrameType.PING)  # frames that are quicker sent than read
+            peer.flood(b"", FrameType.PING)  # the peer sends these faster than the shard reads
 
     shard, recorder = watch_shard(make_scripted(script), close_timeout=2.0)
     if what == "reconnect()":
@@ -345,13 +297,15 @@ def test_a_peer_that_floods_instead_of_closing_is_left_in_time(
     else:
         shard.on("LAST", lambda shard, data: shard.disconnect())
         shard.update_presence()
-        wait_until(lambda: recorder.count("closed"), 6)  # join() would wait for no longer than 2 s
+        wait_until(
+            lambda: recorder.count("closed"), 6
+        )  # not join(), which itself waits for 2 s at most
 
 
-def test_what_is_sent_while_op_7_is_carried_out_waits_for_the_next_session(
+def test_a_send_during_a_reconnect_for_op_7_waits_for_the_next_connection(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """After the close frame nothing can be sent, so the shard is not READY any longer."""
+    """The shard is not READY once it has sent its close frame, so send() waits."""
     answer = threading.Event()
 
     def script(peer: Peer) -> None:
@@ -379,12 +333,12 @@ def test_what_is_sent_while_op_7_is_carried_out_waits_for_the_next_session(
     wait_until(lambda: gateway.peer(2).sent(Opcode.PRESENCE_UPDATE))
 
 
-def test_disconnect_while_the_first_attempt_fails_leaves_no_shard_closing(
+def test_disconnect_while_the_first_attempt_fails_does_not_leave_the_shard_closing(
     watch_shard: WatchShard, eager_threads: None
 ) -> None:
-    """Row 52: a shard of which nothing is left has ended, whoever came first."""
+    """Row 52: the shard ends as DISCONNECTED or CLOSED, whichever of the two came first."""
     with ScriptedGateway() as gateway:
-        nobody = gateway.url
+        url = gateway.url  # refuses connections from now on
     shard, recorder = watch_shard(gateway, connect=False)
     stop = threading.Event()
 
@@ -404,23 +358,23 @@ def test_disconnect_while_the_first_attempt_fails_leaves_no_shard_closing(
     try:
         for _ in range(600):
             with pytest.raises(ShardError):
-                shard.connect(nobody)
+                shard.connect(url)
             wait_until(lambda: shard.state in (ShardState.DISCONNECTED, ShardState.CLOSED), 2)
     finally:
         stop.set()
         for thread in threads:
             thread.join()
-        recorder.calls.clear()  # lives without a connection, which it takes for a fault
+        recorder.calls.clear()  # the recorder takes a life without a connection for a fault
 
 
-# What is raised, and how often
+# What methods raise, and how often
 
 
 @pytest.mark.parametrize("ours, theirs", [(4004, 4004), (4010, 4010), (4014, 4014), (None, 4004)])
-def test_the_end_is_the_users_whatever_code_the_peer_closes_with(
+def test_a_fatal_close_code_in_answer_to_disconnect_is_not_raised(
     ours: int | None, theirs: int, make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """Row 53: RFC 6455 has a peer echo the code; and the close frames of both may cross."""
+    """Row 53: a peer echoes the code, as RFC 6455 says; and the close frames of both may cross."""
 
     def script(peer: Peer) -> None:
         peer.begin()
@@ -440,8 +394,8 @@ def test_the_end_is_the_users_whatever_code_the_peer_closes_with(
 def test_an_error_that_was_handled_is_not_raised_again_at_the_end_of_with(
     method: str, make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """Row 54: a method has raised it in this thread already."""
-    gateway = make_scripted(fatal if method != "connect()" else lambda peer: None)
+    """Row 54: a method has already raised the error in this thread."""
+    gateway = make_scripted(closing_with(4004) if method != "connect()" else lambda peer: None)
     with watch_shard(gateway, connect=False)[0] as shard:
         if method == "connect()":
             with pytest.raises(ConnectionFailed):
@@ -455,7 +409,7 @@ def test_an_error_that_was_handled_is_not_raised_again_at_the_end_of_with(
 def test_run_forever_returns_when_disconnect_comes_before_the_first_connection(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """Row 56: SIGTERM during a deployment is no error, in whatever state it comes."""
+    """Row 56: disconnect() in a SIGTERM handler ends a program without an error, in every state."""
     gateway = make_scripted(lambda peer: peer.linger())
     shard, _ = watch_shard(gateway, connect=False)
     other, _ = watch_shard(gateway, connect=False)
@@ -464,7 +418,7 @@ def test_run_forever_returns_when_disconnect_comes_before_the_first_connection(
     shard.disconnect()
     assert running.result(10) is None
 
-    # A program that calls connect() itself is told, since it would go on as if connected.
+    # connect() raises, since its caller would go on as if connected.
     connecting = in_background(other.connect, gateway.url)
     gateway.peer(2)
     other.disconnect()
@@ -476,7 +430,7 @@ def test_run_forever_returns_when_disconnect_comes_before_the_first_connection(
 def test_waiting_for_a_shard_that_was_never_connected_is_refused(
     wait: str, make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """Row 57: nothing is on its way that could be waited for."""
+    """Row 57: without connect() nothing can ever end the wait."""
     shard, _ = watch_shard(make_scripted(), connect=False)
     with pytest.raises(ShardError, match=r"connect\(\)"):
         if wait == "wait_for()":
@@ -485,17 +439,11 @@ def test_waiting_for_a_shard_that_was_never_connected_is_refused(
             shard.wait_until_ready(0.5)
 
 
-def test_a_timeout_says_how_the_last_attempts_ended(
+def test_a_timeout_error_tells_close_code_and_reason_of_the_last_attempts(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """Row 58: code and reason are what a user can look up."""
-
-    def script(peer: Peer) -> None:
-        peer.greet()
-        peer.close(4008, "slow down, please")
-        peer.linger()
-
-    gateway = make_scripted(script)
+    """Row 58: a user can look up a close code."""
+    gateway = make_scripted(closing_with(4008, "slow down, please"))
     shard, _ = watch_shard(gateway, ready=False)
     gateway.peer(3)
 

@@ -196,7 +196,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 @examples(60)
 @given(messages=st.lists(st.tuples(MESSAGES, st.booleans()), max_size=4), good=st.booleans())
-def test_any_bytes_and_any_text_are_a_message(
+def test_any_message_causes_only_documented_errors_and_a_valid_state(
     compression: str | None, messages: list[tuple[bytes | str, bool]], good: bool, path: Path
 ) -> None:
     """Row 43: as they are, or well compressed; a session that was there can be saved after it."""
@@ -215,7 +215,9 @@ def test_any_bytes_and_any_text_are_a_message(
 
 @examples(300)
 @given(payloads=st.lists(st.tuples(PAYLOADS | JSON_VALUES, st.booleans()), max_size=5))
-def test_any_json_is_a_payload(payloads: list[tuple[Any, bool]], path: Path) -> None:
+def test_any_json_is_delivered_or_reported_as_unreadable(
+    payloads: list[tuple[Any, bool]], path: Path
+) -> None:
     """Row 43: of each, the raw callback sees what is an object with an opcode, and no error."""
     watched = Watched(None)
     for payload, as_discord_does in payloads:
@@ -363,7 +365,7 @@ class AnyOrder(RuleBasedStateMachine):
         assert list(self.heard.values()) == [self.expected_heard] * 2
 
 
-def test_any_order_of_messages_leads_where_it_must() -> None:
+def test_any_order_of_messages_gives_the_expected_session_and_events() -> None:
     """Rows 22, 24, 36, 43: session and sequence as reckoned along; each event comes once."""
     run_state_machine_as_test(AnyOrder, settings=settings(examples(80), stateful_step_count=30))
 
@@ -436,7 +438,7 @@ def endless_window(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shardlib.connection.SendWindow", lambda: SendWindow(limit=1 << 30))
 
 
-def test_any_arguments_of_requests_are_refused_here_or_taken_there(
+def test_any_arguments_of_a_request_are_refused_or_make_a_payload_the_gateway_takes(
     gateway: LocalGateway, watch_shard: WatchShard, endless_window: None
 ) -> None:
     """ValueError or TypeError, or a payload that the gateway has nothing against."""
@@ -460,7 +462,7 @@ def test_any_arguments_of_requests_are_refused_here_or_taken_there(
     assert recorder.errors == []
 
 
-def test_any_text_is_sent_or_refused(
+def test_any_argument_of_send_is_sent_or_refused(
     gateway: LocalGateway, watch_shard: WatchShard, endless_window: None
 ) -> None:
     """ValueError, or sent; what the gateway then thinks of it is between it and the user."""
@@ -480,7 +482,7 @@ def test_any_text_is_sent_or_refused(
     assert recorder.errors == []
 
 
-def test_any_number_of_milliseconds_is_a_pace_or_refused(
+def test_any_argument_of_heartbeat_in_is_obeyed_or_refused(
     gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
     """However fast, and however often the connection is taken for a zombie then."""
@@ -501,7 +503,7 @@ def test_any_number_of_milliseconds_is_a_pace_or_refused(
     assert recorder.errors == []
 
 
-def test_any_timeout_is_waited_for_or_refused(
+def test_a_wait_on_a_closed_shard_raises_at_once_whatever_its_timeout(
     gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
     """On a shard that is closed, none is waited for."""
@@ -564,7 +566,9 @@ CLASSES: dict[type, st.SearchStrategy[tuple[tuple[Any, ...], dict[str, Any]]]] =
 
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
-def test_any_arguments_of_a_class_are_of_use_or_refused(kind: type, path: Path) -> None:
+def test_any_arguments_of_a_class_make_a_working_object_or_are_refused(
+    kind: type, path: Path
+) -> None:
     """ValueError or TypeError, or an object whose methods do what they are for."""
 
     @examples(150)
@@ -689,7 +693,7 @@ LINES = st.lists(
 ANSWERS = st.binary(max_size=200) | LINES.map(b"\r\n".join) | LINES.map(b"\n".join)
 
 
-def test_any_answer_to_the_handshake_but_the_right_one_fails_the_connection() -> None:
+def test_any_wrong_answer_to_the_handshake_raises_connection_failed() -> None:
     """Row 20: ConnectionFailed, which says what happened, and nothing is left running."""
     with RawServer() as server:
         shard = make_shard(intents=0, connect_timeout=5.0)
@@ -783,7 +787,7 @@ STREAMS = st.binary(max_size=300) | st.lists(FRAMES, max_size=6).map(b"".join)
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
-def test_any_bytes_in_one_piece_with_the_101_end_as_documented(compression: str | None) -> None:
+def test_any_bytes_in_one_piece_with_the_101_end_in_shard_closed(compression: str | None) -> None:
     """Rows 32 and 33: the shard is open, and then closed since it is not to reconnect."""
     recorder = Recorder()
     with RawServer() as server:
@@ -863,7 +867,7 @@ def make_bot(
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
-def test_any_bytes_on_a_connection_leave_the_next_one_in_order(
+def test_any_bytes_on_a_connection_leave_the_next_one_working(
     compression: str | None, make_bot: Callable[[str | None], Bot], path: Path
 ) -> None:
     """Rows 32 and 33: whatever frames came, in whatever pieces, before the connection ended."""

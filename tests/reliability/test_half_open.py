@@ -87,7 +87,7 @@ shard.disconnect()
 """
 
 
-def test_a_half_open_connection_is_found_out_and_the_session_resumed(network: None) -> None:
+def test_a_half_open_connection_is_detected_and_the_session_resumed(network: None) -> None:
     """Row 7: dead at a moment, on another connection within two heartbeat intervals, all there."""
     gateway = _TwoPaths(
         token=TOKEN, host="0.0.0.0", heartbeat_interval=int(INTERVAL * 1000), guilds=1, members=1

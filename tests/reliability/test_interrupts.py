@@ -38,7 +38,7 @@ def test_ctrl_c_while_connecting_leaves_no_connection_behind(gateway: LocalGatew
     assert len(gateway.all_connections) == 1
 
 
-def test_ctrl_c_in_the_middle_of_a_payload_is_followed_by_no_other_on_its_connection(
+def test_after_ctrl_c_in_the_middle_of_a_payload_none_follows_on_its_connection(
     make_gateway: MakeGateway,
 ) -> None:
     """Row 32: half of a payload can't be taken back, so the connection is replaced."""
@@ -92,7 +92,7 @@ def test_ctrl_c_in_the_middle_of_a_payload_is_followed_by_no_other_on_its_connec
 
 
 @pytest.mark.parametrize("method", ["join", "wait_for", "wait_until_ready", "send"])
-def test_a_handler_closes_the_shard_while_the_main_thread_is_in_a_method(
+def test_a_signal_handler_can_disconnect_while_the_main_thread_waits_in_a_method(
     method: str, gateway: LocalGateway
 ) -> None:
     """Row 6: a handler runs on the main thread, wherever that is: no lock may be in its way."""
@@ -125,7 +125,9 @@ def test_a_handler_closes_the_shard_while_the_main_thread_is_in_a_method(
         assert child.stderr == ""
 
 
-def test_thousands_of_signals_meet_no_lock_that_is_held(gateway: LocalGateway) -> None:
+def test_a_thousand_signal_handlers_that_use_the_shard_meet_no_held_lock(
+    gateway: LocalGateway,
+) -> None:
     """Row 6: a timer's handler uses the shard while the main thread is using it too."""
     code = """
         import functools
@@ -171,7 +173,7 @@ def test_thousands_of_signals_meet_no_lock_that_is_held(gateway: LocalGateway) -
     assert gateway.all_connections[0].wait_closed() == 1000
 
 
-def test_a_handler_may_come_at_any_line_of_any_method(gateway: LocalGateway) -> None:
+def test_a_signal_handler_at_any_line_of_any_method_hangs_nothing(gateway: LocalGateway) -> None:
     """Rows 6, 59 and 60: one line after the other, of all that the main thread runs of the library.
 
     A trace function calls the handler, as a signal would.
@@ -260,7 +262,7 @@ def test_a_handler_may_come_at_any_line_of_any_method(gateway: LocalGateway) -> 
 
 
 @pytest.mark.parametrize("method", ["connect", "reinstantiate"])
-def test_a_handler_that_has_interrupted_the_start_of_a_thread_is_refused(
+def test_a_signal_handler_that_interrupts_the_start_of_a_thread_is_refused_a_reader(
     method: str, gateway: LocalGateway
 ) -> None:
     """At some lines that thread holds the lock without which no reader can start."""

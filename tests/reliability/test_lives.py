@@ -27,7 +27,7 @@ from tests.reliability.conftest import MakeScripted, WatchShard
 from tests.support import in_background, wait_until
 
 
-def test_disconnect_leaves_the_life_alone_that_on_socket_closed_begins(
+def test_disconnect_does_not_end_the_life_that_on_socket_closed_begins(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Row 49: it waits for the end of its own life, and aborts no connection of the next."""
@@ -53,7 +53,7 @@ def test_disconnect_leaves_the_life_alone_that_on_socket_closed_begins(
     assert recorder.count("closed", None) == 2
 
 
-def test_of_two_threads_that_connect_and_two_that_disconnect_nobody_hits_another_life(
+def test_concurrent_connects_and_disconnects_abort_no_open_connection(
     make_scripted: MakeScripted, watch_shard: WatchShard, eager_threads: None
 ) -> None:
     """Row 49: each connection that was opened ends with a close frame, and each in its time."""
@@ -114,7 +114,7 @@ def test_a_wait_ends_with_its_life_though_the_next_one_begins_at_once(
         wait_until(lambda: recorder.count("ready") == number + 1)
 
 
-def test_a_new_life_does_not_pay_for_the_failures_of_the_one_before(
+def test_a_new_life_does_not_inherit_the_back_off_of_the_last(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Row 55: its first lost connection is followed at once."""
@@ -141,7 +141,7 @@ def test_a_new_life_does_not_pay_for_the_failures_of_the_one_before(
 
 @pytest.mark.parametrize("where", ["on_socket_closed", "an event"])
 @pytest.mark.parametrize("should_reconnect", [True, False])
-def test_a_life_that_a_callback_begins_keeps_trying_as_any_other(
+def test_a_failed_first_attempt_of_connect_in_a_callback_is_retried_or_reported(
     should_reconnect: bool,
     where: str,
     make_scripted: MakeScripted,
@@ -193,7 +193,7 @@ def test_a_life_that_a_callback_begins_keeps_trying_as_any_other(
     assert str(error) in told.getMessage()
 
 
-def test_a_reinstantiate_that_is_refused_leaves_the_session(
+def test_a_refused_reinstantiate_keeps_the_session(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """It has begun no life, and the next connect() resumes."""
@@ -225,7 +225,7 @@ def test_a_reinstantiate_that_is_refused_leaves_the_session(
     wait_until(lambda: recorder.count("reconnected", True) == 1)
 
 
-def test_no_fail_of_a_reinstantiate_outlives_the_connection_that_it_replaces(
+def test_no_fail_of_reinstantiate_lasts_beyond_the_connection_that_it_replaces(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """READY and RESUMED fulfil it on the connection after, not on the one where it was called."""
@@ -252,7 +252,7 @@ def test_no_fail_of_a_reinstantiate_outlives_the_connection_that_it_replaces(
     assert opening["op"] == Opcode.IDENTIFY
 
 
-def test_a_fatal_code_is_what_waits_raise_before_its_callbacks_have_returned(
+def test_waits_raise_the_fatal_close_code_before_the_callbacks_have_returned(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Row 11: nobody has called disconnect(), and no error may say so."""
@@ -275,7 +275,7 @@ def test_a_fatal_code_is_what_waits_raise_before_its_callbacks_have_returned(
         release.set()
 
 
-def test_a_callback_of_one_shard_uses_another_as_any_thread_may(
+def test_a_callback_of_one_shard_can_connect_and_disconnect_another(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """It has interrupted nothing: it waits for the other shard's threads, and gets what it asks."""

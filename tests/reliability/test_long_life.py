@@ -68,7 +68,7 @@ shard.disconnect(4000)
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="looks into /proc")
 @pytest.mark.timeout(180)
-def test_two_thousand_reconnects_leave_everything_as_it_was(
+def test_two_thousand_reconnects_use_up_no_thread_descriptor_or_memory(
     gateway: LocalGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 44: threads, descriptors, memory, objects and stack are those of the beginning.

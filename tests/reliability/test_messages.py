@@ -42,7 +42,7 @@ UNREADABLE: dict[str, str] = {
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
-def test_odd_payloads_end_nothing(
+def test_odd_but_valid_payloads_cause_no_error_and_cost_no_connection(
     compression: str | None, gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
     """Row 43: each is delivered or skipped, and the connection lives on."""
@@ -58,7 +58,7 @@ def test_odd_payloads_end_nothing(
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
-def test_unreadable_payloads_are_told_and_skipped(
+def test_unreadable_payloads_are_reported_and_skipped(
     compression: str | None, gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
     """Row 43: one UnreadableMessage each, and the connection lives on."""
@@ -73,7 +73,9 @@ def test_unreadable_payloads_are_told_and_skipped(
     assert len(gateway.all_connections) == 1
 
 
-def test_text_that_is_no_utf8_is_skipped(gateway: LocalGateway, watch_shard: WatchShard) -> None:
+def test_a_text_frame_that_is_not_utf8_is_reported_and_skipped(
+    gateway: LocalGateway, watch_shard: WatchShard
+) -> None:
     """Row 43: the frame is whole, so the next one can be read."""
     shard, recorder = watch_shard(gateway)
     gateway.connections[-1].send_frame(1, b"\xff\xfe{}")
@@ -85,7 +87,7 @@ def test_text_that_is_no_utf8_is_skipped(gateway: LocalGateway, watch_shard: Wat
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 @pytest.mark.parametrize("cut", ["messages", "fragments", "both", "bytes"])
-def test_any_cutting_of_the_stream_is_put_together(
+def test_messages_cut_into_pieces_in_any_way_are_put_together(
     cut: str, compression: str | None, make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Rows 32 and 33: split messages, the suffix alone, fragments, dribbled bytes, 5 MB."""
@@ -120,7 +122,7 @@ def test_any_cutting_of_the_stream_is_put_together(
     assert len(gateway.all_connections) == 1
 
 
-def test_half_a_frame_is_kept_when_a_deadline_passes(
+def test_half_a_frame_is_kept_while_the_reader_identifies(
     make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 32: the reader turns to something else (to identify) in the middle of a frame."""
@@ -145,7 +147,7 @@ def test_half_a_frame_is_kept_when_a_deadline_passes(
     assert len(gateway.all_connections) == 1
 
 
-def test_a_message_cut_off_is_forgotten_with_its_connection(
+def test_half_a_message_is_forgotten_when_its_connection_ends(
     make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 33: buffer and decompression context of one connection are none of the next's."""
@@ -164,7 +166,7 @@ def test_a_message_cut_off_is_forgotten_with_its_connection(
     assert recorder.errors == []
 
 
-def test_a_stream_that_is_always_broken_traps_nobody(
+def test_a_stream_broken_twice_at_the_same_place_leads_to_a_new_session(
     make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 33: broken twice at the same place, the session is given up for a new one."""
@@ -179,7 +181,7 @@ def test_a_stream_that_is_always_broken_traps_nobody(
     assert len(gateway.all_connections) == 3
 
 
-def test_fifty_thousand_events_and_a_resume_in_the_middle(
+def test_fifty_thousand_events_across_two_resumes_arrive_once_and_in_order(
     make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 36: strictly in order, no gap, nothing twice."""

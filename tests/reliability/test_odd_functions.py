@@ -18,7 +18,7 @@ from tests.reliability.conftest import MakeScripted, WatchShard
 from tests.support import wait_until
 
 
-def test_hello_that_waits_behind_on_socket_connected_is_in_time(
+def test_hello_behind_a_slow_on_socket_connected_is_in_time(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     gateway = make_scripted()
@@ -35,7 +35,7 @@ def test_hello_that_waits_behind_on_socket_connected_is_in_time(
     assert shard.stats.connections == 1
 
 
-def test_ready_that_waits_behind_on_socket_heartbeat_is_in_time(
+def test_ready_behind_a_slow_on_socket_heartbeat_is_in_time(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     def script(peer: Peer) -> None:
@@ -62,7 +62,7 @@ def test_ready_that_waits_behind_on_socket_heartbeat_is_in_time(
     assert shard.stats.connections == 1
 
 
-def test_a_replay_of_which_each_event_takes_long_is_finished(
+def test_a_replay_whose_listeners_are_slow_is_finished_on_one_connection(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     def script(peer: Peer) -> None:
@@ -94,7 +94,7 @@ def test_a_replay_of_which_each_event_takes_long_is_finished(
     assert shard.stats.connections == 2
 
 
-def test_a_replay_that_breaks_off_again_and_again_goes_on_where_it_was(
+def test_a_replay_that_breaks_off_again_and_again_continues_where_it_stopped(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Each Resume was answered: the session is there, and none of it is given up."""
@@ -164,7 +164,7 @@ def test_a_callback_that_forks_leaves_the_connection_to_the_parent(
     assert shard.stats.gaps == 0
 
 
-def test_an_object_that_fails_at_every_look_costs_no_connection(
+def test_a_listener_whose_attributes_all_raise_costs_no_connection(
     gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
     """A proxy of another library's may raise at each attribute, outside of where it belongs."""

@@ -24,7 +24,7 @@ def long_backoff() -> Backoff:
     return Backoff(base=20.0, cap=60.0)
 
 
-def test_connections_that_work_are_never_far_apart(
+def test_the_pause_after_a_connection_that_worked_is_at_most_five_seconds(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Row 62: the first loss is mended at once, those that follow within five seconds."""
@@ -53,7 +53,7 @@ REQUESTS: dict[str, Request] = {
 
 
 @pytest.mark.parametrize("request_name", REQUESTS)
-def test_what_was_asked_for_is_no_failure(
+def test_a_reconnect_on_request_does_not_count_as_a_failure(
     request_name: str,
     make_scripted: MakeScripted,
     watch_shard: WatchShard,
@@ -78,7 +78,7 @@ def test_what_was_asked_for_is_no_failure(
 
 @pytest.mark.parametrize("request_name", ["reconnect()", "op 7"])
 @pytest.mark.parametrize("answer", ["late", "none"])
-def test_a_living_peer_has_taken_leave_before_the_next_connection_begins(
+def test_the_next_connection_waits_up_to_a_second_for_the_peer_to_close_the_last(
     answer: str, request_name: str, make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Row 64: else the Resume overtakes what the old connection still brings, and is refused."""
@@ -111,7 +111,7 @@ def test_a_living_peer_has_taken_leave_before_the_next_connection_begins(
 
 @pytest.mark.parametrize("form", ["seconds", "date"])
 @pytest.mark.parametrize("status", ["429 Too Many Requests", "503 Service Unavailable"])
-def test_retry_after_is_the_least_pause(
+def test_the_pause_is_at_least_retry_after(
     status: str,
     form: str,
     make_scripted: MakeScripted,
@@ -151,7 +151,7 @@ def test_retry_after_is_the_least_pause(
         "Mon, 01 Jan 0001 00:00:00 +2359",
     ],
 )
-def test_a_date_in_retry_after_that_there_is_not_is_no_more_than_a_failure(
+def test_an_impossible_date_in_retry_after_is_ignored(
     date: str, make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """connect() says at once that its first attempt has failed."""
@@ -169,7 +169,7 @@ def test_a_date_in_retry_after_that_there_is_not_is_no_more_than_a_failure(
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
-def test_a_ready_that_is_too_large_closes_the_shard(
+def test_a_ready_larger_than_max_payload_closes_the_shard(
     compression: str | None, make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 66: the next READY is as large; Identifies are counted, and end with a new token."""
@@ -191,7 +191,7 @@ def _identifies(gateway: LocalGateway) -> int:
     return received.count(Opcode.IDENTIFY)
 
 
-def test_jumps_of_the_sequence_are_counted_and_told_once_a_connection(
+def test_gaps_in_the_sequence_are_counted_and_warned_of_once_a_connection(
     make_scripted: MakeScripted, watch_shard: WatchShard, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Row 67: events are missing, and a Resume would not bring them."""

@@ -53,7 +53,7 @@ def watched(value: Callable[[], float]) -> Iterator[list[tuple[float, float]]]:
         thread.join()
 
 
-def test_what_was_waited_for_is_counted_by_then(
+def test_counters_are_up_to_date_when_a_wait_returns(
     gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
     """Counters are written before the state that others wait for."""
@@ -69,7 +69,7 @@ def test_what_was_waited_for_is_counted_by_then(
         assert (stats.resumes, stats.reconnects) == (count, count)
 
 
-def test_bytes_received_never_become_fewer(gateway: LocalGateway, watch_shard: WatchShard) -> None:
+def test_bytes_received_never_decreases(gateway: LocalGateway, watch_shard: WatchShard) -> None:
     """Nor are those of a connection that ends counted twice for a moment."""
     shard, _ = watch_shard(gateway)
     with watched(lambda: shard.stats.bytes_received) as fallen:
@@ -78,7 +78,7 @@ def test_bytes_received_never_become_fewer(gateway: LocalGateway, watch_shard: W
     assert fallen == []
 
 
-def test_of_two_presences_the_one_sent_last_begins_the_next_session(
+def test_of_two_concurrent_presences_the_one_sent_last_begins_the_next_session(
     gateway: LocalGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 40: not the one whose thread is slower to return."""
@@ -104,7 +104,7 @@ def test_of_two_presences_the_one_sent_last_begins_the_next_session(
     assert identify["d"]["presence"]["status"] == "dnd"
 
 
-def test_time_in_a_callback_that_fails_counts_while_on_socket_error_runs(
+def test_time_in_a_failed_callback_is_counted_before_on_socket_error_runs(
     gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
     """By that time a heartbeat knows that its acknowledgement waits behind a callback."""
@@ -126,7 +126,7 @@ def test_time_in_a_callback_that_fails_counts_while_on_socket_error_runs(
     assert times == sorted(times)
 
 
-def test_a_sender_that_is_held_up_sends_nothing_before_identify(
+def test_a_send_overtaken_by_a_reconnect_does_not_precede_identify_or_resume(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Its connection is replaced at each line of send() in turn: the next one is not READY yet."""
@@ -191,7 +191,7 @@ def _send_with_a_new_connection_at_line(
     return lines
 
 
-def test_the_buffer_grows_while_others_look_at_it() -> None:
+def test_the_buffer_of_an_inflater_can_be_read_while_it_grows() -> None:
     """What a bytearray holds can't be copied while it grows: the reader would fail."""
     compressor = zlib.compressobj(level=0)
     message = b'{"op":0,"d":"' + b"x" * 200_000 + b'"}'

@@ -54,7 +54,7 @@ LOSSES: dict[str, Lose] = {
 
 @pytest.mark.parametrize("tls", [False, True], ids=["ws", "wss"])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_a_lost_connection_is_resumed_and_nothing_is_missed(
+def test_a_lost_connection_is_resumed_and_no_event_is_missed(
     loss: str, tls: bool, make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Rows 12, 13, 33 and 39: Resume, never a 1000 or 1001 of ours, the callbacks in order."""
@@ -77,7 +77,7 @@ def test_a_lost_connection_is_resumed_and_nothing_is_missed(
     assert len(gateway.all_connections) == 2
 
 
-def test_whoever_notices_first_one_connection_follows(
+def test_concurrent_losses_and_requests_open_one_connection_at_a_time(
     make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 16: reset, op 7, a zombie's verdict and reconnect() by two threads, all at once."""
@@ -113,7 +113,7 @@ def test_whoever_notices_first_one_connection_follows(
         assert all(earlier.closed_at < at for at in identified)
 
 
-def test_all_notice_at_once_and_one_connection_follows(
+def test_simultaneous_reports_of_one_loss_open_one_connection(
     gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
     """Row 16: all is done before the reader sees any of it; what still comes late hits nobody."""
@@ -156,7 +156,7 @@ def test_all_notice_at_once_and_one_connection_follows(
     assert recorder.count("ready") == 1
 
 
-def test_ctrl_c_while_a_new_connection_is_asked_for_leaves_the_old_one_alive(
+def test_ctrl_c_inside_reconnect_keeps_the_old_connection_in_use(
     make_gateway: MakeGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 16: the reader was not woken, and a silent peer wakes nobody; asking again does."""
@@ -179,7 +179,7 @@ def test_ctrl_c_while_a_new_connection_is_asked_for_leaves_the_old_one_alive(
     assert shard.stats.resumes == 1
 
 
-def test_ctrl_c_while_the_caller_says_goodbye_ends_the_connection_all_the_same(
+def test_ctrl_c_while_disconnect_sends_the_close_frame_still_ends_the_connection(
     make_gateway: MakeGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 16: the reader is stuck in a callback, so nobody else will end it."""
@@ -209,7 +209,7 @@ def test_ctrl_c_while_the_caller_says_goodbye_ends_the_connection_all_the_same(
 
 
 @pytest.mark.parametrize("step", ["upgrade", "hello", "ready"])
-def test_reconnect_while_a_connection_is_on_its_way_makes_no_second(
+def test_reconnect_while_connecting_opens_no_second_connection(
     step: str, gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
     """Row 16: who asks for what comes anyway waits for it, and does not begin it again."""
@@ -247,7 +247,7 @@ def _quietly(act: Callable[[], object]) -> None:
 
 
 @pytest.mark.parametrize("step", ["upgrade", "hello", "ready"])
-def test_a_gateway_that_always_closes_is_left_more_and_more_alone(
+def test_pauses_grow_while_a_gateway_closes_before_ready(
     step: str, make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 10: no step that is reached resets the back-off; only READY or RESUMED does."""
@@ -267,7 +267,7 @@ def test_a_gateway_that_always_closes_is_left_more_and_more_alone(
     assert shard.stats.events["READY"] <= 3
 
 
-def test_connections_that_are_lost_soon_after_ready_are_followed_by_small_pauses(
+def test_pauses_after_connections_lost_soon_after_ready_grow_up_to_the_cap(
     make_gateway: MakeGateway, watch_shard: WatchShard, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Row 62: none the first time, then they grow, but no further than the cap."""
@@ -321,7 +321,7 @@ def test_the_next_attempt_comes_no_sooner_than_the_back_off_says(
     assert sum(delays) > 0.2
 
 
-def test_a_connection_that_has_held_is_followed_at_once(
+def test_a_connection_lost_after_a_healthy_time_is_resumed_at_once(
     gateway: LocalGateway,
     watch_shard: WatchShard,
     monkeypatch: pytest.MonkeyPatch,
@@ -341,7 +341,7 @@ def test_a_connection_that_has_held_is_followed_at_once(
     assert ends == ["resuming now"] * 3
 
 
-def test_the_budget_of_identifies_is_never_spent(
+def test_the_daily_budget_of_identifies_is_never_used_up(
     make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 10: a gateway that forgets every session gets 950 Identifies a day, not the 1,000th."""
@@ -364,7 +364,7 @@ def test_the_budget_of_identifies_is_never_spent(
     assert shard.state is ShardState.CLOSED
 
 
-def test_no_answer_to_identify_is_waited_for_and_asked_again(
+def test_an_identify_without_an_answer_is_sent_again_after_ready_timeout(
     make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 31: heartbeats go on meanwhile; the state says what is missing; then it begins."""
@@ -383,7 +383,9 @@ def test_no_answer_to_identify_is_waited_for_and_asked_again(
     assert len(gateway.all_connections) == 3
 
 
-def test_a_late_ready_is_taken(make_gateway: MakeGateway, watch_shard: WatchShard) -> None:
+def test_a_late_ready_costs_no_second_identify(
+    make_gateway: MakeGateway, watch_shard: WatchShard
+) -> None:
     """Row 31: a READY that takes many heartbeats, and longer than Hello may, costs no Identify."""
     gateway = make_gateway(heartbeat_interval=300)
     gateway.inject(instead_of="ready")
@@ -401,7 +403,7 @@ def test_a_late_ready_is_taken(make_gateway: MakeGateway, watch_shard: WatchShar
 
 
 @pytest.mark.parametrize("trouble", ["refused", "503", "silent", "no Hello"])
-def test_a_session_gateway_out_of_order_is_left_for_the_main_one(
+def test_a_session_gateway_out_of_order_is_abandoned_for_the_main_one(
     trouble: str,
     make_gateway: MakeGateway,
     watch_shard: WatchShard,
@@ -452,7 +454,7 @@ def test_three_resumes_all_go_to_the_session_gateway_with_the_same_query(
 
 
 @pytest.mark.parametrize("answer", ["op 9 to Identify", "op 9 to Resume", "op 9 later"])
-def test_an_invalid_session_leaves_nothing_of_itself(
+def test_nothing_of_an_invalid_session_is_resumed(
     answer: str, make_gateway: MakeGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 22: the new session has its own id, gateway and sequence, and they alone are resumed."""
@@ -491,7 +493,7 @@ def test_an_invalid_session_leaves_nothing_of_itself(
 
 
 @pytest.mark.parametrize("moment", ["in place of READY", "later"])
-def test_after_an_invalid_session_identify_waits_a_little(
+def test_identify_waits_for_a_random_time_after_an_invalid_session(
     moment: str, gateway: LocalGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 22: one to five seconds at random as documented, a few tenths of one here."""

@@ -53,7 +53,7 @@ REFUSED: dict[str, Any] = {
 
 @pytest.mark.parametrize("what", REFUSED)
 @pytest.mark.parametrize("way", ["decorator", "on()", "attribute", "constructor"])
-def test_what_cannot_be_called_is_refused_at_registration(
+def test_a_function_that_cannot_be_called_is_refused_at_registration(
     way: str, what: str, shard: Shard
 ) -> None:
     """Row 89: with a TypeError at the line that is wrong, not at each event for ever."""
@@ -131,7 +131,7 @@ TAKEN: dict[str, Callable[..., object]] = {
 
 
 @pytest.mark.parametrize("what", TAKEN)
-def test_whatever_takes_the_arguments_is_taken(what: str, shard: Shard) -> None:
+def test_any_callable_that_takes_the_arguments_is_accepted(what: str, shard: Shard) -> None:
     """Row 89: the check refuses what can't be called, and nothing else."""
     shard.on("MESSAGE_CREATE", TAKEN[what])
     shard.off("MESSAGE_CREATE", TAKEN[what])
@@ -155,7 +155,7 @@ def test_a_predicate_that_is_a_coroutine_function_is_refused(
     "name, nearest",
     [("on_socket_redy", "on_socket_ready"), ("on_socket_message", "on_socket_raw_message")],
 )
-def test_an_attribute_that_is_no_callback_is_refused(
+def test_a_misspelt_callback_attribute_is_refused_and_the_right_name_told(
     name: str, nearest: str, value: object, shard: Shard
 ) -> None:
     """Row 89: a misspelt name is never called; the right one is named."""
@@ -166,7 +166,7 @@ def test_an_attribute_that_is_no_callback_is_refused(
 # Names of events
 
 
-def test_an_event_unlike_any_known_one_is_warned_of_once(
+def test_an_unknown_event_name_is_warned_of_once_with_the_nearest_known_one(
     shard: Shard, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Row 89: it may be new, so it is taken; or misspelt, so the nearest name is told."""
@@ -248,7 +248,7 @@ def test_on_takes_the_function_as_its_second_argument(
 # Callbacks that fail
 
 
-def test_a_callback_that_fails_each_time_fills_no_log(
+def test_a_callback_that_always_fails_does_not_fill_the_log(
     make_scripted: MakeScripted, watch_shard: WatchShard, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Row 90: three tracebacks a function; on_socket_error is still told of each failure."""
@@ -280,7 +280,7 @@ def test_a_callback_that_fails_each_time_fills_no_log(
     assert len(lines) <= 2 * (3 + 1)
 
 
-def test_a_misspelt_method_of_a_subclass_is_refused_with_its_class() -> None:
+def test_a_misspelt_callback_method_is_refused_when_its_class_is_defined() -> None:
     """Row 89: nothing would ever call it."""
     with pytest.raises(AttributeError, match="on_socket_redy"):
 
@@ -288,7 +288,7 @@ def test_a_misspelt_method_of_a_subclass_is_refused_with_its_class() -> None:
             def on_socket_redy(self) -> None: ...
 
 
-def test_a_callback_assigned_too_early_says_what_to_do() -> None:
+def test_a_callback_assigned_before_super_init_is_refused_with_advice() -> None:
     class Bot(Shard):
         def __init__(self) -> None:
             self.on_socket_ready = print
@@ -306,7 +306,7 @@ def called_with(shard: Shard, name: str) -> None:
     shard._handle_message(json.dumps({"op": 0, "t": name, "s": 1, "d": None}))
 
 
-def test_a_callback_that_was_deleted_is_called_no_more() -> None:
+def test_a_deleted_callback_is_called_no_more() -> None:
     """What the class has of that name counts again, as for any attribute."""
     shard = Shard(TOKEN, Intents.all(), compression=None)
     called: list[str] = []
@@ -334,7 +334,7 @@ class Bot(Shard):
         self.called.append(payload["t"])
 
 
-def test_the_method_counts_again_once_the_function_before_it_was_deleted() -> None:
+def test_a_method_of_a_subclass_is_called_again_once_its_override_is_deleted() -> None:
     bot: Any = Bot()
     bot.on_socket_dispatch = lambda shard, payload: None
     called_with(bot, "FIRST")
@@ -343,7 +343,7 @@ def test_the_method_counts_again_once_the_function_before_it_was_deleted() -> No
     assert bot.called == ["SECOND"]
 
 
-def test_a_method_that_is_assigned_back_is_the_same_callback() -> None:
+def test_a_method_of_a_subclass_that_is_assigned_back_is_still_called() -> None:
     """Tools for tests keep what was there, and put it back."""
     bot: Any = Bot()
     bot.on_socket_dispatch = bot.on_socket_dispatch
@@ -351,7 +351,7 @@ def test_a_method_that_is_assigned_back_is_the_same_callback() -> None:
     assert bot.called == ["FIRST"]
 
 
-def test_a_subclass_may_compare_as_it_likes(make_scripted: MakeScripted) -> None:
+def test_a_subclass_without_a_hash_can_connect(make_scripted: MakeScripted) -> None:
     """A class with __eq__ and without __hash__, such as a dataclass, has no hash."""
 
     @dataclasses.dataclass(init=False)

@@ -85,7 +85,7 @@ def _most_in_any(span: float, times: list[float]) -> int:
     return max(sum(start <= each < start + span for each in times) for start in times)
 
 
-def test_a_request_for_a_heartbeat_shares_the_window_with_what_is_sent(
+def test_heartbeats_on_request_share_the_send_window(
     make_gateway: MakeGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows 25 and 72: three requests that find it used up are answered at once when it is not."""
@@ -112,7 +112,7 @@ def test_a_request_for_a_heartbeat_shares_the_window_with_what_is_sent(
         connection.expect(Opcode.HEARTBEAT, timeout=0.5)  # one has answered all three
 
 
-def test_a_new_connection_has_the_whole_window(
+def test_a_new_connection_has_the_whole_send_window(
     gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
     """Row 25: what was sent on the one before counts no longer."""
@@ -126,7 +126,7 @@ def test_a_new_connection_has_the_whole_window(
         wait_until(lambda: recorder.count("reconnected", True) == life + 1)
 
 
-def test_what_is_said_of_a_send_is_true_while_the_connection_flaps(
+def test_send_tells_the_truth_about_a_payload_while_the_connection_flaps(
     gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
     """Row 26: nothing goes ahead of Identify or Resume, nothing arrives twice or though refused."""
@@ -169,7 +169,7 @@ def test_what_is_said_of_a_send_is_true_while_the_connection_flaps(
     assert recorder.count("ready") == 1  # no 4003, no 4002: the session has survived
 
 
-def test_a_payload_that_a_lost_connection_did_not_take_goes_out_on_the_next(
+def test_a_payload_that_a_lost_connection_did_not_take_is_sent_on_the_next(
     gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
     """Row 26: the connection breaks while the reader, inside a callback, can't know yet."""
@@ -201,7 +201,7 @@ def test_a_payload_that_a_lost_connection_did_not_take_goes_out_on_the_next(
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["ws", "wss"])
-def test_nothing_follows_half_a_frame(
+def test_no_payload_follows_half_a_frame_on_its_connection(
     tls: bool, make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 32: where the peer stops in the middle of a frame, another connection takes over."""

@@ -1,4 +1,4 @@
-"""Whoever calls what from where, nothing hangs; ``benchmarks.interrupts`` tries every point."""
+"""Some of the storms in ``storms.py``; ``benchmarks.interrupts`` tries every point."""
 
 from __future__ import annotations
 
@@ -22,17 +22,19 @@ from tests.reliability.storms import (
 
 @pytest.mark.timeout(180)
 def test_a_signal_at_any_instruction_hangs_nothing_and_leaves_the_shard_whole() -> None:
-    """Rows 59 to 61: 500 points, others in each run (pytest-randomly tells and takes the seed)."""
+    """Rows 59 to 61: 500 points, drawn anew in each run (pytest-randomly prints the seed)."""
     seed = random.randrange(2**32)
     summary = try_points(draw_points(list_points(), 500, seed), most=5)
     again = f"again: python -m benchmarks.interrupts --draw 500 --seed {seed}"
     assert not summary.findings, f"{again}\n{summary}"
-    assert summary.not_reached < 100  # else the machine is too busy, or the storms are calm
+    assert (
+        summary.not_reached < 100
+    )  # if more, the machine is too busy, or the tracer misses its spots
 
 
 @pytest.mark.timeout(180)
 def test_threads_and_callbacks_that_call_everything_at_once_hang_nothing() -> None:
-    """Rows 48 to 50: every call ends, with what it documents."""
+    """Rows 48 to 50: every call ends in time, and raises only what is documented."""
     seed = random.randrange(2**32)
     summary = interleave(seed, rounds=30, most=3)
     again = f"again: python -m benchmarks.interrupts --rounds 30 --seed {seed}"
@@ -40,7 +42,7 @@ def test_threads_and_callbacks_that_call_everything_at_once_hang_nothing() -> No
 
 
 def _held_after_ctrl_c(act: Callable[[], object], is_held: Callable[[], bool]) -> int:
-    """Press Ctrl-C at each spot of a function; returns how often it has left a lock held."""
+    """Press Ctrl-C at each spot of a function; return how often the lock stayed held."""
     held = 0
     for spot in list_spots(act)[1]:
         with pytest.raises(KeyboardInterrupt), Interrupt(spot, is_ctrl_c=True).running():
@@ -50,13 +52,13 @@ def _held_after_ctrl_c(act: Callable[[], object], is_held: Callable[[], bool]) -
 
 
 def _in_threading(source: str, **names: object) -> Callable[[], None]:
-    """A function that the storms take for one of ``threading.py``."""
+    """Make a function that the tracer takes for one of ``threading.py``."""
     code = compile(source, threading.__file__, "exec")
     return lambda: exec(code, names)
 
 
-def test_ctrl_c_comes_where_python_lets_it_come() -> None:
-    """Inside a Condition's own Python code, it leaves the lock held; between C code it can't."""
+def test_the_tracer_raises_ctrl_c_only_where_cpython_may_run_a_handler() -> None:
+    """Ctrl-C leaves a lock held inside the Python code of Condition, and nowhere between C code."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     conditions = [threading.Condition(threading.Lock())]
 
@@ -70,7 +72,7 @@ def test_ctrl_c_comes_where_python_lets_it_come() -> None:
 
     assert _held_after_ctrl_c(enter_condition, is_condition_held) > 0
 
-    if sys.version_info < (3, 14):  # where it can come between __enter__ and the body
+    if sys.version_info < (3, 14):  # since 3.14 Ctrl-C can come between __enter__ and the body
         lock = threading.Lock()
         with_lock = _in_threading("with lock:\n    x = 1\n", lock=lock)
         assert _held_after_ctrl_c(with_lock, lock.locked) == 0

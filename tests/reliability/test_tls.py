@@ -76,7 +76,7 @@ def _send_on_and_on(shard: Shard, stop: threading.Event, failures: list[BaseExce
             return
 
 
-def test_no_two_threads_meet_inside_one_tls_object(
+def test_no_two_threads_are_inside_one_tls_object_at_once(
     make_gateway: MakeGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 1: four threads send, one beats, one reads, through a path where nothing stays whole."""
@@ -164,7 +164,7 @@ def _outside_of_tls_records(stream: bytearray) -> bytes:
     return b""
 
 
-def test_a_resume_url_without_tls_is_not_used_after_one_in_capitals(
+def test_a_resume_url_without_tls_is_not_used_after_a_url_with_wss_in_capitals(
     make_gateway: MakeGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Row 21: the token goes over no connection in clear, however the scheme was written."""
