@@ -67,8 +67,7 @@ if TYPE_CHECKING:
 else:
     # Hidden from type checkers: to them a module with __getattr__ has every name.
 
-    # The modules imported from above, the cheapest first: a module is loaded only if the name was
-    # not found in those before it.
+    # The modules imported from above, the cheapest first.
     _MODULES = (
         "errors",
         "gateway",
@@ -82,16 +81,13 @@ else:
     )
 
     def __getattr__(name):
-        if name in __all__:
-            import importlib
+        if name not in __all__:
+            # The import system, too, asks for submodules, and looks for a file after this error.
+            raise AttributeError(f"module 'shardlib' has no attribute {name!r}")
+        from shardlib import lazy
 
-            for module in _MODULES:
-                found = vars(importlib.import_module(f"shardlib.{module}")).get(name)
-                if found is not None:
-                    globals()[name] = found
-                    return found
-        # The import system, too, asks for submodules here, and looks for a file after this error.
-        raise AttributeError(f"module 'shardlib' has no attribute {name!r}")
+        found = globals()[name] = lazy.find("shardlib", _MODULES, name)
+        return found
 
     def __dir__():
         return sorted({*globals(), *__all__})

@@ -10,7 +10,6 @@ or keeps more of an incomplete message, and the window of a zstd-stream is bound
 
 from __future__ import annotations
 
-import importlib
 import sys
 import threading
 import zlib
@@ -190,7 +189,7 @@ class ZstdStream(_Bounded):
 
     def __init__(self, max_payload: int) -> None:
         super().__init__(max_payload)
-        self._zstd = _import_zstd()
+        self._zstd = import_zstd()
         # A frame's header says how much of what came before the decompressor has to keep, up to
         # gigabytes, and the decompressor would ask the system for all of it at once.
         window_log_max = self._zstd.DecompressionParameter.window_log_max
@@ -275,7 +274,7 @@ def require(compression: str | None) -> None:
         raise ValueError(f"compression must be one of {COMPRESSIONS}, not {compression!r}")
     if compression == "zstd-stream":
         try:
-            _import_zstd()
+            import_zstd()
         except ImportError:
             raise ValueError(
                 "compression 'zstd-stream' needs compression.zstd of Python 3.14, or the package "
@@ -286,14 +285,21 @@ def require(compression: str | None) -> None:
 def _import_zlib() -> ModuleType:
     # zlib-ng inflates the same streams in three quarters of the time.
     try:
-        return importlib.import_module("zlib_ng.zlib_ng")
+        from zlib_ng import zlib_ng
     except ImportError:
         return zlib
+    return zlib_ng
 
 
-def _import_zstd() -> ModuleType:
-    # Imported when a shard asks for it: not every Python has it, and few shards need it.
-    try:
-        return importlib.import_module("compression.zstd")
-    except ImportError:
-        return importlib.import_module("backports.zstd")
+def import_zstd() -> ModuleType:
+    """Python's module for zstd, or its backport. Few shards need it, and not every Python has it.
+
+    :raises ImportError: if there is none.
+    """
+    # By a plain statement, so that programs which freeze others find it; by version, since before
+    # 3.14 a module `compression` is the user's.
+    if sys.version_info >= (3, 14):
+        import compression.zstd as zstd
+    else:
+        import backports.zstd as zstd
+    return zstd

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from shardlib import sessionfile
 from shardlib.gateway import API_VERSION, gateway_url
 
 _FORMAT = "shardlib session"
@@ -142,33 +142,21 @@ class Session(_Fields):
         """Write the session to a file that only its owner may read.
 
         A file of that name is replaced in one step: at whatever moment the process ends, the file
-        holds the old session or the new one. Blocks while the system writes.
+        holds the old session or the new one. If the name is a symbolic link, the file that it
+        points to is replaced. A file that cannot be replaced (a mount point, as a file given to a
+        container is; a file in a directory that may not be changed) is written in place, keeps its
+        mode, and may be left incomplete if the process ends meanwhile: then :meth:`load` says that
+        it holds no session. Blocks while the system writes.
 
         :param path: of the file, a str or a path object.
         :raises OSError: if the file cannot be written.
         """
         content = {"format": _FORMAT, "version": _VERSION, **self._asdict()}
-        import tempfile  # here, since few programs save a session, and it takes a while to import
-
-        directory, name = os.path.split(os.path.abspath(path))
-        # mkstemp creates the file with mode 0600; replacing works only within one file system,
-        # hence the same directory.
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{name}.", suffix=".tmp", dir=directory)
-        try:
-            with open(descriptor, "w", encoding="utf-8") as file:
-                json.dump(content, file, indent=2)
-                file.write("\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):  # Ctrl-C came just after the replacing
-                os.unlink(temporary)
-            raise
+        sessionfile.write(path, json.dumps(content, indent=2) + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Session:
-        """Read what :meth:`save` has written.
+        """Read what :meth:`save` has written. A file that never ends, or a FIFO, blocks nothing.
 
         :param path: of the file, a str or a path object.
         :returns: the session.
@@ -176,10 +164,8 @@ class Session(_Fields):
             is wrong with it.
         :raises OSError: if the file cannot be read.
         """
-        with open(path, "rb") as file:
-            data = file.read()
         try:
-            return cls._from_json(json.loads(data))
+            return cls._from_json(json.loads(sessionfile.read(path)))
         except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"{os.fspath(path)!r} holds no usable session: {error}") from error
 

@@ -1,27 +1,26 @@
 from __future__ import annotations
 
-import importlib
+import ast
 import itertools
 import random
+import subprocess
 import sys
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardlib.compression import create_inflater, require
+from shardlib import compression
+from shardlib.compression import create_inflater, import_zstd, require
 from shardlib.errors import BrokenStream, UnreadableMessage
 from shardlib.gateway import COMPRESSIONS
 from tests.shards import make_shard
 from tests.support import peak_memory, seconds
 
-try:
-    zstd = importlib.import_module("compression.zstd")
-except ImportError:
-    zstd = importlib.import_module("backports.zstd")
-
+zstd = import_zstd()
 LIMIT = 1 << 20
 MESSAGES = [b'{"op":11}', b'{"op":0,"d":"' + b"a long one " * 5000 + b'"}', "é".encode() * 7]
 
@@ -344,3 +343,33 @@ def test_missing_zstd_is_said_at_once_with_the_extra_to_install(
     with pytest.raises(ValueError, match=r"shardlib\[zstd\]"):
         require("zstd-stream")
     assert create_inflater("zlib-stream", LIMIT) is not None
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="Python has a module of that name itself")
+def test_a_users_module_named_compression_is_not_run(tmp_path: Path) -> None:
+    """Row 94: the name was tried before that of the backport."""
+    (tmp_path / "compression.py").write_text("raise SystemExit('it was run')")
+    program = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from shardlib import Intents, Shard\n"
+        "from shardlib.testing import LocalGateway\n"
+        "with LocalGateway() as gateway:\n"
+        "    shard = Shard(gateway.token, Intents.GUILDS, compression='zstd-stream')\n"
+        "    with shard:\n"
+        "        shard.connect(gateway.url)\n"
+        "        shard.wait_until_ready(20)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_a_freezer_finds_every_module_that_inflates() -> None:
+    """Row 94: PyInstaller looks for import statements, and finds no name in a call."""
+    tree = ast.parse(Path(compression.__file__).read_text())
+    imported = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import)
+        for alias in node.names
+    }
+    assert imported >= {"compression.zstd", "backports.zstd", "zlib"}
+    assert "importlib" not in imported

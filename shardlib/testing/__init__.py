@@ -5,8 +5,6 @@ Needs the extra: ``pip install "shardlib[local]"``. Guide: *Testing a bot* in th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 __all__ = [
     "STEPS",
     "TRAFFIC_MIX",
@@ -20,29 +18,35 @@ __all__ = [
     "World",
 ]
 
-try:
+TYPE_CHECKING = False  # type checkers take this name for true
+if TYPE_CHECKING:
     from shardlib.testing.clock import Clock
-    from shardlib.testing.connection import (
-        GatewayConnection,
-        GatewaySession,
-        ReceivedPayload,
-    )
+    from shardlib.testing.connection import GatewayConnection, GatewaySession, ReceivedPayload
     from shardlib.testing.faults import STEPS
     from shardlib.testing.gateway import LocalGateway
     from shardlib.testing.traffic import TRAFFIC_MIX, Traffic
     from shardlib.testing.world import Guild, World
-except ModuleNotFoundError as error:
-    if (error.name or "").partition(".")[0] != "websockets":
-        raise
+else:
+    # Hidden from type checkers: to them a module with __getattr__ has every name. pytest loads the
+    # plugin in this package wherever shardlib is installed, with the extra or without: so nothing
+    # is imported until a name is used.
+    _MODULES = ("clock", "faults", "world", "traffic", "connection", "gateway")
 
-    # Without the extra this package must still be importable: pytest loads the plugin in it
-    # wherever shardlib is installed.
-    if not TYPE_CHECKING:  # to type checkers a module with __getattr__ has every name
-
-        def __getattr__(name):
-            if name in __all__:
-                raise ImportError(
-                    f"shardlib.testing.{name} needs the package websockets: "
-                    'pip install "shardlib[local]"'
-                )
+    def __getattr__(name):
+        if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from shardlib import lazy
+
+        try:
+            found = globals()[name] = lazy.find(__name__, _MODULES, name)
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] != "websockets":
+                raise
+            raise ImportError(
+                f"shardlib.testing.{name} needs the package websockets: "
+                'pip install "shardlib[local]"'
+            ) from None
+        return found
+
+    def __dir__():
+        return sorted({*globals(), *__all__})

@@ -9,6 +9,8 @@ from __future__ import annotations
 import zlib
 from typing import Any, NamedTuple, Protocol
 
+from shardlib.compression import import_zstd
+
 #: Payload compression leaves smaller payloads alone: Discord compresses "some" of them.
 COMPRESS_PAYLOADS_FROM = 1024
 
@@ -67,21 +69,11 @@ class ZstdStream:
     """
 
     def __init__(self) -> None:
-        self._stream: Any = _zstd().ZstdCompressor()
+        self._stream: Any = import_zstd().ZstdCompressor()
 
     def deflate(self, text: bytes) -> Message:
         stream = self._stream
         return Message(True, stream.compress(text, stream.FLUSH_BLOCK))
-
-
-def _zstd() -> Any:
-    # Through importlib, since no one version of Python knows both names.
-    from importlib import import_module
-
-    try:
-        return import_module("compression.zstd")
-    except ImportError:
-        return import_module("backports.zstd")
 
 
 #: The ``compress`` query parameter, and what it asks for.

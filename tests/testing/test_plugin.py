@@ -65,3 +65,15 @@ def test_the_plugin_needs_no_extra() -> None:
     )
     last = result.stderr.splitlines()[-1]
     assert last.startswith("ImportError") and 'pip install "shardlib[local]"' in last
+
+
+def test_the_plugin_alone_imports_nothing_that_takes_long() -> None:
+    """Row 96: pytest loads it in every run of everybody who has shardlib."""
+    program = (
+        "import pytest, sys; before = set(sys.modules); import shardlib.testing.plugin;"
+        "print(*sorted(set(sys.modules) - before))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert result.stdout.split() == ["shardlib", "shardlib.testing", "shardlib.testing.plugin"]

@@ -4,25 +4,14 @@ from __future__ import annotations
 
 import json
 import zlib
-from typing import Any
 
-import pytest
 import websocket
 
+from shardlib.compression import import_zstd
 from shardlib.testing import LocalGateway
 from tests.testing.client import connected
 
 STREAM = "?v=10&encoding=json&compress={}-stream"
-
-
-def zstd() -> Any:
-    """Either of the modules that know zstd."""
-    from importlib import import_module
-
-    try:
-        return import_module("compression.zstd")
-    except ImportError:
-        return pytest.importorskip("backports.zstd")
 
 
 def test_zlib_stream_has_one_context(local_gateway: LocalGateway) -> None:
@@ -42,7 +31,7 @@ def test_zlib_stream_has_one_context(local_gateway: LocalGateway) -> None:
 
 
 def test_zstd_stream_is_one_frame(local_gateway: LocalGateway) -> None:
-    stream = zstd().ZstdDecompressor()
+    stream = import_zstd().ZstdDecompressor()
     with connected(local_gateway, query=STREAM.format("zstd")) as client:
         _, data = client.message()
         assert json.loads(stream.decompress(data))["op"] == 10
