@@ -1,4 +1,4 @@
-"""Connecting: nothing that a peer does, or leaves undone, keeps a shard from its next attempt."""
+"""Connecting: no peer, and no address, keeps a shard from its next attempt, or from closing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from shardlib.testing import GatewayConnection, LocalGateway
 from tests.reliability.conftest import MakeGateway, WatchShard
 from tests.support import wait_until
 
-# Each lets a gateway get stuck at one step of the next connection.
+# Each makes a gateway stop at one step of its next connection.
 STALLS: dict[str, Callable[[LocalGateway], None]] = {
     "no TLS, no answer": lambda gateway: gateway.inject(instead_of="accept"),
     "no 101": lambda gateway: gateway.inject(instead_of="upgrade"),
@@ -30,7 +30,7 @@ STALLS: dict[str, Callable[[LocalGateway], None]] = {
 }
 QUICK = {"connect_timeout": 0.3, "hello_timeout": 0.3, "ready_timeout": 0.3}
 
-# Each answers the WebSocket handshake in a way that is no consent.
+# Each answers the WebSocket handshake in a way that opens no connection.
 REFUSALS: dict[str, Callable[[GatewayConnection], None]] = {
     "429": lambda it: it.refuse(429, headers={"Retry-After": "1"}),
     "502": lambda it: it.refuse(502, "<html><h1>502 Bad Gateway</h1></html>"),
@@ -51,7 +51,7 @@ REFUSALS: dict[str, Callable[[GatewayConnection], None]] = {
 def test_a_stalled_connection_attempt_is_given_up_and_the_next_succeeds(
     stall: str, tls: bool, make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 14: each phase of connecting has its deadline, which dribbled bytes don't move."""
+    """Row 14: each phase of connecting has a deadline, which single bytes do not put off."""
     gateway = make_gateway(tls=tls)
     shard, recorder = watch_shard(gateway, **QUICK)
     STALLS[stall](gateway)
@@ -67,7 +67,7 @@ def test_a_stalled_connection_attempt_is_given_up_and_the_next_succeeds(
 def test_connect_raises_if_the_first_attempt_stalls(
     stall: str, tls: bool, make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 14: connect() says what was not done in time, and leaves nothing running."""
+    """Row 14: the error tells what was not done in time, and no thread is left."""
     gateway = make_gateway(tls=tls)
     shard, recorder = watch_shard(gateway, connect=False, connect_timeout=0.3)
     STALLS[stall](gateway)
@@ -84,7 +84,7 @@ def test_connect_raises_if_the_first_attempt_stalls(
 def test_disconnect_ends_a_stalled_attempt_at_once(
     stall: str, tls: bool, make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 5: no phase of connecting keeps disconnect() waiting, and no connection follows."""
+    """Row 5: disconnect() does not wait for the deadline of a phase, and no connection follows."""
     gateway = make_gateway(tls=tls)
     shard, recorder = watch_shard(gateway, close_timeout=5.0)
     STALLS[stall](gateway)
@@ -103,19 +103,19 @@ def test_disconnect_ends_a_stalled_attempt_at_once(
 def test_disconnect_at_any_moment_of_connecting_is_final(
     gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 5: closed at 60 moments between the first packet and READY, none connects afterwards."""
+    """Row 5: of 60 shards closed between the first packet and READY, none connects afterwards."""
     for step in range(60):
         shard, _ = watch_shard(gateway, connect=False)
         connecting = threading.Thread(target=_connect_or_not, args=(shard, gateway.url))
         connecting.start()
-        time.sleep(step / 60 * 0.012)  # the moments, not a synchronisation
+        time.sleep(step / 60 * 0.012)  # the moment that this step tries
         shard.disconnect()
         connecting.join()
-        # The one thread may have begun to connect after the other had found nothing to close.
+        # connect() may have begun after the first disconnect() had found nothing to close.
         shard.disconnect()
         assert shard.socket_thread is None
         count = len(gateway.all_connections)
-    time.sleep(0.1)
+    time.sleep(0.1)  # time in which a shard that is not closed would connect
     assert len(gateway.all_connections) == count
     gateway.wait_until(lambda: not gateway.connections)
 
@@ -124,7 +124,7 @@ def _connect_or_not(shard: Shard, url: str) -> None:
     try:
         shard.connect(url)
     except Exception:
-        pass  # as it should where it was closed meanwhile
+        pass  # connect() raises if disconnect() comes meanwhile
 
 
 def test_disconnect_ends_a_back_off(make_gateway: MakeGateway, watch_shard: WatchShard) -> None:
@@ -147,7 +147,7 @@ def test_disconnect_ends_a_back_off(make_gateway: MakeGateway, watch_shard: Watc
 def test_an_attempt_that_fails_in_any_way_is_followed_by_the_next(
     refusal: str, tls: bool, make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 20: whatever comes instead of 101, the shard is READY again afterwards."""
+    """Row 20: whatever the peer sends instead of 101, the shard resumes its session afterwards."""
     gateway = make_gateway(tls=tls)
     shard, recorder = watch_shard(gateway, connect_timeout=1.0)
     gateway.inject(REFUSALS[refusal], instead_of="upgrade", connections=3)
@@ -162,26 +162,26 @@ def test_an_attempt_that_fails_in_any_way_is_followed_by_the_next(
 def test_a_resolver_that_fails_is_asked_again(
     gateway: LocalGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 20: twenty failures of the resolver, of three kinds, then it works again."""
+    """Row 20: the resolver fails twenty times, in three ways, before it works again."""
     url = gateway.url.replace("127.0.0.1", "gateway.test")
-    answers = _Resolver(monkeypatch)
+    resolver = _Resolver(monkeypatch)
     shard, recorder = watch_shard(gateway, connect=False)
     shard.connect(url)
     shard.wait_until_ready(5)
     errors = (socket.gaierror(-2, "unknown"), socket.gaierror(-3, "try again"), OSError("odd"))
-    answers.failures = [errors[number % 3] for number in range(20)]
+    resolver.failures = [errors[number % 3] for number in range(20)]
 
     shard.reinstantiate(no_fail=True)
 
     shard.wait_until_ready(5)
-    assert answers.failures == []
+    assert resolver.failures == []
     assert recorder.count("connected") == 2
 
 
 def test_connect_refuses_an_untrusted_certificate(
     make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 20: a peer that can't prove who it is gets not a byte of the token."""
+    """Row 20: connect() tells why, and sends nothing to a peer that cannot prove who it is."""
     gateway = make_gateway(tls=True)
     shard, _ = watch_shard(gateway, connect=False, ssl_context=ssl.create_default_context())
 
@@ -197,14 +197,15 @@ class _Resolver:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.failures: list[OSError] = []
         self.addresses: list[str] = ["127.0.0.1"]
-        self.stuck = threading.Event()
-        self.stuck.set()
+        #: Cleared while the resolver is stuck.
+        self.answers = threading.Event()
+        self.answers.set()
         real = socket.getaddrinfo
 
         def resolve(host: Any, port: Any, *arguments: Any, **options: Any) -> Any:
             if not str(host).endswith(".test") or options.get("flags"):
                 return real(host, port, *arguments, **options)
-            self.stuck.wait(30)
+            self.answers.wait(30)
             if self.failures:
                 raise self.failures.pop()
             return [entry for address in self.addresses for entry in real(address, port, type=1)]
@@ -215,7 +216,7 @@ class _Resolver:
 def test_connect_reaches_the_good_address_behind_three_dead_ones(
     gateway: LocalGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 41: a black hole, no route, an error at once, then the one address that works."""
+    """Row 41: an address that never answers, one without a route, one that fails at once."""
     port = int(gateway.url.rstrip("/").rpartition(":")[2])
     with _black_hole("127.0.0.2", port):
         # 2001:db8::/32 is for documentation: no route leads there. 224.0.0.1 is for multicast:
@@ -229,7 +230,7 @@ def test_connect_reaches_the_good_address_behind_three_dead_ones(
 
 @contextlib.contextmanager
 def _black_hole(host: str, port: int) -> Iterator[None]:
-    """An address where nobody answers: the system drops what a full backlog can't take."""
+    """Make an address that never answers: its backlog is full, so the system drops new packets."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
         listener.bind((host, port))
@@ -244,7 +245,7 @@ def _black_hole(host: str, port: int) -> Iterator[None]:
 def test_connect_timeout_bounds_dialling_an_address_that_never_answers(
     gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 14: the first phase, TCP, has the same deadline as the others."""
+    """Row 14: TCP, the first phase of connecting, has a deadline as the others have."""
     port = int(gateway.url.rstrip("/").rpartition(":")[2])
     with _black_hole("127.0.0.2", port):
         shard, _ = watch_shard(gateway, connect=False, connect_timeout=0.3)
@@ -258,7 +259,7 @@ def test_connect_timeout_bounds_dialling_an_address_that_never_answers(
 def test_disconnect_does_not_wait_for_an_address_that_never_answers(
     gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 5: connecting to a black hole ends, though the system would go on for minutes."""
+    """Row 5: disconnect() ends an attempt that the system would go on with for minutes."""
     port = int(gateway.url.rstrip("/").rpartition(":")[2])
     with _black_hole("127.0.0.2", port):
         shard, _ = watch_shard(gateway, connect=False, close_timeout=5.0)
@@ -279,7 +280,7 @@ def test_disconnect_does_not_wait_for_an_address_that_never_answers(
 def test_disconnect_between_dialling_and_the_handshake_is_final(
     tls: bool, make_gateway: MakeGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 5: closed when the TCP connection is made and nobody has it yet."""
+    """Row 5: disconnect() comes when TCP is connected, before the dialler returns the socket."""
     gateway = make_gateway(tls=tls)
     gateway.inject(instead_of="accept")
     shard, _ = watch_shard(gateway, connect=False, close_timeout=5.0)
@@ -305,9 +306,9 @@ def test_disconnect_between_dialling_and_the_handshake_is_final(
 def test_disconnect_does_not_wait_for_a_stuck_resolver(
     gateway: LocalGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 5: a resolver that is stuck, which nothing can interrupt, is left behind."""
+    """Row 5: nothing can interrupt a resolver, so the shard leaves its thread behind."""
     resolver = _Resolver(monkeypatch)
-    resolver.stuck.clear()
+    resolver.answers.clear()
     shard, _ = watch_shard(gateway, connect=False, close_timeout=5.0)
     url = gateway.url.replace("127.0.0.1", "gateway.test")
     connecting = threading.Thread(target=_connect_or_not, args=(shard, url))
@@ -319,5 +320,5 @@ def test_disconnect_does_not_wait_for_a_stuck_resolver(
 
     assert time.monotonic() - began < 1.0
     connecting.join(5)
-    resolver.stuck.set()
+    resolver.answers.set()
     assert gateway.all_connections == []

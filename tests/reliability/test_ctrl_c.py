@@ -1,4 +1,4 @@
-"""Ctrl-C at the moments where it hurts most; a trace function raises it there."""
+"""Ctrl-C at moments of the library that are hard to meet; a trace function raises it there."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support import wait_until
 
 @contextmanager
 def interrupted(code: CodeType, where: Callable[[FrameType], object]) -> Iterator[None]:
-    """Press Ctrl-C, once, at the first line of a function for which `where` is true."""
+    """Raise KeyboardInterrupt, once, at the first line of a function for which `where` is true."""
 
     def trace(frame: FrameType, event: str, argument: Any) -> Any:
         if frame.f_code is code and where(frame):
@@ -45,19 +45,19 @@ def interrupted(code: CodeType, where: Callable[[FrameType], object]) -> Iterato
 def test_ctrl_c_that_another_thread_receives_ends_the_wait_of_the_main_thread(
     gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 27: Python has noted it, but the main thread goes on waiting; it looks now and then.
+    """Row 27: Python only notes the signal, so the waiting main thread has to look now and then.
 
-    So it is where another thread receives it, and where it comes just as a wait begins.
+    The same happens if Ctrl-C comes just as a wait begins.
     """
     shard, _ = watch_shard(gateway)
     main = threading.main_thread().ident
     assert main is not None
 
-    def waits() -> bool:
+    def is_main_thread_waiting() -> bool:
         return sys._current_frames()[main].f_code is Alarm.wait.__code__
 
     def interrupt() -> None:
-        wait_until(waits)
+        wait_until(is_main_thread_waiting)
         assert shard.socket_thread is not None and shard.socket_thread.ident is not None
         signal.pthread_kill(shard.socket_thread.ident, signal.SIGINT)
 
@@ -73,7 +73,7 @@ def test_ctrl_c_that_another_thread_receives_ends_the_wait_of_the_main_thread(
 def test_ctrl_c_while_the_reader_starts_leaves_no_life_behind(
     gateway: LocalGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 5: a reader that connect() did not wait for lives no life that nobody could end."""
+    """Row 5: if Ctrl-C ends connect() before the reader has begun, the reader must not connect."""
     shard, recorder = watch_shard(gateway, connect=False)
     interrupted_already, begun = threading.Event(), threading.Event()
     begin = Lifecycle._begin
@@ -100,14 +100,14 @@ def test_ctrl_c_while_the_reader_starts_leaves_no_life_behind(
 def test_ctrl_c_just_after_the_send_lock_was_taken_leaves_it_free(
     gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 9: it is released all the same, and the next thread to send gets it."""
+    """Row 9: send() releases the lock, and the next thread can send."""
     shard, _ = watch_shard(gateway, send_timeout=2.0)
 
-    def has_just_taken_it(frame: FrameType) -> bool:
+    def has_just_taken_the_lock(frame: FrameType) -> bool:
         lock = frame.f_locals["self"]._send_lock
         return lock._is_owned() and not frame.f_locals["owner"]
 
-    with interrupted(Transport.send.__code__, has_just_taken_it):
+    with interrupted(Transport.send.__code__, has_just_taken_the_lock):
         shard.update_presence(status="idle")
     errors: list[Exception] = []
 

@@ -1,4 +1,4 @@
-"""Inside programs that are not ours: worker threads, forks, gevent, several shards."""
+"""Inside any program: worker threads, forks, signals, gevent, several shards."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ from tests.support import not_none, owner, wait_until
 def test_a_shard_on_worker_threads_changes_no_state_of_the_process(
     gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 28: no signal handler, no default timeout, no logging set-up, no main thread needed."""
+    """Row 28: no signal handler, default timeout, logging set-up or hook; no main thread needed."""
 
-    def process() -> tuple[object, ...]:
+    def process_state() -> tuple[object, ...]:
         loggers = [logging.getLogger(), logging.getLogger("shardlib")]
         return (
             [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)],
@@ -51,7 +51,7 @@ def test_a_shard_on_worker_threads_changes_no_state_of_the_process(
             (sys.excepthook, threading.excepthook, threading.stack_size()),
         )
 
-    before = process()
+    before = process_state()
     shard, recorder = watch_shard(gateway, connect=False)
     outcomes: list[object] = []
 
@@ -70,13 +70,13 @@ def test_a_shard_on_worker_threads_changes_no_state_of_the_process(
     assert None in outcomes and AlreadyConnected in outcomes
     wait_until(lambda: recorder.count("ready") == 1)
     assert len(gateway.all_connections) == 1
-    assert process() == before
+    assert process_state() == before
 
 
 def test_shards_of_one_token_identify_one_after_the_other(
     make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 38: the gate is shared; a shard that dies before Hello holds up nobody."""
+    """Row 38: they share a gate; a connection lost before Hello holds up none of them."""
     gateway = make_gateway(shards=4)
     gate = IdentifyGate(interval=0.2)
     gateway.inject(lambda connection: connection.reset(), instead_of="hello")
@@ -87,14 +87,14 @@ def test_shards_of_one_token_identify_one_after_the_other(
     for shard in shards:
         shard.wait_until_ready(20)
     times = sorted(gateway.expect(Opcode.IDENTIFY).time for _ in range(4))
-    # As the gateway received them: a little of the distance may be lost on the way.
+    # Less than the interval of the gate, since an Identify may be late on its way.
     assert all(later - earlier > 0.1 for earlier, later in itertools.pairwise(times))
 
 
 def test_eight_threads_on_a_flapping_shard_get_only_documented_errors(
     gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 17: whatever the moment, the documented errors and no others."""
+    """Row 17: send(), heartbeats and every property, while the connection is lost 60 times."""
     shard, _ = watch_shard(gateway)
     stop = threading.Event()
     errors: list[BaseException] = []
@@ -145,8 +145,8 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has
 def test_every_method_raises_in_a_forked_child_and_the_parent_keeps_its_connection(
     tls: bool, make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 29: every method raises in the child, at once, even where a lock was held."""
-    gateway = make_gateway(tls=tls, heartbeat_interval=3_600_000)  # so that none comes in between
+    """Row 29: methods raise at once, even if another thread held every lock at the fork."""
+    gateway = make_gateway(tls=tls, heartbeat_interval=3_600_000)  # no heartbeat during the test
     shard, recorder = watch_shard(gateway)
     before = gateway.bytes_received
     methods = (
@@ -203,7 +203,7 @@ def test_every_method_raises_in_a_forked_child_and_the_parent_keeps_its_connecti
                     status = 2
                 except ForkedProcess:
                     pass
-            _close_all_at_exit()  # as at the end of a child that ends by itself
+            _close_all_at_exit()  # as atexit does in a child that ends by itself
         except BaseException:
             status = 3
         os._exit(status)
@@ -215,7 +215,7 @@ def test_every_method_raises_in_a_forked_child_and_the_parent_keeps_its_connecti
     if ended == (0, 0):
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        pytest.fail("the child hangs")
+        pytest.fail("the forked child hangs")
     assert os.waitstatus_to_exitcode(ended[1]) == 0
     assert gateway.bytes_received == before
     dispatch_numbers(gateway, range(3))
@@ -228,7 +228,7 @@ def test_every_method_raises_in_a_forked_child_and_the_parent_keeps_its_connecti
 def test_after_a_fork_while_connecting_parent_and_child_get_a_connection_each(
     step: str, make_gateway: MakeGateway
 ) -> None:
-    """Row 29: the child ends as programs do, atexit included; the parent becomes ready."""
+    """Row 29: the child runs atexit at its end, and the parent becomes READY."""
     gateway, other = make_gateway(), make_gateway()
     gateway.inject(instead_of=step)
     code = """
@@ -238,7 +238,7 @@ def test_after_a_fork_while_connecting_parent_and_child_get_a_connection_each(
         connecting.start()
         tell("connecting")
         sys.stdin.readline()
-        faulthandler.cancel_dump_traceback_later()  # whose thread a child would miss at its end
+        faulthandler.cancel_dump_traceback_later()  # its thread would be missing in the child
         child = os.fork()
         if child == 0:
             signal.alarm(20)
@@ -274,7 +274,7 @@ def test_after_a_fork_while_connecting_parent_and_child_get_a_connection_each(
 def test_a_callback_that_never_returns_does_not_keep_the_process_alive(
     gateway: LocalGateway,
 ) -> None:
-    """Row 27: the program ends all the same, takes leave for the shard, and is quiet."""
+    """Row 27: the program ends, sends the close frame of the shard, and prints nothing."""
     code = """
         shard = make()
         @shard.on("STUCK")
@@ -293,13 +293,13 @@ def test_a_callback_that_never_returns_does_not_keep_the_process_alive(
         not_none(connection.session).dispatch("STUCK", None)
         child.expect("stuck")
         child.say("exit")
-        # Half a second is what a shard may take for it; the rest is for a busy machine.
+        # A shard may take half a second for this; the rest is for a busy machine.
         assert child.wait(timeout=4) == 4
         assert child.stderr == ""
         assert connection.wait_closed() == 4000
 
 
-@pytest.mark.skipif(os.name == "nt", reason="no process sends another one Ctrl-C there")
+@pytest.mark.skipif(os.name == "nt", reason="a process cannot send Ctrl-C to another on Windows")
 @pytest.mark.parametrize(
     "wait, step",
     [
@@ -309,11 +309,12 @@ def test_a_callback_that_never_returns_does_not_keep_the_process_alive(
         ("wait_for('NEVER')", ""),
         ("join()", ""),
     ],
+    ids=["connect", "wait_until_ready", "send", "wait_for", "join"],
 )
 def test_ctrl_c_ends_each_wait_and_the_program(
     wait: str, step: str, make_gateway: MakeGateway
 ) -> None:
-    """Row 27: KeyboardInterrupt is raised where the main thread waits, once, and nowhere else."""
+    """Row 27: KeyboardInterrupt comes once, out of the method in which the main thread waits."""
     gateway = make_gateway()
     if step:
         gateway.inject(instead_of=step)
@@ -336,7 +337,7 @@ def test_ctrl_c_ends_each_wait_and_the_program(
 def test_a_process_stopped_until_the_gateway_gave_it_up_resumes_its_session(
     make_gateway: MakeGateway,
 ) -> None:
-    """Row 37: SIGSTOP for longer than the gateway waits for a heartbeat, then SIGCONT."""
+    """Row 37: SIGCONT comes only after the gateway has missed a heartbeat and has closed."""
     gateway = make_gateway(heartbeat_interval=300, heartbeat_tolerance=0.3)
     code = """
         shard = make()
@@ -350,7 +351,7 @@ def test_a_process_stopped_until_the_gateway_gave_it_up_resumes_its_session(
         child.expect("ready")
         connection = gateway.connections[-1]
         child.signal(signal.SIGSTOP)
-        # The gateway itself finds the beats missing: three intervals and more have passed.
+        # The gateway closes once heartbeats have been missing for some intervals.
         gateway.wait_until(lambda: connection.is_closed, timeout=20)
         gateway.sessions[0].dispatch("TYPING_START", {"n": 1, "guild_id": None})
         child.signal(signal.SIGCONT)
@@ -361,7 +362,7 @@ def test_a_process_stopped_until_the_gateway_gave_it_up_resumes_its_session(
 def test_a_process_stopped_for_three_intervals_beats_once_and_keeps_its_connection(
     make_gateway: MakeGateway,
 ) -> None:
-    """Row 37: three intervals late, it makes up for nothing, and takes nobody for dead."""
+    """Row 37: the shard neither makes up for missed heartbeats nor takes the peer for dead."""
     gateway = make_gateway(heartbeat_interval=300, heartbeat_tolerance=60)
     code = """
         shard = make()
@@ -373,19 +374,19 @@ def test_a_process_stopped_for_three_intervals_beats_once_and_keeps_its_connecti
     with Child(code, gateway.url) as child:
         child.expect("acknowledged")
         child.signal(signal.SIGSTOP)
-        time.sleep(1.0)  # that is how long it is stopped; nothing is waited for
+        time.sleep(1.0)  # how long the process stays stopped
         before = len(gateway.connections[-1].received)
         child.signal(signal.SIGCONT)
         gateway.wait_until(lambda: len(gateway.connections[-1].received) >= before + 4)
         gateway.dispatch("TYPING_START", {"n": 1, "guild_id": None})
         child.expect("event 1")
         later = gateway.connections[-1].received[before:]
-        assert later[3].time - later[0].time > 0.5  # one at once, then one an interval
+        assert later[3].time - later[0].time > 0.5  # one at once, then one in each interval
         assert len(gateway.all_connections) == 1
 
 
 def test_other_greenlets_run_while_a_shard_waits_under_gevent(make_gateway: MakeGateway) -> None:
-    """Row 42: patched first, each of the shard's waits is a greenlet's: it lets the others run."""
+    """Row 42: if gevent patches before the import, each wait of the shard is one of a greenlet."""
     pytest.importorskip("gevent")
     gateway = make_gateway(heartbeat_interval=300)
     code = """
@@ -418,7 +419,7 @@ def test_other_greenlets_run_while_a_shard_waits_under_gevent(make_gateway: Make
         child.expect("idle smoothly")
         gateway.dispatch("TYPING_START", {"n": 1, "guild_id": None})
         child.expect("event 1")
-        # A peer that is silent at each step, and a back-off: a second of waiting for each.
+        # At each step a silent peer, then a back-off: the shard waits for a second or longer.
         for number, step in enumerate(("accept", "upgrade", "hello")):
             gateway.inject(instead_of=step)
             gateway.connections[-1].reset()
@@ -432,7 +433,7 @@ def test_other_greenlets_run_while_a_shard_waits_under_gevent(make_gateway: Make
 def test_a_shard_works_if_gevent_patches_after_the_import(
     tls: bool, make_gateway: MakeGateway, tmp_path: Path
 ) -> None:
-    """Row 42: nothing that gevent replaces was taken at import; TLS does not recurse."""
+    """Row 42: shardlib looks up at each call what gevent replaces, and TLS does not recurse."""
     pytest.importorskip("gevent")
     gateway = make_gateway(tls=tls)
     certificate = tmp_path / "certificate.pem"
@@ -470,7 +471,7 @@ def test_a_shard_works_if_gevent_patches_after_the_import(
 
 
 def test_importing_shardlib_has_no_side_effect() -> None:
-    """Rows 28 and 42: no thread, no socket, no TLS context, no handler, nothing patched."""
+    """Rows 28 and 42: no thread, socket, TLS context or handler, and nothing is patched."""
     code = """
         import logging, socket, ssl
         made = []
@@ -516,7 +517,7 @@ def test_connect_raises_and_leaves_the_shard_usable_if_no_thread_can_start(
 def test_a_heartbeat_thread_that_cannot_start_costs_a_connection_but_not_the_session(
     gateway: LocalGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It did identify, later and without a heartbeat, although it had a session to resume."""
+    """The next connection resumes, and has a heartbeat."""
     shard, _ = watch_shard(gateway, hello_timeout=0.5)
     start = threading.Thread.start
     refused: list[str] = []

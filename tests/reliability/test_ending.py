@@ -1,4 +1,4 @@
-"""The end of a process, however it comes: within a second, and nothing is said about it."""
+"""The end of a process: within a second, and without a line of the library on standard error."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from tests.reliability.support import Child
 
 BEGINNING = """
 import atexit
-atexit.register(time.sleep, 0.1)  # after ours: threads that have something to say get their turn
+atexit.register(time.sleep, 0.1)  # after the library's: lets its threads print what they would
 from shardlib import Backoff
 shard = make(backoff=Backoff(base=60.0, cap=60.0))
 shard.connect(sys.argv[1])
 shard.wait_until_ready()
 """
 
-# How a program ends once it has said "now": its last lines, its status (negative for a signal that
-# ends it), and the code the Gateway sees it go with (None: without a word).
+# How a program ends once it has printed "now": its last lines, its status (negative if a signal
+# ends it), and the close code that the Gateway receives (None: no close frame).
 WAYS: dict[str, tuple[str, int, int | None]] = {
     "falls off its end": ("tell('now')", 0, 4000),
     "exits": ("tell('now'); sys.exit(3)", 3, 4000),
@@ -50,7 +50,7 @@ tell("now")
         """
 tell("ready")
 import logging
-logging.disable()  # of the failed attempt, which is no part of the end
+logging.disable()  # the log tells of the failed attempt, which this test is not about
 while shard.state.value != "waiting":
     time.sleep(0.001)
 tell("now")
@@ -94,7 +94,7 @@ shard.wait_for("NEVER")
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 with shard:
     tell("now")
-    while True:  # in pieces, since a signal that comes just before a wait is seen after it
+    while True:  # short waits: Python handles a signal that comes just before a wait after it
         time.sleep(0.1)
         """,
         0,
@@ -127,7 +127,7 @@ shard.run_forever(sys.argv[1])
 
 @pytest.mark.parametrize("way", [*WAYS, *SIGNALLED])
 def test_a_program_that_ends_is_gone_within_a_second(way: str, gateway: LocalGateway) -> None:
-    """Row 27: nothing keeps the process, and nothing of ours is on its standard error."""
+    """Row 27: no thread keeps the process, and standard error is empty."""
     if way in WAYS:
         code, status, close_code = WAYS[way]
         number = None
@@ -150,14 +150,14 @@ def test_a_program_that_ends_is_gone_within_a_second(way: str, gateway: LocalGat
         assert gateway.all_connections[-1].wait_closed() == close_code
         return took
 
-    # A busy machine may take its time once; what holds the process up does so every time.
+    # One attempt may be slow on a busy machine; a fault makes every attempt slow.
     assert any(attempt() < 1.0 for _ in range(3))
 
 
 def test_a_program_that_raises_ends_with_its_own_traceback_and_no_other(
     gateway: LocalGateway,
 ) -> None:
-    """Row 27: what is on standard error is the user's."""
+    """Row 27: the library adds nothing to standard error."""
     with Child(BEGINNING + "raise LookupError('mine')", gateway.url) as child:
         assert child.wait() == 1
     assert child.stderr.count("Traceback") == 1

@@ -1,4 +1,4 @@
-"""Whatever comes, only what is documented comes of it: no thread dies, nothing else is raised.
+"""Made-up messages, streams, answers and arguments: only documented outcomes, and no dead thread.
 
 ``SHARDLIB_FUZZING=30`` makes each property try thirty times as many examples.
 """
@@ -53,7 +53,8 @@ from tests.support import FATAL, TOKEN, wait_until
 from tests.test_compression import compressor
 from tests.test_frames import frame
 
-# The threads of shards roll dice while Hypothesis draws an example: it notices, and says of which.
+# Hypothesis warns that the threads of shards call `random` while it draws examples, and of examples
+# with a long repr().
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies"),
     pytest.mark.filterwarnings("ignore:Generating overly large repr"),
@@ -61,7 +62,7 @@ pytestmark = [
 
 
 def examples(count: int) -> settings:
-    """So many examples of a property, however long each takes."""
+    """Settings for so many examples of a property, however long each takes."""
     return settings(
         max_examples=count * int(os.environ.get("SHARDLIB_FUZZING", 1)),
         deadline=None,
@@ -69,7 +70,7 @@ def examples(count: int) -> settings:
     )
 
 
-# What JSON can hold: more than any gateway sends, and more than Python's defaults try.
+# Values of JSON: more than any gateway sends, and more than Hypothesis tries by default.
 
 TEXTS = st.text(st.characters())  # lone surrogates among them
 ODD_NUMBERS = st.sampled_from(
@@ -86,7 +87,7 @@ SEQUENCES = st.none() | st.integers(0, 20) | SCALARS
 URLS = st.sampled_from(
     ["wss://resume.example", "WSS://resume.example", "ws://resume.example"]
 ) | TEXTS.map("wss://".__add__)
-# Where a test may connect to: nobody is there.
+# URLs to which a test may connect: nothing listens there.
 URLS_HERE = st.sampled_from(["ws://127.0.0.1:9/", "wss://127.0.0.1:9/", "ws:", "ws://[::1"])
 HELLO_DATA = JSON_VALUES | st.fixed_dictionaries({"heartbeat_interval": ODD_NUMBERS | JSON_VALUES})
 
@@ -94,13 +95,16 @@ HELLO_DATA = JSON_VALUES | st.fixed_dictionaries({"heartbeat_interval": ODD_NUMB
 def pieces(
     opcodes: st.SearchStrategy[Any], data: st.SearchStrategy[Any], *events: str
 ) -> st.SearchStrategy[dict[str, Any]]:
-    """Payloads put together from what stands in them."""
+    """Payloads made of opcodes, names of events, sequences and data."""
     names = st.sampled_from(events) if events else st.none() | JSON_VALUES
     return st.fixed_dictionaries({"op": opcodes}, optional={"t": names, "s": SEQUENCES, "d": data})
 
 
 def payloads_with(urls: st.SearchStrategy[str]) -> st.SearchStrategy[dict[str, Any]]:
-    """Payloads of all kinds, READY with one of these URLs or none that is one."""
+    """Payloads of all kinds.
+
+    :param urls: the URLs of READY, which may also have a value that is no URL, or none.
+    """
     ready = st.fixed_dictionaries(
         {}, optional={"session_id": JSON_VALUES, "resume_gateway_url": urls | JSON_VALUES}
     )
@@ -118,7 +122,11 @@ PAYLOADS = payloads_with(URLS)
 
 
 def written(payload: Any, as_discord_does: bool = False) -> str:
-    """JSON text; as Discord writes it, so that a dispatch nobody listens to isn't decoded."""
+    """JSON text of a payload.
+
+    :param as_discord_does: True to write it as Discord does: then a shard does not decode an event
+        without a listener.
+    """
     if as_discord_does and isinstance(payload, dict):
         payload = {key: payload[key] for key in ("t", "s", "op", "d") if key in payload}
         return json.dumps(payload, separators=(",", ":"), ensure_ascii=False, default=repr)
@@ -140,7 +148,7 @@ MESSAGES = TEXTS | st.binary() | JSON_TEXTS | JSON_TEXTS.map(in_utf8)
 
 
 class Watched:
-    """A shard without a socket, and everything its callbacks were called with."""
+    """A shard without a socket, and the errors and payloads that it gave to its callbacks."""
 
     def __init__(self, compression: str | None, **options: Any) -> None:
         self.errors: list[Exception] = []
@@ -154,18 +162,18 @@ class Watched:
         )
 
     def check(self, path: Path) -> None:
-        """Only documented errors were told, and every property is readable and of its type."""
+        """Fail if an error is not documented, or a property not of its type."""
         for error in self.errors:
             assert isinstance(error, (UnreadableMessage, BrokenStream)), repr(error)
         check_properties(self.shard, path)
 
 
 def check_properties(shard: Shard, path: Path) -> None:
-    """Every property is of its documented type; the session, where there is one, can be saved."""
+    """Fail if a property is not of its documented type, or the session, if any, cannot be saved."""
     assert isinstance(shard.state, ShardState)
     state, shown = shard.state, repr(shard)
     assert shown in {f"<Shard 0/1 {state.value}>" for state in ShardState}
-    if state is shard.state:  # else the reader was faster
+    if state is shard.state:  # the reader has not changed it meanwhile
         assert shown == f"<Shard 0/1 {state.value}>"
     assert shard.session_id is None or (type(shard.session_id) is str and shard.session_id)
     assert shard.session_gateway is None or type(shard.session_gateway) is str
@@ -199,7 +207,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_any_message_causes_only_documented_errors_and_a_valid_state(
     compression: str | None, messages: list[tuple[bytes | str, bool]], good: bool, path: Path
 ) -> None:
-    """Row 43: as they are, or well compressed; a session that was there can be saved after it."""
+    """Row 43: any bytes or text, plain or compressed, before READY and after."""
     watched = Watched(compression)
     compress = compressor(compression)
     if good:
@@ -218,7 +226,7 @@ def test_any_message_causes_only_documented_errors_and_a_valid_state(
 def test_any_json_is_delivered_or_reported_as_unreadable(
     payloads: list[tuple[Any, bool]], path: Path
 ) -> None:
-    """Row 43: of each, the raw callback sees what is an object with an opcode, and no error."""
+    """Row 43: an object with an opcode goes to the raw callback, anything else is an error."""
     watched = Watched(None)
     for payload, as_discord_does in payloads:
         before = len(watched.payloads)
@@ -238,9 +246,9 @@ KNOWN = st.none() | st.integers(0, 20)
 
 
 class AnyOrder(RuleBasedStateMachine):
-    """Two shards are given the same messages; what they must know is reckoned along.
+    """Gives the same messages to two shards, and computes what both must know afterwards.
 
-    One has all callbacks. The other listens to one event only, so that it decodes little else.
+    One shard has all callbacks. The other has one listener, so that it decodes few other events.
     """
 
     def __init__(self) -> None:
@@ -252,7 +260,7 @@ class AnyOrder(RuleBasedStateMachine):
         for shard in (self.watched, self.quiet):
             self.heard[shard] = []
             shard.on("MESSAGE_CREATE")(lambda shard, data: self.heard[shard].append(data))
-        # What must be.
+        # What the shards must have done, and must know.
         self.expected: list[tuple[Any, ...]] = []
         self.expected_heard: list[Any] = []
         self.events: Counter[str] = Counter()
@@ -268,12 +276,15 @@ class AnyOrder(RuleBasedStateMachine):
 
         names = ("raw_message", "dispatch", "ready", "reconnected", "heartbeat")
         callbacks = {f"on_socket_{name}": note(name) for name in names}
-        # Of an error its kind is enough.
+        # Of an error the test compares the type only.
         callbacks["on_socket_error"] = lambda _, error: self.calls.append(("error", type(error)))
         return callbacks
 
     def give(self, payload: dict[str, Any], discord: bool, *calls: tuple[Any, ...]) -> None:
-        """Handle a payload; the watched shard's callbacks must be the raw one, then `calls`."""
+        """Have both shards handle a payload.
+
+        :param calls: the callbacks that the watched shard must call after the raw one.
+        """
         self.expected.append(("raw_message", payload))
         self.expected.extend(calls)
         for shard in (self.watched, self.quiet):
@@ -301,7 +312,9 @@ class AnyOrder(RuleBasedStateMachine):
         self.note_sequence(sequence)
         self.events["RESUMED"] += 1
         payload = {"op": 0, "t": "RESUMED", "s": sequence, "d": None}
-        self.give(payload, discord, ("dispatch", payload))  # and no more: no Resume was sent
+        self.give(
+            payload, discord, ("dispatch", payload)
+        )  # no other callback, since the shard sent no Resume
 
     @rule(event=st.sampled_from(DISPATCHED), sequence=KNOWN, discord=st.booleans())
     def dispatch(self, event: str, sequence: int | None, discord: bool) -> None:
@@ -327,7 +340,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(opcode=st.sampled_from([1, 7, 11, 2, 6, 99, -1]), data=SCALARS, sequence=KNOWN)
     def another_opcode(self, opcode: int, data: Any, sequence: int | None) -> None:
-        # Compared as JSON has it: of a NaN there are no two alike.
+        # As text, since no NaN equals another.
         payload = {"op": opcode, "s": sequence, "d": repr(data)}
         answered = self.interval is not None and self.watched.heartbeat_clock_time is not None
         acknowledged = [("heartbeat", ANY)] if opcode == 11 and answered else []
@@ -346,7 +359,7 @@ class AnyOrder(RuleBasedStateMachine):
             shard._handle_message(b"no deflate block\x00\x00\xff\xff")
 
     @invariant()
-    def everybody_knows_the_session(self) -> None:
+    def both_shards_know_the_session(self) -> None:
         for shard in (self.watched, self.quiet):
             assert shard.session_id == self.session_id
             assert shard.session_gateway == self.gateway
@@ -366,7 +379,7 @@ class AnyOrder(RuleBasedStateMachine):
 
 
 def test_any_order_of_messages_gives_the_expected_session_and_events() -> None:
-    """Rows 22, 24, 36, 43: session and sequence as reckoned along; each event comes once."""
+    """Rows 22, 24, 36 and 43: as a model computes them; each event comes once and in order."""
     run_state_machine_as_test(AnyOrder, settings=settings(examples(80), stateful_step_count=30))
 
 
@@ -382,7 +395,7 @@ HOSTILE = st.one_of(
 
 
 def some(**good: Any) -> st.SearchStrategy[dict[str, Any]]:
-    """Keyword arguments, each perhaps left out: all such as would do, or some not."""
+    """Keyword arguments, of which any may be missing: all valid, or some of them hostile."""
     hostile = {name: each | HOSTILE for name, each in good.items()}
     return st.fixed_dictionaries({}, optional=good) | st.fixed_dictionaries({}, optional=hostile)
 
@@ -441,7 +454,7 @@ def endless_window(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_any_arguments_of_a_request_are_refused_or_make_a_payload_the_gateway_takes(
     gateway: LocalGateway, watch_shard: WatchShard, endless_window: None
 ) -> None:
-    """ValueError or TypeError, or a payload that the gateway has nothing against."""
+    """A request raises ValueError or TypeError, or the gateway keeps the connection."""
     shard, recorder = watch_shard(gateway)
 
     @examples(250)
@@ -453,7 +466,7 @@ def test_any_arguments_of_a_request_are_refused_or_make_a_payload_the_gateway_ta
         except (ValueError, TypeError):
             return
         shard.heartbeat(requested=True)
-        gateway.expect(Opcode.HEARTBEAT)  # so what was sent before was taken
+        gateway.expect(Opcode.HEARTBEAT)  # the gateway took what came before it
         assert len(gateway.all_connections) == 1 and gateway.connections
         # Every later session begins with this presence.
         shard._options.identity.identify_text(shard._reader.presence)
@@ -465,7 +478,7 @@ def test_any_arguments_of_a_request_are_refused_or_make_a_payload_the_gateway_ta
 def test_any_argument_of_send_is_sent_or_refused(
     gateway: LocalGateway, watch_shard: WatchShard, endless_window: None
 ) -> None:
-    """ValueError, or sent; what the gateway then thinks of it is between it and the user."""
+    """send() raises ValueError or TypeError, or sends what the gateway may then refuse."""
     shard, recorder = watch_shard(gateway)
 
     @examples(150)
@@ -474,7 +487,7 @@ def test_any_argument_of_send_is_sent_or_refused(
         shard.wait_until_ready(10)
         try:
             shard.send(data)
-        except (ValueError, TypeError, NotReady):  # NotReady: the gateway was faster to refuse
+        except (ValueError, TypeError, NotReady):  # NotReady: the gateway has refused the last
             pass
         shard._options.identity.identify_text(shard._reader.presence)
 
@@ -485,7 +498,7 @@ def test_any_argument_of_send_is_sent_or_refused(
 def test_any_argument_of_heartbeat_in_is_obeyed_or_refused(
     gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
-    """However fast, and however often the connection is taken for a zombie then."""
+    """The shard outlives a pace at which it takes its connections for dead."""
     shard, recorder = watch_shard(gateway)
 
     @examples(60)
@@ -506,7 +519,7 @@ def test_any_argument_of_heartbeat_in_is_obeyed_or_refused(
 def test_a_wait_on_a_closed_shard_raises_at_once_whatever_its_timeout(
     gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
-    """On a shard that is closed, none is waited for."""
+    """It raises ShardClosed, or ValueError or TypeError; only join() returns."""
     shard, _ = watch_shard(gateway)
     shard.disconnect()
     waits: list[tuple[Callable[..., Any], bool]] = [
@@ -569,7 +582,7 @@ CLASSES: dict[type, st.SearchStrategy[tuple[tuple[Any, ...], dict[str, Any]]]] =
 def test_any_arguments_of_a_class_make_a_working_object_or_are_refused(
     kind: type, path: Path
 ) -> None:
-    """ValueError or TypeError, or an object whose methods do what they are for."""
+    """The class raises ValueError or TypeError, or the methods of its object work."""
 
     @examples(150)
     @given(arguments=CLASSES[kind])
@@ -583,7 +596,7 @@ def test_any_arguments_of_a_class_make_a_working_object_or_are_refused(
             try:
                 assert Session.load(path) == made
             except ValueError as error:
-                assert "URL" in str(error)  # where no token would be sent to
+                assert "URL" in str(error)  # a URL to which no token may be sent
         elif isinstance(made, Backoff):
             assert all(0 <= made.next_delay() <= made.cap for _ in range(5))
         elif isinstance(made, IdentifyGate):
@@ -603,16 +616,16 @@ def test_any_arguments_of_a_class_make_a_working_object_or_are_refused(
 
 
 class RawServer:
-    """A server that answers each connection with bytes that a test gives, and no more."""
+    """A server that answers a handshake with bytes that a test chooses, and then is silent."""
 
     def __init__(self) -> None:
-        #: To the request of the handshake; None for one that a client accepts.
+        #: The answer to a handshake; None for one that a client accepts.
         self.answer: bytes | None = None
-        #: What comes in one piece with an answer that a client accepts.
+        #: Bytes sent in one piece with an answer that a client accepts.
         self.first = b""
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._thread = threading.Thread(target=self._run, daemon=True)
-        #: The other end of each connection that has received its answer.
+        #: The server side of each connection that has received an answer that a client accepts.
         self.accepted: queue.SimpleQueue[socket.socket] = queue.SimpleQueue()
         self.url = "ws://127.0.0.1:%d/" % self._listener.getsockname()[1]
 
@@ -646,7 +659,7 @@ class RawServer:
 
 
 def accepting(request: bytes) -> bytes:
-    """The answer with which a WebSocket begins (RFC 6455, section 4.2.2)."""
+    """Make the answer that accepts a handshake (RFC 6455, section 4.2.2)."""
     key = re.search(rb"(?i)sec-websocket-key: *(\S+)", request)
     assert key is not None
     digest = hashlib.sha1(key[1] + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
@@ -657,11 +670,12 @@ def accepting(request: bytes) -> bytes:
 
 
 def live_examples(count: int) -> settings:
-    """Those of a failure are told as they are: to look for smaller ones may be to wait for each."""
+    """Settings without shrinking: each smaller example may have to time out."""
     return settings(examples(count), phases=(Phase.explicit, Phase.reuse, Phase.generate))
 
 
-ACCEPTING = accepting(b"Sec-WebSocket-Key: as long as any other")
+# Of the same length as each answer that accepts a handshake.
+ACCEPTING = accepting(b"Sec-WebSocket-Key: x")
 
 LINES = st.lists(
     st.sampled_from(
@@ -694,7 +708,7 @@ ANSWERS = st.binary(max_size=200) | LINES.map(b"\r\n".join) | LINES.map(b"\n".jo
 
 
 def test_any_wrong_answer_to_the_handshake_raises_connection_failed() -> None:
-    """Row 20: ConnectionFailed, which says what happened, and nothing is left running."""
+    """Row 20: the error tells what happened, and no thread is left."""
     with RawServer() as server:
         shard = make_shard(intents=0, connect_timeout=5.0)
 
@@ -711,7 +725,11 @@ def test_any_wrong_answer_to_the_handshake_raises_connection_failed() -> None:
 
 
 def frame_of(payload: bytes, text: bool, cuts: list[int], control: bytes | None) -> bytes:
-    """A message in as many fragments as there are cuts and one, control frames between them."""
+    """Make the frames of a message.
+
+    :param cuts: where to cut it into fragments.
+    :param control: the payload of the ping and pong after each fragment; None for none.
+    """
     places = [0, *sorted(cut % (len(payload) + 1) for cut in cuts), len(payload)]
     parts = [payload[start:end] for start, end in itertools.pairwise(places)]
     stream = b""
@@ -730,7 +748,7 @@ CONTROLS = st.none() | st.binary(max_size=125)
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_a_stream_cut_anywhere_gives_the_same_messages(compression: str | None) -> None:
-    """Rows 32 and 33: fragments, control frames between them, each piece received by itself."""
+    """Rows 32 and 33: with fragments, with control frames between them, in single pieces."""
     recorder = Recorder()
     with RawServer() as server:
         shard = make_shard(recorder, intents=0, compression=compression, should_reconnect=False)
@@ -788,7 +806,7 @@ STREAMS = st.binary(max_size=300) | st.lists(FRAMES, max_size=6).map(b"".join)
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_any_bytes_in_one_piece_with_the_101_end_in_shard_closed(compression: str | None) -> None:
-    """Rows 32 and 33: the shard is open, and then closed since it is not to reconnect."""
+    """Rows 32 and 33: should_reconnect is False, so the lost connection closes the shard."""
     recorder = Recorder()
     with RawServer() as server:
         shard = make_shard(recorder, intents=0, compression=compression, should_reconnect=False)
@@ -809,7 +827,7 @@ def test_any_bytes_in_one_piece_with_the_101_end_in_shard_closed(compression: st
 
 
 class Bot:
-    """A shard that lives through many examples, and is started again where one has closed it."""
+    """A shard that lives through many examples, and connects again if one has closed it."""
 
     def __init__(self, gateway: LocalGateway, compression: str | None) -> None:
         self.gateway = gateway
@@ -828,14 +846,14 @@ class Bot:
         self.last_heard = number
 
     def connection(self) -> GatewayConnection:
-        """The gateway's end of the connection that is ready."""
+        """Wait until the shard is READY; return the gateway's side of its connection."""
         if self.shard.state is ShardState.CLOSED:
             self.shard.connect(self.gateway.url)
         self.shard.wait_until_ready(10)
         return self.gateway.all_connections[-1]
 
     def check_life(self) -> None:
-        """An event arrives, on this connection or on one of the next."""
+        """Wait until an event arrives, on whichever connection; check all errors until then."""
         first = self._number
         wait_until(lambda: self._hears(first), what="an event")
         for error in self.errors:
@@ -843,7 +861,7 @@ class Bot:
         self.errors.clear()
 
     def _hears(self, first: int) -> bool:
-        # Again and again: what came while there was no session is heard by nobody.
+        # Another one each time: an event dispatched while there is no session is lost.
         self.gateway.dispatch("MESSAGE_CREATE", self._number)
         self._number += 1
         return self.last_heard >= first
@@ -870,14 +888,14 @@ def make_bot(
 def test_any_bytes_on_a_connection_leave_the_next_one_working(
     compression: str | None, make_bot: Callable[[str | None], Bot], path: Path
 ) -> None:
-    """Rows 32 and 33: whatever frames came, in whatever pieces, before the connection ended."""
+    """Rows 32 and 33: a connection receives any frames, in two pieces, and ends."""
     bot = make_bot(compression)
 
     @live_examples(25)
     @given(stream=STREAMS, cut=st.integers(0, 300), reset=st.booleans())
     def receive(stream: bytes, cut: int, reset: bool) -> None:
         connection = bot.connection()
-        with contextlib.suppress(ConnectionError):  # it is over already, for the first piece
+        with contextlib.suppress(ConnectionError):  # the first piece has ended the connection
             connection.send_bytes(stream[:cut])
             connection.send_bytes(stream[cut:])
         if reset:
@@ -895,14 +913,14 @@ def test_any_bytes_on_a_connection_leave_the_next_one_working(
 def test_any_payloads_in_any_order_leave_the_shard_alive(
     compression: str | None, make_bot: Callable[[str | None], Bot], path: Path
 ) -> None:
-    """Rows 22, 24 and 43: it stays connected, or connects again, and events arrive."""
+    """Rows 22, 24 and 43: the shard stays connected, or connects again, and events arrive."""
     bot = make_bot(compression)
 
     @live_examples(40)
     @given(payloads=st.lists(PAYLOADS_HERE, max_size=6))
     def receive(payloads: list[Any]) -> None:
         connection = bot.connection()
-        with contextlib.suppress(ConnectionError):  # it is over already, for an earlier one
+        with contextlib.suppress(ConnectionError):  # an earlier payload has ended the connection
             for payload in payloads:
                 connection.send_compressed(written(payload))
         bot.check_life()
@@ -922,13 +940,13 @@ CLOSES = st.binary(max_size=2) | st.builds(
 def test_any_close_frame_is_followed_as_its_code_says(
     gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
-    """Rows 11 and 13: the documented error, or RESUMED, or READY where the session is lost."""
+    """Rows 11 and 13: the documented error, or RESUMED, or READY if the code ends the session."""
     shard, recorder = watch_shard(
         gateway,
         identify_gate=IdentifyGate(interval=0.001, daily_limit=1 << 30),
         backoff=Backoff(base=0.001, cap=0.002),
     )
-    numbers: list[int] = []  # kept here: to look through all that was recorded takes ever longer
+    numbers: list[int] = []  # the recorder would search through ever more calls
     shard.on("TYPING_START", lambda shard, data: numbers.append(data["n"]))
 
     @live_examples(150)
@@ -937,7 +955,7 @@ def test_any_close_frame_is_followed_as_its_code_says(
         if shard.state is ShardState.CLOSED:
             shard.connect(gateway.url)
         shard.wait_until_ready(10)
-        # Another event: broken twice at one sequence, a stream would cost the session.
+        # An event in between: a stream broken twice at one sequence costs the session.
         number = len(numbers)
         dispatch_numbers(gateway, [number])
         wait_until(lambda: len(numbers) > number)

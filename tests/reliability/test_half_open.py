@@ -1,4 +1,4 @@
-"""A connection whose other end has gone without a word: the kernel drops what is sent, no error."""
+"""A half-open connection: the network drops every packet, and neither end gets an error."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support import TOKEN, wait_until
 INTERVAL = 1.0  # seconds between two heartbeats
 NAMESPACE = f"shardlib-{os.getpid()}"
 HOST_END, CLIENT_END = f"sl{os.getpid()}a", f"sl{os.getpid()}b"
-# Networks of its own for each process that runs these tests, several at once perhaps.
+# Other networks for each process that runs these tests, since several may run at once.
 FIRST, SECOND = (f"10.203.{os.getpid() % 125 * 2 + number}" for number in (0, 1))
 HERE, THERE = f"{FIRST}.1", f"{FIRST}.2"  # the first path between gateway and client
 HERE_TOO, THERE_TOO = f"{SECOND}.1", f"{SECOND}.2"  # the second, which stays healthy
@@ -33,13 +33,13 @@ def _run(*command: str) -> None:
 
 @pytest.fixture
 def network() -> Iterator[None]:
-    """A network namespace for the client, with two addresses, a veth pair between it and us."""
+    """A network namespace for the client, with two addresses, and a veth pair to this process."""
     if shutil.which("ip") is None:
         pytest.skip("network namespaces need the command ip (iproute2)")
     inside = ("ip", "netns", "exec", NAMESPACE)
     try:
         _run("ip", "netns", "add", NAMESPACE)
-        _run(*inside, "true")  # some can be made, but not be entered
+        _run(*inside, "true")  # some systems let a process make a namespace, but not enter it
     except subprocess.CalledProcessError as error:
         with contextlib.suppress(subprocess.CalledProcessError):
             _run("ip", "netns", "delete", NAMESPACE)
@@ -61,7 +61,7 @@ def network() -> Iterator[None]:
 
 
 def _drop_everything_on_the_first_path() -> None:
-    """Both ends send to a hardware address that nobody has: gone, without an error."""
+    """Have both ends send to a hardware address that no device has."""
     nobody = ("lladdr", "02:00:00:00:00:99", "nud", "permanent")
     _run("ip", "neigh", "replace", THERE, *nobody, "dev", HOST_END)
     _run("ip", "netns", "exec", NAMESPACE, "ip", "neigh", "replace", HERE, *nobody, "dev",
@@ -88,7 +88,7 @@ shard.disconnect()
 
 
 def test_a_half_open_connection_is_detected_and_the_session_resumed(network: None) -> None:
-    """Row 7: dead at a moment, on another connection within two heartbeat intervals, all there."""
+    """Row 7: within two heartbeat intervals, over the other path, and no event is missed."""
     gateway = _TwoPaths(
         token=TOKEN, host="0.0.0.0", heartbeat_interval=int(INTERVAL * 1000), guilds=1, members=1
     )

@@ -1,4 +1,4 @@
-"""Heartbeats: the dead are found out in time, and the living are never taken for dead."""
+"""Heartbeats: a shard leaves a dead connection in time, and never one that is merely busy."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ from tests.support import HAS_GIL, wait_until
 INTERVAL = 300  # milliseconds
 SECONDS = INTERVAL / 1000
 
-# How a connection can die without a word.
+# How a connection dies without a word to the client.
 DEATHS: dict[str, Any] = {
     "no acknowledgement": lambda it: setattr(it, "acknowledge", False),
     "black hole": lambda it: it.freeze(),
-    "black hole that answers no close": lambda it: it.freeze(),
 }
 
 
@@ -37,7 +36,7 @@ def _beats(connection: GatewayConnection) -> list[float]:
 def test_a_silent_connection_is_replaced_in_time_and_the_session_resumed(
     death: str, tls: bool, make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
-    """Rows 7, 8 and 12: the next connection resumes; the dead one is closed, not waited for."""
+    """Rows 7, 8 and 12: the shard closes the dead connection without waiting for a close frame."""
     gateway = make_gateway(heartbeat_interval=INTERVAL, tls=tls, heartbeat_tolerance=60)
     gateway.inject(instead_of="close")
     shard, recorder = watch_shard(gateway)
@@ -49,7 +48,7 @@ def test_a_silent_connection_is_replaced_in_time_and_the_session_resumed(
     dispatch_numbers(gateway, range(1))
     resume = gateway.expect(Opcode.RESUME)
 
-    # One more interval where something was received after the heartbeat that got no answer.
+    # Two intervals, and one more if anything arrived after the heartbeat without an answer.
     assert resume.time - died < 3 * SECONDS + 0.5
     wait_until(lambda: recorder.count("reconnected", True) == 1)
     wait_until(lambda: recorder.numbers() == [0])
@@ -61,13 +60,13 @@ def test_a_silent_connection_is_replaced_in_time_and_the_session_resumed(
 def test_a_peer_that_keeps_talking_instead_of_closing_delays_no_reconnect_or_disconnect(
     make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 8: neither reconnect() nor disconnect() waits for the end of what still comes."""
+    """Row 8: each returns within its time, though the peer never closes and never falls silent."""
     gateway = make_gateway(close_timeout=60)
     gateway.inject(talk_on, instead_of="close", connections=None)
     shard, _ = watch_shard(gateway, close_timeout=3.0)
 
     began = time.monotonic()
-    shard.reconnect()  # a close frame is worth a second
+    shard.reconnect()  # waits up to a second for a close frame
     assert time.monotonic() - began < 1.0 + 0.7
     shard.wait_until_ready(5)
     began = time.monotonic()
@@ -79,7 +78,7 @@ def test_a_peer_that_keeps_talking_instead_of_closing_delays_no_reconnect_or_dis
 def test_a_stuck_send_does_not_delay_the_end_of_a_dead_connection(
     make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 9: a heartbeat that gets no turn to be sent is as good as one without an answer."""
+    """Row 9: a heartbeat that waits behind the stuck send counts as one without an answer."""
     gateway = make_gateway(heartbeat_interval=INTERVAL, heartbeat_tolerance=60, receive_buffer=2048)
     shard, recorder = watch_shard(gateway, send_timeout=30.0)
     first = gateway.connections[-1]
@@ -98,7 +97,7 @@ def test_a_stuck_send_does_not_delay_the_end_of_a_dead_connection(
 def test_one_missed_acknowledgement_is_not_held_against_the_next_connection(
     make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 23: after a zombie exactly one reconnect, and none in the intervals that follow."""
+    """Row 23: the shard reconnects once, and not again in the next 20 intervals."""
     gateway = make_gateway(heartbeat_interval=INTERVAL)
     shard, recorder = watch_shard(gateway)
     gateway.connections[-1].acknowledge = False
@@ -113,7 +112,7 @@ def test_one_missed_acknowledgement_is_not_held_against_the_next_connection(
 def test_after_50_lost_connections_only_the_last_has_a_heartbeat(
     make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 15: 50 flaps faster than the interval leave one heartbeat thread, at its own pace."""
+    """Row 15: connections shorter than the interval leave one heartbeat thread, at its own pace."""
     gateway = make_gateway(heartbeat_interval=INTERVAL)
     shard, recorder = watch_shard(gateway, backoff=Backoff(base=0.001, cap=0.002))
     for number in range(50):
@@ -130,7 +129,7 @@ def test_after_50_lost_connections_only_the_last_has_a_heartbeat(
     wait_until(lambda: len(_beats(last)) >= 6)
 
     beats = _beats(last)
-    # On average one an interval, whatever the machine does to each.
+    # On average one in an interval, however late a busy machine makes single ones.
     assert abs((beats[-1] - beats[0]) - (len(beats) - 1) * SECONDS) < SECONDS
     after = sum(len(_beats(each)) for each in gateway.all_connections if each is not last)
     assert after == before
@@ -139,7 +138,7 @@ def test_after_50_lost_connections_only_the_last_has_a_heartbeat(
 def test_a_heartbeat_thread_ends_with_its_connection_and_not_at_its_next_beat(
     make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 15: however long the interval, fast reconnects pile up no threads."""
+    """Row 15: even with a long interval, fast reconnects leave no threads behind."""
     gateway = make_gateway(heartbeat_interval=600_000)
     shard, recorder = watch_shard(gateway, backoff=Backoff(base=0.001, cap=0.002))
     for number in range(20):
@@ -156,13 +155,13 @@ def test_a_heartbeat_thread_ends_with_its_connection_and_not_at_its_next_beat(
 def test_first_heartbeats_are_spread_over_the_interval(
     make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 24: jitter for the first heartbeat, and for it alone."""
+    """Row 24: the first heartbeat has jitter."""
     gateway = make_gateway(heartbeat_interval=1000)
     shards = [watch_shard(gateway, shard_id=number, shard_count=30)[0] for number in range(30)]
     wait_until(lambda: all(_beats(each) for each in gateway.connections), 10)
 
     delays = [_beats(each)[0] - each.opened_at for each in gateway.connections]
-    # That all 30 fall into one half has a chance of one in 500 millions.
+    # The chance that all 30 fall into one half is one in 500 millions.
     assert min(delays) < 0.5 < max(delays)
     assert max(delays) < 1.5
     assert all(shard.state is ShardState.READY for shard in shards)
@@ -172,7 +171,7 @@ def test_first_heartbeats_are_spread_over_the_interval(
 def test_heartbeats_on_request_are_answered_and_end_no_connection(
     tls: bool, make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 24: op 1 before READY, op 1 after a heartbeat whose acknowledgement is late."""
+    """Row 24: before READY, and while the acknowledgements of the answers are missing."""
     gateway = make_gateway(heartbeat_interval=60_000, tls=tls)
 
     def ask_three_times(connection: GatewayConnection) -> None:
@@ -182,7 +181,7 @@ def test_heartbeats_on_request_are_answered_and_end_no_connection(
     gateway.inject(ask_three_times, before="ready")
     shard, recorder = watch_shard(gateway)
     connection = gateway.connections[-1]
-    connection.expect(Opcode.HEARTBEAT)  # one answers all that wait
+    connection.expect(Opcode.HEARTBEAT)  # one heartbeat answers all requests that wait
 
     connection.acknowledge = False
     for _ in range(3):
@@ -190,7 +189,7 @@ def test_heartbeats_on_request_are_answered_and_end_no_connection(
         connection.request_heartbeat()
         wait_until(lambda: len(_beats(connection)) > before)
     connection.acknowledge = True
-    shard.heartbeat_in(INTERVAL)  # the scheduled ones, which decide, come now
+    shard.heartbeat_in(INTERVAL)  # scheduled heartbeats, which decide, come now
     before = len(_beats(connection))
     wait_until(lambda: len(_beats(connection)) >= before + 3)
 
@@ -203,7 +202,7 @@ def test_heartbeats_on_request_are_answered_and_end_no_connection(
 def test_an_opcode_before_hello_is_obeyed_and_the_session_resumed(
     first: str, connections: int, gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
-    """Rows 6 and 24: what comes before Hello sticks nothing, and is acted on all the same."""
+    """Rows 6 and 24: the shard does not get stuck on it."""
     begin: dict[str, Any] = {
         "op 7": lambda it: it.reconnect(),
         "op 9 true": lambda it: it.invalid_session(True),
@@ -230,7 +229,7 @@ def test_op_7_or_op_9_instead_of_hello_or_ready_leads_to_the_next_connection(
     watch_shard: WatchShard,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Row 6: neither Hello nor READY comes after it, and the next connection begins at once."""
+    """Row 6: the shard does not wait for the Hello or READY that will not come."""
     monkeypatch.setattr("shardlib.reconnect.INVALID_SESSION_DELAY", (0.01, 0.02))
     answers: dict[str, Any] = {
         "op 7": lambda it: it.send({"op": 7, "d": None}),
@@ -239,11 +238,11 @@ def test_op_7_or_op_9_instead_of_hello_or_ready_leads_to_the_next_connection(
     }
     gateway.inject(answers[answer], instead_of=step, connections=2)
 
-    shard, recorder = watch_shard(gateway)  # the first connection, and the one after it
+    shard, recorder = watch_shard(gateway)  # two connections fail, the third becomes READY
 
     assert len(gateway.all_connections) == 3
     gateway.inject(answers[answer], instead_of=step)
-    gateway.connections[-1].reset()  # and one that is to resume
+    gateway.connections[-1].reset()  # now the next connection fails as it resumes
     wait_until(lambda: recorder.count("reconnected") == 2, 5, "READY or RESUMED")
     assert len(gateway.all_connections) == 5
 
@@ -251,15 +250,15 @@ def test_op_7_or_op_9_instead_of_hello_or_ready_leads_to_the_next_connection(
 def test_an_acknowledgement_behind_a_flood_is_waited_for(
     make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 30: the acknowledgement stands behind data that takes more than an interval to come."""
-    interval = 0.8  # seconds: the time to beat falls well between beginning and end of the data
+    """Row 30: the data before the acknowledgement takes more than an interval to arrive."""
+    interval = 0.8  # seconds; the next heartbeat is due well between begin and end of the data
     gateway = make_gateway(heartbeat_interval=int(interval * 1000), heartbeat_tolerance=60)
     shard, recorder = watch_shard(gateway, compression=None)
     connection = gateway.connections[-1]
     connection.acknowledge = False
     connection.expect(Opcode.HEARTBEAT)
 
-    # Each moment brings a part of it, and the reader is idle in between.
+    # The data comes in small pieces, and the reader is idle between them.
     connection.slow(40_000)
     gateway.sessions[0].dispatch("LARGE", "x" * int(40_000 * interval * 1.5))
     connection.send({"op": Opcode.HEARTBEAT_ACK})
@@ -268,14 +267,16 @@ def test_an_acknowledgement_behind_a_flood_is_waited_for(
     connection.slow(1e12)
     wait_until(lambda: len(recorder.beats) >= 3)
 
-    assert recorder.beats[0] > interval / 2  # behind the data indeed, and not that of a later beat
+    assert (
+        recorder.beats[0] > interval / 2
+    )  # so it came behind the data, and belongs to the first heartbeat
     assert len(gateway.all_connections) == 1
 
 
 def test_endless_events_without_acknowledgements_do_not_keep_a_connection_alive(
     make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 30: where events come and acknowledgements never, there is one interval of grace."""
+    """Row 30: if events come, but no acknowledgement, the shard allows one more interval."""
     gateway = make_gateway(heartbeat_interval=INTERVAL)
     shard, recorder = watch_shard(gateway)
     first = gateway.connections[-1]
@@ -293,7 +294,7 @@ def test_endless_events_without_acknowledgements_do_not_keep_a_connection_alive(
 def test_a_blocked_callback_costs_no_connection_and_is_warned_of_once(
     make_gateway: MakeGateway, watch_shard: WatchShard, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Row 2: three intervals inside a callback; heartbeats go on, one warning shows where."""
+    """Row 2: heartbeats go on for five intervals inside a callback; the warning shows where."""
     gateway = make_gateway(heartbeat_interval=INTERVAL, heartbeat_tolerance=INTERVAL)
     shard, recorder = watch_shard(gateway)
     connection = gateway.connections[-1]
@@ -321,7 +322,7 @@ def test_a_blocked_callback_costs_no_connection_and_is_warned_of_once(
 def test_a_backlog_of_slow_callbacks_costs_no_connection(
     make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 2: many callbacks, each short, together longer than several intervals."""
+    """Row 2: 300 callbacks, each short, take several intervals together."""
     gateway = make_gateway(heartbeat_interval=INTERVAL, heartbeat_tolerance=60)
     shard, recorder = watch_shard(gateway)
 
@@ -340,7 +341,7 @@ def test_a_backlog_of_slow_callbacks_costs_no_connection(
 def test_an_enormous_heartbeat_interval_does_not_kill_the_heartbeat_thread(
     gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 43: a Hello or a user that asks for a heartbeat in a thousand years kills no thread."""
+    """Row 43: whether Hello or heartbeat_in() asks for it."""
     gateway.inject(
         lambda it: it.send({"op": 10, "d": {"heartbeat_interval": 1e300}}), instead_of="hello"
     )
@@ -348,7 +349,7 @@ def test_an_enormous_heartbeat_interval_does_not_kill_the_heartbeat_thread(
     thread = shard.heartbeat_thread
 
     shard.heartbeat_in(1e17)
-    shard.heartbeat_in(500)  # what is not acknowledged by then is rightly taken for dead
+    shard.heartbeat_in(500)  # long enough that the acknowledgement comes in time
     wait_until(lambda: recorder.beats)
 
     assert shard.heartbeat_thread is thread is not None

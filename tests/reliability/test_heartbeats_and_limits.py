@@ -1,4 +1,4 @@
-"""Heartbeats go on whatever the user's code does, and never break the Gateway's limit."""
+"""Heartbeats go on whatever code of the user does, and keep to the send limit of the Gateway."""
 
 from __future__ import annotations
 
@@ -20,16 +20,19 @@ from tests.reliability.support import Flood
 from tests.support import HAS_GIL, in_background, wait_until
 
 INTERVAL = 300  # milliseconds
-SLOW = 2.0  # seconds; many intervals
+SLOW = 2.0  # seconds that slow code of the user takes: many intervals
 
 
 def beats(gateway: ScriptedGateway) -> int:
-    """The heartbeats of all connections."""
+    """Count the heartbeats of all connections."""
     return sum(len(peer.sent(Opcode.HEARTBEAT)) for peer in gateway.peers)
 
 
 def keeps_pace(interval: float) -> Callable[[Peer], None]:
-    """The script of a good gateway that asks for a heartbeat every so many milliseconds."""
+    """Make the script of a well-behaved gateway.
+
+    :param interval: milliseconds between heartbeats.
+    """
 
     def script(peer: Peer) -> None:
         peer.begin(interval)
@@ -40,7 +43,7 @@ def keeps_pace(interval: float) -> Callable[[Peer], None]:
 
 @pytest.fixture
 def release() -> Iterator[threading.Event]:
-    """What a callback or a log handler of the test waits for; set at its end."""
+    """The event for which slow code of a test waits; set when the test ends."""
     event = threading.Event()
     yield event
     event.set()
@@ -49,36 +52,34 @@ def release() -> Iterator[threading.Event]:
 # The user's code and the heartbeat thread
 
 
-def test_heartbeats_go_on_after_the_json_module_has_failed_at_some(
+def test_heartbeats_go_on_while_the_json_module_fails(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """Row 68: memory may be short for a moment; the heartbeats after it are sent all the same."""
+    """Row 68: memory may be short for a moment, and a heartbeat needs nothing from the module."""
 
     class JSON:
-        short = False
+        is_memory_short = False
         loads = staticmethod(json.loads)
 
         @classmethod
         def dumps(cls, value: Any) -> str:
-            if cls.short and value["op"] == Opcode.HEARTBEAT:
+            if cls.is_memory_short:
                 raise MemoryError
             return json.dumps(value)
 
     gateway = make_scripted(keeps_pace(INTERVAL))
     shard, _ = watch_shard(gateway, json=JSON)
-    wait_until(lambda: beats(gateway))
-
-    JSON.short = True
-    time.sleep(SLOW / 2)
-    JSON.short = False
+    JSON.is_memory_short = True
+    with pytest.raises(ValueError, match="cannot be written"):
+        shard.update_presence()
 
     before = beats(gateway)
     wait_until(lambda: beats(gateway) >= before + 3, 5, "more heartbeats")
-    shard.wait_until_ready(5)
+    assert len(gateway.peers) == 1
 
 
 class Handler(logging.Handler):
-    """Calls a function with each record, on whatever thread that comes."""
+    """Calls a function with each record, on the thread that logs it."""
 
     def __init__(self, function: Callable[[logging.LogRecord], object]) -> None:
         super().__init__()
@@ -89,7 +90,7 @@ class Handler(logging.Handler):
 
 
 def logger_to(function: Callable[[logging.LogRecord], object]) -> logging.Logger:
-    """A logger of its own, for the constructor."""
+    """Make a logger, for the constructor of a shard, that hands each record to a function."""
     logger = logging.Logger("the user's")
     logger.addHandler(Handler(function))
     return logger
@@ -98,7 +99,7 @@ def logger_to(function: Callable[[logging.LogRecord], object]) -> logging.Logger
 def test_heartbeats_go_on_after_a_log_handler_has_raised_system_exit(
     release: threading.Event, make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """Row 68: what is said of a slow callback is not said on the heartbeat thread."""
+    """Row 68: the warning of a slow callback is not logged on the heartbeat thread."""
 
     def exit_at_warnings(record: logging.LogRecord) -> None:
         if record.levelno >= logging.WARNING:
@@ -119,18 +120,18 @@ def test_heartbeats_go_on_after_a_log_handler_has_raised_system_exit(
 def test_heartbeats_go_on_while_a_log_handler_blocks(
     release: threading.Event, make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """Row 69: marked text in a console, or a full pipe, may hold up all that log; not these."""
+    """Row 69: marked text in a console, or a full pipe, may block every thread that logs."""
     entered = threading.Event()
 
-    def stand_still(record: logging.LogRecord) -> None:
-        if record.getMessage() == "stand still":
+    def block(record: logging.LogRecord) -> None:
+        if record.getMessage() == "block":
             entered.set()
             release.wait()
 
-    logger = logger_to(stand_still)
+    logger = logger_to(block)
     gateway = make_scripted(keeps_pace(INTERVAL))
     shard, _ = watch_shard(gateway, logger=logger)
-    shard.on("TYPING_START")(lambda shard, data: logger.warning("stand still"))
+    shard.on("TYPING_START")(lambda shard, data: logger.warning("block"))
     gateway.peers[0].dispatch("TYPING_START")
     assert entered.wait(10)
 
@@ -143,7 +144,7 @@ def test_heartbeats_go_on_while_a_log_handler_blocks(
 
 
 class SlowToShow:
-    """A callback that takes its time, and more of it to say what it is."""
+    """A callback that waits for the test, and whose repr() is slow, too."""
 
     def __init__(self, release: threading.Event) -> None:
         self._release = release
@@ -164,7 +165,7 @@ def test_a_callback_with_a_slow_repr_delays_no_heartbeat(
     watch_shard: WatchShard,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Its __repr__ is the user's code, too; and the report shows the user's frames alone."""
+    """__repr__ is code of the user, too; and the warning shows only frames of the user."""
     gateway = make_scripted(keeps_pace(INTERVAL))
     shard, _ = watch_shard(gateway)
     callback = SlowToShow(release)
@@ -192,7 +193,7 @@ def test_a_callback_with_a_slow_repr_delays_no_heartbeat(
 def test_slow_code_of_the_user_outside_of_callbacks_costs_no_connection(
     what: str, release: threading.Event, make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """Row 70: their time is the user's, as that of callbacks is."""
+    """Row 70: its time counts as the user's, as that of callbacks does."""
     entered, left = threading.Event(), threading.Event()
     options: dict[str, Any] = {}
 
@@ -234,11 +235,11 @@ def test_slow_code_of_the_user_outside_of_callbacks_costs_no_connection(
         in_background(shard.wait_for, "TYPING_START", lambda data: be_slow_once())
 
     def has_begun() -> bool:
-        peer.dispatch("TYPING_START")  # again and again, as wait_for() may come late
+        peer.dispatch("TYPING_START")  # again and again, since wait_for() may begin late
         return entered.is_set()
 
     if what == "log handler":
-        peer.send_text("no JSON: this is logged")
+        peer.send_text("no JSON: the shard logs a warning")
     elif what != "identify gate":
         wait_until(has_begun)
     assert left.wait(10)
@@ -249,19 +250,19 @@ def test_slow_code_of_the_user_outside_of_callbacks_costs_no_connection(
     assert len(gateway.peers) == 1
 
 
-# The verdict
+# Which connection is dead
 
 
 def test_acknowledgements_slower_than_the_pace_of_heartbeat_in_cost_no_connection(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """Row 71: acknowledgements may take longer than the pace that heartbeat_in() has set."""
+    """Row 71: the pace sets how often the shard sends, not how long an answer may take."""
 
     def script(peer: Peer) -> None:
         peer.begin(60_000)
         while True:
             peer.expect(Opcode.HEARTBEAT)
-            time.sleep(0.05)  # the way there and back
+            time.sleep(0.05)  # the round trip
             peer.acknowledge()
 
     gateway = make_scripted(script)
@@ -276,7 +277,7 @@ def test_acknowledgements_slower_than_the_pace_of_heartbeat_in_cost_no_connectio
 def test_quick_heartbeats_beside_threads_that_send_cost_no_connection(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """A heartbeat that finds the send lock taken within its pace is tried again."""
+    """If another thread holds the send lock for a whole pace, the heartbeat is tried again."""
     gateway = make_scripted(keeps_pace(41_250))
     shard, _ = watch_shard(gateway)
     shard.heartbeat_in(2)
@@ -294,7 +295,7 @@ def test_quick_heartbeats_beside_threads_that_send_cost_no_connection(
     threads = [threading.Thread(target=each) for each in (send, send, send, compute)]
     for thread in threads:
         thread.start()
-    time.sleep(4.0)
+    time.sleep(4.0)  # the time during which the threads compete: 2,000 heartbeats
     stop.set()
     for thread in threads:
         thread.join()
@@ -305,7 +306,7 @@ def test_quick_heartbeats_beside_threads_that_send_cost_no_connection(
 def test_an_op_1_that_cannot_be_answered_does_not_delay_the_end_of_a_dead_connection(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """send_timeout is for what users send: it may be far longer than the interval."""
+    """The answer must not wait for send_timeout, which may be far longer than the interval."""
     stopped: list[float] = []
 
     def script(peer: Peer) -> None:
@@ -315,7 +316,7 @@ def test_an_op_1_that_cannot_be_answered_does_not_delay_the_end_of_a_dead_connec
             return
         peer.expect(Opcode.PRESENCE_UPDATE)
         stopped.append(time.monotonic())
-        while True:  # and reads no more
+        while True:  # the peer asks, and reads no more
             peer.send({"op": Opcode.HEARTBEAT})
             time.sleep(0.05)
 
@@ -334,7 +335,7 @@ def test_an_op_1_that_cannot_be_answered_does_not_delay_the_end_of_a_dead_connec
 def test_the_ping_is_measured_from_the_heartbeat_that_is_acknowledged(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """Row 73: an op 1 that crosses a heartbeat makes no round trip shorter."""
+    """Row 73: the answer to an op 1 that crosses a heartbeat does not shorten its round trip."""
 
     def script(peer: Peer) -> None:
         peer.begin(600_000)
@@ -358,7 +359,7 @@ def test_the_ping_is_measured_from_the_heartbeat_that_is_acknowledged(
 def test_surplus_acknowledgements_are_ignored(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """Row 73: a thousand of them for one heartbeat are one round trip."""
+    """Row 73: a thousand acknowledgements of one heartbeat give one round trip."""
 
     def script(peer: Peer) -> None:
         peer.begin(600_000)
@@ -381,7 +382,7 @@ def test_surplus_acknowledgements_are_ignored(
 def test_a_connection_without_hello_is_given_up_though_ready_came(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """Row 73: it would have no heartbeat and no deadline, for ever."""
+    """Row 73: without Hello the connection would never have a heartbeat or a deadline."""
 
     def script(peer: Peer) -> None:
         peer.accept()
@@ -394,21 +395,22 @@ def test_a_connection_without_hello_is_given_up_though_ready_came(
     gateway.peer(2, timeout=5)
 
 
-FLOOD = {
+# Frames that a peer sends without end.
+ENDLESS = {
     "pings": (b"", FrameType.PING),
     "events": (b'{"op":0,"t":"FLOOD","s":null,"d":null}', FrameType.TEXT),
 }
 
 
-@pytest.mark.parametrize("what", FLOOD)
+@pytest.mark.parametrize("what", ENDLESS)
 def test_a_connection_without_hello_is_given_up_whatever_else_comes(
     what: str, make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """There is always something more to read, and hello_timeout runs out all the same."""
+    """There is always something more to read, but hello_timeout runs out."""
 
     def script(peer: Peer) -> None:
         peer.accept()
-        peer.flood(*FLOOD[what])
+        peer.flood(*ENDLESS[what])
 
     gateway = make_scripted(script)
     watch_shard(gateway, ready=False, hello_timeout=0.3, close_timeout=0.5)
@@ -419,7 +421,7 @@ def test_a_connection_without_hello_is_given_up_whatever_else_comes(
 def test_resumed_in_answer_to_identify_does_not_make_the_shard_ready(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """Row 73: no session was asked for that could have been resumed."""
+    """Row 73: the client has asked to resume no session."""
     answered = threading.Event()
 
     def script(peer: Peer) -> None:
@@ -443,6 +445,9 @@ def test_resumed_in_answer_to_identify_does_not_make_the_shard_ready(
 # 120 payloads a minute
 
 
+# Each has a shard send too much.
+
+
 def ask_by_opcode(shard: Shard, peer: Peer) -> None:
     for _ in range(200):
         peer.send({"op": Opcode.HEARTBEAT})
@@ -451,12 +456,12 @@ def ask_by_opcode(shard: Shard, peer: Peer) -> None:
 def beat_by_hand(shard: Shard, peer: Peer) -> None:
     for _ in range(200):
         shard.heartbeat()
-        time.sleep(0.002)  # so that not all wait for the same one
+        time.sleep(0.002)  # so that not one heartbeat answers all calls
 
 
 def beat_quickly(shard: Shard, peer: Peer) -> None:
     shard.heartbeat_in(5)
-    time.sleep(1.5)
+    time.sleep(1.5)  # the time for 300 heartbeats
 
 
 def send_all_and_be_asked(shard: Shard, peer: Peer) -> None:
@@ -466,7 +471,7 @@ def send_all_and_be_asked(shard: Shard, peer: Peer) -> None:
     ask_by_opcode(shard, peer)
 
 
-FLOODS = {
+SENDERS = {
     "op 1": ask_by_opcode,
     "heartbeat()": beat_by_hand,
     "heartbeat_in()": beat_quickly,
@@ -474,19 +479,19 @@ FLOODS = {
 }
 
 
-@pytest.mark.parametrize("flood", FLOODS)
+@pytest.mark.parametrize("sender", SENDERS)
 def test_no_more_than_120_payloads_leave_in_a_minute(
-    flood: str, make_scripted: MakeScripted, watch_shard: WatchShard
+    sender: str, make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """Row 72: whoever asks for a heartbeat, the Gateway counts it, and closes with 4008."""
+    """Row 72: the Gateway counts every heartbeat, whoever asks for it, and closes with 4008."""
     gateway = make_scripted(keeps_pace(41_250))
     shard, _ = watch_shard(gateway)
     [peer] = gateway.peers
 
-    FLOODS[flood](shard, peer)
+    SENDERS[sender](shard, peer)
     peer.dispatch("DONE")
     wait_until(lambda: shard.stats.events["DONE"])
-    time.sleep(0.3)  # what is still on its way, if anything
+    time.sleep(0.3)  # time for a payload too many to arrive
 
     assert len(peer.received) <= 120
     assert len(gateway.peers) == 1
@@ -495,7 +500,7 @@ def test_no_more_than_120_payloads_leave_in_a_minute(
 def test_no_more_than_120_payloads_leave_in_a_minute_that_begins_before_hello(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """Heartbeats that op 1 asks for leave room for Identify and those that Hello asks for."""
+    """Answers to op 1 leave room for Identify and for the heartbeats that Hello asks for."""
 
     def script(peer: Peer) -> None:
         peer.accept()
@@ -512,7 +517,7 @@ def test_no_more_than_120_payloads_leave_in_a_minute_that_begins_before_hello(
     gateway = make_scripted(script)
     shard, _ = watch_shard(gateway)
     wait_until(lambda: shard.stats.events["DONE"])
-    time.sleep(0.3)  # what is still on its way, if anything
+    time.sleep(0.3)  # time for a payload too many to arrive
 
     [peer] = gateway.peers
     assert 1 < len(peer.received) <= 120
@@ -521,7 +526,7 @@ def test_no_more_than_120_payloads_leave_in_a_minute_that_begins_before_hello(
 def test_latency_keeps_the_round_trips_of_the_last_heartbeats(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """One ping says little; and a mean hides that the last one was slow."""
+    """The last one, the mean, and each of the recent ones: a mean hides a slow last one."""
     gateway = make_scripted(keeps_pace(600_000))
     shard, recorder = watch_shard(gateway)
     for number in range(1, 4):

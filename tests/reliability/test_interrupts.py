@@ -1,4 +1,4 @@
-"""Ctrl-C and other signals: each may come in the middle of any method, and breaks nothing."""
+"""Ctrl-C and other signals, in a program of its own: they come in the middle of any method."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.reliability.support import Child
 
 
 def test_ctrl_c_while_connecting_leaves_no_connection_behind(gateway: LocalGateway) -> None:
-    """Row 27: connect() raises it, and what was on its way is given up."""
+    """Row 27: connect() raises KeyboardInterrupt, and the shard gives its attempt up."""
     gateway.inject(instead_of="upgrade")
     code = """
         shard = make()
@@ -24,14 +24,14 @@ def test_ctrl_c_while_connecting_leaves_no_connection_behind(gateway: LocalGatew
             tell("interrupted")
         while shard.socket_thread is not None:
             time.sleep(0.001)
-        tell("gone", threading.active_count())
+        tell("threads left:", threading.active_count())
     """
     with Child(code, gateway.url) as child:
         child.expect("connecting")
         stalled = gateway.wait_for_connection(timeout=20)
         child.signal(signal.SIGINT)
         child.expect("interrupted")
-        child.expect("gone 1")
+        child.expect("threads left: 1")
         assert child.wait() == 0
         assert child.stderr == ""
     stalled.wait_closed()
@@ -41,8 +41,8 @@ def test_ctrl_c_while_connecting_leaves_no_connection_behind(gateway: LocalGatew
 def test_after_ctrl_c_in_the_middle_of_a_payload_none_follows_on_its_connection(
     make_gateway: MakeGateway,
 ) -> None:
-    """Row 32: half of a payload can't be taken back, so the connection is replaced."""
-    # No heartbeat that could find the connection dead in time.
+    """Row 32: half of the payload is out, so the shard opens another connection."""
+    # No heartbeat that would find the connection dead meanwhile.
     gateway = make_gateway(receive_buffer=4096, heartbeat_interval=10**7)
     code = """
         import functools, json, socket
@@ -53,7 +53,7 @@ def test_after_ctrl_c_in_the_middle_of_a_payload_none_follows_on_its_connection(
         shard = make(send_timeout=60.0)
         shard.connect(sys.argv[1])
         shard.wait_until_ready()
-        # The system's buffers are soon full, the last of them in the middle of a payload.
+        # The buffers of the system are soon full, in the middle of a payload.
         shard.socket_instance.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
         tell("ready")
         sys.stdin.readline()
@@ -87,7 +87,7 @@ def test_after_ctrl_c_in_the_middle_of_a_payload_none_follows_on_its_connection(
         first.wait_closed()
         child.say("")
         assert child.wait() == 0
-        # What arrived is whole; the half is at the end of the stream.
+        # The gateway received whole payloads; the half is at the end of the stream.
         assert all(each["d"]["status"] == "idle" for each in first.received if each["op"] == 3)
 
 
@@ -95,7 +95,7 @@ def test_after_ctrl_c_in_the_middle_of_a_payload_none_follows_on_its_connection(
 def test_a_signal_handler_can_disconnect_while_the_main_thread_waits_in_a_method(
     method: str, gateway: LocalGateway
 ) -> None:
-    """Row 6: a handler runs on the main thread, wherever that is: no lock may be in its way."""
+    """Row 6: the handler runs on the main thread, inside the method, which may hold no lock."""
     gateway.inject(instead_of="ready")
     code = """
         shard = make()
@@ -128,7 +128,7 @@ def test_a_signal_handler_can_disconnect_while_the_main_thread_waits_in_a_method
 def test_a_thousand_signal_handlers_that_use_the_shard_meet_no_held_lock(
     gateway: LocalGateway,
 ) -> None:
-    """Row 6: a timer's handler uses the shard while the main thread is using it too."""
+    """Row 6: the handler of a timer uses the shard while the main thread is inside its methods."""
     code = """
         import functools
         import shardlib.connection
@@ -153,7 +153,7 @@ def test_a_thousand_signal_handlers_that_use_the_shard_meet_no_held_lock(
             use()
             try:
                 shard.update_presence(status="idle")
-            except SendTimeout:  # it has interrupted a send
+            except SendTimeout:  # the handler has interrupted a send
                 refused += 1
 
         signal.signal(signal.SIGALRM, handle)
@@ -174,20 +174,17 @@ def test_a_thousand_signal_handlers_that_use_the_shard_meet_no_held_lock(
 
 
 def test_a_signal_handler_at_any_line_of_any_method_hangs_nothing(gateway: LocalGateway) -> None:
-    """Rows 6, 59 and 60: one line after the other, of all that the main thread runs of the library.
-
-    A trace function calls the handler, as a signal would.
-    """
+    """Rows 6, 59 and 60: a trace function calls the handler at each line of the library in turn."""
     code = """
         import functools, itertools, logging
         import shardlib.connection
         from shardlib import ShardError
         from shardlib.limits import SendWindow
 
-        # A RESUMED that was cut off leaves a gap in the sequence, which is told.
+        # A RESUMED that was cut off leaves a gap in the sequence, of which the log warns.
         logging.getLogger("shardlib").setLevel(logging.ERROR)
         shardlib.connection.SendWindow = functools.partial(SendWindow, limit=10**9)
-        shard = make(close_timeout=20.0)  # nobody waits so long: who must wait, hangs
+        shard = make(close_timeout=20.0)  # so long that a call which waits for it counts as hung
         url = sys.argv[1]
         uses = {
             "send": lambda: shard.update_presence(status="idle"),
@@ -213,11 +210,11 @@ def test_a_signal_handler_at_any_line_of_any_method_hangs_nothing(gateway: Local
             for use in handled:
                 try:
                     use()
-                except ShardError:  # it says that it can't wait here
+                except ShardError:  # the method cannot wait inside a handler
                     pass
 
         def run_until_line(use, number):
-            "Run `use`, and the handler at one of its lines. False if it has fewer."
+            "Call `use`, and the handler at one line of it. False if `use` has fewer lines."
             seen = 0
 
             def trace(frame, event, argument):
@@ -232,7 +229,7 @@ def test_a_signal_handler_at_any_line_of_any_method_hangs_nothing(gateway: Local
             sys.settrace(trace)
             try:
                 use()
-            except ShardError:  # the handler has ended what it does
+            except ShardError:  # the handler has closed the shard, or replaced its connection
                 pass
             finally:
                 sys.settrace(None)
@@ -265,7 +262,7 @@ def test_a_signal_handler_at_any_line_of_any_method_hangs_nothing(gateway: Local
 def test_a_signal_handler_that_interrupts_the_start_of_a_thread_is_refused_a_reader(
     method: str, gateway: LocalGateway
 ) -> None:
-    """At some lines that thread holds the lock without which no reader can start."""
+    """At some lines start() holds the lock of threading without which no reader can start."""
     code = """
         import itertools
         from shardlib import ShardError
@@ -281,7 +278,7 @@ def test_a_signal_handler_that_interrupts_the_start_of_a_thread_is_refused_a_rea
             return "not refused"
 
         def start_and_interrupt(number):
-            "Start a thread, and run the handler at a line of that; None if it has fewer."
+            "Start a thread, and call the handler at a line of start(); None without that line."
             lines, outcome = 0, None
 
             def trace(frame, event, argument):
@@ -302,7 +299,7 @@ def test_a_signal_handler_that_interrupts_the_start_of_a_thread_is_refused_a_rea
             thread.join()
             return outcome
 
-        if method == "reinstantiate":  # of a shard that has an address, and is not running
+        if method == "reinstantiate":  # needs a shard that has a URL, and is not running
             shard.connect(url)
             shard.disconnect()
         for number in itertools.count(1):

@@ -1,4 +1,4 @@
-"""Lives, each from connect() to closed: what belongs to one touches no other."""
+"""Lives, each from connect() to on_socket_closed: calls for one life do not touch another."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.support import in_background, wait_until
 def test_disconnect_does_not_end_the_life_that_on_socket_closed_begins(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """Row 49: it waits for the end of its own life, and aborts no connection of the next."""
+    """Row 49: disconnect() waits for the end of its own life only."""
     gateway = make_scripted()
     shard, recorder = watch_shard(gateway, close_timeout=3.0)
     note = shard.on_socket_closed
@@ -56,7 +56,7 @@ def test_disconnect_does_not_end_the_life_that_on_socket_closed_begins(
 def test_concurrent_connects_and_disconnects_abort_no_open_connection(
     make_scripted: MakeScripted, watch_shard: WatchShard, eager_threads: None
 ) -> None:
-    """Row 49: each connection that was opened ends with a close frame, and each in its time."""
+    """Row 49: each opened connection ends with a close frame, and each disconnect() is quick."""
     gateway = make_scripted()
     shard, recorder = watch_shard(gateway, close_timeout=1.5, connect_timeout=5.0)
     slowest = 0.0
@@ -79,7 +79,7 @@ def test_concurrent_connects_and_disconnects_abort_no_open_connection(
             thread.join()
         assert slowest < 1.0
     shard.disconnect()
-    recorder.calls.clear()  # some lives had no connection, which it takes for a fault
+    recorder.calls.clear()  # the recorder takes a life without a connection for a fault
 
     opened = [peer for peer in gateway.peers if peer.received]
     assert len(opened) > 10
@@ -90,7 +90,7 @@ def test_concurrent_connects_and_disconnects_abort_no_open_connection(
 def test_a_wait_ends_with_its_life_though_the_next_one_begins_at_once(
     beginner: str, make_scripted: MakeScripted, watch_shard: WatchShard, eager_threads: None
 ) -> None:
-    """Row 50: join() and wait_for() belong to the life in which they were called."""
+    """Row 50: join() and wait_for() end with the life in which they were called."""
     gateway = make_scripted()
     shard, recorder = watch_shard(gateway)
 
@@ -102,7 +102,7 @@ def test_a_wait_ends_with_its_life_though_the_next_one_begins_at_once(
     for number in range(1, 31):
         joining = in_background(shard.join)
         waiting = in_background(shard.wait_for, "NEVER")
-        time.sleep(0.05)  # both threads run already; now they wait
+        time.sleep(0.05)  # time for both threads to begin to wait
         if beginner == "a callback":
             gateway.peers[-1].dispatch("AGAIN")
         else:
@@ -117,11 +117,11 @@ def test_a_wait_ends_with_its_life_though_the_next_one_begins_at_once(
 def test_a_new_life_does_not_inherit_the_back_off_of_the_last(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """Row 55: its first lost connection is followed at once."""
+    """Row 55: the first lost connection of a life is replaced at once."""
 
     def script(peer: Peer) -> None:
         if peer.number == 2:
-            return  # before the handshake
+            return  # the connection ends before the handshake
         well_behaved(peer)
 
     gateway = make_scripted(script)
@@ -148,7 +148,7 @@ def test_a_failed_first_attempt_of_connect_in_a_callback_is_retried_or_reported(
     watch_shard: WatchShard,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """No thread waits in connect() that the error of the first attempt could be raised in."""
+    """In a callback connect() does not wait, so it cannot raise the error of the first attempt."""
     down = threading.Event()
 
     def script(peer: Peer) -> None:
@@ -196,7 +196,7 @@ def test_a_failed_first_attempt_of_connect_in_a_callback_is_retried_or_reported(
 def test_a_refused_reinstantiate_keeps_the_session(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """It has begun no life, and the next connect() resumes."""
+    """The refused call has begun no life, and the next connect() resumes."""
     gateway = make_scripted()
     shard, recorder = watch_shard(gateway)
     shard.disconnect(4000)
@@ -212,7 +212,7 @@ def test_a_refused_reinstantiate_keeps_the_session(
             except ShardError as error:
                 errors.append(error)
 
-    sys.settrace(interrupt)  # as a signal would
+    sys.settrace(interrupt)  # calls reinstantiate() inside a wait, as a signal handler would
     try:
         with pytest.raises(TimeoutError):
             other.wait_for("NEVER", timeout=0.1)
@@ -228,10 +228,10 @@ def test_a_refused_reinstantiate_keeps_the_session(
 def test_no_fail_of_reinstantiate_lasts_beyond_the_connection_that_it_replaces(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """READY and RESUMED fulfil it on the connection after, not on the one where it was called."""
+    """RESUMED on the old connection does not end no_fail; two failed attempts follow."""
 
     def script(peer: Peer) -> None:
-        if peer.number not in (3, 4):  # which end before the handshake
+        if peer.number not in (3, 4):  # these connections end before the handshake
             well_behaved(peer)
 
     def ask(shard: Shard, payload: dict[str, Any]) -> None:
@@ -255,7 +255,7 @@ def test_no_fail_of_reinstantiate_lasts_beyond_the_connection_that_it_replaces(
 def test_waits_raise_the_fatal_close_code_before_the_callbacks_have_returned(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """Row 11: nobody has called disconnect(), and no error may say so."""
+    """Row 11: no wait may raise ShardClosed as if the program had called disconnect()."""
     inside, release = threading.Event(), threading.Event()
 
     def script(peer: Peer) -> None:
@@ -278,7 +278,7 @@ def test_waits_raise_the_fatal_close_code_before_the_callbacks_have_returned(
 def test_a_callback_of_one_shard_can_connect_and_disconnect_another(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """It has interrupted nothing: it waits for the other shard's threads, and gets what it asks."""
+    """The callback may wait for the other shard, whose threads it does not hold up."""
     gateway = make_scripted()
     shard, _ = watch_shard(gateway)
     other, _ = watch_shard(gateway, connect=False)

@@ -1,4 +1,4 @@
-"""A program that runs for months: whatever a reconnect uses, it gives back."""
+"""A program that runs for months: each reconnect gives back what it has used."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support import wait_until
 
 RECONNECTS = 2000
 
-# What a process holds after some reconnects, and after many more: a line of JSON for each.
+# Prints what the process holds after some reconnects, and after many more, each as a line of JSON.
 PROGRAM = """
 import gc, json, tracemalloc
 from shardlib import Backoff
@@ -49,9 +49,9 @@ for goal in map(int, sys.argv[2:]):
         done += 1
     deadline = time.monotonic() + 10
     while threading.active_count() > 3 and time.monotonic() < deadline:
-        time.sleep(0.001)  # the heartbeat of the connection before is about to end
+        time.sleep(0.001)  # the heartbeat thread of the last connection is about to end
     gc.collect()
-    gc.collect()  # without a GIL the first may leave objects to the threads that they belong to
+    gc.collect()  # without a GIL the first call may leave objects to the threads that own them
     with open("/proc/self/statm") as statm:
         resident = int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     tell(json.dumps({
@@ -71,11 +71,11 @@ shard.disconnect(4000)
 def test_two_thousand_reconnects_use_up_no_thread_descriptor_or_memory(
     gateway: LocalGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 44: threads, descriptors, memory, objects and stack are those of the beginning.
+    """Row 44: nor do connections or frames of the stack pile up.
 
-    Every ResourceWarning would be an error, and so a line on standard error.
+    A ResourceWarning would be an error in the program, and so a line on its standard error.
     """
-    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)  # its own memory grows
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)  # memory of coverage grows
     with Child(PROGRAM, gateway.url, "200", str(RECONNECTS), patience=150) as child:
         assert child.wait(150) == 0
         early, late = map(json.loads, child.lines)
@@ -83,7 +83,7 @@ def test_two_thousand_reconnects_use_up_no_thread_descriptor_or_memory(
 
     assert late["threads"] == early["threads"] == 3
     assert late["descriptors"] == early["descriptors"]
-    # With a connection go its socket, inflater, heartbeat and buffers.
+    # A connection that is freed frees its socket, inflater, heartbeat and buffers.
     assert late["connections"] == early["connections"] == 1
     # 50 bytes for each reconnect; without a GIL some objects wait for their thread, which makes the
     # sum go up and down by a quarter of a megabyte, however many reconnects there are.
@@ -94,30 +94,37 @@ def test_two_thousand_reconnects_use_up_no_thread_descriptor_or_memory(
     assert gateway.sessions[0].resumes == RECONNECTS
 
 
-# Errors know where they were raised: a log record that keeps one keeps the connection.
+# Keeps no record: a record of an error holds its traceback, and that holds the connection.
 QUIET = logging.Logger("quiet", logging.CRITICAL)
 
 
 @pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref[Connection]]:
-    """The connections that shards make, as long as they are there."""
-    made: list[weakref.ref[Connection]] = []
+def connections(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref[Connection]]:
+    """Weak references to the connections that shards make, oldest first."""
+    connections: list[weakref.ref[Connection]] = []
 
     class Watched(Connection):
         def __init__(self, *arguments: Any, **options: Any) -> None:
             super().__init__(*arguments, **options)
-            made.append(weakref.ref(self))
+            connections.append(weakref.ref(self))
 
     monkeypatch.setattr(reader, "Connection", Watched)
-    return made
+    return connections
 
 
-def _refuse_the_next(gateway: LocalGateway) -> None:
+def _wait_until_only_the_last_is_left(connections: list[weakref.ref[Connection]]) -> None:
+    def left() -> list[int]:
+        return [number for number, each in enumerate(connections) if each() is not None]
+
+    wait_until(lambda: left() == [len(connections) - 1], what="the end of all but the last")
+
+
+def _refuse_the_next_handshake(gateway: LocalGateway) -> None:
     gateway.inject(lambda connection: connection.refuse(502), instead_of="upgrade")
     gateway.connections[-1].reset()
 
 
-def _be_away(shard: Shard, gateway: LocalGateway) -> None:
+def _refuse_connections(shard: Shard, gateway: LocalGateway) -> None:
     before = shard._lifecycle.life.ends
     gateway.outage()
     wait_until(lambda: (ends := shard._lifecycle.life.ends) is not before and "refused" in ends[-1])
@@ -130,8 +137,8 @@ ENDS: dict[str, Callable[[Shard, LocalGateway], object]] = {
     "a close frame": lambda _, gateway: gateway.connections[-1].close(4000),
     "a reset": lambda _, gateway: gateway.connections[-1].reset(),
     "a broken stream": lambda _, gateway: gateway.connections[-1].send_frame(2, BROKEN),
-    "a connection refused": _be_away,
-    "a handshake refused": lambda _, gateway: _refuse_the_next(gateway),
+    "a connection refused": _refuse_connections,
+    "a handshake refused": lambda _, gateway: _refuse_the_next_handshake(gateway),
 }
 
 
@@ -140,27 +147,27 @@ def test_a_connection_that_has_ended_is_freed_without_the_garbage_collector(
     end: str,
     gateway: LocalGateway,
     watch_shard: WatchShard,
-    made: list[weakref.ref[Connection]],
+    connections: list[weakref.ref[Connection]],
 ) -> None:
-    """Row 44: each holds some 50 kB, and where many end, a collection may be long in coming."""
+    """Row 44: each holds some 50 kB, and the collector may not run for a long time."""
     shard, _ = watch_shard(gateway, logger=QUIET)
-    shard.on_socket_error = None
+    shard.on_socket_error = None  # the recorder would keep the errors
     gc.disable()
     try:
         for reconnects in range(1, 4):
             ENDS[end](shard, gateway)
             wait_until(lambda: shard.stats.reconnects == reconnects)
-        wait_until(lambda: [made.index(each) for each in made if each()] == [len(made) - 1])
+        _wait_until_only_the_last_is_left(connections)
     finally:
         gc.enable()
 
 
 def test_a_life_that_has_ended_is_freed_without_the_garbage_collector(
-    gateway: LocalGateway, watch_shard: WatchShard, made: list[weakref.ref[Connection]]
+    gateway: LocalGateway, watch_shard: WatchShard, connections: list[weakref.ref[Connection]]
 ) -> None:
-    """Row 44: nobody needs to have waited for the error that ended it."""
+    """Row 44: even if no method has raised the error that ended the life."""
     shard, _ = watch_shard(gateway, logger=QUIET)
-    shard.on_socket_closed = None  # the recorder's
+    shard.on_socket_closed = None  # the recorder would keep the error
     gc.disable()
     try:
         for _ in range(3):
@@ -168,6 +175,6 @@ def test_a_life_that_has_ended_is_freed_without_the_garbage_collector(
             wait_until(lambda: shard.socket_thread is None)
             shard.connect(gateway.url)
             shard.wait_until_ready(10)
-        wait_until(lambda: [made.index(each) for each in made if each()] == [len(made) - 1])
+        _wait_until_only_the_last_is_left(connections)
     finally:
         gc.enable()

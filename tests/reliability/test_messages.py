@@ -1,21 +1,22 @@
-"""Messages: what can be read is read, what can't is told, and later events still arrive."""
+"""Messages: the shard reads or reports each, and later events still arrive."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 
 import pytest
 
 from shardlib import BrokenStream, IdentifyGate, UnreadableMessage
 from shardlib.gateway import Opcode
 from shardlib.testing import LocalGateway
-from tests.recorder import dispatch_numbers
+from tests.recorder import Recorder, dispatch_numbers
 from tests.reliability.conftest import MakeGateway, WatchShard
 from tests.support import wait_until
 
 COMPRESSIONS = [None, "payload", "zlib-stream", "zstd-stream"]
 
-# Texts of a payload that some JSON parser or some client has died of.
+# Payloads at which some JSON parser, or some client, has failed.
 ODD: dict[str, str] = {
     "large integer": '{"op":0,"t":"X","s":null,"d":{"x":18446744073709552000}}',
     "larger integer": '{"op":0,"t":"X","s":null,"d":%s}' % ("9" * 4000),
@@ -41,18 +42,24 @@ UNREADABLE: dict[str, str] = {
 }
 
 
+def _send_between_events(gateway: LocalGateway, recorder: Recorder, texts: Iterable[str]) -> None:
+    """Send each text, and an event after it; wait until all these events have arrived."""
+    count = 0
+    for text in texts:
+        gateway.connections[-1].send_compressed(text)
+        dispatch_numbers(gateway, [count])
+        count += 1
+    wait_until(lambda: len(recorder.numbers()) == count)
+
+
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_odd_but_valid_payloads_cause_no_error_and_cost_no_connection(
     compression: str | None, gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 43: each is delivered or skipped, and the connection lives on."""
+    """Row 43: the shard delivers or skips each of them."""
     shard, recorder = watch_shard(gateway, compression=compression)
-    connection = gateway.connections[-1]
-    for number, text in enumerate(ODD.values()):
-        connection.send_compressed(text)
-        dispatch_numbers(gateway, [number])
+    _send_between_events(gateway, recorder, ODD.values())
 
-    wait_until(lambda: len(recorder.numbers()) == len(ODD))
     assert recorder.errors == []
     assert len(gateway.all_connections) == 1
 
@@ -61,14 +68,10 @@ def test_odd_but_valid_payloads_cause_no_error_and_cost_no_connection(
 def test_unreadable_payloads_are_reported_and_skipped(
     compression: str | None, gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 43: one UnreadableMessage each, and the connection lives on."""
+    """Row 43: one UnreadableMessage for each, on the same connection."""
     shard, recorder = watch_shard(gateway, compression=compression)
-    connection = gateway.connections[-1]
-    for number, text in enumerate(UNREADABLE.values()):
-        connection.send_compressed(text)
-        dispatch_numbers(gateway, [number])
+    _send_between_events(gateway, recorder, UNREADABLE.values())
 
-    wait_until(lambda: len(recorder.numbers()) == len(UNREADABLE))
     assert [type(error) for error in recorder.errors] == [UnreadableMessage] * len(UNREADABLE)
     assert len(gateway.all_connections) == 1
 
@@ -90,7 +93,7 @@ def test_a_text_frame_that_is_not_utf8_is_reported_and_skipped(
 def test_messages_cut_into_pieces_in_any_way_are_put_together(
     cut: str, compression: str | None, make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
-    """Rows 32 and 33: split messages, the suffix alone, fragments, dribbled bytes, 5 MB."""
+    """Rows 32 and 33: payloads in several messages or frames, single bytes, a payload of 5 MB."""
     if cut in ("messages", "both") and compression != "zlib-stream":
         pytest.skip("only zlib-stream says where a payload that was cut into messages ends")
     gateway = make_gateway()
@@ -125,8 +128,8 @@ def test_messages_cut_into_pieces_in_any_way_are_put_together(
 def test_half_a_frame_is_kept_while_the_reader_identifies(
     make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 32: the reader turns to something else (to identify) in the middle of a frame."""
-    # No heartbeat is due, whose acknowledgement would be sent into the middle of the frame.
+    """Row 32: Identify becomes due, and the reader sends it, when half of the frame has come."""
+    # No heartbeat: the gateway would send its acknowledgement into the middle of the frame.
     gateway = make_gateway(heartbeat_interval=10**7)
     gate = IdentifyGate(interval=0.3)
     assert gate.try_acquire(0) == 0.0
@@ -137,7 +140,7 @@ def test_half_a_frame_is_kept_while_the_reader_identifies(
     payload = b'{"op":0,"t":"TYPING_START","s":null,"d":{"n":7,"x":"%s"}}' % (b"x" * 1000)
     frame = b"\x81\x7e" + len(payload).to_bytes(2, "big") + payload
     connection.send_bytes(frame[:500])
-    connection.expect(Opcode.IDENTIFY)  # READY is held back until the frame is whole
+    connection.expect(Opcode.IDENTIFY)  # the gateway sends READY after the frame
     connection.send_bytes(frame[500:])
     connection.proceed()
     shard.wait_until_ready(10)
@@ -150,7 +153,7 @@ def test_half_a_frame_is_kept_while_the_reader_identifies(
 def test_half_a_message_is_forgotten_when_its_connection_ends(
     make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 33: buffer and decompression context of one connection are none of the next's."""
+    """Row 33: the next connection has a buffer and a decompression context of its own."""
     gateway = make_gateway()
     shard, recorder = watch_shard(gateway)
     connection = gateway.connections[-1]
@@ -169,7 +172,7 @@ def test_half_a_message_is_forgotten_when_its_connection_ends(
 def test_a_stream_broken_twice_at_the_same_place_leads_to_a_new_session(
     make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 33: broken twice at the same place, the session is given up for a new one."""
+    """Row 33: the session is given up, since a Resume would bring the broken bytes again."""
     gateway = make_gateway()
     shard, recorder = watch_shard(gateway)
     gateway.inject(lambda it: it.send_corrupt(), before="ready")
@@ -184,18 +187,18 @@ def test_a_stream_broken_twice_at_the_same_place_leads_to_a_new_session(
 def test_fifty_thousand_events_across_two_resumes_arrive_once_and_in_order(
     make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 36: strictly in order, no gap, nothing twice."""
+    """Row 36: across the losses of two connections."""
     gateway = make_gateway(replay_limit=60_000)
     shard, recorder = watch_shard(gateway)
-    recorder_numbers: list[int] = []
-    shard.on("TYPING_START")(lambda shard, data: recorder_numbers.append(data["n"]))
+    numbers: list[int] = []
+    shard.on("TYPING_START")(lambda shard, data: numbers.append(data["n"]))
     shard.on_socket_dispatch = None
     for part in range(5):
         dispatch_numbers(gateway, range(part * 10_000, (part + 1) * 10_000))
         if part in (1, 3):
-            wait_until(lambda: shard.stats.resumes == part // 2)  # so there is a connection
+            wait_until(lambda: shard.stats.resumes == part // 2)  # there is a connection to lose
             gateway.connections[-1].reset()
 
-    wait_until(lambda: len(recorder_numbers) >= 50_000, 30)
-    assert recorder_numbers == list(range(50_000))
+    wait_until(lambda: len(numbers) >= 50_000, 30)
+    assert numbers == list(range(50_000))
     wait_until(lambda: shard.stats.resumes == 2)

@@ -1,6 +1,7 @@
-"""Functions of the user's that are slow, fork, or fail in odd ways: they cost no event.
+"""Functions of the user that are slow, fork, or fail in odd ways: they cost no event.
 
-A slow one keeps the reader from reading: what the Gateway has sent in time is not late.
+A slow function keeps the reader from reading. A message that the Gateway sent in time is in time,
+however late the reader reads it.
 """
 
 from __future__ import annotations
@@ -8,12 +9,13 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 
 import pytest
 
 from shardlib import Opcode, Shard
 from shardlib.testing import LocalGateway
-from tests.peers import Peer
+from tests.peers import Peer, Script
 from tests.reliability.conftest import MakeScripted, WatchShard
 from tests.support import wait_until
 
@@ -62,9 +64,9 @@ def test_ready_behind_a_slow_on_socket_heartbeat_is_in_time(
     assert shard.stats.connections == 1
 
 
-def test_a_replay_whose_listeners_are_slow_is_finished_on_one_connection(
-    make_scripted: MakeScripted, watch_shard: WatchShard
-) -> None:
+def lose_and_replay(replay: Callable[[Peer], None]) -> Script:
+    """Make a script that resets the connection after READY, and answers each Resume by a replay."""
+
     def script(peer: Peer) -> None:
         opening = peer.greet()
         if opening["op"] == Opcode.IDENTIFY:
@@ -72,8 +74,17 @@ def test_a_replay_whose_listeners_are_slow_is_finished_on_one_connection(
             peer.reset()
             return
         peer.sequence = opening["d"]["seq"]
+        replay(peer)
+
+    return script
+
+
+def test_a_replay_whose_listeners_are_slow_is_finished_on_one_connection(
+    make_scripted: MakeScripted, watch_shard: WatchShard
+) -> None:
+    def replay(peer: Peer) -> None:
         peer.dispatch("TYPING_START", {"n": 1})
-        time.sleep(0.05)  # the rest comes while the first event's function runs
+        time.sleep(0.05)  # the rest comes while the listener of the first event runs
         for number in (2, 3):
             peer.dispatch("TYPING_START", {"n": number})
         peer.dispatch("RESUMED", {})
@@ -85,7 +96,7 @@ def test_a_replay_whose_listeners_are_slow_is_finished_on_one_connection(
         numbers.append(data["n"])
         time.sleep(0.4)
 
-    gateway = make_scripted(script)
+    gateway = make_scripted(lose_and_replay(replay))
     shard, recorder = watch_shard(gateway, connect=False, ready_timeout=0.3)
     shard.on("TYPING_START", slow)
     shard.connect(gateway.url)
@@ -97,16 +108,10 @@ def test_a_replay_whose_listeners_are_slow_is_finished_on_one_connection(
 def test_a_replay_that_breaks_off_again_and_again_continues_where_it_stopped(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """Each Resume was answered: the session is there, and none of it is given up."""
+    """Each Resume brings some events, so the shard keeps the session however often it is cut."""
     last = 31
 
-    def script(peer: Peer) -> None:
-        opening = peer.greet()
-        if opening["op"] == Opcode.IDENTIFY:
-            peer.ready()
-            peer.reset()
-            return
-        peer.sequence = opening["d"]["seq"]
+    def replay(peer: Peer) -> None:
         for _ in range(3):
             if peer.sequence < last:
                 peer.dispatch("TYPING_START", {"n": peer.sequence + 1})
@@ -116,7 +121,7 @@ def test_a_replay_that_breaks_off_again_and_again_continues_where_it_stopped(
             peer.dispatch("RESUMED", {})
             peer.serve()
 
-    shard, recorder = watch_shard(make_scripted(script), ready=False)
+    shard, recorder = watch_shard(make_scripted(lose_and_replay(replay)), ready=False)
     wait_until(lambda: recorder.count("reconnected", True))
     assert recorder.numbers() == list(range(2, last + 1))
     assert recorder.count("ready") == 1
@@ -128,18 +133,17 @@ def test_a_replay_that_breaks_off_again_and_again_continues_where_it_stopped(
 def test_a_callback_that_forks_leaves_the_connection_to_the_parent(
     ends: str, make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """Row 29: a second reader of one socket would take every other message away."""
+    """Row 29: a reader in the child would take messages from the parent."""
     children: list[int] = []
-
     calls: list[object] = []
 
     def fork(shard: Shard, data: object) -> None:
         calls.append(data)
-        if len(calls) < 5:  # what fails so often is told in the log no more
+        if len(calls) < 5:  # so often that the log is silent about the failure in the child
             raise RuntimeError("before")
         child = os.fork()
         if child == 0:
-            os.close(2)  # what the child says of its end is not the test's
+            os.close(2)  # keeps the traceback of the child out of the output of the tests
             if ends == "exits":
                 sys.exit(3)
             if ends == "raises":
@@ -154,7 +158,7 @@ def test_a_callback_that_forks_leaves_the_connection_to_the_parent(
     for _ in range(5):
         peer.dispatch("FORK")
     wait_until(lambda: children)
-    os.waitpid(children[0], 0)  # the child's reader ends by itself, and the child with it
+    os.waitpid(children[0], 0)  # the reader was the only thread of the child, and ends by itself
     for number in range(50):
         peer.dispatch("TYPING_START", {"n": number})
     wait_until(lambda: len(recorder.numbers()) == 50)
@@ -167,7 +171,7 @@ def test_a_callback_that_forks_leaves_the_connection_to_the_parent(
 def test_a_listener_whose_attributes_all_raise_costs_no_connection(
     gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
-    """A proxy of another library's may raise at each attribute, outside of where it belongs."""
+    """A proxy object of a framework may raise at each attribute when it is used out of place."""
 
     class Proxy:
         def __call__(self, shard: Shard, data: object) -> None:

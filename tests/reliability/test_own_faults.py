@@ -1,8 +1,8 @@
-"""An exception of ours, or of the system's: it costs a connection at most, and is told.
+"""A fault of the library, or of the system: it costs a connection at most.
 
-Memory may be short, and a fault may have been missed: so an exception is raised at each call that
-the reader and the heartbeat make in a life with a bit of everything. ``SHARDLIB_FAULTS=all`` tries
-every call; otherwise a part of them is drawn.
+Memory may be short, or the library may have a fault. So a trace function raises an exception at
+each call that the reader and the heartbeat make in a life with a bit of everything.
+``SHARDLIB_FAULTS=all`` tries every call; otherwise each run draws some.
 """
 
 from __future__ import annotations
@@ -31,29 +31,30 @@ from tests.support import wait_until
 ROOT = str(Path(shardlib.__file__).parent)
 NOT_THE_CORE = (f"{ROOT}{os.sep}testing", f"{ROOT}{os.sep}cli")
 
-# Raised in these, an exception comes before the first line that could catch it: the thread has no
-# memory to begin with.
+# An exception raised in these comes before the first line that could catch it, as if there were no
+# memory for the thread to begin with.
 BEGINNINGS = {"_run", "_connection_loop"}
 
-# Whether the user's function was called before the exception is not known then.
-TELLING = ("Callbacks.notify", "Callbacks._call", "Reader._notify_disconnected")
+# After an exception in these, a callback may or may not have been called.
+NOTIFYING = ("Callbacks.notify", "Callbacks._call", "Reader._notify_disconnected")
 
 ERRORS = (MemoryError, RecursionError, RuntimeError)
 
-# The fault has ended the connection just now: at the gateway it is closed, or in no list any more.
+# What the gateway raises if the fault has just ended the connection that a test wants to use.
 GONE = (ConnectionError, IndexError)
 
-# Calls drawn in each run.
+# How many calls a run draws, and for how many tests.
 DRAWN = 60
+PARTS = 3
 
 Call = tuple[str, str]  # the function called, and the line that calls it
 
 
 class Injector:
-    """A trace function of the shard's threads, which raises at one of their calls.
+    """Traces the threads of a shard, and raises an exception at one of their calls.
 
-    :param call: where; None raises nowhere and collects the calls.
-    :param error: what.
+    :param call: the call at which to raise; None to raise nowhere, and only collect the calls.
+    :param error: the type of the exception.
     """
 
     def __init__(self, call: Call | None = None, error: type[Exception] = MemoryError) -> None:
@@ -80,7 +81,7 @@ class Injector:
         name = getattr(code, "co_qualname", f"{Path(code.co_filename).stem}.{code.co_name}")
         if caller is None or code.co_name in BEGINNINGS:
             return None
-        if code.co_flags & inspect.CO_GENERATOR:  # closing one looks like a call, and is none
+        if code.co_flags & inspect.CO_GENERATOR:  # to close one looks like a call
             return None
         call = (name, f"{Path(caller.f_code.co_filename).name}:{caller.f_lineno}")
         self.calls[call] = None
@@ -91,10 +92,10 @@ class Injector:
 
 
 def live(shard: Shard, gateway: LocalGateway) -> None:
-    """A bit of everything; as much of it as the fault leaves room for."""
+    """Have a shard live a bit of everything, as far as the fault allows."""
     try:
         shard.connect(gateway.url)
-    except (ConnectionFailed, *ERRORS):  # the first attempt, where it is told
+    except (ConnectionFailed, *ERRORS):  # connect() raises a fault of the first attempt
         shard.connect(gateway.url)
     shard.wait_until_ready(20)
     dispatch_numbers(gateway, range(3))
@@ -116,18 +117,18 @@ def gateway(make_gateway: MakeGateway) -> LocalGateway:
     return make_gateway(heartbeat_interval=50, heartbeat_tolerance=60)
 
 
-def listeners(shard: Shard) -> None:
+def add_callbacks(shard: Shard) -> None:
     shard.on("TYPING_START", lambda shard, data: None)
     shard.on_socket_raw_message = lambda shard, payload: None
 
 
 def _collect() -> list[Call]:
-    """The calls of an undisturbed life."""
+    """Return the calls of a life without a fault."""
     with shards.make_gateway(
         members=1, send_limit=None, heartbeat_interval=50, heartbeat_tolerance=60
     ) as gateway:
         shard = shards.make_shard(Recorder())
-        listeners(shard)
+        add_callbacks(shard)
         with Injector() as injector:
             live(shard, gateway)
             shard.disconnect()
@@ -135,8 +136,8 @@ def _collect() -> list[Call]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "number" in metafunc.fixturenames:
-        metafunc.parametrize("number", range(1 if os.environ.get("SHARDLIB_FAULTS") else 3))
+    if "part" in metafunc.fixturenames:
+        metafunc.parametrize("part", range(1 if os.environ.get("SHARDLIB_FAULTS") else PARTS))
 
 
 @pytest.fixture
@@ -148,14 +149,14 @@ def calls() -> Iterator[list[Call]]:
 
 @pytest.mark.timeout(3000)
 def test_an_exception_at_any_call_costs_a_connection_at_most(
-    number: int, calls: list[Call], gateway: LocalGateway, watch_shard: WatchShard
+    part: int, calls: list[Call], gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
     if not os.environ.get("SHARDLIB_FAULTS"):
-        calls = random.sample(calls, DRAWN // 3)
+        calls = random.sample(calls, DRAWN // PARTS)
     for index, call in enumerate(calls):
         error = ERRORS[index % 3]
         shard, recorder = watch_shard(gateway, connect=False)
-        listeners(shard)
+        add_callbacks(shard)
         with Injector(call, error):
             try:
                 live(shard, gateway)
@@ -163,7 +164,7 @@ def test_an_exception_at_any_call_costs_a_connection_at_most(
                 raise AssertionError(f"{error.__name__} at {call}: {failure}") from failure
             shard.disconnect()
         assert shard.socket_thread is None, call
-        if call[0] in TELLING:
+        if call[0] in NOTIFYING:
             recorder.calls.clear()
         else:
             assert recorder.count("closed") == 1, call

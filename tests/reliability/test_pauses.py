@@ -1,4 +1,4 @@
-"""Pauses between connections: for what failed, and for nothing else."""
+"""Pauses between connections: after failures, and after nothing else."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def long_backoff() -> Backoff:
 def test_the_pause_after_a_connection_that_worked_is_at_most_five_seconds(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """Row 62: the first loss is mended at once, those that follow within five seconds."""
+    """Row 62: the shard connects at once after the first loss, within five seconds after others."""
     gateway = make_scripted()
     _, recorder = watch_shard(gateway, backoff=long_backoff())
     pauses = []
@@ -59,7 +59,7 @@ def test_a_reconnect_on_request_does_not_count_as_a_failure(
     watch_shard: WatchShard,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Row 63: six new connections on request; then one is lost, and resumed at once."""
+    """Row 63: after six reconnects on request, a lost connection is resumed at once."""
     gateway = make_scripted()
     shard, recorder = watch_shard(gateway, backoff=long_backoff())
     for number in range(1, 7):
@@ -71,7 +71,7 @@ def test_a_reconnect_on_request_does_not_count_as_a_failure(
 
     gateway.peer(8, timeout=AT_ONCE)
     wait_until(lambda: recorder.count("reconnected", True) > 0)
-    # A loop of requests is slowed down to one a second, and the log promises no longer pause.
+    # The shard slows requests down to one a second, so no line of the log tells of longer pauses.
     told = [each.getMessage() for each in caplog.records if each.levelno >= logging.INFO]
     assert not [line for line in told if re.search(r"(?<![\d.])([2-9]|\d\d)[\d.]* s", line)]
 
@@ -81,7 +81,7 @@ def test_a_reconnect_on_request_does_not_count_as_a_failure(
 def test_the_next_connection_waits_up_to_a_second_for_the_peer_to_close_the_last(
     answer: str, request_name: str, make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """Row 64: else the Resume overtakes what the old connection still brings, and is refused."""
+    """Row 64: a Resume while the Gateway still reads the old connection would be refused."""
     closing: list[float] = []
 
     def script(peer: Peer) -> None:
@@ -89,7 +89,7 @@ def test_the_next_connection_waits_up_to_a_second_for_the_peer_to_close_the_last
         peer.serve()
         closing.append(time.monotonic())
         if answer == "late":
-            time.sleep(0.4)  # what it has to do before it knows that the connection is over
+            time.sleep(0.4)  # the time until the peer notices that the connection is over
             closing.append(time.monotonic())
         else:
             peer.linger()
@@ -118,7 +118,7 @@ def test_the_pause_is_at_least_retry_after(
     watch_shard: WatchShard,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Row 65: who knocks before has earned the next 429; and the log says what the peer said."""
+    """Row 65: an earlier attempt would earn another 429; and the log names Retry-After."""
     refused: list[float] = []
 
     def script(peer: Peer) -> None:
@@ -128,7 +128,7 @@ def test_the_pause_is_at_least_retry_after(
         refused.append(time.monotonic())
         if form == "seconds":
             peer.refuse(status, "Retry-After: 2")
-        else:  # in whole seconds
+        else:  # a date has whole seconds, so one second more
             then = email.utils.formatdate(time.time() + 3, usegmt=True)
             peer.refuse(status, f"Retry-After: {then}")
 
@@ -150,11 +150,12 @@ def test_the_pause_is_at_least_retry_after(
         "Fri, 31 Dec 9999 23:59:59 -2359",
         "Mon, 01 Jan 0001 00:00:00 +2359",
     ],
+    ids=["huge offset", "huge year", "after year 9999", "before year 1"],
 )
 def test_an_impossible_date_in_retry_after_is_ignored(
     date: str, make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """connect() says at once that its first attempt has failed."""
+    """connect() raises ConnectionFailed at once, and no fault of the library."""
     gateway = make_scripted(
         lambda peer: peer.refuse("503 Service Unavailable", f"Retry-After: {date}")
     )
@@ -172,7 +173,7 @@ def test_an_impossible_date_in_retry_after_is_ignored(
 def test_a_ready_larger_than_max_payload_closes_the_shard(
     compression: str | None, make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 66: the next READY is as large; Identifies are counted, and end with a new token."""
+    """Row 66: each READY is as large, and Discord resets the token after too many Identifies."""
     gateway = make_gateway(guilds=40)
     shard, _ = watch_shard(
         gateway, ready=False, compression=compression, max_payload=900, close_timeout=1.0
@@ -194,7 +195,7 @@ def _identifies(gateway: LocalGateway) -> int:
 def test_gaps_in_the_sequence_are_counted_and_warned_of_once_a_connection(
     make_scripted: MakeScripted, watch_shard: WatchShard, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Row 67: events are missing, and a Resume would not bring them."""
+    """Row 67: at a gap events are missing, which a Resume would not bring."""
 
     def script(peer: Peer) -> None:
         peer.begin()
@@ -207,16 +208,16 @@ def test_gaps_in_the_sequence_are_counted_and_warned_of_once_a_connection(
     shard, recorder = watch_shard(gateway)
     wait_until(lambda: shard.last_sequence == 10)
     assert shard.stats.gaps == 2
-    assert _told_of_gaps(caplog) == 1
+    assert _warnings_of_gaps(caplog) == 1
 
     gateway.peers[0].reset()
     wait_until(lambda: recorder.count("reconnected", True) == 1)
     gateway.peers[1].dispatch("TYPING_START", None, 20)
     wait_until(lambda: shard.last_sequence == 20)
     assert shard.stats.gaps == 3
-    assert _told_of_gaps(caplog) == 2
+    assert _warnings_of_gaps(caplog) == 2
 
 
-def _told_of_gaps(caplog: pytest.LogCaptureFixture) -> int:
+def _warnings_of_gaps(caplog: pytest.LogCaptureFixture) -> int:
     told = [each.getMessage() for each in caplog.records if each.levelno == logging.WARNING]
     return sum("sequence" in line for line in told)

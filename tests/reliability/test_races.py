@@ -1,7 +1,7 @@
-"""Threads that look at a shard while its reader is in the middle of things.
+"""Threads that read properties of a shard while its reader changes them.
 
-With a global interpreter lock most of these races are hard to meet; free-threaded Python meets them
-at once.
+With a global interpreter lock most of these races are rare; free-threaded Python meets them at
+once.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from tests.support import in_background, wait_until
 
 
 @contextmanager
-def watched(value: Callable[[], float]) -> Iterator[list[tuple[float, float]]]:
-    """Look at a value again and again on another thread; gives the times it went backwards."""
-    fallen: list[tuple[float, float]] = []
+def watch_for_decreases(value: Callable[[], float]) -> Iterator[list[tuple[float, float]]]:
+    """Read a value again and again on another thread; collect each pair in which it decreased."""
+    decreases: list[tuple[float, float]] = []
     stop = threading.Event()
 
     def watch() -> None:
@@ -41,13 +41,13 @@ def watched(value: Callable[[], float]) -> Iterator[list[tuple[float, float]]]:
         while not stop.is_set():
             now = value()
             if now < last:
-                fallen.append((last, now))
+                decreases.append((last, now))
             last = now
 
     thread = threading.Thread(target=watch)
     thread.start()
     try:
-        yield fallen
+        yield decreases
     finally:
         stop.set()
         thread.join()
@@ -56,7 +56,7 @@ def watched(value: Callable[[], float]) -> Iterator[list[tuple[float, float]]]:
 def test_counters_are_up_to_date_when_a_wait_returns(
     gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
-    """Counters are written before the state that others wait for."""
+    """The shard counts before it changes the state for which other threads wait."""
     shard, _ = watch_shard(gateway, connect=False)
     shard.connect(gateway.url)
     assert shard.stats.connections == 1
@@ -70,29 +70,29 @@ def test_counters_are_up_to_date_when_a_wait_returns(
 
 
 def test_bytes_received_never_decreases(gateway: LocalGateway, watch_shard: WatchShard) -> None:
-    """Nor are those of a connection that ends counted twice for a moment."""
+    """When a connection ends, its bytes are neither missing nor counted twice for a moment."""
     shard, _ = watch_shard(gateway)
-    with watched(lambda: shard.stats.bytes_received) as fallen:
+    with watch_for_decreases(lambda: shard.stats.bytes_received) as decreases:
         for _ in range(100):
             shard.reconnect()
-    assert fallen == []
+    assert decreases == []
 
 
 def test_of_two_concurrent_presences_the_one_sent_last_begins_the_next_session(
     gateway: LocalGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 40: not the one whose thread is slower to return."""
+    """Row 40: even if the thread that sent the other one is slower to return."""
     shard, _ = watch_shard(gateway)
     later_sent = threading.Event()
     send = Connection.send
 
-    def send_and_dawdle(self: Connection, data: str, *rest: Any, **named: Any) -> float:
+    def send_and_return_late(self: Connection, data: str, *rest: Any, **named: Any) -> float:
         wait = send(self, data, *rest, **named)
         if "idle" in data:
             later_sent.wait(10)
         return wait
 
-    monkeypatch.setattr(Connection, "send", send_and_dawdle)
+    monkeypatch.setattr(Connection, "send", send_and_return_late)
     slow = threading.Thread(target=shard.update_presence, kwargs={"status": "idle"})
     slow.start()
     assert gateway.connections[-1].expect(Opcode.PRESENCE_UPDATE)["d"]["status"] == "idle"
@@ -107,7 +107,7 @@ def test_of_two_concurrent_presences_the_one_sent_last_begins_the_next_session(
 def test_time_in_a_failed_callback_is_counted_before_on_socket_error_runs(
     gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
-    """By that time a heartbeat knows that its acknowledgement waits behind a callback."""
+    """A heartbeat needs the time to see that its acknowledgement waits behind a callback."""
     shard, _ = watch_shard(gateway)
     times: list[float] = []
 
@@ -129,7 +129,7 @@ def test_time_in_a_failed_callback_is_counted_before_on_socket_error_runs(
 def test_a_send_overtaken_by_a_reconnect_does_not_precede_identify_or_resume(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """Its connection is replaced at each line of send() in turn: the next one is not READY yet."""
+    """At each line of send() in turn its connection is replaced by one that is not yet READY."""
     for number in itertools.count(1):
         hello = threading.Event()
 
@@ -160,7 +160,7 @@ def test_a_send_overtaken_by_a_reconnect_does_not_precede_identify_or_resume(
 def _send_with_a_new_connection_at_line(
     number: int, shard: Shard, gateway: ScriptedGateway, hello: threading.Event
 ) -> int:
-    """Send; replace the connection at a line of the shard's. Returns the lines there were."""
+    """Send, and replace the connection at one line of send(). Return how many lines send() had."""
     lines = 0
     replaced = threading.Event()
 
@@ -177,13 +177,13 @@ def _send_with_a_new_connection_at_line(
 
     def send() -> None:
         sys.settrace(trace)
-        with contextlib.suppress(NotReady):  # what was to be sent on the first connection
+        with contextlib.suppress(NotReady):  # the first connection was lost
             shard.send('{"op":3,"d":{"status":"idle"}}', timeout=10)
 
     sending = in_background(send)
     wait_until(lambda: replaced.is_set() or sending.done())
     with contextlib.suppress(concurrent.futures.TimeoutError):
-        sending.result(0.1)  # until it is sent, or waits for READY
+        sending.result(0.1)  # time for send() to send, or to wait for READY
     hello.set()
     sending.result(10)
     if replaced.is_set():
@@ -192,13 +192,13 @@ def _send_with_a_new_connection_at_line(
 
 
 def test_the_buffer_of_an_inflater_can_be_read_while_it_grows() -> None:
-    """What a bytearray holds can't be copied while it grows: the reader would fail."""
+    """A bytearray cannot grow while another thread copies it: the reader would fail."""
     compressor = zlib.compressobj(level=0)
     message = b'{"op":0,"d":"' + b"x" * 200_000 + b'"}'
     compressed = compressor.compress(message) + compressor.flush(zlib.Z_SYNC_FLUSH)
     inflater = create_inflater("zlib-stream", 1 << 20)
-    with watched(lambda: len(inflater.buffer())) as fallen:
+    with watch_for_decreases(lambda: len(inflater.buffer())) as decreases:
         for start in range(0, len(compressed), 50):
             inflated = inflater.inflate(compressed[start : start + 50])
     assert inflated == message
-    assert len(fallen) <= 1  # when the message was complete
+    assert len(decreases) <= 1  # the buffer is emptied once, when the message is complete

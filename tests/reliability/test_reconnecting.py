@@ -1,4 +1,4 @@
-"""Reconnecting: one new connection for whatever went wrong, never too often, never for nothing."""
+"""Reconnecting: each loss leads to exactly one new connection, and not too soon."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from shardlib.reconnect import INVALID_SESSION_DELAY
 from shardlib.testing import GatewayConnection, LocalGateway
 from tests.recorder import dispatch_numbers
 from tests.reliability.conftest import MakeGateway, WatchShard
+from tests.reliability.support import StuckCallback
 from tests.support import not_none, wait_until
 
 Lose = Callable[[Shard, GatewayConnection], object]
@@ -57,7 +58,7 @@ LOSSES: dict[str, Lose] = {
 def test_a_lost_connection_is_resumed_and_no_event_is_missed(
     loss: str, tls: bool, make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
-    """Rows 12, 13, 33 and 39: Resume, never a 1000 or 1001 of ours, the callbacks in order."""
+    """Rows 12, 13, 33 and 39: the shard never closes with 1000 or 1001, which end a session."""
     gateway = make_gateway(tls=tls)
     shard, recorder = watch_shard(gateway, max_payload=4_000_000)
     first = gateway.connections[-1]
@@ -67,7 +68,9 @@ def test_a_lost_connection_is_resumed_and_no_event_is_missed(
     LOSSES[loss](shard, first)
     dispatch_numbers(gateway, range(20, 40))
 
-    wait_until(lambda: len(recorder.numbers()) == 40, what="the events of the time between")
+    wait_until(
+        lambda: len(recorder.numbers()) == 40, what="the events from between the connections"
+    )
     wait_until(lambda: recorder.count("reconnected", True) == 1)
     assert recorder.numbers() == list(range(40))
     assert recorder.count("ready") == 1
@@ -80,7 +83,7 @@ def test_a_lost_connection_is_resumed_and_no_event_is_missed(
 def test_concurrent_losses_and_requests_open_one_connection_at_a_time(
     make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 16: reset, op 7, a zombie's verdict and reconnect() by two threads, all at once."""
+    """Row 16: a reset, op 7, a heartbeat and reconnect() by two threads, in all mixtures."""
     gateway = make_gateway()
     shard, recorder = watch_shard(gateway, backoff=Backoff(base=0.001, cap=0.002))
     dice = random.Random(16)
@@ -105,7 +108,7 @@ def test_concurrent_losses_and_requests_open_one_connection_at_a_time(
     assert recorder.numbers() == list(range(100))
     assert recorder.count("ready") == 1
     recorder.check_order()
-    # Each was alone: the one before it had ended before it began.
+    # Each connection resumed only after the one before it had ended.
     connections = gateway.all_connections
     for earlier, later in itertools.pairwise(connections):
         assert earlier.closed_at is not None
@@ -114,23 +117,18 @@ def test_concurrent_losses_and_requests_open_one_connection_at_a_time(
 
 
 def test_simultaneous_reports_of_one_loss_open_one_connection(
-    gateway: LocalGateway, watch_shard: WatchShard
+    stuck: StuckCallback, gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 16: all is done before the reader sees any of it; what still comes late hits nobody."""
+    """Row 16: the reader sees all reports together; a report that comes late hits no connection."""
     shard, recorder = watch_shard(gateway, backoff=Backoff(base=0.001, cap=0.002))
-    entered, release = threading.Event(), threading.Event()
-
-    @shard.on("BUSY")
-    def keep_the_reader(*_: Any) -> None:
-        entered.set()
-        release.wait(10)
+    shard.on("BUSY")(stuck)
 
     for number in range(1, 21):
-        entered.clear()
-        release.clear()
+        stuck.entered.clear()
+        stuck.release.clear()
         theirs, ours = gateway.connections[-1], shard._reader.connection
         gateway.sessions[0].dispatch("BUSY", None)
-        assert entered.wait(5)
+        assert stuck.entered.wait(5)
         theirs.reconnect()
         heartbeat = shard._reader.heartbeat
         assert heartbeat is not None
@@ -141,12 +139,12 @@ def test_simultaneous_reports_of_one_loss_open_one_connection(
         for thread in threads:
             thread.start()
         wait_until(lambda: shard._lifecycle.life.request and ours.failure and theirs.is_closed)
-        wait_until(lambda: sum(each.is_alive() for each in threads) == 2)  # those wait for it
-        release.set()
+        wait_until(lambda: sum(each.is_alive() for each in threads) == 2)  # reconnect(), resume()
+        stuck.release.set()
         for thread in threads:
             thread.join(5)
         wait_until(lambda: recorder.count("reconnected", True) == number)
-        notice()  # its thread was late
+        notice()  # as a heartbeat thread that was late
         ours.fail(Loss(Cause.UNRESPONSIVE, "late"))
         dispatch_numbers(gateway, [number])
         wait_until(lambda: len(recorder.numbers()) == number)
@@ -159,10 +157,10 @@ def test_simultaneous_reports_of_one_loss_open_one_connection(
 def test_ctrl_c_inside_reconnect_keeps_the_old_connection_in_use(
     make_gateway: MakeGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 16: the reader was not woken, and a silent peer wakes nobody; asking again does."""
+    """Row 16: reconnect() did not wake the reader, but the next reconnect() does."""
     gateway = make_gateway(heartbeat_interval=10**7)
     shard, _ = watch_shard(gateway)
-    wait_until(lambda: shard.stats.events["GUILD_CREATE"])  # from now on, silence
+    wait_until(lambda: shard.stats.events["GUILD_CREATE"])  # the gateway sends nothing more
 
     def interrupted(self: Connection) -> None:
         monkeypatch.undo()
@@ -180,21 +178,18 @@ def test_ctrl_c_inside_reconnect_keeps_the_old_connection_in_use(
 
 
 def test_ctrl_c_while_disconnect_sends_the_close_frame_still_ends_the_connection(
-    make_gateway: MakeGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
+    stuck: StuckCallback,
+    make_gateway: MakeGateway,
+    watch_shard: WatchShard,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Row 16: the reader is stuck in a callback, so nobody else will end it."""
+    """Row 16: the reader is stuck in a callback, so disconnect() has to end the connection."""
     gateway = make_gateway(heartbeat_interval=10**7)
     shard, _ = watch_shard(gateway, close_timeout=0.4)
     connection = gateway.connections[-1]
-    entered, release = threading.Event(), threading.Event()
-
-    @shard.on("BUSY")
-    def keep_the_reader(*_: Any) -> None:
-        entered.set()
-        release.wait(10)
-
+    shard.on("BUSY")(stuck)
     gateway.sessions[0].dispatch("BUSY", None)
-    assert entered.wait(5)
+    assert stuck.entered.wait(5)
 
     def interrupted(self: Connection, code: int, deadline: Deadline) -> None:
         monkeypatch.undo()
@@ -204,7 +199,7 @@ def test_ctrl_c_while_disconnect_sends_the_close_frame_still_ends_the_connection
     with pytest.raises(KeyboardInterrupt):
         shard.disconnect()
     wait_until(lambda: connection.is_closed, 5)
-    release.set()
+    stuck.release.set()
     shard.join(5)
 
 
@@ -212,7 +207,7 @@ def test_ctrl_c_while_disconnect_sends_the_close_frame_still_ends_the_connection
 def test_reconnect_while_connecting_opens_no_second_connection(
     step: str, gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 16: who asks for what comes anyway waits for it, and does not begin it again."""
+    """Row 16: four threads that call reconnect() wait for the connection that is on its way."""
     shard, recorder = watch_shard(gateway)
     gateway.inject(instead_of=step)
     gateway.connections[-1].reset()
@@ -226,7 +221,7 @@ def test_reconnect_while_connecting_opens_no_second_connection(
     threads = [threading.Thread(target=shard.reconnect) for _ in range(4)]
     for thread in threads:
         thread.start()
-    if step != "upgrade":  # the socket is open: nothing to wait for
+    if step != "upgrade":  # the socket is open, so reconnect() has nothing to wait for
         for thread in threads:
             thread.join(5)
 
@@ -240,17 +235,18 @@ def test_reconnect_while_connecting_opens_no_second_connection(
 
 
 def _quietly(act: Callable[[], object]) -> None:
+    """Call a function, and ignore its errors: another thread may have been faster."""
     try:
         act()
     except Exception:
-        pass  # another was faster
+        pass
 
 
 @pytest.mark.parametrize("step", ["upgrade", "hello", "ready"])
 def test_pauses_grow_while_a_gateway_closes_before_ready(
     step: str, make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 10: no step that is reached resets the back-off; only READY or RESUMED does."""
+    """Row 10: only READY or RESUMED resets the back-off, no earlier step does."""
     gateway = make_gateway()
     backoff = _Delays(base=0.002, cap=0.5)
     shard, recorder = watch_shard(gateway, backoff=backoff)
@@ -270,7 +266,7 @@ def test_pauses_grow_while_a_gateway_closes_before_ready(
 def test_pauses_after_connections_lost_soon_after_ready_grow_up_to_the_cap(
     make_gateway: MakeGateway, watch_shard: WatchShard, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Row 62: none the first time, then they grow, but no further than the cap."""
+    """Row 62: there is no pause after the first of them."""
     gateway = make_gateway()
     shard, recorder = watch_shard(gateway, backoff=Backoff(base=0.01, cap=0.6))
     for number in range(5):
@@ -281,14 +277,14 @@ def test_pauses_after_connections_lost_soon_after_ready_grow_up_to_the_cap(
     pauses = [line.rpartition("; resuming ")[2] for line in lines if "connection lost" in line]
     assert pauses == ["now", *(f"in {seconds} seconds" for seconds in (0.2, 0.5, 0.6, 0.6))]
     opened = [each.opened_at for each in gateway.all_connections]
-    # The first and the second are followed at once, and each of the others by its pause.
+    # The first loss is followed at once, each of the others by its pause.
     pairs = itertools.pairwise(opened[1:])
     for (earlier, later), pause in zip(pairs, (0.25, 0.5, 0.6, 0.6), strict=True):
         assert later - earlier >= pause
 
 
 class _Delays(Backoff):
-    """Notes what it is asked."""
+    """A back-off that notes its delays and counts its resets."""
 
     def __init__(self, base: float, cap: float) -> None:
         super().__init__(base, cap)
@@ -302,7 +298,7 @@ class _Delays(Backoff):
 def test_the_next_attempt_comes_no_sooner_than_the_back_off_says(
     gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 10: the delays are waited for, also after a reconnect() that was in a hurry."""
+    """Row 10: the shard waits for each delay, even after a reconnect(), which does not wait."""
     backoff = _Delays(base=0.05, cap=0.2)
     shard, recorder = watch_shard(gateway, backoff=backoff)
     shard.reconnect()
@@ -327,7 +323,7 @@ def test_a_connection_lost_after_a_healthy_time_is_resumed_at_once(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Row 62, the other way round: after a time of health the next loss is resumed at once."""
+    """Row 62: a loss that is not soon after READY is followed by no pause."""
     monkeypatch.setattr("shardlib.reconnect.QUICK_LOSS", 0.05)
     shard, recorder = watch_shard(gateway, backoff=Backoff(base=1.0, cap=2.0))
     for number in range(3):
@@ -344,9 +340,9 @@ def test_a_connection_lost_after_a_healthy_time_is_resumed_at_once(
 def test_the_daily_budget_of_identifies_is_never_used_up(
     make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 10: a gateway that forgets every session gets 950 Identifies a day, not the 1,000th."""
+    """Row 10: the shard closes after 950 Identifies, if the gateway forgets each session."""
     gateway = make_gateway(session_start_limit=1000)
-    # Nothing is lost by hurry here: what counts are the Identifies.
+    # Each connection ends at once, so that 950 Identifies take seconds.
     gateway.inject(lambda it: it.close(4009), before="ready", connections=None)
     shard, recorder = watch_shard(
         gateway,
@@ -367,7 +363,7 @@ def test_the_daily_budget_of_identifies_is_never_used_up(
 def test_an_identify_without_an_answer_is_sent_again_after_ready_timeout(
     make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 31: heartbeats go on meanwhile; the state says what is missing; then it begins."""
+    """Row 31: until then heartbeats go on, and the state tells that READY is missing."""
     gateway = make_gateway(heartbeat_interval=300)
     gateway.inject(instead_of="ready", connections=2)
     shard, recorder = watch_shard(gateway, ready=False, ready_timeout=1.5)
@@ -386,7 +382,7 @@ def test_an_identify_without_an_answer_is_sent_again_after_ready_timeout(
 def test_a_late_ready_costs_no_second_identify(
     make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 31: a READY that takes many heartbeats, and longer than Hello may, costs no Identify."""
+    """Row 31: READY may take many heartbeats, and longer than Hello may."""
     gateway = make_gateway(heartbeat_interval=300)
     gateway.inject(instead_of="ready")
     shard, recorder = watch_shard(gateway, ready=False, hello_timeout=0.5, ready_timeout=30.0)
@@ -409,7 +405,7 @@ def test_a_session_gateway_out_of_order_is_abandoned_for_the_main_one(
     watch_shard: WatchShard,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Row 21: after three attempts there the session is resumed at the main URL."""
+    """Row 21: after three attempts there, the shard resumes the session at the main URL."""
     gateway = make_gateway()
     other = make_gateway()
     faults: dict[str, Callable[[], Any]] = {
@@ -436,7 +432,7 @@ def test_a_session_gateway_out_of_order_is_abandoned_for_the_main_one(
 def test_three_resumes_all_go_to_the_session_gateway_with_the_same_query(
     make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 21: the URL is kept for the life of the session, and so are version and compression."""
+    """Row 21: the URL stays for as long as the session, and so do version and compression."""
     gateway = make_gateway()
     shard, recorder = watch_shard(gateway)
     query = gateway.connections[-1].query
@@ -446,7 +442,7 @@ def test_three_resumes_all_go_to_the_session_gateway_with_the_same_query(
         assert gateway.connections[-1].at_resume_url
         assert gateway.connections[-1].query == query
 
-    gateway.connections[-1].close(4009)  # a new session begins where the first one did
+    gateway.connections[-1].close(4009)  # a new session begins at the main URL
 
     wait_until(lambda: recorder.count("ready") == 2)
     assert not gateway.connections[-1].at_resume_url
@@ -457,8 +453,8 @@ def test_three_resumes_all_go_to_the_session_gateway_with_the_same_query(
 def test_nothing_of_an_invalid_session_is_resumed(
     answer: str, make_gateway: MakeGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 22: the new session has its own id, gateway and sequence, and they alone are resumed."""
-    monkeypatch.setattr(random, "uniform", lambda low, high: low)  # one second, not five
+    """Row 22: a Resume has id, sequence and gateway of the session that followed."""
+    monkeypatch.setattr(random, "uniform", lambda low, high: low)  # waits one second, not five
     gateway = make_gateway()
     if answer == "op 9 to Identify":
         gateway.inject(lambda it: it.invalid_session(False), instead_of="ready")
@@ -475,13 +471,13 @@ def test_nothing_of_an_invalid_session_is_resumed(
         wait_until(lambda: recorder.count("ready") == count + 1)
         assert shard.session_id != before
 
-    # Some null sequences in between, then a loss.
+    # An event without a sequence, then a loss.
     wait_until(lambda: shard.last_sequence == not_none(gateway.connections[-1].session).sequence)
     last = shard.last_sequence
     gateway.connections[-1].send({"op": 0, "t": "WITHOUT_SEQUENCE", "s": None, "d": None})
     gateway.connections[-1].reset()
     resume = gateway.expect(Opcode.RESUME)
-    while resume.connection.closed_at:  # the one that was answered with op 9
+    while resume.connection.closed_at:  # the gateway answered this one with op 9
         resume = gateway.expect(Opcode.RESUME)
 
     assert last is not None and last < 20
@@ -496,7 +492,7 @@ def test_nothing_of_an_invalid_session_is_resumed(
 def test_identify_waits_for_a_random_time_after_an_invalid_session(
     moment: str, gateway: LocalGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 22: one to five seconds at random as documented, a few tenths of one here."""
+    """Row 22: one to five seconds, as documented; some tenths of a second here."""
     assert INVALID_SESSION_DELAY == (1.0, 5.0)
     monkeypatch.setattr("shardlib.reconnect.INVALID_SESSION_DELAY", (0.3, 0.4))
     times: list[float] = []

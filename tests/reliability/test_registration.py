@@ -1,4 +1,4 @@
-"""Functions are checked when they are registered, not when the first event comes."""
+"""A shard checks functions when they are registered, not when the first event comes."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from tests.support import TOKEN, wait_until
 
 @pytest.fixture
 def shard() -> Shard:
-    """One that is never connected."""
+    """A shard that is never connected."""
     return Shard(TOKEN, Intents.all())
 
 
-# What can't be called as the library will call it
+# Functions that cannot be called as the shard calls them
 
 
-async def coroutine(*arguments: object) -> None:
-    """What an event loop would run."""
+async def coroutine_function(*arguments: object) -> None:
+    """A function whose call does nothing but make a coroutine."""
 
 
 class Asynchronous:
-    """An object whose call is a coroutine."""
+    """An object whose __call__ is a coroutine function."""
 
     async def __call__(self, *arguments: object) -> None:
         pass
@@ -41,13 +41,13 @@ class Asynchronous:
 
 REFUSED: dict[str, Any] = {
     "no function": "nonsense",
-    "a coroutine function": coroutine,
-    "a part of one": functools.partial(coroutine, 1),
-    "an object that is one": Asynchronous(),
-    "no argument": lambda: None,
-    "one argument": lambda shard: None,
-    "three arguments": lambda shard, data, more: None,
-    "an argument by name alone": lambda shard, data, *, more: None,
+    "a coroutine function": coroutine_function,
+    "a partial coroutine function": functools.partial(coroutine_function, 1),
+    "an object with an async __call__": Asynchronous(),
+    "too few arguments: none": lambda: None,
+    "too few arguments: one": lambda shard: None,
+    "too many arguments": lambda shard, data, more: None,
+    "a keyword-only argument": lambda shard, data, *, more: None,
 }
 
 
@@ -56,7 +56,7 @@ REFUSED: dict[str, Any] = {
 def test_a_function_that_cannot_be_called_is_refused_at_registration(
     way: str, what: str, shard: Shard
 ) -> None:
-    """Row 89: with a TypeError at the line that is wrong, not at each event for ever."""
+    """Row 89: with a TypeError at the line that registers it, which names the event or callback."""
     function = REFUSED[what]
     with pytest.raises(TypeError) as caught:
         if way == "decorator":
@@ -68,7 +68,7 @@ def test_a_function_that_cannot_be_called_is_refused_at_registration(
         else:
             Shard(TOKEN, Intents.all(), on_socket_dispatch=function)
 
-    if function in (coroutine, REFUSED["a part of one"], REFUSED["an object that is one"]):
+    if "coroutine" in what or "async" in what:
         assert "async" in str(caught.value) or "coroutine" in str(caught.value)
     name = "MESSAGE_CREATE" if way in ("decorator", "on()") else "on_socket_dispatch"
     assert name in str(caught.value)
@@ -89,7 +89,7 @@ ARITIES = {
 
 @pytest.mark.parametrize("name", ARITIES)
 def test_each_callback_has_its_own_number_of_arguments(name: str, shard: Shard) -> None:
-    """Row 89: one more or one less is refused, the right number is taken."""
+    """Row 89: a function with one argument more or less is refused."""
     functions = [lambda: None, lambda a: None, lambda a, b: None, lambda a, b, c: None]
     for number, function in enumerate(functions):
         if number == ARITIES[name]:
@@ -101,7 +101,7 @@ def test_each_callback_has_its_own_number_of_arguments(name: str, shard: Shard) 
 
 
 class Listener:
-    """Methods and such, which all take a shard and what comes with it."""
+    """Methods of all kinds, which take a shard and the data of an event."""
 
     def method(self, shard: Shard, data: object) -> None:
         pass
@@ -118,7 +118,7 @@ class Listener:
         pass
 
 
-TAKEN: dict[str, Callable[..., object]] = {
+ACCEPTED: dict[str, Callable[..., object]] = {
     "method": Listener().method,
     "class method": Listener.class_method,
     "static method": Listener.static_method,
@@ -130,13 +130,13 @@ TAKEN: dict[str, Callable[..., object]] = {
 }
 
 
-@pytest.mark.parametrize("what", TAKEN)
+@pytest.mark.parametrize("what", ACCEPTED)
 def test_any_callable_that_takes_the_arguments_is_accepted(what: str, shard: Shard) -> None:
-    """Row 89: the check refuses what can't be called, and nothing else."""
-    shard.on("MESSAGE_CREATE", TAKEN[what])
-    shard.off("MESSAGE_CREATE", TAKEN[what])
-    shard.on_socket_dispatch = TAKEN[what]
-    assert shard.on_socket_dispatch is TAKEN[what]
+    """Row 89: the check refuses only what the shard cannot call."""
+    shard.on("MESSAGE_CREATE", ACCEPTED[what])
+    shard.off("MESSAGE_CREATE", ACCEPTED[what])
+    shard.on_socket_dispatch = ACCEPTED[what]
+    assert shard.on_socket_dispatch is ACCEPTED[what]
     shard.on_socket_dispatch = None
     assert shard.on_socket_dispatch is None
 
@@ -144,13 +144,13 @@ def test_any_callable_that_takes_the_arguments_is_accepted(what: str, shard: Sha
 def test_a_predicate_that_is_a_coroutine_function_is_refused(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """Row 89: a coroutine object is always true."""
+    """Row 89: it would return a coroutine, which always counts as true."""
     shard, _ = watch_shard(make_scripted())
     with pytest.raises(TypeError, match="predicate"):
-        shard.wait_for("MESSAGE_CREATE", coroutine, timeout=0.1)
+        shard.wait_for("MESSAGE_CREATE", coroutine_function, timeout=0.1)
 
 
-@pytest.mark.parametrize("value", [print, None])
+@pytest.mark.parametrize("value", [print, None], ids=["function", "None"])
 @pytest.mark.parametrize(
     "name, nearest",
     [("on_socket_redy", "on_socket_ready"), ("on_socket_message", "on_socket_raw_message")],
@@ -158,7 +158,7 @@ def test_a_predicate_that_is_a_coroutine_function_is_refused(
 def test_a_misspelt_callback_attribute_is_refused_and_the_right_name_told(
     name: str, nearest: str, value: object, shard: Shard
 ) -> None:
-    """Row 89: a misspelt name is never called; the right one is named."""
+    """Row 89: the shard would never call it."""
     with pytest.raises(AttributeError, match=nearest):
         setattr(shard, name, value)
 
@@ -169,7 +169,7 @@ def test_a_misspelt_callback_attribute_is_refused_and_the_right_name_told(
 def test_an_unknown_event_name_is_warned_of_once_with_the_nearest_known_one(
     shard: Shard, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Row 89: it may be new, so it is taken; or misspelt, so the nearest name is told."""
+    """Row 89: the event may be new, so on() accepts it; or misspelt, so the log tells."""
     for _ in range(2):
         shard.on("MESAGE_CREATE", print)
     shard.on("MESSAGE_CREATE", print)
@@ -180,11 +180,11 @@ def test_an_unknown_event_name_is_warned_of_once_with_the_nearest_known_one(
     assert "MESSAGE_CREATE" in warning.getMessage()
 
 
-# Where functions may stand
+# Methods of subclasses, and on() with two arguments
 
 
 def test_the_methods_of_a_subclass_are_its_callbacks(make_scripted: MakeScripted) -> None:
-    """Row 89: self is the shard."""
+    """Row 89: a method is called with the shard as self, not as another argument."""
     seen: list[tuple[Any, ...]] = []
 
     class Bot(Shard):
@@ -207,7 +207,7 @@ def test_the_methods_of_a_subclass_are_its_callbacks(make_scripted: MakeScripted
 
 
 def test_a_subclass_with_a_method_that_cannot_be_called_is_refused() -> None:
-    """Row 89: as the function that it would be."""
+    """Row 89: the constructor checks methods as it checks functions."""
     with pytest.raises(TypeError, match="on_socket_ready"):
 
         class Coroutine(Shard):
@@ -228,7 +228,7 @@ def test_a_subclass_with_a_method_that_cannot_be_called_is_refused() -> None:
 def test_on_takes_the_function_as_its_second_argument(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    """Row 89: for a function that another module defines; it is handed back, as decorated ones."""
+    """Row 89: for a function of another module; on() returns it, as the decorator does."""
 
     def listener(shard: Shard, data: object) -> None:
         received.append(data)
@@ -251,7 +251,7 @@ def test_on_takes_the_function_as_its_second_argument(
 def test_a_callback_that_always_fails_does_not_fill_the_log(
     make_scripted: MakeScripted, watch_shard: WatchShard, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Row 90: three tracebacks a function; on_socket_error is still told of each failure."""
+    """Row 90: three tracebacks for each function; on_socket_error is called for each failure."""
 
     def script(peer: Peer) -> None:
         peer.begin()
@@ -281,7 +281,7 @@ def test_a_callback_that_always_fails_does_not_fill_the_log(
 
 
 def test_a_misspelt_callback_method_is_refused_when_its_class_is_defined() -> None:
-    """Row 89: nothing would ever call it."""
+    """Row 89: the shard would never call it."""
     with pytest.raises(AttributeError, match="on_socket_redy"):
 
         class Bot(Shard):
@@ -298,24 +298,24 @@ def test_a_callback_assigned_before_super_init_is_refused_with_advice() -> None:
         Bot()
 
 
-# Attributes as Python has them
+# Callbacks as attributes: deletion, methods and equality
 
 
-def called_with(shard: Shard, name: str) -> None:
-    """Have a shard without a connection handle an event of a name."""
+def handle_event(shard: Shard, name: str) -> None:
+    """Have a shard without a connection handle an event."""
     shard._handle_message(json.dumps({"op": 0, "t": name, "s": 1, "d": None}))
 
 
 def test_a_deleted_callback_is_called_no_more() -> None:
-    """What the class has of that name counts again, as for any attribute."""
+    """Deletion uncovers the attribute of the class, which is None."""
     shard = Shard(TOKEN, Intents.all(), compression=None)
     called: list[str] = []
 
     with unittest.mock.patch.object(
         shard, "on_socket_dispatch", lambda shard, payload: called.append(payload["t"])
     ):
-        called_with(shard, "FIRST")
-    called_with(shard, "SECOND")
+        handle_event(shard, "FIRST")
+    handle_event(shard, "SECOND")
 
     assert called == ["FIRST"]
     assert shard.on_socket_dispatch is None
@@ -337,22 +337,22 @@ class Bot(Shard):
 def test_a_method_of_a_subclass_is_called_again_once_its_override_is_deleted() -> None:
     bot: Any = Bot()
     bot.on_socket_dispatch = lambda shard, payload: None
-    called_with(bot, "FIRST")
+    handle_event(bot, "FIRST")
     del bot.on_socket_dispatch
-    called_with(bot, "SECOND")
+    handle_event(bot, "SECOND")
     assert bot.called == ["SECOND"]
 
 
 def test_a_method_of_a_subclass_that_is_assigned_back_is_still_called() -> None:
-    """Tools for tests keep what was there, and put it back."""
+    """Tools that patch attributes in tests put the old value back."""
     bot: Any = Bot()
     bot.on_socket_dispatch = bot.on_socket_dispatch
-    called_with(bot, "FIRST")
+    handle_event(bot, "FIRST")
     assert bot.called == ["FIRST"]
 
 
 def test_a_subclass_without_a_hash_can_connect(make_scripted: MakeScripted) -> None:
-    """A class with __eq__ and without __hash__, such as a dataclass, has no hash."""
+    """A class that defines __eq__ alone, such as a dataclass, has no hash."""
 
     @dataclasses.dataclass(init=False)
     class Named(Shard):

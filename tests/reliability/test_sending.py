@@ -1,4 +1,4 @@
-"""Sending: never too often, never too early, and what is said of it is true."""
+"""Sending: within the limit, after READY, and with an outcome that is true."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ from shardlib.gateway import SEND_LIMIT, Opcode
 from shardlib.limits import SendWindow
 from shardlib.testing import GatewayConnection, LocalGateway
 from tests.reliability.conftest import MakeGateway, WatchShard
+from tests.reliability.support import StuckCallback
 from tests.support import in_background, not_none, wait_until
 
 INTERVAL = 300  # milliseconds
-PERIOD = 1.5  # seconds, in place of the 60 of which 120 sends are counted
+PERIOD = 1.5  # seconds of the send window, in place of 60
 
 
 def _numbered(number: int) -> str:
@@ -38,7 +39,7 @@ def _times(connection: GatewayConnection, *opcodes: Opcode) -> list[float]:
 def test_a_burst_from_eight_threads_and_a_callback_keeps_the_limit_and_delays_no_heartbeat(
     make_gateway: MakeGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 25: 240 sends at once, counted where they arrive; a callback is refused, never held."""
+    """Row 25: the gateway counts 240 sends; in a callback send() raises instead of waiting."""
     monkeypatch.setattr("shardlib.limits.SEND_PERIOD", PERIOD)
     window = functools.partial(SendWindow, period=PERIOD)
     monkeypatch.setattr("shardlib.connection.SendWindow", window)
@@ -48,7 +49,7 @@ def test_a_burst_from_eight_threads_and_a_callback_keeps_the_limit_and_delays_no
     refused: list[float] = []
 
     @shard.on("USER_UPDATE")
-    def flood(shard: Shard, _: Any) -> None:
+    def send_until_refused(shard: Shard, _: Any) -> None:
         since = time.monotonic()
         with pytest.raises(SendTimeout):
             while True:
@@ -72,7 +73,7 @@ def test_a_burst_from_eight_threads_and_a_callback_keeps_the_limit_and_delays_no
     wait_until(lambda: {each.get("n") for each in connection.received} >= set(range(240)))
     sends = _times(connection, Opcode.IDENTIFY, Opcode.VOICE_STATE_UPDATE)
     beats = _times(connection, Opcode.HEARTBEAT)
-    # A little less than the period: what is sent at its beginning may arrive late.
+    # A little less than the period, since a payload sent at its beginning may arrive late.
     assert _most_in_any(PERIOD * 0.7, sends + beats) <= SEND_LIMIT
     reserved = math.ceil(PERIOD * 1000 / INTERVAL)
     assert _most_in_any(PERIOD * 0.7, sends) <= SEND_LIMIT - reserved
@@ -88,7 +89,7 @@ def _most_in_any(span: float, times: list[float]) -> int:
 def test_heartbeats_on_request_share_the_send_window(
     make_gateway: MakeGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rows 25 and 72: three requests that find it used up are answered at once when it is not."""
+    """Rows 25 and 72: one heartbeat answers three requests, once the window has room again."""
     window = functools.partial(SendWindow, period=PERIOD)
     monkeypatch.setattr("shardlib.connection.SendWindow", window)
     gateway = make_gateway(heartbeat_interval=10**7)
@@ -103,19 +104,19 @@ def test_heartbeats_on_request_share_the_send_window(
         connection.request_heartbeat()
     answer = connection.expect(Opcode.HEARTBEAT)
 
-    assert sent >= 110  # no more is kept than is needed
+    assert sent >= 110  # the reserve for heartbeats is no larger than it has to be
     everything = [each.time for each in connection.received]
-    # A little less than the period: what is sent at its beginning may arrive late.
+    # A little less than the period, since a payload sent at its beginning may arrive late.
     assert _most_in_any(PERIOD * 0.7, everything) <= SEND_LIMIT
     assert answer.time - everything[0] > PERIOD * 0.7
     with pytest.raises(TimeoutError):
-        connection.expect(Opcode.HEARTBEAT, timeout=0.5)  # one has answered all three
+        connection.expect(Opcode.HEARTBEAT, timeout=0.5)  # one heartbeat has answered all three
 
 
 def test_a_new_connection_has_the_whole_send_window(
     gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 25: what was sent on the one before counts no longer."""
+    """Row 25: payloads that were sent on the last connection count no longer."""
     shard, recorder = watch_shard(gateway)
     for life in range(2):
         with pytest.raises(SendTimeout):
@@ -129,7 +130,7 @@ def test_a_new_connection_has_the_whole_send_window(
 def test_send_tells_the_truth_about_a_payload_while_the_connection_flaps(
     gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 26: nothing goes ahead of Identify or Resume, nothing arrives twice or though refused."""
+    """Row 26: no payload precedes Identify or Resume, arrives twice, or arrives though refused."""
     shard, recorder = watch_shard(gateway)
     stop = threading.Event()
     refused: set[int] = set()
@@ -141,7 +142,7 @@ def test_send_tells_the_truth_about_a_payload_while_the_connection_flaps(
                 shard.send(_numbered(number), timeout=0.01)
             except SendTimeout:
                 refused.add(number)
-                stop.wait(0.001)  # this connection's window is used up; it will not last long
+                stop.wait(0.001)  # the window is used up; another connection comes soon
             except NotReady as error:
                 if "nothing was sent" in str(error):
                     refused.add(number)
@@ -166,33 +167,25 @@ def test_send_tells_the_truth_about_a_payload_while_the_connection_flaps(
         arrived += [each["n"] for each in connection.received if "n" in each]
     assert len(arrived) == len(set(arrived)) > 40
     assert refused.isdisjoint(arrived)
-    assert recorder.count("ready") == 1  # no 4003, no 4002: the session has survived
+    assert recorder.count("ready") == 1  # the gateway closed with neither 4002 nor 4003
 
 
 def test_a_payload_that_a_lost_connection_did_not_take_is_sent_on_the_next(
-    gateway: LocalGateway, watch_shard: WatchShard
+    stuck: StuckCallback, gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 26: the connection breaks while the reader, inside a callback, can't know yet."""
+    """Row 26: the reader is inside a callback, and does not know of the loss yet."""
     shard, recorder = watch_shard(gateway)
-    entered, release = threading.Event(), threading.Event()
-
-    @shard.on("SLOW")
-    def dawdle(shard: Shard, data: Any) -> None:
-        entered.set()
-        release.wait(20)
-
+    shard.on("SLOW")(stuck)
     gateway.dispatch("SLOW", None)
-    assert entered.wait(10)
+    assert stuck.entered.wait(10)
     gateway.connections[-1].reset()
-    # The news of it has come as far as the system; the reader has still to hear it.
+    # The system knows of the reset; the reader does not.
     ours = not_none(not_none(shard.socket_instance).sock)
     wait_until(lambda: select.select([ours], [], [], 0)[0])
-    try:
-        with pytest.raises(NotReady, match="nothing was sent in time"):
-            shard.send(_numbered(0), timeout=0.05)
-        sending = in_background(shard.send, _numbered(1000))
-    finally:
-        release.set()
+    with pytest.raises(NotReady, match="nothing was sent in time"):
+        shard.send(_numbered(0), timeout=0.05)
+    sending = in_background(shard.send, _numbered(1000))
+    stuck.release.set()
     assert sending.result(10) is None
     wait_until(lambda: any(each.get("n") == 1000 for each in gateway.connections[-1].received))
     numbers = [each["n"] for each in gateway.connections[-1].received if "n" in each]
@@ -204,16 +197,16 @@ def test_a_payload_that_a_lost_connection_did_not_take_is_sent_on_the_next(
 def test_no_payload_follows_half_a_frame_on_its_connection(
     tls: bool, make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 32: where the peer stops in the middle of a frame, another connection takes over."""
+    """Row 32: if the peer reads only half of a frame, the shard opens another connection."""
     gateway = make_gateway(tls=tls, receive_buffer=2048, heartbeat_interval=60_000)
     shard, recorder = watch_shard(gateway)
     first = gateway.connections[-1]
     connection = shard._reader.connection
     first.stop_reading()
     with pytest.raises(SendTimeout, match="cut off"):
-        # More than the system takes: so it is in the middle that the peer stops.
+        # More than the buffers of the system hold, so a part of the frame stays unsent.
         connection.send("x" * 50_000_000, Deadline(0.3))
-    for number in range(20):  # what is sent now must not land in the rest of that frame
+    for number in range(20):  # none of these may land in the rest of that frame
         with contextlib.suppress(NotReady, SendTimeout):
             shard.send(_numbered(number), timeout=0.01)
     first.thaw()

@@ -1,4 +1,4 @@
-"""TLS: one thread at a time inside a connection, and never a byte beside it."""
+"""TLS: one thread at a time inside a connection, and no byte outside of its records."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from tests.support import wait_until
 # A send window that is never used up.
 ROOMY_WINDOW = functools.partial(SendWindow, limit=10**9)
 
-# What enters the OpenSSL object of a connection, on Python's side.
+# The methods of a socket that enter the OpenSSL object of its connection.
 ENTRANCES = ("read", "write", "send", "recv", "sendall", "do_handshake", "shutdown", "unwrap")
 
 
 class _Sentinel:
-    """Counts who is inside which TLS socket, and notes where two threads were."""
+    """Counts the calls of methods of TLS sockets, and notes two threads inside one socket."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -51,9 +51,9 @@ class _Sentinel:
             self.calls[name] += 1
             other, depth = self._inside.get(id(sock), (me, 0))
             if other is not me:
-                self.meetings.append(f"{me.name} came by {name} while {other.name} was inside")
+                self.meetings.append(f"{me.name} called {name}() while {other.name} was inside")
             self._inside[id(sock)] = (me, depth + 1)
-        time.sleep(0)  # lets another thread in, if nothing keeps it out
+        time.sleep(0)  # lets another thread run, and enter if no lock keeps it out
         try:
             yield
         finally:
@@ -63,6 +63,25 @@ class _Sentinel:
                     del self._inside[id(sock)]
                 else:
                     self._inside[id(sock)] = (me, depth - 1)
+
+
+@contextlib.contextmanager
+def _four_threads_that_send(shard: Shard) -> Iterator[None]:
+    """Have four threads send inside the block; fail if one meets an undocumented error."""
+    stop = threading.Event()
+    failures: list[BaseException] = []
+    threads = [
+        threading.Thread(target=_send_on_and_on, args=(shard, stop, failures)) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert failures == []
 
 
 def _send_on_and_on(shard: Shard, stop: threading.Event, failures: list[BaseException]) -> None:
@@ -79,69 +98,48 @@ def _send_on_and_on(shard: Shard, stop: threading.Event, failures: list[BaseExce
 def test_no_two_threads_are_inside_one_tls_object_at_once(
     make_gateway: MakeGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 1: four threads send, one beats, one reads, through a path where nothing stays whole."""
+    """Row 1: four threads send, one beats, one reads, and a relay cuts records into pieces."""
     sentinel = _Sentinel()
     for name in ENTRANCES:
         monkeypatch.setattr(ssl.SSLSocket, name, sentinel.watch(name, getattr(ssl.SSLSocket, name)))
     gateway = make_gateway(tls=True, heartbeat_interval=1000)
-    # Without a limit of its own the client sends as fast as it can.
     monkeypatch.setattr("shardlib.connection.SendWindow", ROOMY_WINDOW)
-    stop = threading.Event()
-    failures: list[BaseException] = []
     with Relay(("127.0.0.1", int(gateway.url.split(":")[-1].rstrip("/"))), chunk=700) as relay:
         shard, recorder = watch_shard(gateway, connect=False)
         shard.connect(f"wss://127.0.0.1:{relay.port}/")
         shard.wait_until_ready(10)
-        threads = [
-            threading.Thread(target=_send_on_and_on, args=(shard, stop, failures)) for _ in range(4)
-        ]
-        for thread in threads:
-            thread.start()
-        dispatch_numbers(gateway, range(3000))
-        wait_until(lambda: len(recorder.numbers()) == 3000, 20, "3,000 events")
-        wait_until(lambda: len(gateway.connections[-1].received) > 500, 20, "500 payloads")
-        stop.set()
-        for thread in threads:
-            thread.join()
+        with _four_threads_that_send(shard):
+            dispatch_numbers(gateway, range(3000))
+            wait_until(lambda: len(recorder.numbers()) == 3000, 20, "3,000 events")
+            wait_until(lambda: len(gateway.connections[-1].received) > 500, 20, "500 payloads")
         shard.disconnect()
 
     assert sentinel.calls["recv"] > 100 and sentinel.calls["send"] > 500
     assert sentinel.meetings == []
-    assert failures == []
-    assert recorder.count("connected") == 1  # and so no connection was lost
+    assert recorder.count("connected") == 1  # no connection was lost
     assert recorder.numbers() == list(range(3000))
 
 
 def test_an_abort_during_sends_puts_nothing_unencrypted_on_the_wire(
     make_gateway: MakeGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rows 9 and 18: 1,000 connections aborted while four threads send on them."""
+    """Rows 9 and 18: the shard aborts 1,000 connections while four threads send on them."""
     monkeypatch.setattr("shardlib.connection.SendWindow", ROOMY_WINDOW)
     gateway = make_gateway(tls=True)
-    stop = threading.Event()
-    failures: list[BaseException] = []
     with Relay(("127.0.0.1", int(gateway.url.split(":")[-1].rstrip("/")))) as relay:
         monkeypatch.setattr(type(gateway), "resume_url", f"wss://127.0.0.1:{relay.port}/")
         backoff = Backoff(base=0.001, cap=0.001)
         shard, recorder = watch_shard(gateway, connect=False, backoff=backoff)
         shard.connect(f"wss://127.0.0.1:{relay.port}/")
         shard.wait_until_ready(10)
-        threads = [
-            threading.Thread(target=_send_on_and_on, args=(shard, stop, failures)) for _ in range(4)
-        ]
-        for thread in threads:
-            thread.start()
-        for number in range(1, 1001):
-            # As a heartbeat does it that finds the peer dead: the others are using the connection.
-            shard._reader.connection.fail(Loss(Cause.UNRESPONSIVE, "on purpose"))
-            wait_until(lambda: shard.stats.resumes == number)
-            shard.wait_until_ready(10)
-        stop.set()
-        for thread in threads:
-            thread.join()
+        with _four_threads_that_send(shard):
+            for number in range(1, 1001):
+                # As a heartbeat that finds the peer dead does, while others use the connection.
+                shard._reader.connection.fail(Loss(Cause.UNRESPONSIVE, "on purpose"))
+                wait_until(lambda: shard.stats.resumes == number)
+                shard.wait_until_ready(10)
         shard.disconnect()
 
-    assert failures == []
     assert recorder.errors == []
     assert len(relay.sent) >= 1000
     for stream in relay.sent:
@@ -149,7 +147,7 @@ def test_an_abort_during_sends_puts_nothing_unencrypted_on_the_wire(
 
 
 def _outside_of_tls_records(stream: bytearray) -> bytes:
-    """What is left of a byte stream where it is no longer TLS records (RFC 8446, section 5.1)."""
+    """Return a stream from the first byte on that is in no TLS record (RFC 8446, section 5.1)."""
     position = 0
     while len(stream) - position >= 5:
         kind, major, length = (
@@ -167,7 +165,7 @@ def _outside_of_tls_records(stream: bytearray) -> bytes:
 def test_a_resume_url_without_tls_is_not_used_after_a_url_with_wss_in_capitals(
     make_gateway: MakeGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 21: the token goes over no connection in clear, however the scheme was written."""
+    """Row 21: the token must not leave in clear text, however the scheme of the URL was written."""
     gateway = make_gateway(tls=True)
     monkeypatch.setattr(type(gateway), "resume_url", "ws://127.0.0.1:9/")
     shard, _ = watch_shard(gateway, connect=False)
