@@ -13,6 +13,7 @@ import functools
 import logging
 import os
 import ssl
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
@@ -687,7 +688,7 @@ class Shard:
         :raises ShardClosed: if :meth:`disconnect` is called meanwhile.
         :raises ShardError: in a signal handler that has interrupted another call, or one of
             ``threading.Thread.start()``, ``threading.enumerate()`` and ``active_count()``, without
-            which no thread can start.
+            which no thread can start; and if eventlet has patched the process.
         :raises RuntimeError: if the system has no thread to give.
         :raises ValueError: if `socket_url` is no URL of a gateway, or `socket_version` no version.
         :raises TypeError: if an argument has the wrong type.
@@ -1203,6 +1204,7 @@ class Shard:
         if previous.in_reader_thread():
             previous.request_restart(beginning, closes)
             return
+        _refuse_eventlet()
         self._refuse_to_wait("connect")
         self._wait_for_previous(previous, closes)
         life = lifecycle.prepare(beginning)
@@ -1365,6 +1367,20 @@ def _check_callback_name(name: str) -> None:
     """
     if name.startswith("on_socket_") and name not in _CALLBACKS:
         raise AttributeError(f"a shard has no callback {name!r}; it has {', '.join(_CALLBACKS)}")
+
+
+def _refuse_eventlet() -> None:
+    """Refuse to start threads that eventlet has replaced: it offers them no ``poll()``.
+
+    :raises ShardError: if ``eventlet.monkey_patch()`` was called.
+    """
+    patcher = sys.modules.get("eventlet.patcher")
+    if patcher is not None and any(map(patcher.is_monkey_patched, ("select", "socket", "thread"))):
+        raise ShardError(
+            "eventlet.monkey_patch() has replaced Python's threads and sockets by its own, with "
+            "which no shard works; use gevent or plain threads, or run the shard in a process of "
+            "its own"
+        )
 
 
 # All shards there are. Those with a reader are closed at exit while threads still can: a daemon

@@ -603,3 +603,35 @@ def test_a_heartbeat_thread_that_cannot_start_costs_a_connection_but_not_the_ses
         wait_until(lambda: shard.stats.reconnects == 1)
     assert refused and shard.stats.resumes == 1
     assert shard.heartbeat_thread is not None
+
+
+def test_connect_says_that_eventlet_cannot_be(make_gateway: MakeGateway) -> None:
+    """Row 92: heartbeats ended, and the first lost connection closed the shard for good."""
+    pytest.importorskip("eventlet")
+    gateway = make_gateway()
+    code = """
+        from shardlib import ShardError
+        shard = make()
+        try:
+            shard.connect(sys.argv[1])
+        except ShardError as error:
+            tell(str(error)[:23], shard.state.name)
+    """
+    flags = ("-W", "ignore")  # eventlet says that it is deprecated
+    with Child(
+        code, gateway.url, first="import eventlet\neventlet.monkey_patch()\n", flags=flags
+    ) as child:
+        child.expect("eventlet.monkey_patch() DISCONNECTED")
+    assert gateway.all_connections == []
+
+
+def test_heartbeats_go_on_under_a_frozen_clock_that_leaves_the_library_alone(
+    make_gateway: MakeGateway, watch_shard: WatchShard
+) -> None:
+    """Row 95: docs/testing.rst says how; without it no heartbeat is ever due."""
+    freezegun = pytest.importorskip("freezegun")
+    beats = threading.Semaphore(0)  # threading's own clock is never frozen
+    with freezegun.freeze_time("2024-01-01", ignore=["shardlib"]):
+        shard, recorder = watch_shard(make_gateway(heartbeat_interval=50))
+        shard.on_socket_heartbeat = lambda shard, ping: beats.release()
+        assert all(beats.acquire(timeout=10) for _ in range(3))
