@@ -24,7 +24,7 @@ from shardlib.deadline import Deadline
 from shardlib.dial import BlockingSocketAdapter, Dialer, environment_proxy
 from shardlib.errors import BrokenStream, ConnectionFailed, SendTimeout
 from shardlib.frames import FrameReader, FrameType
-from shardlib.gateway import RESUMABLE_CLOSE_CODE
+from shardlib.gateway import INVALID_DATA, PROTOCOL_ERROR, RESUMABLE_CLOSE_CODE
 from shardlib.limits import SendWindow
 from shardlib.loss import Cause, Loss
 from shardlib.text import count, printable
@@ -223,10 +223,8 @@ class Connection:
                 self._send_at_once(payload, FrameType.PONG, self._pongs_until)
         elif frame_type == FrameType.CLOSE:
             self._close_received = True
-            code, reason = _read_close(payload)
-            # RFC 6455 asks for an answer. It is never the 1000 or 1001 that may have come: sent by
-            # a client, these end the session, which the Gateway has not ended.
-            self._send_close(RESUMABLE_CLOSE_CODE)
+            code, reason, answer = _read_close(payload)
+            self._send_close(answer)
             raise ConnectionLost(Loss(Cause.CLOSED, reason, code))
 
     # Sending: any thread
@@ -392,14 +390,28 @@ class Connection:
         self.websocket = None
 
 
-def _read_close(payload: bytes) -> tuple[int | None, str]:
+def _read_close(payload: bytes) -> tuple[int | None, str, int]:
+    """The code and the reason of a close frame, and the code to answer with.
+
+    RFC 6455 asks for an answer. It is never the 1000 or 1001 that may have come: sent by a client,
+    these end the session, which the Gateway has not ended.
+
+    :raises BrokenStream: if the payload is no code and reason.
+    """
     if not payload:
-        return None, ""
+        return None, "", RESUMABLE_CLOSE_CODE
     if len(payload) == 1:
         raise BrokenStream(
             "the Gateway broke the WebSocket protocol: a close frame holds half a close code"
         )
-    return int.from_bytes(payload[:2], "big"), payload[2:].decode(errors="replace")
+    code = int.from_bytes(payload[:2], "big")
+    try:
+        reason = payload[2:].decode()
+    except UnicodeDecodeError:
+        return code, payload[2:].decode(errors="replace"), INVALID_DATA
+    # What a frame may hold: RFC 6455, section 7.4, and the codes that were registered since.
+    allowed = (1000 <= code <= 1014 and code not in (1004, 1005, 1006)) or 3000 <= code <= 4999
+    return code, reason, RESUMABLE_CLOSE_CODE if allowed else PROTOCOL_ERROR
 
 
 def _retry_after(error: Exception) -> float | None:
