@@ -165,10 +165,10 @@ class Heartbeat:
             # If the wall clock was merely set, a heartbeat leaves early, and nothing else happens.
             suspended = time.time() - wall_due > SUSPEND_THRESHOLD
             with self._lock:
-                due = self._liveness.due(time.monotonic(), suspended=suspended)
+                now = time.monotonic()
+                due = self._liveness.due(now, suspended=suspended)
             if due is Due.NOTHING:
                 continue
-            now = time.monotonic()
             evidence = self._gather_evidence()
             if due is not Due.BY_GATEWAY and self._is_zombie(now, evidence, due is Due.BY_USER):
                 self._fail(Cause.UNRESPONSIVE, "the last heartbeat was not acknowledged")
