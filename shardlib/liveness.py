@@ -157,14 +157,15 @@ class Liveness:
         :param suspended: True if the machine or the process was stopped meanwhile.
         """
         if self._due <= now:
-            period = self._period
             self._patience = self.interval / 1000
+            self._due += self._period
             if suspended:
-                period = min(period, PROBE_TIMEOUT)
                 self._patience = min(self._patience, PROBE_TIMEOUT)
-            self._due += period
-            if self._due < now:  # nothing to make up for: one heartbeat is enough
-                self._due = now + period
+                # Counted from now, as the patience is: this heartbeat may leave late, and a verdict
+                # that came before its patience ends would have to wait for a whole interval.
+                self._due = now + min(self._period, PROBE_TIMEOUT)
+            elif self._due < now:  # nothing to make up for: one heartbeat is enough
+                self._due = now + self._period
             return Due.SCHEDULED
         if self._extra_due is None or self._extra_due > now:
             return Due.NOTHING

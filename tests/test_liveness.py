@@ -289,6 +289,14 @@ def test_after_a_sleep_the_next_heartbeat_is_a_probe() -> None:
     assert not liveness.may_still_be_alive(3600.0 + PROBE_TIMEOUT, QUIET)
 
 
+def test_a_probe_that_leaves_late_is_judged_when_its_patience_ends() -> None:
+    """A machine that wakes up is busy, and its monotonic clock may have stood still meanwhile."""
+    liveness = started(60_000)
+    liveness.acknowledge(0.1)
+    beat(liveness, 60.5, suspended=True)
+    assert not liveness.may_still_be_alive(liveness.next_due(), QUIET)
+
+
 def test_after_a_sleep_a_live_peer_goes_back_to_the_interval() -> None:
     liveness = started(60_000)
     liveness.acknowledge(0.1)
