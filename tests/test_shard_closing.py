@@ -94,7 +94,7 @@ def test_what_the_gateway_itself_refuses(gateway: LocalGateway) -> None:
         make_shard(intents=1 << 40).run_forever(gateway.url)
 
 
-def test_disallowed_intents_are_named() -> None:
+def test_close_code_4014_names_the_privileged_intents() -> None:
     allowed = shardlib.Intents.default()
     with make_gateway(allowed_intents=allowed) as gateway:
         intents = allowed | shardlib.Intents.MESSAGE_CONTENT
