@@ -777,12 +777,6 @@ def test_a_logger_that_raises_stops_no_message() -> None:
     assert shard.last_sequence == 2
 
 
-def test_no_repr_of_a_shard_or_its_parts_shows_the_token(shard: Shard) -> None:
-    reader = shard._reader
-    for thing in (shard, *vars(shard).values(), *vars(reader).values(), *vars(reader.protocol)):
-        assert shard.token not in repr(thing)
-
-
 @pytest.mark.parametrize("compression", [None, "payload", "zlib-stream"])
 def test_a_message_that_is_neither_bytes_nor_text_is_refused(compression: str | None) -> None:
     with pytest.raises(TypeError, match="bytes or str, not int"):

@@ -87,7 +87,7 @@ def test_a_wrong_token_and_unknown_intents_raise_their_own_errors(gateway: Local
         make_shard(intents=1 << 40).run_forever(gateway.url)
 
 
-def test_close_code_4014_names_the_privileged_intents() -> None:
+def test_disallowed_intents_raise_an_error_that_names_the_privileged_ones() -> None:
     allowed = shardlib.Intents.default()
     with make_gateway(allowed_intents=allowed) as gateway:
         intents = allowed | shardlib.Intents.MESSAGE_CONTENT

@@ -421,17 +421,6 @@ def test_waiting_before_connect_is_refused() -> None:
         shard.wait_for("READY", timeout=10)
 
 
-def test_a_misspelt_event_name_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
-    shard = make_shard()
-    for event in ("MESSAGE_CREATED", "MESSAGE_CREATE", "AN_EVENT_OF_TOMORROW"):
-        shard.on(event, lambda shard, data: None)
-    with pytest.raises(ShardError):
-        shard.wait_for("MESSAGE_CREATED")
-    (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
-    assert warning.getMessage().startswith("MESSAGE_CREATED is no event that Discord documents")
-    assert warning.getMessage().endswith("did you mean MESSAGE_CREATE?")
-
-
 def test_wait_until_ready_ends_at_its_timeout(gateway: LocalGateway) -> None:
     gateway.inject(instead_of="hello")
     with make_shard() as shard:
