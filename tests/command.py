@@ -17,11 +17,11 @@ from tests.support import wait_until
 
 ROOT = Path(__file__).parent.parent
 
-# Seconds within which anything has to have happened, on a machine that is busy otherwise.
+# Seconds that any wait may take on a busy machine.
 PATIENCE = 20.0
 
-# Seconds from Ctrl-C to the end. One is promised; a busy machine gets some more, though less than
-# the ten after which a connection attempt would end by itself.
+# Seconds from Ctrl-C to the end of the command. The documentation promises one; a busy machine gets
+# more, but less than the ten after which a connection attempt would end by itself.
 CTRL_C = 5.0
 
 
@@ -70,7 +70,7 @@ class Command:
         self._readers.append(thread)
 
     def read(self) -> Command:
-        """Begin to read what it prints."""
+        """Begin to read what the command prints."""
         assert self.process.stdout is not None
         self._collect(self.process.stdout, self.out)
         return self
@@ -79,7 +79,7 @@ class Command:
         self.process.send_signal(signal.SIGINT)
 
     def finish(self, timeout: float = PATIENCE) -> int:
-        """Wait for its end; return the exit status."""
+        """Wait for the end of the command; return its exit status."""
         self.status = self.process.wait(timeout)
         for reader in self._readers:
             reader.join(PATIENCE)
@@ -96,7 +96,7 @@ class Command:
 
 
 class Pipe:
-    """A pipe for what a command prints; the test has both ends, and so knows when it is full."""
+    """A pipe for what a command prints; the test holds both ends, to see when the pipe is full."""
 
     def __init__(self) -> None:
         reader, self._writer = os.pipe()

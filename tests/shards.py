@@ -1,17 +1,17 @@
-"""A local gateway and a shard for tests: neither waits for longer than a test can."""
+"""A local gateway and a shard that wait no longer than a test can, and what they have sent."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from shardlib import Backoff, IdentifyGate, Intents, Shard
-from shardlib.testing import LocalGateway
+from shardlib import Backoff, IdentifyGate, Intents, Opcode, Shard
+from shardlib.testing import GatewayConnection, LocalGateway, ReceivedPayload
 from tests.recorder import Recorder
 from tests.support import TOKEN
 
 
 def make_gateway(**options: Any) -> LocalGateway:
-    """A gateway with one guild that lets every client identify at once, not started."""
+    """A gateway, not started, with one guild, at which every client may identify at once."""
     return LocalGateway(**{"token": TOKEN, "guilds": 1, "identify_interval": 0, **options})
 
 
@@ -29,3 +29,8 @@ def make_shard(recorder: Recorder | None = None, /, **options: Any) -> Shard:
     callbacks = recorder.callbacks() if recorder else {}
     arguments = {"token": TOKEN, "intents": Intents.all(), **callbacks, **options}
     return Shard(**fast_options(**arguments))
+
+
+def heartbeats(connection: GatewayConnection) -> list[ReceivedPayload]:
+    """The heartbeats that a connection of the gateway has received."""
+    return [payload for payload in connection.received if payload["op"] == Opcode.HEARTBEAT]

@@ -1,7 +1,7 @@
-"""Each fact has one owner: no module of the core writes another object's attributes, or reads what
-another object keeps to itself.
+"""Each fact has one owner: no module of the core writes another object's attributes, or reads its
+private ones.
 
-Found in the syntax trees, so that what is found does not depend on what runs.
+The tests look at the syntax trees, so that code that no test runs is checked as well.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import shardlib
 
 CORE = sorted(Path(shardlib.__file__).parent.glob("*.py"))
 
-# Stores that are meant, as (module, code): why.
+# Stores that are allowed, as (module, code): why.
 STORES = {
     ("lifecycle", "self._error_was_raised.here"): "storage of the calling thread's",
     ("connection", "client.sock"): "websocket-client is given the socket that it is to show",
 }
 
-# Private names that are meant to be used from elsewhere, as (module, code): why.
+# Private names that may be used from elsewhere, as (module, code): why.
 PRIVATE = {
     ("callbacks", "sys._current_frames"): "Python's only way to a thread's stack",
     ("deadline", "other._end"): "compares two of its own kind",
@@ -43,7 +43,7 @@ def is_own(node: ast.expr) -> bool:
 
 
 def stores(tree: ast.AST) -> Iterator[ast.expr]:
-    """What writes, or deletes, an attribute of another object than self."""
+    """The nodes that write or delete an attribute of another object than self."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, (ast.Store, ast.Del)):
             if not is_own(node.value):
@@ -61,7 +61,7 @@ def stores(tree: ast.AST) -> Iterator[ast.expr]:
 
 
 def private_reads(tree: ast.AST) -> Iterator[ast.expr]:
-    """What reads a private attribute of another object than self."""
+    """The nodes that read a private attribute of another object than self."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
             hidden = node.attr.startswith("_") and not node.attr.endswith("__")
@@ -70,7 +70,7 @@ def private_reads(tree: ast.AST) -> Iterator[ast.expr]:
 
 
 def private_imports(tree: ast.AST) -> Iterator[ast.ImportFrom]:
-    """What imports a private name of another module."""
+    """The nodes that import a private name of another module."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             if any(alias.name.startswith("_") for alias in node.names) and node.level == 0:
@@ -126,12 +126,12 @@ def test_no_module_writes_into_another_object(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", CORE, ids=lambda path: path.stem)
-def test_no_module_reads_what_another_object_keeps_to_itself(path: Path) -> None:
+def test_no_module_reads_private_attributes_of_another_object(path: Path) -> None:
     assert [read for read in found(path, private_reads) if read not in PRIVATE] == []
     assert [name for name in found(path, private_imports) if name[0] != "__main__"] == []
 
 
-def test_every_exception_is_still_needed() -> None:
+def test_every_allowed_exception_is_still_needed() -> None:
     all_stores = Counter(store for path in CORE for store in found(path, stores))
     all_reads = Counter(read for path in CORE for read in found(path, private_reads))
     assert set(STORES) <= set(all_stores)

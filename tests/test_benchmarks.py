@@ -59,7 +59,9 @@ def test_an_event_has_about_the_size_of_discords() -> None:
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 @pytest.mark.parametrize("client", CLIENTS, ids=str)
-def test_each_client_gets_every_event(place: Bench, client: Client, compression: str) -> None:
+def test_each_benchmark_client_gets_every_event(
+    place: Bench, client: Client, compression: str
+) -> None:
     if not is_installed(client):
         pytest.skip("its library is not installed")
     result = place.run(client, compression, stamps=True)
@@ -69,7 +71,9 @@ def test_each_client_gets_every_event(place: Bench, client: Client, compression:
 
 @NEEDED_IN_LINUX
 @pytest.mark.parametrize("secure", [False, True])
-def test_a_client_gets_one_event_after_the_other(place: Bench, secure: bool) -> None:
+def test_at_single_pace_each_event_is_sent_after_the_last_callback(
+    place: Bench, secure: bool
+) -> None:
     result = place.run(
         Client("shardlib", "ujson"), "zlib-stream", pace="single", secure=secure, stamps=True
     )
@@ -79,7 +83,7 @@ def test_a_client_gets_one_event_after_the_other(place: Bench, secure: bool) -> 
     assert times == sorted(times)
 
 
-def test_all_connections_of_a_process_get_every_event(place: Bench) -> None:
+def test_all_connections_of_a_benchmark_process_get_every_event(place: Bench) -> None:
     result = place.run(Client("shardlib", "ujson"), "zlib-stream", connections=3, stamps=True)
     assert len(result.stamps) == 3 * (EVENTS + 1)
 
@@ -111,7 +115,7 @@ def test_the_sender_waits_while_a_client_works() -> None:
     assert min(pauses) >= 0.05
 
 
-def test_a_client_that_ends_before_it_connects_is_told_of() -> None:
+def test_a_client_that_ends_before_it_connects_raises_in_the_sender() -> None:
     with Sender() as sender, subprocess.Popen([sys.executable, "-c", ""]) as process:
         with pytest.raises(RuntimeError, match="a client failed"):
             sender.accept(process)
@@ -131,7 +135,7 @@ def test_a_bare_loop_makes_one_system_call_for_an_event() -> None:
 # What is printed and kept
 
 
-def test_the_check_fails_beyond_three_percent() -> None:
+def test_the_instruction_check_fails_beyond_three_percent() -> None:
     kept = {"bulk": 1.0, "single": 2.0}
     assert too_much({"bulk": 1.03, "single": 2.05}, kept) == []
     assert too_much({"bulk": 1.031, "single": 2.05}, kept) == ["bulk"]
@@ -153,7 +157,7 @@ def test_a_table_compares_clients_with_the_same_json_module(
 
 
 @pytest.mark.parametrize("plot", [plot_bars, plot_curves])
-def test_a_plot_is_a_picture(tmp_path: Path, plot: Callable[[Path, Any], None]) -> None:
+def test_a_plot_is_written_as_svg(tmp_path: Path, plot: Callable[[Path, Any], None]) -> None:
     pytest.importorskip("matplotlib")
     clients = [Client("shardlib", "ujson"), Client("hikari", "orjson")]
     figures = {client: 2.0 if plot is plot_bars else [1.0, 2.0, 3.0] for client in clients}

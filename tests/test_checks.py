@@ -1,4 +1,4 @@
-"""Functions that could never do their work are refused where they are given, not at each event."""
+"""check_callback() refuses functions that could never do their work, before any event."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def passing_on(function: Any) -> Any:
 
 
 def running(function: Any) -> Any:
-    """As asgiref's async_to_sync and its like: a plain function, though an async one is inside."""
+    """A plain function that runs an async one, as asgiref's async_to_sync makes it."""
 
     @functools.wraps(function)
     def wrapper(*arguments: Any) -> Any:
@@ -87,7 +87,7 @@ def running(function: Any) -> Any:
 
 
 def with_database(function: Any) -> Any:
-    """A decorator that hands on one argument more than it takes."""
+    """A decorator whose wrapper passes one argument more than it takes."""
 
     @functools.wraps(function)
     def wrapper(shard: Any, data: Any) -> Any:
@@ -127,12 +127,12 @@ def stores(shard: Any, data: Any, database: str) -> None: ...
         getattr,
     ],
 )
-def test_what_can_be_called_is_taken(function: Any) -> None:
+def test_a_function_that_can_be_called_is_accepted(function: Any) -> None:
     assert check_callback("on_socket_dispatch", function, 2) is function
 
 
 @pytest.mark.parametrize("function", [1, "print", [plain], object()])
-def test_what_cannot_be_called_is_refused(function: Any) -> None:
+def test_an_object_that_cannot_be_called_is_refused(function: Any) -> None:
     with pytest.raises(TypeError, match=f"on_socket_ready must be .*not {type(function).__name__}"):
         check_callback("on_socket_ready", function, 2)
 
@@ -161,7 +161,7 @@ def test_an_async_function_is_refused_with_the_reason(function: Any, name: str) 
         check_callback("on_ready", function, 2)
 
 
-def test_what_a_decorator_has_marked_as_async_is_refused() -> None:
+def test_a_function_that_is_marked_as_async_is_refused() -> None:
     if sys.version_info < (3, 12):
         pytest.skip("inspect.markcoroutinefunction is of 3.12")
     marked = inspect.markcoroutinefunction(passing_on(coroutine))
@@ -192,7 +192,7 @@ def needs_a_keyword(shard: Any, data: Any, *, database: str) -> None: ...
         (mock.create_autospec(lambda shard: None), "(shard)", "too many"),
     ],
 )
-def test_an_arity_that_cannot_be_is_refused_with_the_signature(
+def test_a_function_of_wrong_arity_is_refused_with_its_signature(
     function: Any, shown: str, why: str
 ) -> None:
     with pytest.raises(TypeError) as raised:

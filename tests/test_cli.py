@@ -1,4 +1,4 @@
-"""The command ``shardlib``, run as users run it: as a process, with pipes, files and Ctrl-C."""
+"""The command ``shardlib``, run as users run it: as a process with pipes, files and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def gateway() -> Iterator[LocalGateway]:
 # tail
 
 
-def test_prints_one_line_for_each_event() -> None:
+def test_tail_prints_one_line_for_each_event() -> None:
     command = run_to_end("tail", "--local", "--count", "12")
     assert command.status == 0
     assert sequences(command.out) == list(range(1, 13))
@@ -54,7 +54,7 @@ def test_prints_one_line_for_each_event() -> None:
     assert any("connecting to ws://127.0.0.1" in line for line in command.err)
 
 
-def test_prints_payloads_as_json_lines_of_chosen_events() -> None:
+def test_tail_with_json_prints_the_payloads_of_chosen_events() -> None:
     command = run_to_end(
         "tail", "--local", "--json", "--events", "ready,GUILD_CREATE", "--count", "3"
     )
@@ -82,7 +82,7 @@ def test_tail_connects_with_the_shard_intents_and_compression_it_is_told(
     assert connection.close_code == 1000
 
 
-def test_what_others_write_cannot_touch_the_terminal(gateway: LocalGateway) -> None:
+def test_control_characters_in_a_message_are_escaped_in_the_terminal(gateway: LocalGateway) -> None:
     channel = next(iter(gateway.world.guilds.values())).text_channels[0]
     author = next(iter(next(iter(gateway.world.guilds.values())).members))
     with Command(
@@ -99,7 +99,7 @@ def test_what_others_write_cannot_touch_the_terminal(gateway: LocalGateway) -> N
     assert r"\x1b]0;you\x07 \x9b2J\r\n\u202e" in line
 
 
-def test_json_is_json_whatever_python_reads(gateway: LocalGateway) -> None:
+def test_tail_with_json_prints_valid_json_for_nan_and_deep_data(gateway: LocalGateway) -> None:
     deep = "[" * 1000 + "]" * 1000
     with Command(
         *("tail", "--url", gateway.url, "--json", "--events", "ODD", "--count", "2"),
@@ -119,7 +119,7 @@ def test_json_is_json_whatever_python_reads(gateway: LocalGateway) -> None:
     assert second["t"] == "ODD"  # whether its data can be written depends on Python's version
 
 
-def test_a_slow_reader_loses_nothing(gateway: LocalGateway) -> None:
+def test_a_slow_reader_of_the_pipe_gets_every_event(gateway: LocalGateway) -> None:
     count = 3000
     data = {"content": "x" * 1000}
     with (
@@ -140,7 +140,7 @@ def test_a_slow_reader_loses_nothing(gateway: LocalGateway) -> None:
     assert numbers == list(range(numbers[0], numbers[0] + count))
 
 
-def test_resumes_and_tells_on_standard_error(gateway: LocalGateway) -> None:
+def test_tail_reports_a_resume_on_standard_error(gateway: LocalGateway) -> None:
     with Command(
         "tail", "--url", gateway.url, "--events", "RESUMED", "--count", "1", token=gateway.token
     ) as command:
@@ -155,7 +155,7 @@ def test_resumes_and_tells_on_standard_error(gateway: LocalGateway) -> None:
 
 
 def test_ctrl_c_while_modules_are_imported_ends_the_command_quietly() -> None:
-    # The interpreter tells of each module it has imported: this one is the first of many.
+    # The interpreter prints each module that it has imported; many follow this one.
     with Command("tail", "--local", options=("-X", "importtime")) as command:
         command.read()
         wait_for(command.err, "shardlib.cli.errors")
@@ -170,7 +170,7 @@ def test_ctrl_c_while_the_command_runs_ends_it_quietly(arguments: tuple[str, ...
         command.read()
         wait_until(lambda: command.out, PATIENCE)
         command.interrupt()
-        command.interrupt()  # impatience does no harm
+        command.interrupt()  # a second Ctrl-C does no harm
         assert command.finish(CTRL_C) == 0
     assert_quiet(command)
 
@@ -201,7 +201,7 @@ def test_ctrl_c_while_the_command_waits_to_connect_again_ends_it_quietly(
     assert_quiet(command)
 
 
-def test_ctrl_c_while_nobody_reads_the_pipe_ends_the_command(gateway: LocalGateway) -> None:
+def test_ctrl_c_while_the_pipe_is_full_ends_the_command(gateway: LocalGateway) -> None:
     with (
         Pipe() as pipe,
         Command(
@@ -219,7 +219,7 @@ def test_ctrl_c_while_nobody_reads_the_pipe_ends_the_command(gateway: LocalGatew
 # Pipes and files
 
 
-def test_head_ends_tail() -> None:
+def test_tail_ends_quietly_when_head_closes_the_pipe() -> None:
     with Command("tail", "--local") as command:
         head = subprocess.run(
             ["head", "-n", "1"],
@@ -235,7 +235,7 @@ def test_head_ends_tail() -> None:
     assert_quiet(command)
 
 
-def test_a_reader_that_goes_ends_tail_before_the_next_event() -> None:
+def test_tail_ends_when_the_pipe_is_closed_even_without_an_event() -> None:
     with Command("tail", "--local", "--events", "NEVER") as command:
         wait_for(command.err, "ready")
         assert command.process.stdout is not None
@@ -244,7 +244,7 @@ def test_a_reader_that_goes_ends_tail_before_the_next_event() -> None:
     assert_quiet(command)
 
 
-def test_both_streams_into_one_pipe_that_is_closed() -> None:
+def test_tail_ends_when_the_pipe_of_both_streams_is_closed() -> None:
     with Command("tail", "--local", "-v", stderr=subprocess.STDOUT) as command:
         assert command.process.stdout is not None
         assert b"connecting" in command.process.stdout.readline()
@@ -253,7 +253,7 @@ def test_both_streams_into_one_pipe_that_is_closed() -> None:
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_a_full_disk_is_told_in_one_line() -> None:
+def test_a_full_disk_is_reported_in_one_line() -> None:
     with open("/dev/full", "wb") as full, Command("tail", "--local", stdout=full) as command:
         assert command.finish() == 1
     assert command.err[-1] == "shardlib: standard output cannot be written: No space left on device"
@@ -263,7 +263,7 @@ def test_a_full_disk_is_told_in_one_line() -> None:
 # Errors
 
 
-def test_a_wrong_token_is_told_in_one_line(gateway: LocalGateway) -> None:
+def test_a_wrong_token_is_reported_in_one_line(gateway: LocalGateway) -> None:
     command = run_to_end("tail", "--url", gateway.url, token=TOKEN)
     assert command.status == 1
     assert not command.out
@@ -275,7 +275,7 @@ def test_a_wrong_token_is_told_in_one_line(gateway: LocalGateway) -> None:
     assert TOKEN not in error
 
 
-def test_a_refused_connection_is_told_in_one_line() -> None:
+def test_a_refused_connection_is_reported_in_one_line() -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))  # and does not listen
         url = "ws://127.0.0.1:%d/" % bound.getsockname()[1]
@@ -286,7 +286,7 @@ def test_a_refused_connection_is_told_in_one_line() -> None:
 
 
 @pytest.mark.parametrize("arguments", [("tail", "--local"), ("gateway",)])
-def test_without_websockets_it_says_what_to_install(
+def test_without_websockets_the_command_says_what_to_install(
     arguments: tuple[str, ...], tmp_path: Path
 ) -> None:
     (tmp_path / "websockets.py").write_text("raise ModuleNotFoundError(name='websockets')")
@@ -329,14 +329,14 @@ def test_bad_arguments_end_the_process_with_status_2() -> None:
         (["gateway", "--seed", "x"], "'x'"),
     ],
 )
-def test_a_bad_argument_is_explained(
+def test_a_bad_argument_of_the_command_is_explained_in_one_line(
     arguments: list[str],
     says: str,
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("DISCORD_TOKEN", raising=False)
-    with kept_ctrl_c(), pytest.raises(SystemExit) as ended:
+    with restored_sigint(), pytest.raises(SystemExit) as ended:
         run(arguments)
     assert ended.value.code == 2
     out, err = capfd.readouterr()
@@ -346,8 +346,8 @@ def test_a_bad_argument_is_explained(
     assert err.count("\n") == 1
 
 
-class kept_ctrl_c:
-    """The command takes SIGINT for itself, and is no process of its own here."""
+class restored_sigint:
+    """Restores the handler of SIGINT, which the command replaces in this process."""
 
     def __enter__(self) -> None:
         self._handler = signal.getsignal(signal.SIGINT)
@@ -357,7 +357,9 @@ class kept_ctrl_c:
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["tail", "--help"], ["gateway", "--help"]])
-def test_help_fits_a_terminal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_of_the_command_fits_a_terminal(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as ended:
         run(arguments)
     assert ended.value.code == 0
@@ -369,7 +371,7 @@ def test_help_fits_a_terminal(arguments: list[str], capsys: pytest.CaptureFixtur
 # gateway
 
 
-def test_gateway_serves_whoever_it_tells_how(tmp_path: Path) -> None:
+def test_gateway_prints_a_tail_command_that_connects_to_it(tmp_path: Path) -> None:
     faults = tmp_path / "faults.json"
     faults.write_text(
         '[{"instead_of": "upgrade", "do": "refuse", "status": 503},'
@@ -450,7 +452,7 @@ def test_gateway_says_that_its_port_is_taken(gateway: LocalGateway) -> None:
     assert command.err == [f"shardlib: port {port} cannot be used: Address already in use"]
 
 
-def test_head_ends_the_gateway() -> None:
+def test_gateway_ends_quietly_when_the_pipe_is_closed() -> None:
     with Command("gateway") as command:
         assert command.process.stdout is not None
         assert b"ws://" in command.process.stdout.readline()
@@ -487,12 +489,12 @@ def test_head_ends_the_gateway() -> None:
         ('[{"after": 1, "do": "drop"}, {"after": 1, "do": "?"}]', "fault 2"),
     ],
 )
-def test_a_faults_file_that_cannot_be_is_refused(faults: str, says: str) -> None:
+def test_an_invalid_faults_file_is_refused_with_the_reason(faults: str, says: str) -> None:
     with pytest.raises(ValueError, match=re.escape(says)):
         Script(faults)
 
 
-def test_a_faults_file_is_named_where_it_is_refused(tmp_path: Path) -> None:
+def test_the_error_of_a_faults_file_names_the_file(tmp_path: Path) -> None:
     faults = tmp_path / "faults.json"
     faults.write_text("[{}]")
     command = run_to_end("gateway", "--faults", str(faults))
@@ -501,7 +503,7 @@ def test_a_faults_file_is_named_where_it_is_refused(tmp_path: Path) -> None:
     assert f"--faults: {faults}: fault 1: it must say when" in line
 
 
-def test_faults_of_a_file_strike_when_they_are_due(gateway: LocalGateway) -> None:
+def test_faults_of_a_file_are_injected_when_they_are_due(gateway: LocalGateway) -> None:
     script = Script(
         '[{"every": 2, "do": "drop"}, {"after": 1, "every": 5, "do": "reset"},'
         ' {"after": 3, "do": "outage", "seconds": 0.1}]'
@@ -542,7 +544,7 @@ def test_any_data_has_a_summary(event: str, data: Any) -> None:
     assert isinstance(summarize(event, data, places), str)
 
 
-def test_guilds_and_channels_are_called_by_their_names() -> None:
+def test_a_summary_calls_guilds_and_channels_by_their_names() -> None:
     places = Places()
     message = {"guild_id": "1", "channel_id": "2", "author": {"id": "3", "global_name": "Ada"}}
     assert places.where("MESSAGE_CREATE", message) == "guild 1 channel 2"
@@ -573,5 +575,5 @@ def test_guilds_and_channels_are_called_by_their_names() -> None:
         ("SOMETHING_NEW", None, ""),
     ],
 )
-def test_a_summary_shows_what_matters_of_an_event(event: str, data: Any, summary: str) -> None:
+def test_a_summary_shows_the_main_fields_of_an_event(event: str, data: Any, summary: str) -> None:
     assert summarize(event, data, Places()) == summary

@@ -1,3 +1,5 @@
+"""Inflaters: every compression gives back the messages, within max_payload."""
+
 from __future__ import annotations
 
 import ast
@@ -53,7 +55,7 @@ def compressor(kind: str | None) -> Callable[[bytes], bytes]:
 
 
 @pytest.mark.parametrize("kind", COMPRESSIONS)
-def test_messages_come_out_as_they_went_in(kind: str | None) -> None:
+def test_messages_are_inflated_to_what_was_compressed(kind: str | None) -> None:
     inflater, compress = create_inflater(kind, LIMIT), compressor(kind)
     for message in MESSAGES * 3:
         assert inflater.inflate(compress(message)) == message
@@ -61,7 +63,7 @@ def test_messages_come_out_as_they_went_in(kind: str | None) -> None:
 
 
 @pytest.mark.parametrize("kind", COMPRESSIONS)
-def test_a_text_message_between_compressed_ones_is_read_as_it_is(kind: str | None) -> None:
+def test_a_text_message_between_compressed_ones_is_read_as_text(kind: str | None) -> None:
     shard, compress = make_shard(compression=kind), compressor(kind)
     shard._handle_message(compress(b'{"op":0,"t":"A","s":1,"d":null}'))
     shard._handle_message('{"op":0,"t":"B","s":2,"d":"\u00e9"}')
@@ -82,8 +84,8 @@ def test_a_text_message_between_compressed_ones_is_read_as_it_is(kind: str | Non
         (b'{"', False),
     ],
 )
-def test_a_zlib_stream_begins_with_a_zlib_header(header: bytes, good: bool) -> None:
-    """Its two bytes are read by the inflater itself, which then computes no checksum."""
+def test_a_zlib_stream_without_a_valid_header_is_broken(header: bytes, good: bool) -> None:
+    """The inflater reads the two bytes of the header itself, so that zlib computes no checksum."""
     deflate = zlib.compressobj(wbits=-9)
     data = deflate.compress(MESSAGES[0]) + deflate.flush(zlib.Z_SYNC_FLUSH)
     inflater = create_inflater("zlib-stream", LIMIT)
@@ -105,7 +107,9 @@ def test_a_new_connection_starts_a_new_context(kind: str | None) -> None:
     messages=st.lists(st.text(min_size=1).map(str.encode), min_size=1, max_size=5),
     cuts=st.lists(st.integers(0, 10_000), max_size=20),
 )
-def test_a_zlib_stream_may_be_cut_anywhere(messages: list[bytes], cuts: list[int]) -> None:
+def test_a_zlib_stream_cut_anywhere_gives_the_same_messages(
+    messages: list[bytes], cuts: list[int]
+) -> None:
     inflater, compress = create_inflater("zlib-stream", LIMIT), ZlibCompressor()
     for message in messages:
         data = compress(message)
@@ -117,7 +121,7 @@ def test_a_zlib_stream_may_be_cut_anywhere(messages: list[bytes], cuts: list[int
         assert inflater.buffer() == b""
 
 
-def test_the_buffer_holds_an_incomplete_message_and_the_suffix_may_come_alone() -> None:
+def test_an_incomplete_zlib_message_is_kept_until_its_suffix_arrives() -> None:
     inflater = create_inflater("zlib-stream", LIMIT)
     data = ZlibCompressor()(MESSAGES[0])
     assert inflater.inflate(data[:3]) is None
@@ -129,7 +133,7 @@ def test_the_buffer_holds_an_incomplete_message_and_the_suffix_may_come_alone() 
 
 
 @pytest.mark.parametrize("kind", ["zlib-stream", "zstd-stream"])
-def test_a_flush_of_nothing_completes_no_message(kind: str | None) -> None:
+def test_an_empty_message_of_a_stream_inflates_to_nothing(kind: str | None) -> None:
     inflater, compress = create_inflater(kind, LIMIT), compressor(kind)
     assert inflater.inflate(compress(MESSAGES[0])) == MESSAGES[0]
     assert inflater.inflate(b"") is None
@@ -140,7 +144,7 @@ def test_a_zstd_frame_may_end_with_each_message() -> None:
     inflater = create_inflater("zstd-stream", LIMIT)
     for message in MESSAGES * 2:
         assert inflater.inflate(zstd.compress(message)) == message
-    # ... and then stay open
+    # From now on the frame stays open.
     compress = ZstdCompressor()
     for message in MESSAGES:
         assert inflater.inflate(compress(message)) == message
@@ -183,12 +187,12 @@ def test_max_payload_is_the_most_that_is_inflated(kind: str | None) -> None:
 
 
 @pytest.mark.parametrize("kind", COMPRESSIONS)
-def test_max_payload_may_be_more_than_there_can_be(kind: str | None) -> None:
+def test_max_payload_may_exceed_every_possible_size(kind: str | None) -> None:
     for limit in (sys.maxsize, 10**30):
         assert create_inflater(kind, limit).inflate(compressor(kind)(MESSAGES[1])) == MESSAGES[1]
 
 
-def test_plain_text_is_held_to_max_payload_too() -> None:
+def test_max_payload_holds_for_uncompressed_messages() -> None:
     inflater = create_inflater(None, 10)
     assert inflater.inflate(b"x" * 10) == b"x" * 10
     with pytest.raises(UnreadableMessage, match="11 bytes.*max_payload") as raised:
@@ -205,7 +209,7 @@ def test_max_payload_holds_for_several_zstd_frames_together() -> None:
 
 
 @pytest.mark.parametrize("kind", ["zlib-stream", "zstd-stream", "payload"])
-def test_a_bomb_is_never_inflated_beyond_the_limit(kind: str | None) -> None:
+def test_a_compression_bomb_takes_no_more_memory_than_max_payload_allows(kind: str | None) -> None:
     bomb = compressor(kind)(bytes(64 << 20))
     inflater = create_inflater(kind, LIMIT)
 
@@ -216,7 +220,7 @@ def test_a_bomb_is_never_inflated_beyond_the_limit(kind: str | None) -> None:
     assert peak_memory(inflate) < 8 * LIMIT
 
 
-def test_a_message_costs_its_size_in_memory_in_whatever_pieces_it_comes() -> None:
+def test_a_message_in_small_pieces_takes_memory_for_its_size_only() -> None:
     inflater = create_inflater("zlib-stream", LIMIT)
 
     def inflate() -> None:
@@ -228,7 +232,7 @@ def test_a_message_costs_its_size_in_memory_in_whatever_pieces_it_comes() -> Non
 
 
 def skippable(size: int) -> bytes:
-    """A zstd frame that holds nothing, but has so many bytes of it."""
+    """A skippable zstd frame: ``size`` bytes that inflate to nothing."""
     return (0x184D2A50).to_bytes(4, "little") + size.to_bytes(4, "little") + bytes(size)
 
 
@@ -244,7 +248,8 @@ def test_zstd_frames_before_a_large_one_cost_no_copies_of_it() -> None:
 
 
 def test_large_zstd_frames_after_another_come_out_whole() -> None:
-    # More than one piece for the decompressor, ending in the middle of one and at its end.
+    # The frames are longer than one piece of the decompressor's input, and end inside a piece as
+    # well as at the end of one.
     noise = random.Random(0).randbytes(150_000)
     frames = [zstd.compress(part) for part in (b"first", noise, noise[:70_000])]
     frames.append(skippable((1 << 16) - 8))

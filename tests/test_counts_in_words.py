@@ -22,11 +22,11 @@ from tests.shards import make_gateway, make_shard
         (10**400, f"{10**400} seconds"),
     ],
 )
-def test_a_number_has_its_noun_in_the_right_form(number: float, shown: str) -> None:
+def test_count_puts_the_noun_in_the_right_form(number: float, shown: str) -> None:
     assert count(number, "second") == shown
 
 
-def test_waits_that_run_out_tell_after_how_long() -> None:
+def test_the_error_of_each_wait_tells_its_timeout() -> None:
     with make_gateway() as gateway, make_shard() as shard:
         gateway.inject(instead_of="hello")
         shard.connect(gateway.url)

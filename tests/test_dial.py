@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from shardlib import ConnectionFailed, ShardClosed, ShardError
+from shardlib import ConnectionFailed, ShardClosed
 from shardlib.deadline import Deadline
 from shardlib.dial import Dialer, environment_proxy
 from tests.shards import make_gateway, make_shard
-from tests.support import wait_until
+from tests.support import in_background, wait_until
 
 
 @contextmanager
@@ -149,7 +149,7 @@ def test_a_proxy_that_refuses_is_named_and_its_password_is_not() -> None:
     assert "secret" not in str(caught.value)
 
 
-def test_a_proxy_that_says_nothing_is_given_up_in_time() -> None:
+def test_a_silent_proxy_is_given_up_after_connect_timeout() -> None:
     released = threading.Event()
     with server(lambda client: released.wait(10)) as port:
         shard = make_shard(proxy=f"http://127.0.0.1:{port}", connect_timeout=0.2)
@@ -158,7 +158,9 @@ def test_a_proxy_that_says_nothing_is_given_up_in_time() -> None:
         released.set()
 
 
-def test_the_environment_names_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_proxy_of_the_environment_is_used_unless_no_proxy_excludes_the_host(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     for name in ("https_proxy", "http_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -175,43 +177,30 @@ def test_the_environment_names_the_proxy(monkeypatch: pytest.MonkeyPatch) -> Non
     assert environment_proxy("example.org", secure=False) == "http://proxy:2"
 
 
-def test_a_system_that_takes_its_time_to_name_the_proxy_holds_up_nobody_else(
+def test_disconnect_does_not_wait_for_the_systems_proxy_lookup(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """On Windows and macOS the look-up may ask the network; here it is a function that waits."""
+    """On Windows and macOS the look-up may ask the network; here the test makes it wait."""
     asked, answer = threading.Event(), threading.Event()
 
-    def take_time(host: str) -> bool:
+    def look_up_slowly(host: str) -> bool:
         asked.set()
         return not answer.wait(10)
 
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    monkeypatch.setattr("urllib.request.proxy_bypass", take_time)
+    monkeypatch.setattr("urllib.request.proxy_bypass", look_up_slowly)
     shard = make_shard(close_timeout=0.1)
-    errors: list[Exception] = []
-
-    def connect() -> None:
-        try:
-            shard.connect("ws://gateway.test")
-        except ShardError as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=connect)
-    thread.start()
+    connecting = in_background(shard.connect, "ws://gateway.test")
     assert asked.wait(10)
-    disconnect = threading.Thread(target=shard.disconnect)
-    disconnect.start()
-    disconnect.join(5)
-    held_up = disconnect.is_alive()
-    answer.set()
-    disconnect.join(10)
-    thread.join(10)
-    assert not held_up
-    assert isinstance(errors[0], ShardClosed)
+    try:
+        in_background(shard.disconnect).result(5)
+    finally:
+        answer.set()
+    assert isinstance(connecting.exception(10), ShardClosed)
 
 
 def resolve_to(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[str, int]) -> None:
-    """What a name resolves to can only be had by asking in the resolver's place."""
+    """Make every name resolve to some addresses, which no real resolver would return."""
 
     def getaddrinfo(host: str, port: int, **options: Any) -> list[Any]:
         if options.get("flags"):
@@ -231,7 +220,7 @@ def resolve_to(monkeypatch: pytest.MonkeyPatch, *addresses: tuple[str, int]) -> 
 
 
 def test_an_address_that_fails_or_is_silent_is_passed_by(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A listener whose queue is full answers no SYN: a black hole on this machine."""
+    """The silent address is a listener whose queue is full: it answers no SYN."""
     with socket.socket() as deaf, socket.create_server(("127.0.0.1", 0)) as good:
         deaf.bind(("127.0.0.1", 0))
         deaf.listen(0)
@@ -259,8 +248,10 @@ def test_an_address_that_fails_or_is_silent_is_passed_by(monkeypatch: pytest.Mon
                 filler.close()
 
 
-def test_select_will_do_where_the_system_has_no_poll(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on Windows: a life with a refused address, a loss, a send, and waits that run out."""
+def test_a_shard_works_with_select_if_the_system_has_no_poll(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Windows has no poll. A refused address, a send, a zombie, and a deadline all use select."""
     monkeypatch.delattr(select, "poll")
     with make_gateway(tls=True, heartbeat_interval=300) as gateway:
         port = int(gateway.url.rstrip("/").rpartition(":")[2])
@@ -288,24 +279,14 @@ def test_a_resolver_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(TimeoutError, match="was not found in time"):
         Dialer("gateway.test", 443).dial(None, Deadline(0.1))
     dialer = Dialer("gateway.test", 443)
-    errors: list[BaseException] = []
-
-    def dial() -> None:
-        try:
-            dialer.dial(None, Deadline(10))
-        except OSError as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=dial)
-    thread.start()
+    dialing = in_background(dialer.dial, None, Deadline(10))
     wait_until(lambda: any(other.name == "resolve gateway.test" for other in threading.enumerate()))
     dialer.abort()
-    thread.join(2)
-    assert isinstance(errors[0], ConnectionAbortedError)
+    assert isinstance(dialing.exception(2), ConnectionAbortedError)
     released.set()
 
 
-def test_giving_up_before_dialling_reaches_nobody() -> None:
+def test_an_aborted_dialer_opens_no_connection() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         dialer = Dialer("127.0.0.1", listener.getsockname()[1])
         dialer.abort()
@@ -317,7 +298,7 @@ def test_giving_up_before_dialling_reaches_nobody() -> None:
 
 
 @pytest.mark.parametrize("proxy", ["https://me:secret@127.0.0.1:9", "http://me:secret/x@proxy:1"])
-def test_a_proxy_of_the_environment_that_cannot_be_is_explained_without_its_password(
+def test_an_invalid_proxy_of_the_environment_is_explained_without_its_password(
     monkeypatch: pytest.MonkeyPatch, proxy: str
 ) -> None:
     monkeypatch.setenv("http_proxy", proxy)

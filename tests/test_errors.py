@@ -1,3 +1,5 @@
+"""The errors: what their messages say, what they keep, and what they never show."""
+
 from __future__ import annotations
 
 import copy
@@ -20,7 +22,7 @@ from tests.support import FATAL
 
 
 @pytest.mark.parametrize("code", [*CloseCode, 1000, 1001, 1006, 3000, 4006, 4999])
-def test_each_fatal_close_code_has_its_error_and_no_other_code_has_one(code: int) -> None:
+def test_only_fatal_close_codes_have_an_error_of_their_own(code: int) -> None:
     error = fatal_error(code, "because", Intents.default())
     if code not in FATAL:
         assert error is None
@@ -47,13 +49,17 @@ def test_disallowed_intents_are_named_with_the_place_to_allow_them() -> None:
     assert "privileged intents, and" in str(DisallowedIntents(4014))
 
 
-def test_closed_without_a_code_says_its_reason() -> None:
+def test_shard_closed_shows_its_reason_with_and_without_a_code() -> None:
     assert str(ShardClosed(None, "the budget is used up")) == "the budget is used up"
     assert str(ShardClosed(None)) == "the shard is closed"
     assert str(ShardClosed(1000, "bye")) == "the Gateway closed the connection with code 1000 (bye)"
 
 
-@pytest.mark.parametrize("duplicate", [copy.copy, lambda e: pickle.loads(pickle.dumps(e))])
+@pytest.mark.parametrize(
+    "duplicate",
+    [copy.copy, lambda error: pickle.loads(pickle.dumps(error))],
+    ids=["copy", "pickle"],
+)
 @pytest.mark.parametrize(
     "error",
     [
@@ -88,7 +94,7 @@ def test_every_error_is_a_shard_error() -> None:
     assert issubclass(SendTimeout, TimeoutError)
 
 
-def test_an_unreadable_message_shows_its_text_only_where_asked() -> None:
+def test_an_unreadable_message_shows_its_text_only_in_the_attribute() -> None:
     error = UnreadableMessage("not JSON", "private")
     assert error.text == "private"
     assert "private" not in str(error) + repr(error)
@@ -111,19 +117,19 @@ FORGED = "bye\r\n00:00:00 all is well\x1b[2J\u202eknab\x85\u2028\ud800"
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_what_a_peer_wrote_can_forge_no_line_of_an_error(error: ShardError) -> None:
+def test_text_of_a_peer_cannot_forge_a_line_of_an_error(error: ShardError) -> None:
     assert str(error).isprintable()
     assert r"bye\r\n00:00:00 all is well\x1b[2J\u202eknab\x85\u2028\ud800" in str(error)
 
 
-def test_a_reason_is_kept_as_it_came() -> None:
+def test_the_reason_attribute_keeps_the_text_of_the_peer() -> None:
     assert ShardClosed(4000, FORGED).reason == FORGED
 
 
-def test_a_reason_without_end_does_not_fill_the_log() -> None:
+def test_a_long_reason_of_a_peer_is_cut_in_the_message() -> None:
     error = ShardClosed(4000, "x" * 100_000)
     assert len(str(error)) < 300
     assert str(error).endswith("xxx...)")
-    # This library's own reasons are sentences, and shown whole.
+    # A reason without a code is a sentence of this library, and is shown whole.
     sentence = "why " * 100 + "so"
     assert str(ShardClosed(None, sentence)) == sentence

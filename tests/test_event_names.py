@@ -1,4 +1,4 @@
-"""Names of events as users write them: taken, doubted, or refused with the one that was meant."""
+"""Names of events as users write them: accepted, warned of, or refused with a suggestion."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from shardlib import ShardError
 from shardlib.gateway import EVENTS, event_name, misspelling_warning, nearest_event
 from tests.shards import make_shard
 
@@ -53,18 +54,18 @@ def test_a_name_that_no_event_can_have_is_refused(text: str, told: str) -> None:
         ("HELLO", None),
     ],
 )
-def test_the_beginning_of_a_name_leads_to_the_shortest_that_begins_so(
+def test_the_beginning_of_a_name_leads_to_the_shortest_event_with_it(
     name: str, meant: str | None
 ) -> None:
     assert nearest_event(name) == meant
 
 
 @pytest.mark.parametrize("event", [*sorted(EVENTS), "EVENT_OF_TOMORROW"])
-def test_an_event_that_is_known_or_like_no_other_is_no_misspelling(event: str) -> None:
+def test_a_known_event_or_one_like_no_other_causes_no_warning(event: str) -> None:
     assert misspelling_warning(event) is None
 
 
-def test_a_shard_refuses_to_listen_to_or_wait_for_what_never_comes() -> None:
+def test_on_and_wait_for_refuse_a_name_that_no_event_can_have() -> None:
     shard = make_shard()
     listen: Any
     for listen in (shard.on, lambda event: shard.on(event, print), shard.wait_for):
@@ -73,13 +74,16 @@ def test_a_shard_refuses_to_listen_to_or_wait_for_what_never_comes() -> None:
                 listen(text)
 
 
-def test_a_shard_warns_of_a_name_that_may_be_new_or_misspelt(
+def test_on_and_wait_for_warn_once_of_a_name_that_looks_misspelt(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     shard = make_shard()
     for _ in range(2):
         shard.on("MESAGE_CREATE", print)
     shard.on("EVENT_OF_TOMORROW", print)
+    shard.on("MESSAGE_CREATE", print)
+    with pytest.raises(ShardError, match="would wait for ever"):
+        shard.wait_for("MESAGE_CREATE")
     (warning,) = [each for each in caplog.records if each.levelno == logging.WARNING]
     assert warning.getMessage() == (
         "MESAGE_CREATE is no event that Discord documents, and perhaps never comes; "
@@ -95,7 +99,7 @@ def tail(*events: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_command_refuses_and_warns_likewise() -> None:
+def test_tail_refuses_and_warns_of_event_names_as_a_shard_does() -> None:
     refused = tail("READY", "message")
     assert refused.returncode == 2
     assert "'message' is no event" in refused.stderr

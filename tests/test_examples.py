@@ -22,7 +22,7 @@ PATIENCE = 20.0
 
 
 class Example:
-    """A running example; what it prints is collected."""
+    """A running example, whose output is collected."""
 
     def __init__(self, gateway: LocalGateway, name: str, *arguments: str, **environment: str):
         self.process = subprocess.Popen(
@@ -78,7 +78,7 @@ def connected(gateway: LocalGateway) -> GatewayConnection:
 
 
 def write(gateway: LocalGateway, content: str) -> None:
-    """Have somebody write a message that mentions the bot: those it may read without a permit."""
+    """Have a member write a message that mentions the bot, which needs no privileged intent."""
     guild = next(iter(gateway.world.guilds.values()))
     mention = f"<@{gateway.world.user['id']}>"
     gateway.send_message(guild.text_channels[0]["id"], guild.owner_id, f"{content} {mention}")
@@ -155,9 +155,9 @@ def test_tkinter_app_closes_its_shard_at_ctrl_c(gateway: LocalGateway) -> None:
     assert gateway.all_connections[0].wait_closed(PATIENCE) == 1000
 
 
-def test_the_readme_shows_the_bot_as_it_is() -> None:
+def test_the_readme_shows_the_code_of_examples_bot() -> None:
     bot = (ROOT / "examples" / "bot.py").read_text()
-    assert len(bot.splitlines()) <= 20 + 1  # with the line that says what it is
+    assert len(bot.splitlines()) <= 20 + 1  # and the docstring
     code = bot.split("\n", 1)[1]
     shown = "".join(f"    {line}".rstrip() + "\n" for line in code.splitlines())
     assert shown in (ROOT / "README.rst").read_text()

@@ -1,4 +1,4 @@
-"""What the log tells of a callback that fails again and again."""
+"""FailureLog: what the log says of a callback that fails again and again."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def test_three_failures_are_logged_in_full_and_then_one_line_a_minute(
     assert found == told
 
 
-def test_every_failure_is_counted_in_one_line_of_the_log() -> None:
-    """The lines together are about all of them, but for those since the last one."""
+def test_the_lines_of_the_log_together_count_every_failure() -> None:
+    """Only the failures since the last line are not counted yet."""
     clock = Clock()
     log = FailureLog(clock)
     total = lines = 0
@@ -57,7 +57,7 @@ def test_every_failure_is_counted_in_one_line_of_the_log() -> None:
     assert lines == IN_FULL + 16
 
 
-def test_the_failures_of_each_function_are_counted_by_themselves() -> None:
+def test_each_function_has_its_own_count_of_failures() -> None:
     log = FailureLog(Clock())
     for _ in range(4):
         log.add(fail)
@@ -65,8 +65,8 @@ def test_the_failures_of_each_function_are_counted_by_themselves() -> None:
     assert log.add(fail) == (0, False)
 
 
-def test_ever_new_functions_that_fail_fill_no_memory() -> None:
-    """It forgets, so the one that failed before them all begins anew."""
+def test_the_oldest_failing_functions_are_forgotten() -> None:
+    """Otherwise ever new functions that fail would fill the memory."""
     log = FailureLog(Clock())
     for _ in range(4):
         log.add(fail)
@@ -75,8 +75,8 @@ def test_ever_new_functions_that_fail_fill_no_memory() -> None:
     assert log.add(fail) == (1, True)
 
 
-def test_a_function_at_the_address_of_another_is_told_by_itself() -> None:
-    """The log keeps what it has counted: its number, by which it is found, stays its own."""
+def test_a_new_function_at_a_reused_address_has_its_own_count() -> None:
+    """The log finds functions by id(), and keeps them so that no other gets the same id."""
     log = FailureLog(Clock())
     for _ in range(IN_FULL):
         log.add(object())

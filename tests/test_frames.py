@@ -1,4 +1,4 @@
-"""WebSocket frames: however the bytes come, the messages are the same; what can't be is refused."""
+"""FrameReader: the same messages however the stream is cut; invalid frames are refused."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def nothing(frame_type: int, payload: bytes) -> None: ...
 
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65535, 65536, LIMIT])
-def test_every_length_of_a_frame(size: int) -> None:
+def test_a_frame_of_any_length_is_read(size: int) -> None:
     payload = bytes(size)
     assert read(frame(FrameType.BINARY, payload)) == [(FrameType.BINARY, payload)]
 
 
-def test_a_length_written_longer_than_needed_is_taken() -> None:
+def test_a_frame_length_in_more_bytes_than_needed_is_read() -> None:
     assert read(struct.pack("!BBH", 0x82, 126, 1) + b"x") == [(FrameType.BINARY, b"x")]
 
 
@@ -84,7 +84,7 @@ def test_any_split_of_the_stream_gives_the_same_messages(
 
 
 @given(st.lists(st.binary(max_size=50), min_size=1, max_size=8))
-def test_fragments_with_control_frames_between_them(parts: list[bytes]) -> None:
+def test_fragments_with_control_frames_between_them_make_one_message(parts: list[bytes]) -> None:
     stream = b""
     for number, part in enumerate(parts):
         stream += frame(FrameType.PING, b"?")
@@ -97,7 +97,7 @@ def test_fragments_with_control_frames_between_them(parts: list[bytes]) -> None:
     assert messages == [(FrameType.BINARY, b"".join(parts))]
 
 
-def test_fragments_with_an_empty_last_one() -> None:
+def test_an_empty_last_fragment_completes_the_message() -> None:
     stream = frame(FrameType.TEXT, b"ab", final=False) + frame(FrameType.CONTINUATION)
     assert read(stream, frame(FrameType.TEXT, b"c")) == [
         (FrameType.TEXT, b"ab"),
@@ -121,8 +121,22 @@ def test_fragments_with_an_empty_last_one() -> None:
         frame(FrameType.TEXT, b"x", final=False) + frame(FrameType.TEXT, b"y"),
         frame(FrameType.TEXT, b"x", final=False) + frame(FrameType.BINARY, b"y", final=False),
     ],
+    ids=[
+        "masked",
+        "masked, long",
+        "RSV1",
+        "RSV3",
+        "opcode 3",
+        "opcode 11",
+        "opcode 15",
+        "fragmented ping",
+        "long close",
+        "continuation of nothing",
+        "text within a message",
+        "fragment of a second message",
+    ],
 )
-def test_frames_that_may_not_be_end_the_stream(stream: bytes) -> None:
+def test_an_invalid_frame_breaks_the_stream(stream: bytes) -> None:
     with pytest.raises(BrokenStream) as raised:
         read(stream)
     assert raised.value.limit is None
@@ -130,7 +144,7 @@ def test_frames_that_may_not_be_end_the_stream(stream: bytes) -> None:
         read(*(bytes([byte]) for byte in stream))
 
 
-def test_what_is_too_large_is_refused_before_it_has_come() -> None:
+def test_a_message_that_is_too_large_is_refused_before_it_is_complete() -> None:
     for announced in (LIMIT + 1, 1 << 62, (1 << 64) - 1):
         with pytest.raises(
             BrokenStream, match=f"{announced} bytes.*max_payload.*{LIMIT}"
@@ -143,7 +157,7 @@ def test_what_is_too_large_is_refused_before_it_has_come() -> None:
     assert raised.value.limit == LIMIT
 
 
-def test_a_caller_that_stops_in_the_middle_loses_nothing_after_it() -> None:
+def test_messages_left_unread_by_the_caller_are_returned_by_the_next_feed() -> None:
     reader = FrameReader(LIMIT)
     stream = frame(FrameType.TEXT, b"a") + frame(FrameType.TEXT, b"b") + frame(FrameType.TEXT)
     for _ in reader.feed(stream[:-1], nothing):
@@ -160,20 +174,20 @@ def test_any_bytes_give_messages_or_the_documented_error(data: bytes) -> None:
         pass
 
 
-# Memory and time are bounded by the size of the largest message, however the bytes come.
+# Memory and time are bounded by the size of the largest message, however the stream is cut.
 
 
 def feed_all(pieces: Iterable[bytes]) -> int:
-    """The number of messages in the pieces, which are not kept."""
+    """Read some pieces without keeping the messages; return how many messages there were."""
     reader = FrameReader(LIMIT)
     return sum(1 for piece in pieces for _ in reader.feed(piece, nothing))
 
 
 def drip(size: int, piece: int) -> Iterator[bytes]:
-    """One frame with so many bytes, in pieces of so many."""
+    """One frame with a payload of ``size`` bytes, in pieces of ``piece`` bytes."""
     yield struct.pack("!BBQ", 0x82, 127, size)
     for start in range(0, size, piece):
-        # A new object each time, as a socket gives it: a constant would cost no memory.
+        # Each piece is a new object, as from a socket: a constant would take no memory.
         yield bytes([start & 0xFF]) * min(piece, size - start)
 
 
@@ -193,7 +207,7 @@ def test_tiny_fragments_cost_their_bytes_in_memory() -> None:
     )
 
 
-def test_time_grows_as_the_bytes_do_in_whatever_pieces_they_come() -> None:
+def test_reading_time_grows_linearly_with_the_bytes() -> None:
     once = seconds(lambda: feed_all(drip(LIMIT // 4, 2)))
     four_times = seconds(lambda: feed_all(drip(LIMIT, 2)))
     assert four_times < 8 * once
@@ -213,7 +227,8 @@ def test_time_grows_as_the_bytes_do_in_whatever_pieces_they_come() -> None:
         struct.pack("!BBQ", 0x80, 127, LIMIT),
         frame(FrameType.TEXT, b"x", final=False) + struct.pack("!BBQ", 0x80, 127, LIMIT),
     ],
+    ids=["long close", "RSV1", "continuation of nothing", "continuation beyond the limit"],
 )
-def test_what_may_not_be_is_refused_before_its_payload_has_come(stream: bytes) -> None:
+def test_an_invalid_frame_header_is_refused_before_its_payload(stream: bytes) -> None:
     with pytest.raises(BrokenStream):
         read(stream)

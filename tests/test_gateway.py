@@ -1,3 +1,5 @@
+"""The constants of the Gateway, names of intents and events, and gateway URLs."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -18,7 +20,7 @@ from shardlib.gateway import (
 from shardlib.testing.intents import DIRECT_EVENTS, GUILD_EVENTS
 
 
-def test_reconnecting_is_allowed_as_the_close_code_table_says() -> None:
+def test_close_codes_say_whether_to_reconnect_and_whether_the_session_ends() -> None:
     fatal = {code for code in CloseCode if not code.can_reconnect}
     assert fatal == {4004, 4010, 4011, 4012, 4013, 4014}
     assert {code for code in CloseCode if code.ends_session} == {4007, 4009}
@@ -126,7 +128,7 @@ def test_completing_a_url_twice_changes_nothing() -> None:
         ("wss://host/\u2028", "whitespace"),
     ],
 )
-def test_what_is_no_gateway_url_is_refused_with_the_reason(url: str, why: str) -> None:
+def test_an_invalid_gateway_url_is_refused_with_the_reason(url: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         gateway_url(url, 10, None)
 
@@ -148,7 +150,7 @@ def test_a_password_in_a_url_is_refused_and_not_shown() -> None:
         (("wss://host", 10, "gzip"), ValueError),
     ],
 )
-def test_other_bad_arguments_are_refused(
+def test_gateway_url_refuses_other_bad_arguments(
     arguments: tuple[Any, ...], error: type[Exception]
 ) -> None:
     with pytest.raises(error):

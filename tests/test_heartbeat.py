@@ -15,19 +15,15 @@ from shardlib import NotReady, Opcode, ShardState
 from shardlib.heartbeat import Heartbeat
 from shardlib.testing import LocalGateway
 from tests.recorder import Recorder
-from tests.shards import make_gateway, make_shard
+from tests.shards import heartbeats, make_gateway, make_shard
 from tests.support import not_none, wait_until
 
 
 @pytest.fixture
 def gateway() -> Iterator[LocalGateway]:
-    # Long enough for an acknowledgement to be in time on a machine that is busy with other things.
+    # The interval is long enough for an acknowledgement to be in time on a busy machine.
     with make_gateway(heartbeat_interval=300) as gateway:
         yield gateway
-
-
-def beats(connection: Any) -> list[Any]:
-    return [payload for payload in connection.received if payload["op"] == Opcode.HEARTBEAT]
 
 
 @pytest.mark.parametrize("jitter", [0.0, 0.5])
@@ -47,12 +43,12 @@ def test_the_first_heartbeat_is_sent_after_a_random_part_of_the_interval(
 def test_heartbeats_after_the_first_keep_the_interval_without_jitter_or_drift(
     gateway: LocalGateway,
 ) -> None:
-    """Jitter on each would halve the distance; a drift would lengthen it."""
+    """Jitter on each heartbeat would halve the distance on average; drift would lengthen it."""
     with make_shard() as shard:
         shard.connect(gateway.url)
         connection = gateway.wait_for_connection()
-        wait_until(lambda: len(beats(connection)) >= 6)
-        first, *_, last = beats(connection)[:6]
+        wait_until(lambda: len(heartbeats(connection)) >= 6)
+        first, *_, last = heartbeats(connection)[:6]
         assert 0.75 <= (last.time - first.time) / (5 * 0.3) <= 1.5
 
 
@@ -65,10 +61,10 @@ def test_a_heartbeat_holds_the_last_sequence(gateway: LocalGateway) -> None:
         connection.proceed()
         shard.wait_until_ready(10)
         sequence = not_none(connection.session).dispatch("USER_UPDATE", {})
-        wait_until(lambda: beats(connection)[-1]["d"] == sequence)
+        wait_until(lambda: heartbeats(connection)[-1]["d"] == sequence)
 
 
-def test_a_heartbeat_that_was_asked_for_is_sent_at_once_and_decides_nothing() -> None:
+def test_a_requested_heartbeat_is_sent_at_once_and_makes_no_zombie() -> None:
     with make_gateway(heartbeat_interval=60_000) as gateway, make_shard() as shard:
         shard.connect(gateway.url)
         shard.wait_until_ready(10)
@@ -76,10 +72,10 @@ def test_a_heartbeat_that_was_asked_for_is_sent_at_once_and_decides_nothing() ->
         connection.acknowledge = False
         for count in range(1, 4):
             connection.request_heartbeat()
-            wait_until(lambda: len(beats(connection)) >= count)
+            wait_until(lambda: len(heartbeats(connection)) >= count)
         assert shard.heartbeat_clock_time is not None
         shard.heartbeat()
-        wait_until(lambda: len(beats(connection)) >= 4)
+        wait_until(lambda: len(heartbeats(connection)) >= 4)
         assert shard.state is ShardState.READY
         assert len(gateway.all_connections) == 1
 
@@ -94,10 +90,10 @@ def test_op_1_before_hello_and_before_ready_is_answered_with_a_heartbeat(
         shard.connect(gateway.url)
         shard.wait_until_ready(10)
         connection = gateway.connections[0]
-        wait_until(lambda: len(beats(connection)) >= 2)
+        wait_until(lambda: len(heartbeats(connection)) >= 2)
 
 
-def test_interval_ping_and_time_of_the_last_heartbeat_are_of_this_connection(
+def test_heartbeat_properties_belong_to_the_current_connection(
     gateway: LocalGateway,
 ) -> None:
     recorder = Recorder()
@@ -114,46 +110,48 @@ def test_interval_ping_and_time_of_the_last_heartbeat_are_of_this_connection(
         pings = recorder.beats
         assert all(0 < ping < 5 for ping in pings)
         assert not_none(shard.heartbeat_thread).name == "shard-0-heartbeat"
-        # Nothing of it is carried over to another connection.
+        # The next connection begins without the values of the last one.
         gateway.inject(instead_of="hello")
         gateway.connections[0].drop()
         wait_until(lambda: shard.stats.connections == 2)
         assert (shard.heartbeat_interval, shard.heartbeat_ping) == (None, None)
 
 
-def test_one_missed_acknowledgement_costs_one_connection_and_not_the_next(
+def test_a_missed_acknowledgement_ends_one_connection_and_not_the_next(
     gateway: LocalGateway,
 ) -> None:
-    """What was known of the dead one does not condemn the next."""
+    """The missing acknowledgement of the dead connection does not count against the next one."""
     with make_shard() as shard:
         shard.connect(gateway.url)
         shard.wait_until_ready(10)
         gateway.connections[0].acknowledge = False
         wait_until(lambda: shard.stats.resumes == 1)
         connection = gateway.connections[-1]
-        wait_until(lambda: len(beats(connection)) >= 4)
+        wait_until(lambda: len(heartbeats(connection)) >= 4)
         assert len(gateway.all_connections) == 2
         dead, alive = gateway.all_connections
-        assert max(beat.time for beat in beats(dead)) < max(beat.time for beat in beats(alive))
+        assert max(beat.time for beat in heartbeats(dead)) < max(
+            beat.time for beat in heartbeats(alive)
+        )
 
 
 def test_heartbeat_by_the_user_finds_a_zombie_before_the_next_scheduled_one() -> None:
     with make_gateway(heartbeat_interval=200) as gateway, make_shard() as shard:
         shard.connect(gateway.url)
         shard.wait_until_ready(10)
-        shard.heartbeat_in(400)  # so that the test comes first
+        shard.heartbeat_in(400)  # a slow pace, so that shard.heartbeat() finds the zombie first
         gateway.connections[0].acknowledge = False
         wait_until(lambda: not shard.heartbeat_acknowledged)
         shard.heartbeat_in(60_000)
-        # Longer than the interval, within which an acknowledgement is expected.
+        # Wait longer than the interval, within which an acknowledgement is expected.
         wait_until(lambda: time.perf_counter() - (shard.heartbeat_clock_time or 0) > 0.25)
         shard.heartbeat()
         wait_until(lambda: shard.stats.resumes == 1)
         assert gateway.all_connections[0].wait_closed() == 4000
 
 
-def test_heartbeat_by_the_user_ends_no_connection_whose_reader_is_in_a_callback() -> None:
-    """The reader is busy: it may have the acknowledgement, so this is no time for a verdict."""
+def test_heartbeat_by_the_user_spares_a_connection_whose_reader_is_in_a_callback() -> None:
+    """The acknowledgement may be waiting to be read while the reader is inside the callback."""
     inside, release = threading.Event(), threading.Event()
     with make_gateway(heartbeat_interval=200) as gateway, make_shard() as shard:
         shard.on("USER_UPDATE", lambda *_: (inside.set(), release.wait(20)))
@@ -165,9 +163,9 @@ def test_heartbeat_by_the_user_ends_no_connection_whose_reader_is_in_a_callback(
             wait_until(lambda: not shard.heartbeat_acknowledged)
             shard.heartbeat_in(60_000)
             wait_until(lambda: time.perf_counter() - (shard.heartbeat_clock_time or 0) > 0.25)
-            before = len(beats(gateway.connections[0]))
+            before = len(heartbeats(gateway.connections[0]))
             shard.heartbeat()
-            wait_until(lambda: len(beats(gateway.connections[0])) > before)
+            wait_until(lambda: len(heartbeats(gateway.connections[0])) > before)
         finally:
             release.set()
         wait_until(lambda: shard.heartbeat_acknowledged)
@@ -185,25 +183,26 @@ def test_heartbeat_in_changes_the_pace_and_needs_a_connection() -> None:
         with pytest.raises(ValueError):
             shard.heartbeat_in(0)
         shard.heartbeat_in(10)
-        wait_until(lambda: len(beats(gateway.connections[0])) >= 5)
-        assert shard.heartbeat_interval == 60_000  # that is what Hello gave
+        wait_until(lambda: len(heartbeats(gateway.connections[0])) >= 5)
+        assert shard.heartbeat_interval == 60_000  # still Hello's
 
 
-def test_a_flood_before_the_acknowledgement_is_no_zombie(gateway: LocalGateway) -> None:
-    """Bytes keep coming and the acknowledgement stands behind them."""
-    gateway.heartbeat_interval = 1000  # gateway and shard share one interpreter, and a flood
+def test_events_that_delay_the_acknowledgement_make_no_zombie(gateway: LocalGateway) -> None:
+    """The acknowledgement stands behind the events that keep coming."""
+    gateway.heartbeat_interval = 1000  # gateway and shard share the interpreter and are both busy
     with make_shard() as shard:
         shard.connect(gateway.url)
         shard.wait_until_ready(10)
         traffic = gateway.traffic(rate=None)
         connection = gateway.connections[0]
-        wait_until(lambda: len(beats(connection)) >= 3)
+        wait_until(lambda: len(heartbeats(connection)) >= 3)
         traffic.stop()
         assert len(gateway.all_connections) == 1
 
 
-def test_endless_events_without_any_acknowledgement_are_a_zombie(gateway: LocalGateway) -> None:
-    # Of its own, as to write DEBUG lines takes most of the time, which counts as the user's.
+def test_a_connection_with_events_but_no_acknowledgement_is_a_zombie(gateway: LocalGateway) -> None:
+    # A logger without DEBUG: writing those lines would take most of the time, and log handlers
+    # count as the user's functions, which postpone the verdict.
     logger = logging.getLogger("tests.flood")
     logger.setLevel(logging.INFO)
     with make_shard(logger=logger) as shard:
@@ -216,7 +215,7 @@ def test_endless_events_without_any_acknowledgement_are_a_zombie(gateway: LocalG
 
 
 class SetClock:
-    """The module time, but for a wall clock that a test sets."""
+    """Stands for the module time; the test sets its wall clock."""
 
     def __init__(self) -> None:
         self.offset = 0.0
@@ -227,14 +226,14 @@ class SetClock:
 
     def time(self) -> float:
         now = time.time() + self.offset
-        self.calls += 1  # last: a test that sees the count may change the offset at once
+        self.calls += 1  # after `now`: a test that sees the count may change the offset at once
         return now
 
 
 def test_setting_the_wall_clock_costs_no_connection(
     gateway: LocalGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 37: an hour forward or back, while all else is well, costs no connection."""
+    """Row 37: setting the wall clock an hour forward or back ends no healthy connection."""
     clock = SetClock()
     monkeypatch.setattr("shardlib.heartbeat.time", clock)
     with make_shard() as shard:
@@ -243,8 +242,8 @@ def test_setting_the_wall_clock_costs_no_connection(
         connection = gateway.connections[0]
         for offset in (3600, -3600, 0):
             clock.offset = offset
-            wanted = len(beats(connection)) + 3
-            wait_until(lambda: len(beats(connection)) >= wanted)
+            wanted = len(heartbeats(connection)) + 3
+            wait_until(lambda: len(heartbeats(connection)) >= wanted)
         assert len(gateway.all_connections) == 1
 
 
@@ -253,24 +252,24 @@ def test_setting_the_wall_clock_costs_no_connection(
 def test_only_a_wall_clock_that_jumps_forward_counts_as_a_sleep(
     hour: float, soon: bool, alive: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 37: the monotonic clock may stand still in a sleep: the beat after it is a probe."""
+    """Row 37: the monotonic clock may stop during a sleep; the next heartbeat is a probe."""
     clock = SetClock()
     monkeypatch.setattr("shardlib.heartbeat.time", clock)
     monkeypatch.setattr("shardlib.liveness.PROBE_TIMEOUT", 0.3)
-    monkeypatch.setattr(random, "random", lambda: 1 / 60)  # the first is due after a second
+    monkeypatch.setattr(random, "random", lambda: 1 / 60)  # first heartbeat after one second
     with make_gateway(heartbeat_interval=60_000) as gateway, make_shard() as shard:
         gateway.inject(lambda connection: setattr(connection, "acknowledge", alive), before="hello")
         shard.connect(gateway.url)
         connection = gateway.wait_for_connection()
         wait_until(lambda: clock.calls)  # the heartbeat thread has looked
         clock.offset = hour
-        wait_until(lambda: beats(connection))
+        wait_until(lambda: heartbeats(connection))
         shard.wait_until_ready(10)
-        if not soon:  # the next one is due after a minute, as it would have been
+        if not soon:  # the next heartbeat is due after a minute, as without the jump
             wait_until(lambda: time.perf_counter() - (shard.heartbeat_clock_time or 0) > 0.9)
-            assert len(beats(connection)) == 1
+            assert len(heartbeats(connection)) == 1
         elif alive:
-            wait_until(lambda: len(beats(connection)) >= 2)
+            wait_until(lambda: len(heartbeats(connection)) >= 2)
         else:
             wait_until(lambda: shard.stats.resumes == 1)
         assert len(gateway.all_connections) == 1 + (soon and not alive)
@@ -304,27 +303,28 @@ def test_the_heartbeat_thread_ends_with_its_connection(gateway: LocalGateway) ->
         wait_until(lambda: shard.heartbeat_thread not in (None, thread))
 
 
-def test_a_quicker_pace_gives_the_heartbeat_under_way_no_less_time(
+def test_a_quicker_pace_leaves_the_last_heartbeat_its_time_to_be_acknowledged(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Its acknowledgement was not expected yet: that of a slow network would come too late."""
-    monkeypatch.setattr(random, "random", lambda: 0.0)  # the first is due at once
+    """On a slow network the acknowledgement of that heartbeat may take the whole interval."""
+    monkeypatch.setattr(random, "random", lambda: 0.0)  # first heartbeat at once
     with make_gateway(heartbeat_interval=60_000) as gateway, make_shard() as shard:
         gateway.inject(lambda connection: setattr(connection, "acknowledge", False), before="hello")
         shard.connect(gateway.url)
         shard.wait_until_ready(10)
         connection = gateway.connections[0]
-        wait_until(lambda: len(beats(connection)) == 1)
+        wait_until(lambda: len(heartbeats(connection)) == 1)
         assert not shard.heartbeat_acknowledged
         shard.heartbeat_in(10)
-        wait_until(lambda: len(beats(connection)) >= 5)
+        wait_until(lambda: len(heartbeats(connection)) >= 5)
         assert len(gateway.all_connections) == 1
 
 
-def test_a_heartbeat_that_a_closing_connection_refuses_burns_no_core(
+def test_a_refused_heartbeat_is_not_retried_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    connection = make_shard()._reader.connection  # it was never opened, and refuses as well
+    # A connection that was never opened refuses to send, as a closing one does.
+    connection = make_shard()._reader.connection
     refused: list[float] = []
     send = connection.send
 

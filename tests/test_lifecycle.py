@@ -1,9 +1,8 @@
-"""The lives of a shard: states, requests and waits, with a reader that the test plays."""
+"""Lifecycle and Life: states, requests and waits. The test itself plays the reader."""
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,13 +13,13 @@ from shardlib.deadline import Deadline
 from shardlib.lifecycle import Beginning, Life, Lifecycle, Request
 from shardlib.loss import Loss
 from shardlib.waiting import Waiters
-from tests.support import Thread, wait_until
+from tests.support import Thread, in_background, wait_until
 
 BEGINNING = Beginning("ws://127.0.0.1", 10)
 
 
 class FakeConnection:
-    """Notes what a life asks of the connection that its reader is busy with."""
+    """Records what a life asks of the connection that its reader uses."""
 
     def __init__(self) -> None:
         self.calls: list[Any] = []
@@ -33,11 +32,11 @@ class FakeConnection:
 
 
 class Readers:
-    """Starts no reader: the test does what it would do."""
+    """A Lifecycle whose lives get no running reader thread: the test does what a reader would."""
 
     def __init__(self) -> None:
         self.started: list[Life] = []
-        self.sockets_opened: list[int] = []  # in all lives, as each reader finds it
+        self.sockets_opened: list[int] = []  # Lifecycle.sockets_opened when each reader starts
         self.error: Exception | None = None
         self.lifecycle = Lifecycle(self.start)
 
@@ -60,7 +59,7 @@ def lifecycle(readers: Readers) -> Lifecycle:
 
 
 def begin(lifecycle: Lifecycle) -> Life:
-    """connect(), up to where it waits for the first socket."""
+    """Do what connect() does before it waits for the first socket."""
     life = lifecycle.prepare(BEGINNING)
     lifecycle.begin(life, lifecycle.closes)
     wait_until(lambda: life.ended or lifecycle.life is life)
@@ -68,13 +67,14 @@ def begin(lifecycle: Lifecycle) -> Life:
 
 
 def begun() -> Life:
+    """A life that has begun, with another thread as its reader."""
     life = Life(BEGINNING, Waiters())
     life.started(threading.Thread())
     return life
 
 
 def own(life: Life) -> Life:
-    """This thread is the reader."""
+    """Make this thread the reader of a life."""
     life.started(threading.current_thread())
     return life
 
@@ -86,7 +86,7 @@ def soon() -> Deadline:
 # States
 
 
-def test_before_connect_there_is_a_life_that_never_began(lifecycle: Lifecycle) -> None:
+def test_before_connect_the_life_has_ended_and_is_disconnected(lifecycle: Lifecycle) -> None:
     life = lifecycle.life
     assert not lifecycle.began
     assert life.state is ShardState.DISCONNECTED
@@ -94,7 +94,7 @@ def test_before_connect_there_is_a_life_that_never_began(lifecycle: Lifecycle) -
     assert lifecycle.sockets_opened == 0
 
 
-def test_the_states_of_a_connection() -> None:
+def test_a_life_goes_through_the_states_of_a_connection_in_order() -> None:
     life, connection = begun(), FakeConnection()
     life.use(connection)
     states = [life.state]
@@ -120,12 +120,12 @@ def test_the_states_of_a_connection() -> None:
 def nothing() -> None: ...
 
 
-def test_one_thread_wins_the_right_to_identify() -> None:
+def test_only_one_thread_wins_the_right_to_identify() -> None:
     life, connection = begun(), FakeConnection()
     life.use(connection)
     assert not life.claim_opening(connection, ShardState.IDENTIFYING, nothing)  # no socket is open
     life.socket_opened()
-    other = FakeConnection()  # an earlier one
+    other = FakeConnection()  # an earlier connection
     assert not life.claim_opening(other, ShardState.IDENTIFYING, nothing)
     barrier = threading.Barrier(8)
 
@@ -138,30 +138,29 @@ def test_one_thread_wins_the_right_to_identify() -> None:
     assert life.state is ShardState.IDENTIFYING
 
 
-def test_what_follows_the_right_to_identify_is_done_before_another_connection_begins() -> None:
-    """Else the next connection would be noted as the one on which Identify was sent."""
+def test_no_other_connection_begins_while_the_right_to_identify_is_used() -> None:
+    """Otherwise Identify would be noted for the next connection instead of this one."""
     life, connection = begun(), FakeConnection()
     life.use(connection)
     life.socket_opened()
-    order: list[str] = []
+    another_began = threading.Event()
     beginning: list[Thread] = []
 
     def begin_another() -> None:
         life.use(FakeConnection())
-        order.append("another")
+        another_began.set()
 
     def claimed() -> None:
         beginning.append(Thread(begin_another))
-        time.sleep(0.05)  # another connection that could begin would
-        order.append("claimed")
+        assert not another_began.wait(0.05)
 
     assert life.claim_opening(connection, ShardState.IDENTIFYING, claimed)
     beginning[0].finish()
-    assert order == ["claimed", "another"]
+    assert another_began.is_set()
 
 
 @pytest.mark.parametrize("state", [state for state in ShardState if state is not ShardState.CLOSED])
-def test_what_is_closing_only_ever_becomes_closed(state: ShardState) -> None:
+def test_a_closing_life_takes_no_state_but_closed(state: ShardState) -> None:
     life = begun()
     life.request_close(1000, soon())
     life.set_state(state)
@@ -181,8 +180,9 @@ def test_what_is_closing_only_ever_becomes_closed(state: ShardState) -> None:
         (True, ConnectionFailed("refused"), ShardState.CLOSED),
         (True, None, ShardState.CLOSED),
     ],
+    ids=["no socket, error", "no socket, closed", "socket, error", "socket, closed"],
 )
-def test_a_life_without_a_socket_that_failed_was_none(
+def test_a_life_that_fails_before_its_first_socket_ends_disconnected(
     opened: bool, error: Exception | None, state: ShardState
 ) -> None:
     life = begun()
@@ -199,7 +199,7 @@ def test_a_life_without_a_socket_that_failed_was_none(
 # Requests
 
 
-def test_of_several_requests_the_greatest_counts() -> None:
+def test_reconnect_does_not_replace_a_request_to_reinstantiate() -> None:
     life = begun()
     life.request_connection(Request.REINSTANTIATE, no_fail=True, immediate=False)
     life.request_connection(Request.RECONNECT, no_fail=None, immediate=True)
@@ -210,7 +210,7 @@ def test_of_several_requests_the_greatest_counts() -> None:
     assert (life.request, life.immediate, life.take_request()) == (None, False, None)
 
 
-def test_close_is_the_last_request() -> None:
+def test_a_request_to_close_is_never_replaced() -> None:
     life = begun()
     life.request_connection(Request.REINSTANTIATE, no_fail=None, immediate=False)
     life.request_close(4321, soon())
@@ -222,7 +222,7 @@ def test_close_is_the_last_request() -> None:
     assert (life.close_code, life.close_deadline) == (4321, first)
 
 
-def test_a_request_interrupts_the_connection_but_not_on_the_reader() -> None:
+def test_a_request_interrupts_the_connection_except_on_the_reader_thread() -> None:
     life, connection = begun(), FakeConnection()
     assert life.use(connection)
     life.request_connection(Request.RECONNECT, no_fail=None, immediate=False)
@@ -236,7 +236,7 @@ def test_a_request_interrupts_the_connection_but_not_on_the_reader() -> None:
 
 
 def test_a_request_does_not_interrupt_the_connection_that_fulfils_it() -> None:
-    """The reader may be quicker to begin it than the asking thread is to look for what it does."""
+    """The reader may begin the new connection before the asking thread interrupts the old one."""
     old, new = FakeConnection(), FakeConnection()
 
     class Waking(Waiters):
@@ -259,13 +259,13 @@ def test_a_life_that_is_over_takes_no_request() -> None:
     life.request_connection(Request.RECONNECT, no_fail=None, immediate=True)
     life.request_close(1000, soon())
     assert (life.request, life.immediate, life.state) == (None, False, ShardState.CLOSED)
-    assert life.close_deadline is not None  # who waits for its callbacks waits that long
+    assert life.close_deadline is not None  # for a thread that waits for on_socket_closed
 
 
 # Errors
 
 
-def test_disconnect_has_the_last_word_over_an_error() -> None:
+def test_after_disconnect_an_error_of_the_connection_is_not_kept() -> None:
     life = begun()
     life.request_close(1000, soon())
     life.close(ShardClosed(4004, "crossed"))
@@ -273,8 +273,12 @@ def test_disconnect_has_the_last_word_over_an_error() -> None:
     assert "closed by disconnect()" in str(life.closed_error())
 
 
-@pytest.mark.parametrize("error, kept", [(LookupError(), False), (SystemExit(3), True)])
-def test_disconnect_has_no_word_over_what_ends_the_program(
+@pytest.mark.parametrize(
+    "error, kept",
+    [(LookupError(), False), (SystemExit(3), True)],
+    ids=["LookupError", "SystemExit"],
+)
+def test_after_disconnect_only_an_exception_that_ends_the_program_is_kept(
     error: BaseException, kept: bool
 ) -> None:
     life = begun()
@@ -285,7 +289,7 @@ def test_disconnect_has_no_word_over_what_ends_the_program(
     assert life.close_code == 1000
 
 
-def test_an_error_that_stops_the_shard_is_the_first_one() -> None:
+def test_of_several_errors_that_stop_a_shard_the_first_is_kept() -> None:
     life = begun()
     first = SystemExit(1)
     life.stop(first, 4000, soon())
@@ -294,7 +298,7 @@ def test_an_error_that_stops_the_shard_is_the_first_one() -> None:
     assert (life.closed_error(), life.close_code) == (first, 4000)
 
 
-def test_an_error_is_known_to_the_threads_that_were_told() -> None:
+def test_an_error_counts_as_raised_only_in_threads_that_asked_for_it() -> None:
     life = begun()
     error = ShardClosed(4004, "why")
     life.close(error)
@@ -307,7 +311,7 @@ def test_an_error_is_known_to_the_threads_that_were_told() -> None:
     assert [Thread(life.was_raised_here).finish() for _ in range(3)] == [False] * 3
 
 
-def test_where_a_life_is_and_how_its_last_connections_ended_can_be_told() -> None:
+def test_progress_tells_the_state_and_how_the_last_connections_ended() -> None:
     life = begun()
     assert life.progress() == "connecting"
     for number in range(1, 5):
@@ -320,7 +324,7 @@ def test_where_a_life_is_and_how_its_last_connections_ended_can_be_told() -> Non
 # The reader thread
 
 
-def test_the_reader_is_known_until_its_life_has_ended() -> None:
+def test_the_reader_thread_is_recognised_until_its_life_has_ended() -> None:
     life = own(begun())
     assert life.in_reader_thread()
     assert Thread(life.in_reader_thread).finish() is False
@@ -333,7 +337,9 @@ def test_the_reader_is_known_until_its_life_has_ended() -> None:
 # One life after the other
 
 
-def test_a_second_life_is_refused_while_one_runs(lifecycle: Lifecycle, readers: Readers) -> None:
+def test_a_second_connect_is_refused_while_a_life_runs(
+    lifecycle: Lifecycle, readers: Readers
+) -> None:
     first = begin(lifecycle)
     second = begin(lifecycle)
     assert isinstance(second.error, AlreadyConnected)
@@ -359,7 +365,7 @@ def test_disconnect_ends_a_connect_that_began_before(
     assert readers.started == []
 
 
-def test_without_a_thread_to_be_had_nothing_has_changed(
+def test_if_no_reader_thread_can_be_started_the_former_life_stays(
     lifecycle: Lifecycle, readers: Readers
 ) -> None:
     before = lifecycle.life
@@ -372,7 +378,7 @@ def test_without_a_thread_to_be_had_nothing_has_changed(
 
 
 def test_sockets_are_counted_over_all_lives(lifecycle: Lifecycle, readers: Readers) -> None:
-    """The count never goes back, as the first callbacks of a life see it too."""
+    """A new life does not reset the count, not even before its first socket."""
     for count in (1, 2, 3):
         life = begin(lifecycle)
         life.socket_opened()
@@ -382,8 +388,8 @@ def test_sockets_are_counted_over_all_lives(lifecycle: Lifecycle, readers: Reade
     assert readers.sockets_opened == [0, 1, 2]
 
 
-@pytest.mark.parametrize("disconnected", [False, True])
-def test_a_restart_follows_unless_disconnect_came_later(
+@pytest.mark.parametrize("disconnected", [False, True], ids=["not called", "called"])
+def test_a_restart_follows_unless_disconnect_was_called_later(
     lifecycle: Lifecycle, readers: Readers, disconnected: bool
 ) -> None:
     life = begin(lifecycle)
@@ -424,9 +430,9 @@ CHANGES: list[tuple[str, Callable[[Life], object], Callable[[Life], bool]]] = [
 
 
 @pytest.mark.parametrize(
-    "change, condition", [row[1:] for row in CHANGES], ids=[r[0] for r in CHANGES]
+    "change, condition", [row[1:] for row in CHANGES], ids=[row[0] for row in CHANGES]
 )
-def test_each_change_wakes_who_waits_for_it(
+def test_each_change_wakes_the_thread_that_waits_for_it(
     lifecycle: Lifecycle,
     life: Life,
     change: Callable[[Life], object],
@@ -439,8 +445,8 @@ def test_each_change_wakes_who_waits_for_it(
     assert waiting.finish() is True
 
 
-def test_a_wait_in_a_life_ends_with_it(lifecycle: Lifecycle) -> None:
-    """Another thread connects again at once: the waiter is not told of the next life."""
+def test_a_wait_in_a_life_ends_with_that_life(lifecycle: Lifecycle) -> None:
+    """If another thread connects again at once, the waiter does not wait for the next life."""
     first = begin(lifecycle)
     waiting = Thread(lambda: lifecycle.wait_in(first, lambda: first.is_ready, soon()))
     first.close(None)
@@ -453,15 +459,17 @@ def test_a_wait_in_a_life_ends_with_it(lifecycle: Lifecycle) -> None:
     lifecycle.end(second)
 
 
-def test_a_wait_in_a_life_is_kept_by_no_callback(lifecycle: Lifecycle, life: Life) -> None:
-    """disconnect() has waited long enough; the reader is still in a function of the user's."""
+def test_a_wait_in_a_life_ends_though_a_callback_still_runs(
+    lifecycle: Lifecycle, life: Life
+) -> None:
+    """disconnect() has run out of time while the reader is still inside a callback."""
     waiting = Thread(lambda: lifecycle.wait_in(life, lambda: life.is_ready, Deadline(None)))
     lifecycle.request_close(1000, Deadline(0.01))
     assert waiting.finish() is True
     assert not life.is_closed
 
 
-def test_a_life_that_does_not_end_in_its_share_of_the_time_loses_its_connection(
+def test_a_life_that_does_not_end_by_its_deadline_loses_its_connection(
     lifecycle: Lifecycle, life: Life
 ) -> None:
     connection = FakeConnection()
@@ -482,14 +490,8 @@ def test_a_life_that_ends_in_time_keeps_its_connection(lifecycle: Lifecycle, lif
     assert connection.calls == ["interrupt"]
 
 
-def test_while_the_interpreter_exits_daemon_threads_wait_on(lifecycle: Lifecycle) -> None:
-    """They would only complain; the main thread, which says goodbye, is told."""
+def test_while_the_interpreter_exits_daemon_threads_keep_waiting(lifecycle: Lifecycle) -> None:
+    """A daemon thread that woke would only print a traceback; the main thread closes the shard."""
     lifecycle.interpreter_exits()
     assert lifecycle.wait(lambda: True, Deadline(0))
-    results: list[bool] = []
-    thread = threading.Thread(
-        target=lambda: results.append(lifecycle.wait(lambda: True, Deadline(0.01))), daemon=True
-    )
-    thread.start()
-    thread.join(10)
-    assert results == [False]
+    assert in_background(lifecycle.wait, lambda: True, Deadline(0.01)).result(10) is False

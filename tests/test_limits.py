@@ -1,3 +1,5 @@
+"""The limits of the Gateway (SendWindow, IdentifyGate), and Backoff."""
+
 from __future__ import annotations
 
 import bisect
@@ -24,12 +26,12 @@ steps = st.lists(st.floats(0, 30, allow_nan=False), min_size=1, max_size=80)
 
 
 def most_in_any(period: float, times: list[float]) -> int:
-    # Half open: what happened exactly a period ago counts no longer.
+    # The period is half open: a send exactly one period ago no longer counts.
     return max(sum(start <= time < start + period for time in times) for start in times)
 
 
 def granted(window: SendWindow, now: float) -> int:
-    """How many payloads may leave at a moment; they do."""
+    """Send as many payloads as the window allows at a moment; return how many."""
     count = 0
     while window.wait(now) == 0.0:
         window.record(now)
@@ -43,7 +45,7 @@ def test_no_period_ever_holds_more_sends_than_the_limit(steps: list[float], ahea
     now = 1000.0
     times = [now] * ahead
     for _ in times:
-        window.record(now)  # what does not wait counts
+        window.record(now)  # a send that did not ask counts as well
     for step in steps:
         now += step
         if window.wait(now) == 0.0:
@@ -59,10 +61,10 @@ def test_no_period_ever_holds_more_sends_than_the_limit(steps: list[float], ahea
     steps=steps,
 )
 @example(interval=20_020.0, pace=None, late=[0.15, 0.0, 0.0], steps=[0.2, 30.0, 30.0])
-def test_in_no_minute_more_than_120_leave_scheduled_heartbeats_included(
+def test_no_minute_has_more_than_120_sends_with_scheduled_heartbeats(
     interval: float, pace: float | None, late: list[float], steps: list[float]
 ) -> None:
-    """Heartbeats leave when they are due, and whoever else sends does so whenever there is room."""
+    """Heartbeats are sent when they are due; other payloads use all the room that is left."""
     window = SendWindow()
     liveness = Liveness(interval, 0.0, 0.0)
     window.reserve_heartbeats(liveness.least_interval)
@@ -88,7 +90,7 @@ def test_in_no_minute_more_than_120_leave_scheduled_heartbeats_included(
 
 @given(steps=steps)
 @example(steps=[0.0, 0.0, 0.0, 0.0, 30.0, 1.5, 0.5, 0.0, 2.0, 28.0])  # a wait of 0.0000000000002
-def test_a_full_window_says_exactly_how_long_to_wait(steps: list[float]) -> None:
+def test_a_full_send_window_tells_exactly_how_long_to_wait(steps: list[float]) -> None:
     window = SendWindow(limit=3, period=60.0)
     now = 1000.0
     for step in steps:
@@ -101,16 +103,16 @@ def test_a_full_window_says_exactly_how_long_to_wait(steps: list[float]) -> None
         window.record(now)
 
 
-def test_what_passes_ahead_counts_and_is_waited_for() -> None:
-    """A window that holds more than it has room for says when enough of that is over."""
+def test_sends_beyond_the_limit_lengthen_the_wait() -> None:
+    """A window with more sends than its limit waits until enough of them are a period old."""
     window = SendWindow(limit=5)
     for now in (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0):
         window.record(now)
-    assert window.wait(10.0) == 56.0  # when the sixth is over, too, there is one
+    assert window.wait(10.0) == 56.0  # the room is 2: the sixth send must be a period old
     assert window.wait(66.0) == 0.0
 
 
-def test_asking_takes_no_room() -> None:
+def test_asking_the_send_window_takes_no_room() -> None:
     window = SendWindow(limit=1)
     assert [window.wait(0.0) for _ in range(3)] == [0.0] * 3
 
@@ -130,15 +132,17 @@ def test_asking_takes_no_room() -> None:
         (5e-324, 60),
     ],
 )
-def test_room_is_kept_for_the_heartbeats_of_a_period(interval: float, room: int) -> None:
+def test_the_send_window_keeps_room_for_the_heartbeats_of_a_period(
+    interval: float, room: int
+) -> None:
     window = SendWindow()
     assert granted(window, 0.0) == 117  # Identify, and the first heartbeats, have room as well
     window.reserve_heartbeats(interval)
     assert granted(window, 60.0) == room
 
 
-def test_heartbeats_of_a_quicker_pace_before_count_on() -> None:
-    """A second Hello makes room for more at once; what has left in the last minute has left."""
+def test_heartbeats_sent_before_a_slower_pace_still_count() -> None:
+    """A second Hello frees room at once, but heartbeats of the last minute still use theirs."""
     window = SendWindow()
     window.reserve_heartbeats(520)
     for number in range(16):
@@ -147,7 +151,7 @@ def test_heartbeats_of_a_quicker_pace_before_count_on() -> None:
     assert granted(window, 9.0) == 120 - 16
 
 
-def test_another_hello_changes_the_room() -> None:
+def test_a_second_hello_changes_the_room_kept_for_heartbeats() -> None:
     window = SendWindow()
     window.reserve_heartbeats(1000)
     window.reserve_heartbeats(41_250)
@@ -170,7 +174,7 @@ def test_no_bucket_identifies_more_often_than_documented(
         assert most_in_any(5.0 - 1e-6, granted) == 1
 
 
-def test_each_bucket_has_its_own_slot() -> None:
+def test_each_bucket_of_an_identify_gate_has_its_own_slot() -> None:
     clock = Clock()
     gate = IdentifyGate(max_concurrency=2, clock=clock)
     assert gate.try_acquire(0) == 0.0
@@ -182,7 +186,7 @@ def test_each_bucket_has_its_own_slot() -> None:
     assert gate.try_acquire(2) == 0.0
 
 
-def test_the_daily_budget_ends_before_discord_resets_the_token() -> None:
+def test_the_daily_limit_stops_before_discord_resets_the_token() -> None:
     clock = Clock()
     gate = IdentifyGate(clock=clock)
     start = clock.now
@@ -202,7 +206,7 @@ def test_the_daily_budget_ends_before_discord_resets_the_token() -> None:
         gate.try_acquire(0)
 
 
-def test_one_gate_serves_a_token_in_the_process(token: str) -> None:
+def test_each_token_has_one_identify_gate_in_the_process(token: str) -> None:
     assert default_gate(token) is default_gate(token)
     assert default_gate(token) is not default_gate(token + "x")
     assert token not in repr(limits._default_gates)
@@ -217,7 +221,7 @@ def test_a_child_forked_while_a_gate_is_in_use_can_use_it(token: str) -> None:
         if child == 0:
             status = 1
             try:
-                # A lock held for ever would stop the child, not fail it; the signal ends it.
+                # If the child waited for a lock for ever, the alarm would end it.
                 signal.signal(signal.SIGALRM, signal.SIG_DFL)
                 signal.alarm(10)
                 default_gate(token)
@@ -230,9 +234,9 @@ def test_a_child_forked_while_a_gate_is_in_use_can_use_it(token: str) -> None:
 
 
 def interrupt_at_each_line(call: Callable[[], object], handler: Callable[[], object]) -> int:
-    """Make a call again and again, with a signal at one line more of the gates' code each time.
+    """Make a call repeatedly, each time with a signal at the next line of the gates' code.
 
-    :return: how many lines there were, each interrupted once
+    :return: the number of lines, each interrupted once
     """
     codes = [function.__code__ for function in (default_gate, IdentifyGate.try_acquire)]
     codes.append(limits._has_interrupted_itself.__code__)
@@ -264,8 +268,8 @@ def interrupt_at_each_line(call: Callable[[], object], handler: Callable[[], obj
     return lines
 
 
-def test_a_signal_handler_may_use_the_gate_that_it_has_interrupted() -> None:
-    """The slot is taken once, by either of them, and neither of them waits for the other."""
+def test_a_signal_handler_may_use_the_identify_gate_it_interrupts() -> None:
+    """The handler or the interrupted call takes the slot; neither waits for the other."""
     clock = Clock()
     gate = IdentifyGate(clock=clock)
     waits: list[float] = []
@@ -311,19 +315,19 @@ def test_a_signal_handler_may_make_a_shard_while_one_is_made(token: str) -> None
         {"daily_limit": 10**400},
     ],
 )
-def test_a_gate_that_could_never_open_is_refused(arguments: dict[str, Any]) -> None:
+def test_identify_gate_refuses_numbers_with_which_it_never_opens(arguments: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(arguments))):
         IdentifyGate(**arguments)
 
 
 @pytest.mark.parametrize("name", ["max_concurrency", "interval", "daily_limit"])
 @pytest.mark.parametrize("value", [None, "1", True, Decimal("nan")])
-def test_a_gate_takes_numbers(name: str, value: Any) -> None:
+def test_identify_gate_refuses_arguments_that_are_no_numbers(name: str, value: Any) -> None:
     with pytest.raises(TypeError, match=name):
         IdentifyGate(**{name: value})
 
 
-def test_the_first_attempt_is_immediate_and_delays_grow_to_the_cap() -> None:
+def test_the_first_backoff_delay_is_zero_and_the_next_grow_to_the_cap() -> None:
     backoff = Backoff(1.0, 60.0, random=lambda: 1.0)
     delays = [backoff.next_delay() for _ in range(9)]
     assert delays == [0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
@@ -331,7 +335,7 @@ def test_the_first_attempt_is_immediate_and_delays_grow_to_the_cap() -> None:
     assert [backoff.next_delay() for _ in range(2)] == [0.0, 1.0]
 
 
-def test_a_delay_is_at_least_half_of_what_it_may_be() -> None:
+def test_jitter_takes_at_most_half_of_a_backoff_delay() -> None:
     backoff = Backoff(3.0, 4.0, random=lambda: 0.0)
     assert [backoff.next_delay() for _ in range(4)] == [0.0, 1.5, 2.0, 2.0]
 
@@ -342,7 +346,7 @@ def test_a_delay_is_at_least_half_of_what_it_may_be() -> None:
     random=st.floats(0, 1, exclude_max=True),
     attempts=st.integers(2, 3000),
 )
-def test_delays_stay_within_bounds_however_long_it_fails(
+def test_backoff_delays_stay_within_base_and_cap_after_thousands_of_failures(
     base: float, factor: float, random: float, attempts: int
 ) -> None:
     backoff = Backoff(base, base * factor, random=lambda: random)
@@ -363,13 +367,13 @@ def test_delays_stay_within_bounds_however_long_it_fails(
         (1, 10**400),
     ],
 )
-def test_a_backoff_without_sense_is_refused(base: float, cap: float) -> None:
+def test_backoff_refuses_a_base_or_cap_out_of_range(base: float, cap: float) -> None:
     with pytest.raises(ValueError, match="base|cap"):
         Backoff(base, cap)
 
 
 @pytest.mark.parametrize("name", ["base", "cap"])
 @pytest.mark.parametrize("value", [None, "1", True, Decimal("nan")])
-def test_a_backoff_takes_numbers(name: str, value: Any) -> None:
+def test_backoff_refuses_arguments_that_are_no_numbers(name: str, value: Any) -> None:
     with pytest.raises(TypeError, match=name):
         Backoff(**{name: value})

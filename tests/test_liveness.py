@@ -1,4 +1,4 @@
-"""When heartbeats are due, and when the peer that does not acknowledge them is a zombie."""
+"""Liveness: when heartbeats are due, and when a peer that acknowledges none is a zombie."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import pytest
 from shardlib.liveness import PROBE_TIMEOUT, RECENT_ROUND_TRIPS, Due, Evidence, Latency, Liveness
 
 QUIET = Evidence(bytes_received=100, callback_seconds=0.0, reader_idle=True)
-"""Nothing has come, and nothing is left to read."""
+"""No byte arrived since the heartbeat, and nothing is left to read."""
 
 
 def beat(liveness: Liveness, now: float, evidence: Evidence = QUIET, **options: Any) -> Due:
-    """Wait for the next scheduled heartbeat, and send it."""
+    """Ask what is due at a moment, and send the scheduled heartbeat."""
     due = liveness.due(now, **options)
     liveness.send_scheduled(now, evidence, guaranteed=liveness.is_guaranteed(now))
     return due
 
 
 def started(interval: float = 1000, now: float = 0.0) -> Liveness:
-    """The first heartbeat was just sent."""
+    """A Liveness whose first heartbeat was sent at ``now``."""
     liveness = Liveness(interval, now, 0.0)
     assert beat(liveness, now) is Due.SCHEDULED
     return liveness
@@ -40,21 +40,21 @@ def test_the_first_heartbeat_is_due_after_a_part_of_the_interval(
     assert liveness.next_due() == pytest.approx(first + 40.0)
 
 
-def test_late_heartbeats_do_not_shift_those_that_follow() -> None:
+def test_late_heartbeats_do_not_delay_the_following_ones() -> None:
     liveness = started()
     for number in range(1, 100):
         assert liveness.next_due() == pytest.approx(number)
         assert beat(liveness, number + 0.3) is Due.SCHEDULED
 
 
-def test_heartbeats_that_were_missed_are_not_made_up_for() -> None:
+def test_missed_heartbeats_are_not_sent_later() -> None:
     liveness = started()
     assert beat(liveness, 5.5) is Due.SCHEDULED
     assert liveness.due(5.5) is Due.NOTHING
     assert liveness.next_due() == 6.5
 
 
-def test_a_pace_of_the_users_begins_at_once_and_stays() -> None:
+def test_a_pace_set_by_the_user_starts_now_and_stays() -> None:
     liveness = started(60_000)
     liveness.change_pace(10_000, 3.0)
     assert liveness.next_due() == 13.0
@@ -63,7 +63,7 @@ def test_a_pace_of_the_users_begins_at_once_and_stays() -> None:
     assert liveness.interval == 60_000
 
 
-def test_a_second_hello_changes_the_pace_and_puts_nothing_off() -> None:
+def test_a_second_hello_changes_the_pace_and_postpones_no_heartbeat() -> None:
     liveness = started(10_000)
     liveness.change_interval(40_000, 4.0)
     assert liveness.next_due() == 10.0
@@ -74,7 +74,7 @@ def test_a_second_hello_changes_the_pace_and_puts_nothing_off() -> None:
     assert liveness.interval == 2000
 
 
-def test_a_second_hello_leaves_a_pace_of_the_users() -> None:
+def test_a_second_hello_keeps_a_pace_set_by_the_user() -> None:
     liveness = started(10_000)
     liveness.change_pace(1000, 0.0)
     liveness.change_interval(40_000, 0.0)
@@ -91,9 +91,12 @@ def test_a_second_hello_leaves_a_pace_of_the_users() -> None:
         (400.0, [True, False, False, True, False, False]),
         (5000.0, [True] * 6),
     ],
+    ids=["interval", "just quicker", "twice as quick", "more than twice as quick", "slower"],
 )
-def test_a_quicker_pace_shares_the_send_window(pace: float, guaranteed: list[bool]) -> None:
-    """Room is kept for those that Hello asks for, and for no more."""
+def test_heartbeats_beyond_the_interval_of_hello_are_not_guaranteed(
+    pace: float, guaranteed: list[bool]
+) -> None:
+    """The send window keeps room for the heartbeats that Hello asks for, and for no more."""
     liveness = Liveness(1000, 0.0, 0.0)
     liveness.change_pace(pace, -pace / 1000)
     found = []
@@ -136,7 +139,7 @@ def test_a_scheduled_heartbeat_comes_before_an_extra_one() -> None:
     assert liveness.due(10.0) is Due.BY_GATEWAY
 
 
-def test_no_verdict_waits_for_the_acknowledgement_of_an_extra_heartbeat() -> None:
+def test_an_unacknowledged_extra_heartbeat_makes_no_zombie() -> None:
     liveness = Liveness(1000, 0.0, 1.0)
     liveness.request(0.1, by_gateway=True)
     assert liveness.due(0.1) is Due.BY_GATEWAY
@@ -145,20 +148,20 @@ def test_no_verdict_waits_for_the_acknowledgement_of_an_extra_heartbeat() -> Non
     assert liveness.may_still_be_alive(1.0, QUIET)
 
 
-def test_an_op_1_does_not_replace_the_verdict_that_the_user_asks_for() -> None:
+def test_op_1_does_not_replace_the_check_that_the_user_asked_for() -> None:
     liveness = started(60_000)
     liveness.request(6.0, by_gateway=False)
     liveness.request(6.0, by_gateway=True)
     assert liveness.due(6.0) is Due.BY_USER
     liveness.extra_later(20.0)
-    assert liveness.due(20.0) is Due.BY_GATEWAY  # one question gets one judgement
+    assert liveness.due(20.0) is Due.BY_GATEWAY  # the connection was judged once already
 
 
 # The verdict
 
 
 def evidence(received: int = 0, callbacks: float = 0.0, idle: bool = True) -> Evidence:
-    """What has happened since the heartbeat was sent."""
+    """What has happened since a heartbeat that was sent with the evidence QUIET."""
     return Evidence(
         QUIET.bytes_received + received, QUIET.callback_seconds + callbacks, reader_idle=idle
     )
@@ -203,10 +206,10 @@ def evidence(received: int = 0, callbacks: float = 0.0, idle: bool = True) -> Ev
         "a callback that took long, and nothing has come",
     ],
 )
-def test_without_an_acknowledgement_bytes_and_callbacks_put_the_verdict_off(
+def test_bytes_and_callbacks_postpone_the_verdict_on_a_missing_acknowledgement(
     seen: list[Evidence], verdicts: list[bool]
 ) -> None:
-    """Judged when the next ones are due, which are sent as long as the peer may live."""
+    """The peer is judged when the next heartbeats are due, which are sent while it may live."""
     liveness = started()
     found = []
     for number, what in enumerate(seen, start=1):
@@ -247,14 +250,14 @@ def test_a_late_acknowledgement_gives_the_next_heartbeat_a_grace_period_of_its_o
         "overdue for a short interval",
     ],
 )
-def test_the_verdict_that_the_user_asks_for_waits_no_longer_than_a_probe(
+def test_a_check_by_the_user_expects_the_acknowledgement_within_the_probe_timeout(
     interval: float, now: float, what: Evidence, alive: bool
 ) -> None:
     liveness = started(interval)
     assert liveness.may_still_be_alive(now, what, by_user=True) is alive
 
 
-def test_the_verdict_that_the_user_asks_for_spares_a_peer_that_has_acknowledged() -> None:
+def test_a_check_by_the_user_spares_a_peer_that_has_acknowledged() -> None:
     liveness = started(60_000)
     liveness.acknowledge(0.1)
     assert liveness.may_still_be_alive(50.0, QUIET, by_user=True)
@@ -262,15 +265,15 @@ def test_the_verdict_that_the_user_asks_for_spares_a_peer_that_has_acknowledged(
 
 @pytest.mark.parametrize("now", [0.001, 0.5, 0.98])
 def test_a_quicker_pace_makes_no_zombie_before_the_interval_is_over(now: float) -> None:
-    """With a quicker pace the next one comes sooner than the acknowledgement is expected."""
+    """With a quicker pace, the next heartbeat is due before the last must be acknowledged."""
     liveness = started()
     liveness.change_pace(1, 0.0)
     assert liveness.due(now) is Due.SCHEDULED
     assert liveness.may_still_be_alive(now, QUIET)
 
 
-def test_a_quicker_pace_does_not_put_the_verdict_off() -> None:
-    """Those that follow do not count as the one whose acknowledgement is expected."""
+def test_a_quicker_pace_does_not_postpone_the_verdict() -> None:
+    """The later heartbeats do not move the time by which the first must be acknowledged."""
     liveness = started()
     liveness.change_pace(100, 0.0)
     for tenth in range(1, 10):
@@ -297,7 +300,7 @@ def test_a_probe_that_leaves_late_is_judged_when_its_patience_ends() -> None:
     assert not liveness.may_still_be_alive(liveness.next_due(), QUIET)
 
 
-def test_after_a_sleep_a_live_peer_goes_back_to_the_interval() -> None:
+def test_after_a_sleep_and_an_acknowledgement_the_interval_is_kept_again() -> None:
     liveness = started(60_000)
     liveness.acknowledge(0.1)
     beat(liveness, 3600.0, suspended=True)
@@ -308,7 +311,7 @@ def test_after_a_sleep_a_live_peer_goes_back_to_the_interval() -> None:
     assert liveness.next_due() == now + 60.0
 
 
-def test_a_sleep_makes_no_short_interval_longer() -> None:
+def test_a_probe_after_a_sleep_lengthens_no_short_interval() -> None:
     liveness = started(2000)
     liveness.acknowledge(0.1)
     beat(liveness, 3600.0, suspended=True)
@@ -318,7 +321,7 @@ def test_a_sleep_makes_no_short_interval_longer() -> None:
 # Acknowledgements
 
 
-def test_one_acknowledgement_is_for_one_heartbeat_the_oldest() -> None:
+def test_an_acknowledgement_belongs_to_the_oldest_heartbeat_without_one() -> None:
     liveness = started(60_000)
     liveness.send_extra(1.0)
     liveness.send_extra(2.0)
@@ -326,16 +329,16 @@ def test_one_acknowledgement_is_for_one_heartbeat_the_oldest() -> None:
     assert liveness.acknowledged
 
 
-def test_an_acknowledgement_that_no_heartbeat_waits_for_is_none() -> None:
+def test_an_acknowledgement_before_any_heartbeat_is_ignored() -> None:
     liveness = Liveness(1000, 0.0, 1.0)
     assert liveness.acknowledge(0.5) is None
     beat(liveness, 1.0)
     assert not liveness.acknowledged
 
 
-def test_what_a_peer_does_not_acknowledge_one_by_one_is_forgotten() -> None:
-    """It acknowledges every other one: what waits would pile up, and each round trip would look
-    longer than the one before.
+def test_heartbeats_that_a_peer_never_acknowledges_are_forgotten() -> None:
+    """The peer acknowledges every other heartbeat. If the unacknowledged ones were kept, each round
+    trip would look longer than the one before.
     """
     liveness = started()
     for number in range(1, 50):
@@ -343,12 +346,12 @@ def test_what_a_peer_does_not_acknowledge_one_by_one_is_forgotten() -> None:
         assert round_trip is not None and round_trip < 1.2
         liveness.send_extra(number - 0.5)
         beat(liveness, float(number))
-    # What waits was sent with the last two scheduled ones, or between.
+    # Only heartbeats since the last but one scheduled heartbeat are remembered.
     waiting = [liveness.acknowledge(49.1) for _ in range(4)]
     assert waiting == [pytest.approx(1.1), pytest.approx(0.6), pytest.approx(0.1), None]
 
 
-def test_latency_is_the_last_the_mean_and_the_recent_round_trips() -> None:
+def test_latency_holds_the_last_the_mean_and_the_recent_round_trips() -> None:
     liveness = Liveness(1000, 0.0, 0.0)
     assert liveness.latency == Latency(None, None, ())
     trips = [number / 100 for number in range(1, 21)]

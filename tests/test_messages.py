@@ -14,7 +14,7 @@ from tests.shards import make_gateway, make_shard
 from tests.support import wait_until
 
 
-def test_a_gap_is_told_from_where_to_where(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_warning_of_a_gap_names_its_sequences(caplog: pytest.LogCaptureFixture) -> None:
     recorder = Recorder()
     with make_gateway(guilds=0) as gateway, make_shard(recorder) as shard:
         shard.connect(gateway.url)
@@ -39,14 +39,16 @@ def test_a_gap_is_told_from_where_to_where(caplog: pytest.LogCaptureFixture) -> 
         (None, ""),
     ],
 )
-def test_a_close_code_without_a_reason_is_told_in_words(code: int | None, meaning: str) -> None:
+def test_a_close_code_without_a_reason_is_explained_in_words(
+    code: int | None, meaning: str
+) -> None:
     assert meaning_of(code) == meaning
     assert (meaning or "no reason given") in str(Loss(Cause.CLOSED, "", code))
     assert meaning in str(ShardClosed(code))
     assert "(why)" in str(Loss(Cause.CLOSED, "why", code))
 
 
-def test_an_error_of_sending_too_early_says_how_to_wait() -> None:
+def test_the_error_of_sending_too_early_says_how_to_wait() -> None:
     errors: list[NotReady] = []
     with make_gateway() as gateway, make_shard() as shard:
 
@@ -66,7 +68,9 @@ def test_an_error_of_sending_too_early_says_how_to_wait() -> None:
     assert "send in on_socket_ready" in str(errors[0])
 
 
-def test_the_log_says_which_exit_closed_the_shard(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_names_the_exception_that_closed_the_shard(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     def leave(shard: object) -> None:
         raise SystemExit(3)
 

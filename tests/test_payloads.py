@@ -1,3 +1,5 @@
+"""Payloads: encoding, decoding, checks before sending, and what each payload holds."""
+
 from __future__ import annotations
 
 import json
@@ -50,7 +52,9 @@ def decode(message: bytes, module: Any) -> payloads.Payload:
 
 @pytest.mark.parametrize("module", [ujson, json, BytesJSON])
 @given(op=st.integers(0, 50), d=json_values)
-def test_what_is_encoded_is_decoded(module: JSONModule, op: int, d: object) -> None:
+def test_an_encoded_payload_decodes_to_the_same_payload(
+    module: JSONModule, op: int, d: object
+) -> None:
     payload = {"op": op, "d": d}
     text = encode(payload, module)
     assert isinstance(text, str)
@@ -67,11 +71,11 @@ def test_what_is_encoded_is_decoded(module: JSONModule, op: int, d: object) -> N
     ],
     ids=["big", "small", "surrogate", "huge"],
 )
-def test_what_ujson_refuses_the_standard_library_reads(text: str) -> None:
+def test_json_that_ujson_refuses_is_read_by_the_standard_library(text: str) -> None:
     assert decode(text.encode(), ujson)["d"] == json.loads(text)["d"]
 
 
-def test_any_failure_of_a_json_module_is_made_up_for() -> None:
+def test_if_a_json_module_raises_the_standard_library_decodes() -> None:
     class Failing:
         dumps = staticmethod(json.dumps)
 
@@ -103,7 +107,7 @@ def test_any_failure_of_a_json_module_is_made_up_for() -> None:
     ],
     ids=lambda message: repr(message[:12]),
 )
-def test_what_is_no_payload_is_unreadable(message: Any, module: JSONModule) -> None:
+def test_a_message_that_is_no_payload_is_unreadable(message: Any, module: JSONModule) -> None:
     with pytest.raises(UnreadableMessage) as caught:
         decode(message, module)
     assert caught.value.text == (message if b"\xff" in message else message.decode())
@@ -125,11 +129,11 @@ names = st.text(string.ascii_uppercase + "_" + string.digits, max_size=20).map("
 
 
 @given(name=names, sequence=st.integers(0, 10**18 - 1), d=json_values)
-def test_peek_agrees_with_decode(name: str, sequence: int, d: object) -> None:
+def test_read_dispatch_header_agrees_with_decoding(name: str, sequence: int, d: object) -> None:
     payload = {"t": name, "s": sequence, "op": 0, "d": d}
     text = json.dumps(payload, separators=(",", ":")).encode()
     assert read_dispatch_header(text) == (name, sequence)
-    # Cut off anywhere, it is either left to decode, or was peeked at a closing brace within.
+    # A text that is cut off is left to decoding, unless it happens to end with a closing brace.
     for end in range(0, len(text), 7):
         assert read_dispatch_header(text[:end]) is None or text[end - 1 : end] == b"}"
 
@@ -157,7 +161,7 @@ def test_peek_agrees_with_decode(name: str, sequence: int, d: object) -> None:
         "",
     ],
 )
-def test_peek_leaves_anything_else_to_decode(text: str) -> None:
+def test_read_dispatch_header_leaves_any_other_message_to_decoding(text: str) -> None:
     assert read_dispatch_header(text.encode()) is None
 
 
@@ -187,13 +191,13 @@ def test_a_payload_may_have_4096_bytes_and_no_more() -> None:
         ('{"op":1,"d":"\ud800"}', "UTF-8"),
     ],
 )
-def test_what_cannot_be_sent_is_refused_with_the_reason(data: str, why: str) -> None:
+def test_check_send_refuses_an_invalid_payload_with_the_reason(data: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         check_send(data)
 
 
 @pytest.mark.parametrize("data", [b'{"op":1}', {"op": 1}, None])
-def test_what_is_not_text_is_refused_by_its_type(data: Any) -> None:
+def test_check_send_refuses_a_payload_that_is_no_str(data: Any) -> None:
     with pytest.raises(TypeError, match=type(data).__name__):
         check_send(data)
 
@@ -211,7 +215,7 @@ def identify(**changes: Any) -> dict[str, Any]:
     return payloads.identify(**{**arguments, **changes})
 
 
-def test_the_operating_system_is_told_as_python_names_it() -> None:
+def test_identify_names_the_operating_system_as_python_does() -> None:
     assert payloads.default_properties()["os"] == platform.system().lower()
 
 
@@ -315,13 +319,13 @@ def test_voice_state_update_has_the_documented_fields() -> None:
 
 
 @pytest.mark.parametrize("value", ["", "x", "-1", -1, 1 << 64, "1 ", "²", "9" * 21])
-def test_what_is_no_snowflake_is_refused(value: Any) -> None:
+def test_an_id_out_of_range_is_refused(value: Any) -> None:
     with pytest.raises(ValueError, match="guild_id"):
         payloads.voice_state_update(value, None)
 
 
 @pytest.mark.parametrize("value", [None, True, 1.0, b"1", [1]])
-def test_a_snowflake_is_an_int_or_digits(value: Any) -> None:
+def test_an_id_that_is_neither_int_nor_str_is_refused(value: Any) -> None:
     with pytest.raises(TypeError, match="guild_id"):
         payloads.voice_state_update(value, None)
 

@@ -1,4 +1,4 @@
-"""The scripted gateway of the tests: what it says is what was written, and it leaves nothing."""
+"""ScriptedGateway: a shard works with it, scripts that fail are reported, and its threads end."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_connection_that_was_reset_is_resumed_after_its_last_event() -> None:
     assert recorder.data("TYPING_START") == ["x" * 70_000]
 
 
-def test_what_fails_in_a_script_fails_the_test() -> None:
+def test_an_exception_in_a_script_fails_the_test() -> None:
     def script(peer: Peer) -> None:
         raise LookupError("in the script")
 
@@ -54,7 +54,7 @@ def test_what_fails_in_a_script_fails_the_test() -> None:
                 shard.connect(gateway.url)
 
 
-def test_a_script_that_waits_for_its_client_ends_with_the_gateway() -> None:
+def test_scripts_and_their_threads_end_with_the_scripted_gateway() -> None:
     with make_shard() as shard:
         with ScriptedGateway() as gateway:
             shard.connect(gateway.url)

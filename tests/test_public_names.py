@@ -40,18 +40,18 @@ def test_all_lists_what_type_checkers_see() -> None:
 
 
 @pytest.mark.parametrize(("name", "module"), names_for_type_checkers().items())
-def test_each_name_is_the_thing_that_type_checkers_take_it_for(name: str, module: str) -> None:
+def test_each_name_is_the_object_that_type_checkers_see(name: str, module: str) -> None:
     assert getattr(shardlib, name) is getattr(importlib.import_module(module), name)
     assert name in dir(shardlib)
 
 
-def test_a_star_imports_every_name() -> None:
+def test_a_star_import_imports_every_name() -> None:
     namespace: dict[str, object] = {}
     exec("from shardlib import *", namespace)
     assert set(shardlib.__all__) <= set(namespace)
 
 
-def test_another_name_is_no_attribute() -> None:
+def test_a_misspelt_name_cannot_be_imported() -> None:
     with pytest.raises(AttributeError, match="'Shrad'"):
         shardlib.Shrad  # type: ignore[attr-defined]  # noqa: B018
     with pytest.raises(ImportError, match="'Shrad'"):
@@ -66,7 +66,7 @@ def test_the_version_is_the_one_that_the_changelog_describes() -> None:
 
 
 def loaded_after(statement: str) -> set[str]:
-    """The modules that a Python loads for a statement, besides those that it has begun with."""
+    """The modules that a new interpreter loads for a statement."""
     program = (
         "import sys; before = set(sys.modules)\n"
         f"{statement}\n"
@@ -87,7 +87,7 @@ def test_importing_the_package_alone_loads_nothing() -> None:
 
 
 def test_a_shard_is_imported_without_modules_that_few_programs_need() -> None:
-    # websocket-client imports python_socks if it is installed, and that imports much by itself.
+    # websocket-client imports python_socks if installed, which imports many modules itself.
     alone = "import sys; sys.modules['python_socks'] = None\n"
     needed = loaded_after(f"{alone}import websocket, ujson")
     loaded = loaded_after(f"{alone}import shardlib; shardlib.Shard")

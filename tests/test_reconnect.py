@@ -1,4 +1,4 @@
-"""What the end of a connection leads to: histories, and the pauses, URLs and sessions they get."""
+"""What ReconnectPolicy decides after a loss: histories of steps, and the plans they lead to."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ MAIN = "wss://gateway.discord.gg"
 RESUME = "wss://resume.discord.gg"
 
 HELD = 100.0  # seconds, longer than a connection must hold to count as kept
-QUICK = 1.0
+QUICK = 1.0  # seconds, shorter than that
 
 
 def new_backoff(base: float = 1.0, cap: float = 60.0) -> Backoff:
-    """Without chance: 1, 2, 4 seconds and so on."""
+    """A Backoff without jitter: by default 1, 2, 4 seconds and so on."""
     return Backoff(base, cap, random=lambda: 1.0)
 
 
@@ -67,7 +67,7 @@ class History:
         self.plan: Reconnect | Stop = self.policy.begin(self.session)
 
     def decisions(self, steps: list[Step]) -> list[Reconnect | Stop]:
-        """What is decided at each loss among the steps."""
+        """Play the steps; return what the policy decides at each loss among them."""
         found = []
         for step in steps:
             plan = self.plan
@@ -102,13 +102,13 @@ def resumed(history: History) -> None:
 
 
 def other(history: History) -> None:
-    """READY of a session whose number is another one."""
+    """READY begins a session with another id."""
     ready(history)
     history.session.session_id = "another"
 
 
 def missed(history: History) -> None:
-    """An event of a replay came."""
+    """An event of a replay was received."""
     history.replay_begun = True
 
 
@@ -180,18 +180,18 @@ KEPT = [None, 1000, 1001, 1006, 1011, 3000, 4000, 4001, 4002, 4003, 4005, 4008, 
 ENDED = [4007, 4009]
 
 
-def test_the_table_of_close_codes_leaves_none_out() -> None:
+def test_every_close_code_is_in_the_tables_of_this_file() -> None:
     assert {*CloseCode} <= {*KEPT, *ENDED, *FATAL}
 
 
 @pytest.mark.parametrize("code", KEPT)
-def test_a_code_that_keeps_the_session(code: int | None) -> None:
+def test_a_close_code_that_keeps_the_session_is_followed_by_a_resume(code: int | None) -> None:
     steps = [opened, ready, closed(code, HELD), opened, closed(code), opened, resumed, closed(code)]
     assert History().decisions(steps) == [resume(), resume(1.0), resume()]
 
 
 @pytest.mark.parametrize("code", ENDED)
-def test_a_code_that_ends_the_session(code: int) -> None:
+def test_a_close_code_that_ends_the_session_is_followed_by_identify(code: int) -> None:
     steps = [opened, ready, closed(code, HELD), opened, closed(code), opened, ready, closed(code)]
     assert History().decisions(steps) == [identify(), identify(1.0), identify()]
     assert History(saved()).decisions([opened, closed(code)]) == [identify(1.0)]
@@ -200,15 +200,17 @@ def test_a_code_that_ends_the_session(code: int) -> None:
 @pytest.mark.parametrize("code", FATAL)
 @pytest.mark.parametrize("steps", [[opened], [opened, ready]], ids=["before READY", "after"])
 @pytest.mark.parametrize("no_fail", [None, True])
-def test_a_code_that_ends_everything(code: int, steps: list[Step], no_fail: bool | None) -> None:
-    """Whatever was asked for: the next connection could only end the same way."""
+def test_a_fatal_close_code_stops_the_shard_with_its_error(
+    code: int, steps: list[Step], no_fail: bool | None
+) -> None:
+    """no_fail does not matter: the next connection could only end the same way."""
     (plan,) = History(no_fail=no_fail).decisions([*steps, closed(code)])
     assert isinstance(plan, Stop)
     assert type(plan.error) is FATAL[code]
     assert isinstance(plan.error, ShardClosed) and plan.error.code == code
 
 
-def test_disallowed_intents_are_named() -> None:
+def test_close_code_4014_names_the_privileged_intents() -> None:
     (plan,) = History().decisions([opened, closed(4014)])
     assert isinstance(plan, Stop) and "MESSAGE_CONTENT" in str(plan.error)
 
@@ -224,7 +226,7 @@ REFUSED_TO_MAIN = [refused(), refused(), refused()]
     [
         pytest.param(steps, expected, id=name)
         for name, steps, expected in [
-            # What a connection that worked is followed by.
+            # Losses after READY.
             ("reset", [opened, ready, lost(Cause.BROKEN_OFF, HELD)], [resume()]),
             ("a zombie", [opened, ready, lost(Cause.UNRESPONSIVE, HELD)], [resume()]),
             ("a fault", [opened, ready, lost(Cause.FAULT, HELD)], [resume()]),
@@ -299,7 +301,7 @@ REFUSED_TO_MAIN = [refused(), refused(), refused()]
                 [*ESTABLISHED, refused(86400.0)],
                 [resume(), resume(1, least=3600)],
             ),
-            # What the Gateway asks for.
+            # Requests of the Gateway.
             ("op 7", [opened, ready, op7(HELD)], [resume()]),
             ("op 7 soon after READY", [opened, ready, op7(QUICK)], [resume()]),
             (
@@ -340,7 +342,7 @@ REFUSED_TO_MAIN = [refused(), refused(), refused()]
                 [opened, op9(False), opened, op9(False), opened, op9(False)],
                 [identify(least=5), identify(1, least=5), identify(2, least=5)],
             ),
-            # What the user asks for.
+            # Requests of the user.
             (
                 "a thread asks for a connection",
                 [*FIRST_QUICK, opened, resumed, lost(Cause.USER_ASKED, immediate=True)],
@@ -427,12 +429,14 @@ REFUSED_TO_MAIN = [refused(), refused(), refused()]
         ]
     ],
 )
-def test_a_history(steps: list[Step], expected: list[Reconnect]) -> None:
+def test_each_loss_is_followed_by_the_expected_url_pause_and_session(
+    steps: list[Step], expected: list[Reconnect]
+) -> None:
     assert History().decisions(steps) == expected
 
 
 def test_an_event_that_is_too_large_ends_no_more_than_two_sessions() -> None:
-    """Row 66: READY comes, and then the same event, too large in each session anew."""
+    """Row 66: READY is received, and then the same event, too large again in each session."""
     large = lost(Cause.UNREADABLE, limit=900)
     first = [opened, ready, large, opened, large]
     second = [opened, other, large, opened, large]
@@ -442,8 +446,8 @@ def test_an_event_that_is_too_large_ends_no_more_than_two_sessions() -> None:
     assert "max_payload (900 bytes)" in str(last.error)
 
 
-def test_a_session_that_held_makes_up_for_a_message_that_was_too_large() -> None:
-    """Months may lie between two of them."""
+def test_messages_too_large_in_two_long_sessions_do_not_stop_the_shard() -> None:
+    """Months may lie between the two messages."""
     large = lost(Cause.UNREADABLE, after=QUICK_LOSS, limit=900)
     again = lost(Cause.UNREADABLE, limit=900)
     plans = History().decisions(
@@ -452,8 +456,8 @@ def test_a_session_that_held_makes_up_for_a_message_that_was_too_large() -> None
     assert not any(isinstance(plan, Stop) for plan in plans)
 
 
-def test_ready_that_is_too_large_twice_closes_and_names_the_option() -> None:
-    """The next one would be as large: connecting again and again would use the day's Identifies."""
+def test_a_ready_that_is_too_large_twice_stops_and_names_max_payload() -> None:
+    """The next READY would be as large: connecting again would use up the day's Identifies."""
     *_, plan = History().decisions([opened, too_large, opened, too_large])
     assert isinstance(plan, Stop)
     assert isinstance(plan.error, ShardClosed) and plan.error.code is None
@@ -476,7 +480,7 @@ def test_ready_that_is_too_large_twice_closes_and_names_the_option() -> None:
     ],
     ids=["none", "saved", "without URL", "downgraded", "both in clear", "upgraded", "no gateway"],
 )
-def test_a_life_begins_where_its_session_is(
+def test_the_first_url_is_the_resume_url_unless_it_is_unusable(
     session: CurrentSession | None, socket_url: str, expected: Reconnect
 ) -> None:
     assert History(session, socket_url=socket_url).plan == expected
@@ -486,7 +490,7 @@ def test_a_life_begins_where_its_session_is(
 @pytest.mark.parametrize(
     "session", [None, saved(None), saved(MAIN)], ids=["none", "no URL", "main"]
 )
-def test_the_first_attempt_is_the_only_one(
+def test_an_awaited_first_attempt_that_fails_is_the_only_one(
     should_reconnect: bool, session: CurrentSession | None
 ) -> None:
     history = History(session, should_reconnect=should_reconnect)
@@ -538,7 +542,7 @@ def test_without_should_reconnect_the_first_loss_closes(
     assert plan.resume == resumable
 
 
-def test_without_should_reconnect_the_users_own_request_is_granted() -> None:
+def test_without_should_reconnect_a_reconnect_by_the_user_still_connects() -> None:
     history = History(should_reconnect=False)
     failure = ConnectionFailed("refused")
     asked = lost(Cause.USER_ASKED, HELD, immediate=True)
@@ -559,16 +563,16 @@ def test_no_fail_false_makes_the_first_failure_the_last() -> None:
     assert isinstance(plan, Stop) and isinstance(plan.error, ShardClosed)
 
 
-# The user's Backoff
+# The user's Backoff, fatal codes, and replays
 
 
-def test_a_back_off_of_less_than_five_seconds_bounds_the_quick_losses_too() -> None:
+def test_the_cap_of_the_backoff_bounds_the_pauses_after_quick_losses() -> None:
     steps = [*FIRST_QUICK, *QUICKLY_AGAIN * 3]
     history = History(backoff=new_backoff(base=0.01, cap=0.3))
     assert history.decisions(steps) == [resume(), resume(0.25), resume(0.3), resume(0.3)]
 
 
-def test_a_back_off_of_the_users_that_goes_below_nothing_is_nothing() -> None:
+def test_a_negative_delay_from_the_users_backoff_counts_as_zero() -> None:
     class Eager(Backoff):
         def next_delay(self) -> float:
             return -1.0
@@ -576,8 +580,8 @@ def test_a_back_off_of_the_users_that_goes_below_nothing_is_nothing() -> None:
     assert History(backoff=Eager()).decisions([opened, silent]) == [identify()]
 
 
-def test_a_new_life_begins_anew() -> None:
-    """With the same back-off, and the same session."""
+def test_a_new_life_resets_the_backoff() -> None:
+    """Both lives share the Backoff and the session."""
     backoff = new_backoff()
     first = History(saved(), backoff=backoff, no_fail=True)
     delays = [plan.delay for plan in first.decisions([refused()] * 4)]  # type: ignore[union-attr]
@@ -592,7 +596,7 @@ def test_reinstantiate_before_the_connection_begins_drops_the_session() -> None:
     assert history.policy.reinstantiate(history.session) == identify()
 
 
-def test_a_fatal_code_is_fatal_without_should_reconnect_too() -> None:
+def test_a_fatal_close_code_without_should_reconnect_keeps_its_error() -> None:
     (plan,) = History(should_reconnect=False).decisions([opened, ready, closed(4004, HELD)])
     assert isinstance(plan, Stop) and isinstance(plan.error, AuthenticationFailed)
 
@@ -602,7 +606,7 @@ def test_a_session_whose_replays_break_off_is_resumed_for_ever() -> None:
     assert all(isinstance(plan, Reconnect) and plan.resume for plan in plans)
 
 
-def test_resumes_without_an_answer_are_counted_from_the_last_one_that_was_answered() -> None:
+def test_an_answered_resume_resets_the_count_of_unanswered_ones() -> None:
     unanswered = [opened, closed(1006)] * (MOST_UNANSWERED_RESUMES - 1)
     history = History(saved())
     history.decisions([*unanswered, opened, missed, closed(1006)])

@@ -1,3 +1,5 @@
+"""Session and CurrentSession: saving, loading, checking, and counting sequences."""
+
 from __future__ import annotations
 
 import copy
@@ -23,7 +25,7 @@ SESSION = Session("abc", 12, "wss://resume.example/", 1, 4)
     url=st.none() | st.sampled_from(["wss://host", "ws://127.0.0.1:81/"]),
     shard=st.tuples(st.integers(0), st.integers(1)).map(lambda pair: (pair[0], sum(pair))),
 )
-def test_what_is_saved_is_loaded(
+def test_a_saved_session_is_loaded_unchanged(
     tmp_path_factory: pytest.TempPathFactory,
     session_id: str,
     sequence: int | None,
@@ -45,14 +47,16 @@ def test_saving_replaces_the_file_and_leaves_no_other(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["session.json"]
 
 
-def test_saving_to_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_session_can_be_saved_to_a_relative_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     SESSION.save("session.json")
     assert Session.load("session.json") == SESSION
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the system has other permissions")
-def test_only_its_owner_may_read_it(tmp_path: Path) -> None:
+def test_only_the_owner_may_read_a_saved_session(tmp_path: Path) -> None:
     path = tmp_path / "session.json"
     path.write_text("{}")
     path.chmod(0o644)
@@ -64,7 +68,7 @@ def test_only_its_owner_may_read_it(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_a_failed_save_keeps_what_was_there(tmp_path: Path) -> None:
+def test_a_failed_save_leaves_the_directory_unchanged(tmp_path: Path) -> None:
     target = tmp_path / "occupied"
     (target / "inside").mkdir(parents=True)  # a directory can't be replaced by a file
     with pytest.raises(OSError):
@@ -99,7 +103,7 @@ def saved(tmp_path: Path, **changes: object) -> Path:
         ({"resume_gateway_url": 5}, "resume_gateway_url"),
     ],
 )
-def test_a_damaged_file_is_refused_by_name_with_the_reason(
+def test_a_damaged_session_file_is_refused_with_its_path_and_the_reason(
     tmp_path: Path, changes: dict[str, Any], why: str
 ) -> None:
     path = saved(tmp_path, **changes)
@@ -111,7 +115,9 @@ def test_a_damaged_file_is_refused_by_name_with_the_reason(
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[]", b"null", b"\xff\xfe\x00", b"[" * 100_000], ids=range(6)
 )
-def test_a_foreign_file_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_holds_no_session_is_refused_with_its_path(
+    tmp_path: Path, content: bytes
+) -> None:
     path = tmp_path / "session.json"
     path.write_bytes(content)
     with pytest.raises(ValueError, match="holds no usable session") as caught:
@@ -119,13 +125,13 @@ def test_a_foreign_file_is_refused_by_name(tmp_path: Path, content: bytes) -> No
     assert str(path) in str(caught.value)
 
 
-def test_a_file_that_is_missing_is_an_os_error(tmp_path: Path) -> None:
+def test_loading_a_missing_file_raises_file_not_found_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         Session.load(tmp_path / "none")
 
 
 @given(st.binary())
-def test_any_bytes_load_or_are_a_value_error(
+def test_loading_any_other_bytes_raises_value_error(
     tmp_path_factory: pytest.TempPathFactory, content: bytes
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "any.json"
@@ -148,7 +154,7 @@ def test_any_bytes_load_or_are_a_value_error(
         (0, True, None),
     ],
 )
-def test_only_the_next_sequence_takes_the_short_way(
+def test_receive_next_takes_only_the_next_sequence(
     last: int | None, sequence: object, after: int | None
 ) -> None:
     session = CurrentSession("abc", None, last, last)
@@ -157,18 +163,18 @@ def test_only_the_next_sequence_takes_the_short_way(
     assert session.last_sequence is None or type(session.last_sequence) is int
 
 
-def test_a_session_does_not_change() -> None:
+def test_a_session_is_immutable() -> None:
     with pytest.raises(AttributeError):
         SESSION.sequence = 5  # type: ignore[misc]
 
 
-def test_a_session_with_another_value_is_checked_as_a_new_one() -> None:
+def test_replace_checks_the_values_of_a_session() -> None:
     assert SESSION._replace(shard_id=2) == Session("abc", 12, "wss://resume.example/", 2, 4)
     with pytest.raises(ValueError, match="shard_id must be less than shard_count"):
         SESSION._replace(shard_id=4)
 
 
-def test_a_session_shows_its_values_and_is_the_same_in_a_copy() -> None:
+def test_a_session_shows_its_values_and_equals_its_copies() -> None:
     assert repr(SESSION) == (
         "Session(session_id='abc', sequence=12, resume_gateway_url='wss://resume.example/', "
         "shard_id=1, shard_count=4)"

@@ -1,3 +1,5 @@
+"""Session files: links, mount points, devices, and files that are too large."""
+
 from __future__ import annotations
 
 import os

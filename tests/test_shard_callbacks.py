@@ -13,10 +13,10 @@ import pytest
 from shardlib import NotReady, Opcode, Shard, ShardClosed, ShardError, ShardState
 from shardlib.testing import LocalGateway
 from tests.recorder import Recorder
-from tests.shards import make_gateway, make_shard
-from tests.support import HAS_GIL, wait_until
+from tests.shards import heartbeats, make_gateway, make_shard
+from tests.support import HAS_GIL, in_background, wait_until
 
-# Each of them comes in a first connection that beats, gets an event and an unreadable message.
+# The callbacks of a first connection with heartbeats, an event and an unreadable message.
 IN_A_CONNECTION = (
     "on_socket_connected",
     "on_socket_raw_message",
@@ -34,7 +34,7 @@ def gateway() -> Iterator[LocalGateway]:
 
 
 class Once:
-    """A callback that does something the first time it is called, and notes what came of it."""
+    """A callback that acts the first time it is called, and records how long that took."""
 
     def __init__(self, action: Callable[[Shard], object]) -> None:
         self._action = action
@@ -52,13 +52,14 @@ class Once:
         self.seconds = time.perf_counter() - since
 
     def check(self) -> None:
+        """Wait for the call; fail if it raised or took a second or more."""
         wait_until(lambda: self.seconds is not None, what="the callback")
         assert self.error is None
         assert self.seconds is not None and self.seconds < 1
 
 
 def provoke(gateway: LocalGateway, shard: Shard, once: Once) -> None:
-    """Connect, and let every callback of a connection come."""
+    """Connect, and cause every callback of IN_A_CONNECTION."""
     shard.connect(gateway.url)
     connection = gateway.wait_for_connection()
     try:
@@ -66,7 +67,7 @@ def provoke(gateway: LocalGateway, shard: Shard, once: Once) -> None:
         session.dispatch("USER_UPDATE", {})
         connection.send_compressed("not JSON")
     except OSError:
-        pass  # the callback has ended it already
+        pass  # the callback has ended the connection
 
 
 @pytest.mark.parametrize("name", IN_A_CONNECTION)
@@ -86,11 +87,11 @@ def test_disconnect_inside_each_callback(gateway: LocalGateway, name: str, code:
 
 @pytest.mark.parametrize("name", IN_A_CONNECTION)
 def test_disconnect_and_connect_inside_each_callback(gateway: LocalGateway, name: str) -> None:
-    def again(shard: Shard) -> None:
+    def begin_anew(shard: Shard) -> None:
         shard.disconnect()
         shard.connect(gateway.url)
 
-    once = Once(again)
+    once = Once(begin_anew)
     with make_shard(**{name: once}) as shard:
         provoke(gateway, shard, once)
         once.check()
@@ -115,10 +116,10 @@ def test_connect_inside_on_socket_closed_begins_anew(gateway: LocalGateway) -> N
 
 @pytest.mark.parametrize("name", IN_A_CONNECTION)
 @pytest.mark.parametrize("method", ["reconnect", "reinstantiate"])
-def test_a_new_connection_asked_for_inside_each_callback(
+def test_a_new_connection_requested_inside_each_callback_is_opened_once(
     gateway: LocalGateway, name: str, method: str
 ) -> None:
-    """One comes, at most: where one is being made already, there is nothing to do."""
+    """If a new connection is being opened already, the request opens no other."""
     once = Once(lambda shard: getattr(shard, method)())
     with make_shard(**{name: once}) as shard:
         provoke(gateway, shard, once)
@@ -131,7 +132,7 @@ def test_a_new_connection_asked_for_inside_each_callback(
 
 @pytest.mark.parametrize("name", ["on_socket_disconnected", "on_socket_reconnected"])
 @pytest.mark.parametrize("method", ["reconnect", "reinstantiate", "disconnect"])
-def test_methods_inside_the_callbacks_of_a_loss(
+def test_reconnect_and_disconnect_inside_the_callbacks_of_a_loss(
     gateway: LocalGateway, name: str, method: str
 ) -> None:
     once = Once(lambda shard: getattr(shard, method)())
@@ -149,7 +150,7 @@ def test_methods_inside_the_callbacks_of_a_loss(
 
 @pytest.mark.parametrize("name", IN_A_CONNECTION)
 def test_send_and_heartbeat_inside_each_callback(gateway: LocalGateway, name: str) -> None:
-    """They work where there is a session to send on, and say so at once where there is none."""
+    """With a session both are sent; without one both raise NotReady at once."""
     errors: list[Exception] = []
 
     def send(shard: Shard) -> None:
@@ -168,7 +169,7 @@ def test_send_and_heartbeat_inside_each_callback(gateway: LocalGateway, name: st
         else:
             assert errors == []
             assert gateway.connections[0].expect(Opcode.PRESENCE_UPDATE)["d"]["status"] == "online"
-        # The connection has not suffered.
+        # The connection goes on.
         shard.wait_until_ready(10)
         assert len(gateway.all_connections) == 1
 
@@ -181,7 +182,7 @@ def test_waiting_inside_a_callback_is_refused_at_once(gateway: LocalGateway) -> 
             with pytest.raises(ShardError) as caught:
                 action()
             errors.append(caught.value)
-        shard.wait_until_ready()  # it is: nothing to wait for
+        shard.wait_until_ready()  # returns at once, since the shard is ready
 
     once = Once(wait)
     with make_shard(on_socket_ready=once) as shard:
@@ -191,7 +192,7 @@ def test_waiting_inside_a_callback_is_refused_at_once(gateway: LocalGateway) -> 
 
 
 def test_waiting_for_ready_before_it_is_refused_in_a_callback(gateway: LocalGateway) -> None:
-    """Row 34: READY can't come while the callback waits for it; afterwards it does."""
+    """Row 34: READY cannot be handled while a callback waits for it."""
     errors: list[ShardError] = []
 
     def wait(shard: Shard) -> None:
@@ -207,7 +208,7 @@ def test_waiting_for_ready_before_it_is_refused_in_a_callback(gateway: LocalGate
     assert len(errors) == 1
 
 
-def test_listeners_and_wait_for(gateway: LocalGateway) -> None:
+def test_listeners_hear_every_event_and_wait_for_the_first_match(gateway: LocalGateway) -> None:
     with make_shard() as shard:
         heard: list[int] = []
         judged: list[int] = []
@@ -219,55 +220,41 @@ def test_listeners_and_wait_for(gateway: LocalGateway) -> None:
         shard.on("user_update")(lambda _, data: heard.append(data["number"]))
         shard.connect(gateway.url)
         shard.wait_until_ready(10)
-        found: list[Any] = []
-        waiting = threading.Thread(
-            target=lambda: found.append(shard.wait_for("USER_UPDATE", is_third, timeout=10))
-        )
-        waiting.start()
+        waiting = in_background(shard.wait_for, "USER_UPDATE", is_third, 10)
         wait_until(lambda: gateway.dispatch("USER_UPDATE", {"number": -1}) and judged)
         for number in range(5):
             gateway.dispatch("USER_UPDATE", {"number": number})
-        waiting.join(10)
-        assert found == [{"number": 3}]
+        assert waiting.result(10) == {"number": 3}
         wait_until(lambda: heard[-1:] == [4])
         assert [number for number in heard if number >= 0] == [0, 1, 2, 3, 4]
-        assert judged[-1] == 3  # then it was heard no more
+        assert judged[-1] == 3  # after its match, the predicate is not called again
 
 
-def test_wait_for_ends_with_its_time_its_predicate_and_the_shard(gateway: LocalGateway) -> None:
+def test_wait_for_raises_at_its_timeout_for_a_failing_predicate_and_at_disconnect(
+    gateway: LocalGateway,
+) -> None:
     with make_shard() as shard:
         shard.connect(gateway.url)
         shard.wait_until_ready(10)
         with pytest.raises(TimeoutError, match="USER_UPDATE"):
             shard.wait_for("USER_UPDATE", timeout=0.01)
 
-        errors: list[BaseException] = []
+        waiting = in_background(shard.wait_for, "USER_UPDATE", lambda data: data["missing"], 10)
+        wait_until(lambda: gateway.dispatch("USER_UPDATE", {}) and waiting.done())
+        assert isinstance(waiting.exception(), KeyError)
         judged = threading.Event()
-
-        def wait(predicate: Callable[[Any], object]) -> None:
-            try:
-                shard.wait_for("USER_UPDATE", predicate, timeout=10)
-            except BaseException as error:
-                errors.append(error)
-
-        waiting = threading.Thread(target=wait, args=(lambda data: data["missing"],))
-        waiting.start()
-        wait_until(lambda: gateway.dispatch("USER_UPDATE", {}) and not waiting.is_alive())
-        assert isinstance(errors[0], KeyError)
-        waiting = threading.Thread(target=wait, args=(lambda data: judged.set(),))
-        waiting.start()
+        waiting = in_background(shard.wait_for, "USER_UPDATE", lambda data: judged.set(), 10)
         wait_until(lambda: gateway.dispatch("USER_UPDATE", {}) and judged.is_set())
         shard.disconnect()
-        waiting.join(10)
-        assert isinstance(errors[1], ShardClosed)
+        assert isinstance(waiting.exception(10), ShardClosed)
     with pytest.raises(ShardClosed):
         shard.wait_for("USER_UPDATE", timeout=10)
 
 
-def test_a_slow_callback_is_named_and_its_connection_lives(
+def test_a_slow_callback_is_named_once_and_keeps_its_connection(
     gateway: LocalGateway, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Three intervals inside a callback: beats go on, one warning, no reconnect."""
+    """During a callback of three intervals, heartbeats are sent and no verdict is reached."""
     release = threading.Event()
 
     def dawdle(_: Shard) -> None:
@@ -276,12 +263,12 @@ def test_a_slow_callback_is_named_and_its_connection_lives(
     with make_shard(on_socket_ready=dawdle) as shard:
         shard.connect(gateway.url)
         connection = gateway.wait_for_connection()
-        wait_until(lambda: [payload["op"] for payload in connection.received].count(1) >= 5)
+        wait_until(lambda: len(heartbeats(connection)) >= 5)
         release.set()
         wait_until(lambda: shard.heartbeat_acknowledged)
         shard.wait_until_ready(10)
-        beats = [payload["op"] for payload in connection.received].count(1)
-        wait_until(lambda: [payload["op"] for payload in connection.received].count(1) >= beats + 3)
+        beats = len(heartbeats(connection))
+        wait_until(lambda: len(heartbeats(connection)) >= beats + 3)
         warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
         assert len(warnings) == 1, warnings
         assert "dawdle" in warnings[0].getMessage()
@@ -289,8 +276,10 @@ def test_a_slow_callback_is_named_and_its_connection_lives(
         assert len(gateway.all_connections) == 1
 
 
-@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
-def test_what_means_to_end_the_program_ends_the_shard_and_is_raised_in_join(
+@pytest.mark.parametrize(
+    "error", [SystemExit(3), KeyboardInterrupt()], ids=lambda error: type(error).__name__
+)
+def test_system_exit_and_ctrl_c_in_a_callback_are_raised_in_join(
     gateway: LocalGateway, error: BaseException
 ) -> None:
     recorder = Recorder()
@@ -306,8 +295,8 @@ def test_what_means_to_end_the_program_ends_the_shard_and_is_raised_in_join(
     assert gateway.all_connections[0].wait_closed() == 4000
 
 
-def test_ctrl_c_as_a_callback_meets_it_comes_out_of_run_forever(gateway: LocalGateway) -> None:
-    """Nobody has pressed it: it is a function's own way to end the program."""
+def test_keyboard_interrupt_in_a_callback_is_raised_from_run_forever(gateway: LocalGateway) -> None:
+    """A callback may raise KeyboardInterrupt itself to end the program."""
 
     def leave(_: Shard) -> None:
         raise KeyboardInterrupt("mine")
@@ -317,38 +306,33 @@ def test_ctrl_c_as_a_callback_meets_it_comes_out_of_run_forever(gateway: LocalGa
 
 
 def test_no_lock_is_held_while_a_callback_runs(gateway: LocalGateway) -> None:
-    """Another thread uses the shard freely while a callback is inside of it."""
-    results: list[Any] = []
+    """Another thread uses the shard while a callback runs."""
 
     def use(shard: Shard) -> None:
-        def work() -> None:
-            results.extend([shard.state, shard.stats.messages, shard.session])
+        def work() -> tuple[Any, ...]:
             shard.update_presence(status="idle")
-            results.append("sent")
+            return shard.state, shard.stats.messages, shard.session
 
-        thread = threading.Thread(target=work)
-        thread.start()
-        thread.join(5)
+        in_background(work).result(5)
 
     once = Once(use)
     with make_shard(on_socket_ready=once) as shard:
         provoke(gateway, shard, once)
         once.check()
-        assert results[-1] == "sent"
 
 
-def test_who_waits_for_a_connection_sees_it_though_a_callback_begins_anew(
+def test_connect_returns_though_a_callback_begins_another_life(
     gateway: LocalGateway,
 ) -> None:
-    """connect() raised, now and then, by a count that a new life had set back to 0."""
+    """A new life must not reset the count of connections that connect() looks at."""
 
-    def again(shard: Shard) -> None:
+    def begin_anew_once(shard: Shard) -> None:
         if shard.stats.connections == 1:
             shard.disconnect()
             shard.connect(gateway.url)
 
     for _ in range(20):
-        with make_shard(on_socket_connected=again) as shard:
+        with make_shard(on_socket_connected=begin_anew_once) as shard:
             shard.connect(gateway.url)
             wait_until(lambda: shard.stats.connections == 2)
             shard.wait_until_ready(10)

@@ -21,7 +21,7 @@ from shardlib.shard import _close_all_at_exit
 from shardlib.testing import LocalGateway
 from tests.recorder import Recorder
 from tests.shards import make_gateway, make_shard
-from tests.support import FATAL, TOKEN, not_none, wait_until
+from tests.support import FATAL, TOKEN, in_background, not_none, wait_until
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def gateway() -> Iterator[LocalGateway]:
 
 
 @pytest.mark.parametrize("code", FATAL)
-def test_a_fatal_code_is_raised_from_every_wait(gateway: LocalGateway, code: int) -> None:
+def test_a_fatal_close_code_is_raised_from_every_wait(gateway: LocalGateway, code: int) -> None:
     gateway.inject(lambda connection: connection.close(code, "why"), instead_of="ready")
     recorder = Recorder()
     shard = make_shard(recorder)
@@ -44,7 +44,7 @@ def test_a_fatal_code_is_raised_from_every_wait(gateway: LocalGateway, code: int
     with pytest.raises(FATAL[code]):
         shard.send('{"op": 3, "d": {}}')
     with shard:
-        pass  # this thread was told of it: raised again, it would hide what comes after
+        pass  # this thread has seen the error; raised again, it would hide a later one
     assert recorder.life == [
         ("connected",),
         ("disconnected", code, False),
@@ -54,8 +54,8 @@ def test_a_fatal_code_is_raised_from_every_wait(gateway: LocalGateway, code: int
     assert TOKEN not in str(caught.value)
 
 
-@pytest.mark.parametrize("told_elsewhere", [True, False])
-def test_a_with_block_raises_what_its_thread_was_not_told(
+@pytest.mark.parametrize("told_elsewhere", [True, False], ids=["seen elsewhere", "seen nowhere"])
+def test_a_with_block_raises_an_error_that_its_thread_has_not_seen(
     gateway: LocalGateway, told_elsewhere: bool
 ) -> None:
     with pytest.raises(shardlib.InvalidIntents):
@@ -65,36 +65,29 @@ def test_a_with_block_raises_what_its_thread_was_not_told(
             gateway.connections[0].close(4013)
             wait_until(lambda: shard.state is ShardState.CLOSED)
             if told_elsewhere:
-                errors: list[BaseException] = []
-
-                def join() -> None:
-                    with pytest.raises(shardlib.InvalidIntents) as caught:
-                        shard.join(10)
-                    errors.append(caught.value)
-
-                thread = threading.Thread(target=join)
-                thread.start()
-                thread.join(10)
-                assert len(errors) == 1
+                error = in_background(shard.join, 10).exception(10)
+                assert isinstance(error, shardlib.InvalidIntents)
 
 
 @pytest.mark.parametrize("compression", ["zlib-stream", "zstd-stream", "payload", None])
-def test_a_ready_that_is_too_large_twice_closes(gateway: LocalGateway, compression: Any) -> None:
-    """To identify again and again would use up the day's sessions, and nothing would tell why."""
+def test_a_ready_that_is_too_large_twice_closes_the_shard(
+    gateway: LocalGateway, compression: Any
+) -> None:
+    """Identifying again and again would use up the day's sessions without saying why."""
     with pytest.raises(ShardClosed, match="larger max_payload") as caught:
         make_shard(compression=compression, max_payload=300).run_forever(gateway.url)
     assert caught.value.code is None
     assert len(gateway.all_connections) == 2
 
 
-def test_what_the_gateway_itself_refuses(gateway: LocalGateway) -> None:
+def test_a_wrong_token_and_unknown_intents_raise_their_own_errors(gateway: LocalGateway) -> None:
     with pytest.raises(shardlib.AuthenticationFailed, match="Developer Portal"):
         make_shard(token="some.other.token").run_forever(gateway.url)
     with pytest.raises(shardlib.InvalidIntents):
         make_shard(intents=1 << 40).run_forever(gateway.url)
 
 
-def test_disallowed_intents_are_named() -> None:
+def test_disallowed_intents_raise_an_error_that_names_the_privileged_ones() -> None:
     allowed = shardlib.Intents.default()
     with make_gateway(allowed_intents=allowed) as gateway:
         intents = allowed | shardlib.Intents.MESSAGE_CONTENT
@@ -103,7 +96,7 @@ def test_disallowed_intents_are_named() -> None:
     assert "GUILD_PRESENCES" not in str(caught.value)
 
 
-def test_a_fatal_code_later_in_life_is_fatal_too(gateway: LocalGateway) -> None:
+def test_a_fatal_close_code_after_ready_closes_the_shard(gateway: LocalGateway) -> None:
     shard = make_shard()
     shard.connect(gateway.url)
     shard.wait_until_ready(10)
@@ -118,16 +111,7 @@ def test_disconnect_at_every_stage_is_quick_and_final(gateway: LocalGateway, ste
     gateway.inject(instead_of=step)
     recorder = Recorder()
     shard = make_shard(recorder, close_timeout=0.4)
-    errors: list[BaseException] = []
-
-    def connect() -> None:
-        try:
-            shard.connect(gateway.url)
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=connect)
-    thread.start()
+    connecting = in_background(shard.connect, gateway.url)
     connection = gateway.wait_for_connection()
     if step in ("accept", "upgrade"):
         wait_until(lambda: shard.state is ShardState.CONNECTING)
@@ -141,9 +125,9 @@ def test_disconnect_at_every_stage_is_quick_and_final(gateway: LocalGateway, ste
     shard.disconnect()
     assert time.perf_counter() - since < 2
     shard.join(5)
-    thread.join(5)
     assert recorder.calls[-1] == ("closed", None)
-    assert bool(errors) == (step in ("accept", "upgrade"))
+    error = connecting.exception(5)
+    assert isinstance(error, ShardClosed) if step in ("accept", "upgrade") else error is None
     wait_until(lambda: connection.is_closed)
     assert len(gateway.all_connections) == 1
 
@@ -153,7 +137,7 @@ def test_disconnect_ends_a_back_off(gateway: LocalGateway, caplog: Any) -> None:
     shard.connect(gateway.url)
     shard.wait_until_ready(10)
     gateway.outage()
-    # The first attempt after a connection that worked comes at once, and fails.
+    # The first attempt after a connection that worked is made at once, and fails.
     wait_until(lambda: "resuming in" in caplog.text)
     since = time.perf_counter()
     shard.disconnect()
@@ -174,7 +158,9 @@ def test_disconnect_ends_the_wait_for_an_identify_slot(gateway: LocalGateway) ->
     assert time.perf_counter() - since < 1
 
 
-def test_disconnect_with_a_callback_that_does_not_return(gateway: LocalGateway) -> None:
+def test_disconnect_does_not_wait_for_a_callback_that_does_not_return(
+    gateway: LocalGateway,
+) -> None:
     release = threading.Event()
     shard = make_shard(on_socket_ready=lambda _: release.wait(20), close_timeout=0.4)
     shard.connect(gateway.url)
@@ -183,14 +169,14 @@ def test_disconnect_with_a_callback_that_does_not_return(gateway: LocalGateway) 
     shard.disconnect()
     assert time.perf_counter() - since < 2
     assert gateway.all_connections[0].wait_closed() == 1000
-    shard.join(5)  # disconnect() has waited: the callback keeps no other thread either
+    shard.join(5)  # the callback keeps no other thread waiting either
     assert time.perf_counter() - since < 2
     assert shard.socket_thread is not None
     release.set()
     wait_until(lambda: shard.socket_thread is None)
 
 
-def test_the_first_attempt_is_refused_kindly() -> None:
+def test_a_first_attempt_that_fails_says_why() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"ws://127.0.0.1:{server.getsockname()[1]}"
         with pytest.raises(ConnectionFailed, match="not done within 0.2 seconds"):
@@ -230,11 +216,12 @@ def run_script(gateway: LocalGateway, end: str, setup: str = "") -> subprocess.P
         ("os.kill(os.getpid(), signal.SIGINT); threading.Event().wait()", -2, "KeyboardInterrupt"),
         ("shard.on('PING')(lambda *_: sys.exit(5)); print('on', flush=True); shard.join()", 5, ""),
     ],
+    ids=["exception", "Ctrl-C", "sys.exit in a callback"],
 )
-def test_what_ends_a_program_is_all_that_it_says(
+def test_a_program_that_ends_prints_only_what_ended_it(
     gateway: LocalGateway, end: str, status: int, message: str
 ) -> None:
-    """Its other ends are in reliability/test_ending.py."""
+    """reliability/test_ending.py covers the other ends of a program."""
     process = run_script(gateway, end)
     connection = gateway.wait_for_connection(timeout=20)
     if "PING" in end:
@@ -281,7 +268,7 @@ def test_a_shard_closed_in_a_with_block_raises_only_its_own_error(gateway: Local
     assert shard.state is ShardState.CLOSED
 
 
-def test_shardclosed_without_a_code_says_who_did_it(gateway: LocalGateway) -> None:
+def test_shard_closed_after_disconnect_names_disconnect(gateway: LocalGateway) -> None:
     shard: Shard = make_shard()
     shard.connect(gateway.url)
     shard.disconnect()
@@ -290,7 +277,7 @@ def test_shardclosed_without_a_code_says_who_did_it(gateway: LocalGateway) -> No
 
 
 class Broken(Backoff):
-    """One of the user's own, which fails at its calls of some numbers."""
+    """A Backoff of the user's that raises at some of its calls, which are counted from 1."""
 
     def __init__(self, *failing: int) -> None:
         super().__init__(base=0.01, cap=0.05)
@@ -304,10 +291,10 @@ class Broken(Backoff):
         return super().next_delay()
 
 
-def test_a_fault_before_the_first_connection_is_raised_from_connect(
+def test_an_exception_of_the_backoff_before_the_first_connection_is_raised_from_connect(
     gateway: LocalGateway,
 ) -> None:
-    """Row 20: deaf and silent would be worse."""
+    """Row 20: the exception is not swallowed."""
     shard = make_shard(backoff=Broken(1))
     with pytest.raises(LookupError, match="mine"):
         shard.connect(gateway.url)
@@ -316,10 +303,10 @@ def test_a_fault_before_the_first_connection_is_raised_from_connect(
     assert gateway.all_connections == []
 
 
-def test_a_fault_that_nobody_expects_is_told_and_costs_a_connection_at_most(
+def test_an_unexpected_exception_is_reported_and_ends_one_connection_at_most(
     gateway: LocalGateway, caplog: Any
 ) -> None:
-    """Row 20: the reader neither ends nor waits for ever, and says what has happened."""
+    """Row 20: the reader reports the exception and connects again."""
     gateway.inject(instead_of="ready", connections=1)
     recorder = Recorder()
     with make_shard(recorder, backoff=Broken(2)) as shard:  # the first call is for the first dial
@@ -339,29 +326,18 @@ def test_a_fault_that_nobody_expects_is_told_and_costs_a_connection_at_most(
     ]
 
 
-def test_callers_get_the_same_error_however_many(gateway: LocalGateway) -> None:
+def test_all_threads_in_join_get_the_same_error(gateway: LocalGateway) -> None:
     shard = make_shard()
     shard.connect(gateway.url)
     shard.wait_until_ready(10)
-    errors: list[Any] = []
-
-    def join() -> None:
-        try:
-            shard.join(10)
-        except ShardClosed as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=join) for _ in range(4)]
-    for thread in threads:
-        thread.start()
+    joining = [in_background(shard.join, 10) for _ in range(4)]
     gateway.connections[0].close(4013)
-    for thread in threads:
-        thread.join(10)
-    assert [type(error) for error in errors] == [shardlib.InvalidIntents] * 4
+    errors = {waiting.exception(10) for waiting in joining}
+    assert [type(error) for error in errors] == [shardlib.InvalidIntents]
 
 
 def test_the_error_of_a_closed_shard_does_not_grow_with_each_raise(gateway: LocalGateway) -> None:
-    """A traceback holds its frames: a program that goes on sending would fill the memory."""
+    """A traceback keeps its frames: a program that goes on sending would fill the memory."""
     shard = make_shard()
     shard.connect(gateway.url)
     shard.wait_until_ready(10)
@@ -375,10 +351,10 @@ def test_the_error_of_a_closed_shard_does_not_grow_with_each_raise(gateway: Loca
         assert len(set(lengths)) == 1, lengths
 
 
-def test_shards_made_while_the_interpreter_exits_disturb_nobody(
+def test_a_shard_made_while_the_interpreter_exits_keeps_no_other_shard_open(
     gateway: LocalGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Saying goodbye takes a moment, in which a daemon thread may make another shard."""
+    """Closing takes a moment, in which a daemon thread may make another shard."""
     others: list[Shard] = []
     request_close = Lifecycle.request_close
 

@@ -30,7 +30,7 @@ from shardlib.testing import LocalGateway
 from shardlib.waiting import Alarm
 from tests.recorder import CALLBACKS, Recorder, dispatch_numbers
 from tests.shards import make_gateway, make_shard
-from tests.support import not_none, wait_until
+from tests.support import in_background, not_none, wait_until
 
 COMPRESSIONS = ("zlib-stream", "zstd-stream", "payload", None)
 
@@ -55,7 +55,7 @@ def shard(recorder: Recorder, gateway: LocalGateway) -> Iterator[Shard]:
 
 
 def is_waiting_in(thread: threading.Thread, function: Any) -> bool:
-    """True if a thread is in a function of the library's, and there waits on a lock."""
+    """True if a thread is inside a function of the library and waits there."""
     frame = sys._current_frames().get(thread.ident or 0)
     names = [each.f_code for each, _ in traceback.walk_stack(frame)]
     return Alarm.wait.__code__ in names and function.__code__ in names
@@ -66,7 +66,9 @@ def wait_for_resumes(shard: Shard, count: int) -> None:
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
-def test_ready_then_events_with_every_compression(recorder: Recorder, compression: Any) -> None:
+def test_every_compression_delivers_ready_and_events_in_order(
+    recorder: Recorder, compression: Any
+) -> None:
     with make_gateway() as gateway, make_shard(recorder, compression=compression) as shard:
         shard.connect(gateway.url)
         shard.wait_until_ready(10)
@@ -80,7 +82,7 @@ def test_ready_then_events_with_every_compression(recorder: Recorder, compressio
 def test_ten_thousand_events_in_order_through_every_kind_of_loss(
     recorder: Recorder, gateway: LocalGateway, shard: Shard
 ) -> None:
-    """Op 7 in the middle, a drop, a reset, closes with and without a code: all resumed."""
+    """Op 7, op 9, a drop, a reset, closes with and without a code: each loss is resumed."""
     numbers = iter(range(10_000))
     losses = [
         lambda connection: connection.reconnect(),
@@ -110,7 +112,7 @@ def test_ten_thousand_events_in_order_through_every_kind_of_loss(
             for code in (None, None, None, None, 4000, 1000, 1001, None, 4999)
         ),
     ]
-    # Of our own closes none may end the session.
+    # No close frame of the shard may end the session.
     codes = [connection.close_code for connection in gateway.all_connections[:-1]]
     assert not {1000, 1001} & set(codes), codes
 
@@ -136,7 +138,7 @@ def test_an_invalid_session_is_replaced_by_a_new_one(
     assert [payload["op"] for payload in second.received if payload["op"] != 1] == [2]
     dispatch_numbers(gateway, [7])
     wait_until(lambda: recorder.numbers() == [7])
-    # The sequence is that of the new session: a Resume goes on from there.
+    # A Resume names the sequence of the new session.
     session_id, sequence = shard.session_id, shard.last_sequence
     second.drop()
     resume = gateway.expect(Opcode.RESUME)["d"]
@@ -156,7 +158,7 @@ def test_a_resume_goes_to_the_session_gateway_with_the_same_query(
 
 
 @pytest.mark.parametrize("code", [4007, 4009])
-def test_codes_that_end_the_session_begin_a_new_one(
+def test_close_codes_that_end_the_session_begin_a_new_one(
     gateway: LocalGateway, shard: Shard, code: int
 ) -> None:
     first = shard.session_id
@@ -165,7 +167,7 @@ def test_codes_that_end_the_session_begin_a_new_one(
     assert not gateway.all_connections[1].at_resume_url
 
 
-def test_a_zombie_is_found_and_resumed(recorder: Recorder) -> None:
+def test_a_zombie_connection_is_closed_and_its_session_resumed(recorder: Recorder) -> None:
     with make_gateway(heartbeat_interval=100) as gateway, make_shard(recorder) as shard:
         shard.connect(gateway.url)
         shard.wait_until_ready(10)
@@ -177,7 +179,7 @@ def test_a_zombie_is_found_and_resumed(recorder: Recorder) -> None:
         assert len(gateway.sessions) == 1
 
 
-def test_reconnect_resumes_and_reinstantiate_begins_anew(
+def test_reconnect_resumes_and_reinstantiate_begins_a_new_session(
     gateway: LocalGateway, shard: Shard
 ) -> None:
     first = shard.session_id
@@ -202,7 +204,7 @@ def test_reconnect_resumes_and_reinstantiate_begins_anew(
     assert shard.stats.resumes == 2
 
 
-def test_a_shard_that_does_not_run_is_connected_by_whoever_asks_for_a_connection(
+def test_reconnect_resume_and_reinstantiate_connect_a_closed_shard(
     gateway: LocalGateway, shard: Shard
 ) -> None:
     first = shard.session_id
@@ -222,48 +224,39 @@ def test_a_shard_that_does_not_run_is_connected_by_whoever_asks_for_a_connection
     assert len(gateway.all_connections) == 4
 
 
-def test_who_waits_for_a_new_connection_hears_that_none_will_come(
+def test_disconnect_ends_a_waiting_reconnect_with_shard_closed(
     gateway: LocalGateway, shard: Shard
 ) -> None:
     gateway.outage()
-    errors: list[Exception] = []
-
-    def reconnect() -> None:
-        try:
-            shard.reconnect()
-        except ShardClosed as error:
-            errors.append(error)
-
-    waiting = threading.Thread(target=reconnect)
-    waiting.start()
+    reconnecting = in_background(shard.reconnect)
     wait_until(lambda: shard.state is ShardState.WAITING)
     shard.disconnect()
-    waiting.join(10)
-    assert [str(error) for error in errors] == [CLOSED_BY_DISCONNECT]
+    error = reconnecting.exception(10)
+    assert isinstance(error, ShardClosed)
+    assert str(error) == CLOSED_BY_DISCONNECT
 
 
-def test_no_fail_holds_for_a_shard_that_does_not_run(gateway: LocalGateway, shard: Shard) -> None:
-    """The first attempt of another life fails, and it was to keep trying."""
+def test_no_fail_keeps_trying_for_a_closed_shard(gateway: LocalGateway, shard: Shard) -> None:
+    """The first attempt fails; the call, for which no_fail is True, waits for a later one."""
     first = shard.session_id
     shard.disconnect(4000)
     gateway.outage()
-    beginning = threading.Thread(target=shard.reinstantiate, args=(True,))
-    beginning.start()
+    beginning = in_background(shard.reinstantiate, True)
     wait_until(lambda: shard.state is ShardState.WAITING)
     gateway.restore()
-    beginning.join(10)
+    beginning.result(10)
     shard.wait_until_ready(10)
     assert shard.session_id != first
 
 
-def test_the_reconnect_of_a_callback_does_not_slow_down_that_of_a_thread(
+def test_reconnect_in_a_callback_does_not_delay_the_reconnect_of_a_thread(
     gateway: LocalGateway,
 ) -> None:
-    """A thread that waits for the connection gets it at once, whoever else has asked."""
+    """A thread that waits for the next connection gets it without back-off."""
     with make_shard(backoff=Backoff(base=60.0, cap=60.0)) as shard:
         shard.connect(gateway.url)
         shard.wait_until_ready(10)
-        shard.reconnect()  # the next one would have to wait for half a minute
+        shard.reconnect()  # the back-off before the next connection is half a minute or more
         shard.wait_until_ready(10)
         threads: list[threading.Thread] = []
 
@@ -271,7 +264,7 @@ def test_the_reconnect_of_a_callback_does_not_slow_down_that_of_a_thread(
         def ask(shard: Shard, _: Any) -> None:
             threads.append(threading.Thread(target=shard.reconnect))
             threads[0].start()
-            # It has asked once it waits: for a connection that cannot come before this returns.
+            # The thread has asked once it waits; no connection can come before `ask` returns.
             wait_until(lambda: is_waiting_in(threads[0], Shard.reconnect))
             shard.reconnect()
 
@@ -280,23 +273,20 @@ def test_the_reconnect_of_a_callback_does_not_slow_down_that_of_a_thread(
         threads[0].join(10)
 
 
-def test_while_closing_no_new_connection_can_be_asked_for(
-    gateway: LocalGateway, shard: Shard
-) -> None:
+def test_reconnect_while_closing_raises_shard_closed(gateway: LocalGateway, shard: Shard) -> None:
     inside, release = threading.Event(), threading.Event()
     shard.on("TYPING_START")(lambda *_: (inside.set(), release.wait(10)))
     dispatch_numbers(gateway, [1])
     assert inside.wait(10)
-    closing = threading.Thread(target=shard.disconnect)
-    closing.start()
+    closing = in_background(shard.disconnect)
     wait_until(lambda: shard.socket_disconnecting)
     with pytest.raises(ShardClosed):
         shard.reconnect()
     release.set()
-    closing.join(10)
+    closing.result(10)
 
 
-def test_disconnect_leaves_nothing_and_ends_the_session(
+def test_disconnect_ends_threads_socket_and_session(
     recorder: Recorder, gateway: LocalGateway, shard: Shard
 ) -> None:
     connection = gateway.connections[0]
@@ -316,7 +306,7 @@ def test_disconnect_leaves_nothing_and_ends_the_session(
     assert len(gateway.all_connections) == 1
 
 
-def test_a_code_from_4000_keeps_the_session_for_the_next_connect(
+def test_disconnect_with_a_code_from_4000_keeps_the_session(
     gateway: LocalGateway, shard: Shard
 ) -> None:
     session_id = shard.session_id
@@ -328,9 +318,7 @@ def test_a_code_from_4000_keeps_the_session_for_the_next_connect(
     assert shard.stats.resumes == 1
 
 
-def test_connect_twice_is_refused_and_after_disconnect_it_is_not(
-    gateway: LocalGateway, shard: Shard
-) -> None:
+def test_a_second_connect_is_refused_until_disconnect(gateway: LocalGateway, shard: Shard) -> None:
     with pytest.raises(AlreadyConnected):
         shard.connect(gateway.url)
     shard.disconnect()
@@ -339,7 +327,9 @@ def test_connect_twice_is_refused_and_after_disconnect_it_is_not(
     assert len(gateway.all_connections) == 2
 
 
-def test_the_first_attempt_fails_loudly_and_leaves_nothing(recorder: Recorder) -> None:
+def test_a_first_attempt_that_fails_raises_and_leaves_the_shard_disconnected(
+    recorder: Recorder,
+) -> None:
     with make_gateway() as gateway:
         url = gateway.url
     shard = make_shard(recorder)
@@ -372,7 +362,7 @@ def test_without_should_reconnect_the_first_loss_closes(
 
 
 @pytest.mark.parametrize("code, kept", [(4000, True), (4009, False)])
-def test_a_shard_that_a_loss_has_closed_keeps_what_can_be_resumed(
+def test_a_shard_closed_by_a_loss_keeps_a_resumable_session(
     gateway: LocalGateway, code: int, kept: bool
 ) -> None:
     shard = make_shard(should_reconnect=False)
@@ -388,7 +378,7 @@ def test_a_shard_that_a_loss_has_closed_keeps_what_can_be_resumed(
         assert shard.stats.resumes == kept
 
 
-def test_a_shard_tells_what_it_was_given(gateway: LocalGateway) -> None:
+def test_properties_return_the_arguments_of_shard_and_connect(gateway: LocalGateway) -> None:
     shard = make_shard(should_reconnect=False, large_threshold=60, shard_id=1, shard_count=2)
     assert (shard.should_reconnect, shard.large_threshold) == (False, 60)
     assert (shard.shard_id, shard.shard_count) == (1, 2)
@@ -399,12 +389,12 @@ def test_a_shard_tells_what_it_was_given(gateway: LocalGateway) -> None:
 
 
 @pytest.mark.parametrize("ask", ["user", "gateway"])
-@pytest.mark.parametrize("answers", [True, False])
-def test_a_peer_that_lives_has_a_second_to_answer_the_close_frame(
+@pytest.mark.parametrize("answers", [True, False], ids=["answers", "is silent"])
+def test_a_live_peer_gets_a_second_to_answer_the_close_frame_before_a_resume(
     gateway: LocalGateway, ask: str, answers: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A Gateway that still reads the old connection would refuse the Resume."""
-    if answers:  # it is not waited for any longer then
+    if answers:  # the shard must not wait for the whole timeout
         monkeypatch.setattr("shardlib.reader.CLOSE_HANDSHAKE_TIMEOUT", 30.0)
     else:
         gateway.inject(instead_of="close")
@@ -423,7 +413,7 @@ def test_a_peer_that_lives_has_a_second_to_answer_the_close_frame(
         assert seconds < 10 if answers else 0.9 <= seconds < 10
 
 
-def test_to_wait_for_what_cannot_come_before_connect_is_refused() -> None:
+def test_waiting_before_connect_is_refused() -> None:
     shard = make_shard()
     with pytest.raises(ShardError, match=r"wait_until_ready\(\) would wait for ever"):
         shard.wait_until_ready()
@@ -431,18 +421,7 @@ def test_to_wait_for_what_cannot_come_before_connect_is_refused() -> None:
         shard.wait_for("READY", timeout=10)
 
 
-def test_a_name_that_looks_misspelt_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
-    shard = make_shard()
-    for event in ("MESSAGE_CREATED", "MESSAGE_CREATE", "AN_EVENT_OF_TOMORROW"):
-        shard.on(event, lambda shard, data: None)
-    with pytest.raises(ShardError):
-        shard.wait_for("MESSAGE_CREATED")
-    (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
-    assert warning.getMessage().startswith("MESSAGE_CREATED is no event that Discord documents")
-    assert warning.getMessage().endswith("did you mean MESSAGE_CREATE?")
-
-
-def test_ready_is_waited_for_no_longer_than_asked(gateway: LocalGateway) -> None:
+def test_wait_until_ready_ends_at_its_timeout(gateway: LocalGateway) -> None:
     gateway.inject(instead_of="hello")
     with make_shard() as shard:
         shard.connect(gateway.url)
@@ -450,7 +429,7 @@ def test_ready_is_waited_for_no_longer_than_asked(gateway: LocalGateway) -> None
             shard.wait_until_ready(0.01)
 
 
-def test_an_outage_is_outlived(gateway: LocalGateway, shard: Shard) -> None:
+def test_a_shard_resumes_after_an_outage(gateway: LocalGateway, shard: Shard) -> None:
     gateway.outage()
     wait_until(lambda: shard.state is ShardState.WAITING)
     assert shard.socket_reconnecting and not shard.socket_active
@@ -459,10 +438,10 @@ def test_an_outage_is_outlived(gateway: LocalGateway, shard: Shard) -> None:
     assert not shard.socket_reconnecting and shard.socket_active
 
 
-def test_a_dead_session_gateway_is_left_for_the_main_one(
+def test_after_three_failures_at_the_session_gateway_the_main_one_is_used(
     gateway: LocalGateway, shard: Shard
 ) -> None:
-    """Three dials there come to nothing: the session is resumed at the URL given to connect()."""
+    """After three failed attempts there, the session is resumed at the URL given to connect()."""
     gateway.inject(lambda connection: connection.refuse(503), instead_of="upgrade", connections=3)
     gateway.connections[0].drop()
     wait_for_resumes(shard, 1)
@@ -470,7 +449,7 @@ def test_a_dead_session_gateway_is_left_for_the_main_one(
     assert at_resume_url == [False, True, True, True, False]
 
 
-def test_over_tls_with_a_private_authority(recorder: Recorder) -> None:
+def test_events_and_resumes_over_tls_with_a_private_authority(recorder: Recorder) -> None:
     with make_gateway(tls=True) as gateway:
         with make_shard(recorder, ssl_context=gateway.ssl_context) as shard:
             shard.connect(gateway.url)
@@ -528,16 +507,15 @@ def test_every_callback_runs_on_the_reader_thread(
 
 def test_run_forever_blocks_until_disconnect(recorder: Recorder, gateway: LocalGateway) -> None:
     shard = make_shard(recorder)
-    thread = threading.Thread(target=shard.run_forever, args=(gateway.url,))
-    thread.start()
-    wait_until(lambda: shard.state is ShardState.READY)  # wait_until_ready() needs a life begun
-    assert thread.is_alive()
+    running = in_background(shard.run_forever, gateway.url)
+    # wait_until_ready() would be refused until run_forever() has called connect().
+    wait_until(lambda: shard.state is ShardState.READY)
+    assert not running.done()
     shard.disconnect()
-    thread.join(10)
-    assert not thread.is_alive()
+    running.result(10)
 
 
-def test_stats_count(gateway: LocalGateway, shard: Shard) -> None:
+def test_stats_count_events_messages_and_bytes(gateway: LocalGateway, shard: Shard) -> None:
     dispatch_numbers(gateway, range(10))
     wait_until(lambda: shard.stats.events["TYPING_START"] == 10)
     stats = shard.stats
@@ -548,12 +526,12 @@ def test_stats_count(gateway: LocalGateway, shard: Shard) -> None:
     assert stats.events is not shard.stats.events
 
 
-def test_an_identify_gate_that_fails_costs_a_connection_and_not_the_shard(
+def test_an_identify_gate_that_fails_does_not_stop_the_shard(
     recorder: Recorder, gateway: LocalGateway
 ) -> None:
-    """One that asks a common place, over a network, will fail some day."""
+    """A gate that asks a server over the network will fail some day."""
     answers: Iterator[float | Exception] = iter(
-        [0.01, ConnectionError("the common place is away"), 0.0]
+        [0.01, ConnectionError("the gate's server is down"), 0.0]
     )
 
     class Gate:
@@ -569,19 +547,22 @@ def test_an_identify_gate_that_fails_costs_a_connection_and_not_the_shard(
     assert [type(error) for error in recorder.errors] == [ConnectionError]
 
 
-def test_reinstantiate_during_the_first_attempt_is_no_failure_of_it(gateway: LocalGateway) -> None:
+def test_reinstantiate_during_the_first_attempt_does_not_fail_connect(
+    gateway: LocalGateway,
+) -> None:
     gateway.inject(instead_of="upgrade", connections=1)
     with make_shard(session=Session("abc", 5, None, 0, 1)) as shard:
-        connecting = threading.Thread(target=shard.connect, args=(gateway.url,))
-        connecting.start()
+        connecting = in_background(shard.connect, gateway.url)
         gateway.wait_for_connection()
-        shard.reinstantiate()  # it raised ConnectionFailed, and so did connect()
-        connecting.join(10)
+        shard.reinstantiate()
+        connecting.result(10)
         shard.wait_until_ready(10)
         assert shard.session_id != "abc"
 
 
-def test_no_fail_holds_for_a_connection_that_is_on_its_way(gateway: LocalGateway) -> None:
+def test_no_fail_keeps_trying_if_the_connection_that_is_opening_fails(
+    gateway: LocalGateway,
+) -> None:
     gateway.inject(instead_of="hello", connections=1)
     with make_shard(should_reconnect=False) as shard:
         shard.connect(gateway.url)

@@ -9,7 +9,7 @@ import pytest
 from tests.shards import make_shard
 
 
-def test_a_logger_cannot_be_assigned_without_effect() -> None:
+def test_assigning_a_logger_is_refused() -> None:
     shard = make_shard()
     assert shard.logger is logging.getLogger("shardlib.shard.0")
     given = logging.getLogger("given")

@@ -1,4 +1,4 @@
-"""Sending: what may be sent, when, how often, and what is said where it can't be."""
+"""Sending: what may be sent, when and how often, and which errors tell of what may not."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from shardlib.connection import Connection
 from shardlib.limits import SendWindow
 from shardlib.testing import LocalGateway
 from tests.recorder import Recorder
-from tests.shards import make_gateway, make_shard
-from tests.support import wait_until
+from tests.shards import heartbeats, make_gateway, make_shard
+from tests.support import in_background, wait_until
 
 SEND = {"op": 4, "d": {"guild_id": "1", "channel_id": None, "self_mute": False, "self_deaf": False}}
 
@@ -25,7 +25,7 @@ PRESENCE = '{"op": 3, "d": {"activities": [{"type": 0, "name": %s}]}}'
 
 
 def deep() -> list[Any]:
-    """A list in a list in a list: too much for any JSON module."""
+    """A list nested too deep for any JSON module."""
     value: list[Any] = []
     for _ in range(100_000):
         value = [value]
@@ -98,7 +98,7 @@ def test_every_documented_request_arrives_as_documented(
         assert gateway.expect(opcode)["d"] == data
 
 
-def test_answers_to_requests_come_as_events(gateway: LocalGateway, shard: Shard) -> None:
+def test_the_answer_to_a_request_reaches_wait_for(gateway: LocalGateway, shard: Shard) -> None:
     guild_id = next(iter(gateway.world.guilds))
     threading.Timer(0.01, shard.request_guild_members, [guild_id]).start()
     chunk = shard.wait_for("GUILD_MEMBERS_CHUNK", timeout=10)
@@ -123,7 +123,7 @@ def test_answers_to_requests_come_as_events(gateway: LocalGateway, shard: Shard)
         ('{"op": 3, "d": {"colour": 1}}', ValueError, "colour"),
     ],
 )
-def test_what_cannot_be_sent_is_refused_and_not_sent(
+def test_send_refuses_an_invalid_payload_and_sends_nothing(
     gateway: LocalGateway, shard: Shard, data: Any, error: Any, message: str
 ) -> None:
     with pytest.raises(error, match=message):
@@ -134,7 +134,7 @@ def test_what_cannot_be_sent_is_refused_and_not_sent(
     assert [opcode for opcode in sent if opcode not in (1, 2)] == [4]
 
 
-def test_exactly_4096_bytes_pass(gateway: LocalGateway, shard: Shard) -> None:
+def test_send_takes_4096_bytes_and_refuses_4097(gateway: LocalGateway, shard: Shard) -> None:
     data = json.dumps({**SEND, "x": ""})
     shard.send(data[:-2] + "ü" * ((4096 - len(data)) // 2) + "x" * (len(data) % 2) + data[-2:])
     gateway.expect(Opcode.VOICE_STATE_UPDATE)
@@ -155,7 +155,7 @@ def test_requests_over_the_documented_limits_are_refused(shard: Shard) -> None:
         (lambda: shard.update_voice_state(1, "-1"), "channel_id"),
         (lambda: shard.update_presence(timeout=-1), "timeout"),
         (lambda: shard.update_presence(activities=[{"name": "x" * 5000, "type": 0}]), "4096"),
-        # Small enough by itself, but every later Identify would be refused for it.
+        # Small enough for op 3, but every later Identify would be too large with it.
         (lambda: shard.update_presence(activities=[{"name": "x" * 3950, "type": 0}]), "Identify"),
         (lambda: shard.send(PRESENCE % '"x", "state": 1e999'), "Identify"),
         (lambda: shard.update_presence(activities=[{"name": deep(), "type": 0}]), "name"),
@@ -166,7 +166,7 @@ def test_requests_over_the_documented_limits_are_refused(shard: Shard) -> None:
             send()
 
 
-def test_before_ready_send_waits_as_long_as_it_may(gateway: LocalGateway) -> None:
+def test_before_ready_send_waits_until_its_timeout(gateway: LocalGateway) -> None:
     gateway.inject(instead_of="ready")
     with make_shard() as shard:
         with pytest.raises(NotReady, match="disconnected"):
@@ -176,18 +176,15 @@ def test_before_ready_send_waits_as_long_as_it_may(gateway: LocalGateway) -> Non
         connection.expect(Opcode.IDENTIFY)
         with pytest.raises(NotReady, match="identifying"):
             shard.send(json.dumps(SEND), timeout=0.05)
-        results: list[Any] = []
-        sender = threading.Thread(target=lambda: results.append(shard.send(json.dumps(SEND))))
-        sender.start()
+        sending = in_background(shard.send, json.dumps(SEND))
         connection.proceed()
-        sender.join(10)
-        assert results == [None]
+        sending.result(10)
         connection.expect(Opcode.VOICE_STATE_UPDATE)
         first = next(payload["op"] for payload in connection.received if payload["op"] != 1)
         assert first == Opcode.IDENTIFY
 
 
-def test_after_the_end_send_says_so(gateway: LocalGateway, shard: Shard) -> None:
+def test_send_on_a_closed_shard_says_what_closed_it(gateway: LocalGateway, shard: Shard) -> None:
     shard.disconnect()
     with pytest.raises(ShardError, match="closed by disconnect"):
         shard.send(json.dumps(SEND))
@@ -195,8 +192,8 @@ def test_after_the_end_send_says_so(gateway: LocalGateway, shard: Shard) -> None
         shard.heartbeat()
 
 
-def test_the_120_of_a_minute_are_kept_and_heartbeats_pass(gateway: LocalGateway) -> None:
-    """The gateway counts too, and would close with 4008."""
+def test_send_stops_before_120_in_a_minute_while_heartbeats_continue(gateway: LocalGateway) -> None:
+    """The gateway counts the payloads too, and would close with 4008."""
     gateway.heartbeat_interval = 200
     with make_shard() as shard:
         shard.connect(gateway.url)
@@ -208,8 +205,8 @@ def test_the_120_of_a_minute_are_kept_and_heartbeats_pass(gateway: LocalGateway)
                 sent += 1
         assert 50 < sent < 120
         connection = gateway.connections[0]
-        beats = [payload["op"] for payload in connection.received].count(1)
-        wait_until(lambda: [payload["op"] for payload in connection.received].count(1) >= beats + 3)
+        beats = len(heartbeats(connection))
+        wait_until(lambda: len(heartbeats(connection)) >= beats + 3)
         assert connection.is_open
         # A new connection has a window of its own.
         shard.reconnect()
@@ -217,11 +214,11 @@ def test_the_120_of_a_minute_are_kept_and_heartbeats_pass(gateway: LocalGateway)
 
 
 def give_windows(monkeypatch: pytest.MonkeyPatch, limit: int, period: float) -> None:
-    """Every connection that is made from now on may send so many payloads in a period."""
+    """Give every later connection a window of ``limit`` payloads in ``period`` seconds."""
     monkeypatch.setattr("shardlib.connection.SendWindow", lambda: SendWindow(limit, period))
 
 
-def test_who_may_wait_for_the_window_waits(
+def test_send_waits_for_room_in_the_send_window(
     gateway: LocalGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     give_windows(monkeypatch, limit=3, period=0.3)  # one of the three is kept for heartbeats
@@ -235,10 +232,10 @@ def test_who_may_wait_for_the_window_waits(
         assert gateway.connections[0].is_open
 
 
-def test_who_waits_for_the_window_gets_the_next_connections(
+def test_a_send_that_waits_for_room_uses_the_window_of_the_next_connection(
     gateway: LocalGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A connection that is lost has no room to wait for; the next one has a window of its own."""
+    """The next connection has a window of its own, with room at once."""
     give_windows(monkeypatch, limit=4, period=3600.0)
     with make_shard(send_timeout=7200.0) as shard:
         shard.connect(gateway.url)
@@ -246,22 +243,19 @@ def test_who_waits_for_the_window_gets_the_next_connections(
         with pytest.raises(SendTimeout):
             while True:
                 shard.send(json.dumps(SEND), timeout=0)
-        results: list[Any] = []
-        sender = threading.Thread(target=lambda: results.append(shard.send(json.dumps(SEND))))
-        sender.start()
+        sending = in_background(shard.send, json.dumps(SEND))
         gateway.connections[0].drop()
-        sender.join(10)
-        assert results == [None]
+        sending.result(10)
         gateway.connections[-1].expect(Opcode.VOICE_STATE_UPDATE)
 
 
-def test_a_callback_is_told_at_once_that_the_window_is_used_up(
+def test_send_in_a_callback_raises_at_once_when_the_window_is_used_up(
     gateway: LocalGateway, shard: Shard
 ) -> None:
     errors: list[Exception] = []
 
     @shard.on("USER_UPDATE")
-    def flood(shard: Shard, _: Any) -> None:
+    def send_too_many(shard: Shard, _: Any) -> None:
         try:
             for _ in range(130):
                 shard.send(json.dumps(SEND))
@@ -275,10 +269,10 @@ def test_a_callback_is_told_at_once_that_the_window_is_used_up(
     assert shard.state is ShardState.READY
 
 
-def test_a_peer_that_takes_nothing_blocks_no_one_for_longer_than_its_deadline(
+def test_a_peer_that_reads_nothing_blocks_no_send_beyond_its_timeout(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # To fill the buffers of the system takes more than 120.
+    # More than 120 payloads are needed to fill the buffers of the system.
     give_windows(monkeypatch, limit=10**9, period=60.0)
     with make_gateway(receive_buffer=4096, send_limit=None) as gateway, make_shard() as shard:
         shard.connect(gateway.url)
@@ -286,28 +280,23 @@ def test_a_peer_that_takes_nothing_blocks_no_one_for_longer_than_its_deadline(
         connection = gateway.connections[0]
         connection.stop_reading()
         padding = json.dumps({**SEND, "x": "x" * 3900})
-        errors: list[Exception] = []
 
-        def flood() -> None:
-            try:
-                while True:
-                    shard.send(padding, timeout=0.3)
-            except (SendTimeout, NotReady) as error:
-                errors.append(error)
+        def send_until_it_fails() -> None:
+            while True:
+                shard.send(padding, timeout=0.3)
 
-        threads = [threading.Thread(target=flood) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(20)
-        assert len(errors) == 3
+        senders = [in_background(send_until_it_fails) for _ in range(3)]
+        errors = [sender.exception(20) for sender in senders]
+        assert all(isinstance(error, (SendTimeout, NotReady)) for error in errors)
         assert any(isinstance(error, SendTimeout) for error in errors)
         since = time.perf_counter()
         shard.disconnect()
         assert time.perf_counter() - since < 3
 
 
-def test_the_last_presence_begins_every_later_session(gateway: LocalGateway, shard: Shard) -> None:
+def test_identify_of_a_new_session_holds_the_last_presence(
+    gateway: LocalGateway, shard: Shard
+) -> None:
     shard.update_presence(status="idle", since=1, afk=True)
     shard.reinstantiate()
     shard.wait_until_ready(10)
@@ -325,10 +314,10 @@ def test_the_last_presence_begins_every_later_session(gateway: LocalGateway, sha
     assert third["d"]["presence"]["status"] == "dnd"
 
 
-def test_the_presence_survives_a_session_that_is_called_invalid(
+def test_the_presence_survives_an_invalid_session(
     gateway: LocalGateway, shard: Shard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row 40: the user has not asked for the new session, and knows nothing of it."""
+    """Row 40: the user did not ask for the new session, and expects the presence to stay."""
     monkeypatch.setattr("shardlib.reconnect.INVALID_SESSION_DELAY", (0.01, 0.02))
     shard.update_presence(status="idle")
     first = gateway.connections[0]
@@ -337,11 +326,11 @@ def test_the_presence_survives_a_session_that_is_called_invalid(
     wait_until(lambda: first.is_closed and gateway.connections)
     assert gateway.connections[0].expect(Opcode.IDENTIFY)["d"]["presence"]["status"] == "idle"
     wait_until(lambda: gateway.connections[0].session)
-    gateway.connections[0].reset()  # a Resume, though, carries none
+    gateway.connections[0].reset()  # a Resume holds no presence
     assert "presence" not in gateway.expect(Opcode.RESUME)["d"]
 
 
-def test_identify_holds_what_was_asked_for(gateway: LocalGateway) -> None:
+def test_identify_holds_the_arguments_of_the_shard(gateway: LocalGateway) -> None:
     with make_shard(
         large_threshold=250,
         presence={"status": "dnd"},
@@ -360,10 +349,10 @@ def test_identify_holds_what_was_asked_for(gateway: LocalGateway) -> None:
     assert data["token"] == shard.token
 
 
-def test_the_json_module_of_the_users_writes_what_the_user_sends_and_nothing_else(
+def test_the_users_json_module_encodes_only_payloads_of_the_user(
     gateway: LocalGateway,
 ) -> None:
-    """It may fail, or take its time, which must stop neither heartbeats nor a Resume."""
+    """The module may fail or be slow, which must stop neither heartbeats nor a Resume."""
     gateway.heartbeat_interval = 100
 
     class Module:
@@ -397,7 +386,7 @@ def test_identify_by_hand_is_not_sent_twice(gateway: LocalGateway, shard: Shard)
     assert gateway.connections[0].is_open
 
 
-def test_the_public_identify_waits_for_its_turn_and_takes_it(gateway: LocalGateway) -> None:
+def test_identify_by_hand_asks_the_gate_first(gateway: LocalGateway) -> None:
     gate = _Gate()
     with make_shard(identify_gate=gate) as shard:
         shard.connect(gateway.url)
@@ -411,7 +400,7 @@ def test_the_public_identify_waits_for_its_turn_and_takes_it(gateway: LocalGatew
 
 
 class _Gate:
-    """Lets nobody through for an hour, until told otherwise, or fails."""
+    """An identify gate that raises the given errors first; without any, it is shut for an hour."""
 
     def __init__(self, *errors: Exception) -> None:
         self.errors = list(errors)
@@ -425,8 +414,8 @@ class _Gate:
         return self.wait
 
 
-def test_identify_by_hand_does_not_meet_the_next_connection(gateway: LocalGateway) -> None:
-    """The gate took its time, and its answer was for a connection that is no more."""
+def test_a_late_gate_sends_no_identify_on_the_next_connection(gateway: LocalGateway) -> None:
+    """The connection for which identify() asked the gate is lost before the gate answers."""
     gateway.inject(instead_of="ready")
 
     shard: Shard
@@ -447,8 +436,10 @@ def test_identify_by_hand_does_not_meet_the_next_connection(gateway: LocalGatewa
         assert shard.state is ShardState.CONNECTED
 
 
-def test_a_gate_that_fails_is_told_and_asked_again(gateway: LocalGateway) -> None:
-    """It may ask a server, which may be down for a moment: no reason to stay without a session."""
+def test_an_exception_of_the_gate_is_reported_and_the_gate_asked_again(
+    gateway: LocalGateway,
+) -> None:
+    """The gate may ask a server that is down for a moment; the shard still gets its session."""
     recorder = Recorder()
     error = ConnectionRefusedError("the gate's server")
     with make_shard(recorder, identify_gate=_Gate(error)) as shard:
@@ -458,7 +449,7 @@ def test_a_gate_that_fails_is_told_and_asked_again(gateway: LocalGateway) -> Non
         assert len(gateway.all_connections) == 2
 
 
-def test_the_public_identify_waits_for_hello(gateway: LocalGateway) -> None:
+def test_identify_by_hand_before_hello_is_refused(gateway: LocalGateway) -> None:
     gateway.inject(instead_of="hello")
     with make_shard() as shard:
         with pytest.raises(NotReady):
@@ -470,10 +461,10 @@ def test_the_public_identify_waits_for_hello(gateway: LocalGateway) -> None:
         shard.wait_until_ready(10)
 
 
-def test_identify_by_hand_that_is_overtaken_by_ready_sets_no_deadline(
+def test_identify_by_hand_sets_no_ready_deadline_after_ready(
     gateway: LocalGateway,
 ) -> None:
-    """READY was handled before identify() went on: nothing is awaited any more."""
+    """If READY is handled before identify() goes on, no answer is awaited any more."""
     gateway.heartbeat_interval = 100
 
     shard: Shard
@@ -499,7 +490,7 @@ def test_identify_by_hand_that_is_overtaken_by_ready_sets_no_deadline(
         finally:
             sys.settrace(before)
         connection = gateway.connections[0]
-        beats = [payload["op"] for payload in connection.received].count(Opcode.HEARTBEAT)
-        # Longer than ready_timeout, in heartbeats.
-        wait_until(lambda: [payload["op"] for payload in connection.received].count(1) >= beats + 5)
+        beats = len(heartbeats(connection))
+        # Five heartbeats take longer than ready_timeout.
+        wait_until(lambda: len(heartbeats(connection)) >= beats + 5)
         assert len(gateway.all_connections) == 1

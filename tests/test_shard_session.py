@@ -1,4 +1,4 @@
-"""A process is restarted: its session is saved, loaded, and resumed by the next one."""
+"""A session that one process saves is loaded and resumed by the next process."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ shard.join()
 """
 
 
-def test_what_a_killed_process_missed_arrives_in_the_next(tmp_path: Path) -> None:
-    """The event in whose callback it died is replayed: its callback had not returned."""
+def test_events_missed_by_a_killed_process_reach_the_next_process(tmp_path: Path) -> None:
+    """The last event is replayed, too: the process was killed before its callback returned."""
     with make_gateway() as gateway:
 
         def run(last: int) -> subprocess.Popen[str]:
@@ -84,8 +84,8 @@ def test_a_loaded_session_is_resumed_at_its_gateway(tmp_path: Path) -> None:
             assert (shard.stats.replayed, shard.stats.resumes, shard.stats.reconnects) == (1, 1, 0)
 
 
-def test_a_loaded_session_is_not_resumed_in_clear_where_connect_asks_for_tls() -> None:
-    """A file may be anybody's; the token is for the URL that connect() was given, and encrypted."""
+def test_a_loaded_session_is_not_resumed_unencrypted_after_a_connect_with_tls() -> None:
+    """Anybody may have written the file: its URL must not get the token without encryption."""
     with make_gateway(tls=True) as gateway, make_gateway() as other:
         saved = Session("abc", 5, other.url, 0, 1)
         with make_shard(session=saved, ssl_context=gateway.ssl_context) as shard:
@@ -94,7 +94,9 @@ def test_a_loaded_session_is_not_resumed_in_clear_where_connect_asks_for_tls() -
         assert other.all_connections == []
 
 
-def test_a_session_that_has_ended_meanwhile_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loaded_session_that_has_ended_is_replaced_by_a_new_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("shardlib.reconnect.INVALID_SESSION_DELAY", (0.01, 0.02))
     gone = Session("gone", 77, None, 0, 1)
     recorder = Recorder()
@@ -111,8 +113,8 @@ def test_a_session_that_has_ended_meanwhile_is_replaced(monkeypatch: pytest.Monk
         ]
 
 
-def test_what_a_replay_repeats_is_dropped_and_counted() -> None:
-    """Only between Resume and RESUMED; the sequence of RESUMED itself may be an old one."""
+def test_duplicates_in_a_replay_are_dropped_and_counted() -> None:
+    """Only between Resume and RESUMED are duplicates dropped; RESUMED may have an old sequence."""
     recorder = Recorder()
     with make_gateway() as gateway:
         session = Session("abc", 5, None, 0, 1)
@@ -136,7 +138,7 @@ def test_what_a_replay_repeats_is_dropped_and_counted() -> None:
             assert resume == {"token": TOKEN, "session_id": "abc", "seq": 5}
 
 
-def test_resume_without_an_answer_is_tried_again_and_then_given_up() -> None:
+def test_after_five_unanswered_resumes_the_shard_identifies() -> None:
     """Five connections that never answer cost the session; the sixth identifies."""
     gone = Session("abc", 5, None, 0, 1)
     with make_gateway() as gateway:
@@ -151,7 +153,7 @@ def test_resume_without_an_answer_is_tried_again_and_then_given_up() -> None:
             assert opcodes == [[6]] * 5 + [[2]]
 
 
-def test_a_session_gateway_that_is_no_more_does_not_keep_a_new_process_out() -> None:
+def test_a_loaded_session_whose_gateway_is_gone_is_resumed_at_the_main_url() -> None:
     """The saved URL may be hours old: the session is resumed at the URL given to connect()."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]

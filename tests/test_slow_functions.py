@@ -1,4 +1,4 @@
-"""The warning about a function that keeps the reader: it names what the user knows."""
+"""The warning about a slow function of the user's: it names the function as the user knows it."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from tests.support import HAS_GIL, in_background, wait_until
 
 
 class Slow:
-    """Does not return until the log has warned of that."""
+    """Something slow: the first wait() returns once the log has warned of it."""
 
     def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
         self._caplog = caplog
         self.warnings: list[str] = []
-        self._met = threading.Event()
+        self._called = threading.Event()
 
     def wait(self) -> None:
-        if not self._met.is_set():
-            self._met.set()
+        if not self._called.is_set():
+            self._called.set()
             wait_until(self._look, what="the warning")
 
     def _look(self) -> bool:
@@ -42,7 +42,7 @@ def quick_gateway() -> LocalGateway:
     return make_gateway(heartbeat_interval=50, heartbeat_tolerance=30)
 
 
-def test_a_slow_json_module_is_named_as_the_option_that_it_is(slow: Slow) -> None:
+def test_a_slow_json_module_is_named_as_the_option_json(slow: Slow) -> None:
     class Module:
         @staticmethod
         def loads(data: Any) -> Any:
@@ -59,7 +59,7 @@ def test_a_slow_json_module_is_named_as_the_option_that_it_is(slow: Slow) -> Non
     assert slow.warnings[0].startswith("loads() of the option json has been running for ")
 
 
-def test_a_slow_gate_is_named(slow: Slow) -> None:
+def test_a_slow_identify_gate_is_named(slow: Slow) -> None:
     class Gate:
         def try_acquire(self, shard_id: int) -> float:
             slow.wait()
@@ -86,7 +86,7 @@ def test_a_slow_predicate_is_named(slow: Slow) -> None:
 
 def test_a_slow_log_handler_is_named(slow: Slow) -> None:
     class Handler(logging.Handler):
-        # Not emit(): the report of its slowness would wait for the lock that handle() takes.
+        # Not emit(): handle() holds the lock, for which the report of the slowness would wait.
         def handle(self, record: logging.LogRecord) -> bool:
             if record.getMessage().startswith("ready"):
                 slow.wait()
@@ -101,7 +101,7 @@ def test_a_slow_log_handler_is_named(slow: Slow) -> None:
     assert slow.warnings[0].startswith("a handler of the logger has been running for ")
 
 
-def test_a_slow_callback_is_named_by_its_own_name(slow: Slow) -> None:
+def test_a_slow_callback_is_named_by_its_qualified_name(slow: Slow) -> None:
     def greet(shard: Any) -> None:
         slow.wait()
 
@@ -113,7 +113,7 @@ def test_a_slow_callback_is_named_by_its_own_name(slow: Slow) -> None:
     assert slow.warnings[0].startswith("the callback ")
 
 
-def test_a_callback_that_waits_in_a_log_handler_is_shown_from_its_own_line_on(slow: Slow) -> None:
+def test_a_callback_that_waits_in_a_log_handler_is_shown_with_its_own_line(slow: Slow) -> None:
     class Handler(logging.Handler):
         def handle(self, record: logging.LogRecord) -> bool:
             if record.getMessage().startswith("sent") and "update" in record.getMessage():

@@ -1,3 +1,5 @@
+"""printable(): text of others that is safe to show in a terminal or a log."""
+
 from __future__ import annotations
 
 import pytest
@@ -8,7 +10,7 @@ from shardlib.text import printable
 
 
 @given(st.text(st.characters()))
-def test_anything_becomes_printable(text: str) -> None:
+def test_printable_makes_any_text_printable(text: str) -> None:
     shown = printable(text)
     assert shown.isprintable()
     assert (shown == text) is text.isprintable()
@@ -24,11 +26,11 @@ def test_anything_becomes_printable(text: str) -> None:
         ("caf\u00e9 \u65e5\u672c \U0001f600", "caf\u00e9 \u65e5\u672c \U0001f600"),
     ],
 )
-def test_what_is_more_than_a_character_is_escaped(text: str, shown: str) -> None:
+def test_printable_escapes_control_and_format_characters(text: str, shown: str) -> None:
     assert printable(text) == shown
 
 
 @given(st.text(st.characters()), st.integers(0, 20))
-def test_a_limit_cuts_between_characters_and_says_so(text: str, limit: int) -> None:
+def test_printable_with_a_limit_cuts_and_adds_dots(text: str, limit: int) -> None:
     shown = printable(text, limit)
     assert shown == printable(text[:limit]) + ("..." if len(text) > limit else "")

@@ -1,4 +1,4 @@
-"""Alarms and waiters: waits that end at once, miss nothing, and can be interrupted anywhere."""
+"""Alarm and Waiters: waits end at once, miss no notification, and can be interrupted anywhere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from shardlib.waiting import Alarm, Waiters
 from tests.support import Thread
 
 
-def test_an_alarm_that_rang_before_ends_the_next_wait_once() -> None:
+def test_an_alarm_that_has_rung_ends_the_next_wait_once() -> None:
     alarm = Alarm()
     for _ in range(3):
         alarm.ring()
@@ -30,23 +30,23 @@ def test_an_alarm_ends_the_wait_that_is_under_way() -> None:
 
 
 @pytest.mark.parametrize("timeout", [0.0, 0.01])
-def test_an_alarm_waits_no_longer_than_it_may(timeout: float) -> None:
+def test_the_wait_for_an_alarm_ends_at_its_timeout(timeout: float) -> None:
     since = time.monotonic()
     assert not Alarm().wait(timeout)
     assert timeout <= time.monotonic() - since < 5
 
 
-def test_a_time_longer_than_the_system_can_wait_is_taken() -> None:
+def test_a_timeout_longer_than_the_system_can_wait_is_accepted() -> None:
     alarm = Alarm()
     alarm.ring()
     assert alarm.wait(1e300)
 
 
-def test_a_condition_that_holds_is_not_waited_for() -> None:
+def test_waiters_return_at_once_if_the_condition_holds() -> None:
     assert Waiters().wait(lambda: True, Deadline(0))
 
 
-def test_time_that_runs_out_is_told() -> None:
+def test_waiters_return_false_at_the_deadline() -> None:
     assert not Waiters().wait(lambda: False, Deadline(0.01))
 
 
@@ -66,7 +66,7 @@ def test_every_waiter_looks_at_its_own_condition() -> None:
 
 
 def test_a_change_just_before_the_wait_is_not_missed() -> None:
-    """The condition is looked at again once the waiter is known to who notifies."""
+    """The waiter looks at the condition again after it has registered for notifications."""
     waiters = Waiters()
     looks = 0
 
@@ -78,7 +78,7 @@ def test_a_change_just_before_the_wait_is_not_missed() -> None:
     assert waiters.wait(changes_after_the_first_look, Deadline(0))
 
 
-def test_no_notification_is_lost_among_many() -> None:
+def test_no_notification_is_lost_among_thousands() -> None:
     waiters = Waiters()
     count = 0
 
@@ -96,7 +96,7 @@ def test_no_notification_is_lost_among_many() -> None:
     assert [thread.finish() for thread in threads] == [5000] * 3
 
 
-def test_what_a_condition_raises_comes_out_and_leaves_nothing() -> None:
+def test_an_exception_of_a_condition_is_raised_by_the_wait() -> None:
     waiters = Waiters()
 
     def fail() -> bool:
@@ -105,12 +105,12 @@ def test_what_a_condition_raises_comes_out_and_leaves_nothing() -> None:
     with pytest.raises(LookupError):
         waiters.wait(fail, Deadline(None))
     looks: list[int] = []
-    waiters.notify()  # rings for nobody
+    waiters.notify()  # the wait that raised is no longer registered
     assert not waiters.wait(lambda: bool(looks.append(1)), Deadline(0.001))
 
 
 def press_ctrl_c_when(waiting: threading.Event) -> Thread:
-    """From another thread: Python's main thread sees it when it looks up."""
+    """Raise SIGINT on another thread; Python handles it on the main thread."""
     return Thread(lambda: waiting.wait(10) and signal.raise_signal(signal.SIGINT))
 
 

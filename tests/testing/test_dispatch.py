@@ -1,4 +1,4 @@
-"""Who gets which event: intents, shards, message content."""
+"""Which session gets which event: intents, shards, message content."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ def test_every_event_in_a_guild_needs_one_of_its_intents(event: str) -> None:
     data = {"id": "7"} if event in ("GUILD_CREATE", "GUILD_UPDATE", "GUILD_DELETE") else GUILD
     intents = [intent for intent, events in GUILD_EVENTS.items() if event in events]
     if event == "THREAD_MEMBERS_UPDATE":
-        intents = [Intents.GUILD_MEMBERS]  # someone else: see below
+        # The data concerns another member. test_events_about_the_bot_itself_need_fewer_intents
+        # covers the bot.
+        intents = [Intents.GUILD_MEMBERS]
     assert [intent for intent in Intents if intent & required(event, data, BOT)] == intents
 
 
@@ -33,7 +35,7 @@ def test_every_direct_event_needs_its_intent(event: str) -> None:
 @pytest.mark.parametrize(
     "event", ["READY", "INTERACTION_CREATE", "GUILD_MEMBERS_CHUNK", "VOICE_SERVER_UPDATE", "NEW"]
 )
-def test_events_outside_the_table_need_none(event: str) -> None:
+def test_events_outside_the_intent_tables_need_no_intent(event: str) -> None:
     assert required(event, GUILD, BOT) == Intents(0)
 
 
@@ -54,8 +56,9 @@ def test_events_outside_the_table_need_none(event: str) -> None:
         ),
         ("THREAD_MEMBERS_UPDATE", {"removed_member_ids": ["43"]}, Intents.GUILD_MEMBERS),
     ],
+    ids=["bot updated", "other updated", "bot added", "bot removed", "other removed"],
 )
-def test_what_concerns_the_bot_comes_more_freely(
+def test_events_about_the_bot_itself_need_fewer_intents(
     event: str, data: dict[str, Any], intents: Intents
 ) -> None:
     assert required(event, {**GUILD, **data}, BOT) == intents
@@ -75,7 +78,7 @@ def message(**changes: Any) -> dict[str, Any]:
     }
 
 
-def test_content_is_hidden() -> None:
+def test_message_content_is_hidden_without_its_intent() -> None:
     hidden = without_content("MESSAGE_CREATE", message(), BOT)
     assert hidden == {
         **GUILD,
@@ -100,11 +103,11 @@ def test_content_is_hidden() -> None:
     ],
     ids=["own", "mentioned", "direct"],
 )
-def test_content_is_shown_to_whom_it_concerns(shown: dict[str, Any]) -> None:
+def test_message_content_is_shown_to_the_bot_that_it_concerns(shown: dict[str, Any]) -> None:
     assert without_content("MESSAGE_CREATE", shown, BOT) is shown
 
 
-def test_a_session_gets_what_its_intents_ask_for(local_gateway: LocalGateway) -> None:
+def test_a_session_gets_only_events_of_its_intents(local_gateway: LocalGateway) -> None:
     with connected(local_gateway) as client:
         client.ready(Intents.GUILD_MESSAGES)
         (guild, *_) = local_gateway.world.guilds
@@ -114,7 +117,9 @@ def test_a_session_gets_what_its_intents_ask_for(local_gateway: LocalGateway) ->
         client.nothing_more()
 
 
-def test_without_the_intent_messages_have_no_content(local_gateway: LocalGateway) -> None:
+def test_a_session_without_message_content_gets_messages_without_content(
+    local_gateway: LocalGateway,
+) -> None:
     guild = next(iter(local_gateway.world.guilds.values()))
     channel = guild.text_channels[0]["id"]
     bot = local_gateway.world.user["id"]
@@ -131,7 +136,7 @@ def test_without_the_intent_messages_have_no_content(local_gateway: LocalGateway
         assert [user["id"] for user in mentioned["mentions"]] == [bot]
 
 
-def test_no_guilds_without_the_guilds_intent(local_gateway: LocalGateway) -> None:
+def test_without_the_guilds_intent_no_guild_create_is_sent(local_gateway: LocalGateway) -> None:
     with connected(local_gateway) as client:
         client.ready(Intents.GUILD_MESSAGES)
         client.nothing_more()
@@ -156,14 +161,14 @@ def test_shards_get_the_events_of_their_guilds(local_gateway: LocalGateway) -> N
         client.socket.shutdown()
 
 
-def test_an_event_for_one_session(local_gateway: LocalGateway) -> None:
+def test_an_event_can_be_dispatched_to_one_session(local_gateway: LocalGateway) -> None:
     local_gateway.identify_interval = 0
     with connected(local_gateway) as first, connected(local_gateway) as second:
         first.ready(0)
         second.ready(0)
         one, other = local_gateway.sessions
         assert local_gateway.dispatch("USER_UPDATE", {}, session=other) == 1
-        # By the session itself it gets through whatever the intents are.
+        # Session.dispatch() does not look at the intents.
         assert one.dispatch("TYPING_START", {"guild_id": "1"}) == 2
         first.event("TYPING_START")
         second.event("USER_UPDATE")
@@ -174,6 +179,7 @@ def test_an_event_for_one_session(local_gateway: LocalGateway) -> None:
 @pytest.mark.parametrize(
     "data",
     [None, [], "", 0, {"text": "ünï\u2028🎉"}, {"lone": "\ud800"}, {"big": 2**70}, {"path": "a/b"}],
+    ids=["null", "list", "text", "0", "Unicode", "lone surrogate", "big number", "slash"],
 )
 def test_any_json_can_be_dispatched(local_gateway: LocalGateway, data: Any) -> None:
     with connected(local_gateway) as client:
@@ -182,13 +188,13 @@ def test_any_json_can_be_dispatched(local_gateway: LocalGateway, data: Any) -> N
         assert client.receive() == {"t": "NEW_THING", "s": 5, "op": 0, "d": data}
 
 
-@pytest.mark.parametrize("data", [float("nan"), {1, 2}, object()])
-def test_what_is_no_json_is_refused(local_gateway: LocalGateway, data: Any) -> None:
+@pytest.mark.parametrize("data", [float("nan"), {1, 2}, object()], ids=["NaN", "set", "object"])
+def test_dispatch_refuses_data_that_is_no_json(local_gateway: LocalGateway, data: Any) -> None:
     with pytest.raises((TypeError, ValueError, OverflowError)):
         local_gateway.dispatch("NEW_THING", data)
 
 
-def test_a_message_needs_a_channel_and_a_member(local_gateway: LocalGateway) -> None:
+def test_send_message_refuses_an_unknown_channel_or_member(local_gateway: LocalGateway) -> None:
     guild = next(iter(local_gateway.world.guilds.values()))
     with pytest.raises(ValueError, match="no channel 5"):
         local_gateway.send_message("5", guild.owner_id, "")

@@ -1,4 +1,4 @@
-"""How payloads go over the wire: compression, pieces, and frames from the client."""
+"""How a local gateway sends payloads (compression, messages, fragments) and reads frames."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.testing.client import connected
 STREAM = "?v=10&encoding=json&compress={}-stream"
 
 
-def test_zlib_stream_has_one_context(local_gateway: LocalGateway) -> None:
+def test_messages_of_a_zlib_stream_share_one_context(local_gateway: LocalGateway) -> None:
     with connected(local_gateway, query=STREAM.format("zlib")) as client:
         client.ready()
         for number in range(3):
@@ -26,11 +26,11 @@ def test_zlib_stream_has_one_context(local_gateway: LocalGateway) -> None:
             assert data.endswith(b"\x00\x00\xff\xff")
             sizes.append(len(data))
             assert json.loads(client.inflater.decompress(data))["d"]["number"] == number
-        assert sizes[2] < sizes[0]  # the second time, it refers to the first
+        assert sizes[2] < sizes[0]  # the shared context already holds the padding
         assert local_gateway.connections[0].compression == "zlib-stream"
 
 
-def test_zstd_stream_is_one_frame(local_gateway: LocalGateway) -> None:
+def test_messages_of_a_zstd_stream_are_one_frame(local_gateway: LocalGateway) -> None:
     stream = import_zstd().ZstdDecompressor()
     with connected(local_gateway, query=STREAM.format("zstd")) as client:
         _, data = client.message()
@@ -42,7 +42,7 @@ def test_zstd_stream_is_one_frame(local_gateway: LocalGateway) -> None:
         assert not stream.eof
 
 
-def test_payload_compression_leaves_small_payloads_alone(local_gateway: LocalGateway) -> None:
+def test_payload_compression_compresses_only_large_payloads(local_gateway: LocalGateway) -> None:
     with connected(local_gateway) as client:
         client.receive()
         client.identify(compress=True)
@@ -61,7 +61,7 @@ def test_payload_compression_leaves_small_payloads_alone(local_gateway: LocalGat
         assert client.message()[0] == websocket.ABNF.OPCODE_BINARY
 
 
-def test_transport_compression_switches_payload_compression_off(
+def test_transport_compression_turns_payload_compression_off(
     local_gateway: LocalGateway,
 ) -> None:
     with connected(local_gateway, query=STREAM.format("zlib")) as client:
@@ -69,7 +69,7 @@ def test_transport_compression_switches_payload_compression_off(
         assert local_gateway.connections[0].compression == "zlib-stream"
 
 
-def test_a_payload_over_several_messages(local_gateway: LocalGateway) -> None:
+def test_split_messages_cuts_a_payload_into_several_messages(local_gateway: LocalGateway) -> None:
     with connected(local_gateway, query=STREAM.format("zlib")) as client:
         client.ready()
         local_gateway.connections[0].split_messages(20)
@@ -84,7 +84,7 @@ def test_a_payload_over_several_messages(local_gateway: LocalGateway) -> None:
         assert payload["d"]["numbers"] == list(range(100))
 
 
-def test_a_message_in_fragments_with_an_empty_last_one(local_gateway: LocalGateway) -> None:
+def test_fragment_messages_ends_with_an_empty_fragment(local_gateway: LocalGateway) -> None:
     with connected(local_gateway) as client:
         client.ready()
         local_gateway.connections[0].fragment_messages(20)
@@ -98,7 +98,7 @@ def test_a_message_in_fragments_with_an_empty_last_one(local_gateway: LocalGatew
         assert payload["d"]["numbers"] == list(range(100))
 
 
-def test_a_client_may_fragment_its_messages(local_gateway: LocalGateway) -> None:
+def test_a_fragmented_message_of_a_client_is_understood(local_gateway: LocalGateway) -> None:
     with connected(local_gateway) as client:
         client.receive()
         abnf = websocket.ABNF
@@ -111,7 +111,7 @@ def test_a_client_may_fragment_its_messages(local_gateway: LocalGateway) -> None
         assert client.receive()["op"] == 11
 
 
-def test_a_message_far_too_large_is_cut_off(local_gateway: LocalGateway) -> None:
+def test_a_message_that_is_far_too_large_is_closed_with_1009(local_gateway: LocalGateway) -> None:
     with connected(local_gateway) as client:
         client.receive()
         client.socket.send("x" * (2 << 20))

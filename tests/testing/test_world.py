@@ -1,4 +1,4 @@
-"""The world, and its traffic: all of it agrees."""
+"""The world of a local gateway, and its traffic: every id in them refers to an object."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.testing.client import connected
 
 
 def picture(guild: Guild) -> dict[str, Any]:
-    """What GUILD_CREATE shows, without the ids of voice sessions."""
+    """GUILD_CREATE's data, without the session ids of voice states."""
     return {**guild.create_object(), "voice_states": sorted(guild.voice_states)}
 
 
@@ -27,7 +27,7 @@ def test_the_same_seed_makes_the_same_world() -> None:
     assert list(one.guilds) != list(other.guilds)
 
 
-def test_every_id_is_given_once() -> None:
+def test_the_ids_of_a_world_are_unique_and_grow() -> None:
     world = World(guilds=5, members=30)
     ids = [world.user["id"]]
     for guild in world.guilds.values():
@@ -44,13 +44,13 @@ def test_every_id_is_given_once() -> None:
 
 
 @pytest.mark.parametrize("shards", range(1, 11))
-def test_guilds_reach_every_shard(shards: int) -> None:
+def test_every_shard_has_a_guild_of_the_world(shards: int) -> None:
     guilds = World(guilds=20).guilds.values()
     assert {guild.shard_id(shards) for guild in guilds} == set(range(shards))
 
 
 def check(guild: Guild) -> None:
-    """Everything in a guild refers to what is there."""
+    """Fail if an object of the guild refers to an id that does not exist."""
     roles = {role["id"] for role in guild.roles}
     assert guild.owner_id in guild.members
     assert set(guild.presences) <= set(guild.members)
@@ -64,12 +64,12 @@ def check(guild: Guild) -> None:
         assert channel["parent_id"] is None or channel["parent_id"] in guild.channels
 
 
-def test_a_world_is_consistent() -> None:
+def test_a_new_world_refers_only_to_ids_that_exist() -> None:
     for guild in World(members=60).guilds.values():
         check(guild)
 
 
-def test_guild_create_depends_on_intents_and_size() -> None:
+def test_guild_create_shows_the_members_that_intents_and_size_allow() -> None:
     world = World(guilds=1, members=100)
     (guild,) = world.guilds.values()
     everyone = guild.create_object(large_threshold=250)
@@ -116,12 +116,15 @@ def test_traffic_reaches_a_client(local_gateway: LocalGateway) -> None:
                 assert payload["d"]["content"]
 
 
-def test_traffic_of_the_same_seed_is_the_same() -> None:
+def test_traffic_of_the_same_seed_has_the_same_events_in_the_same_guilds() -> None:
     one, same = (EventMaker(World(seed=3), TRAFFIC_MIX).make(500) for _ in range(2))
-    assert [event.name for event in one] == [event.name for event in same]
+    # Timestamps, and the ids made of them, differ.
+    assert [(event.name, event.guild_id) for event in one] == [
+        (event.name, event.guild_id) for event in same
+    ]
 
 
-def test_a_mix_of_one_event(local_gateway: LocalGateway) -> None:
+def test_traffic_of_one_event_goes_on_past_one_round(local_gateway: LocalGateway) -> None:
     with connected(local_gateway) as client:
         client.ready(Intents.GUILD_MESSAGE_TYPING)
         traffic = local_gateway.traffic(rate=None, mix={"TYPING_START": 1})
@@ -145,7 +148,7 @@ def test_traffic_waits_for_a_client_that_reads_nothing(local_gateway: LocalGatew
 
 
 def wait_until_it_rests(traffic: Traffic) -> int:
-    """Wait until traffic makes no events for ten of its ticks; return how many it has made."""
+    """Wait until traffic has made no event for ten of its ticks; return how many it has made."""
     made, since = traffic.events, time.monotonic()
 
     def rests() -> bool:
@@ -158,7 +161,7 @@ def wait_until_it_rests(traffic: Traffic) -> int:
     return made
 
 
-def test_traffic_while_nobody_is_there(local_gateway: LocalGateway) -> None:
+def test_traffic_begun_without_a_client_reaches_the_next_one(local_gateway: LocalGateway) -> None:
     local_gateway.traffic(rate=1000)
     with connected(local_gateway) as client:
         client.ready()
@@ -168,15 +171,16 @@ def test_traffic_while_nobody_is_there(local_gateway: LocalGateway) -> None:
 @pytest.mark.parametrize(
     ("rate", "mix"),
     [(0, None), (-1, None), (1, {"NEW_THING": 1}), (1, {}), (1, {"TYPING_START": 0})],
+    ids=["rate 0", "negative rate", "unknown event", "empty mix", "weight 0"],
 )
-def test_traffic_that_makes_no_sense(
+def test_traffic_refuses_a_rate_or_mix_that_is_impossible(
     local_gateway: LocalGateway, rate: float, mix: dict[str, float] | None
 ) -> None:
     with pytest.raises(ValueError):
         local_gateway.traffic(rate=rate, mix=mix)
 
 
-def test_the_default_mix_has_every_event_that_can_be_made() -> None:
+def test_the_default_traffic_mix_holds_every_event_that_can_be_made() -> None:
     with pytest.raises(ValueError, match="it can make up ") as caught:
         EventMaker(World(), {"NEW_THING": 1})
     assert set(str(caught.value).partition("it can make up ")[2].split(", ")) == set(TRAFFIC_MIX)
