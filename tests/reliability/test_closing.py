@@ -124,7 +124,7 @@ def test_300_connects_and_disconnects_leave_no_thread(
 def test_disconnect_by_eight_threads_at_once_closes_once(
     gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
-    """Rows 16 and 39: one close frame arrives whole, and on_socket_closed is called once."""
+    """Rows 16 and 39: the close frame arrives whole, and each callback is called once."""
     for _ in range(20):
         shard, recorder = watch_shard(gateway)
         connection = gateway.connections[-1]
