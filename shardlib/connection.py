@@ -7,7 +7,6 @@ Nothing here depends on sessions or heartbeats.
 
 from __future__ import annotations
 
-import functools
 import ssl
 import struct
 import threading
@@ -28,6 +27,7 @@ from shardlib.gateway import RESUMABLE_CLOSE_CODE
 from shardlib.limits import SendWindow
 from shardlib.loss import Cause, Loss
 from shardlib.text import count, printable
+from shardlib.tls import CertificateRefused, start_tls
 from shardlib.transport import StreamBroken, Transport
 
 # Seconds for a frame that is worth sending only if the peer takes it at once: the close frame of a
@@ -44,12 +44,6 @@ class ConnectionLost(Exception):
     def __init__(self, loss: Loss) -> None:
         super().__init__(str(loss))
         self.loss = loss
-
-
-@functools.lru_cache(maxsize=1)
-def _default_ssl_context() -> ssl.SSLContext:
-    # Made at first need and then shared: it reads the system's certificates, which takes a while.
-    return ssl.create_default_context()
 
 
 class Connection:
@@ -131,8 +125,7 @@ class Connection:
             self._transport = transport = self._dialer.dial(proxy, deadline)
             if self._secure:
                 step = "the TLS handshake"
-                context = self._ssl_context or _default_ssl_context()
-                transport.start_tls(context, self._host, deadline)
+                start_tls(transport, self._ssl_context, self._host, deadline)
             step = "the WebSocket handshake"
             stream = BlockingSocketAdapter(transport, deadline)
             # websocket-client is given a socket, so it neither dials nor wraps. It may follow no
@@ -167,11 +160,8 @@ class Connection:
             wait = _retry_after(error)
             asked = "" if wait is None else f", Retry-After {count(round(wait), 'second')}"
             return f"the server answered {step} with HTTP {status} ({phrase}{asked})"
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return (
-                f"the server's certificate is not trusted ({error.verify_message}); for a private "
-                "authority pass an ssl_context that knows it"
-            )
+        if isinstance(error, CertificateRefused):
+            return self._hide_token(str(error))
         if isinstance(error, websocket.WebSocketConnectionClosedException):
             return f"the server closed the connection during {step}"
         if isinstance(error, OSError) and error.strerror:

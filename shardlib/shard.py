@@ -166,7 +166,10 @@ class Shard:
     :param send_timeout: seconds that :meth:`send` may take.
     :param close_timeout: seconds that :meth:`disconnect` may take.
     :param max_payload: the largest message taken, an int in bytes, after inflating.
-    :param ssl_context: an :class:`ssl.SSLContext` for ``wss`` URLs; None for Python's default.
+    :param ssl_context: an :class:`ssl.SSLContext` for ``wss`` URLs; None for Python's default,
+        which is made again if the system's trusted certificates have changed (``SSL_CERT_FILE``,
+        ``SSL_CERT_DIR``, or the files that OpenSSL was built for), or after a server's certificate
+        was refused.
     :param proxy: an ``http://`` or ``socks5://`` URL; None for the proxy that the environment
         names, if it names one.
     :param logger: instead of ``logging.getLogger("shardlib.shard.<id>")``; an object with the

@@ -32,6 +32,7 @@ PRIVATE = {
     ("shard", "shard._lifecycle"): "the exit handler stands beside the class, and closes shards",
     ("shard", "shard._process_id"): "likewise",
     ("shard", "shard._reader"): "the handler for forked children, too, stands beside the class",
+    ("tls", "sock._sslobj"): "the only way to a refused certificate before Python 3.13",
 }
 
 
