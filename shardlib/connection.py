@@ -20,12 +20,13 @@ import websocket
 from shardlib import frames
 from shardlib.compression import Inflater, PlainText
 from shardlib.deadline import Deadline
-from shardlib.dial import BlockingSocketAdapter, Dialer, environment_proxy
+from shardlib.dial import BlockingSocketAdapter, Dialer
 from shardlib.errors import BrokenStream, ConnectionFailed, SendTimeout
 from shardlib.frames import FrameReader, FrameType
 from shardlib.gateway import RESUMABLE_CLOSE_CODE
 from shardlib.limits import SendWindow
 from shardlib.loss import Cause, Loss
+from shardlib.proxies import environment_proxy
 from shardlib.text import count, printable
 from shardlib.tls import CertificateRefused, start_tls
 from shardlib.transport import StreamBroken, Transport
@@ -54,7 +55,7 @@ class Connection:
     :param connect_timeout: seconds for name, TCP, proxy, TLS and WebSocket handshake together.
     :param send_timeout: seconds within which the peer must have taken a frame.
     :param ssl_context: for ``wss`` URLs, or None for Python's default.
-    :param proxy: URL of the proxy, or None for the environment's.
+    :param proxy: URL of the proxy, "" for none, or None for the environment's.
     :param hide_token: returns a text of the peer's without the token, for errors.
     """
 
@@ -121,7 +122,9 @@ class Connection:
         step = "connecting"
         try:
             # Looked up only here, where no lock is held: some systems ask the network about it.
-            proxy = self._proxy or environment_proxy(self._host, self._secure)
+            proxy = self._proxy
+            if proxy is None:
+                proxy = environment_proxy(self._host, self._port, self._secure)
             self._transport = transport = self._dialer.dial(proxy, deadline)
             if self._secure:
                 step = "the TLS handshake"

@@ -14,7 +14,7 @@ import pytest
 
 from shardlib import ConnectionFailed, ShardClosed, ShardError
 from shardlib.deadline import Deadline
-from shardlib.dial import Dialer, environment_proxy
+from shardlib.dial import Dialer
 from tests.shards import make_gateway, make_shard
 from tests.support import wait_until
 
@@ -156,23 +156,6 @@ def test_a_proxy_that_says_nothing_is_given_up_in_time() -> None:
         with pytest.raises(ConnectionFailed, match="within 0.2 seconds"):
             shard.connect("ws://127.0.0.1:9")
         released.set()
-
-
-def test_the_environment_names_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("https_proxy", "http_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-    assert environment_proxy("gateway.discord.gg", secure=True) is None
-    monkeypatch.setenv("https_proxy", "http://proxy:1")
-    assert environment_proxy("gateway.discord.gg", secure=True) == "http://proxy:1"
-    assert environment_proxy("gateway.discord.gg", secure=False) is None
-    for local in ("localhost", "127.0.0.1", "::1"):
-        assert environment_proxy(local, secure=True) is None
-    monkeypatch.setenv("no_proxy", "discord.gg")
-    assert environment_proxy("gateway.discord.gg", secure=True) is None
-    assert environment_proxy("example.org", secure=True) == "http://proxy:1"
-    monkeypatch.setenv("all_proxy", "proxy:2")
-    assert environment_proxy("example.org", secure=False) == "http://proxy:2"
 
 
 def test_a_system_that_takes_its_time_to_name_the_proxy_holds_up_nobody_else(
