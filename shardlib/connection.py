@@ -7,7 +7,6 @@ Nothing here depends on sessions or heartbeats.
 
 from __future__ import annotations
 
-import functools
 import ssl
 import struct
 import threading
@@ -21,13 +20,15 @@ import websocket
 from shardlib import frames
 from shardlib.compression import Inflater, PlainText
 from shardlib.deadline import Deadline
-from shardlib.dial import BlockingSocketAdapter, Dialer, environment_proxy
+from shardlib.dial import BlockingSocketAdapter, Dialer
 from shardlib.errors import BrokenStream, ConnectionFailed, SendTimeout
 from shardlib.frames import FrameReader, FrameType
 from shardlib.gateway import INVALID_DATA, PROTOCOL_ERROR, RESUMABLE_CLOSE_CODE
 from shardlib.limits import SendWindow
 from shardlib.loss import Cause, Loss
+from shardlib.proxies import environment_proxy
 from shardlib.text import count, printable
+from shardlib.tls import CertificateRefused, start_tls
 from shardlib.transport import StreamBroken, Transport
 
 # Seconds for a frame that is worth sending only if the peer takes it at once: the close frame of a
@@ -46,12 +47,6 @@ class ConnectionLost(Exception):
         self.loss = loss
 
 
-@functools.lru_cache(maxsize=1)
-def _default_ssl_context() -> ssl.SSLContext:
-    # Made at first need and then shared: it reads the system's certificates, which takes a while.
-    return ssl.create_default_context()
-
-
 class Connection:
     """One WebSocket. The reader thread opens, reads and closes it; any thread may send or fail it.
 
@@ -60,7 +55,7 @@ class Connection:
     :param connect_timeout: seconds for name, TCP, proxy, TLS and WebSocket handshake together.
     :param send_timeout: seconds within which the peer must have taken a frame.
     :param ssl_context: for ``wss`` URLs, or None for Python's default.
-    :param proxy: URL of the proxy, or None for the environment's.
+    :param proxy: URL of the proxy, "" for none, or None for the environment's.
     :param hide_token: returns a text of the peer's without the token, for errors.
     """
 
@@ -127,12 +122,13 @@ class Connection:
         step = "connecting"
         try:
             # Looked up only here, where no lock is held: some systems ask the network about it.
-            proxy = self._proxy or environment_proxy(self._host, self._secure)
+            proxy = self._proxy
+            if proxy is None:
+                proxy = environment_proxy(self._host, self._port, self._secure)
             self._transport = transport = self._dialer.dial(proxy, deadline)
             if self._secure:
                 step = "the TLS handshake"
-                context = self._ssl_context or _default_ssl_context()
-                transport.start_tls(context, self._host, deadline)
+                start_tls(transport, self._ssl_context, self._host, deadline)
             step = "the WebSocket handshake"
             stream = BlockingSocketAdapter(transport, deadline)
             # websocket-client is given a socket, so it neither dials nor wraps. It may follow no
@@ -167,11 +163,8 @@ class Connection:
             wait = _retry_after(error)
             asked = "" if wait is None else f", Retry-After {count(round(wait), 'second')}"
             return f"the server answered {step} with HTTP {status} ({phrase}{asked})"
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return (
-                f"the server's certificate is not trusted ({error.verify_message}); for a private "
-                "authority pass an ssl_context that knows it"
-            )
+        if isinstance(error, CertificateRefused):
+            return self._hide_token(str(error))
         if isinstance(error, websocket.WebSocketConnectionClosedException):
             return f"the server closed the connection during {step}"
         if isinstance(error, OSError) and error.strerror:

@@ -49,14 +49,14 @@ class Dialer:
     def dial(self, proxy: str | None, deadline: Deadline) -> Transport:
         """Connect. Blocks the calling thread until `deadline`.
 
-        :param proxy: a proxy's URL, or None for a direct connection.
+        :param proxy: a proxy's URL; None or "" for a direct connection.
         :param deadline: by when to be connected.
         :raises OSError: if no address could be reached.
         :raises ConnectionAbortedError: if :meth:`abort` was called.
         :raises TimeoutError: if the time ran out.
         :raises ValueError: if the environment names a proxy that cannot be used here.
         """
-        if proxy is None:
+        if not proxy:
             return self._connect_and_publish(self._host, self._port, deadline)
         return self._dial_through_proxy(proxy, deadline)
 
@@ -230,9 +230,9 @@ def check_proxy(proxy: str | None) -> None:
     """Check the option `proxy`.
 
     :raises TypeError: if it is neither a str nor None.
-    :raises ValueError: if it is not the URL of a kind of proxy that can be used here.
+    :raises ValueError: if it is neither "" nor the URL of a kind of proxy that can be used here.
     """
-    if proxy is None:
+    if proxy is None or proxy == "":
         return
     if not isinstance(proxy, str):
         raise TypeError(f"proxy must be a URL, a str, or None, not {type(proxy).__name__}")
@@ -244,33 +244,13 @@ def check_proxy(proxy: str | None) -> None:
         usable = False
     if not usable:  # the URL may hold a password: it is not repeated
         raise ValueError(
-            f"proxy must be a URL like http://host:port or socks5://host:port; "
-            f"the schemes that can be used are {', '.join(PROXY_PORTS)}"
+            "proxy must be a URL like http://host:port or socks5://host:port, or an empty str for "
+            f"none; the schemes that can be used are {', '.join(PROXY_PORTS)}"
         )
     try:
         import python_socks  # noqa: F401
     except ImportError:
         raise ValueError(MISSING_PROXY_SUPPORT) from None
-
-
-def environment_proxy(host: str, secure: bool) -> str | None:
-    """The proxy that the environment, or the system's settings, name for a host; or None.
-
-    The variables are ``https_proxy`` for ``wss``, ``http_proxy`` for ``ws``, ``all_proxy`` for
-    both, and ``no_proxy`` for the hosts that need none, as everywhere in Python.
-
-    :param host: to connect to.
-    :param secure: True for ``wss``.
-    """
-    if host == "localhost" or host.startswith("127.") or host == "::1":
-        return None  # no proxy leads back to this machine
-    import urllib.request  # here: it takes a while to import
-
-    proxies = urllib.request.getproxies()
-    proxy = proxies.get("https" if secure else "http") or proxies.get("all")
-    if not proxy or urllib.request.proxy_bypass(host):
-        return None
-    return proxy if "://" in proxy else f"http://{proxy}"
 
 
 def _addresses(host: str, port: int, flags: int) -> list[_Address]:

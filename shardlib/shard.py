@@ -168,9 +168,20 @@ class Shard:
     :param send_timeout: seconds that :meth:`send` may take.
     :param close_timeout: seconds that :meth:`disconnect` may take.
     :param max_payload: the largest message taken, an int in bytes, after inflating.
-    :param ssl_context: an :class:`ssl.SSLContext` for ``wss`` URLs; None for Python's default.
-    :param proxy: an ``http://`` or ``socks5://`` URL; None for the proxy that the environment
-        names, if it names one.
+    :param ssl_context: an :class:`ssl.SSLContext` for ``wss`` URLs; None for Python's default,
+        which is made again if the system's trusted certificates have changed (``SSL_CERT_FILE``,
+        ``SSL_CERT_DIR``, or the files that OpenSSL was built for), or after a server's certificate
+        was refused.
+    :param proxy: an ``http://`` or ``socks5://`` URL; ``""`` for no proxy, whatever the
+        environment says; None for the proxy that the environment names, if it names one:
+        ``HTTPS_PROXY`` for ``wss``, ``HTTP_PROXY`` for ``ws``, ``ALL_PROXY`` for both, and
+        ``NO_PROXY`` for the hosts that need none, in capitals or small letters (these come first);
+        otherwise the settings of Windows or macOS. In ``NO_PROXY``, commas or spaces stand between
+        domains, each for itself and all names below it (``example.org``, ``.example.org``,
+        ``*.example.org``), addresses and networks (``10.0.0.0/8``, ``fd00::/8``), for URLs with an
+        address in them, and ``*`` for all hosts. An entry with a port (``example.org:443``,
+        ``[fd00::1]:443``) is for that port alone. This machine itself (``localhost``,
+        ``127.0.0.1``) is always connected to without a proxy.
     :param logger: instead of ``logging.getLogger("shardlib.shard.<id>")``; an object with the
         method ``log`` of a :class:`logging.Logger`.
     :raises ValueError: if an argument has a value that cannot be; the message says which and why.

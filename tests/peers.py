@@ -308,14 +308,21 @@ class ScriptedGateway:
 
     :param script: called with the client's :class:`Peer`, on a thread of its own.
     :param tls: True for ``wss``; clients trust it with :attr:`ssl_context`.
+    :param server_context: for ``wss`` with a certificate of the test's own.
     :param receive_buffer: bytes that the system takes in for a script that does not read.
     """
 
     def __init__(
-        self, script: Script = well_behaved, *, tls: bool = False, receive_buffer: int | None = None
+        self,
+        script: Script = well_behaved,
+        *,
+        tls: bool = False,
+        server_context: ssl.SSLContext | None = None,
+        receive_buffer: int | None = None,
     ) -> None:
         self._script = script
-        self._server_context = certificates.server_context("127.0.0.1") if tls else None
+        #: For the connections to come; a test may replace it.
+        self.server_context = certificates.server_context("127.0.0.1") if tls else server_context
         self.ssl_context: ssl.SSLContext | None = certificates.client_context() if tls else None
         self._receive_buffer = receive_buffer
         self._stopping = False
@@ -329,7 +336,7 @@ class ScriptedGateway:
         if self._receive_buffer is not None:  # the sockets that it accepts inherit this
             self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
         self._address: tuple[str, int] = self._listener.getsockname()
-        scheme = "ws" if self._server_context is None else "wss"
+        scheme = "ws" if self.server_context is None else "wss"
         self.url = f"{scheme}://127.0.0.1:{self._address[1]}/"
         self._accepting = threading.Thread(
             target=self._accept, name="scripted-gateway", daemon=True
@@ -361,8 +368,8 @@ class ScriptedGateway:
                 client.close()
                 return
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._server_context is not None:
-                client = self._server_context.wrap_socket(
+            if self.server_context is not None:
+                client = self.server_context.wrap_socket(
                     client, server_side=True, do_handshake_on_connect=False
                 )
             peer = Peer(client, len(self.peers) + 1)

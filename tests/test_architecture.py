@@ -32,6 +32,7 @@ PRIVATE = {
     ("shard", "shard._lifecycle"): "the exit handler stands beside the class, and closes shards",
     ("shard", "shard._is_parents"): "likewise",
     ("shard", "shard._begin_in_forked_child"): "so does the handler for forked children",
+    ("tls", "sock._sslobj"): "the only way to a refused certificate before Python 3.13",
 }
 
 
