@@ -8,8 +8,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-# Rows 80, 82 to 88, 91 to 96 and 98 of the second list are still open.
-ROWS = [*range(1, 80), 81, 89, 90, 97]
+# Rows 80, 86 to 88, 91 to 96 and 98 of the second list are still open.
+ROWS = [*range(1, 80), *range(81, 86), 89, 90, 97]
 
 
 def test_each_failure_has_its_row_and_the_tests_named_there_exist() -> None:
