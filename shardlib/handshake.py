@@ -28,7 +28,7 @@ from shardlib.text import count
 from shardlib.transport import Transport
 
 # Bytes of all heads up to the final one. An answer has a few hundred, with the cookies and policies
-# of a proxy a few thousand, and servers refuse to write more than 8 to 64 KiB.
+# of a proxy a few thousand, and common servers and clients stop at 8 to 64 KiB.
 MAX_HEAD = 65536
 
 # Of the body of a refusal. A server sends the two together, or else a moment apart; more of it

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import email.utils
+import itertools
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -170,6 +172,7 @@ def test_a_valid_head_is_accepted_and_what_follows_it_is_kept(head: bytes) -> No
         (head_of(SWITCHING, UPGRADE, CONNECTION, ACCEPTING, "Via : x"), "no header field"),
         (head_of(SWITCHING, UPGRADE, CONNECTION, ACCEPTING, "Via: \0"), "no header field"),
         (head_of(SWITCHING, UPGRADE, CONNECTION, ACCEPTING, "Via: x\ry"), "no header field"),
+        (head_of(SWITCHING, UPGRADE, CONNECTION, ACCEPTING, "Via: x\r"), "no header field"),
         (head_of(SWITCHING, " folded", UPGRADE, CONNECTION, ACCEPTING), "no header field"),
     ],
 )
@@ -202,6 +205,13 @@ def test_the_heads_are_as_long_as_they_may_be_and_no_longer(cut: Any, announced:
 
     refused, *_ = judge(cut(first + head_of(*lines, "X: " + "x" * (padding + 1))))
     assert refused == f"the head of the answer has more than {MAX_HEAD} bytes"
+
+
+def test_the_end_of_a_head_is_found_after_an_announcement_that_was_longer() -> None:
+    first = head_of("HTTP/1.1 103 Early Hints", "Link: " + "x" * 500)
+    final = head_of(SWITCHING, UPGRADE, CONNECTION, ACCEPTING)
+
+    assert judge([first[:-1], first[-1:] + final]) == judge([final])
 
 
 def test_announcements_without_end_are_a_head_without_end() -> None:
@@ -310,11 +320,17 @@ def test_every_valid_head_is_accepted(announcing: bytes, head: bytes, rest: byte
     assert unread == rest
 
 
-@given(answer=ANSWERS | st.tuples(valid_heads(), ANSWERS).map(b"".join))
+@given(
+    answer=ANSWERS | st.tuples(ANNOUNCING, valid_heads(), ANSWERS).map(b"".join),
+    cuts=st.none() | st.lists(st.integers(0, 300), max_size=4),
+)
 def test_the_cuts_of_the_stream_change_nothing_and_no_answer_raises_another_error(
-    answer: bytes,
+    answer: bytes, cuts: list[int] | None
 ) -> None:
-    assert judge(single_bytes(answer)) == judge([answer])
+    places = range(len(answer)) if cuts is None else sorted(cuts)
+    pieces = [answer[start:end] for start, end in itertools.pairwise([0, *places, len(answer)])]
+
+    assert judge(pieces) == judge([answer])
 
 
 @given(value=st.text(TEXT, max_size=40) | st.from_regex("[0-9A-Za-z, :+-]{1,40}"))
@@ -348,6 +364,26 @@ def test_retry_after_has_two_forms(value: str, seconds: float | None) -> None:
     assert (f"Retry-After {seconds or 0:.0f} second" in str(error)) == (seconds is not None)
 
 
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="the time zone cannot be set here")
+def test_a_date_without_a_time_zone_is_in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest of the three forms in which HTTP writes a date, read by a machine in Tokyo."""
+    head = Head(503, {"retry-after": ["Sun Sep  9 01:47:10 2001"]})
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "JST-9")
+        time.tzset()
+        error = refusal(head, "", 1_000_000_000.0)
+    time.tzset()
+
+    assert error.retry_after == 30.0
+
+
+@pytest.mark.parametrize(
+    "status, said", [(201, "no"), (300, "http://x/"), (308, "http://x/"), (503, "no")]
+)
+def test_only_a_redirect_is_told_by_where_it_leads(status: int, said: str) -> None:
+    assert refusal(Head(status, {"location": ["http://x/"]}), "no", 0.0).said == said
+
+
 @pytest.mark.parametrize(
     "fields, body, text",
     [
@@ -359,10 +395,12 @@ def test_retry_after_has_two_forms(value: str, seconds: float | None) -> None:
         ({"content-length": ["2"]}, b"no, and the next answer", "no"),
         ({"content-length": ["9" * 5000]}, b"no", "no"),
         ({"content-length": ["x"]}, b"no", "no"),
+        ({"content-length": ["200000"]}, b"x" * 200_000, "x" * BODY_BYTES),
         ({}, b"a\r\n\t line\n", "a line"),
         ({}, b"\xff", "\N{REPLACEMENT CHARACTER}"),
         ({}, b"x" * 200_000, "x" * BODY_BYTES),
         ({"transfer-encoding": ["chunked"]}, b"3\r\nnot\r\n4;x=y\r\n now\r\n0\r\n\r\n", "not now"),
+        ({"transfer-encoding": ["chunked"]}, b"2\r\nno\r\n0\r\n\r\n1\r\nx\r\n", "no"),
         ({"transfer-encoding": ["chunked"]}, b"ff\r\nno", "no"),
         ({"transfer-encoding": ["chunked"]}, b"no chunk", ""),
     ],
