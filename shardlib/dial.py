@@ -182,39 +182,21 @@ class _Forward:
 
 
 class BlockingSocketAdapter:
-    """What a library that wants a blocking socket gets instead: a transport with one deadline.
-
-    websocket-client reads the answer to its handshake byte by byte, with a timeout for each. From
-    here it gets its bytes out of large pieces, and the deadline is one for all of it. What was
-    received and not asked for is in :attr:`unread` afterwards: the first frames, perhaps.
-    """
-
-    MOST_BYTES = 65536  # of the answer to a handshake, which has a few hundred
+    """What python-socks gets for a blocking socket: a transport with one deadline."""
 
     def __init__(self, transport: Transport, deadline: Deadline) -> None:
         self._transport = transport
         self._deadline = deadline
-        self._received = 0
-        self.unread = bytearray()
+        self._unread = b""
 
     def recv(self, size: int) -> bytes:
-        if not self.unread:
-            self.unread += self._transport.receive(self._deadline) or b""
-            self._received += len(self.unread)
-            if self._received > self.MOST_BYTES:
-                raise ConnectionError("the answer to the handshake has no end")
-        data = bytes(self.unread[:size])
-        del self.unread[:size]
-        return data
+        # The transport receives in large pieces, and more may have come than was asked for.
+        received = self._unread or self._transport.receive(self._deadline) or b""
+        self._unread = received[size:]
+        return received[:size]
 
-    def send(self, data: bytes) -> int:
+    def sendall(self, data: bytes) -> None:
         self._transport.send(data, self._deadline)
-        return len(data)
-
-    sendall = send
-
-    def gettimeout(self) -> float:
-        return 0.0  # tells websocket-client to ask once and wait for nothing by itself
 
     def close(self) -> None:
         pass  # the transport's owner closes it

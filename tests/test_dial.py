@@ -16,7 +16,7 @@ from shardlib import ConnectionFailed, ShardClosed
 from shardlib.deadline import Deadline
 from shardlib.dial import Dialer
 from tests.shards import make_gateway, make_shard
-from tests.support import in_background, wait_until
+from tests.support import TOKEN, in_background, wait_until
 
 
 @contextmanager
@@ -147,6 +147,21 @@ def test_a_proxy_that_refuses_is_named_and_its_password_is_not() -> None:
         with pytest.raises(ConnectionFailed, match="proxy refused.*407") as caught:
             shard.connect("ws://127.0.0.1:9")
     assert "secret" not in str(caught.value)
+
+
+def test_a_proxy_that_repeats_the_token_is_quoted_without_it() -> None:
+    def proxy(client: socket.socket) -> None:
+        read_until(client, b"\r\n\r\n")
+        client.sendall(f"HTTP/1.1 407 {TOKEN}\r\n\r\n".encode())
+
+    with server(proxy) as port:
+        shard = make_shard(proxy=f"http://127.0.0.1:{port}")
+        with pytest.raises(ConnectionFailed, match=r"proxy refused.*407 \*\*\*") as caught:
+            shard.connect("ws://127.0.0.1:9")
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert TOKEN not in repr(error)
+        error = error.__cause__ or error.__context__
 
 
 def test_a_silent_proxy_is_given_up_after_connect_timeout() -> None:
