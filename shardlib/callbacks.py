@@ -129,6 +129,10 @@ class Callbacks:
 
     # Any thread
 
+    def renew_lock(self) -> None:
+        """In a forked child: a thread that it does not have may have held the lock."""
+        self._lock = threading.RLock()
+
     def leave_to_parent(self) -> None:
         """In a forked child: a callback that is running is the last one of the child's."""
         self.is_forked = True

@@ -7,27 +7,28 @@ Nothing here depends on sessions or heartbeats.
 
 from __future__ import annotations
 
-import functools
 import ssl
 import struct
 import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
-from http import HTTPStatus
 
 import websocket
 
 from shardlib import frames
 from shardlib.compression import Inflater, PlainText
 from shardlib.deadline import Deadline
-from shardlib.dial import BlockingSocketAdapter, Dialer, environment_proxy
+from shardlib.dial import Dialer
 from shardlib.errors import BrokenStream, ConnectionFailed, SendTimeout
 from shardlib.frames import FrameReader, FrameType
-from shardlib.gateway import RESUMABLE_CLOSE_CODE
+from shardlib.gateway import INVALID_DATA, PROTOCOL_ERROR, RESUMABLE_CLOSE_CODE
+from shardlib.handshake import HandshakeFailed, shake_hands
 from shardlib.limits import SendWindow
 from shardlib.loss import Cause, Loss
+from shardlib.proxies import environment_proxy
 from shardlib.text import count, printable
+from shardlib.tls import CertificateRefused, start_tls
 from shardlib.transport import StreamBroken, Transport
 
 # Seconds for a frame that is worth sending only if the peer takes it at once: the close frame of a
@@ -46,12 +47,6 @@ class ConnectionLost(Exception):
         self.loss = loss
 
 
-@functools.lru_cache(maxsize=1)
-def _default_ssl_context() -> ssl.SSLContext:
-    # Made at first need and then shared: it reads the system's certificates, which takes a while.
-    return ssl.create_default_context()
-
-
 class Connection:
     """One WebSocket. The reader thread opens, reads and closes it; any thread may send or fail it.
 
@@ -60,7 +55,7 @@ class Connection:
     :param connect_timeout: seconds for name, TCP, proxy, TLS and WebSocket handshake together.
     :param send_timeout: seconds within which the peer must have taken a frame.
     :param ssl_context: for ``wss`` URLs, or None for Python's default.
-    :param proxy: URL of the proxy, or None for the environment's.
+    :param proxy: URL of the proxy, "" for none, or None for the environment's.
     :param hide_token: returns a text of the peer's without the token, for errors.
     """
 
@@ -127,53 +122,46 @@ class Connection:
         step = "connecting"
         try:
             # Looked up only here, where no lock is held: some systems ask the network about it.
-            proxy = self._proxy or environment_proxy(self._host, self._secure)
+            proxy = self._proxy
+            if proxy is None:
+                proxy = environment_proxy(self._host, self._port, self._secure)
             self._transport = transport = self._dialer.dial(proxy, deadline)
             if self._secure:
                 step = "the TLS handshake"
-                context = self._ssl_context or _default_ssl_context()
-                transport.start_tls(context, self._host, deadline)
+                start_tls(transport, self._ssl_context, self._host, deadline)
             step = "the WebSocket handshake"
-            stream = BlockingSocketAdapter(transport, deadline)
-            # websocket-client is given a socket, so it neither dials nor wraps. It may follow no
-            # redirect: the token would go to a host that the answer names.
-            client: websocket.WebSocket = websocket.WebSocket(enable_multithread=False)
-            client.connect(  # type: ignore[no-untyped-call]
-                self.url,
-                socket=stream,
-                redirect_limit=0,
-                suppress_origin=True,
-                header=["User-Agent: shardlib"],
-            )
+            client, self._unread = shake_hands(self.url, transport, deadline)
             if transport.aborted:  # interrupt() came before it could know of an open connection
                 raise ConnectionAbortedError("the connection attempt was given up")
         except Exception as error:
             self.release()
-            hidden = self._hide_token(str(error)) != str(error)
-            raise ConnectionFailed(
-                f"cannot connect to {self._host}:{self._port}: {self._explain(error, step)}",
-                retry_after=_retry_after(error),
-            ) from (None if hidden else error)
-        client.sock = transport.socket
-        self._unread = bytes(stream.unread)
-        self.websocket = client
+            message = f"cannot connect to {self._host}:{self._port}: {self._explain(error, step)}"
+            retry_after = error.retry_after if isinstance(error, HandshakeFailed) else None
+            if not self._shows_token(error):
+                raise ConnectionFailed(message, retry_after=retry_after) from error
+        else:
+            client.sock = transport.socket
+            self.websocket = client
+            return
+        # Outside of the handler, whose error would be the context of this one, token and all.
+        raise ConnectionFailed(message, retry_after=retry_after)
+
+    def _shows_token(self, error: BaseException | None) -> bool:
+        while error is not None:
+            text = str(error)
+            if self._hide_token(text) != text:
+                return True
+            error = error.__cause__ or error.__context__
+        return False
 
     def _explain(self, error: Exception, step: str) -> str:
-        if isinstance(error, (TimeoutError, websocket.WebSocketTimeoutException)):
+        if isinstance(error, TimeoutError):
             return f"{step} was not done within {count(self._connect_timeout, 'second')}"
-        if isinstance(error, websocket.WebSocketBadStatusException):
-            status = error.status_code
-            phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else "unknown status"
-            wait = _retry_after(error)
-            asked = "" if wait is None else f", Retry-After {count(round(wait), 'second')}"
-            return f"the server answered {step} with HTTP {status} ({phrase}{asked})"
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return (
-                f"the server's certificate is not trusted ({error.verify_message}); for a private "
-                "authority pass an ssl_context that knows it"
-            )
-        if isinstance(error, websocket.WebSocketConnectionClosedException):
-            return f"the server closed the connection during {step}"
+        if isinstance(error, HandshakeFailed):
+            said = printable(self._hide_token(error.said), 200)
+            return f"{step} failed: {error}: {said}" if said else f"{step} failed: {error}"
+        if isinstance(error, CertificateRefused):
+            return self._hide_token(str(error))
         if isinstance(error, OSError) and error.strerror:
             return f"{step} failed: {error.strerror}"
         return f"{step} failed: {printable(self._hide_token(str(error)), 200)}"
@@ -223,10 +211,8 @@ class Connection:
                 self._send_at_once(payload, FrameType.PONG, self._pongs_until)
         elif frame_type == FrameType.CLOSE:
             self._close_received = True
-            code, reason = _read_close(payload)
-            # RFC 6455 asks for an answer. It is never the 1000 or 1001 that may have come: sent by
-            # a client, these end the session, which the Gateway has not ended.
-            self._send_close(RESUMABLE_CLOSE_CODE)
+            code, reason, answer = _read_close(payload)
+            self._send_close(answer)
             raise ConnectionLost(Loss(Cause.CLOSED, reason, code))
 
     # Sending: any thread
@@ -392,31 +378,25 @@ class Connection:
         self.websocket = None
 
 
-def _read_close(payload: bytes) -> tuple[int | None, str]:
+def _read_close(payload: bytes) -> tuple[int | None, str, int]:
+    """The code and the reason of a close frame, and the code to answer with.
+
+    RFC 6455 asks for an answer. It is never the 1000 or 1001 that may have come: sent by a client,
+    these end the session, which the Gateway has not ended.
+
+    :raises BrokenStream: if the payload is no code and reason.
+    """
     if not payload:
-        return None, ""
+        return None, "", RESUMABLE_CLOSE_CODE
     if len(payload) == 1:
         raise BrokenStream(
             "the Gateway broke the WebSocket protocol: a close frame holds half a close code"
         )
-    return int.from_bytes(payload[:2], "big"), payload[2:].decode(errors="replace")
-
-
-def _retry_after(error: Exception) -> float | None:
-    """Seconds that a refusal asks us to wait, in either form of RFC 9110, section 10.2.3."""
-    headers = getattr(error, "resp_headers", None) or {}
-    value = str(headers.get("retry-after", "")).strip()
-    if not value:
-        return None
-    if value.isascii() and value.isdigit():
-        return float(value[:9])
-    import datetime  # here: the next takes a while to import
-    import email.utils
-
+    code = int.from_bytes(payload[:2], "big")
     try:
-        date = email.utils.parsedate_to_datetime(value)
-        if date.tzinfo is None:
-            date = date.replace(tzinfo=datetime.timezone.utc)
-        return max(0.0, date.timestamp() - time.time())
-    except (TypeError, ValueError, OverflowError):
-        return None
+        reason = payload[2:].decode()
+    except UnicodeDecodeError:
+        return code, payload[2:].decode(errors="replace"), INVALID_DATA
+    # What a frame may hold: RFC 6455, section 7.4, and the codes that were registered since.
+    allowed = (1000 <= code <= 1014 and code not in (1004, 1005, 1006)) or 3000 <= code <= 4999
+    return code, reason, RESUMABLE_CLOSE_CODE if allowed else PROTOCOL_ERROR

@@ -49,14 +49,14 @@ class Dialer:
     def dial(self, proxy: str | None, deadline: Deadline) -> Transport:
         """Connect. Blocks the calling thread until `deadline`.
 
-        :param proxy: a proxy's URL, or None for a direct connection.
+        :param proxy: a proxy's URL; None or "" for a direct connection.
         :param deadline: by when to be connected.
         :raises OSError: if no address could be reached.
         :raises ConnectionAbortedError: if :meth:`abort` was called.
         :raises TimeoutError: if the time ran out.
         :raises ValueError: if the environment names a proxy that cannot be used here.
         """
-        if proxy is None:
+        if not proxy:
             return self._connect_and_publish(self._host, self._port, deadline)
         return self._dial_through_proxy(proxy, deadline)
 
@@ -182,39 +182,21 @@ class _Forward:
 
 
 class BlockingSocketAdapter:
-    """What a library that wants a blocking socket gets instead: a transport with one deadline.
-
-    websocket-client reads the answer to its handshake byte by byte, with a timeout for each. From
-    here it gets its bytes out of large pieces, and the deadline is one for all of it. What was
-    received and not asked for is in :attr:`unread` afterwards: the first frames, perhaps.
-    """
-
-    MOST_BYTES = 65536  # of the answer to a handshake, which has a few hundred
+    """What python-socks gets for a blocking socket: a transport with one deadline."""
 
     def __init__(self, transport: Transport, deadline: Deadline) -> None:
         self._transport = transport
         self._deadline = deadline
-        self._received = 0
-        self.unread = bytearray()
+        self._unread = b""
 
     def recv(self, size: int) -> bytes:
-        if not self.unread:
-            self.unread += self._transport.receive(self._deadline) or b""
-            self._received += len(self.unread)
-            if self._received > self.MOST_BYTES:
-                raise ConnectionError("the answer to the handshake has no end")
-        data = bytes(self.unread[:size])
-        del self.unread[:size]
-        return data
+        # The transport receives in large pieces, and more may have come than was asked for.
+        received = self._unread or self._transport.receive(self._deadline) or b""
+        self._unread = received[size:]
+        return received[:size]
 
-    def send(self, data: bytes) -> int:
+    def sendall(self, data: bytes) -> None:
         self._transport.send(data, self._deadline)
-        return len(data)
-
-    sendall = send
-
-    def gettimeout(self) -> float:
-        return 0.0  # tells websocket-client to ask once and wait for nothing by itself
 
     def close(self) -> None:
         pass  # the transport's owner closes it
@@ -230,9 +212,9 @@ def check_proxy(proxy: str | None) -> None:
     """Check the option `proxy`.
 
     :raises TypeError: if it is neither a str nor None.
-    :raises ValueError: if it is not the URL of a kind of proxy that can be used here.
+    :raises ValueError: if it is neither "" nor the URL of a kind of proxy that can be used here.
     """
-    if proxy is None:
+    if proxy is None or proxy == "":
         return
     if not isinstance(proxy, str):
         raise TypeError(f"proxy must be a URL, a str, or None, not {type(proxy).__name__}")
@@ -244,33 +226,13 @@ def check_proxy(proxy: str | None) -> None:
         usable = False
     if not usable:  # the URL may hold a password: it is not repeated
         raise ValueError(
-            f"proxy must be a URL like http://host:port or socks5://host:port; "
-            f"the schemes that can be used are {', '.join(PROXY_PORTS)}"
+            "proxy must be a URL like http://host:port or socks5://host:port, or an empty str for "
+            f"none; the schemes that can be used are {', '.join(PROXY_PORTS)}"
         )
     try:
         import python_socks  # noqa: F401
     except ImportError:
         raise ValueError(MISSING_PROXY_SUPPORT) from None
-
-
-def environment_proxy(host: str, secure: bool) -> str | None:
-    """The proxy that the environment, or the system's settings, name for a host; or None.
-
-    The variables are ``https_proxy`` for ``wss``, ``http_proxy`` for ``ws``, ``all_proxy`` for
-    both, and ``no_proxy`` for the hosts that need none, as everywhere in Python.
-
-    :param host: to connect to.
-    :param secure: True for ``wss``.
-    """
-    if host == "localhost" or host.startswith("127.") or host == "::1":
-        return None  # no proxy leads back to this machine
-    import urllib.request  # here: it takes a while to import
-
-    proxies = urllib.request.getproxies()
-    proxy = proxies.get("https" if secure else "http") or proxies.get("all")
-    if not proxy or urllib.request.proxy_bypass(host):
-        return None
-    return proxy if "://" in proxy else f"http://{proxy}"
 
 
 def _addresses(host: str, port: int, flags: int) -> list[_Address]:

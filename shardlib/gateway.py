@@ -31,6 +31,10 @@ SESSION_START_LIMIT = 1000
 NORMAL_CLOSURE = 1000
 """The close code of a client that is done (RFC 6455, section 7.4.1)."""
 
+PROTOCOL_ERROR = 1002
+INVALID_DATA = 1007
+"""The answers to a close frame that RFC 6455 does not allow, and to one that is not UTF-8."""
+
 SESSION_ENDING_CLOSE_CODES = (1000, 1001)
 """Sent by a client, they end its session (*Gateway: Initiating a Disconnect*)."""
 

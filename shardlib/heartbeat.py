@@ -153,22 +153,24 @@ class Heartbeat:
                 pass  # a second fault; the reader closes the socket in any case
 
     def _beat_until_stopped(self) -> None:
-        wall_due = time.time()
+        # Seconds of the wall clock over the monotonic one, which may stand still while the machine
+        # sleeps: a sleep adds to them, and whatever else wakes this thread does not hide that. If
+        # the wall clock was merely set, a heartbeat leaves early, and nothing else happens.
+        ahead = time.time() - time.monotonic()
         while not self._stopped:
             with self._lock:
-                wait = self._liveness.next_due() - time.monotonic()
-            if wait > 0:
-                wall_due = time.time() + wait
-                self._alarm.wait(wait)
+                next_due = self._liveness.next_due()
+            now = time.monotonic()
+            if now < next_due:
+                self._alarm.wait(next_due - now)
                 continue
-            # The wall clock tells, since the monotonic one may stand still while a machine sleeps.
-            # If the wall clock was merely set, a heartbeat leaves early, and nothing else happens.
-            suspended = time.time() - wall_due > SUSPEND_THRESHOLD
+            suspended = time.time() - ahead - next_due > SUSPEND_THRESHOLD
             with self._lock:
-                due = self._liveness.due(time.monotonic(), suspended=suspended)
+                due = self._liveness.due(now, suspended=suspended)
             if due is Due.NOTHING:
                 continue
-            now = time.monotonic()
+            if due is Due.SCHEDULED:
+                ahead = time.time() - now
             evidence = self._gather_evidence()
             if due is not Due.BY_GATEWAY and self._is_zombie(now, evidence, due is Due.BY_USER):
                 self._fail(Cause.UNRESPONSIVE, "the last heartbeat was not acknowledged")

@@ -21,6 +21,7 @@ _HOLDING = frozenset(
         "callbacks",
         "connection",
         "dial",
+        "handshake",
         "heartbeat",
         "lifecycle",
         "limits",

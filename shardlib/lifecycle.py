@@ -93,7 +93,9 @@ class Life:
         self.ends: tuple[str, ...] = ()  # how the last connections ended, oldest first
         self._immediate = False  # a thread waits for the next connection: no back-off
         self._connection: Interruptible | None = None
-        self._error_was_raised = threading.local()  # `here` in the threads that it was raised in
+        # `here` in the threads that the error was raised in. Made with the first: it takes more
+        # memory than the rest of a life.
+        self._error_was_raised: threading.local | None = None
         self._lock = threading.RLock()
         self._waiters = waiters
 
@@ -124,6 +126,8 @@ class Life:
     def closed_error(self) -> BaseException:
         """What to raise in a thread that waits for something of a life that is over."""
         error = self.error or ShardClosed(None, CLOSED_BY_DISCONNECT)
+        with self._lock:
+            self._error_was_raised = self._error_was_raised or threading.local()
         self._error_was_raised.here = True
         # All waiting threads raise this one object, and each raise adds frames to its traceback.
         return error.with_traceback(None)

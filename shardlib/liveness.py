@@ -7,7 +7,6 @@ https://docs.discord.com/developers/events/gateway#sending-heartbeats
 
 from __future__ import annotations
 
-import collections
 import enum
 from typing import NamedTuple
 
@@ -85,8 +84,8 @@ class Liveness:
         self._extra_by_user = False
         self._guaranteed_at: float | None = None  # the last heartbeat that nothing could hold back
         # When each heartbeat was sent that waits for its acknowledgement, the oldest first.
-        self._waiting: collections.deque[float] = collections.deque()
-        self._round_trips: collections.deque[float] = collections.deque(maxlen=RECENT_ROUND_TRIPS)
+        self._waiting: list[float] = []
+        self._round_trips: list[float] = []  # the last few
         self._round_trips_total = 0.0
         self._round_trips_count = 0
         # Of the scheduled heartbeat that waits for its acknowledgement:
@@ -157,14 +156,15 @@ class Liveness:
         :param suspended: True if the machine or the process was stopped meanwhile.
         """
         if self._due <= now:
-            period = self._period
             self._patience = self.interval / 1000
+            self._due += self._period
             if suspended:
-                period = min(period, PROBE_TIMEOUT)
                 self._patience = min(self._patience, PROBE_TIMEOUT)
-            self._due += period
-            if self._due < now:  # nothing to make up for: one heartbeat is enough
-                self._due = now + period
+                # Counted from now, as the patience is: this heartbeat may leave late, and a verdict
+                # that came before its patience ends would have to wait for a whole interval.
+                self._due = now + min(self._period, PROBE_TIMEOUT)
+            elif self._due < now:  # nothing to make up for: one heartbeat is enough
+                self._due = now + self._period
             return Due.SCHEDULED
         if self._extra_due is None or self._extra_due > now:
             return Due.NOTHING
@@ -222,7 +222,7 @@ class Liveness:
         if self.acknowledged:
             # What still waits was not acknowledged one by one: no round trip can be told from it.
             while self._waiting and self._waiting[0] < self._sent_at:
-                self._waiting.popleft()
+                del self._waiting[0]
             self._grace_period_used = False
             self._sent_at = now
             self._expected_at = now + self._patience * _PUNCTUAL
@@ -242,9 +242,9 @@ class Liveness:
         """
         if not self._waiting:
             return None
-        round_trip = now - self._waiting.popleft()
+        round_trip = now - self._waiting.pop(0)
         self.acknowledged = True
-        self._round_trips.append(round_trip)
+        self._round_trips = [*self._round_trips, round_trip][-RECENT_ROUND_TRIPS:]
         self._round_trips_total += round_trip
         self._round_trips_count += 1
         return round_trip

@@ -13,6 +13,7 @@ import functools
 import logging
 import os
 import ssl
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
@@ -113,8 +114,9 @@ class Shard:
     A subclass may have its callbacks as methods, ``def on_socket_ready(self)``: self is the shard.
     A callback that is given to the constructor, or assigned, takes the place of the method.
 
-    In a process that was forked after the shard was made, every method raises
-    :exc:`ForkedProcess`. A shard can be neither pickled nor copied.
+    In a process that was forked after the shard's first connect(), every method and property but
+    those of the constructor's arguments raises :exc:`ForkedProcess`; a shard that was never
+    connected works in both processes. A shard can be neither pickled nor copied.
 
     :param token: the bot's token, a str without "Bot " in front.
     :param intents: what the bot wants to receive, :class:`shardlib.Intents` or an int
@@ -166,9 +168,20 @@ class Shard:
     :param send_timeout: seconds that :meth:`send` may take.
     :param close_timeout: seconds that :meth:`disconnect` may take.
     :param max_payload: the largest message taken, an int in bytes, after inflating.
-    :param ssl_context: an :class:`ssl.SSLContext` for ``wss`` URLs; None for Python's default.
-    :param proxy: an ``http://`` or ``socks5://`` URL; None for the proxy that the environment
-        names, if it names one.
+    :param ssl_context: an :class:`ssl.SSLContext` for ``wss`` URLs; None for Python's default,
+        which is made again if the system's trusted certificates have changed (``SSL_CERT_FILE``,
+        ``SSL_CERT_DIR``, or the files that OpenSSL was built for), or after a server's certificate
+        was refused.
+    :param proxy: an ``http://`` or ``socks5://`` URL; ``""`` for no proxy, whatever the
+        environment says; None for the proxy that the environment names, if it names one:
+        ``HTTPS_PROXY`` for ``wss``, ``HTTP_PROXY`` for ``ws``, ``ALL_PROXY`` for both, and
+        ``NO_PROXY`` for the hosts that need none, in capitals or small letters (these come first);
+        otherwise the settings of Windows or macOS. In ``NO_PROXY``, commas or spaces stand between
+        domains, each for itself and all names below it (``example.org``, ``.example.org``,
+        ``*.example.org``), addresses and networks (``10.0.0.0/8``, ``fd00::/8``), for URLs with an
+        address in them, and ``*`` for all hosts. An entry with a port (``example.org:443``,
+        ``[fd00::1]:443``) is for that port alone. This machine itself (``localhost``,
+        ``127.0.0.1``) is always connected to without a proxy.
     :param logger: instead of ``logging.getLogger("shardlib.shard.<id>")``; an object with the
         method ``log`` of a :class:`logging.Logger`.
     :raises ValueError: if an argument has a value that cannot be; the message says which and why.
@@ -342,7 +355,8 @@ class Shard:
     # What a user sees
 
     def __repr__(self) -> str:
-        return f"<Shard {self.shard_id}/{self.shard_count} {self.state.value}>"
+        state = "of the parent process" if self._is_parents() else self.state.value
+        return f"<Shard {self.shard_id}/{self.shard_count} {state}>"
 
     @property
     def token(self) -> str:
@@ -385,16 +399,19 @@ class Shard:
     @property
     def socket_url(self) -> str:
         """The URL that :meth:`connect` was given; Discord's before."""
+        self._check_process()
         return self._lifecycle.life.beginning.socket_url
 
     @property
     def socket_version(self) -> int:
         """The version of the Gateway's API that :meth:`connect` was given; 10 before."""
+        self._check_process()
         return self._lifecycle.life.beginning.socket_version
 
     @property
     def state(self) -> ShardState:
         """Where in its life the shard is. Reading it never blocks."""
+        self._check_process()
         return self._lifecycle.life.state
 
     @property
@@ -410,6 +427,7 @@ class Shard:
     @property
     def socket_reconnecting(self) -> bool:
         """Whether a connection was lost and the next one is not open yet."""
+        self._check_process()
         life = self._lifecycle.life
         state = life.state
         return state is ShardState.WAITING or (
@@ -424,16 +442,19 @@ class Shard:
     @property
     def session_id(self) -> str | None:
         """The id of the current session, as READY gave it, or None."""
+        self._check_process()
         return self._reader.protocol.session.session_id
 
     @property
     def session_gateway(self) -> str | None:
         """READY's ``resume_gateway_url``: where the current session is resumed, or None."""
+        self._check_process()
         return self._reader.protocol.session.resume_gateway_url
 
     @property
     def last_sequence(self) -> int | None:
         """Sequence of the last event received in the current session, or None."""
+        self._check_process()
         return self._reader.protocol.session.last_sequence
 
     @property
@@ -444,6 +465,7 @@ class Shard:
         callback the process dies is replayed
         (https://docs.discord.com/developers/events/gateway#preparing-to-resume).
         """
+        self._check_process()
         session = self._reader.protocol.session
         if session.session_id is None:
             return None
@@ -458,17 +480,20 @@ class Shard:
     @property
     def socket_instance(self) -> websocket.WebSocket | None:
         """The live websocket-client object, or None. To look at: the shard reads and sends."""
+        self._check_process()
         return self._reader.connection.websocket
 
     @property
     def socket_thread(self) -> threading.Thread | None:
         """The reader thread, or None if the shard is not running."""
+        self._check_process()
         life = self._lifecycle.life
         return None if life.ended else life.thread
 
     @property
     def heartbeat_thread(self) -> threading.Thread | None:
         """The heartbeat thread of this connection, or None before Hello and after its end."""
+        self._check_process()
         heartbeat = self._reader.heartbeat
         if heartbeat is None or heartbeat.thread is None or not heartbeat.thread.is_alive():
             return None
@@ -477,18 +502,21 @@ class Shard:
     @property
     def heartbeat_interval(self) -> float | None:
         """Milliseconds, as this connection's Hello gave it, or None before."""
+        self._check_process()
         heartbeat = self._reader.heartbeat
         return None if heartbeat is None else heartbeat.interval
 
     @property
     def heartbeat_acknowledged(self) -> bool:
         """False while a scheduled heartbeat of this connection waits for its acknowledgement."""
+        self._check_process()
         heartbeat = self._reader.heartbeat
         return heartbeat is None or heartbeat.acknowledged
 
     @property
     def heartbeat_clock_time(self) -> float | None:
         """``time.perf_counter()`` of the last heartbeat sent on this connection, or None."""
+        self._check_process()
         heartbeat = self._reader.heartbeat
         return None if heartbeat is None else heartbeat.clock_time
 
@@ -503,19 +531,20 @@ class Shard:
 
         All are empty before the first acknowledgement, and on each new connection.
         """
-        self._check_process()  # reading it takes a lock
+        self._check_process()
         heartbeat = self._reader.heartbeat
         return Latency(None, None, ()) if heartbeat is None else heartbeat.latency
 
     @property
     def zlib_buffer(self) -> bytes:
         """The bytes received of a message that is not complete yet, of the current connection."""
-        self._check_process()  # reading it takes a lock
+        self._check_process()
         return self._reader.connection.buffer()
 
     @property
     def stats(self) -> Stats:
         """A snapshot of the counters, which count since the shard was made."""
+        self._check_process()
         reader = self._reader
         return Stats(
             messages=reader.messages,
@@ -670,7 +699,7 @@ class Shard:
         :raises ShardClosed: if :meth:`disconnect` is called meanwhile.
         :raises ShardError: in a signal handler that has interrupted another call, or one of
             ``threading.Thread.start()``, ``threading.enumerate()`` and ``active_count()``, without
-            which no thread can start.
+            which no thread can start; and if eventlet has patched the process.
         :raises RuntimeError: if the system has no thread to give.
         :raises ValueError: if `socket_url` is no URL of a gateway, or `socket_version` no version.
         :raises TypeError: if an argument has the wrong type.
@@ -897,7 +926,7 @@ class Shard:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if os.getpid() != self._process_id:
+        if self._is_parents():
             return  # in a forked child there is nothing to close: it is all the parent's
         life = self._lifecycle.life
         self.disconnect()
@@ -1110,12 +1139,26 @@ class Shard:
 
     # Refusals: any thread
 
+    def _is_parents(self) -> bool:
+        return os.getpid() != self._process_id
+
     def _check_process(self) -> None:
-        if os.getpid() != self._process_id:
+        if self._is_parents():
             raise ForkedProcess(
-                "this shard was made before the process was forked, and its threads and its "
+                "this shard was connected before the process was forked, and its threads and its "
                 "connection are the parent's; make a new Shard in the child"
             )
+
+    def _begin_in_forked_child(self) -> None:
+        """Leave the connection to the parent; or be the child's shard, if there was none yet."""
+        if self._lifecycle.began:
+            self._reader.leave_to_parent()
+            return
+        # A thread that the child does not have may have held any lock.
+        self._callbacks.renew_lock()
+        self._reader = Reader(self._options, self._callbacks)
+        self._lifecycle = self._reader.lifecycle
+        self._process_id = os.getpid()
 
     def _refuse_to_wait(self, method: str) -> None:
         if self._lifecycle.in_reader_thread():
@@ -1172,6 +1215,7 @@ class Shard:
         if previous.in_reader_thread():
             previous.request_restart(beginning, closes)
             return
+        _refuse_eventlet()
         self._refuse_to_wait("connect")
         self._wait_for_previous(previous, closes)
         life = lifecycle.prepare(beginning)
@@ -1336,6 +1380,20 @@ def _check_callback_name(name: str) -> None:
         raise AttributeError(f"a shard has no callback {name!r}; it has {', '.join(_CALLBACKS)}")
 
 
+def _refuse_eventlet() -> None:
+    """Refuse to start threads that eventlet has replaced: it offers them no ``poll()``.
+
+    :raises ShardError: if ``eventlet.monkey_patch()`` was called.
+    """
+    patcher = sys.modules.get("eventlet.patcher")
+    if patcher is not None and any(map(patcher.is_monkey_patched, ("select", "socket", "thread"))):
+        raise ShardError(
+            "eventlet.monkey_patch() has replaced Python's threads and sockets by its own, with "
+            "which no shard works; use gevent or plain threads, or run the shard in a process of "
+            "its own"
+        )
+
+
 # All shards there are. Those with a reader are closed at exit while threads still can: a daemon
 # thread that wakes up in an interpreter being torn down may crash, or write noise on stderr.
 _shards: weakref.WeakValueDictionary[int, Shard] = weakref.WeakValueDictionary()
@@ -1346,7 +1404,7 @@ def _close_all_at_exit() -> None:
     deadline = Deadline(EXIT_TIMEOUT)
     # A list made at once: other threads may be making shards, over which a set would stumble.
     shards = [shard for reference in _shards.valuerefs() if (shard := reference()) is not None]
-    ours = [shard._lifecycle for shard in shards if shard._process_id == os.getpid()]
+    ours = [shard._lifecycle for shard in shards if not shard._is_parents()]
     for lifecycle in ours:
         lifecycle.interpreter_exits()
     lives = [lifecycle.request_close(RESUMABLE_CLOSE_CODE, deadline) for lifecycle in ours]
@@ -1358,13 +1416,12 @@ def _close_all_at_exit() -> None:
 atexit.register(_close_all_at_exit)
 
 
-def _leave_all_to_parent() -> None:
-    """In a forked child: have the connections that it inherited neither read nor written there."""
+def _begin_all_in_forked_child() -> None:
     for reference in _shards.valuerefs():
         shard = reference()
         if shard is not None:
-            shard._reader.leave_to_parent()
+            shard._begin_in_forked_child()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_all_to_parent)
+    os.register_at_fork(after_in_child=_begin_all_in_forked_child)

@@ -34,6 +34,14 @@ from tests.support import wait_until
 
 Payload = dict[str, Any]
 
+# The answer of a server that agrees to a WebSocket, line by line; for :meth:`Peer.answer`.
+SWITCHING = (
+    "HTTP/1.1 101 Switching Protocols",
+    "Upgrade: websocket",
+    "Connection: Upgrade",
+    "Sec-WebSocket-Accept: {accept}",
+)
+
 _HANDSHAKE_KEY = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
 
 
@@ -58,6 +66,10 @@ class Peer:
         self.number = number
         self.accepted_at = time.monotonic()
         self.received: list[Received] = []
+        #: The lines of the client's request, once the script has read it.
+        self.request: list[str] = []
+        #: What answers the Sec-WebSocket-Key of the request.
+        self.accept_value = ""
         #: The client's Identify or Resume, once :meth:`greet` has seen it.
         self.opening: Payload | None = None
         #: The code of the client's close frame.
@@ -162,35 +174,42 @@ class Peer:
 
     # HTTP and frames
 
-    def accept(self) -> None:
-        """Read the request and switch to WebSocket."""
-        key = self._read_request()
-        digest = base64.b64encode(hashlib.sha1(key + _HANDSHAKE_KEY).digest()).decode()
-        self._answer(
-            "101 Switching Protocols",
-            "Upgrade: websocket",
-            "Connection: Upgrade",
-            f"Sec-WebSocket-Accept: {digest}",
-        )
+    def accept(self, *headers: str) -> None:
+        """Read the request and switch to WebSocket.
+
+        :param headers: that the answer has besides those that it needs.
+        """
+        self.answer("".join(f"{line}\r\n" for line in [*SWITCHING, *headers, ""]))
 
     def refuse(self, status: str, *headers: str) -> None:
         """Read the request and answer with an error, ``"503 Service Unavailable"`` for example."""
-        self._read_request()
-        self._answer(status, *headers, "Content-Length: 0", "Connection: close")
+        lines = [f"HTTP/1.1 {status}", *headers, "Content-Length: 0", "Connection: close", ""]
+        self.answer("".join(f"{line}\r\n" for line in lines))
+
+    def answer(self, text: str) -> None:
+        """Read the request and answer with a text.
+
+        :param text: in Latin-1; ``{accept}`` in it stands for what answers the client's key.
+        """
+        key = self._read_request()
+        self.accept_value = base64.b64encode(hashlib.sha1(key + _HANDSHAKE_KEY).digest()).decode()
+        self.send_bytes(text.replace("{accept}", self.accept_value).encode("latin-1"))
+
+    def send_bytes(self, data: bytes) -> None:
+        """Send bytes as they are."""
+        self._socket.sendall(data)
 
     def _read_request(self) -> bytes:
+        """Read the request; return its Sec-WebSocket-Key."""
         while b"\r\n\r\n" not in self._unread:
             self._read_more()
         end = self._unread.index(b"\r\n\r\n") + 4
         lines = bytes(self._unread[:end]).split(b"\r\n")
         del self._unread[:end]
+        self.request = [line.decode("latin-1") for line in lines]
         headers = dict(line.lower().split(b": ", 1) for line in lines if b": " in line)
         assert headers[b"upgrade"] == b"websocket"
         return next(line[19:] for line in lines if line.lower().startswith(b"sec-websocket-key: "))
-
-    def _answer(self, status: str, *headers: str) -> None:
-        head = "\r\n".join([f"HTTP/1.1 {status}", *headers, "", ""])
-        self._socket.sendall(head.encode("latin-1"))
 
     def send(self, payload: Payload) -> None:
         """Send a payload."""
@@ -308,14 +327,21 @@ class ScriptedGateway:
 
     :param script: called with the client's :class:`Peer`, on a thread of its own.
     :param tls: True for ``wss``; clients trust it with :attr:`ssl_context`.
+    :param server_context: for ``wss`` with a certificate of the test's own.
     :param receive_buffer: bytes that the system takes in for a script that does not read.
     """
 
     def __init__(
-        self, script: Script = well_behaved, *, tls: bool = False, receive_buffer: int | None = None
+        self,
+        script: Script = well_behaved,
+        *,
+        tls: bool = False,
+        server_context: ssl.SSLContext | None = None,
+        receive_buffer: int | None = None,
     ) -> None:
         self._script = script
-        self._server_context = certificates.server_context("127.0.0.1") if tls else None
+        #: For the connections to come; a test may replace it.
+        self.server_context = certificates.server_context("127.0.0.1") if tls else server_context
         self.ssl_context: ssl.SSLContext | None = certificates.client_context() if tls else None
         self._receive_buffer = receive_buffer
         self._stopping = False
@@ -329,7 +355,7 @@ class ScriptedGateway:
         if self._receive_buffer is not None:  # the sockets that it accepts inherit this
             self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
         self._address: tuple[str, int] = self._listener.getsockname()
-        scheme = "ws" if self._server_context is None else "wss"
+        scheme = "ws" if self.server_context is None else "wss"
         self.url = f"{scheme}://127.0.0.1:{self._address[1]}/"
         self._accepting = threading.Thread(
             target=self._accept, name="scripted-gateway", daemon=True
@@ -361,8 +387,8 @@ class ScriptedGateway:
                 client.close()
                 return
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._server_context is not None:
-                client = self._server_context.wrap_socket(
+            if self.server_context is not None:
+                client = self.server_context.wrap_socket(
                     client, server_side=True, do_handshake_on_connect=False
                 )
             peer = Peer(client, len(self.peers) + 1)

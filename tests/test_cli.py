@@ -2,150 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
-import select
 import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shardlib import IdentifyGate, Intents, Shard
 from shardlib.cli.faults import Script
 from shardlib.cli.program import run
 from shardlib.cli.summary import _SUMMARIES, Places, summarize
 from shardlib.testing import LocalGateway
+from tests.command import CTRL_C, PATIENCE, Command, Pipe, assert_quiet, run_to_end, wait_for
 from tests.support import TOKEN, wait_until
 
-ROOT = Path(__file__).parent.parent
-
-# Seconds that any wait may take on a busy machine.
-PATIENCE = 20.0
-
-# Seconds from Ctrl-C to the end of the command. The documentation promises one; a busy machine gets
-# more, but less than the ten after which a connection attempt would end by itself.
-CTRL_C = 5.0
-
 LINE = re.compile(r"\d\d:\d\d:\d\d +(\d+)  ([A-Z_]+)\b.*")
-
-
-class Command:
-    """A running ``shardlib``, with what it has written so far."""
-
-    def __init__(
-        self,
-        *arguments: str,
-        token: str | None = None,
-        options: tuple[str, ...] = (),
-        environment: dict[str, str] | None = None,
-        stdout: Any = subprocess.PIPE,
-        stderr: Any = subprocess.PIPE,
-    ) -> None:
-        # pytest-xdist sets COLUMNS, to which the command would cut its lines.
-        variables = {k: v for k, v in os.environ.items() if k not in ("DISCORD_TOKEN", "COLUMNS")}
-        variables |= environment or {}
-        if token is not None:
-            variables["DISCORD_TOKEN"] = token
-        self.process = subprocess.Popen(
-            [sys.executable, *options, "-m", "shardlib", *arguments],
-            cwd=ROOT,
-            env=variables,
-            stdin=subprocess.DEVNULL,
-            stdout=stdout,
-            stderr=stderr,
-        )
-        self.out: list[str] = []
-        self.err: list[str] = []
-        self.status: int | None = None  # once finish() has seen its end
-        self._readers: list[threading.Thread] = []
-        if self.process.stderr is not None:
-            self._collect(self.process.stderr, self.err)
-
-    def _collect(self, stream: IO[bytes], lines: list[str]) -> None:
-        def read() -> None:
-            lines.extend(line.decode().rstrip("\n") for line in iter_lines(stream))
-
-        def iter_lines(stream: IO[bytes]) -> Iterator[bytes]:
-            with stream:
-                yield from stream
-
-        thread = threading.Thread(target=read)
-        thread.start()
-        self._readers.append(thread)
-
-    def read(self) -> Command:
-        """Begin to read what the command prints."""
-        assert self.process.stdout is not None
-        self._collect(self.process.stdout, self.out)
-        return self
-
-    def interrupt(self) -> None:
-        self.process.send_signal(signal.SIGINT)
-
-    def finish(self, timeout: float = PATIENCE) -> int:
-        """Wait for the end of the command; return its exit status."""
-        self.status = self.process.wait(timeout)
-        for reader in self._readers:
-            reader.join(PATIENCE)
-        return self.status
-
-    def __enter__(self) -> Command:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.finish()
-        if self.process.stdout is not None:
-            self.process.stdout.close()
-
-
-class Pipe:
-    """A pipe for what a command prints; the test holds both ends, to see when the pipe is full."""
-
-    def __init__(self) -> None:
-        reader, self._writer = os.pipe()
-        self.reader = open(reader, "rb")
-
-    def is_full(self) -> bool:
-        return not select.select([], [self._writer], [], 0)[1]
-
-    def read_rest(self) -> list[bytes]:
-        """Read until the command, too, has closed its end."""
-        os.close(self._writer)
-        self._writer = -1
-        return self.reader.readlines()
-
-    def fileno(self) -> int:
-        return self._writer
-
-    def __enter__(self) -> Pipe:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.reader.close()
-        if self._writer >= 0:
-            os.close(self._writer)
-
-
-def wait_for(lines: list[str], text: str) -> str:
-    """Wait until a line holds a text, and return the line."""
-    wait_until(lambda: any(text in line for line in list(lines)), PATIENCE, f"{text!r}")
-    return next(line for line in list(lines) if text in line)
-
-
-def run_to_end(*arguments: str, **options: Any) -> Command:
-    with Command(*arguments, **options) as command:
-        command.read()
-        command.finish()
-    return command
 
 
 def sequences(lines: list[str]) -> list[int]:
@@ -335,11 +216,6 @@ def test_ctrl_c_while_the_pipe_is_full_ends_the_command(gateway: LocalGateway) -
     assert_quiet(command)
 
 
-def assert_quiet(command: Command) -> None:
-    noise = [line for line in command.err if re.search("Traceback|Error|gnored", line)]
-    assert not noise, command.err
-
-
 # Pipes and files
 
 
@@ -524,6 +400,49 @@ def test_gateway_prints_a_tail_command_that_connects_to_it(tmp_path: Path) -> No
         assert gateway.finish(CTRL_C) == 0
     assert not os.path.exists(certificate)
     assert_quiet(gateway)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGTERM ends a process at once")
+def test_sigterm_ends_the_gateway_and_leaves_no_certificate() -> None:
+    """Row 98."""
+    with Command("gateway", "--tls") as gateway:
+        gateway.read()
+        certificate = wait_for(gateway.out, "Certificate").split()[1]
+        assert os.path.exists(certificate)
+        gateway.process.terminate()
+        assert gateway.finish(CTRL_C) == 0
+    assert not os.path.exists(certificate)
+    assert_quiet(gateway)
+
+
+def token_of_gateway(*arguments: str) -> str:
+    """The token that a gateway tells when it is started with these arguments."""
+    with Command("gateway", *arguments) as gateway:
+        gateway.read()
+        return wait_for(gateway.out, "Token").split()[1]
+
+
+def test_gateway_takes_the_token_it_is_told_or_makes_it_from_the_seed() -> None:
+    """Row 98: two runs with one seed had two tokens."""
+    first, again = (token_of_gateway("--seed", "5") for _ in range(2))
+    assert first == again
+    assert token_of_gateway("--seed", "6") != first
+    assert token_of_gateway("--seed", "5", "--token", TOKEN) == TOKEN
+
+
+def test_gateway_takes_as_many_identifies_at_once_as_it_is_told() -> None:
+    with Command("gateway", "--max-concurrency", "2", "--token", TOKEN) as gateway:
+        gateway.read()
+        url = wait_for(gateway.out, "Gateway").split()[1]
+        shards = [
+            Shard(TOKEN, Intents.GUILDS, number, 2, identify_gate=IdentifyGate(2))
+            for number in (0, 1)
+        ]
+        with contextlib.ExitStack() as stack:
+            for shard in shards:
+                stack.enter_context(shard).connect(url)
+            for shard in shards:
+                shard.wait_until_ready(4)  # one after the other would take five seconds
 
 
 def test_gateway_says_that_its_port_is_taken(gateway: LocalGateway) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -54,7 +55,11 @@ def test_token_in_an_error():
 """
 
 
-def test_what_a_test_leaves_behind_fails_it(pytester: pytest.Pytester) -> None:
+def test_what_a_test_leaves_behind_fails_it(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The inner pytest runs in another directory, and is to find the shardlib of this checkout.
+    monkeypatch.setenv("PYTHONPATH", str(TESTS.parent), prepend=os.pathsep)
     package = pytester.mkpydir("tests")
     for name in ("conftest.py", "support.py"):
         (package / name).write_text((TESTS / name).read_text())

@@ -14,9 +14,9 @@ import pytest
 
 from shardlib import ConnectionFailed, ShardClosed
 from shardlib.deadline import Deadline
-from shardlib.dial import Dialer, environment_proxy
+from shardlib.dial import Dialer
 from tests.shards import make_gateway, make_shard
-from tests.support import in_background, wait_until
+from tests.support import TOKEN, in_background, wait_until
 
 
 @contextmanager
@@ -149,6 +149,21 @@ def test_a_proxy_that_refuses_is_named_and_its_password_is_not() -> None:
     assert "secret" not in str(caught.value)
 
 
+def test_a_proxy_that_repeats_the_token_is_quoted_without_it() -> None:
+    def proxy(client: socket.socket) -> None:
+        read_until(client, b"\r\n\r\n")
+        client.sendall(f"HTTP/1.1 407 {TOKEN}\r\n\r\n".encode())
+
+    with server(proxy) as port:
+        shard = make_shard(proxy=f"http://127.0.0.1:{port}")
+        with pytest.raises(ConnectionFailed, match=r"proxy refused.*407 \*\*\*") as caught:
+            shard.connect("ws://127.0.0.1:9")
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert TOKEN not in repr(error)
+        error = error.__cause__ or error.__context__
+
+
 def test_a_silent_proxy_is_given_up_after_connect_timeout() -> None:
     released = threading.Event()
     with server(lambda client: released.wait(10)) as port:
@@ -156,25 +171,6 @@ def test_a_silent_proxy_is_given_up_after_connect_timeout() -> None:
         with pytest.raises(ConnectionFailed, match="within 0.2 seconds"):
             shard.connect("ws://127.0.0.1:9")
         released.set()
-
-
-def test_the_proxy_of_the_environment_is_used_unless_no_proxy_excludes_the_host(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    for name in ("https_proxy", "http_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-    assert environment_proxy("gateway.discord.gg", secure=True) is None
-    monkeypatch.setenv("https_proxy", "http://proxy:1")
-    assert environment_proxy("gateway.discord.gg", secure=True) == "http://proxy:1"
-    assert environment_proxy("gateway.discord.gg", secure=False) is None
-    for local in ("localhost", "127.0.0.1", "::1"):
-        assert environment_proxy(local, secure=True) is None
-    monkeypatch.setenv("no_proxy", "discord.gg")
-    assert environment_proxy("gateway.discord.gg", secure=True) is None
-    assert environment_proxy("example.org", secure=True) == "http://proxy:1"
-    monkeypatch.setenv("all_proxy", "proxy:2")
-    assert environment_proxy("example.org", secure=False) == "http://proxy:2"
 
 
 def test_disconnect_does_not_wait_for_the_systems_proxy_lookup(

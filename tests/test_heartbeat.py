@@ -261,7 +261,7 @@ def test_only_a_wall_clock_that_jumps_forward_counts_as_a_sleep(
         gateway.inject(lambda connection: setattr(connection, "acknowledge", alive), before="hello")
         shard.connect(gateway.url)
         connection = gateway.wait_for_connection()
-        wait_until(lambda: clock.calls >= 2)  # the heartbeat thread has looked, and sleeps now
+        wait_until(lambda: clock.calls)  # the heartbeat thread has looked
         clock.offset = hour
         wait_until(lambda: heartbeats(connection))
         shard.wait_until_ready(10)
@@ -273,6 +273,24 @@ def test_only_a_wall_clock_that_jumps_forward_counts_as_a_sleep(
         else:
             wait_until(lambda: shard.stats.resumes == 1)
         assert len(gateway.all_connections) == 1 + (soon and not alive)
+
+
+def test_a_sleep_is_noticed_though_something_else_wakes_the_heartbeat_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Row 37: a program that looks at the connection first thing after a sleep hides none."""
+    clock = SetClock()
+    monkeypatch.setattr("shardlib.heartbeat.time", clock)
+    monkeypatch.setattr("shardlib.liveness.PROBE_TIMEOUT", 0.3)
+    monkeypatch.setattr(random, "random", lambda: 1 / 30)  # the first is due after two seconds
+    with make_gateway(heartbeat_interval=60_000) as gateway, make_shard() as shard:
+        gateway.inject(lambda connection: setattr(connection, "acknowledge", False), before="hello")
+        shard.connect(gateway.url)
+        shard.wait_until_ready(10)
+        wait_until(lambda: clock.calls)  # the heartbeat thread has looked
+        clock.offset = 3600
+        shard.heartbeat(requested=True)
+        wait_until(lambda: shard.stats.resumes == 1)
 
 
 def test_the_heartbeat_thread_ends_with_its_connection(gateway: LocalGateway) -> None:

@@ -292,6 +292,14 @@ def test_after_a_sleep_the_next_heartbeat_is_a_probe() -> None:
     assert not liveness.may_still_be_alive(3600.0 + PROBE_TIMEOUT, QUIET)
 
 
+def test_a_probe_that_leaves_late_is_judged_when_its_patience_ends() -> None:
+    """A machine that wakes up is busy, and its monotonic clock may have stood still meanwhile."""
+    liveness = started(60_000)
+    liveness.acknowledge(0.1)
+    beat(liveness, 60.5, suspended=True)
+    assert not liveness.may_still_be_alive(liveness.next_due(), QUIET)
+
+
 def test_after_a_sleep_and_an_acknowledgement_the_interval_is_kept_again() -> None:
     liveness = started(60_000)
     liveness.acknowledge(0.1)

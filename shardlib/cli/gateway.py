@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 
 from shardlib.cli.errors import Failure, UsageError, gateway_class
 from shardlib.cli.shutdown import Shutdown
-from shardlib.cli.tail import clip
-from shardlib.cli.terminal import Output, clock
+from shardlib.cli.terminal import Output, clip, clock
 
 if TYPE_CHECKING:
     from shardlib.cli.faults import Script
@@ -45,12 +44,14 @@ def run(arguments: Namespace) -> None:
                         guilds=arguments.guilds,
                         seed=arguments.seed,
                         shards=arguments.shards,
+                        max_concurrency=arguments.max_concurrency,
                     )
                 )
             except OSError as error:
                 raise Failure(f"port {arguments.port} cannot be used: {error.strerror}") from error
             except ImportError as error:  # TLS needs one package more
                 raise Failure(str(error)) from error
+            gateway.token = arguments.token or gateway.world.make_token(arguments.seed)
             certificate = stack.enter_context(_certificate(gateway)) if arguments.tls else None
             output.write(_introduction(gateway, certificate))
             script.inject(gateway)

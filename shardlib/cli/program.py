@@ -181,6 +181,19 @@ def _add_gateway(commands: _Commands[_Parser]) -> None:
         help="the number of shards that GET /gateway/bot recommends (default: 1)",
     )
     parser.add_argument(
+        "--max-concurrency",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="Identifies taken within 5 seconds, of shards in different buckets (default: 1)",
+    )
+    parser.add_argument(
+        "--token",
+        type=_token,
+        metavar="TOKEN",
+        help="the token that clients must show (default: one made from the seed)",
+    )
+    parser.add_argument(
         "--faults", metavar="FILE", help="a file that says what is to go wrong, and when; see below"
     )
     parser.set_defaults(run=_gateway, parser=parser)
@@ -229,6 +242,15 @@ def _rate(text: str) -> float:
     if not 0 <= rate < float("inf"):
         raise argparse.ArgumentTypeError(f"it must be a number of events a second, not {text!r}")
     return rate
+
+
+def _token(text: str) -> str:
+    from shardlib.payloads import check_token  # here: it needs more than the command line does
+
+    try:
+        return check_token(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _events(text: str) -> frozenset[str]:

@@ -12,16 +12,18 @@ from shardlib.deadline import SIGNAL_POLL_INTERVAL
 
 
 class Shutdown:
-    """The end of a command: Ctrl-C, an output that has lost its reader, an error, or work done.
+    """The end of a command: a signal, an output that has lost its reader, an error, or work done.
 
-    The main thread waits for it while other threads do the work, and Ctrl-C raises nothing: an
-    exception that may come between any two instructions leaves locks held and sockets open.
+    The main thread waits for it while other threads do the work. Ctrl-C and SIGTERM raise nothing:
+    an exception that may come between any two instructions leaves locks held, sockets open and
+    files behind.
     """
 
     def __init__(self) -> None:
         # The one queue that a signal handler may put into, whatever it has interrupted.
         self._ends: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
-        signal.signal(signal.SIGINT, lambda number, frame: self.come())
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda number, frame: self.come())
         if hasattr(select, "poll") and sys.stdout is not None:
             threading.Thread(target=self._watch_output, name="output", daemon=True).start()
 

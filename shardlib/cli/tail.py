@@ -17,7 +17,7 @@ from typing import Any
 from shardlib.cli.errors import UsageError, gateway_class
 from shardlib.cli.shutdown import Shutdown
 from shardlib.cli.summary import Places, summarize
-from shardlib.cli.terminal import LogLines, Output, clock, columns
+from shardlib.cli.terminal import BOLD, DIM, LogLines, Output, clip, clock, columns
 from shardlib.gateway import GATEWAY_URL, Intents, misspelling_warning
 from shardlib.shard import Shard
 from shardlib.state import ShardState
@@ -165,16 +165,21 @@ class Tail:
         data = payload.get("d")
         sequence = payload.get("s")
         width = shutil.get_terminal_size((FILE_COLUMNS, 0)).columns
+        when = f"{clock(time.time())}  {'-' if sequence is None else printable(str(sequence)):>6}"
+        name = printable(event)
         line = columns(
             [
-                (clock(time.time()), 0),
-                (f"{'-' if sequence is None else sequence!s:>6}", 0),
-                (event, 20),
-                (self._places.where(event, data), width // 5),
-                (summarize(event, data, self._places), 0),
+                (when, 0),
+                (name, 20),
+                (printable(self._places.where(event, data)), width // 5),
+                (printable(summarize(event, data, self._places)), 0),
             ]
         )
-        return clip(printable(line), width)
+        line = clip(line, width)
+        start = len(when)
+        stop = start + len("  ") + len(name)
+        style = self._output.style
+        return style(line[:start], DIM) + style(line[start:stop], BOLD) + line[stop:]
 
     def _note_heartbeat(self, shard: Shard, ping: float) -> None:
         _logger.debug("heartbeat acknowledged after %.1f ms", ping * 1000)
@@ -193,11 +198,6 @@ def to_json(payload: dict[str, Any]) -> str:
     except ValueError:
         plain = json.loads(json.dumps(payload), parse_constant=lambda _: None)
         return json.dumps(plain)
-
-
-def clip(text: str, width: int) -> str:
-    """A text, or as much of its beginning as fits into a width in characters."""
-    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def _token() -> str:

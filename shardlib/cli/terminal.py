@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import select
+import sys
 import time
+import unicodedata
 from collections.abc import Iterable
 from typing import TextIO, cast
 
 from shardlib.text import printable
+
+DIM, BOLD, RED, YELLOW = "2", "1", "31", "33"
+"""Styles of a terminal's text (ECMA-48, "select graphic rendition")."""
 
 
 class Output:
@@ -27,7 +33,23 @@ class Output:
             raise OSError("standard output is closed")
         self.encoding = stream.encoding
         self.is_terminal = stream.isatty()
+        #: True if styles may be used: https://no-color.org says who is asked. The old console of
+        #: Windows would print their codes.
+        self.has_styles = (
+            self.is_terminal
+            and not os.environ.get("NO_COLOR")
+            and os.environ.get("TERM") != "dumb"
+            and sys.platform != "win32"
+        )
         self._file = cast(io.RawIOBase, open(stream.fileno(), "wb", buffering=0, closefd=False))
+
+    def style(self, text: str, style: str) -> str:
+        """A text in a style, if this stream takes styles.
+
+        :param text: to be written.
+        :param style: one of this module's.
+        """
+        return f"\x1b[{style}m{text}\x1b[0m" if self.has_styles and text else text
 
     def write(self, text: str) -> None:
         """Write a whole text. Blocks the calling thread while the reader is slow.
@@ -62,9 +84,18 @@ class LogLines(logging.Handler):
         try:
             first, *others = self.format(record).split("\n")
             lines = [f"{clock(record.created)} -- {first}", *(others if self._details else [])]
-            self._output.write("".join(printable(line) + "\n" for line in lines))
+            style = _style_of(record.levelno)
+            self._output.write(
+                "".join(self._output.style(printable(line), style) + "\n" for line in lines)
+            )
         except Exception:
             pass
+
+
+def _style_of(level: int) -> str:
+    if level >= logging.ERROR:
+        return RED
+    return YELLOW if level >= logging.WARNING else DIM
 
 
 def clock(seconds: float) -> str:
@@ -75,6 +106,33 @@ def clock(seconds: float) -> str:
 def columns(cells: Iterable[tuple[str, int]]) -> str:
     """Cells side by side.
 
-    :param cells: the text of each, and its least width in characters.
+    :param cells: the text of each, and its least width in columns of a terminal.
     """
-    return "  ".join(f"{text:<{width}}" for text, width in cells).rstrip()
+    return "  ".join(text + " " * (width - columns_of(text)) for text, width in cells).rstrip()
+
+
+def columns_of(text: str) -> int:
+    """How many columns of a terminal a text takes."""
+    return len(text) if text.isascii() else sum(map(_columns_of_one, text))
+
+
+def _columns_of_one(character: str) -> int:
+    if unicodedata.category(character) in ("Mn", "Me", "Cf"):  # drawn over what stands before
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def clip(text: str, width: int) -> str:
+    """A text, or as much of its beginning as fits.
+
+    :param text: to be shown on one line.
+    :param width: columns of a terminal.
+    """
+    if columns_of(text) <= width:
+        return text
+    taken = 0
+    for index, character in enumerate(text):
+        taken += _columns_of_one(character)
+        if taken > width - 1:
+            return text[:index] + "…"
+    return text

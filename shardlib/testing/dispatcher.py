@@ -21,7 +21,8 @@ class Dispatcher:
     def __init__(self, world: World, sessions: Sessions) -> None:
         self._world = world
         self._sessions = sessions
-        #: Events issued so far, counted once for each session.
+        #: Events sent as they were issued, counted once for each session. What is kept for the
+        #: replay of a client that is away is not among them.
         self.count = 0
 
     def dispatch(self, name: str, data: Any) -> int:
@@ -45,5 +46,5 @@ class Dispatcher:
             if session.wants(event):
                 session.issue_event(event)
                 reached += 1
-        self.count += reached
+                self.count += session.carrier is not None
         return reached

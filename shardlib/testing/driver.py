@@ -218,12 +218,17 @@ class ConnectionDriver:
 
     def _request(self, request: Request) -> None:
         self._requested = True
+        try:
+            target = urlsplit(request.path)
+        except ValueError:
+            self.respond(http.json_response(400, {"message": "400: Bad Request", "code": 0}))
+            return
         self.headers = {name.lower(): value for name, value in request.headers.raw_items()}
         if self.headers.get("upgrade", "").lower() != "websocket":
             self.respond(self._environment.answer(request))
             return
         self.url = request.path
-        self.query = dict(parse_qsl(urlsplit(request.path).query, keep_blank_values=True))
+        self.query = dict(parse_qsl(target.query, keep_blank_values=True))
         self._steps.meet_faults(accept=False)
         self._environment.register(self.handle)
         self.step("upgrade", lambda: self._upgrade(request))

@@ -309,7 +309,7 @@ class LocalGateway:
 
     @property
     def events_dispatched(self) -> int:
-        """Events dispatched so far, counted once for each session."""
+        """Events sent to clients as they were dispatched, counted once for each session."""
         return self._dispatcher.count
 
     @property

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import random
 import re
-import secrets
+import string
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
@@ -26,6 +26,8 @@ DISCORD_EPOCH = 1_420_070_400_000
 _SHARD_STRIDE = 2520
 
 _TEXT, _VOICE, _CATEGORY = 0, 2, 4
+
+_TOKEN_CHARACTERS = string.ascii_letters + string.digits + "-_"
 
 _MENTION = re.compile(r"<@!?([0-9]+)>")
 
@@ -485,14 +487,16 @@ class World:
             "primary_guild": None,
         }
 
-    def make_token(self) -> str:
+    def make_token(self, seed: int | None = None) -> str:
         """Return a token of the form Discord's have: the user's id, then two random parts.
 
-        It is another one each time, whatever the seed: clients count their Identifies by token,
-        and one test's must not hold up the next.
+        :param seed: a number that always makes the same token; None makes another one each time.
+            Clients count their Identifies by token, and one test's must not hold up the next.
         """
+        rng = random.SystemRandom() if seed is None else random.Random(seed)
         user = base64.urlsafe_b64encode(self.user["id"].encode()).decode().rstrip("=")
-        return ".".join((user, secrets.token_urlsafe(6)[:6], secrets.token_urlsafe(27)))
+        parts = ("".join(rng.choices(_TOKEN_CHARACTERS, k=length)) for length in (6, 38))
+        return ".".join((user, *parts))
 
     def make_message(
         self, channel: dict[str, Any], author_id: str, content: str | None = None

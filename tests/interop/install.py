@@ -1,9 +1,10 @@
-"""Install the client libraries that the interop tests run, each into a directory of its own.
+"""Install what the interop tests run against, each library into a directory of its own.
 
-usage: python tests/interop/install.py [python] [npm]
+usage: python tests/interop/install.py [python] [npm] [autobahn]
 
-Without a word both kinds; npm packages are left out where npm is not found.  The directory is
-``.interop`` beside setup.cfg, or what ``SHARDLIB_INTEROP`` says.
+Without a word all three. npm packages are left out if there is no npm, and the Autobahn test suite
+if there is no Python 2.7. The directory is ``.interop`` beside setup.cfg, or what
+``SHARDLIB_INTEROP`` says.
 """
 
 from __future__ import annotations
@@ -22,7 +23,19 @@ PYTHON = {
     # nextcord imports pkg_resources without asking for it, and setuptools has dropped it.
     "nextcord": ["nextcord", "setuptools<81"],
 }
+AUTOBAHN = DIRECTORY / "autobahn"
 NPM = ("@discordjs/ws", "@discordjs/rest", "eris")
+
+
+def python27() -> str | None:
+    """A Python 2.7 that runs and has pip. Of those on the PATH pyenv's may run nothing."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    candidates = [shutil.which("python2.7"), *map(str, pyenv.glob("versions/2.7*/bin/python2.7"))]
+    for candidate in filter(None, candidates):
+        command = [candidate, "-c", "import pip"]
+        if subprocess.run(command, capture_output=True).returncode == 0:
+            return candidate
+    return None
 
 
 def main(kinds: list[str]) -> None:
@@ -40,7 +53,14 @@ def main(kinds: list[str]) -> None:
         target.mkdir(exist_ok=True)
         quiet = ["--no-audit", "--no-fund", "--loglevel=error", "--prefix", str(target)]
         subprocess.run([npm, "install", *quiet, *NPM], check=True)
+    interpreter = python27()
+    if "autobahn" in kinds and interpreter is not None:
+        pip = [interpreter, "-m", "pip", "install", "--quiet", "--upgrade"]
+        requirement = "autobahntestsuite==25.10.1"
+        # Elsewhere than here, where pip would find shardlib, and what that requires.
+        command = [*pip, "--target", str(AUTOBAHN), requirement]
+        subprocess.run(command, check=True, cwd=DIRECTORY)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or ["python", "npm"])
+    main(sys.argv[1:] or ["python", "npm", "autobahn"])

@@ -13,13 +13,15 @@ from typing import Any
 import pytest
 
 import shardlib.transport
-from shardlib import Shard, ShardState
+from shardlib import Opcode, Shard, ShardState
 from shardlib.deadline import Deadline
+from shardlib.frames import FrameType
 from shardlib.testing import GatewayConnection, LocalGateway
 from shardlib.transport import StreamBroken, Transport
 from shardlib.waker import Waker
+from tests.peers import Peer
 from tests.recorder import dispatch_numbers
-from tests.reliability.conftest import MakeGateway, WatchShard
+from tests.reliability.conftest import MakeGateway, MakeScripted, WatchShard
 from tests.reliability.support import StuckCallback
 from tests.support import wait_until
 
@@ -122,7 +124,7 @@ def test_300_connects_and_disconnects_leave_no_thread(
 def test_disconnect_by_eight_threads_at_once_closes_once(
     gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
-    """Rows 16 and 39: one close frame arrives whole, and on_socket_closed is called once."""
+    """Rows 16 and 39: the close frame arrives whole, and each callback is called once."""
     for _ in range(20):
         shard, recorder = watch_shard(gateway)
         connection = gateway.connections[-1]
@@ -256,3 +258,38 @@ def test_an_exception_of_a_signal_handler_in_the_middle_of_a_frame_is_raised_unc
     assert transport.aborted
     transport.close()
     theirs.close()
+
+
+@pytest.mark.parametrize(
+    ("payload", "answer"),
+    [
+        (b"", 4000),
+        (b"\x03\xe8", 4000),  # 1000
+        (b"\x03\xe9bye", 4000),  # 1001
+        (b"\x0f\xa9", 4000),  # 4009
+        (b"\x03\xed", 1002),  # 1005
+        (b"\x03\xee", 1002),  # 1006
+        (b"\x00\x00", 1002),
+        (b"\xff\xff", 1002),
+        (b"\x0f\xa0\xff\xfe", 1007),  # 4000, and a reason that is not UTF-8
+    ],
+    ids=["none", "1000", "1001", "4009", "1005", "1006", "0", "65535", "no UTF-8"],
+)
+def test_a_close_frame_is_answered_by_a_code_that_ends_no_session(
+    payload: bytes, answer: int, make_scripted: MakeScripted, watch_shard: WatchShard
+) -> None:
+    def script(peer: Peer) -> None:
+        peer.begin()
+        if peer.number == 1:
+            peer.send_frame(payload, FrameType.CLOSE)
+        peer.serve()
+
+    gateway = make_scripted(script)
+    watch_shard(gateway)
+    second = gateway.peer(2)
+    wait_until(lambda: second.opening is not None)
+    assert gateway.peers[0].close_code == answer
+    assert second.opening is not None
+    # Discord's own 4009 alone says that the session has ended.
+    ended = payload == b"\x0f\xa9"
+    assert second.opening["op"] == (Opcode.IDENTIFY if ended else Opcode.RESUME)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import itertools
 import logging
 import os
@@ -136,6 +138,11 @@ def test_eight_threads_on_a_flapping_shard_get_only_documented_errors(
     assert errors == []
 
 
+# All properties but those that tell what the constructor was given.
+LIVE_PROPERTIES = {
+    name for name, member in vars(Shard).items() if isinstance(member, property)
+} - set(inspect.signature(Shard).parameters)
+
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork()")
 
 
@@ -149,7 +156,7 @@ def test_every_method_raises_in_a_forked_child_and_the_parent_keeps_its_connecti
     gateway = make_gateway(tls=tls, heartbeat_interval=3_600_000)  # no heartbeat during the test
     shard, recorder = watch_shard(gateway)
     before = gateway.bytes_received
-    methods = (
+    methods: tuple[Callable[[], object], ...] = (
         shard.connect,
         shard.disconnect,
         shard.reconnect,
@@ -166,8 +173,7 @@ def test_every_method_raises_in_a_forked_child_and_the_parent_keeps_its_connecti
         lambda: shard.heartbeat_in(1),
         lambda: shard.on("READY"),
         lambda: shard.off("READY", print),
-        lambda: shard.zlib_buffer,
-        lambda: shard.latency,
+        *(functools.partial(getattr, shard, name) for name in LIVE_PROPERTIES),
     )
     heartbeat = shard._reader.heartbeat
     assert heartbeat is not None
@@ -221,6 +227,69 @@ def test_every_method_raises_in_a_forked_child_and_the_parent_keeps_its_connecti
     dispatch_numbers(gateway, range(3))
     wait_until(lambda: recorder.numbers() == [0, 1, 2])
     assert len(gateway.all_connections) == 1
+
+
+@needs_fork
+def test_a_shard_that_was_never_connected_works_on_both_sides_of_a_fork(
+    make_gateway: MakeGateway,
+) -> None:
+    """Row 93: gunicorn --preload makes it in the parent, and connects it in a worker."""
+    gateway, other = make_gateway(), make_gateway()
+    code = """
+        shard = make()
+        held, holder_may_end = threading.Event(), threading.Event()
+        def hold():
+            with shard._callbacks._lock, shard._lifecycle._lock:
+                held.set()
+                holder_may_end.wait(20)
+        holder = threading.Thread(target=hold)
+        holder.start()
+        held.wait(20)
+        faulthandler.cancel_dump_traceback_later()  # its thread would be missing in the child
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)
+            with shard:
+                shard.on("READY", lambda shard, data: None)
+                shard.connect(sys.argv[2])
+                shard.wait_until_ready(10)
+            sys.exit(7)
+        tell("the child ended with", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        holder_may_end.set()
+        with shard:
+            shard.connect(sys.argv[1])
+            shard.wait_until_ready(10)
+            tell("ready")
+    """
+    with Child(code, gateway.url, other.url, flags=("-W", "ignore")) as child:
+        child.expect("the child ended with 7")
+        child.expect("ready")
+        assert child.wait() == 0
+
+
+@needs_fork
+def test_a_child_that_is_forked_inside_a_with_block_exits_in_order(
+    make_gateway: MakeGateway,
+) -> None:
+    """Row 93: the end of the block is the parent's."""
+    gateway = make_gateway()
+    code = """
+        with make() as shard:
+            shard.connect(sys.argv[1])
+            shard.wait_until_ready(10)
+            faulthandler.cancel_dump_traceback_later()
+            child = os.fork()
+            if child == 0:
+                signal.alarm(20)
+                print(repr(shard), file=sys.stderr)
+                sys.exit(0)
+            tell("the child ended with", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+            tell(shard.state.name)
+    """
+    with Child(code, gateway.url, flags=("-W", "ignore")) as child:
+        child.expect("the child ended with 0")
+        child.expect("READY")
+        assert child.wait() == 0
 
 
 @needs_fork
@@ -534,3 +603,35 @@ def test_a_heartbeat_thread_that_cannot_start_costs_a_connection_but_not_the_ses
         wait_until(lambda: shard.stats.reconnects == 1)
     assert refused and shard.stats.resumes == 1
     assert shard.heartbeat_thread is not None
+
+
+def test_connect_says_that_eventlet_cannot_be(make_gateway: MakeGateway) -> None:
+    """Row 92: heartbeats ended, and the first lost connection closed the shard for good."""
+    pytest.importorskip("eventlet")
+    gateway = make_gateway()
+    code = """
+        from shardlib import ShardError
+        shard = make()
+        try:
+            shard.connect(sys.argv[1])
+        except ShardError as error:
+            tell(str(error)[:23], shard.state.name)
+    """
+    flags = ("-W", "ignore")  # eventlet says that it is deprecated
+    with Child(
+        code, gateway.url, first="import eventlet\neventlet.monkey_patch()\n", flags=flags
+    ) as child:
+        child.expect("eventlet.monkey_patch() DISCONNECTED")
+    assert gateway.all_connections == []
+
+
+def test_heartbeats_go_on_under_a_frozen_clock_that_leaves_the_library_alone(
+    make_gateway: MakeGateway, watch_shard: WatchShard
+) -> None:
+    """Row 95: docs/testing.rst says how; without it no heartbeat is ever due."""
+    freezegun = pytest.importorskip("freezegun")
+    beats = threading.Semaphore(0)  # threading's own clock is never frozen
+    with freezegun.freeze_time("2024-01-01", ignore=["shardlib"]):
+        shard, recorder = watch_shard(make_gateway(heartbeat_interval=50))
+        shard.on_socket_heartbeat = lambda shard, ping: beats.release()
+        assert all(beats.acquire(timeout=10) for _ in range(3))

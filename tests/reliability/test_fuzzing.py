@@ -570,7 +570,7 @@ CLASSES: dict[type, st.SearchStrategy[tuple[tuple[Any, ...], dict[str, Any]]]] =
             send_timeout=NUMBERS,
             close_timeout=NUMBERS,
             max_payload=NUMBERS,
-            proxy=st.none() | TEXTS.map("http://".__add__),
+            proxy=st.none() | st.just("") | TEXTS.map("http://".__add__),
             logger=st.none(),
             on_socket_ready=st.none(),
         ),

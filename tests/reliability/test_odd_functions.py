@@ -7,7 +7,9 @@ however late the reader reads it.
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 
@@ -40,12 +42,15 @@ def test_hello_behind_a_slow_on_socket_connected_is_in_time(
 def test_ready_behind_a_slow_on_socket_heartbeat_is_in_time(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
+    entered = threading.Event()
+
     def script(peer: Peer) -> None:
         peer.accept()
         peer.hello(20)
         peer.expect(Opcode.IDENTIFY)
         peer.expect(Opcode.HEARTBEAT)
         peer.acknowledge()
+        entered.wait(10)  # so that READY is not received together with the acknowledgement
         peer.ready()
         peer.serve()
 
@@ -54,6 +59,7 @@ def test_ready_behind_a_slow_on_socket_heartbeat_is_in_time(
     def slow_at_first(shard: Shard, ping: float) -> None:
         beats.append(ping)
         if len(beats) == 1:
+            entered.set()
             time.sleep(0.5)
 
     shard, recorder = watch_shard(
@@ -82,9 +88,11 @@ def lose_and_replay(replay: Callable[[Peer], None]) -> Script:
 def test_a_replay_whose_listeners_are_slow_is_finished_on_one_connection(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
+    entered = threading.Event()
+
     def replay(peer: Peer) -> None:
         peer.dispatch("TYPING_START", {"n": 1})
-        time.sleep(0.05)  # the rest comes while the listener of the first event runs
+        entered.wait(10)  # the rest comes while the listener of the first event runs
         for number in (2, 3):
             peer.dispatch("TYPING_START", {"n": number})
         peer.dispatch("RESUMED", {})
@@ -93,6 +101,7 @@ def test_a_replay_whose_listeners_are_slow_is_finished_on_one_connection(
     numbers: list[int] = []
 
     def slow(shard: Shard, data: dict[str, int]) -> None:
+        entered.set()
         numbers.append(data["n"])
         time.sleep(0.4)
 
@@ -141,15 +150,15 @@ def test_a_callback_that_forks_leaves_the_connection_to_the_parent(
         calls.append(data)
         if len(calls) < 5:  # so often that the log is silent about the failure in the child
             raise RuntimeError("before")
-        child = os.fork()
-        if child == 0:
+        process_id = os.fork()
+        if process_id == 0:
             os.close(2)  # keeps the traceback of the child out of the output of the tests
             if ends == "exits":
                 sys.exit(3)
             if ends == "raises":
                 raise RuntimeError("in the child")
         else:
-            children.append(child)
+            children.append(process_id)
 
     gateway = make_scripted()
     shard, recorder = watch_shard(gateway)
@@ -158,10 +167,17 @@ def test_a_callback_that_forks_leaves_the_connection_to_the_parent(
     for _ in range(5):
         peer.dispatch("FORK")
     wait_until(lambda: children)
-    os.waitpid(children[0], 0)  # the reader was the only thread of the child, and ends by itself
-    for number in range(50):
-        peer.dispatch("TYPING_START", {"n": number})
-    wait_until(lambda: len(recorder.numbers()) == 50)
+    [child] = children
+    try:
+        for number in range(50):
+            peer.dispatch("TYPING_START", {"n": number})
+        wait_until(lambda: len(recorder.numbers()) == 50)
+        # The reader is the only thread of the child, and has to end by itself.
+        wait_until(lambda: os.waitpid(child, os.WNOHANG)[0], what="the end of the child")
+    except AssertionError:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        raise
     assert recorder.numbers() == list(range(50))
     assert peer.close_code is None
     assert shard.stats.connections == 1

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 import urllib.error
+import urllib.parse
 import urllib.request
 from typing import Any
 
@@ -82,4 +84,23 @@ def test_a_request_with_post_is_refused(local_gateway: LocalGateway) -> None:
 def test_an_http_request_is_no_connection_and_uses_up_no_fault(local_gateway: LocalGateway) -> None:
     local_gateway.inject(lambda it: it.refuse(502), instead_of="upgrade")
     assert get(local_gateway, "/v10/gateway")[0] == 200
+    assert local_gateway.all_connections == []
+
+
+@pytest.mark.parametrize("upgrade", [b"", b"Upgrade: websocket\r\nConnection: Upgrade\r\n"])
+@pytest.mark.parametrize("target", [b"//[::1", b"http://[bad/"])
+def test_a_target_that_is_no_url_is_answered(
+    local_gateway: LocalGateway, target: bytes, upgrade: bytes
+) -> None:
+    """Row 98: it ended in a traceback, and the connection without an answer."""
+    port = urllib.parse.urlsplit(local_gateway.url).port
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+        client.sendall(
+            b"GET "
+            + target
+            + b" HTTP/1.1\r\nHost: x\r\n"
+            + upgrade
+            + b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        assert client.recv(1000).startswith(b"HTTP/1.1 400 ")
     assert local_gateway.all_connections == []

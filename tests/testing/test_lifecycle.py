@@ -243,6 +243,16 @@ def test_a_gateway_counts_its_events_and_bytes(local_gateway: LocalGateway) -> N
         assert connection.headers["host"] in local_gateway.url
 
 
+def test_events_kept_for_an_absent_client_are_not_counted(local_gateway: LocalGateway) -> None:
+    """Row 98: a gateway without clients told ten events a second."""
+    with connected(local_gateway) as client:
+        client.ready()
+        local_gateway.dispatch("USER_UPDATE", {})
+    local_gateway.wait_until(lambda: not local_gateway.connections)
+    assert local_gateway.dispatch("USER_UPDATE", {}) == 1  # the session may be resumed
+    assert local_gateway.events_dispatched == 1
+
+
 def test_two_gateways_can_share_a_clock() -> None:
     clock = Clock()
     with (

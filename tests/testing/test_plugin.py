@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -44,7 +45,7 @@ def plugin_option() -> list[str]:
 @pytest.fixture(autouse=True)
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let other processes find this shardlib, installed or not."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(shardlib.__file__).parents[1]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(shardlib.__file__).parents[1]), prepend=os.pathsep)
 
 
 def test_the_fixture_takes_its_options_from_markers(pytester: pytest.Pytester) -> None:

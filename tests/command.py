@@ -1,0 +1,141 @@
+"""The command ``shardlib`` as a process, for tests that run it as users do."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from tests.support import wait_until
+
+ROOT = Path(__file__).parent.parent
+
+# Seconds that any wait may take on a busy machine.
+PATIENCE = 20.0
+
+# Seconds from Ctrl-C to the end of the command. The documentation promises one; a busy machine gets
+# more, but less than the ten after which a connection attempt would end by itself.
+CTRL_C = 5.0
+
+
+class Command:
+    """A running ``shardlib``, with what it has written so far."""
+
+    def __init__(
+        self,
+        *arguments: str,
+        token: str | None = None,
+        options: tuple[str, ...] = (),
+        environment: dict[str, str] | None = None,
+        stdout: Any = subprocess.PIPE,
+        stderr: Any = subprocess.PIPE,
+    ) -> None:
+        # pytest-xdist sets COLUMNS, to which the command would cut its lines.
+        variables = {k: v for k, v in os.environ.items() if k not in ("DISCORD_TOKEN", "COLUMNS")}
+        variables |= environment or {}
+        if token is not None:
+            variables["DISCORD_TOKEN"] = token
+        self.process = subprocess.Popen(
+            [sys.executable, *options, "-m", "shardlib", *arguments],
+            cwd=ROOT,
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+        )
+        self.out: list[str] = []
+        self.err: list[str] = []
+        self.status: int | None = None  # once finish() has seen its end
+        self._readers: list[threading.Thread] = []
+        if self.process.stderr is not None:
+            self._collect(self.process.stderr, self.err)
+
+    def _collect(self, stream: IO[bytes], lines: list[str]) -> None:
+        def read() -> None:
+            lines.extend(line.decode().rstrip("\n") for line in iter_lines(stream))
+
+        def iter_lines(stream: IO[bytes]) -> Iterator[bytes]:
+            with stream:
+                yield from stream
+
+        thread = threading.Thread(target=read)
+        thread.start()
+        self._readers.append(thread)
+
+    def read(self) -> Command:
+        """Begin to read what the command prints."""
+        assert self.process.stdout is not None
+        self._collect(self.process.stdout, self.out)
+        return self
+
+    def interrupt(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+
+    def finish(self, timeout: float = PATIENCE) -> int:
+        """Wait for the end of the command; return its exit status."""
+        self.status = self.process.wait(timeout)
+        for reader in self._readers:
+            reader.join(PATIENCE)
+        return self.status
+
+    def __enter__(self) -> Command:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.finish()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+
+class Pipe:
+    """A pipe for what a command prints; the test holds both ends, to see when the pipe is full."""
+
+    def __init__(self) -> None:
+        reader, self._writer = os.pipe()
+        self.reader = open(reader, "rb")
+
+    def is_full(self) -> bool:
+        return not select.select([], [self._writer], [], 0)[1]
+
+    def read_rest(self) -> list[bytes]:
+        """Read until the command, too, has closed its end."""
+        os.close(self._writer)
+        self._writer = -1
+        return self.reader.readlines()
+
+    def fileno(self) -> int:
+        return self._writer
+
+    def __enter__(self) -> Pipe:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.reader.close()
+        if self._writer >= 0:
+            os.close(self._writer)
+
+
+def wait_for(lines: list[str], text: str) -> str:
+    """Wait until a line holds a text, and return the line."""
+    wait_until(lambda: any(text in line for line in list(lines)), PATIENCE, f"{text!r}")
+    return next(line for line in list(lines) if text in line)
+
+
+def run_to_end(*arguments: str, **options: Any) -> Command:
+    with Command(*arguments, **options) as command:
+        command.read()
+        command.finish()
+    return command
+
+
+def assert_quiet(command: Command) -> None:
+    noise = [line for line in command.err if re.search("Traceback|Error|gnored", line)]
+    assert not noise, command.err
