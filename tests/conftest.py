@@ -1,7 +1,7 @@
-"""What every test is held to: it leaves nothing behind, and neither log nor error shows the token.
+"""Fixtures that fail a test that leaves a thread or socket behind, or shows the token.
 
-Exceptions in threads and in finalisers pytest itself reports, as warnings that setup.cfg turns
-into errors.
+pytest itself reports exceptions in threads and in finalisers, as warnings that setup.cfg turns into
+errors.
 """
 
 from __future__ import annotations
@@ -21,16 +21,26 @@ from tests.support import TOKEN, wait_until
 
 pytest_plugins = ["pytester"]
 
-# A shell starts what runs in the background with SIGINT ignored, and so would be whatever programs
-# the tests start, Ctrl-C or not.
+# A shell starts background jobs with SIGINT ignored, and the programs that the tests start would
+# inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# How long an example takes is no result: the machine may be busy.
+# An example may take any time: the machine may be busy.
 hypothesis.settings.register_profile("shardlib", deadline=None)
 hypothesis.settings.load_profile("shardlib")
 
-_TIME_TO_GO = 5.0  # seconds a thread or a socket may need to end after its test
+_TIME_TO_GO = 5.0  # seconds that a thread or a socket may take to end after its test
 _DESCRIPTORS = "/proc/self/fd"
+_LONGEST_ID = 60
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Name the rows of a table by their dicts, lists and tuples, which pytest would only number."""
+    if not isinstance(val, (dict, list, tuple)):
+        return None
+    shown = repr(val)
+    # An address differs from one process of pytest-xdist to the next.
+    return None if " at 0x" in shown else shown[:_LONGEST_ID]
 
 
 @pytest.fixture
@@ -55,7 +65,7 @@ def _wait_for_none(left: Callable[[], set[Any]], what: str) -> None:
 
 
 def _open_sockets() -> set[str]:
-    """The open sockets of this process; none where the system does not tell."""
+    """The open sockets of this process; an empty set if the system does not list them."""
     if not os.path.isdir(_DESCRIPTORS):
         return set()
     targets = set()
@@ -68,14 +78,14 @@ def _open_sockets() -> set[str]:
 
 
 class _TokenWatch(logging.Handler):
-    """Remembers where a record showed the token."""
+    """Remembers which log records showed the token."""
 
     def __init__(self) -> None:
         super().__init__(level=0)
         self.found: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        # The arguments on their own too: other handlers may show them as they are.
+        # Other handlers may show the arguments on their own.
         if TOKEN in self.format(record) + repr(record.args):
             self.found.append(f"{record.name}, {record.filename}:{record.lineno}: {record.msg!r}")
 

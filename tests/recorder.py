@@ -1,4 +1,4 @@
-"""The callbacks of a shard as they come, and events that can be counted."""
+"""Recorder: the calls of a shard's callbacks, in order; and events with numbers."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ CALLBACKS = (
     "on_socket_closed",
 )
 
-# The callbacks that tell of connections, each with its letter in the grammar below.
+# The callbacks about connections, each with its letter in the grammar below.
 _LETTERS = {"connected": "c", "ready": "y", "reconnected": "r", "disconnected": "d", "closed": "x"}
 # Connected, then READY or RESUMED, then disconnected, again and again; closed once a life.
 _GRAMMAR = re.compile(r"((c(yr?|r)?d)+x)*(c(yr?|r)?d)*(c(yr?|r)?)?x?")
 
 
 class Recorder:
-    """Keeps what a shard's callbacks were called with, in order, and on which threads.
+    """Keeps the calls of a shard's callbacks, in order, and the names of their threads.
 
     Each call is a tuple: ``("connected",)``, ``("disconnected", code, closed_by_self)``.
 
-    :param raw: True to record on_socket_raw_message, too; with it, a shard handles each event in
-        another way than without it.
+    :param raw: True to record on_socket_raw_message, too. A shard with that callback takes another
+        way through its code for each event.
     """
 
     def __init__(self, *, raw: bool = False) -> None:
@@ -64,29 +64,29 @@ class Recorder:
         return [call for call in self.calls[since:] if call[0] in names]
 
     def life_since(self, since: int) -> list[tuple[Any, ...]]:
-        """The calls that tell of connections.
+        """The calls of the callbacks about connections.
 
         :param since: how many calls, of whichever callbacks, came before the first that counts.
         """
         return self.of(*_LETTERS, since=since)
 
     def count(self, name: str, *arguments: Any) -> int:
-        """How often a callback was called with these arguments to begin with."""
+        """How often a callback was called with arguments that begin with these."""
         wanted = (name, *arguments)
         return sum(call[: len(wanted)] == wanted for call in list(self.calls))
 
     def wait_for(self, *names: str, count: int = 1, timeout: float = 10.0) -> None:
-        """Wait until some callbacks have been called so often."""
+        """Wait until some callbacks together have been called ``count`` times."""
         wait_until(lambda: len(self.of(*names)) >= count, timeout, f"{count} of {names}")
 
     @property
     def life(self) -> list[tuple[Any, ...]]:
-        """All calls that tell of connections."""
+        """All calls of the callbacks about connections."""
         return self.life_since(0)
 
     @property
     def errors(self) -> list[Exception]:
-        """What ``on_socket_error`` was told."""
+        """The errors that ``on_socket_error`` was called with."""
         return [error for _, error in self.of("error")]
 
     @property
@@ -104,11 +104,11 @@ class Recorder:
         return [payload["d"] for payload in self.events if payload.get("t") == event]
 
     def numbers(self) -> list[int]:
-        """The numbers that have come from :func:`dispatch_numbers`."""
+        """The numbers of the events of :func:`dispatch_numbers` so far."""
         return [data["n"] for data in self.data("TYPING_START")]
 
     def check_order(self) -> None:
-        """Fail if the callbacks that tell of connections came in an order that is not allowed."""
+        """Fail if the callbacks about connections were called in an order that is not allowed."""
         word = "".join(_LETTERS[call[0]] for call in self.life)
         assert _GRAMMAR.fullmatch(word), self.life
 

@@ -1,4 +1,4 @@
-"""What tests share."""
+"""Helpers that many tests share: waits, threads, a clock, and measurements."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from shardlib import errors
 
 HAS_GIL: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
-"""False on a free-threaded Python, where the stack of a running thread cannot be looked at."""
+"""False on a free-threaded Python, which does not show the stack of a running thread."""
 
 TOKEN = "test.token.never-in-a-log"
 
@@ -30,7 +30,7 @@ FATAL: dict[int, type[errors.ShardClosed]] = {
 
 
 def wait_until(condition: Callable[[], object], timeout: float = 10.0, what: str = "") -> None:
-    """Return once the condition holds; fail, saying for what, where it does not in time."""
+    """Return once the condition holds; fail, and name ``what``, if that takes too long."""
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:
@@ -39,7 +39,7 @@ def wait_until(condition: Callable[[], object], timeout: float = 10.0, what: str
 
 
 def in_background(function: Callable[..., object], *arguments: Any) -> Future[object]:
-    """Call a function on a daemon thread, so that a call that never returns holds nothing up."""
+    """Call a function on a daemon thread; a call that never returns does not stop pytest."""
     outcome: Future[object] = Future()
 
     def call() -> None:
@@ -56,7 +56,7 @@ _Value = TypeVar("_Value")
 
 
 def not_none(value: _Value | None) -> _Value:
-    """Return a value that the test has made sure of; fail if there is none."""
+    """Return a value for the type checker to take as not None; fail if the value is None."""
     assert value is not None
     return value
 
@@ -68,7 +68,7 @@ def owner(method: object) -> Any:
 
 
 class Thread(threading.Thread):
-    """Begins at once, and keeps what its function returns."""
+    """A thread that starts at once, and keeps the result of its function."""
 
     def __init__(self, function: Callable[[], object]) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class Thread(threading.Thread):
         self.result = self._function()
 
     def finish(self) -> object:
-        """Wait for the end, which must come in ten seconds; returns what the function returned."""
+        """Wait up to ten seconds for the end; return the result of the function."""
         self.join(10)
         assert not self.is_alive()
         return self.result
@@ -97,7 +97,7 @@ class Clock:
 
 
 def peak_memory(function: Callable[[], object]) -> int:
-    """The most bytes of Python's memory that a call held at once, beyond those from before it."""
+    """The most bytes that Python held during a call, without those held before it."""
     tracemalloc.start()
     try:
         function()
@@ -107,7 +107,7 @@ def peak_memory(function: Callable[[], object]) -> int:
 
 
 def seconds(function: Callable[[], object]) -> float:
-    """The processor's time for a call, the best of three: to be compared with another call's."""
+    """The processor time of a call, the best of three, to compare with that of another call."""
     best = float("inf")
     for _ in range(3):
         start = time.thread_time()

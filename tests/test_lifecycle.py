@@ -210,6 +210,16 @@ def test_reconnect_does_not_replace_a_request_to_reinstantiate() -> None:
     assert (life.request, life.immediate, life.take_request()) == (None, False, None)
 
 
+def test_ready_ends_no_fail_except_that_of_a_pending_reinstantiate() -> None:
+    life = begun()
+    life.request_connection(Request.REINSTANTIATE, no_fail=True, immediate=False)
+    life.established()  # READY of the connection that the request is about to replace
+    assert life.no_fail is True
+    life.take_request()
+    life.established()
+    assert life.no_fail is None
+
+
 def test_a_request_to_close_is_never_replaced() -> None:
     life = begun()
     life.request_connection(Request.REINSTANTIATE, no_fail=None, immediate=False)
@@ -495,3 +505,15 @@ def test_while_the_interpreter_exits_daemon_threads_keep_waiting(lifecycle: Life
     lifecycle.interpreter_exits()
     assert lifecycle.wait(lambda: True, Deadline(0))
     assert in_background(lifecycle.wait, lambda: True, Deadline(0.01)).result(10) is False
+
+
+def test_while_the_interpreter_exits_the_reader_thread_still_gets_results(
+    lifecycle: Lifecycle, life: Life
+) -> None:
+    lifecycle.interpreter_exits()
+
+    def wait_as_the_reader() -> bool:
+        own(life)
+        return lifecycle.wait(lambda: True, Deadline(0.01))
+
+    assert in_background(wait_as_the_reader).result(10) is True

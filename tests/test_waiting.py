@@ -96,17 +96,20 @@ def test_no_notification_is_lost_among_thousands() -> None:
     assert [thread.finish() for thread in threads] == [5000] * 3
 
 
-def test_an_exception_of_a_condition_is_raised_by_the_wait() -> None:
+def test_an_exception_of_a_condition_is_raised_by_the_wait_and_leaves_no_alarm() -> None:
     waiters = Waiters()
+    looks = 0
 
-    def fail() -> bool:
-        raise LookupError("mine")
+    def fail_at_the_second_look() -> bool:
+        nonlocal looks
+        looks += 1
+        if looks == 2:  # by now the waiter has an alarm
+            raise LookupError("mine")
+        return False
 
     with pytest.raises(LookupError):
-        waiters.wait(fail, Deadline(None))
-    looks: list[int] = []
-    waiters.notify()  # the wait that raised is no longer registered
-    assert not waiters.wait(lambda: bool(looks.append(1)), Deadline(0.001))
+        waiters.wait(fail_at_the_second_look, Deadline(None))
+    assert waiters._alarms == {}
 
 
 def press_ctrl_c_when(waiting: threading.Event) -> Thread:

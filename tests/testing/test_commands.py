@@ -1,4 +1,4 @@
-"""What clients may send once they have a session."""
+"""The commands that a client may send once it has a session, and their answers."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_members_are_found_by_id_and_the_others_named_in_not_found(
         chunk = client.event("GUILD_MEMBERS_CHUNK")
         assert ids(chunk["members"]) == [guild.owner_id]
         assert chunk["not_found"] == ["5"]
-        assert "nonce" not in chunk  # too long: ignored
+        assert "nonce" not in chunk  # a nonce that is too long is ignored
         client.send(8, {"guild_id": guild.id, "user_ids": guild.owner_id})
         assert ids(client.event("GUILD_MEMBERS_CHUNK")["members"]) == [guild.owner_id]
 

@@ -1,7 +1,8 @@
-"""What a gateway can be told to do wrong."""
+"""The faults of a local gateway: what a test can make it do wrong."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import socket
@@ -16,19 +17,19 @@ import pytest
 import websocket
 
 from shardlib.testing import STEPS, GatewayConnection, LocalGateway
-from tests.support import not_none
+from tests.support import not_none, wait_until
 from tests.testing.client import Client, connected
 
 
 def raw_socket(gateway: LocalGateway) -> socket.socket:
-    """A TCP connection to the gateway, and nothing more."""
+    """A TCP connection to the gateway, without a handshake."""
     address = urlsplit(gateway.url)
     assert address.hostname is not None and address.port is not None
     return socket.create_connection((address.hostname, address.port), timeout=5)
 
 
 def silent(client: socket.socket, seconds: float = 0.1) -> bool:
-    """Say whether nothing comes for a while; the silence itself is what is asked for."""
+    """True if no byte arrives for some seconds, which is what the tests of stalls are about."""
     client.settimeout(seconds)
     try:
         client.recv(1)
@@ -54,7 +55,7 @@ def test_a_stall_after_accept_sends_nothing_and_holds_up_no_other_client(tls: bo
             assert silent(client)
             assert connection.url == ""
         connection.wait_closed()
-        with connected(gateway) as healthy:  # one connection only
+        with connected(gateway) as healthy:  # the fault was for one connection
             healthy.ready()
 
 
@@ -240,7 +241,7 @@ def test_slow_sends_101_in_small_pieces(local_gateway: LocalGateway) -> None:
             assert 1 <= len(piece) <= 10
             answer += piece
         assert answer.startswith(b"HTTP/1.1 101 ")
-        # It may take longer, on a busy machine, but no less.
+        # On a busy machine the answer may take longer, but never less.
         assert time.monotonic() - begun > 0.1
 
 
@@ -323,7 +324,7 @@ def test_a_gateway_that_reads_nothing_blocks_the_sender() -> None:
             with pytest.raises((TimeoutError, websocket.WebSocketTimeoutException)):
                 for _ in range(1000):
                     client.send(3, {"padding": "x" * 4000})
-            gateway.dispatch("USER_UPDATE", {})  # but it still sends
+            gateway.dispatch("USER_UPDATE", {})  # the gateway still sends
             client.event("USER_UPDATE")
 
 
@@ -336,7 +337,7 @@ def test_sending_to_a_tls_client_that_left_unread_warns_of_nothing(
             connection = gateway.wait_for_connection()
             connection.stop_reading()
         with connected(gateway) as other:
-            other.ready()  # the gateway's thread has seen the end of the first by now
+            other.ready()  # by now the gateway has seen the end of the first connection
             for _ in range(20):
                 assert gateway.dispatch("USER_UPDATE", {}) == 2
                 other.event("USER_UPDATE")
@@ -365,8 +366,19 @@ def frame_of(send: Callable[[GatewayConnection], None], gateway: LocalGateway) -
         (lambda it: it.send_raw(b"\xff"), b"\x82\x01\xff"),
         (lambda it: it.send_raw("\ud800"), b"\x81\x03\xed\xa0\x80"),
     ],
+    ids=[
+        "masked",
+        "first fragment",
+        "long ping",
+        "unknown opcode",
+        "64-bit length",
+        "half a frame",
+        "text",
+        "bytes",
+        "lone surrogate",
+    ],
 )
-def test_frames_go_out_as_ordered_right_or_wrong(
+def test_send_methods_of_a_connection_write_the_exact_bytes(
     local_gateway: LocalGateway, send: Callable[[GatewayConnection], None], expected: bytes
 ) -> None:
     assert frame_of(send, local_gateway).startswith(expected)
@@ -387,7 +399,9 @@ def test_a_bomb_inflates_and_a_corrupt_stream_does_not(local_gateway: LocalGatew
             client.inflater.decompress(client.message()[1])
 
 
-def test_faults_wait_for_their_connection(local_gateway: LocalGateway) -> None:
+def test_a_fault_strikes_as_many_connections_as_ordered_until_cleared(
+    local_gateway: LocalGateway,
+) -> None:
     local_gateway.identify_interval = 0
     local_gateway.inject(lambda it: it.close(4000), instead_of="hello", connections=2)
     for _ in range(2):
@@ -412,7 +426,7 @@ def test_faults_wait_for_their_connection(local_gateway: LocalGateway) -> None:
         {"action": GatewayConnection.reset, "before": "accept"},
     ],
 )
-def test_inject_refuses_an_order_that_makes_no_sense(
+def test_inject_refuses_an_impossible_order(
     local_gateway: LocalGateway, order: dict[str, Any]
 ) -> None:
     with pytest.raises(ValueError):
@@ -444,7 +458,7 @@ def test_an_outage_resets_clients_and_refuses_new_ones_until_it_is_ended(
     client.socket.shutdown()
 
 
-def test_an_outage_that_ends_by_itself(local_gateway: LocalGateway) -> None:
+def test_an_outage_ends_after_its_seconds(local_gateway: LocalGateway) -> None:
     local_gateway.outage(seconds=60)
     with pytest.raises(ConnectionRefusedError):
         while True:
@@ -454,16 +468,19 @@ def test_an_outage_that_ends_by_itself(local_gateway: LocalGateway) -> None:
 
 
 def wait_for_client(gateway: LocalGateway) -> Client:
-    deadline = time.monotonic() + 5
-    while True:
-        try:
-            return Client(gateway)
-        except ConnectionRefusedError:
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+    """Connect as soon as the gateway accepts connections."""
+    clients: list[Client] = []
+
+    def connect() -> bool:
+        with contextlib.suppress(ConnectionRefusedError):
+            clients.append(Client(gateway))
+        return bool(clients)
+
+    wait_until(connect, what="a gateway that listens")
+    return clients[0]
 
 
-def test_an_action_that_fails_is_reported(
+def test_an_action_that_raises_is_logged(
     local_gateway: LocalGateway, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(connection: GatewayConnection) -> None:

@@ -1,4 +1,4 @@
-"""HTTP on the same port."""
+"""The HTTP API that a local gateway serves on its port."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_request_with_post_is_refused(local_gateway: LocalGateway) -> None:
         assert caught.value.code in (400, 405)
 
 
-def test_a_request_is_no_connection_and_uses_up_no_fault(local_gateway: LocalGateway) -> None:
+def test_an_http_request_is_no_connection_and_uses_up_no_fault(local_gateway: LocalGateway) -> None:
     local_gateway.inject(lambda it: it.refuse(502), instead_of="upgrade")
     assert get(local_gateway, "/v10/gateway")[0] == 200
     assert local_gateway.all_connections == []

@@ -1,4 +1,4 @@
-"""Hello, Identify and READY, and everything that is checked on the way."""
+"""Hello, Identify and READY of a local gateway, and the errors it closes with."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from shardlib.testing import LocalGateway
 from tests.testing.client import connected
 
 
-def test_hello_gives_the_interval() -> None:
+def test_hello_holds_the_heartbeat_interval() -> None:
     with LocalGateway(heartbeat_interval=1234) as gateway, connected(gateway) as client:
         hello = client.receive()
         assert (hello["op"], hello["t"], hello["s"]) == (10, None, None)
@@ -76,7 +76,7 @@ def test_ready_names_no_shard_where_identify_named_none(local_gateway: LocalGate
     ],
 )
 @pytest.mark.local_gateway(allowed_intents=Intents.default())
-def test_a_wrong_identify_is_answered_with_its_code(
+def test_a_wrong_identify_is_closed_with_its_code(
     local_gateway: LocalGateway, changes: dict[str, Any], code: int
 ) -> None:
     with connected(local_gateway) as client:
@@ -177,7 +177,7 @@ def test_a_wrong_query_is_closed_with_its_code_and_a_reason(
     with connected(local_gateway, query=query) as client:
         closed = client.closed()
         assert closed.code == code
-        assert closed.reason  # says what is wrong
+        assert closed.reason  # for the developer of the client
 
 
 def test_identifies_of_one_bucket_keep_five_seconds_apart() -> None:

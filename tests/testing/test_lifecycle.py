@@ -1,4 +1,4 @@
-"""Start, stop, and what tests wait with."""
+"""LocalGateway: start, stop, TLS, and the methods that tests wait with."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support import wait_until
 from tests.testing.client import Client, connected
 
 
-def test_start_and_stop_leave_nothing() -> None:
+def test_start_and_stop_leave_no_thread() -> None:
     threads = threading.active_count()
     gateway = LocalGateway()
     for _ in range(3):
@@ -38,7 +38,7 @@ def test_stop_ends_clients_in_every_state(tls: bool) -> None:
     gateway.inject(instead_of="accept")
     sockets: list[Any] = []
     address = ("127.0.0.1", int(gateway.url.split(":")[2].strip("/")))
-    for _ in range(3):  # one held at accept, two that say nothing
+    for _ in range(3):  # one is held at accept, two send nothing
         sockets.append(socket.create_connection(address))
     gateway.wait_for_connection()
     clients = [Client(gateway) for _ in range(4)]
@@ -58,8 +58,8 @@ def test_stop_ends_clients_in_every_state(tls: bool) -> None:
         client.socket.shutdown()
 
 
-def test_stop_closes_the_socket_of_a_client_that_is_accepted_at_that_moment() -> None:
-    """Its socket was left to the garbage collector if its task had not begun."""
+def test_stop_closes_the_socket_of_a_client_that_is_being_accepted() -> None:
+    """The task that serves the client has not begun yet, and so cannot close the socket."""
     busy, release = threading.Event(), threading.Event()
 
     def occupy(connection: GatewayConnection) -> None:
@@ -71,7 +71,7 @@ def test_stop_closes_the_socket_of_a_client_that_is_accepted_at_that_moment() ->
     address = ("127.0.0.1", int(gateway.url.split(":")[2].strip("/")))
     with socket.create_connection(address):
         assert busy.wait(10)
-        # Both wait for the gateway's thread now: the order to stop, and the client.
+        # The client and the request to stop now wait for the gateway's thread.
         client = socket.create_connection(address)
         stopping = threading.Thread(target=gateway.stop)
         stopping.start()
@@ -83,7 +83,7 @@ def test_stop_closes_the_socket_of_a_client_that_is_accepted_at_that_moment() ->
 
 
 def functions_of(thread: threading.Thread) -> list[str]:
-    """The names of the functions that a thread is in."""
+    """The names of the functions on a thread's stack."""
     assert thread.ident is not None
     stack = traceback.extract_stack(sys._current_frames().get(thread.ident))
     return [frame.name for frame in stack]
@@ -99,7 +99,7 @@ def test_a_stopped_gateway_refuses_to_send(local_gateway: LocalGateway) -> None:
         connection.close()
         connection.reset()
         connection.drop()
-        # The session is still there to be resumed, so this is kept.
+        # The session can still be resumed, so it keeps the event.
         assert local_gateway.dispatch("USER_UPDATE", {}) == 1
 
 
@@ -122,11 +122,12 @@ def test_clients_that_trust_the_private_authority_connect_over_tls() -> None:
         assert gateway.ca_certificate.startswith(b"-----BEGIN CERTIFICATE-----")
 
 
-def test_all_threads_that_ask_first_get_one_authority(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_that_ask_at_once_get_the_same_authority(monkeypatch: pytest.MonkeyPatch) -> None:
     for made_once in (tls._make_authority, tls.server_context, tls.client_context):
         made_once.cache_clear()
     made = trustme.CA
-    monkeypatch.setattr(trustme, "CA", lambda: (time.sleep(0.1), made())[1])  # time for a race
+    # While one thread makes the authority, the others have time to begin, too.
+    monkeypatch.setattr(trustme, "CA", lambda: (time.sleep(0.1), made())[1])
     with ThreadPoolExecutor(4) as pool:
         authorities = list(pool.map(lambda _: tls.authority(), range(4)))
     assert all(each is authorities[0] for each in authorities)
@@ -136,7 +137,7 @@ def test_clients_that_do_not_trust_the_private_authority_refuse_the_gateway() ->
     with LocalGateway(tls=True) as gateway:
         with pytest.raises(ssl.SSLCertVerificationError):
             Client(gateway, sslopt={"context": ssl.create_default_context()})
-        with connected(gateway) as client:  # and it serves on
+        with connected(gateway) as client:  # the gateway serves other clients
             client.ready()
 
 
@@ -163,7 +164,7 @@ def test_options_out_of_range_are_refused_by_name(option: dict[str, int]) -> Non
         LocalGateway(**option)  # type: ignore[arg-type]
 
 
-def test_connections_are_returned_once(local_gateway: LocalGateway) -> None:
+def test_wait_for_connection_returns_each_connection_once(local_gateway: LocalGateway) -> None:
     with connected(local_gateway) as first, connected(local_gateway) as second:
         for client in (first, second):
             client.receive()
@@ -230,7 +231,7 @@ def test_waits_of_gateway_and_connection_raise_timeout_error(local_gateway: Loca
             local_gateway.wait_until(lambda: False, timeout=0.01)
 
 
-def test_events_and_bytes_are_counted(local_gateway: LocalGateway) -> None:
+def test_a_gateway_counts_its_events_and_bytes(local_gateway: LocalGateway) -> None:
     with connected(local_gateway) as client:
         client.ready()
         local_gateway.dispatch("USER_UPDATE", {})
@@ -282,9 +283,10 @@ def test_frames_are_not_logged(
     with connected(local_gateway) as client:
         client.ready()
     assert local_gateway.token not in caplog.text
+    assert "heartbeat_interval" not in caplog.text
 
 
-def test_many_threads_send_on_one_connection() -> None:
+def test_events_from_many_threads_arrive_whole_and_in_order() -> None:
     with LocalGateway(tls=True) as gateway, connected(gateway) as client:
         client.ready()
 

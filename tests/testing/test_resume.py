@@ -28,7 +28,7 @@ def test_a_resumed_session_gets_what_it_missed_in_order(local_gateway: LocalGate
     assert local_gateway.sessions[0].resumes == 1
 
 
-def test_resumed_again_a_session_replays_no_resumed(local_gateway: LocalGateway) -> None:
+def test_a_second_resume_does_not_replay_resumed(local_gateway: LocalGateway) -> None:
     with connected(local_gateway) as client:
         session_id = client.ready()["session_id"]
     with connected(local_gateway) as client:
@@ -59,7 +59,7 @@ def test_resume_of_an_unknown_session_is_answered_with_invalid_session(
     with connected(local_gateway) as client:
         client.resume("nonsense", 1)
         assert client.receive() == {"t": None, "s": None, "op": 9, "d": False}
-        # The connection is as good as new.
+        # The client may identify on the same connection.
         client.identify()
         client.event("READY")
 
@@ -174,12 +174,12 @@ def test_a_session_invalid_but_resumable_is_resumed_on_the_same_connection(
         assert client.receive() == {"t": None, "s": None, "op": 9, "d": True}
         local_gateway.dispatch("USER_UPDATE", PLAIN)
         client.nothing_more()
-        # On this very connection, as @discordjs/ws does.
+        # @discordjs/ws resumes on the same connection.
         client.send(6, {"token": local_gateway.token, "session_id": session_id, "seq": 4})
         assert [each["t"] for each in client.events_until("RESUMED")] == ["USER_UPDATE", "RESUMED"]
 
 
-def test_a_client_may_be_back_before_its_old_connection_is_gone(
+def test_a_resume_closes_the_old_connection_of_its_session(
     local_gateway: LocalGateway,
 ) -> None:
     with connected(local_gateway) as old, connected(local_gateway) as new:
@@ -226,7 +226,7 @@ def test_with_resume_after_close_any_end_of_the_old_connection_lets_a_resume_thr
             new.event("RESUMED")
 
 
-def test_a_replay_that_comes_late_holds_what_came_meanwhile(local_gateway: LocalGateway) -> None:
+def test_a_delayed_replay_holds_the_events_of_the_meantime(local_gateway: LocalGateway) -> None:
     with connected(local_gateway) as client:
         session_id = client.ready()["session_id"]
         client.leave()
@@ -259,7 +259,7 @@ def test_a_replay_that_comes_too_late_loses_the_session(local_gateway: LocalGate
         assert client.receive() == {"t": None, "s": None, "op": 9, "d": False}
 
 
-def test_a_fault_of_the_replay_spares_identify(local_gateway: LocalGateway) -> None:
+def test_a_fault_instead_of_the_replay_leaves_identify_alone(local_gateway: LocalGateway) -> None:
     local_gateway.inject(instead_of="replay", connections=None)
     with connected(local_gateway) as client:
         client.ready()
