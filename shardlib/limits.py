@@ -57,8 +57,10 @@ class SendWindow:
         # For all but scheduled heartbeats; before Hello, for all but Identify and the first ones.
         self._room = max(1, limit - _BEFORE_HELLO)
         self._counts_heartbeats = True
-        self._heartbeats: collections.deque[float] = collections.deque()
-        self._others: collections.deque[float] = collections.deque()
+        # Oldest first. Lists, though the oldest are taken out: they stay short, and an empty deque
+        # takes 700 bytes.
+        self._heartbeats: list[float] = []
+        self._others: list[float] = []
 
     def reserve_heartbeats(self, interval: float) -> None:
         """Keep room for the heartbeats of a period.
@@ -78,7 +80,7 @@ class SendWindow:
         """
         for times in (self._others, self._heartbeats):
             while times and times[0] + self._period <= now:
-                times.popleft()
+                del times[0]
         waits = [0.0]
         if len(self._others) >= self._room:
             waits.append(self._others[len(self._others) - self._room] + self._period - now)
@@ -102,6 +104,9 @@ class SendWindow:
 # free one whatever the parent's threads were doing; it is held for moments. Reentrant: a signal
 # handler, or a __del__, that identifies may have interrupted the thread that holds it.
 _gates_lock = threading.RLock()
+
+# The thread that took the lock last, under the lock.
+_gates_thread: int | None = None
 
 # Seconds that a handler is told to wait if it has interrupted another call: that call may be about
 # to take the slot, and cannot go on before the handler returns.
@@ -180,10 +185,15 @@ class IdentifyGate:
         :returns: seconds.
         :raises ShardClosed: with code None, if the day's Identifies are nearly used up.
         """
+        global _gates_thread
         bucket = shard_id % self._max_concurrency
+        thread = threading.get_ident()
         with _gates_lock:
-            if _has_interrupted_itself():
+            # The stack is looked at only if an interruption is possible: Python makes an object of
+            # each frame for that, and those of a reader would live as long as the connection.
+            if thread == _gates_thread and _has_interrupted_itself():
                 return _INTERRUPTED_WAIT
+            _gates_thread = thread
             now = self._clock()
             while self._today and self._today[0] + _DAY <= now:
                 self._today.popleft()

@@ -264,8 +264,14 @@ def interrupt_at_each_line(call: Callable[[], object], handler: Callable[[], obj
     return lines
 
 
-def test_a_signal_handler_may_use_the_gate_that_it_has_interrupted() -> None:
-    """The slot is taken once, by either of them, and neither of them waits for the other."""
+@pytest.mark.parametrize("first", [False, True])
+def test_a_signal_handler_may_use_the_gate_that_it_has_interrupted(
+    first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The slot is taken once, by either of them, and neither of them waits for the other.
+
+    This is the first call of the thread, or not.
+    """
     clock = Clock()
     gate = IdentifyGate(clock=clock)
     waits: list[float] = []
@@ -276,6 +282,8 @@ def test_a_signal_handler_may_use_the_gate_that_it_has_interrupted() -> None:
     def ask_anew() -> None:
         clock.now += 5.0
         waits.clear()
+        if first:
+            monkeypatch.setattr(limits, "_gates_thread", None)
         ask()
         assert waits.count(0.0) == 1
         assert len(waits) == 1 or max(waits) in (limits._INTERRUPTED_WAIT, 5.0)
