@@ -7,7 +7,6 @@ https://docs.discord.com/developers/events/gateway#sending-heartbeats
 
 from __future__ import annotations
 
-import collections
 import enum
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -87,8 +86,8 @@ class Liveness:
         self._extra_by_user = False
         self._guaranteed_at: float | None = None  # the last heartbeat that nothing could hold back
         # When each heartbeat was sent that waits for its acknowledgement, the oldest first.
-        self._waiting: collections.deque[float] = collections.deque()
-        self._round_trips: collections.deque[float] = collections.deque(maxlen=RECENT_ROUND_TRIPS)
+        self._waiting: list[float] = []
+        self._round_trips: tuple[float, ...] = ()  # the last ones, oldest first
         self._round_trips_total = 0.0
         self._round_trips_count = 0
         # Of the scheduled heartbeat that waits for its acknowledgement:
@@ -101,7 +100,7 @@ class Liveness:
     @property
     def latency(self) -> Latency:
         """The round trips so far."""
-        recent = tuple(self._round_trips)
+        recent = self._round_trips
         count = self._round_trips_count
         mean = self._round_trips_total / count if count else None
         return Latency(recent[-1] if recent else None, mean, recent)
@@ -224,7 +223,7 @@ class Liveness:
         if self.acknowledged:
             # What still waits was not acknowledged one by one: no round trip can be told from it.
             while self._waiting and self._waiting[0] < self._sent_at:
-                self._waiting.popleft()
+                del self._waiting[0]
             self._grace_period_used = False
             self._sent_at = now
             self._expected_at = now + self._patience * _PUNCTUAL
@@ -244,9 +243,9 @@ class Liveness:
         """
         if not self._waiting:
             return None
-        round_trip = now - self._waiting.popleft()
+        round_trip = now - self._waiting.pop(0)
         self.acknowledged = True
-        self._round_trips.append(round_trip)
+        self._round_trips = (*self._round_trips, round_trip)[-RECENT_ROUND_TRIPS:]
         self._round_trips_total += round_trip
         self._round_trips_count += 1
         return round_trip

@@ -745,8 +745,8 @@ class Reader:
         self._callbacks.log_traffic("sent %r", text)
 
     def _write_notes(self, heartbeat: Heartbeat) -> None:
-        while heartbeat.notes:
-            self._callbacks.log_traffic("sent %r", heartbeat.notes.popleft())
+        for text in heartbeat.take_notes():
+            self._callbacks.log_traffic("sent %r", text)
 
 
 def _bare(error: Exception) -> Exception:
