@@ -8,7 +8,6 @@ https://docs.discord.com/developers/events/gateway#sending-heartbeats
 
 from __future__ import annotations
 
-import collections
 import random
 import threading
 import time
@@ -67,8 +66,8 @@ class Heartbeat:
         self._lock = threading.RLock()
         self._liveness = Liveness(interval, time.monotonic(), random.random())
         #: The payloads sent, for the reader to take and to write into the log: this thread writes
-        #: none.
-        self.notes: collections.deque[str] = collections.deque(maxlen=_MOST_NOTES)
+        #: none. Changed under _lock, replaced as a whole.
+        self.notes: tuple[str, ...] = ()
         connection.reserve_heartbeats(self._liveness.least_interval)
 
     # Any thread
@@ -133,6 +132,12 @@ class Heartbeat:
         """
         with self._lock:
             return self._liveness.acknowledge(time.monotonic())
+
+    def take_notes(self) -> tuple[str, ...]:
+        """The payloads sent since this was called last."""
+        with self._lock:
+            notes, self.notes = self.notes, ()
+        return notes
 
     def join(self) -> None:
         """Wait until the thread has ended, which :meth:`stop` and a lost connection bring about."""
@@ -222,8 +227,8 @@ class Heartbeat:
         def admitted() -> None:
             with self._lock:
                 before_sending()
+                self.notes = (*self.notes, text)[-_MOST_NOTES:]
             self.clock_time = time.perf_counter()
-            self.notes.append(text)
 
         try:
             return self._connection.send(

@@ -93,8 +93,8 @@ class Life:
         self.ends: tuple[str, ...] = ()  # how the last connections ended, oldest first
         self._immediate = False  # a thread waits for the next connection: no back-off
         self._connection: Interruptible | None = None
-        # `here` in the threads that the error was raised in. Made with the first: it takes more
-        # memory than the rest of a life.
+        # `here` in the threads that the error was raised in. Made for the first one, since it takes
+        # 700 bytes.
         self._error_was_raised: threading.local | None = None
         self._lock = threading.RLock()
         self._waiters = waiters
@@ -127,7 +127,8 @@ class Life:
         """What to raise in a thread that waits for something of a life that is over."""
         error = self.error or ShardClosed(None, CLOSED_BY_DISCONNECT)
         with self._lock:
-            self._error_was_raised = self._error_was_raised or threading.local()
+            if self._error_was_raised is None:
+                self._error_was_raised = threading.local()
         self._error_was_raised.here = True
         # All waiting threads raise this one object, and each raise adds frames to its traceback.
         return error.with_traceback(None)
@@ -232,8 +233,8 @@ class Life:
 
     # What the reader tells
 
-    def started(self, thread: threading.Thread) -> None:
-        """Note which thread is the reader."""
+    def set_thread(self, thread: threading.Thread) -> None:
+        """Note which thread is the reader, before it starts."""
         self.thread = thread
 
     def take_request(self) -> Request | None:
@@ -337,12 +338,11 @@ class Life:
 class Lifecycle:
     """The lives of a shard, one after the other.
 
-    :param start: starts the reader thread of a life; raises RuntimeError if the system has no
-        thread to give.
+    :param create_thread: makes the reader thread of a life, without starting it.
     """
 
-    def __init__(self, start: Callable[[Life], None]) -> None:
-        self._start = start
+    def __init__(self, create_thread: Callable[[Life], threading.Thread]) -> None:
+        self._create_thread = create_thread
         self._waiters = Waiters()
         # Guards `life` while one follows another. Held for moments; reentrant, since a signal
         # handler may call disconnect() while its own thread holds the lock.
@@ -350,15 +350,15 @@ class Lifecycle:
         self._closes = 0  # calls of disconnect(): a connect() that began before one ends with it
         self._interpreter_exiting = False
         # Before the first connect() the current life is one that has ended.
-        self._before_first = self.life = Life(Beginning(GATEWAY_URL, API_VERSION), self._waiters)
-        self._before_first.never_begin()
+        self.life = Life(Beginning(GATEWAY_URL, API_VERSION), self._waiters)
+        self.life.never_begin()
         # A life, and the sockets opened before it. Replaced as a whole: the sum never goes back.
-        self._counted = (self._before_first, 0)
+        self._counted = (self.life, 0)
 
     @property
     def began(self) -> bool:
         """True once connect() was called."""
-        return self.life is not self._before_first
+        return self.life.thread is not None
 
     @property
     def sockets_opened(self) -> int:
@@ -435,8 +435,14 @@ class Lifecycle:
         self._interpreter_exiting = True
 
     def prepare(self, beginning: Beginning) -> Life:
-        """Make a life that has not begun. It can be asked to close all the same."""
-        return Life(beginning, self._waiters)
+        """Make a life that has not begun. It can be asked to close all the same.
+
+        The thread is made here, too: on the short-lived thread that starts it, this would touch a
+        third page of a stack that the system hands on, as it is, to the next thread.
+        """
+        life = Life(beginning, self._waiters)
+        life.set_thread(self._create_thread(life))
+        return life
 
     def begin(self, life: Life, closes: int) -> None:
         """Begin a life, without waiting for what comes of it. Any thread.
@@ -462,7 +468,8 @@ class Lifecycle:
                 self._counted = (life, self.sockets_opened)
                 self.life = life
             try:
-                self._start(life)
+                assert life.thread is not None  # as prepare() made it
+                life.thread.start()
             except BaseException:
                 self.life = previous
                 self._counted = counted

@@ -110,6 +110,9 @@ class SendWindow:
 # handler, or a __del__, that identifies may have interrupted the thread that holds it.
 _gates_lock = threading.RLock()
 
+# The thread that took the lock last, under the lock.
+_gates_thread: int | None = None
+
 # Seconds that a handler is told to wait if it has interrupted another call: that call may be about
 # to take the slot, and cannot go on before the handler returns.
 _INTERRUPTED_WAIT = 0.05
@@ -187,10 +190,15 @@ class IdentifyGate:
         :returns: seconds.
         :raises ShardClosed: with code None, if the day's Identifies are nearly used up.
         """
+        global _gates_thread
         bucket = shard_id % self._max_concurrency
+        thread = threading.get_ident()
         with _gates_lock:
-            if _has_interrupted_itself():
+            # The stack is looked at only if an interruption is possible: Python makes an object of
+            # each frame for that, and those of a reader would live as long as the connection.
+            if thread == _gates_thread and _has_interrupted_itself():
                 return _INTERRUPTED_WAIT
+            _gates_thread = thread
             now = self._clock()
             while self._today and self._today[0] + _DAY <= now:
                 self._today.popleft()

@@ -85,7 +85,7 @@ class Liveness:
         self._guaranteed_at: float | None = None  # the last heartbeat that nothing could hold back
         # When each heartbeat was sent that waits for its acknowledgement, the oldest first.
         self._waiting: list[float] = []
-        self._round_trips: list[float] = []  # the last few
+        self._round_trips: tuple[float, ...] = ()  # the last ones, oldest first
         self._round_trips_total = 0.0
         self._round_trips_count = 0
         # Of the scheduled heartbeat that waits for its acknowledgement:
@@ -98,7 +98,7 @@ class Liveness:
     @property
     def latency(self) -> Latency:
         """The round trips so far."""
-        recent = tuple(self._round_trips)
+        recent = self._round_trips
         count = self._round_trips_count
         mean = self._round_trips_total / count if count else None
         return Latency(recent[-1] if recent else None, mean, recent)
@@ -244,7 +244,7 @@ class Liveness:
             return None
         round_trip = now - self._waiting.pop(0)
         self.acknowledged = True
-        self._round_trips = [*self._round_trips, round_trip][-RECENT_ROUND_TRIPS:]
+        self._round_trips = (*self._round_trips, round_trip)[-RECENT_ROUND_TRIPS:]
         self._round_trips_total += round_trip
         self._round_trips_count += 1
         return round_trip

@@ -91,7 +91,7 @@ class Reader:
             hello_timeout=options.hello_timeout,
             ready_timeout=options.ready_timeout,
         )
-        self.lifecycle = Lifecycle(self._start)
+        self.lifecycle = Lifecycle(self._create_thread)
         self.connection = self._create_connection(GATEWAY_URL, API_VERSION)
         self.heartbeat: Heartbeat | None = None  # of this connection, from Hello on
         self.presence = options.presence  # with which the next Identify begins
@@ -177,19 +177,13 @@ class Reader:
 
     # One life
 
-    def _start(self, life: Life) -> None:
-        """Start the thread of a life.
-
-        :raises RuntimeError: if the system has no thread to give.
-        """
-        thread = threading.Thread(
+    def _create_thread(self, life: Life) -> threading.Thread:
+        return threading.Thread(
             target=self._run,
             args=(life,),
             name=f"shard-{self._options.identity.shard_id}-reader",
             daemon=True,
         )
-        life.started(thread)
-        thread.start()
 
     def _run(self, life: Life) -> None:
         """The reader thread."""
@@ -733,8 +727,8 @@ class Reader:
         self._callbacks.log_traffic("sent %r", text)
 
     def _write_notes(self, heartbeat: Heartbeat) -> None:
-        while heartbeat.notes:
-            self._callbacks.log_traffic("sent %r", heartbeat.notes.popleft())
+        for text in heartbeat.take_notes():
+            self._callbacks.log_traffic("sent %r", text)
 
 
 def _bare(error: Exception) -> Exception:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -38,14 +39,24 @@ class Readers:
         self.started: list[Life] = []
         self.sockets_opened: list[int] = []  # Lifecycle.sockets_opened when each reader starts
         self.error: Exception | None = None
-        self.lifecycle = Lifecycle(self.start)
+        self.lifecycle = Lifecycle(lambda life: FakeThread(functools.partial(self.start, life)))
 
     def start(self, life: Life) -> None:
         if self.error is not None:
             raise self.error
         self.sockets_opened.append(self.lifecycle.sockets_opened)
-        life.started(threading.Thread(daemon=True))  # never started itself
         self.started.append(life)
+
+
+class FakeThread(threading.Thread):
+    """A reader thread that is never started itself."""
+
+    def __init__(self, on_start: Callable[[], None]) -> None:
+        super().__init__(daemon=True)
+        self._on_start = on_start
+
+    def start(self) -> None:
+        self._on_start()
 
 
 @pytest.fixture
@@ -69,13 +80,13 @@ def begin(lifecycle: Lifecycle) -> Life:
 def begun() -> Life:
     """A life that has begun, with another thread as its reader."""
     life = Life(BEGINNING, Waiters())
-    life.started(threading.Thread())
+    life.set_thread(threading.Thread())
     return life
 
 
 def own(life: Life) -> Life:
     """Make this thread the reader of a life."""
-    life.started(threading.current_thread())
+    life.set_thread(threading.current_thread())
     return life
 
 
@@ -256,7 +267,7 @@ def test_a_request_does_not_interrupt_the_connection_that_fulfils_it() -> None:
                 woken.use(new)
 
     woken = Life(BEGINNING, Waking())
-    woken.started(threading.Thread())
+    woken.set_thread(threading.Thread())
     woken.use(old)
     woken.request_connection(Request.RECONNECT, no_fail=None, immediate=True)
     assert (old.calls, new.calls) == ([], [])

@@ -268,8 +268,14 @@ def interrupt_at_each_line(call: Callable[[], object], handler: Callable[[], obj
     return lines
 
 
-def test_a_signal_handler_may_use_the_identify_gate_it_interrupts() -> None:
-    """The handler or the interrupted call takes the slot; neither waits for the other."""
+@pytest.mark.parametrize("first", [False, True])
+def test_a_signal_handler_may_use_the_identify_gate_it_interrupts(
+    first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The handler or the interrupted call takes the slot; neither waits for the other.
+
+    `first` is True if the thread that is interrupted calls the gate for the first time.
+    """
     clock = Clock()
     gate = IdentifyGate(clock=clock)
     waits: list[float] = []
@@ -280,6 +286,8 @@ def test_a_signal_handler_may_use_the_identify_gate_it_interrupts() -> None:
     def ask_anew() -> None:
         clock.now += 5.0
         waits.clear()
+        if first:
+            monkeypatch.setattr(limits, "_gates_thread", None)
         ask()
         assert waits.count(0.0) == 1
         assert len(waits) == 1 or max(waits) in (limits._INTERRUPTED_WAIT, 5.0)
