@@ -277,17 +277,22 @@ class Callbacks:
                 count(SUMMARY_INTERVAL, "second"),
             )
 
-    def report(self, error: BaseException) -> None:
-        """Log what went wrong outside the user's functions, and tell on_socket_error."""
+    def report(self, error: BaseException, context: str = "") -> None:
+        """Log what went wrong outside the user's functions, and tell on_socket_error.
+
+        :param error: what went wrong.
+        :param context: what the log says before the error's own message.
+        """
         failures, in_full = self._failures.add(type(error))  # a peer may send as much as it likes
+        message = f"{context}{_message_of(error)}"
         if in_full:
-            self.log(logging.WARNING, "%s", _message_of(error))
+            self.log(logging.WARNING, "%s", message)
         elif failures:
             self.log(
                 logging.WARNING,
                 "%s; the same has happened %s more; the log tells of later ones after %s at the "
                 "earliest",
-                _message_of(error),
+                message,
                 count(failures, "time"),
                 count(SUMMARY_INTERVAL, "second"),
             )

@@ -112,6 +112,21 @@ def _unbound(value: Any) -> Any:
             return value
 
 
+def check_finite(name: str, value: Any) -> float:
+    """Check a number, and return it.
+
+    :param name: of the argument, as the error names it.
+    :param value: of the argument.
+    :raises TypeError: if the value is not an int or a float.
+    :raises ValueError: if it is infinite or NaN.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, not {type(value).__name__}")
+    if not -_LARGEST <= value <= _LARGEST:
+        raise ValueError(f"{name} must be a finite number, not {value!r}")
+    return value
+
+
 def check_positive(name: str, value: Any) -> float:
     """Check a number, and return it.
 

@@ -16,11 +16,8 @@ from shardlib.checks import check_positive
 from shardlib.gateway import GATEWAY_URL, Opcode, check_resume_url
 from shardlib.loss import Cause, Loss
 from shardlib.payloads import Payload
-from shardlib.session import CurrentSession
+from shardlib.session import END_OF_SEQUENCES, CurrentSession
 from shardlib.text import count
-
-END_OF_SEQUENCES = 1 << 63
-"""All sequences are below. Every JSON module can write such a number, as Resume needs it."""
 
 PROTOCOL_EVENTS = frozenset({"READY", "RESUMED"})
 """The events on which the shard itself acts, so that they are decoded for it."""
@@ -181,20 +178,25 @@ class GatewayProtocol:
         """Forget the session: it has ended, or cannot be resumed."""
         self.session = CurrentSession()
 
-    def begin_connection(self, socket_url: str, now: float) -> None:
-        """Note that a socket was opened: what is left of the connection before is forgotten.
+    def begin_connection(self, socket_url: str) -> None:
+        """Forget what is left of the connection before: another one is about to be opened.
 
         :param socket_url: the URL given to connect(), which says how safe a resume URL must be.
-        :param now: seconds of a monotonic clock.
         """
         self._socket_url = socket_url
         self._phase = _Phase.HELLO
         self.resume_pending = self.session.session_id is not None
         self.replay_begun = False
-        self._hello_deadline = now + self._hello_timeout
-        self._answer_deadline = self._ask_gate_at = None
+        self._hello_deadline = self._answer_deadline = self._ask_gate_at = None
         self._gap_told = False
         self.effects.clear()
+
+    def opened(self, now: float) -> None:
+        """Note that a socket was opened, so that Hello is due.
+
+        :param now: seconds of a monotonic clock.
+        """
+        self._hello_deadline = now + self._hello_timeout
 
     def identify_later(self, at: float) -> None:
         """Ask the identify gate again at a moment, which becomes the :attr:`deadline`."""

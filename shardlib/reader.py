@@ -304,6 +304,7 @@ class Reader:
             plan = self._decide(policy.reinstantiate(self.protocol.session))
         connection = self._create_connection(plan.url, life.beginning.socket_version)
         self._replace_connection(connection)
+        self.protocol.begin_connection(life.beginning.socket_url)
         if not life.use(connection):
             return plan
         loss = Loss(Cause.FAULT, "the connection failed unexpectedly")
@@ -350,7 +351,7 @@ class Reader:
                 return self._requested(life)
             # Without its traceback, whose frames would keep this connection alive.
             return Loss(Cause.NOT_OPENED, str(failure), failure=failure.with_traceback(None))
-        self.protocol.begin_connection(life.beginning.socket_url, self._now())
+        self.protocol.opened(self._now())
         life.socket_opened()
         self._connection_is_told = True
         self._callbacks.notify("on_socket_connected")
@@ -455,6 +456,10 @@ class Reader:
             life.begin_closing(plan.error)
         if loss.error is not None:
             self._callbacks.report(loss.error)
+        if isinstance(plan, Reconnect) and plan.fault is not None:
+            self._callbacks.report(
+                plan.fault, "the option backoff failed, and the default was used: "
+            )
         if isinstance(plan, Reconnect) and life.request is not Request.CLOSE:
             self._log_loss(loss, plan)
         self._notify_disconnected(life.close_code if closed_by_user else loss.code, closed_by_user)

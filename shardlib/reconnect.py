@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from shardlib.backoff import Backoff
+from shardlib.checks import check_finite
 from shardlib.errors import ShardClosed, fatal_error
 from shardlib.gateway import (
     SESSION_ENDING_CLOSE_CODES,
@@ -55,12 +56,14 @@ class Reconnect(NamedTuple):
     :param resume: True to resume the session, False to forget it and identify.
     :param delay: seconds to wait, which a user's request for a connection cuts short.
     :param least_delay: seconds that nothing cuts short but disconnect().
+    :param fault: what the user's Backoff raised, so that the default one was asked; or None.
     """
 
     url: str
     resume: bool
     delay: float = 0.0
     least_delay: float = 0.0
+    fault: Exception | None = None
 
 
 class Stop(NamedTuple):
@@ -116,7 +119,12 @@ class ReconnectPolicy:
         self._asked_in_vain = 0  # in a row: the Gateway asked before READY or RESUMED
         self._broken_at: tuple[str | None, int | None] | None = None
         self._too_large = 0  # sessions in a row that a message larger than max_payload ended
-        self._start_backoff()
+        # The user's Backoff begins anew when it is asked next. It may fail: then the default one is
+        # asked, and what was raised is told.
+        self._backoff_begins = True
+        self._default_backoff = Backoff()
+        self._fault: Exception | None = None
+        self._forget_failures()
 
     def begin(self, session: CurrentSession) -> Reconnect:
         """The first connection of the life, or one after which nothing is known of the last."""
@@ -197,7 +205,9 @@ class ReconnectPolicy:
     def _is_session_lost(
         self, loss: Loss, session: CurrentSession, failed: bool, resuming: bool
     ) -> bool:
-        if failed and loss.cause not in _ASKED:
+        # Also if the Gateway asked for a new connection: at the session's own URL it may do so each
+        # time, and take the Resume at the other.
+        if failed and loss.cause is not Cause.USER_ASKED:
             self._failures_at_resume_url += 1
         broken_again = False
         if loss.cause is Cause.UNREADABLE:
@@ -219,12 +229,28 @@ class ReconnectPolicy:
         self._failures_at_resume_url = 0
         self._unanswered_resumes = 0
         self._asked_in_vain = 0
-        self._start_backoff()
+        self._backoff_begins = True
+        self._default_backoff.reset()
+        self._default_backoff.next_delay()
 
-    def _start_backoff(self) -> None:
-        """Make the next attempt due at once; each that follows a failure waits longer."""
-        self._backoff.reset()
-        self._backoff.next_delay()
+    def _next_delay(self) -> float:
+        """Seconds to wait after one more attempt that failed."""
+        try:
+            if self._backoff_begins:
+                self._backoff.reset()
+                self._backoff.next_delay()  # for the attempt that was due at once
+                self._backoff_begins = False
+            return max(0.0, check_finite("what next_delay() returns", self._backoff.next_delay()))
+        except Exception as error:
+            self._fault = error
+            return self._default_backoff.next_delay()
+
+    def _cap(self) -> float:
+        try:
+            return check_finite("cap", self._backoff.cap)
+        except Exception as error:
+            self._fault = error
+            return self._default_backoff.cap
 
     def _pause(self, loss: Loss, established_at: float | None, now: float) -> float:
         """Seconds to wait, which grow with attempts that fail, that is, reach no READY."""
@@ -235,18 +261,20 @@ class ReconnectPolicy:
                 self._asked_in_vain += 1
                 if self._asked_in_vain == 1:
                     return 0.0
-            return max(0.0, self._backoff.next_delay())
+            return self._next_delay()
         asked = loss.cause in _ASKED
         quick = now - established_at < QUICK_LOSS
         self._quick_requests = self._quick_requests + 1 if quick and asked else 0
-        if not asked:
-            self._quick_losses = self._quick_losses + 1 if quick else 0
+        if not quick:
+            self._quick_losses = 0
+        elif not asked:
+            self._quick_losses += 1
         count = self._quick_requests if asked else self._quick_losses
         if count <= 1:
             return 0.0
         # A quarter of a second, then twice as much each time.
         longest = LONGEST_ASKED_PAUSE if asked else LONGEST_QUICK_PAUSE
-        return min(longest, self._backoff.cap, 0.25 * 2.0 ** min(count - 2, 10))
+        return min(longest, self._cap(), 0.25 * 2.0 ** min(count - 2, 10))
 
     def _least_pause(self, loss: Loss) -> float:
         pause = 0.0
@@ -262,7 +290,8 @@ class ReconnectPolicy:
         self, session: CurrentSession, resume: bool, delay: float = 0.0, least_delay: float = 0.0
     ) -> Reconnect:
         url = self._url(session) if resume else self._socket_url
-        return Reconnect(url, resume, delay, least_delay)
+        fault, self._fault = self._fault, None
+        return Reconnect(url, resume, delay, least_delay, fault)
 
     def _url(self, session: CurrentSession) -> str:
         if (

@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 from shardlib import sessionfile
 from shardlib.gateway import API_VERSION, gateway_url
 
+END_OF_SEQUENCES = 1 << 63
+"""All sequences are below. Every JSON module can write such a number, as Resume needs it."""
+
 _FORMAT = "shardlib session"
 _VERSION = 1
 
@@ -131,8 +134,8 @@ class Session(_Fields):
                 continue
             if not isinstance(value, int) or isinstance(value, bool):
                 raise TypeError(f"{name} must be an int, not {type(value).__name__}")
-            if value < 0:
-                raise ValueError(f"{name} must be 0 or more, not {value}")
+            if not 0 <= value < END_OF_SEQUENCES:
+                raise ValueError(f"{name} must be from 0 to {END_OF_SEQUENCES - 1}, not {value}")
         if self.shard_id >= self.shard_count:
             raise ValueError(
                 f"shard_id must be less than shard_count, not {self.shard_id} of {self.shard_count}"

@@ -18,16 +18,37 @@ _CANNOT_BE_REPLACED = (errno.EBUSY, errno.EXDEV, errno.EACCES, errno.EPERM, errn
 def write(path: str | os.PathLike[str], text: str) -> None:
     """Write a file that only its owner may read, or the file that a symbolic link names.
 
-    :raises OSError: if it cannot be written.
+    :raises OSError: if it cannot be written, or is a device, a FIFO or the like.
     """
     target = os.fsdecode(os.path.realpath(path))
     data = text.encode()
     try:
-        _replace(target, data)
+        exists = _is_regular(target)
+        try:
+            _replace(target, data)
+        except OSError as error:
+            if error.errno not in _CANNOT_BE_REPLACED or not exists:
+                raise
+            _overwrite(target, data)
     except OSError as error:
-        if error.errno not in _CANNOT_BE_REPLACED or not os.path.isfile(target):
-            raise
-        _overwrite(target, data)
+        error.filename, error.filename2 = target, None  # and not the temporary one
+        raise
+
+
+def _is_regular(target: str) -> bool:
+    """True for a regular file, False if there is nothing.
+
+    :raises OSError: if there is something else, which replacing would destroy.
+    """
+    try:
+        status = os.stat(target)
+    except FileNotFoundError:
+        return False
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file")
+    return True
 
 
 def _replace(target: str, data: bytes) -> None:

@@ -160,7 +160,7 @@ class Shard:
         ``try_acquire``; by default one gate for all shards of the token in this process. What it
         raises is told to on_socket_error, and the shard asks it again on another connection.
     :param backoff: how long to wait between attempts that fail, a :class:`shardlib.Backoff` that no
-        other shard uses.
+        other shard uses. What it raises is told to on_socket_error, and the default one is asked.
     :param connect_timeout: seconds for name, TCP, proxy, TLS and WebSocket handshake together.
     :param hello_timeout: seconds from an open socket to Hello.
     :param ready_timeout: seconds from Identify to READY, from Resume or the last replayed event to

@@ -62,7 +62,8 @@ class Driver:
 
     def begin(self) -> None:
         """Tell the protocol that a socket was opened."""
-        self.protocol.begin_connection(self.url, self.now)
+        self.protocol.begin_connection(self.url)
+        self.protocol.opened(self.now)
 
     def give(self, *payloads: Any) -> tuple[list[Effect], list[Any]]:
         """Give payloads to the protocol, and complete each event that is to be delivered.

@@ -325,9 +325,17 @@ REFUSED_TO_MAIN = [refused(), refused(), refused()]
                 [identify(), resume(), resume()],
             ),
             (
-                "op 7 for ever counts neither against the URL nor against the session",
+                "op 7 for ever counts against the URL, but not against the session",
                 [*ESTABLISHED, *[opened, op7()] * 6],
-                [resume(), *(resume(delay) for delay in (0, 1, 2, 4, 8, 16))],
+                [
+                    *(resume(delay) for delay in (0, 0, 1)),
+                    *(resume(delay, MAIN) for delay in (2, 4, 8, 16)),
+                ],
+            ),
+            (
+                "a quick loss after one that had held and was ended by op 7",
+                [*FIRST_QUICK, *QUICKLY_AGAIN * 3, opened, resumed, op7(HELD), *QUICKLY_AGAIN],
+                [*(resume(delay) for delay in (0, 0.25, 0.5, 1)), resume(), resume()],
             ),
             ("op 9 true", [opened, ready, op9(True, HELD)], [resume()]),
             ("op 9 true instead of RESUMED", [*ESTABLISHED, opened, op9(True)], [resume()] * 2),
@@ -578,6 +586,45 @@ def test_a_negative_delay_from_the_users_backoff_counts_as_zero() -> None:
             return -1.0
 
     assert History(backoff=Eager()).decisions([opened, silent]) == [identify()]
+
+
+class FailingBackoff(Backoff):
+    """Fails whenever it is asked."""
+
+    def reset(self) -> None:
+        raise LookupError("mine")
+
+    next_delay = reset  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("value", [None, "1", float("nan"), float("inf"), True], ids=repr)
+def test_what_is_no_delay_is_told_and_the_default_backoff_is_asked(value: Any) -> None:
+    class Nonsense(Backoff):
+        def next_delay(self) -> Any:
+            return value
+
+    (plan,) = History(backoff=Nonsense()).decisions([opened, silent])
+    assert isinstance(plan, Reconnect) and 0.5 <= plan.delay <= 1.0
+    assert isinstance(plan.fault, (TypeError, ValueError))
+    assert "next_delay()" in str(plan.fault)
+
+
+def test_pauses_grow_and_nothing_else_changes_if_the_users_backoff_fails() -> None:
+    history = History(saved(), backoff=FailingBackoff(), no_fail=True)
+    steps = [refused(), refused(30.0), refused(), opened, closed(4009)]
+    plans = [plan for plan in history.decisions(steps) if isinstance(plan, Reconnect)]
+    assert all(isinstance(plan.fault, LookupError) for plan in plans)
+    bounds = [(0.5, 1.0), (1.0, 2.0), (2.0, 4.0), (4.0, 8.0)]
+    for plan, (least, most) in zip(plans, bounds, strict=True):
+        assert least <= plan.delay <= most
+    assert [plan.least_delay for plan in plans] == [0.0, 30.0, 0.0, 0.0]
+    assert [plan.resume for plan in plans] == [True, True, True, False]
+
+
+def test_a_fatal_code_is_fatal_if_the_users_backoff_fails() -> None:
+    history = History(backoff=FailingBackoff())
+    (plan,) = history.decisions([opened, ready, closed(4004, HELD)])
+    assert isinstance(plan, Stop) and isinstance(plan.error, AuthenticationFailed)
 
 
 def test_a_new_life_resets_the_backoff() -> None:

@@ -21,9 +21,11 @@ SESSION = Session("abc", 12, "wss://resume.example/", 1, 4)
 
 @given(
     session_id=st.text(st.characters(exclude_categories=["Cs"]), min_size=1),
-    sequence=st.none() | st.integers(0),
+    sequence=st.none() | st.integers(0, (1 << 63) - 1),
     url=st.none() | st.sampled_from(["wss://host", "ws://127.0.0.1:81/"]),
-    shard=st.tuples(st.integers(0), st.integers(1)).map(lambda pair: (pair[0], sum(pair))),
+    shard=st.tuples(st.integers(0, 1 << 40), st.integers(1, 1 << 40)).map(
+        lambda pair: (pair[0], sum(pair))
+    ),
 )
 def test_a_saved_session_is_loaded_unchanged(
     tmp_path_factory: pytest.TempPathFactory,
@@ -95,7 +97,8 @@ def saved(tmp_path: Path, **changes: object) -> Path:
         ({"session_id": ""}, "session_id must not be empty"),
         ({"sequence": "5"}, "sequence must be an int"),
         ({"sequence": True}, "sequence must be an int"),
-        ({"sequence": -1}, "sequence must be 0 or more"),
+        ({"sequence": -1}, "sequence must be from 0"),
+        ({"sequence": 1 << 63}, "sequence must be from 0"),
         ({"shard_id": None}, "shard_id must be an int"),
         ({"shard_id": 4}, "4 of 4"),
         ({"shard_count": 0}, "1 of 0"),

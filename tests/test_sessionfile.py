@@ -122,3 +122,31 @@ def test_saving_takes_names_as_long_as_the_system_does_and_bytes(tmp_path: Path)
     for path in (tmp_path / ("x" * 255), os.fsencode(tmp_path / "bytes")):
         NEW.save(path)  # type: ignore[arg-type]
         assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+
+
+@on_posix
+def test_a_fifo_is_not_replaced_by_a_session(tmp_path: Path) -> None:
+    """Nor would /dev/null be, if root saves a session there."""
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    with pytest.raises(OSError, match="it is no regular file: .*fifo"):
+        NEW.save(path)
+    assert stat.S_ISFIFO(os.stat(path).st_mode)
+
+
+@on_posix
+def test_links_that_lead_to_each_other_are_an_error(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.symlink_to(other)
+    other.symlink_to(one)
+    with pytest.raises(OSError, match="one|other"):
+        NEW.save(one)
+    assert one.is_symlink() and other.is_symlink()
+
+
+@on_posix
+def test_an_error_names_the_file_that_was_to_be_written(tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "missing" / "session.json")
+    with pytest.raises(FileNotFoundError, match="missing/session.json"):
+        NEW.save(link)

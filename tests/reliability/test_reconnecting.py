@@ -512,3 +512,18 @@ def test_identify_waits_for_a_random_time_after_an_invalid_session(
 
     assert first <= times[0]
     assert second - times[0] >= 0.3
+
+
+def test_refused_attempts_after_an_unanswered_resume_do_not_count_as_unanswered(
+    gateway: LocalGateway, watch_shard: WatchShard
+) -> None:
+    """A short outage, at whose beginning a Resume was lost, must not cost the session."""
+    shard, recorder = watch_shard(gateway, backoff=Backoff(base=0.01, cap=0.02))
+    session_id = shard.session_id
+    gateway.inject(lambda it: it.reset(), instead_of="ready")
+    gateway.connections[-1].reset()
+    wait_until(lambda: len(gateway.all_connections) >= 2 and gateway.all_connections[1].is_closed)
+    gateway.inject(lambda it: it.refuse(503), instead_of="upgrade", connections=8)
+    wait_until(lambda: recorder.count("reconnected", True) == 1, 20)
+    assert shard.session_id == session_id
+    assert len(gateway.all_connections) >= 10
