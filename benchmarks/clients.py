@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import platform
+import sys
 import zlib
 from importlib.metadata import PackageNotFoundError, version
 
@@ -28,8 +29,13 @@ CLIENTS = (
     Client("websockets_sync", "ujson"),
 )
 
-# What a peer imports, if that is not one of shardlib's dependencies.
-_IMPORTS = {"hikari": "hikari", "discord_py": "discord", "websockets_sync": "websockets"}
+# What a peer imports besides shardlib's dependencies. discord.py inflates zstd-stream with zstandard,
+# until Python has a module for that.
+_IMPORTS: dict[str, tuple[str, ...]] = {
+    "hikari": ("hikari",),
+    "discord_py": ("discord", *(() if sys.version_info >= (3, 14) else ("zstandard",))),
+    "websockets_sync": ("websockets",),
+}
 
 _DISTRIBUTIONS = (
     "shardlib",
@@ -83,7 +89,7 @@ def chosen(arguments: argparse.Namespace) -> list[Client]:
 
 def is_installed(client: Client) -> bool:
     """Whether what a client imports is there."""
-    needed = [_IMPORTS.get(client.peer, client.json), client.json]
+    needed = [*_IMPORTS.get(client.peer, ()), client.json]
     if client.zlib_ng:
         needed.append("zlib_ng")
     return all(importlib.util.find_spec(each) is not None for each in needed)
