@@ -1,6 +1,7 @@
 """Test a bot without Discord: a local gateway that speaks the real protocol.
 
-Needs the extra: ``pip install "shardlib[local]"``. Guide: *Testing a bot* in the documentation.
+The names here need the extra ``local``: ``pip install "shardlib[local]"``. The guide is the page
+*Testing a bot* of the documentation.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] != "websockets":
         raise
 
-    # Without the extra this package must still be importable: pytest loads the plugin in it
-    # wherever shardlib is installed.
-    if not TYPE_CHECKING:  # to type checkers a module with __getattr__ has every name
+    # pytest loads shardlib.testing.plugin wherever shardlib is installed, so this package must be
+    # importable without the extra.
+    if not TYPE_CHECKING:  # a type checker takes a module with __getattr__ to have every name
 
         def __getattr__(name):
             if name in __all__:
