@@ -29,7 +29,7 @@ CLIENTS = (
     Client("websockets_sync", "ujson"),
 )
 
-# What a peer imports besides shardlib's dependencies. discord.py inflates zstd-stream with zstandard,
+# What a peer imports besides shardlib's dependencies. discord.py inflates zstd-stream by zstandard
 # until Python has a module for that.
 _IMPORTS: dict[str, tuple[str, ...]] = {
     "hikari": ("hikari",),

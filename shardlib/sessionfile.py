@@ -31,8 +31,8 @@ def write(path: str | os.PathLike[str], text: str) -> None:
                 raise
             _overwrite(target, data)
     except OSError as error:
-        error.filename, error.filename2 = target, None  # and not the temporary one
-        raise
+        # It names the file, not the temporary one.
+        raise OSError(error.errno, error.strerror, target) from error
 
 
 def _is_regular(target: str) -> bool:

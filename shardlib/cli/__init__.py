@@ -10,37 +10,40 @@ from types import FrameType
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command, and return its exit status. For the main thread of a process of its own.
+    """Run the command, and return its exit status.
 
-    :param arguments: of the command line, without the program's name; None takes the process's own.
+    Only the main thread of a process that runs nothing else may call this.
+
+    :param arguments: the arguments of the command line, without the program's name; None for those
+        of the process.
     :returns: 0, or 1 after an error.
     :raises SystemExit: with status 2 for bad arguments; with 0 after ``--help``.
     """
-    signal.signal(signal.SIGINT, _leave_at_once)
-    # Not at the top: importing takes a while, and Ctrl-C must end that quietly, too.
+    signal.signal(signal.SIGINT, _exit_at_once)
+    # Not at the top: the import takes a while, and Ctrl-C must end the command quietly meanwhile.
     from shardlib.cli.program import run
 
     try:
         return run(arguments)
     finally:
-        # The interpreter takes its time to end: a second Ctrl-C must not make it fail at that.
+        # The interpreter takes a while to exit, and a second Ctrl-C must not make the exit fail.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        _flush()
+        _flush_stdout()
 
 
-def _leave_at_once(_number: int, _frame: FrameType | None) -> None:
+def _exit_at_once(_number: int, _frame: FrameType | None) -> None:
     """End the process at Ctrl-C, before the command has begun.
 
-    An exception might be caught by a module that is being imported.
+    Raising an exception would not do: a module that is being imported might catch it.
     """
     os._exit(0)
 
 
-def _flush() -> None:
-    """Flush what argparse has printed, even if its reader has gone (``--help | true``)."""
+def _flush_stdout() -> None:
+    """Flush what argparse has printed, even if the pipe has no reader (``--help | true``)."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError:
-        # The interpreter flushes once more at its exit, and would complain of the same error.
+        # The interpreter flushes again at its exit, and would print the same error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class UsageError(Exception):
-    """The command's arguments, or its environment, cannot be used: exit status 2."""
+    """The command cannot use its arguments or its environment: exit status 2."""
 
 
 class Failure(Exception):
@@ -17,9 +17,9 @@ class Failure(Exception):
 
 
 def gateway_class() -> type[LocalGateway]:
-    """Return LocalGateway.
+    """Return the class LocalGateway.
 
-    :raises Failure: if a package that it needs is missing; the message names what to install.
+    :raises Failure: if a package that the class needs is missing; the message names the package.
     """
     try:
         from shardlib.testing import LocalGateway

@@ -1,4 +1,4 @@
-"""Faults from a file: what is to go wrong at a local gateway, and when."""
+"""The faults of ``shardlib gateway --faults FILE``: what goes wrong at the gateway, and when."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ that it strikes, or "all". "instead_of" without "do" leaves the step out.
   outage ("seconds")                 reset all connections, and refuse new ones for so long
 """
 
-# What "do" may be, and the types of its parameters. All but "outage" are methods of a connection,
-# whose signatures tell which parameters are required.
+# The values of "do", with their parameters and the types of these. Each but "outage" is a method of
+# GatewayConnection, whose signature says which parameters are required.
 _NUMBER = (int, float)
 _PARAMETERS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "close": {"code": int, "reason": str},
@@ -75,10 +75,11 @@ _RANGES = {"code": (1000, 4999), "status": (300, 599)}
 
 
 class Script:
-    """The faults of a file, in the order in which they are due.
+    """The faults of a file.
 
-    :param text: of the file, JSON.
-    :raises ValueError: if a fault cannot be used; the message says which one, and why.
+    :param text: the file's content.
+    :raises ValueError: if the text is no JSON array of valid faults; the message says which fault
+        is invalid, and why.
     """
 
     def __init__(self, text: str) -> None:
@@ -89,7 +90,8 @@ class Script:
         if not isinstance(entries, list):
             raise ValueError("it must be a JSON array of faults")
         self._at_steps: list[_Fault] = []
-        # Seconds since the start, and which fault is due then; the number keeps the file's order.
+        # A heap: seconds since the start, the fault's number in the file, and the fault that is due
+        # then. Of faults due at the same time, the first in the file strikes first.
         self._due: list[tuple[float, int, _Fault]] = []
         for number, entry in enumerate(entries, 1):
             try:
@@ -102,40 +104,51 @@ class Script:
                 heapq.heappush(self._due, (fault.first, number, fault))
 
     def inject(self, gateway: LocalGateway) -> None:
-        """Give the gateway the faults at steps of connections, before a client connects."""
+        """Give the gateway the faults that strike at steps of connections.
+
+        :param gateway: the gateway, before a client connects.
+        """
         for fault in self._at_steps:
             fault.inject(gateway)
 
     def next_due(self) -> float | None:
-        """When the next fault is due, in seconds since the start, or None."""
+        """Return when the next fault is due, in seconds since the start; None if none is left."""
         return self._due[0][0] if self._due else None
 
     def strike(self, gateway: LocalGateway, now: float) -> list[str]:
         """Let the faults strike that are due.
 
+        :param gateway: the gateway whose connections the faults strike.
         :param now: seconds since the start.
-        :returns: a line for each, for people.
+        :returns: a line for people about each fault that has struck.
         """
-        done = []
+        lines = []
         while self._due and self._due[0][0] <= now:
             due, number, fault = heapq.heappop(self._due)
-            done.append(fault.strike(gateway))
+            lines.append(fault.strike(gateway))
             if fault.every is not None:
                 heapq.heappush(self._due, (due + fault.every, number, fault))
-        return done
+        return lines
 
 
 class _Fault:
+    """One fault of a file.
+
+    :param entry: the decoded JSON.
+    :raises ValueError: if the entry is no valid fault; the message says why.
+    """
+
     def __init__(self, entry: Any) -> None:
         if not isinstance(entry, dict):
             raise ValueError("it must be a JSON object")
+        # Each key that is read is taken out; the parameters of "do" remain.
         rest = dict(entry)
         before, instead_of = rest.pop("before", None), rest.pop("instead_of", None)
         after, self.every = rest.pop("after", None), rest.pop("every", None)
-        self.replaces = instead_of is not None
+        self.replaces_step = instead_of is not None
         self.step = instead_of if before is None else before
-        timed = after is not None or self.every is not None
-        if (self.step is not None) is timed or (before is not None and self.replaces):
+        is_timed = after is not None or self.every is not None
+        if (self.step is not None) is is_timed or (before is not None and self.replaces_step):
             raise ValueError(
                 'it must say when: by "before", by "instead_of", or by "after" and "every"'
             )
@@ -148,7 +161,7 @@ class _Fault:
         if before == "accept":
             raise ValueError('nothing comes before "accept"; use "instead_of"')
         connections = rest.pop("connections", 1)
-        if timed and "connections" in entry:
+        if is_timed and "connections" in entry:
             raise ValueError('"connections" goes with "before" and "instead_of"')
         if connections != "all" and (type(connections) is not int or connections < 1):
             raise ValueError(
@@ -156,17 +169,17 @@ class _Fault:
             )
         self.connections = None if connections == "all" else connections
         self.do = rest.pop("do", None)
-        if self.do is not None or rest or not self.replaces:
+        if self.do is not None or rest or not self.replaces_step:
             _check_action(self.do, rest)
-        if self.do == "outage" and not timed:
+        if self.do == "outage" and not is_timed:
             raise ValueError('"outage" goes with "after" and "every"')
         self.parameters = rest
 
     def inject(self, gateway: LocalGateway) -> None:
         gateway.inject(
             self._act if self.do is not None else None,
-            before=None if self.replaces else self.step,
-            instead_of=self.step if self.replaces else None,
+            before=None if self.replaces_step else self.step,
+            instead_of=self.step if self.replaces_step else None,
             connections=self.connections,
         )
 
@@ -183,7 +196,7 @@ class _Fault:
         try:
             getattr(connection, self.do)(**self.parameters)
         except ConnectionError:
-            pass  # it has ended meanwhile
+            pass  # the connection has ended meanwhile
 
 
 def _check_action(do: Any, parameters: dict[str, Any]) -> None:
@@ -192,8 +205,8 @@ def _check_action(do: Any, parameters: dict[str, Any]) -> None:
     types = _PARAMETERS[do]
     for name, value in parameters.items():
         if name not in types:
-            known = ", ".join(types) or "nothing more"
-            raise ValueError(f"{do} takes {known}, not {name!r}")
+            allowed = ", ".join(types) or "nothing more"
+            raise ValueError(f"{do} takes {allowed}, not {name!r}")
         if types[name] in (int, _NUMBER):
             _check_number(name, value)
         if not isinstance(value, types[name]):
@@ -203,8 +216,8 @@ def _check_action(do: Any, parameters: dict[str, Any]) -> None:
             raise ValueError("outage needs seconds")
         return
     for parameter in inspect.signature(getattr(GatewayConnection, do)).parameters.values():
-        needed = parameter.default is parameter.empty and parameter.name != "self"
-        if needed and parameter.name not in parameters:
+        is_required = parameter.default is parameter.empty and parameter.name != "self"
+        if is_required and parameter.name not in parameters:
             raise ValueError(f"{do} needs {parameter.name}")
 
 

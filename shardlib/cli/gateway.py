@@ -19,26 +19,28 @@ if TYPE_CHECKING:
     from shardlib.cli.faults import Script
     from shardlib.testing import LocalGateway
 
-LINE_INTERVAL = 1.0  # seconds between two live lines of a terminal
-PLAIN_LINE_INTERVAL = 60.0  # and in a pipe or a file, while no client comes or goes
+# Seconds between two updates of the status line, in a terminal, and in a pipe or a file as long as
+# the numbers of connections and sessions stay the same.
+LINE_INTERVAL = 1.0
+PLAIN_LINE_INTERVAL = 60.0
 
 
 def run(arguments: Namespace) -> None:
-    """Serve until Ctrl-C, or until the reader of standard output has gone.
+    """Run a gateway until Ctrl-C, or until the pipe on standard output has no reader.
 
-    :param arguments: of ``shardlib gateway``.
-    :raises UsageError: if the file of faults cannot be used.
-    :raises Failure: if the gateway cannot be started.
+    :param arguments: the parsed arguments of ``shardlib gateway``.
+    :raises UsageError: if the file of faults cannot be read or has an invalid fault.
+    :raises Failure: if the gateway cannot start.
     """
-    make = gateway_class()
-    script = _script(arguments.faults)
+    make_gateway = gateway_class()
+    script = _read_script(arguments.faults)
     output = Output(sys.stdout)
     shutdown = Shutdown()
     try:
         with contextlib.ExitStack() as stack:
             try:
                 gateway = stack.enter_context(
-                    make(
+                    make_gateway(
                         port=arguments.port,
                         tls=arguments.tls,
                         guilds=arguments.guilds,
@@ -49,21 +51,22 @@ def run(arguments: Namespace) -> None:
                 )
             except OSError as error:
                 raise Failure(f"port {arguments.port} cannot be used: {error.strerror}") from error
-            except ImportError as error:  # TLS needs one package more
+            except ImportError as error:  # TLS needs the package trustme
                 raise Failure(str(error)) from error
             gateway.token = arguments.token or gateway.world.make_token(arguments.seed)
-            certificate = stack.enter_context(_certificate(gateway)) if arguments.tls else None
+            certificate = stack.enter_context(_certificate_file(gateway)) if arguments.tls else None
             output.write(_introduction(gateway, certificate))
             script.inject(gateway)
             if arguments.rate:
                 gateway.traffic(arguments.rate)
             _watch(gateway, script, output, shutdown)
     except BrokenPipeError:
-        pass  # the reader of the pipe has seen enough
+        pass  # the pipe has no reader any more, which is a usual end of the command
 
 
-def _script(path: str | None) -> Script:
-    from shardlib.cli.faults import Script  # needs websockets, as gateway_class() has checked
+def _read_script(path: str | None) -> Script:
+    # Not at the top: the import needs websockets, whose absence gateway_class() reports.
+    from shardlib.cli.faults import Script
 
     if path is None:
         return Script("[]")
@@ -77,8 +80,8 @@ def _script(path: str | None) -> Script:
 
 
 @contextlib.contextmanager
-def _certificate(gateway: LocalGateway) -> Iterator[str]:
-    """The authority's certificate in a file, for clients to trust."""
+def _certificate_file(gateway: LocalGateway) -> Iterator[str]:
+    """Write the authority's certificate to a temporary file; yield the file's path."""
     with tempfile.NamedTemporaryFile(prefix="shardlib-", suffix=".pem") as file:
         file.write(gateway.ca_certificate)
         file.flush()
@@ -99,23 +102,21 @@ def _introduction(gateway: LocalGateway, certificate: str | None) -> str:
 
 
 def _watch(gateway: LocalGateway, script: Script, output: Output, shutdown: Shutdown) -> None:
-    """Let the faults strike, and print what goes on, until the command is to end."""
-    started = told = time.monotonic()
-    told_of: tuple[int, int] | None = None
-    events = 0
+    """Let faults strike when they are due, and print the status, until the command ends."""
+    started = printed_at = time.monotonic()
+    printed: tuple[int, int] | None = None
+    printed_events = 0
     while True:
         now = time.monotonic()
         for fault in script.strike(gateway, now - started):
             output.write(("\r" if output.is_terminal else "") + f"{clock(time.time())}  {fault}\n")
-        present = (len(gateway.connections), len(gateway.sessions))
-        interval = PLAIN_LINE_INTERVAL
-        if output.is_terminal:
-            interval = LINE_INTERVAL
-        if present != told_of or now - told >= interval:
-            dispatched = gateway.events_dispatched
-            rate = (dispatched - events) / max(now - told, LINE_INTERVAL)
-            _tell(gateway, present, rate, output)
-            told, told_of, events = now, present, dispatched
+        clients = (len(gateway.connections), len(gateway.sessions))
+        interval = LINE_INTERVAL if output.is_terminal else PLAIN_LINE_INTERVAL
+        if clients != printed or now - printed_at >= interval:
+            events = gateway.events_dispatched
+            rate = (events - printed_events) / max(now - printed_at, LINE_INTERVAL)
+            _print_status(gateway, clients, rate, output)
+            printed_at, printed, printed_events = now, clients, events
         due = script.next_due()
         pause = LINE_INTERVAL
         if due is not None:
@@ -126,9 +127,12 @@ def _watch(gateway: LocalGateway, script: Script, output: Output, shutdown: Shut
         output.write("\n")
 
 
-def _tell(gateway: LocalGateway, present: tuple[int, int], rate: float, output: Output) -> None:
+def _print_status(
+    gateway: LocalGateway, clients: tuple[int, int], rate: float, output: Output
+) -> None:
+    connections, sessions = clients
     line = (
-        f"{clock(time.time())}  connections {present[0]}  sessions {present[1]}  "
+        f"{clock(time.time())}  connections {connections}  sessions {sessions}  "
         f"events/s {rate:.1f}  sent {size(gateway.bytes_sent)}  "
         f"received {size(gateway.bytes_received)}"
     )
@@ -140,7 +144,10 @@ def _tell(gateway: LocalGateway, present: tuple[int, int], rate: float, output: 
 
 
 def size(number: float) -> str:
-    """A number of bytes, for people, as "1.5 kB"."""
+    """Return a number of bytes as people read it, for instance "1.5 kB".
+
+    :param number: how many bytes.
+    """
     for unit in ("B", "kB", "MB", "GB"):
         if number < 1000 or unit == "GB":
             break

@@ -1,4 +1,4 @@
-"""The program: its arguments, its two commands, its exit status."""
+"""The program ``shardlib``: its arguments, its two commands, its exit status."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from shardlib.text import printable
 
 
 def run(arguments: Sequence[str] | None) -> int:
-    """Run the command that the arguments name; return its exit status.
+    """Run the command that the arguments name; return its exit status, 0 or 1.
 
-    :param arguments: of the command line; None takes the process's own.
+    :param arguments: the arguments of the command line, without the program's name; None for those
+        of the process.
     :raises SystemExit: with status 2 for bad arguments; with 0 after ``--help``.
     """
     parser = _Parser(
@@ -37,25 +38,25 @@ def run(arguments: Sequence[str] | None) -> int:
     except UsageError as error:
         namespace.parser.error(str(error))
     except (Failure, ShardError, OSError) as error:
-        _complain(str(error))
+        _print_error(str(error))
         return 1
     return 0
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Say in one line what is wrong, without the usage, which --help prints."""
-        _complain(f"{message} (see {self.prog} --help)")
+        """Print in one line what is wrong, without the usage, which --help prints; exit with 2."""
+        _print_error(f"{message} (see {self.prog} --help)")
         sys.exit(2)
 
 
-def _complain(message: str) -> None:
+def _print_error(message: str) -> None:
     if sys.stderr is None:
         return
     try:
         Output(sys.stderr).write(f"shardlib: {printable(message)}\n")
     except OSError:
-        pass  # standard error has no reader
+        pass  # standard error is a pipe without a reader
 
 
 _Commands = argparse._SubParsersAction
@@ -132,7 +133,7 @@ def _add_tail(commands: _Commands[_Parser]) -> None:
 def _add_gateway(commands: _Commands[_Parser]) -> None:
     try:
         from shardlib.cli.faults import FORMAT
-    except ImportError:  # told when the command is run
+    except ImportError:  # running the command reports which package is missing
         FORMAT = ""
     parser = commands.add_parser(
         "gateway",
@@ -211,7 +212,7 @@ def _gateway(arguments: argparse.Namespace) -> None:
     gateway.run(arguments)
 
 
-# Types of arguments. argparse shows the message of an ArgumentTypeError, and of no other.
+# Types of arguments. argparse shows the message of an ArgumentTypeError, and of no other error.
 
 
 def _number(text: str) -> int:

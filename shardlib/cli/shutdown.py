@@ -1,4 +1,4 @@
-"""Shutdown: the end of a command, for which its main thread waits."""
+"""Shutdown: the end of a command, for which the command's main thread waits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ class Shutdown:
     """
 
     def __init__(self) -> None:
-        # The one queue that a signal handler may put into, whatever it has interrupted.
+        # A signal handler may put into a SimpleQueue, whatever the handler has interrupted; any
+        # other queue may deadlock.
         self._ends: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda number, frame: self.come())
@@ -28,22 +29,22 @@ class Shutdown:
             threading.Thread(target=self._watch_output, name="output", daemon=True).start()
 
     def come(self, error: BaseException | None = None) -> None:
-        """End the command. The first call counts. From any thread.
+        """End the command. Any thread may call this; only the first call counts.
 
-        :param error: what went wrong, or None.
+        :param error: the error that ends the command; None for a usual end.
         """
         self._ends.put(error)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Block until :meth:`come` is called.
 
-        :param timeout: seconds; None waits without end.
+        :param timeout: seconds to wait at most; None to wait without end.
         :returns: False if the time ran out first.
         :raises BaseException: the error that :meth:`come` was given.
         """
         while True:
             try:
-                # In pieces: on Windows a wait shuts Ctrl-C out.
+                # Never without a timeout: on Windows, Python handles Ctrl-C only after the wait.
                 error = self._ends.get(timeout=SIGNAL_POLL_INTERVAL if timeout is None else timeout)
             except queue.Empty:
                 if timeout is None:
@@ -54,11 +55,11 @@ class Shutdown:
             return True
 
     def _watch_output(self) -> None:
-        """End the command as soon as its reader, ``head`` say, has gone.
+        """End the command as soon as the program that reads its output, ``head`` say, has gone.
 
-        The next event, whose printing would fail, may be an hour away.
+        Without this the command would end at the next event, which may be an hour away.
         """
         poll = select.poll()
-        poll.register(sys.stdout, 0)  # errors alone, above all that the pipe has lost its reader
+        poll.register(sys.stdout, 0)  # no event but an error, such as a pipe without a reader
         poll.poll()
         self.come()

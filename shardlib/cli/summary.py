@@ -1,4 +1,4 @@
-"""What an event says, in a few words: where it happened, who did it, and what."""
+"""What an event says, in a few words: who did what, and where."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from typing import Any
 
 from shardlib.text import count
 
-MOST_FIELDS = 6  # of an event that has no summary of its own
+# Fields shown of an event that has no summary function.
+MAX_FIELDS = 6
+
+_UNAVAILABLE = "unavailable, Discord has an outage"
 
 
 class Places:
@@ -18,7 +21,11 @@ class Places:
         self._channels: dict[str, str] = {}
 
     def learn(self, event: str, data: Any) -> None:
-        """Note the names in an event, and forget those of channels that it says were deleted."""
+        """Remember the names in an event, and forget the name of a channel that it deletes.
+
+        :param event: the event's name.
+        :param data: the event's ``d``, of any shape.
+        """
         if event in ("GUILD_CREATE", "GUILD_UPDATE"):
             self._note(self._guilds, data)
             for kind in ("channels", "threads"):
@@ -30,7 +37,11 @@ class Places:
             self._channels.pop(_text(data, "id"), None)
 
     def where(self, event: str, data: Any) -> str:
-        """Guild and channel of an event; "" if it has neither."""
+        """Return the names of an event's guild and channel; "" if the event has neither.
+
+        :param event: the event's name.
+        :param data: the event's ``d``, of any shape.
+        """
         kind = event.rpartition("_")[0]
         guild_id = _text(data, "id" if kind == "GUILD" else "guild_id")
         channel_id = _text(data, "id" if kind in ("CHANNEL", "THREAD") else "channel_id")
@@ -42,7 +53,10 @@ class Places:
         return " ".join(places)
 
     def channel(self, channel_id: str) -> str:
-        """A channel by its name, or by its id if its name is not known."""
+        """Return a channel's name, or the channel's id if the name is not known.
+
+        :param channel_id: the channel's id.
+        """
         name = self._channels.get(channel_id)
         return f"#{name}" if name else f"channel {channel_id}"
 
@@ -53,19 +67,19 @@ class Places:
 
 
 def summarize(event: str, data: Any, places: Places) -> str:
-    """What an event says, in a few words.
+    """Return what an event says, in a few words.
 
     :param event: the event's name.
-    :param data: its ``d``, of any shape: a server may send anything.
+    :param data: the event's ``d``, of any shape, since a server may send anything.
     :param places: the names of guilds and channels.
     """
     if event in _SUMMARIES:
         return _SUMMARIES[event](data, places)
-    # GUILD_MEMBER_ADD, GUILD_BAN_REMOVE, THREAD_CREATE ...: whom or what it is about.
+    # GUILD_MEMBER_ADD, GUILD_ROLE_DELETE ...: the user or the object that the event is about.
     return _user(data) or _named(data) or ", ".join(_fields(data))
 
 
-# These read data of any shape: for what is missing they return "", None or an empty list.
+# These functions read data of any shape. For a missing field they return "", None or [].
 
 
 def _at(data: Any, *path: str) -> Any:
@@ -94,7 +108,7 @@ def _user(data: Any) -> str:
 
 
 def _named(data: Any) -> str:
-    """What a role, an emoji, an invite ... is called."""
+    """Return the name of the role, emoji, sticker ... that an event is about; "" for none."""
     for value in (data, *(data.values() if isinstance(data, dict) else ())):
         if name := _text(value, "name"):
             return name
@@ -105,7 +119,7 @@ def _fields(data: Any) -> Iterator[str]:
     if not isinstance(data, dict):
         yield "" if data is None else str(data)
         return
-    for key, value in list(data.items())[:MOST_FIELDS]:
+    for key, value in list(data.items())[:MAX_FIELDS]:
         if isinstance(value, list):
             yield f"{len(value)} {key}"
         elif value is not None and not isinstance(value, dict):
@@ -119,22 +133,21 @@ def _ready(data: Any, _: Places) -> str:
 
 def _guild_create(data: Any, _: Places) -> str:
     if _at(data, "unavailable"):
-        return "unavailable, Discord has an outage"
+        return _UNAVAILABLE
     channels = count(len(_list(data, "channels")), "channel")
     members = _at(data, "member_count")
     return f"{count(members, 'member')}, {channels}" if isinstance(members, int) else channels
 
 
 def _guild_delete(data: Any, _: Places) -> str:
-    gone = "unavailable, Discord has an outage"
-    return gone if _at(data, "unavailable") else "the bot is no longer in it"
+    return _UNAVAILABLE if _at(data, "unavailable") else "the bot is no longer in it"
 
 
 def _message(data: Any, _: Places) -> str:
     parts = [_text(data, "content")]
     for kind in ("attachment", "embed", "sticker_item"):
-        if things := _list(data, f"{kind}s"):
-            parts.append(f"[{count(len(things), kind.replace('_', ' '))}]")
+        if items := _list(data, f"{kind}s"):
+            parts.append(f"[{count(len(items), kind.replace('_', ' '))}]")
     return f"{_user(data)}: " + (" ".join(filter(None, parts)) or "(no content)")
 
 

@@ -23,11 +23,11 @@ from shardlib.shard import Shard
 from shardlib.state import ShardState
 from shardlib.text import printable
 
-# Seconds that disconnect() may take, so that Ctrl-C ends the command within one, whatever the
-# gateway does. At exit the interpreter waits for a reader thread that is stuck in a full pipe, too.
+# Seconds that disconnect() may take. Whatever the gateway does, Ctrl-C then ends the command within
+# a second, in which the interpreter may also wait for a reader thread that is stuck in a full pipe.
 CLOSE_TIMEOUT = 0.3
 
-# Columns of a line that goes into a pipe or a file. A terminal's are as many as it has.
+# Columns of a line that goes into a pipe or a file. In a terminal, a line takes the whole width.
 FILE_COLUMNS = 160
 
 _logger = logging.getLogger("shardlib.cli")
@@ -36,9 +36,11 @@ _logger = logging.getLogger("shardlib.cli")
 def run(arguments: Namespace) -> None:
     """Connect, and print events until Ctrl-C, an error, or the last event that was asked for.
 
-    :param arguments: of ``shardlib tail``.
-    :raises UsageError: if the arguments, or DISCORD_TOKEN, cannot be used.
-    :raises Exception: the error that ended the shard.
+    :param arguments: the parsed arguments of ``shardlib tail``.
+    :raises UsageError: if the shard refuses the arguments, or DISCORD_TOKEN is not set.
+    :raises Failure: if a package that ``--local`` needs is missing.
+    :raises ShardError: the error that ended the shard.
+    :raises OSError: if standard output cannot be written.
     """
     gateway = gateway_class()() if arguments.local else None
     token = _token() if gateway is None else gateway.token
@@ -56,17 +58,18 @@ def run(arguments: Namespace) -> None:
 
 
 class Tail:
-    """A shard whose events are printed.
+    """A shard, and the callbacks that print the shard's events.
 
-    :param arguments: of ``shardlib tail``.
-    :param token: of the bot.
-    :param shutdown: told when the command is to end.
-    :raises UsageError: if no shard can be made with these arguments.
+    :param arguments: the parsed arguments of ``shardlib tail``.
+    :param token: the bot's token.
+    :param shutdown: ends the command.
+    :raises UsageError: if the shard refuses the arguments.
     """
 
     def __init__(self, arguments: Namespace, token: str, shutdown: Shutdown) -> None:
         self._output = Output(sys.stdout)
         self._events: frozenset[str] | None = arguments.events
+        # How many more events to print; None: all.
         self._left: int | None = arguments.count
         self._json: bool = arguments.json
         self._shutdown = shutdown
@@ -90,8 +93,8 @@ class Tail:
         except ValueError as error:
             raise UsageError(str(error)) from error
         if sys.stderr is not None:
-            # The shard's log tells what happens to the connection. Its last line is left out: the
-            # program prints the error that closed the shard.
+            # The shard's log tells what happens to the connection. The filter drops the last line,
+            # since the program prints the error that closed the shard.
             lines = LogLines(Output(sys.stderr), details=arguments.verbose)
             lines.addFilter(lambda record: self._shard.state is not ShardState.CLOSED)
             logger = logging.getLogger("shardlib")
@@ -99,16 +102,16 @@ class Tail:
             logger.setLevel(logging.DEBUG if arguments.verbose else logging.INFO)
 
     def warn_of_misspelt_events(self) -> None:
-        """Tell of each name in ``--events`` that looks misspelt: its event may never come."""
+        """Log a warning for each name in ``--events`` that looks misspelt."""
         for event in sorted(self._events or ()):
             warning = misspelling_warning(event)
             if warning is not None:
                 _logger.warning("%s", warning)
 
     def connect(self, url: str) -> None:
-        """Begin to connect, on a thread of its own: the main thread waits for the end only.
+        """Begin to connect, on a new thread, so that the main thread can wait for the shutdown.
 
-        :param url: where to connect.
+        :param url: the gateway's URL.
         """
         _logger.info("connecting to %s", url)
 
@@ -122,14 +125,15 @@ class Tail:
         self._connecting.start()
 
     def disconnect(self) -> None:
-        """End the connection. Blocks for a moment, and for twice the close timeout at most."""
+        """Close the shard. Blocks for twice the close timeout at most."""
         self._shard.disconnect()
-        if self._connecting.is_alive():  # perhaps the shard's connect() had not even begun
+        if self._connecting.is_alive():
+            # Shard.connect() may not have begun before disconnect(), and would go on.
             self._connecting.join(CLOSE_TIMEOUT)
             self._shard.disconnect()
 
-    # Callbacks, on the reader thread. A slow reader of a pipe slows this thread down: no event is
-    # lost, the heartbeats go on, and the gateway holds back what the shard has not read yet.
+    # Callbacks, on the reader thread. If the output goes into a pipe that is read slowly, this
+    # thread blocks. No event is lost: heartbeats go on, and TCP holds the gateway's events back.
 
     def _print(self, shard: Shard, payload: dict[str, Any]) -> None:
         event = str(payload.get("t"))
@@ -138,7 +142,7 @@ class Tail:
         if self._left == 0 or (self._events is not None and event not in self._events):
             return
         try:
-            self._output.write(self._written(event, payload) + "\n")
+            self._output.write(self._format(event, payload) + "\n")
         except BrokenPipeError:
             self._left = 0
             self._shutdown.come()
@@ -150,18 +154,18 @@ class Tail:
             if self._left == 0:
                 self._shutdown.come()
 
-    def _written(self, event: str, payload: dict[str, Any]) -> str:
-        write = to_json if self._json else functools.partial(self._line, event)
+    def _format(self, event: str, payload: dict[str, Any]) -> str:
+        format_payload = to_json if self._json else functools.partial(self._format_line, event)
         try:
-            return write(payload)
+            return format_payload(payload)
         except RecursionError:
             _logger.warning(
                 "%s is nested too deeply to be shown, and stands here without its data",
                 printable(event),
             )
-            return write({**payload, "d": None})
+            return format_payload({**payload, "d": None})
 
-    def _line(self, event: str, payload: dict[str, Any]) -> str:
+    def _format_line(self, event: str, payload: dict[str, Any]) -> str:
         data = payload.get("d")
         sequence = payload.get("s")
         width = shutil.get_terminal_size((FILE_COLUMNS, 0)).columns
@@ -189,9 +193,12 @@ class Tail:
 
 
 def to_json(payload: dict[str, Any]) -> str:
-    """A payload as JSON in ASCII, so that no character in it can do anything to a terminal.
+    """Return a payload as JSON in ASCII, which holds no control character of a terminal.
 
     NaN and the infinities become null: Python reads and writes them, but JSON has no such numbers.
+
+    :param payload: the decoded payload.
+    :raises RecursionError: if the payload is nested too deeply.
     """
     try:
         return json.dumps(payload, allow_nan=False)

@@ -1,4 +1,4 @@
-"""Writing lines, for a person at a terminal or for the next program in a pipe."""
+"""Writes lines, for a person at a terminal or for the next program in a pipe."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ DIM, BOLD, RED, YELLOW = "2", "1", "31", "33"
 class Output:
     """A standard stream, without a buffer.
 
-    No text waits to be flushed when the process ends, and a thread that is stuck in a full pipe
-    holds no lock that the interpreter would need at its exit.
+    So no text waits for a flush when the process ends, and a thread that is stuck in a full pipe
+    holds no lock of a buffer, for which the interpreter would wait at its exit.
 
-    :param stream: ``sys.stdout`` or ``sys.stderr``, None if it was closed before the start.
-    :raises OSError: if it is closed.
+    :param stream: ``sys.stdout`` or ``sys.stderr``; None if the stream was closed before the
+        process started.
+    :raises OSError: if the stream is closed.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -52,10 +53,10 @@ class Output:
         return f"\x1b[{style}m{text}\x1b[0m" if self.has_styles and text else text
 
     def write(self, text: str) -> None:
-        """Write a whole text. Blocks the calling thread while the reader is slow.
+        """Write a whole text. Blocks the calling thread while a pipe is full.
 
-        :param text: characters that the stream cannot encode are escaped.
-        :raises BrokenPipeError: if the reader has gone.
+        :param text: the text. Characters that the stream's encoding does not have are escaped.
+        :raises BrokenPipeError: if the stream is a pipe that no program reads any more.
         :raises OSError: if the text cannot be written, because the disk is full for instance.
         """
         data = memoryview(text.encode(self.encoding, "backslashreplace"))
@@ -70,8 +71,9 @@ class Output:
 class LogLines(logging.Handler):
     """Prints log records.
 
-    :param output: where to.
-    :param details: True to print all lines of a record, such as a traceback's; False for the first.
+    :param output: the stream to print to.
+    :param details: True to print all lines of a record, with a traceback's; False for the first
+        line only.
     """
 
     def __init__(self, output: Output, details: bool) -> None:
@@ -80,7 +82,10 @@ class LogLines(logging.Handler):
         self._details = details
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print a record; nothing if the reader has gone, or if the record cannot be formatted."""
+        """Print a record, or nothing if formatting the record or writing to the stream fails.
+
+        :param record: the record.
+        """
         try:
             first, *others = self.format(record).split("\n")
             lines = [f"{clock(record.created)} -- {first}", *(others if self._details else [])]
@@ -99,12 +104,15 @@ def _style_of(level: int) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Local time of day, from seconds since 1970."""
+    """Return a time of day, local time.
+
+    :param seconds: seconds since 1970, in UTC.
+    """
     return time.strftime("%H:%M:%S", time.localtime(seconds))
 
 
 def columns(cells: Iterable[tuple[str, int]]) -> str:
-    """Cells side by side.
+    """Return a line of cells side by side.
 
     :param cells: the text of each, and its least width in columns of a terminal.
     """

@@ -1,6 +1,7 @@
 """Test a bot without Discord: a local gateway that speaks the real protocol.
 
-Needs the extra: ``pip install "shardlib[local]"``. Guide: *Testing a bot* in the documentation.
+The names here need the extra ``local``: ``pip install "shardlib[local]"``. The guide is the page
+*Testing a bot* of the documentation.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The clock a local gateway lives by."""
+"""The clock that a local gateway's limits and timeouts go by."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections.abc import Callable
 class Clock:
     """A monotonic clock that a test can move forward.
 
-    It runs as :func:`time.monotonic` does. :meth:`advance` adds to it, so that what takes minutes
-    at Discord (a session that expires, a limit that resets) takes no time in a test::
+    The clock runs as :func:`time.monotonic` does. :meth:`advance` moves it forward, so that a test
+    need not wait the minutes until a session expires or a limit resets::
 
         gateway.clock.advance(300)
 
-    One clock may serve several gateways, and anything else that takes a callable returning
-    seconds. Every method may be called from any thread.
+    One clock may serve several gateways, and any code that takes a callable returning seconds.
+    Every method may be called from any thread.
     """
 
     def __init__(self) -> None:
@@ -23,14 +23,14 @@ class Clock:
         self._listeners: set[Callable[[], None]] = set()
 
     def __call__(self) -> float:
-        """Return the time in seconds; only differences mean anything."""
+        """Return the time in seconds; only the difference of two times has a meaning."""
         return time.monotonic() + self._offset
 
     def advance(self, seconds: float) -> None:
-        """Move the clock forward; whatever is due by then happens at once.
+        """Move the clock forward; the gateway does at once what is due by the new time.
 
-        :param seconds: how far.
-        :raises ValueError: if ``seconds`` is negative: a monotonic clock never goes back.
+        :param seconds: how far to move the clock, 0 or more.
+        :raises ValueError: if ``seconds`` is negative, since a monotonic clock never goes back.
         """
         if seconds < 0:
             raise ValueError(
@@ -41,15 +41,15 @@ class Clock:
             listener()
 
     def subscribe(self, listener: Callable[[], None]) -> None:
-        """Call a function after every :meth:`advance`, in the thread that advanced the clock.
+        """Call a function after every :meth:`advance`, on the thread that advanced the clock.
 
-        :param listener: the function, called without arguments.
+        :param listener: the function; the clock calls it without arguments.
         """
         self._listeners.add(listener)
 
     def unsubscribe(self, listener: Callable[[], None]) -> None:
-        """Stop calling a function; nothing happens if the clock does not know it.
+        """Stop calling a function; do nothing if the function is not subscribed.
 
-        :param listener: what :meth:`subscribe` was given.
+        :param listener: the function that :meth:`subscribe` was given.
         """
         self._listeners.discard(listener)

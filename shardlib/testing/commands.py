@@ -1,7 +1,7 @@
-"""What the gateway does with each payload a client sends.
+"""What the gateway does with each payload that a client sends.
 
-What is checked, and the close code that answers a failure, is from Discord's documentation: pages
-*Gateway*, *Gateway Events* ("Send Events") and *Opcodes and Status Codes*.
+The checks, and the close code that answers a failed check, are those of Discord's documentation:
+pages *Gateway*, *Gateway Events* ("Send Events") and *Opcodes and Status Codes*.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from shardlib.testing.validation import (
 )
 from shardlib.testing.world import Guild, World
 
-#: Members in one GUILD_MEMBERS_CHUNK, and the most that ``user_ids`` brings.
-_CHUNK = 1000
-_FEW = 100
+#: Members in one GUILD_MEMBERS_CHUNK at most, and ids in ``user_ids`` that the gateway looks at.
+_MAX_CHUNK_MEMBERS = 1000
+_MAX_USER_IDS = 100
 
 #: Seconds between two requests for all members of one guild (change log, "Introducing Rate
 #: Limit When Requesting All Guild Members").
@@ -37,14 +37,14 @@ _ALL_MEMBERS_INTERVAL = 30.0
 
 
 class Commands:
-    """Carries out what clients send; the gateway's lock is held.
+    """Carries out what clients send. The callers hold the gateway's lock.
 
     :param rules: the gateway's rules.
     :param clock: the gateway's clock.
-    :param world: what the commands are about.
-    :param dispatcher: hands the events that follow to the sessions.
+    :param world: the guilds that the commands ask for and change.
+    :param dispatcher: hands the events that a command causes to the sessions.
     :param identification: answers Identify and Resume.
-    :param remember: called with a connection and each payload that came there.
+    :param remember: called with a connection and each payload that arrived on it.
     """
 
     def __init__(
@@ -61,15 +61,16 @@ class Commands:
         self._world = world
         self._dispatcher = dispatcher
         self._remember = remember
-        # When all members of each guild were last asked for.
-        self._all_members_at: dict[str, float] = {}
-        # What may come before a session, and what needs one.
-        self._opening: dict[int, Callable[[ConnectionDriver, Any], None]] = {
+        # By guild id, when a client last asked for all members of the guild, by the clock.
+        self._all_members_requested_at: dict[str, float] = {}
+        # A client may send these opcodes on a connection without a session.
+        self._connection_handlers: dict[int, Callable[[ConnectionDriver, Any], None]] = {
             Opcode.HEARTBEAT: self._heartbeat,
             Opcode.IDENTIFY: identification.identify,
             Opcode.RESUME: identification.resume,
         }
-        self._commands: dict[int, Callable[[Session, Any], None]] = {
+        # These need a session.
+        self._session_handlers: dict[int, Callable[[Session, Any], None]] = {
             Opcode.PRESENCE_UPDATE: self._presence_update,
             Opcode.VOICE_STATE_UPDATE: self._voice_state_update,
             Opcode.REQUEST_GUILD_MEMBERS: self._request_guild_members,
@@ -78,10 +79,12 @@ class Commands:
         }
 
     def receive(self, connection: ConnectionDriver, message: bytes) -> None:
-        """Take one message from a client: check it, remember it, carry it out.
+        """Check, remember and carry out one message of a client.
 
-        :param connection: where it came.
-        :param message: what the client sent.
+        A payload that breaks a rule closes the connection.
+
+        :param connection: the connection that the message arrived on.
+        :param message: the content of the WebSocket message.
         """
         try:
             self._check_rate(connection)
@@ -92,26 +95,29 @@ class Commands:
             connection.close(refusal.code, str(refusal))
 
     def _check_rate(self, connection: ConnectionDriver) -> None:
-        """Count a payload; more than 120 in 60 seconds are refused (Gateway, "Rate Limiting")."""
+        """Count a payload, and refuse one above the limit (Gateway, "Rate Limiting").
+
+        :raises Refused: if the client has sent more than it may in 60 seconds.
+        """
         limit = self._rules.send_limit
         if limit is None:
             return
-        # Heartbeats count too. Discord's interval asks for one or two a minute; a test's interval
-        # may ask for hundreds, and these must not use up what the client may send.
-        asked_for = SEND_PERIOD * 1000 / self._rules.heartbeat_interval
-        if connection.count_payload() > limit + max(0, int(asked_for * 1.1) - 2):
+        # Heartbeats count, too. Discord's interval demands one or two a minute; a test's interval
+        # may demand hundreds, which must not use up the payloads that the client may send.
+        heartbeats = SEND_PERIOD * 1000 / self._rules.heartbeat_interval
+        if connection.count_payload() > limit + max(0, int(heartbeats * 1.1) - 2):
             raise Refused(CloseCode.RATE_LIMITED, f"more than {limit} payloads in 60 s")
 
     def _carry_out(self, connection: ConnectionDriver, opcode: int, data: Any) -> None:
-        if opcode in self._opening:
-            self._opening[opcode](connection, data)
-        elif opcode not in self._commands:
+        if opcode in self._connection_handlers:
+            self._connection_handlers[opcode](connection, data)
+        elif opcode not in self._session_handlers:
             raise Refused(CloseCode.UNKNOWN_OPCODE, f"clients do not send op {opcode}")
         elif connection.session is None:
             raise Refused(CloseCode.NOT_AUTHENTICATED, f"{name_of(opcode)} came before Identify")
         else:
             require(isinstance(data, dict), "d is not an object")
-            self._commands[opcode](connection.session, data)
+            self._session_handlers[opcode](connection.session, data)
 
     def _heartbeat(self, connection: ConnectionDriver, data: Any) -> None:
         require(data is None or is_int(data), "the d of a heartbeat is a sequence or null")
@@ -147,7 +153,7 @@ class Commands:
         guild = self._world.guilds.get(guild_id)
         channels = [] if guild is None else [channel["id"] for channel in guild.voice_channels]
         if guild is None or (channel_id is not None and channel_id not in channels):
-            return  # as with any channel the bot may not join: nothing happens
+            return  # Discord ignores a request to join a channel that the bot cannot join, too
         state = guild.join_voice(self._world.user["id"], channel_id, **flags)
         self._dispatcher.dispatch("VOICE_STATE_UPDATE", state)
         if channel_id is not None:
@@ -165,15 +171,15 @@ class Commands:
         presences = data.get("presences", False)
         require(isinstance(presences, bool), "presences is not a boolean")
         nonce = data.get("nonce")
-        # An invalid nonce is ignored, says the documentation.
+        # The documentation says that the gateway ignores an invalid nonce.
         extra: dict[str, Any] = (
             {"nonce": nonce} if isinstance(nonce, str) and len(nonce.encode()) <= 32 else {}
         )
         guild = self._world.guilds.get(guild_id)
         if user_ids is not None:
             wanted = user_ids if isinstance(user_ids, list) else [user_ids]
-            what = "user_ids has something else in it"
-            wanted = [check_snowflake(each, what) for each in wanted[:_FEW]]
+            problem = "user_ids holds something that is no snowflake"
+            wanted = [check_snowflake(each, problem) for each in wanted[:_MAX_USER_IDS]]
             known = {} if guild is None else guild.members
             members = [known[user_id] for user_id in wanted if user_id in known]
             not_found = [user_id for user_id in wanted if user_id not in known]
@@ -185,19 +191,23 @@ class Commands:
             require(is_int(limit) and limit >= 0, "limit is required with query, and 0 or more")
             if guild is None:
                 return
-            everyone = query == "" and limit == 0
-            wait = self._take_all_members(guild_id) if everyone else 0.0
-            if wait > 0:
+            wants_all = query == "" and limit == 0
+            retry_after = self._admit_all_members_request(guild_id) if wants_all else 0.0
+            if retry_after > 0:
                 limited = {
                     "opcode": Opcode.REQUEST_GUILD_MEMBERS,
-                    "retry_after": wait,
+                    "retry_after": retry_after,
                     "meta": {"guild_id": guild_id, **extra},
                 }
                 session.issue("RATE_LIMITED", encode(limited))
                 return
-            members = self._everyone(session, guild) if everyone else guild.search(query, limit)
+            if wants_all:
+                members = self._all_members(session, guild)
+            else:
+                members = guild.search(query, limit)
         with_presences = presences and bool(session.intents & Intents.GUILD_PRESENCES)
-        chunks = [members[at : at + _CHUNK] for at in range(0, len(members), _CHUNK)] or [[]]
+        starts = range(0, max(len(members), 1), _MAX_CHUNK_MEMBERS)  # one chunk at least
+        chunks = [members[start : start + _MAX_CHUNK_MEMBERS] for start in starts]
         for index, chunk in enumerate(chunks):
             content: dict[str, Any] = {
                 "guild_id": guild_id,
@@ -213,19 +223,24 @@ class Commands:
                 ]
             session.issue("GUILD_MEMBERS_CHUNK", encode(content))
 
-    def _take_all_members(self, guild_id: str) -> float:
-        """Return 0.0 if all members of a guild may be asked for now, else seconds to wait."""
+    def _admit_all_members_request(self, guild_id: str) -> float:
+        """Note a request for all members of a guild.
+
+        :param guild_id: the guild's id.
+        :returns: 0.0 if the rate limit admits the request, else the seconds until it would.
+        """
         now = self._clock()
-        last = self._all_members_at.get(guild_id)
+        last = self._all_members_requested_at.get(guild_id)
         if last is not None and now - last < _ALL_MEMBERS_INTERVAL:
             return last + _ALL_MEMBERS_INTERVAL - now
-        self._all_members_at[guild_id] = now
+        self._all_members_requested_at[guild_id] = now
         return 0.0
 
-    def _everyone(self, session: Session, guild: Guild) -> list[dict[str, Any]]:
+    def _all_members(self, session: Session, guild: Guild) -> list[dict[str, Any]]:
         if session.intents & Intents.GUILD_MEMBERS:
             return list(guild.members.values())
-        # The documentation says that this needs the intent, but not what happens without it.
+        # The documentation says that this request needs the intent, but not what Discord answers
+        # a client without the intent. The bot itself is a member that every client knows.
         return [guild.members[self._world.user["id"]]]
 
     def _request_soundboard_sounds(self, session: Session, data: Any) -> None:

@@ -1,7 +1,7 @@
-"""What the gateway does to a payload before it goes out: one small class for each kind.
+"""The kinds of compression that a client may ask for: one small class for each.
 
-Each belongs to one connection, and each has the same method. The counterparts that undo
-them are in :mod:`shardlib.compression`.
+Each instance belongs to one connection, and each class has the same method. The classes that
+inflate again, on the client's side, are in :mod:`shardlib.compression`.
 """
 
 from __future__ import annotations
@@ -11,38 +11,44 @@ from typing import Any, NamedTuple, Protocol
 
 from shardlib.compression import import_zstd
 
-#: Payload compression leaves smaller payloads alone: Discord compresses "some" of them.
+#: Bytes of the smallest payload that payload compression compresses. Discord does not document
+#: which payloads it compresses.
 COMPRESS_PAYLOADS_FROM = 1024
 
-
-# Discord's level is not known. This one is quicker than zlib's default of 6, and still compresses
-# a run of one byte a thousand to one, which the levels below it do not.
+# Discord does not document its level. Level 4 is quicker than zlib's default of 6, and still
+# compresses a run of one byte a thousand to one, as lower levels do not.
 _LEVEL = 4
 
 
 class Message(NamedTuple):
     """The content of one WebSocket message."""
 
+    #: True for a binary message, False for a text message.
     binary: bool
     data: bytes
 
 
 class Deflater(Protocol):
-    """Turns the JSON text of a payload (UTF-8) into what goes out on the wire."""
+    """Turns the JSON text of a payload into the WebSocket message that carries it."""
 
     def deflate(self, text: bytes) -> Message:
-        """Return the message for ``text``; calls must come in the order of sending."""
+        """Return the message that carries a payload.
+
+        The caller must send the messages in the order of its calls.
+
+        :param text: the payload's JSON, in UTF-8.
+        """
 
 
 class PlainText:
-    """No compression: text messages."""
+    """No compression: each payload is a text message."""
 
     def deflate(self, text: bytes) -> Message:
         return Message(False, text)
 
 
 class ZlibPayload:
-    """Payload compression: each larger payload is one zlib stream of its own."""
+    """Payload compression: each larger payload is a zlib stream of its own."""
 
     def deflate(self, text: bytes) -> Message:
         if len(text) < COMPRESS_PAYLOADS_FROM:
@@ -51,7 +57,7 @@ class ZlibPayload:
 
 
 class ZlibStream:
-    """``compress=zlib-stream``: one zlib stream a connection, flushed after each payload."""
+    """``compress=zlib-stream``: one zlib stream for a connection, flushed after each payload."""
 
     def __init__(self) -> None:
         self._stream = zlib.compressobj(_LEVEL)
@@ -62,10 +68,10 @@ class ZlibStream:
 
 
 class ZstdStream:
-    """``compress=zstd-stream``: one zstd frame a connection, flushed after each payload.
+    """``compress=zstd-stream``: one zstd frame for a connection, flushed after each payload.
 
-    :raises ImportError: neither Python 3.14's ``compression.zstd`` nor ``backports.zstd``
-        is there.
+    :raises ImportError: if Python has neither ``compression.zstd`` (3.14 and later) nor the
+        package ``backports.zstd``.
     """
 
     def __init__(self) -> None:
@@ -76,7 +82,7 @@ class ZstdStream:
         return Message(True, stream.compress(text, stream.FLUSH_BLOCK))
 
 
-#: The ``compress`` query parameter, and what it asks for.
+#: The kinds of transport compression, by the value of the query parameter ``compress``.
 TRANSPORT_COMPRESSIONS: dict[str, type[ZlibStream | ZstdStream]] = {
     "zlib-stream": ZlibStream,
     "zstd-stream": ZstdStream,

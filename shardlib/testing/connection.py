@@ -1,4 +1,4 @@
-"""What tests hold in their hands: connections, their sessions, and what clients sent."""
+"""The handles by which tests know connections, sessions and the payloads that clients sent."""
 
 from __future__ import annotations
 
@@ -16,34 +16,39 @@ from shardlib.testing.payloads import encode, name_of
 from shardlib.testing.session import Session
 from shardlib.testing.thread import GatewayThread
 
-#: How many received payloads the gateway remembers.
-_HISTORY = 20_000
+#: Number of received payloads that the gateway remembers.
+_MAX_REMEMBERED = 20_000
 
 
 class ReceivedPayload(dict[str, Any]):
-    """A payload a client sent: the decoded JSON object, and when and where it arrived."""
+    """A payload that a client sent: the decoded JSON object, and when and where it arrived."""
 
     __slots__ = ("connection", "time")
 
     def __init__(self, payload: dict[str, Any], connection: GatewayConnection) -> None:
         super().__init__(payload)
-        #: The connection it came on.
+        #: The connection that the payload arrived on.
         self.connection = connection
-        #: :func:`time.monotonic` at its arrival, in seconds.
+        #: :func:`time.monotonic` when the payload arrived, in seconds.
         self.time = time.monotonic()
 
 
-class _Received:
-    """A payload in the inbox, and who has been given it."""
+class _InboxEntry:
+    """A payload in the inbox, and the ``expect()`` methods that have returned the payload."""
 
     __slots__ = ("_returned_by", "payload")
 
     def __init__(self, payload: ReceivedPayload) -> None:
         self.payload = payload
+        # A connection, or None for the gateway.
         self._returned_by: tuple[GatewayConnection | None, ...] = ()
 
-    def return_to(self, caller: GatewayConnection | None) -> bool:
-        """Return whether this is the first time that this caller is given the payload."""
+    def take(self, caller: GatewayConnection | None) -> bool:
+        """Mark the payload as returned by a caller's ``expect()``.
+
+        :param caller: the connection, or None for the gateway.
+        :returns: False if the caller has returned the payload before.
+        """
         if caller in self._returned_by:
             return False
         self._returned_by = (*self._returned_by, caller)
@@ -51,44 +56,49 @@ class _Received:
 
 
 class Inbox:
-    """The payloads of all clients, the last 20,000 of them; the gateway's lock guards it.
+    """The last 20,000 payloads of all clients. The gateway's lock guards the inbox.
 
-    It is one for all connections, and bounded, so that memory stays flat however many connections
-    beat for however long.
+    All connections share one bounded inbox, so that memory stays flat however many connections
+    send heartbeats for however long.
     """
 
     def __init__(self) -> None:
-        self._all: deque[_Received] = deque(maxlen=_HISTORY)
+        self._entries: deque[_InboxEntry] = deque(maxlen=_MAX_REMEMBERED)
 
     def add(self, payload: dict[str, Any], connection: GatewayConnection) -> None:
-        """Remember a payload that has just arrived."""
-        self._all.append(_Received(ReceivedPayload(payload, connection)))
+        """Remember a payload that has just arrived.
+
+        :param payload: the decoded payload.
+        :param connection: the connection that the payload arrived on.
+        """
+        self._entries.append(_InboxEntry(ReceivedPayload(payload, connection)))
 
     def sent_on(self, connection: GatewayConnection) -> list[ReceivedPayload]:
-        """Return the payloads that came on a connection, oldest first."""
-        return [each.payload for each in self._all if each.payload.connection is connection]
+        """Return the payloads that arrived on a connection, oldest first."""
+        return [entry.payload for entry in self._entries if entry.payload.connection is connection]
 
     def take(self, opcode: int, connection: GatewayConnection | None) -> ReceivedPayload | None:
-        """Return the next payload with an opcode, or None; each is returned once for each caller.
+        """Return the next payload with an opcode; each caller gets a payload once.
 
         :param opcode: the payload's ``op``.
-        :param connection: whose ``expect()`` asks; None for the gateway's.
+        :param connection: the connection whose ``expect()`` asks; None for the gateway's.
+        :returns: the payload, or None if no such payload is left for this caller.
         """
-        for each in self._all:
-            payload = each.payload
+        for entry in self._entries:
+            payload = entry.payload
             if (
                 payload.get("op") == opcode
                 and (connection is None or payload.connection is connection)
-                and each.return_to(connection)
+                and entry.take(connection)
             ):
                 return payload
         return None
 
 
 class GatewaySession:
-    """One session: begun by Identify, carried on by Resume, replayed from what it keeps.
+    """One session at the gateway: begun by an Identify, continued by any number of Resumes.
 
-    The gateway makes it; read its attributes freely.
+    The gateway makes the object. Its attributes are read-only, and any thread may read them.
     """
 
     def __init__(self, session: Session, thread: GatewayThread) -> None:
@@ -101,58 +111,59 @@ class GatewaySession:
 
     @property
     def session_id(self) -> str:
-        """What READY calls ``session_id``."""
+        """The session's id, READY's ``session_id``."""
         return self._session.session_id
 
     @property
     def identify(self) -> dict[str, Any]:
-        """The data of the Identify that began it."""
+        """The ``d`` of the Identify that began the session."""
         return self._session.identify
 
     @property
     def intents(self) -> Intents:
-        """The intents of that Identify."""
+        """The intents of the Identify that began the session."""
         return self._session.intents
 
     @property
     def shard(self) -> tuple[int, int]:
-        """``(shard_id, num_shards)``; ``(0, 1)`` if Identify named none."""
+        """``(shard_id, num_shards)``; ``(0, 1)`` if the Identify has no ``shard``."""
         return self._session.shard
 
     @property
     def connection(self) -> GatewayConnection | None:
-        """The connection it lives on now; None while its client is away."""
+        """The connection that carries the session; None while the client is away."""
         carrier = self._session.carrier
         connection: GatewayConnection | None = None if carrier is None else carrier.handle
         return connection
 
     @property
     def sequence(self) -> int:
-        """The sequence of the last event issued."""
+        """The sequence of the last event that the gateway issued to the session."""
         return self._session.sequence
 
     @property
     def resumes(self) -> int:
-        """How often it was resumed."""
+        """How often the client has resumed the session."""
         return self._session.resumes
 
     @property
     def presence(self) -> dict[str, Any] | None:
-        """The last presence its client set, by Identify or Presence Update; or None."""
+        """The last presence that the client set, by Identify or Presence Update; or None."""
         return self._session.presence
 
     @property
     def ended(self) -> str | None:
-        """Why it is over ("closed with 1000", ...); None while it may be resumed."""
+        """Why the session has ended ("closed with 1000", ...); None while a Resume may succeed."""
         return self._session.ended
 
     def dispatch(self, event: str, data: Any) -> int:
-        """Send an event to this session alone, whatever its intents; return its sequence.
+        """Send an event to this session alone, whatever the session's intents.
 
-        While its client is away, the event waits for the replay.
+        While the client is away, the gateway keeps the event for the replay.
 
-        :param event: its name, as ``MESSAGE_CREATE``.
-        :param data: its ``d``.
+        :param event: the event's name, for instance ``MESSAGE_CREATE``.
+        :param data: the event's ``d``.
+        :returns: the event's sequence.
         :raises TypeError: if ``data`` holds something that JSON cannot express.
         :raises ValueError: if ``data`` holds NaN or an infinity.
         """
@@ -161,7 +172,7 @@ class GatewaySession:
             return self._session.issue(event, text)
 
     def wants(self, event: Event) -> bool:
-        """Return whether intents and shard let an event through.
+        """Return whether the session's intents and shard let an event through.
 
         :param event: the event.
         """
@@ -171,12 +182,12 @@ class GatewaySession:
 class GatewayConnection:
     """One connection to a :class:`~shardlib.testing.LocalGateway`.
 
-    The gateway makes it when a client asks for a WebSocket, or when a fault takes hold of a
-    client before that. Every method may be called from any thread. Only a method with a
+    The gateway makes the object when a client asks for a WebSocket, or when a fault strikes a
+    client at the step "accept". Every method may be called from any thread. Only a method with a
     ``timeout`` waits for the client.
 
-    Sending on a connection that is over raises :exc:`ConnectionError`; ending one that is
-    over does nothing.
+    A method that sends raises :exc:`ConnectionError` once the connection has ended; a method that
+    ends the connection does nothing then.
     """
 
     def __init__(self, driver: ConnectionDriver, thread: GatewayThread, inbox: Inbox) -> None:
@@ -197,12 +208,12 @@ class GatewayConnection:
 
     @property
     def url(self) -> str:
-        """Path and query as the client asked for them; "" while it has not."""
+        """Path and query of the client's request; "" before the request has arrived."""
         return self._driver.url
 
     @property
     def query(self) -> dict[str, str]:
-        """The query: ``v``, ``encoding``, ``compress`` and whatever else it has."""
+        """The query of the client's request: ``v``, ``encoding``, ``compress`` and any others."""
         return self._driver.query
 
     @property
@@ -212,34 +223,41 @@ class GatewayConnection:
 
     @property
     def version(self) -> int:
-        """The API version asked for."""
+        """The API version that the client asked for."""
         return self._driver.version
 
     @property
     def compression(self) -> str | None:
-        """ "zlib-stream", "zstd-stream", "payload" (once Identify asked for it) or None."""
+        """The kind of compression that the client asked for.
+
+        "zlib-stream", "zstd-stream", or "payload" once an Identify has asked for payload
+        compression; None for no compression.
+        """
         return self._driver.compression
 
     @property
     def session(self) -> GatewaySession | None:
-        """The session it carries, once there is one."""
+        """The session that this connection carries; None before READY or RESUMED was sent."""
         session = self._driver.session
         handle: GatewaySession | None = None if session is None else session.handle
         return handle
 
     @property
     def is_open(self) -> bool:
-        """Whether the WebSocket is open: 101 was sent, and no CLOSE either way."""
+        """Whether the WebSocket is open: 101 was sent, and neither side has sent CLOSE."""
         return self._driver.is_open
 
     @property
     def is_closed(self) -> bool:
-        """Whether the TCP connection is over."""
+        """Whether the TCP connection has ended."""
         return self._driver.is_closed
 
     @property
     def close_code(self) -> int | None:
-        """The code of the client's CLOSE frame; 1005 for a CLOSE without one; None for no CLOSE."""
+        """The code of the client's CLOSE frame.
+
+        1005 for a CLOSE frame without a code; None if the client has sent no CLOSE frame.
+        """
         return self._driver.close_code
 
     @property
@@ -249,12 +267,12 @@ class GatewayConnection:
 
     @property
     def opened_at(self) -> float:
-        """:func:`time.monotonic` when it was accepted."""
+        """:func:`time.monotonic` when the gateway accepted the connection, in seconds."""
         return self._driver.opened_at
 
     @property
     def closed_at(self) -> float | None:
-        """:func:`time.monotonic` when it was over."""
+        """:func:`time.monotonic` when the TCP connection ended, in seconds; None before."""
         return self._driver.closed_at
 
     @property
@@ -269,25 +287,25 @@ class GatewayConnection:
 
     @property
     def received(self) -> list[ReceivedPayload]:
-        """The payloads the client sent, oldest first.
+        """The payloads that the client sent on this connection, oldest first.
 
-        The gateway remembers the last 20,000 of all its connections.
+        The gateway remembers the last 20,000 payloads of all its connections together.
         """
         with self._thread.lock:
             return self._inbox.sent_on(self)
 
     def expect(self, opcode: int, timeout: float = 5.0) -> ReceivedPayload:
-        """Wait for the next payload with this opcode, and return it.
+        """Wait for the next payload with an opcode on this connection, and return the payload.
 
-        Each payload is returned once; payloads with other opcodes wait for their own call.
+        Each payload is returned once. Payloads with other opcodes are kept for other calls.
 
         :param opcode: the payload's ``op``.
-        :param timeout: seconds.
-        :raises TimeoutError: if none came in time.
+        :param timeout: seconds to wait.
+        :raises TimeoutError: if no such payload arrived in time.
         :raises ConnectionError: if the connection ended first.
         """
 
-        def look() -> ReceivedPayload | None:
+        def take() -> ReceivedPayload | None:
             payload = self._inbox.take(opcode, self)
             if payload is None and self.is_closed:
                 raise ConnectionError(
@@ -295,28 +313,28 @@ class GatewayConnection:
                 )
             return payload
 
-        return self._thread.wait(look, timeout, f"{name_of(opcode)} on {self}")
+        return self._thread.wait(take, timeout, f"{name_of(opcode)} on {self}")
 
     def wait_until_ready(self, timeout: float = 5.0) -> GatewaySession:
         """Wait until READY or RESUMED was sent on this connection; return the session.
 
-        :param timeout: seconds.
-        :raises TimeoutError: if it did not come to that in time.
+        :param timeout: seconds to wait.
+        :raises TimeoutError: if neither READY nor RESUMED was sent in time.
         :raises ConnectionError: if the connection ended first.
         """
 
-        def look() -> GatewaySession | None:
+        def find_session() -> GatewaySession | None:
             if self.session is None and self.is_closed:
                 raise ConnectionError(f"{self} ended before it was ready")
             return self.session
 
-        return self._thread.wait(look, timeout, f"a session on {self}")
+        return self._thread.wait(find_session, timeout, f"a session on {self}")
 
     def wait_closed(self, timeout: float = 5.0) -> int | None:
-        """Wait until the TCP connection is over; return :attr:`close_code`.
+        """Wait until the TCP connection has ended; return :attr:`close_code`.
 
-        :param timeout: seconds.
-        :raises TimeoutError: if it is not over in time.
+        :param timeout: seconds to wait.
+        :raises TimeoutError: if the TCP connection did not end in time.
         """
         self._thread.wait(lambda: self.is_closed, timeout, f"the end of {self}")
         return self.close_code
@@ -325,7 +343,7 @@ class GatewayConnection:
 
     @property
     def acknowledge(self) -> bool:
-        """False keeps the gateway from acknowledging heartbeats; it may be set."""
+        """Whether the gateway acknowledges heartbeats; set to False to stop acknowledging."""
         return self._driver.acknowledges
 
     @acknowledge.setter
@@ -333,21 +351,23 @@ class GatewayConnection:
         self._driver.acknowledge_heartbeats(enabled)
 
     def send(self, payload: dict[str, Any]) -> None:
-        """Send a payload, encoded and compressed as the client asked for.
+        """Send a payload, encoded as JSON and compressed as the client asked for.
 
-        The session neither counts nor keeps it: use :meth:`GatewaySession.dispatch
-        <shardlib.testing.GatewaySession.dispatch>` for events that can be resumed.
+        The session neither counts nor keeps the payload. Use :meth:`GatewaySession.dispatch
+        <shardlib.testing.GatewaySession.dispatch>` for an event that a Resume replays.
 
-        :param payload: what is sent, as it is.
+        :param payload: the whole payload, as the client shall decode it.
         :raises TypeError: if ``payload`` holds something that JSON cannot express.
         :raises ValueError: if ``payload`` holds NaN or an infinity.
+        :raises ConnectionError: if the WebSocket is not open.
         """
         self.send_compressed(encode(payload))
 
     def send_raw(self, message: bytes | str) -> None:
-        """Send one WebSocket message as it stands.
+        """Send one WebSocket message, uncompressed.
 
-        :param message: bytes for a binary message, str for a text message.
+        :param message: the message's content: bytes for a binary message, str for a text message.
+        :raises ConnectionError: if the WebSocket is not open.
         """
         binary = not isinstance(message, str)
         data = message.encode("utf-8", "surrogatepass") if isinstance(message, str) else message
@@ -358,20 +378,25 @@ class GatewayConnection:
     def send_compressed(self, text: bytes | str) -> None:
         """Send any text, compressed as the client asked for.
 
-        :param text: JSON or not.
+        :param text: the text, JSON or not; bytes are taken for UTF-8.
+        :raises ConnectionError: if the WebSocket is not open.
         """
         with self._thread.lock:
             self._driver.require_open()
             self._driver.send_text(text.encode() if isinstance(text, str) else text)
 
     def send_corrupt(self) -> None:
-        """Send a message that no decompressor can read; it ends as a zlib-stream message does."""
+        """Send a message that no client can inflate; its suffix is that of a zlib-stream message.
+
+        :raises ConnectionError: if the WebSocket is not open.
+        """
         self.send_raw(b"\xde\xad\xbe\xef\x00\x00\xff\xff")
 
     def send_bomb(self, size: int) -> None:
-        """Send an event that compresses a thousand to one.
+        """Send an event whose data compresses a thousand to one.
 
-        :param size: of its data, in bytes.
+        :param size: bytes of the event's data, inflated.
+        :raises ConnectionError: if the WebSocket is not open.
         """
         self.send({"t": "BOMB", "s": None, "op": Opcode.DISPATCH, "d": "0" * size})
 
@@ -386,49 +411,62 @@ class GatewayConnection:
     ) -> None:
         """Send one WebSocket frame, well-formed or not.
 
-        :param opcode: 0 continuation, 1 text, 2 binary, 8 close, 9 ping, 10 pong; others are
-            forbidden, as is a control frame (8 and up) of more than 125 bytes or not ``fin``.
-        :param data: what the frame carries.
-        :param fin: whether it is the last of its message.
-        :param masked: whether it is masked, as a server must not.
-        :param reserved: whether its first reserved bit is set, as no extension allows.
+        RFC 6455 forbids other opcodes than those below, and a control frame (opcode 8 and up) of
+        more than 125 bytes or without ``fin``.
+
+        :param opcode: 0 continuation, 1 text, 2 binary, 8 close, 9 ping, 10 pong.
+        :param data: the frame's payload.
+        :param fin: whether the frame is the last of its message.
+        :param masked: whether the frame is masked; a server must not mask.
+        :param reserved: whether the first reserved bit is set; only an extension, which was not
+            negotiated, may set the bit.
+        :raises ConnectionError: if the TCP connection has ended.
         """
-        first = (0x80 if fin else 0) | (0x40 if reserved else 0) | opcode
+        first_byte = (0x80 if fin else 0) | (0x40 if reserved else 0) | opcode
         size = len(data)
         if size < 126:
-            head = struct.pack("!BB", first, size)
+            head = struct.pack("!BB", first_byte, size)
         elif size < 1 << 16:
-            head = struct.pack("!BBH", first, 126, size)
+            head = struct.pack("!BBH", first_byte, 126, size)
         else:
-            head = struct.pack("!BBQ", first, 127, size)
+            head = struct.pack("!BBQ", first_byte, 127, size)
         if masked:
             # A mask of zeros leaves the data as it is.
             head = bytes((head[0], head[1] | 0x80)) + head[2:] + bytes(4)
         self.send_bytes(head + data)
 
     def send_bytes(self, data: bytes) -> None:
-        """Send bytes below WebSocket.
+        """Send bytes that the gateway does not wrap into a WebSocket frame.
 
-        :param data: torn frames, or garbage in the place of a frame or of 101.
+        :param data: the bytes, for instance a torn frame, or garbage in place of 101.
+        :raises ConnectionError: if the TCP connection has ended.
         """
         with self._thread.lock:
             self._driver.send_bytes(data)
 
     def request_heartbeat(self) -> None:
-        """Ask for a heartbeat at once (op 1)."""
+        """Ask the client for a heartbeat at once (op 1).
+
+        :raises ConnectionError: if the WebSocket is not open.
+        """
         self.send({"t": None, "s": None, "op": Opcode.HEARTBEAT, "d": None})
 
     def reconnect(self) -> None:
-        """Ask the client to reconnect and resume (op 7)."""
+        """Ask the client to reconnect and resume (op 7).
+
+        :raises ConnectionError: if the WebSocket is not open.
+        """
         self.send({"t": None, "s": None, "op": Opcode.RECONNECT, "d": None})
 
     def invalid_session(self, resumable: bool = False) -> None:
         """Tell the client that its session is invalid (op 9).
 
-        The connection has no session from then on. The client may Resume (if it may) or
-        Identify on another, as it should, or on this one, as some do.
+        The connection carries no session from then on. The client should Resume (if the session
+        is resumable) or Identify on a new connection; the gateway takes either on this connection,
+        too, since some clients stay.
 
-        :param resumable: what ``d`` is; False ends the session.
+        :param resumable: the payload's ``d``; False ends the session.
+        :raises ConnectionError: if the WebSocket is not open.
         """
         with self._thread.lock:
             self._driver.require_open()
@@ -440,13 +478,13 @@ class GatewayConnection:
                 session.end("invalidated")
 
     def close(self, code: int | None = 1000, reason: str = "") -> None:
-        """Begin the closing handshake, as the gateway does when something is wrong.
+        """Begin the closing handshake: send a CLOSE frame.
 
-        The session may be resumed afterwards, unless ``code`` is 4007 or 4009, which say that
-        it may not.
+        The client may resume the session afterwards, unless ``code`` is 4007 or 4009: these end
+        the session.
 
-        :param code: None for a CLOSE frame without one.
-        :param reason: what the CLOSE frame says.
+        :param code: the close code; None for a CLOSE frame without a code.
+        :param reason: the reason in the CLOSE frame.
         """
         with self._thread.lock:
             self._driver.close(code, reason)
@@ -459,11 +497,11 @@ class GatewayConnection:
     def linger(self, seconds: float | None = None) -> None:
         """Leave TCP open after the closing handshake, from now on.
 
-        CLOSE frames are answered as always, but ending TCP is left to the client; :meth:`drop`
-        and :meth:`reset` still end it.
+        The gateway answers a CLOSE frame as always, but leaves ending TCP to the client.
+        :meth:`drop` and :meth:`reset` still end the TCP connection.
 
-        :param seconds: how long the gateway waits for the client to end TCP, by its clock; None:
-            for ever.
+        :param seconds: how long the gateway waits for the client to end TCP, by the gateway's
+            clock; None to wait for ever.
         :raises ValueError: if ``seconds`` is negative.
         """
         if seconds is not None and seconds < 0:
@@ -472,30 +510,30 @@ class GatewayConnection:
             self._driver.linger(seconds)
 
     def reset(self) -> None:
-        """Reset the TCP connection (RST); what was not yet sent is lost."""
+        """Reset the TCP connection (RST). Bytes that were not yet sent are lost."""
         with self._thread.lock:
             self._driver.reset()
 
     def freeze(self) -> None:
-        """Neither read nor send from now on, with the connection left open: a black hole."""
+        """Neither read nor send from now on, but leave the connection open: a black hole."""
         with self._thread.lock:
             self._driver.freeze(reading=True, writing=True)
 
     def stop_reading(self) -> None:
-        """Read nothing from now on, but go on sending: the client's sends fill the buffers."""
+        """Read nothing from now on, but go on sending: what the client sends fills the buffers."""
         with self._thread.lock:
             self._driver.freeze(reading=True, writing=False)
 
     def thaw(self) -> None:
-        """Undo :meth:`freeze` and :meth:`stop_reading`; what was held back is sent."""
+        """Undo :meth:`freeze` and :meth:`stop_reading`, and send the bytes held back meanwhile."""
         with self._thread.lock:
             self._driver.thaw()
 
     def slow(self, bytes_per_second: float) -> None:
         """Send slowly from now on.
 
-        :param bytes_per_second: send no faster than this.
-        :raises ValueError: if it is not positive.
+        :param bytes_per_second: the highest rate at which the gateway sends, above 0.
+        :raises ValueError: if ``bytes_per_second`` is not above 0.
         """
         if bytes_per_second <= 0:
             raise ValueError(f"bytes_per_second must be above 0, not {bytes_per_second}")
@@ -503,13 +541,13 @@ class GatewayConnection:
             self._driver.slow(bytes_per_second)
 
     def split_messages(self, size: int) -> None:
-        """Cut what is sent from now on into small WebSocket messages.
+        """Cut each payload that is sent from now on into small WebSocket messages.
 
-        Only zlib-stream knows where such a payload ends; with ``size`` 4 the last message of
-        each payload is its suffix alone.
+        Only a zlib-stream client can tell where such a payload ends: at the suffix, the last four
+        bytes, which is always a message of its own.
 
-        :param size: bytes of a message at most.
-        :raises ValueError: if it is less than 1.
+        :param size: bytes of a message at most, the suffix aside; 1 or more.
+        :raises ValueError: if ``size`` is less than 1.
         """
         if size < 1:
             raise ValueError(f"size must be at least 1, not {size}")
@@ -517,10 +555,11 @@ class GatewayConnection:
             self._driver.split_messages(size)
 
     def fragment_messages(self, size: int) -> None:
-        """Cut what is sent from now on into WebSocket fragments, the last of them empty.
+        """Cut each message that is sent from now on into WebSocket fragments, the last one empty.
 
-        :param size: bytes of a fragment at most.
-        :raises ValueError: if it is less than 1.
+        :param size: bytes of a fragment at most, 1 or more; the last four bytes of a message are
+            always a fragment of their own.
+        :raises ValueError: if ``size`` is less than 1.
         """
         if size < 1:
             raise ValueError(f"size must be at least 1, not {size}")
@@ -528,30 +567,34 @@ class GatewayConnection:
             self._driver.fragment_messages(size)
 
     def refuse(self, status: int, body: str = "", headers: dict[str, str] | None = None) -> None:
-        """Answer the client's request with an HTTP error; meant to stand in for "upgrade".
+        """Answer the client's request with an HTTP error, in place of the step "upgrade".
 
-        :param status: the HTTP status.
-        :param body: the body of the answer.
-        :param headers: more headers, or others than the gateway's own.
+        :param status: the HTTP status code.
+        :param body: the body of the response.
+        :param headers: headers of the response, beside the gateway's own or in their place.
         """
         with self._thread.lock:
             self._driver.respond(http.make_response(status, body.encode(), headers or {}))
 
     def accept_wrongly(self) -> None:
-        """Answer 101 with a wrong ``Sec-WebSocket-Accept``; meant to stand in for "upgrade"."""
+        """Answer 101 with a wrong ``Sec-WebSocket-Accept``, in place of the step "upgrade".
+
+        :raises ConnectionError: if the TCP connection has ended.
+        """
         self.send_bytes(
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
             b"Connection: Upgrade\r\nSec-WebSocket-Accept: bm90IHRoZSBrZXkgeW91IHNlbnQ=\r\n\r\n"
         )
 
     def proceed(self, after: float = 0.0) -> None:
-        """Make up for the steps that a fault's ``instead_of`` has left out by then.
+        """Take the steps that a fault with ``instead_of`` has replaced so far.
 
-        Called by the fault's action with ``after``, it delays the step::
+        A fault's action that calls this method with ``after`` delays the step::
 
-            gateway.inject(lambda it: it.proceed(after=2), instead_of="replay")
+            gateway.inject(lambda connection: connection.proceed(after=2), instead_of="replay")
 
-        :param after: seconds to wait before, by the gateway's clock; nothing waits meanwhile.
+        :param after: seconds until the gateway takes the steps, by the gateway's clock; the call
+            returns at once.
         :raises ValueError: if ``after`` is negative.
         """
         if after < 0:

@@ -12,9 +12,9 @@ from shardlib.testing.world import World
 
 
 class Dispatcher:
-    """Hands events to the sessions that should get them; the gateway's lock guards it.
+    """Hands events to the sessions that should get them. The gateway's lock guards it.
 
-    :param world: what the events are about.
+    :param world: has the bot's user, to whom other rules apply than to other users.
     :param sessions: the gateway's sessions.
     """
 
@@ -29,17 +29,17 @@ class Dispatcher:
         """Issue an event to every session that should get it.
 
         :param name: the event's name.
-        :param data: its ``d``.
-        :returns: how many sessions get it.
+        :param data: the event's ``d``.
+        :returns: how many sessions get the event.
         """
         return self.issue(Event(name, data, self._world.user["id"]), self._sessions.alive())
 
     def issue(self, event: Event, sessions: Iterable[Session]) -> int:
-        """Issue an event to those of the sessions that should get it.
+        """Issue an event to each of some sessions whose intents and shard let the event through.
 
         :param event: the event.
-        :param sessions: who may get it.
-        :returns: how many sessions get it.
+        :param sessions: the sessions to ask.
+        :returns: how many sessions get the event.
         """
         reached = 0
         for session in sessions:

@@ -1,4 +1,4 @@
-"""One client's connection to the local gateway, from accept to end."""
+"""One client's connection to the local gateway, from accepting the client to the end of TCP."""
 
 from __future__ import annotations
 
@@ -32,23 +32,28 @@ from shardlib.testing.session import Session
 from shardlib.testing.thread import GatewayThread
 from shardlib.testing.transport import ClientTransport
 
-#: API versions the gateway speaks (Reference, "API Versions"); 6 if a client names none.
+#: API versions that the gateway speaks (Reference, "API Versions"), and the one that a client gets
+#: whose URL has no ``v``.
 VERSIONS = (6, 7, 8, 9, 10)
 _DEFAULT_VERSION = 6
 
-# The websockets package logs every frame it sees at level DEBUG, tokens included: not here.
+# The websockets package logs every frame at level DEBUG, tokens included. This logger drops all.
 _silent = logging.Logger("shardlib.testing.frames", level=logging.CRITICAL + 1)
 
 
 class ByteCount:
-    """Bytes on the wire, below WebSocket and above TLS."""
+    """Counts bytes on the wire, below WebSocket and above TLS."""
 
     def __init__(self) -> None:
         self.received = 0
         self.sent = 0
 
     def add(self, *, received: int = 0, sent: int = 0) -> None:
-        """Count bytes that have come from a client, or go out to one."""
+        """Count bytes.
+
+        :param received: bytes that have arrived from a client.
+        :param sent: bytes that go out to a client.
+        """
         self.received += received
         self.sent += sent
 
@@ -60,13 +65,13 @@ class Environment:
     thread: GatewayThread
     rules: Rules
     faults: Faults
-    #: The bytes of all connections together.
+    #: Counts the bytes of all connections together.
     byte_count: ByteCount
     #: Makes the handle by which tests know a connection.
     represent: Callable[[ConnectionDriver], Any]
-    #: Called with the handle once a client has asked for a WebSocket, or a fault took hold of it.
+    #: Called with the handle once the client has asked for a WebSocket, or a fault has struck.
     register: Callable[[Any], None]
-    #: Called with a driver and each message of its client.
+    #: Called with a driver and each message of the driver's client.
     receive: Callable[[ConnectionDriver, bytes], None]
     #: Answers an HTTP request that asks for no WebSocket.
     answer: Callable[[Request], Response]
@@ -75,8 +80,8 @@ class Environment:
 class ConnectionDriver:
     """Speaks HTTP, WebSocket and compression with one client.
 
-    It does not know what the payloads mean; it hands them on. The gateway's lock guards it:
-    the callers of its methods hold the lock.
+    The driver hands the client's messages on, and does not know what they mean. The callers of its
+    methods hold the gateway's lock.
 
     :param environment: what the drivers of the gateway share.
     :param at_resume_url: whether the client came to the gateway's URL for a Resume.
@@ -90,12 +95,12 @@ class ConnectionDriver:
         self.headers: dict[str, str] = {}
         self.version = _DEFAULT_VERSION
         self.compression: str | None = None
-        #: The session it carries, once there is one.
+        #: The session that this connection carries; None before READY or RESUMED.
         self.session: Session | None = None
         # The client's CLOSE frame.
         self.close_code: int | None = None
         self.close_reason = ""
-        #: False if heartbeats are not acknowledged.
+        #: Whether the gateway acknowledges heartbeats.
         self.acknowledges = True
         self.opened_at = time.monotonic()
         self.closed_at: float | None = None
@@ -109,28 +114,28 @@ class ConnectionDriver:
         self._deflater: Deflater = PlainText()
         self._message_size: int | None = None
         self._fragment_size: int | None = None
-        # The parts of a message that has not come whole.
-        self._parts: list[bytes] = []
-        # When the client's last payloads came, by the gateway's clock.
+        # The fragments of a message whose last fragment has not arrived.
+        self._fragments: list[bytes] = []
+        # When the payloads of the last 60 seconds arrived, by the gateway's clock.
         self._payload_times: deque[float] = deque()
-        self._heartbeat_at = self._thread.clock()
-        self._requested = False
-        # Seconds that TCP stays open after the closing handshake; None: until the client ends it.
+        self._last_heartbeat_at = self._thread.clock()
+        self._request_answered = False
+        # Seconds that TCP stays open after the closing handshake; None: until the client ends TCP.
         self._linger: float | None = 0.0
         self._transport: ClientTransport | None = None
-        #: Whether a fault took the place of taking this connection into service.
+        #: Whether a fault replaces the step "accept": then the gateway does not serve the client.
         self.is_replaced = self._steps.meet_faults(accept=True)
-        #: The connection as tests know it.
+        #: The handle by which tests know the connection.
         self.handle = environment.represent(self)
 
     @property
     def is_open(self) -> bool:
-        """Whether the WebSocket is open: 101 was sent, and no CLOSE either way."""
+        """Whether the WebSocket is open: 101 was sent, and neither side has sent CLOSE."""
         return self._protocol.state is OPEN and not self.is_closed
 
     @property
     def is_closed(self) -> bool:
-        """Whether the TCP connection is over."""
+        """Whether the TCP connection has ended."""
         return self.closed_at is not None
 
     @property
@@ -140,28 +145,34 @@ class ConnectionDriver:
 
     @property
     def unsent(self) -> int:
-        """Bytes that wait because the client, or a fault, is slow."""
+        """Bytes that are not sent yet, because the client reads slowly or a fault slows sending."""
         return 0 if self._transport is None else self._transport.unsent
 
     def require_open(self) -> None:
-        """Refuse to send what could not arrive.
+        """Check that the client can receive a message.
 
         :raises ConnectionError: if the WebSocket is not open.
         """
         if not self.is_open:
             raise ConnectionError(f"{self.handle} is not open")
 
-    # What the transport tells.
+    # Called by the transport, see ByteReceiver.
 
     def connected(self, transport: ClientTransport) -> None:
-        """Take the transport: the TCP connection is there, and TLS if the gateway speaks TLS."""
+        """Take the transport, once the TCP connection and TLS, if the gateway speaks it, are up.
+
+        :param transport: carries the bytes of this connection.
+        """
         self._transport = transport
         if self.is_replaced:
             self._environment.register(self.handle)
             self.step("accept", lambda: None)
 
     def receive(self, data: bytes) -> None:
-        """Take bytes from the client."""
+        """Take bytes from the client.
+
+        :param data: the bytes, as they arrived.
+        """
         self.byte_count.add(received=len(data))
         self._environment.byte_count.add(received=len(data))
         if self.is_replaced:
@@ -169,39 +180,43 @@ class ConnectionDriver:
         self._protocol.receive_data(data)
         for event in self._protocol.events_received():
             if isinstance(event, Request):
-                self._request(event)
+                self._receive_request(event)
             elif isinstance(event, Frame):
-                self._frame(event)
-        if self._protocol.handshake_exc is not None and not self._requested:
-            # What came is no HTTP request, or one with a method that websockets refuses.
-            self._requested = True
+                self._receive_frame(event)
+        if self._protocol.handshake_exc is not None and not self._request_answered:
+            # The client sent no HTTP request, or one with a method that websockets refuses.
+            self._request_answered = True
             self._protocol.data_to_send()
             self.respond(http.make_response(400, b"the local gateway answers GET only\n", {}))
         self._pump()
 
     def count_sent(self, size: int) -> None:
-        """Count bytes that go out now."""
+        """Count bytes that the transport sends now.
+
+        :param size: how many.
+        """
         self.byte_count.add(sent=size)
         self._environment.byte_count.add(sent=size)
 
     def lost(self) -> None:
-        """Forget the transport: the TCP connection is over."""
+        """Forget the transport: the TCP connection has ended."""
         self._transport = None
         self.closed_at = time.monotonic()
         self._steps.forget()
-        # Connections are remembered; a compressor takes a quarter of a megabyte.
+        # The gateway keeps the handles of ended connections, and so their drivers. A compressor
+        # takes a quarter of a megabyte.
         self._deflater = PlainText()
         if self.session is not None and self.session.carrier is self:
             self.session.leave()
         self._thread.notify()
 
-    # Steps, and the faults that lie in wait there.
+    # Steps, at which faults may strike.
 
     def step(self, name: str, step: Callable[[], None]) -> None:
-        """Take a step of the connection's life, or do what a fault wants in its place.
+        """Take a step of the connection's life, unless a fault replaces the step.
 
-        :param name: one of :data:`shardlib.testing.STEPS`.
-        :param step: what to do if no fault replaces it, and the connection is not over.
+        :param name: the step's name, one of :data:`shardlib.testing.STEPS`.
+        :param step: takes the step; not called if the TCP connection has ended.
         """
 
         def take() -> None:
@@ -216,8 +231,8 @@ class ConnectionDriver:
 
     # From the request to Hello.
 
-    def _request(self, request: Request) -> None:
-        self._requested = True
+    def _receive_request(self, request: Request) -> None:
+        self._request_answered = True
         try:
             target = urlsplit(request.path)
         except ValueError:
@@ -234,7 +249,10 @@ class ConnectionDriver:
         self.step("upgrade", lambda: self._upgrade(request))
 
     def respond(self, response: Response) -> None:
-        """Answer with plain HTTP, and end the connection."""
+        """Answer with plain HTTP, and end the connection.
+
+        :param response: the whole response.
+        """
         if self._transport is not None:
             self._transport.write(response.serialize())
             self._transport.finish()
@@ -251,7 +269,10 @@ class ConnectionDriver:
         self.step("hello", self._hello)
 
     def _check_query(self) -> str | None:
-        """Take ``v``, ``encoding`` and ``compress`` from the query; say what is wrong there."""
+        """Take ``v``, ``encoding`` and ``compress`` from the query.
+
+        :returns: what is wrong with the query, for people; None if nothing is.
+        """
         version = self.query.get("v", str(_DEFAULT_VERSION))
         if version not in map(str, VERSIONS):
             return f"v={version[:20]}: no such API version"
@@ -279,42 +300,45 @@ class ConnectionDriver:
     # Heartbeats.
 
     def note_heartbeat(self) -> None:
-        """Wait for the next heartbeat from now on."""
-        self._heartbeat_at = self._thread.clock()
+        """Note that a heartbeat has arrived now: the time for the next one begins."""
+        self._last_heartbeat_at = self._thread.clock()
 
     def acknowledge_heartbeats(self, enabled: bool) -> None:
-        """Acknowledge heartbeats from now on, or don't."""
+        """Switch acknowledging heartbeats on or off.
+
+        :param enabled: whether the gateway acknowledges from now on.
+        """
         self.acknowledges = enabled
 
     def _watch_heartbeats(self) -> None:
-        """Close the connection if no heartbeat has come in time; look again when one is due."""
+        """Close the connection if a heartbeat is overdue, else look again when one would be."""
         with self._thread.lock:
             if not self.is_open:
                 return
-            patience = self._rules.heartbeat_interval / 1000 + self._rules.heartbeat_tolerance
-            left = self._heartbeat_at + patience - self._thread.clock()
+            allowed = self._rules.heartbeat_interval / 1000 + self._rules.heartbeat_tolerance
+            left = self._last_heartbeat_at + allowed - self._thread.clock()
             if left > 0:
                 self._thread.call_later(left, self._watch_heartbeats)
             else:
-                # 4000: of the documented codes, one that leaves the session to be resumed.
+                # Discord documents no code for this. After 4000 the session can be resumed.
                 self.close(CloseCode.UNKNOWN_ERROR, "no heartbeat came in time")
 
-    # What comes through the WebSocket.
+    # Frames from the client.
 
-    def _frame(self, frame: Frame) -> None:
+    def _receive_frame(self, frame: Frame) -> None:
         kind = frame.opcode
         if kind is FrameType.CLOSE:
-            self._closing()
+            self._receive_close()
         elif kind in (FrameType.TEXT, FrameType.BINARY, FrameType.CONT):
-            self._parts.append(bytes(frame.data))
+            self._fragments.append(bytes(frame.data))
             if frame.fin:
-                message = b"".join(self._parts)
-                self._parts.clear()
+                message = b"".join(self._fragments)
+                self._fragments.clear()
                 if self.is_open:
                     self._environment.receive(self, message)
 
     def count_payload(self) -> int:
-        """Count a payload of the client; return how many came in the last 60 seconds."""
+        """Count a payload of the client; return how many arrived in the last 60 seconds."""
         now = self._thread.clock()
         times = self._payload_times
         while times and now - times[0] >= SEND_PERIOD:
@@ -325,17 +349,24 @@ class ConnectionDriver:
     # The session.
 
     def attach(self, session: Session) -> None:
-        """Carry a session: READY or RESUMED was sent."""
+        """Carry a session, once READY or RESUMED was sent.
+
+        :param session: the session.
+        """
         self.session = session
         self._thread.notify()
 
     def detach(self) -> Session | None:
-        """Carry the session no longer, if there is one; return it."""
+        """Stop carrying the session; return the session, or None if there was none."""
         session, self.session = self.session, None
         return session
 
     def release(self, code: int, reason: str) -> None:
-        """Carry the session no longer, and close the connection with this code."""
+        """Stop carrying the session, and close the connection.
+
+        :param code: the close code.
+        :param reason: the reason in the CLOSE frame.
+        """
         self.detach()
         self.close(code, reason)
 
@@ -349,8 +380,8 @@ class ConnectionDriver:
     def close(self, code: int | None, reason: str = "") -> None:
         """Begin the closing handshake, if the WebSocket is open.
 
-        :param code: None for a CLOSE frame without one.
-        :param reason: what the CLOSE frame says.
+        :param code: the close code; None for a CLOSE frame without a code.
+        :param reason: the reason in the CLOSE frame.
         """
         if not self.is_open:
             return
@@ -361,35 +392,42 @@ class ConnectionDriver:
         self._thread.call_later(self._rules.close_timeout, self._give_up_closing)
 
     def _give_up_closing(self) -> None:
-        """End the TCP connection: the client did not answer in time."""
+        """End the TCP connection, because the client has not answered CLOSE in time."""
         with self._thread.lock:
-            self._end_after_closing(farewell=False)
+            self._end_after_closing(graceful=False)
 
-    def _closing(self) -> None:
-        """Take a CLOSE frame, the client's own or its answer to the gateway's."""
-        closed: Close | None = self._protocol.close_rcvd
-        assert closed is not None
-        self.close_code, self.close_reason = closed.code, closed.reason
-        # Only a close that the client began says what it wants of the session.
-        begun = self._protocol.close_rcvd_then_sent
-        if begun and closed.code in (1000, 1001):
-            self._end_session(f"closed with {closed.code}")
-        # The answer, and the end of the connection, stand ready in the protocol.
+    def _receive_close(self) -> None:
+        """Take a CLOSE frame, with which the client begins or answers the closing handshake."""
+        close: Close | None = self._protocol.close_rcvd
+        assert close is not None
+        self.close_code, self.close_reason = close.code, close.reason
+        # A client that begins the handshake with one of these codes ends the session. A client
+        # that answers repeats the gateway's code, which says nothing about the client's wish.
+        begun_by_client = self._protocol.close_rcvd_then_sent
+        if begun_by_client and close.code in (1000, 1001):
+            self._end_session(f"closed with {close.code}")
+        # The protocol has the answer ready, and the mark that ends TCP behind it.
         answer = self._protocol.data_to_send()
         self.step("close", lambda: self._carry_out(answer))
         self._thread.notify()
 
     def linger(self, seconds: float | None) -> None:
-        """Leave TCP open for a while after the closing handshake; None: for ever."""
+        """Leave TCP open after the closing handshake, from now on.
+
+        :param seconds: for how long; None: until the client ends TCP.
+        """
         self._linger = seconds
 
-    def _end_after_closing(self, *, farewell: bool) -> None:
-        """End the TCP connection, at once or after lingering."""
+    def _end_after_closing(self, *, graceful: bool) -> None:
+        """End the TCP connection, at once or after lingering.
+
+        :param graceful: as :meth:`ClientTransport.finish` has it.
+        """
 
         def end() -> None:
             with self._thread.lock:
                 if self._transport is not None:
-                    self._transport.finish(farewell=farewell)
+                    self._transport.finish(graceful=graceful)
 
         if self._linger == 0:
             end()
@@ -397,19 +435,23 @@ class ConnectionDriver:
             self._thread.call_later(self._linger, end)
 
     def drop(self) -> None:
-        """End the TCP connection without a CLOSE frame, once what waits is sent."""
+        """End the TCP connection without a CLOSE frame, once all waiting bytes are sent."""
         if self._transport is not None:
-            self._transport.finish(farewell=False)
+            self._transport.finish(graceful=False)
 
     def reset(self) -> None:
         """Reset the TCP connection."""
         if self._transport is not None:
             self._transport.reset()
 
-    # How it reads and sends.
+    # Changing how the gateway reads and sends.
 
     def freeze(self, *, reading: bool, writing: bool) -> None:
-        """Stop reading, writing, or both, until :meth:`thaw`."""
+        """Stop reading, writing, or both, until :meth:`thaw`.
+
+        :param reading: whether to stop reading.
+        :param writing: whether to stop writing.
+        """
         if self._transport is not None:
             self._transport.freeze(reading=reading, writing=writing)
 
@@ -419,42 +461,58 @@ class ConnectionDriver:
             self._transport.thaw()
 
     def slow(self, bytes_per_second: float) -> None:
-        """Send no faster than this from now on."""
+        """Send slowly from now on.
+
+        :param bytes_per_second: the highest rate at which the gateway sends.
+        """
         if self._transport is not None:
             self._transport.slow(bytes_per_second)
 
     def compress_payloads(self) -> None:
-        """Compress each payload on its own from now on, as Identify asked for."""
+        """Compress each payload on its own from now on, as the client's Identify has asked for."""
         self.compression = "payload"
         self._deflater = ZlibPayload()
 
     def split_messages(self, size: int) -> None:
-        """Cut each payload into WebSocket messages of at most this many bytes."""
+        """Cut each payload into several WebSocket messages from now on.
+
+        :param size: bytes of a message at most.
+        """
         self._message_size = size
 
     def fragment_messages(self, size: int) -> None:
-        """Cut each message into WebSocket fragments of at most this many bytes."""
+        """Cut each message into several WebSocket fragments from now on.
+
+        :param size: bytes of a fragment at most.
+        """
         self._fragment_size = size
 
-    # What goes out.
+    # Sending.
 
     def send_event(self, name: str, sequence: int, data: bytes) -> None:
-        """Send one event, or nothing if the connection is over.
+        """Send one event, if the WebSocket is open.
 
         :param name: the event's name.
-        :param sequence: its number in the session.
-        :param data: its ``d``, as JSON.
+        :param sequence: the event's sequence in the session.
+        :param data: the event's ``d``, as JSON.
         """
         if self.is_open:
             self.send_text(b'{"t":"%s","s":%d,"op":0,"d":%s}' % (name.encode(), sequence, data))
 
     def send_op(self, opcode: int, data: Any) -> None:
-        """Send a payload that is no event, or nothing if the connection is over."""
+        """Send a payload that is no event, if the WebSocket is open.
+
+        :param opcode: the payload's ``op``.
+        :param data: the payload's ``d``.
+        """
         if self.is_open:
             self.send_text(b'{"t":null,"s":null,"op":%d,"d":%s}' % (opcode, encode(data)))
 
     def send_text(self, text: bytes) -> None:
-        """Send the JSON text of one payload, compressed as the client asked for."""
+        """Send one payload, compressed as the client asked for.
+
+        :param text: the payload's JSON, in UTF-8.
+        """
         message = self._deflater.deflate(text)
         if self._message_size is None and self._fragment_size is None:
             self.send_message(message)
@@ -463,7 +521,10 @@ class ConnectionDriver:
             self._pump()
 
     def send_message(self, message: Message) -> None:
-        """Send one WebSocket message as it stands."""
+        """Send one WebSocket message.
+
+        :param message: the message's kind and content.
+        """
         if message.binary:
             self._protocol.send_binary(message.data)
         else:
@@ -471,12 +532,13 @@ class ConnectionDriver:
         self._pump()
 
     def send_bytes(self, data: bytes) -> None:
-        """Send bytes below WebSocket.
+        """Send bytes that are not wrapped into a WebSocket frame.
 
-        :raises ConnectionError: if the TCP connection is over.
+        :param data: the bytes.
+        :raises ConnectionError: if the TCP connection has ended.
         """
         if self._transport is None:
-            raise ConnectionError(f"{self.handle} is over")
+            raise ConnectionError(f"{self.handle} has ended")
         self._transport.write(data)
 
     def _send_in_pieces(self, message: Message) -> None:
@@ -493,7 +555,7 @@ class ConnectionDriver:
             protocol.send_continuation(b"", fin=True)
 
     def _pump(self) -> None:
-        """Carry out what the WebSocket protocol has decided: bytes to send, or the end."""
+        """Send what the WebSocket protocol has ready, and end TCP if the protocol says so."""
         self._carry_out(self._protocol.data_to_send())
 
     def _carry_out(self, writes: list[bytes]) -> None:
@@ -502,12 +564,15 @@ class ConnectionDriver:
         for data in writes:
             if data:
                 self._transport.write(data)
-            else:
-                self._end_after_closing(farewell=True)
+            else:  # websockets' mark for the end of TCP
+                self._end_after_closing(graceful=True)
 
 
 def _pieces(data: bytes, size: int | None) -> list[bytes]:
-    """Cut data, with the last four bytes in a piece of their own if it is cut at all."""
+    """Cut data into pieces, the last of which is the four bytes that zlib-stream's suffix takes.
+
+    :param size: bytes of the other pieces at most; None to leave the data whole.
+    """
     if size is None or len(data) <= 4:
         return [data]
     body, suffix = data[:-4], data[-4:]

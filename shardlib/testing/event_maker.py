@@ -1,4 +1,4 @@
-"""Realistic events, made up from a world and changing it."""
+"""Realistic events, made from a world's guilds, which change accordingly."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ Events: TypeAlias = "list[tuple[str, Any]]"
 
 
 class EventMaker:
-    """Makes up events, and changes the world accordingly; the gateway's lock guards it.
+    """Makes events, and changes the world accordingly. The gateway's lock guards it.
 
-    :param world: what the events are about; its seed decides which they are.
-    :param mix: how often each event comes, relative to the others.
-    :raises ValueError: if the mix has an event that cannot be made up, or no share at all.
+    :param world: has the guilds that the events are about, and the seed that decides which events
+        come.
+    :param mix: how often each event comes, relative to the others, by the event's name.
+    :raises ValueError: if the mix has an event that cannot be made, a negative share, or no share
+        above 0.
     """
 
     def __init__(self, world: World, mix: Mapping[str, float]) -> None:
@@ -53,13 +55,13 @@ class EventMaker:
         self._names = list(mix)
         self._shares = list(mix.values())
         self._rng = random.Random(f"{world.seed}/traffic")
-        # The last message of each channel, to be edited, deleted, reacted to.
-        self._recent: dict[str, dict[str, Any]] = {}
+        # By channel id, the last message of each channel: what edits, deletions and reactions need.
+        self._last_messages: dict[str, dict[str, Any]] = {}
 
     def make(self, count: int) -> list[Event]:
         """Return the next events; none if the world has no guild.
 
-        :param count: about how many: some events come in pairs.
+        :param count: about how many events to make, since some come in pairs.
         """
         guilds = list(self._world.guilds.values())
         if not guilds:
@@ -71,22 +73,22 @@ class EventMaker:
             for name, data in self._makers[kind](self._rng.choice(guilds))
         ]
 
-    def _someone(self, guild: Guild) -> str:
+    def _random_member_id(self, guild: Guild) -> str:
         return self._rng.choice([*guild.members])
 
     def _message_create(self, guild: Guild) -> Events:
         channel = self._rng.choice(guild.text_channels)
-        message = self._world.make_message(channel, self._someone(guild))
-        self._recent[channel["id"]] = message
+        message = self._world.make_message(channel, self._random_member_id(guild))
+        self._last_messages[channel["id"]] = message
         return [("MESSAGE_CREATE", message)]
 
-    def _message(self, guild: Guild) -> dict[str, Any] | None:
-        """Return a message of this guild that is still there."""
+    def _random_message(self, guild: Guild) -> dict[str, Any] | None:
+        """Return the last message of one of the guild's channels; None if there is none."""
         channel = self._rng.choice(guild.text_channels)
-        return self._recent.get(channel["id"])
+        return self._last_messages.get(channel["id"])
 
     def _message_update(self, guild: Guild) -> Events:
-        message = self._message(guild)
+        message = self._random_message(guild)
         if message is None:
             return self._message_create(guild)
         message["content"] = sentence(self._rng)
@@ -94,10 +96,10 @@ class EventMaker:
         return [("MESSAGE_UPDATE", message)]
 
     def _message_delete(self, guild: Guild) -> Events:
-        message = self._message(guild)
+        message = self._random_message(guild)
         if message is None:
             return self._message_create(guild)
-        del self._recent[message["channel_id"]]
+        del self._last_messages[message["channel_id"]]
         keys = ("id", "channel_id", "guild_id")
         return [("MESSAGE_DELETE", {key: message[key] for key in keys})]
 
@@ -108,10 +110,10 @@ class EventMaker:
         return self._reaction("MESSAGE_REACTION_REMOVE", guild)
 
     def _reaction(self, event: str, guild: Guild) -> Events:
-        message = self._message(guild)
+        message = self._random_message(guild)
         if message is None:
             return self._message_create(guild)
-        user_id = self._someone(guild)
+        user_id = self._random_member_id(guild)
         data: dict[str, Any] = {
             "user_id": user_id,
             "type": 0,
@@ -127,7 +129,7 @@ class EventMaker:
         return [(event, data)]
 
     def _typing_start(self, guild: Guild) -> Events:
-        user_id = self._someone(guild)
+        user_id = self._random_member_id(guild)
         typing = {
             "user_id": user_id,
             "timestamp": int(time.time()),
@@ -138,13 +140,13 @@ class EventMaker:
         return [("TYPING_START", typing)]
 
     def _presence_update(self, guild: Guild) -> Events:
-        user_id = self._someone(guild)
+        user_id = self._random_member_id(guild)
         presence = guild.presence(user_id, self._rng)
         guild.presences[user_id] = presence
         return [("PRESENCE_UPDATE", {**presence, "guild_id": guild.id})]
 
     def _voice_state_update(self, guild: Guild) -> Events:
-        user_id = self._someone(guild)
+        user_id = self._random_member_id(guild)
         leaves = user_id in guild.voice_states and self._rng.random() < 0.7
         channel_id = None if leaves else self._rng.choice(guild.voice_channels)["id"]
         return [("VOICE_STATE_UPDATE", guild.join_voice(user_id, channel_id))]
@@ -153,21 +155,21 @@ class EventMaker:
         return [("GUILD_MEMBER_ADD", guild.add_member(self._world, self._rng))]
 
     def _guild_member_update(self, guild: Guild) -> Events:
-        member = guild.members[self._someone(guild)]
+        member = guild.members[self._random_member_id(guild)]
         member["nick"] = sentence(self._rng)[:32]
         return [("GUILD_MEMBER_UPDATE", {**member, "guild_id": guild.id})]
 
     def _guild_member_remove(self, guild: Guild) -> Events:
-        user_id = self._someone(guild)
+        user_id = self._random_member_id(guild)
         if user_id in (guild.owner_id, self._world.user["id"]):
             return self._guild_member_update(guild)
         member = guild.remove_member(user_id)
         return [("GUILD_MEMBER_REMOVE", {"guild_id": guild.id, "user": member["user"]})]
 
     def _guild_create(self, guild: Guild) -> Events:
-        """Have the guild become unavailable, and come back."""
-        gone = {"id": guild.id, "unavailable": True}
-        return [("GUILD_DELETE", gone), ("GUILD_CREATE", guild.create_object())]
+        # The bot is in the guild already, so that the guild becomes unavailable first.
+        unavailable = {"id": guild.id, "unavailable": True}
+        return [("GUILD_DELETE", unavailable), ("GUILD_CREATE", guild.create_object())]
 
     def _guild_update(self, guild: Guild) -> Events:
         return [("GUILD_UPDATE", guild.guild_object())]
@@ -184,7 +186,7 @@ class EventMaker:
 
     def _interaction_create(self, guild: Guild) -> Events:
         channel = self._rng.choice(guild.text_channels)
-        member = guild.members[self._someone(guild)]
+        member = guild.members[self._random_member_id(guild)]
         world = self._world
         interaction = {
             "version": 1,

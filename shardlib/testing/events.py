@@ -1,4 +1,4 @@
-"""Events on their way to the sessions that should get them."""
+"""An event that the gateway dispatches, with all that decides which sessions get what of it."""
 
 from __future__ import annotations
 
@@ -12,35 +12,45 @@ _MESSAGE_CONTENT = int(Intents.MESSAGE_CONTENT)
 
 
 class Event:
-    """One event about to be dispatched: who may get it, and its JSON, encoded once for all.
+    """One event: the intents that bring it, and its JSON, encoded once for all sessions.
 
-    :param name: its name, as ``MESSAGE_CREATE``.
-    :param data: its ``d``.
-    :param user_id: the bot's own id: events about the bot come more freely.
+    :param name: the event's name, for instance ``MESSAGE_CREATE``.
+    :param data: the event's ``d``.
+    :param user_id: the bot's user id. Some events about the bot need no intent.
     :raises TypeError: if ``data`` holds something that JSON cannot express.
     :raises ValueError: if ``data`` holds NaN or an infinity.
     """
 
-    __slots__ = ("_blank", "_data", "_text", "_user_id", "guild_id", "intents", "name")
+    __slots__ = (
+        "_data",
+        "_text",
+        "_text_without_content",
+        "_user_id",
+        "guild_id",
+        "intents",
+        "name",
+    )
 
     def __init__(self, name: str, data: Any, user_id: str) -> None:
         self.name = name
         self.guild_id = guild_of(name, data)
-        # A plain number: arithmetic on flags is slow, and this is done for every session.
+        #: The intents of which any one brings this event; 0: every session gets the event. An int,
+        #: since the gateway compares it for every session, and arithmetic on flags is slow.
         self.intents = int(required(name, data, user_id))
         self._data = data
         self._user_id = user_id
         self._text = encode(data)
-        self._blank: bytes | None = None
+        # Encoded when the first session without MESSAGE_CONTENT gets the event.
+        self._text_without_content: bytes | None = None
 
     def text(self, intents: int) -> bytes:
-        """Return the event's data as a session gets it.
+        """Return the event's ``d`` as JSON, without message content if the intents demand that.
 
         :param intents: the session's intents.
         """
         if intents & _MESSAGE_CONTENT:
             return self._text
-        if self._blank is None:
-            hidden = without_content(self.name, self._data, self._user_id)
-            self._blank = self._text if hidden is self._data else encode(hidden)
-        return self._blank
+        if self._text_without_content is None:
+            data = without_content(self.name, self._data, self._user_id)
+            self._text_without_content = self._text if data is self._data else encode(data)
+        return self._text_without_content

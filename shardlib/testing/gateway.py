@@ -1,4 +1,4 @@
-"""The local gateway itself: what a test makes, looks at, and orders about."""
+"""LocalGateway, the object that a test makes, asks and commands."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ from shardlib.testing.world import World
 
 _T = TypeVar("_T")
 
-#: What a fault does; called on the gateway's thread, so it must not wait.
+#: A fault's action. The gateway calls it on the gateway's thread, so it must not wait.
 Action: TypeAlias = Callable[[GatewayConnection], object]
 
 
 class _Rule(Generic[_T]):
-    """An attribute of the gateway whose value stands in the rules that its parts share."""
+    """An attribute of the gateway that reads and changes one of the gateway's rules."""
 
     def __set_name__(self, owner: type[LocalGateway], name: str) -> None:
         self._name = name
@@ -68,42 +68,53 @@ class LocalGateway:
             gateway.wait_for_connection().wait_until_ready()
             gateway.dispatch("MESSAGE_CREATE", {...})
 
-    It speaks the documented protocol over real sockets, to any number of clients in any
-    language, checks what they send, and does on command what Discord does now and then. One
-    daemon thread serves all connections. Every method here may be called from any other thread;
-    only a method with a ``timeout`` waits.
+    The gateway speaks the documented protocol over real sockets, to any number of clients in any
+    language, checks what the clients send, and does on command what Discord does now and then. One
+    daemon thread serves all connections. Every method may be called from any other thread; only a
+    method with a ``timeout`` waits.
 
-    :param token: the token clients must show; by default a new one for every gateway.
-    :param heartbeat_interval: milliseconds, as Hello gives it.
-    :param heartbeat_tolerance: seconds a heartbeat may be late until the connection is closed.
-    :param seed: of the world and its traffic.
-    :param guilds: how many guilds the bot is in.
-    :param members: how many members each has, beside the bot.
-    :param shards: the recommended number of shards, for ``/gateway/bot``.
-    :param tls: serve ``wss://``, with a certificate of a throw-away authority that
+    :param token: the token that clients must send; by default a new one for every gateway.
+    :param heartbeat_interval: milliseconds between two heartbeats, for Hello; 1 or more.
+    :param heartbeat_tolerance: seconds that a heartbeat may be late before the gateway closes the
+        connection.
+    :param seed: the number from which the world and the traffic are made: the same seed makes the
+        same ones.
+    :param guilds: how many guilds the bot is in, 0 or more.
+    :param members: how many members each guild has, beside the bot; 0 or more.
+    :param shards: the number of shards that ``/gateway/bot`` recommends, 1 or more.
+    :param tls: whether to serve ``wss://``, with a certificate of a throw-away authority that
         :attr:`ssl_context` trusts.
     :param host: the address to listen at.
-    :param port: 0 for any free one; :attr:`resume_url` always has one of its own.
-    :param allowed_intents: the privileged intents outside are answered with 4014.
-    :param max_concurrency: Identifies allowed for every ``identify_interval``.
-    :param identify_interval: seconds between two Identifies of a bucket, else op 9; 0 for none.
-    :param session_start_limit: Identifies a day until the token is reset.
-    :param session_timeout: seconds a session is kept for a Resume.
-    :param max_guilds_per_shard: more are answered with 4011.
-    :param send_limit: payloads a client may send in 60 seconds, else 4008; None for no limit.
-    :param replay_limit: events kept for a Resume; one that needs more is answered with op 9.
-    :param resume_after_close: whether a Resume must wait until the session's former connection is
-        closed: one that comes while the gateway still reads from that connection ends the
-        session, and is answered with op 9. Otherwise the session moves to the new connection, and
-        the former one is closed with 4000.
-    :param close_timeout: seconds to wait for a client's answer to a CLOSE frame.
-    :param receive_buffer: bytes the operating system takes for the gateway before it reads
-        (``SO_RCVBUF``); small to see what a client does whose sends are stuck.
-    :param clock: the clock that all limits and timeouts go by.
-    :raises ValueError: if a number is smaller than it can be.
+    :param port: the port of :attr:`url`; 0 for any free one. :attr:`resume_url` always has another
+        port, any free one.
+    :param allowed_intents: the intents that are switched on for the bot, by default all. The
+        gateway answers an Identify with any other privileged intent with close code 4014.
+    :param max_concurrency: how many Identifies the gateway accepts in every ``identify_interval``,
+        one for each bucket (``shard_id % max_concurrency``); 1 or more.
+    :param identify_interval: seconds that must lie between two Identifies of a bucket; the gateway
+        answers an earlier one with op 9. 0 for no limit.
+    :param session_start_limit: how many Identifies the gateway accepts in 24 hours; one more makes
+        the gateway reset the token, as Discord does.
+    :param session_timeout: seconds for which the gateway keeps a session whose client is away.
+    :param max_guilds_per_shard: how many guilds a shard may have; the gateway answers an Identify
+        for a shard with more guilds with close code 4011.
+    :param send_limit: how many payloads a client may send in 60 seconds; the gateway closes the
+        connection of a client that sends more with 4008. None for no limit.
+    :param replay_limit: how many events the gateway keeps for a Resume, 0 or more; the gateway
+        answers a Resume that needs more with op 9.
+    :param resume_after_close: whether a client must close the session's former connection before
+        it sends Resume. True: a Resume that arrives while the gateway still reads from the former
+        connection ends the session, and the gateway answers with op 9. False: the session moves to
+        the new connection, and the gateway closes the former one with 4000.
+    :param close_timeout: seconds that the gateway waits for a client's answer to a CLOSE frame.
+    :param receive_buffer: bytes that the operating system buffers of what a client sends
+        (``SO_RCVBUF``); None for the system's default. With a small buffer and
+        :meth:`GatewayConnection.stop_reading`, a client's sends soon block.
+    :param clock: the clock that all limits and timeouts go by; by default a new one.
+    :raises ValueError: if a number is less than the least value named above.
     """
 
-    #: The token that clients must show.
+    #: The token that clients must send.
     token = _Rule[str]()
     heartbeat_interval = _Rule[int]()
     heartbeat_tolerance = _Rule[float]()
@@ -147,11 +158,12 @@ class LocalGateway:
     ) -> None:
         check_least("guilds", guilds, 0)
         check_least("members", members, 0)
-        #: The clock all limits and timeouts go by; move it with ``gateway.clock.advance(300)``.
+        #: The clock that all limits and timeouts go by. ``gateway.clock.advance(300)`` moves the
+        #: clock forward by 300 seconds.
         self.clock = clock if clock is not None else Clock()
         #: The guilds, channels and members, see :class:`~shardlib.testing.World`.
         self.world = World(seed, guilds, members)
-        #: Those of the arguments that may be changed while the gateway runs. Each is an attribute
+        #: The arguments that a test may change while the gateway runs. Each of them is an attribute
         #: of the gateway, too.
         self.rules = Rules(
             token=token if token is not None else self.world.make_token(),
@@ -176,7 +188,7 @@ class LocalGateway:
         self._byte_count = ByteCount()
         self._inbox = Inbox()
         self._all_connections: list[GatewayConnection] = []
-        # What wait_for_connection() has not returned yet.
+        # The connections that wait_for_connection() has not returned yet.
         self._unclaimed: deque[GatewayConnection] = deque()
         self._sessions = Sessions(
             self.rules, self.clock, lambda session: GatewaySession(session, self._thread)
@@ -215,10 +227,10 @@ class LocalGateway:
     # Start and stop.
 
     def start(self) -> LocalGateway:
-        """Listen, and serve on a thread of its own; return the gateway.
+        """Listen, and start the gateway's thread; return the gateway.
 
         :raises OSError: if the port is taken.
-        :raises RuntimeError: if it is started already.
+        :raises RuntimeError: if the gateway is started already.
         """
         if self._thread.is_started:
             raise RuntimeError("the local gateway is started already")
@@ -228,11 +240,12 @@ class LocalGateway:
         return self
 
     def stop(self) -> None:
-        """End every connection at once, without CLOSE frames, and the thread.
+        """End every connection at once, without CLOSE frames, and end the gateway's thread.
 
-        Nothing is left afterwards, whatever the clients do. A second call does nothing.
+        No socket and no thread is left afterwards, whatever the clients do. A second call does
+        nothing.
 
-        :raises RuntimeError: if a fault's action calls it, on the gateway's own thread.
+        :raises RuntimeError: if a fault's action calls this method, on the gateway's thread.
         """
         self._thread.stop(self._shut_down)
 
@@ -253,16 +266,16 @@ class LocalGateway:
     ) -> None:
         self.stop()
 
-    # Where it is.
+    # Addresses and certificates.
 
     @property
     def url(self) -> str:
-        """The URL to connect to, ``ws://127.0.0.1:PORT/`` (``wss`` with TLS)."""
+        """The URL that clients connect to, ``ws://127.0.0.1:PORT/`` (``wss`` with TLS)."""
         return self._url("wss" if self._tls else "ws", self._listeners.ports[0])
 
     @property
     def resume_url(self) -> str:
-        """What READY gives as ``resume_gateway_url``: the same gateway at another port."""
+        """The ``resume_gateway_url`` of READY: the same gateway at another port."""
         return self._url("wss" if self._tls else "ws", self._listeners.ports[1])
 
     @property
@@ -272,7 +285,7 @@ class LocalGateway:
 
     @property
     def ssl_context(self) -> ssl.SSLContext:
-        """A client's context that trusts the throw-away authority.
+        """An SSL context for clients that trusts the throw-away authority.
 
         :raises ValueError: if the gateway does not speak TLS.
         """
@@ -281,7 +294,7 @@ class LocalGateway:
 
     @property
     def ca_certificate(self) -> bytes:
-        """The throw-away authority's certificate (PEM), for clients in other processes.
+        """The throw-away authority's certificate, in PEM format, for clients in other processes.
 
         :raises ValueError: if the gateway does not speak TLS.
         """
@@ -295,16 +308,16 @@ class LocalGateway:
     def _url(self, scheme: str, port: int) -> str:
         return f"{scheme}://{self._host}:{port}/"
 
-    # Who is there, and what they sent.
+    # Connections, sessions, and what the clients sent.
 
     @property
     def bytes_received(self) -> int:
-        """Bytes from the clients of all connections so far, below WebSocket and above TLS."""
+        """Bytes received from all clients so far, below WebSocket and above TLS."""
         return self._byte_count.received
 
     @property
     def bytes_sent(self) -> int:
-        """Bytes to the clients of all connections so far, below WebSocket and above TLS."""
+        """Bytes sent to all clients so far, below WebSocket and above TLS."""
         return self._byte_count.sent
 
     @property
@@ -314,19 +327,19 @@ class LocalGateway:
 
     @property
     def connections(self) -> list[GatewayConnection]:
-        """The connections that are not over, oldest first."""
+        """The connections that have not ended, oldest first."""
         with self._thread.lock:
             return [each for each in self._all_connections if not each.is_closed]
 
     @property
     def all_connections(self) -> list[GatewayConnection]:
-        """Every connection there ever was, oldest first; plain HTTP requests are none."""
+        """All WebSocket connections so far, oldest first, including those that have ended."""
         with self._thread.lock:
             return list(self._all_connections)
 
     @property
     def sessions(self) -> list[GatewaySession]:
-        """The sessions that are connected or may be resumed, oldest first."""
+        """The sessions that are connected or that a Resume can continue, oldest first."""
         with self._thread.lock:
             return [session.handle for session in self._sessions.alive()]
 
@@ -346,41 +359,42 @@ class LocalGateway:
         predicate: Callable[[GatewayConnection], object] | None = None,
         timeout: float = 5.0,
     ) -> GatewayConnection:
-        """Wait for the next connection, and return it; each is returned once.
+        """Wait for the next connection, and return it. Each connection is returned once.
 
-        :param predicate: says which connection will do; it is asked again whenever something
-            happens, so ``lambda connection: connection.session`` waits for READY, too.
-        :param timeout: seconds.
-        :raises TimeoutError: if none came in time.
+        :param predicate: returns something true for a connection that will do. The gateway calls
+            it again whenever something happens, so that ``lambda connection: connection.session``
+            waits for READY, too. None for any connection.
+        :param timeout: seconds to wait.
+        :raises TimeoutError: if no such connection came in time.
         """
 
-        def look() -> GatewayConnection | None:
+        def claim() -> GatewayConnection | None:
             for connection in self._unclaimed:
                 if predicate is None or predicate(connection):
                     self._unclaimed.remove(connection)
                     return connection
             return None
 
-        return self._thread.wait(look, timeout, "a connection")
+        return self._thread.wait(claim, timeout, "a connection")
 
     def expect(self, opcode: int, timeout: float = 5.0) -> ReceivedPayload:
-        """Wait for the next payload with this opcode on any connection, and return it.
+        """Wait for the next payload with an opcode on any connection, and return the payload.
 
-        Each payload is returned once; its ``connection`` tells where it came from.
+        Each payload is returned once. The attribute ``connection`` of the payload is the connection
+        that the payload arrived on.
 
         :param opcode: the payload's ``op``.
-        :param timeout: seconds.
-        :raises TimeoutError: if none came in time.
+        :param timeout: seconds to wait.
+        :raises TimeoutError: if no such payload arrived in time.
         """
         return self._thread.wait(lambda: self._inbox.take(opcode, None), timeout, name_of(opcode))
 
     def wait_until(self, predicate: Callable[[], _T | None], timeout: float = 5.0) -> _T:
         """Wait until a function returns something true, and return that.
 
-        :param predicate: the function; it is asked again whenever something happens at the
-            gateway.
-        :param timeout: seconds.
-        :raises TimeoutError: if it did not become true in time.
+        :param predicate: the function. The gateway calls it again whenever something happens.
+        :param timeout: seconds to wait.
+        :raises TimeoutError: if the function returned nothing true in time.
         """
         return self._thread.wait(predicate, timeout, "the condition")
 
@@ -393,37 +407,39 @@ class LocalGateway:
         self._inbox.add(payload, driver.handle)
         self._thread.notify()
 
-    # What it sends.
+    # Sending events.
 
     def dispatch(self, event: str, data: Any, *, session: GatewaySession | None = None) -> int:
-        """Send an event to every session that should get it; return how many these are.
+        """Send an event to every session that should get it; return the number of these sessions.
 
-        Intents decide, as documented, and shards: by the event's ``guild_id``, and shard 0
-        for an event without one. Without ``MESSAGE_CONTENT`` a session gets messages without
-        their content. A session whose client is away gets it when it resumes.
+        A session gets the event if the session's intents include one that brings the event, and if
+        the event's guild belongs to the session's shard; an event without a ``guild_id`` belongs
+        to shard 0. A session without ``MESSAGE_CONTENT`` gets messages without their content. A
+        session whose client is away gets the event when the client resumes.
 
-        :param event: its name, as ``MESSAGE_CREATE``.
-        :param data: its ``d``.
-        :param session: only to this session, if intents and shard let it through.
+        :param event: the event's name, for instance ``MESSAGE_CREATE``.
+        :param data: the event's ``d``.
+        :param session: the only session that may get the event; None for every session.
         :raises TypeError: if ``data`` holds something that JSON cannot express.
         :raises ValueError: if ``data`` holds NaN or an infinity.
         """
-        described = Event(event, data, self.world.user["id"])
+        encoded = Event(event, data, self.world.user["id"])
         with self._thread.lock:
-            alive = self._sessions.alive()
+            sessions = self._sessions.alive()
             if session is not None:
-                alive = [each for each in alive if each.handle is session]
-            return self._dispatcher.issue(described, alive)
+                sessions = [each for each in sessions if each.handle is session]
+            return self._dispatcher.issue(encoded, sessions)
 
     def send_message(
         self, channel_id: str, author_id: str, content: str | None = None
     ) -> dict[str, Any]:
-        """Have a member write in a channel: dispatch a MESSAGE_CREATE, and return its data.
+        """Dispatch the MESSAGE_CREATE of a member who writes in a channel; return the event's data.
 
         :param channel_id: the channel's id.
         :param author_id: the member's user id.
-        :param content: what the member writes; None for a sentence of the gateway's own.
-        :raises ValueError: if there is no such channel, or no such member in its guild.
+        :param content: the text of the message; None for a random sentence.
+        :raises ValueError: if the world has no such channel, or the channel's guild has no such
+            member.
         """
         with self._thread.lock:
             channel = self.world.channel(channel_id)
@@ -434,10 +450,13 @@ class LocalGateway:
     def traffic(self, rate: float | None = 10.0, mix: Mapping[str, float] | None = None) -> Traffic:
         """Send realistic events in the background until :meth:`Traffic.stop` or :meth:`stop`.
 
-        :param rate: events a second; None for as many as the clients take.
-        :param mix: how often each event comes, relative to the others; by default
-            :data:`shardlib.testing.TRAFFIC_MIX`.
-        :raises ValueError: if the rate is not positive, or the gateway cannot make up an event.
+        A second call ends the traffic of the first.
+
+        :param rate: events a second, above 0; None for as many as the clients read.
+        :param mix: how often each event comes, relative to the others, by the event's name; None
+            for :data:`shardlib.testing.TRAFFIC_MIX`.
+        :raises ValueError: if ``rate`` is not above 0, if the gateway cannot make an event of
+            ``mix``, or if the shares in ``mix`` are negative or all 0.
         """
         with self._thread.lock:
             traffic = Traffic(
@@ -453,7 +472,7 @@ class LocalGateway:
             self._traffic = traffic
         return traffic
 
-    # What goes wrong.
+    # Faults.
 
     def inject(
         self,
@@ -463,48 +482,52 @@ class LocalGateway:
         instead_of: str | None = None,
         connections: int | None = 1,
     ) -> None:
-        """Let something go wrong with the next connections.
+        """Let a fault strike the next connections, at one of their steps.
 
-        The steps of a connection are "accept", "upgrade", "hello", "ready", "replay", "ack",
-        "close"; see :data:`shardlib.testing.STEPS`::
+        The steps of a connection are "accept", "upgrade", "hello", "ready", "replay", "ack" and
+        "close"; :data:`shardlib.testing.STEPS` describes them::
 
-            gateway.inject(instead_of="hello")                        # stall: no Hello
-            gateway.inject(lambda it: it.reset(), before="ready")     # RST after Identify
-            gateway.inject(lambda it: it.refuse(502), instead_of="upgrade")
-            gateway.inject(lambda it: it.slow(1), before="upgrade")   # 101, byte by byte
-            gateway.inject(instead_of="close", connections=None)      # never answers CLOSE
-            gateway.inject(lambda it: it.linger(), before="close")    # never ends TCP
-            gateway.inject(lambda it: it.proceed(after=2), instead_of="replay")
+            gateway.inject(instead_of="hello")  # a stall: the gateway sends no Hello
+            gateway.inject(instead_of="close", connections=None)  # never answers CLOSE
+            gateway.inject(GatewayConnection.reset, before="ready")  # RST after Identify
+            gateway.inject(GatewayConnection.linger, before="close")  # never ends TCP
+            gateway.inject(lambda connection: connection.refuse(502), instead_of="upgrade")
+            gateway.inject(lambda connection: connection.slow(1), before="upgrade")
 
-        What is replaced can be caught up on with
-        :meth:`~shardlib.testing.GatewayConnection.proceed`.
+        :meth:`GatewayConnection.proceed <shardlib.testing.GatewayConnection.proceed>` takes a
+        replaced step after all.
 
-        :param action: called with the connection, on the gateway's thread: it must not wait.
-        :param before: the step that ``action`` comes before.
-        :param instead_of: the step that ``action`` (or nothing) takes the place of.
-        :param connections: how many connections it happens to; None for all from now on.
-        :raises ValueError: if there is no such step, or if not exactly one of ``before`` and
-            ``instead_of`` is given.
+        :param action: called with the connection on the gateway's thread, so it must not wait;
+            None to do nothing, which only ``instead_of`` allows.
+        :param before: the step before which the gateway calls ``action``.
+        :param instead_of: the step that the gateway leaves out, calling ``action`` instead.
+        :param connections: how many connections the fault strikes, 1 or more; None for all from now
+            on.
+        :raises ValueError: if there is no such step, if not exactly one of ``before`` and
+            ``instead_of`` is given, if the fault would do nothing, or if ``connections`` is less
+            than 1.
         """
-        if (before is None) == (instead_of is None):
+        if before is not None and instead_of is None:
+            fault = Fault(before, action, replaces_step=False, connections=connections)
+        elif instead_of is not None and before is None:
+            fault = Fault(instead_of, action, replaces_step=True, connections=connections)
+        else:
             raise ValueError(
                 "give before or instead_of, one of the two: the step at which the fault happens"
             )
-        step = before if before is not None else instead_of
-        assert step is not None
-        fault = Fault(step, action, instead_of is not None, connections)
         with self._thread.lock:
             self._faults.add(fault)
 
     def clear_faults(self) -> None:
-        """Forget the faults that no connection has met yet."""
+        """Forget the faults that wait for a connection."""
         with self._thread.lock:
             self._faults.clear()
 
     def outage(self, seconds: float | None = None) -> None:
-        """Go away: reset every connection, and refuse new ones.
+        """Begin an outage: reset every connection, and refuse new ones.
 
-        :param seconds: come back by itself after so long; None: not before :meth:`restore`.
+        :param seconds: how long the outage lasts, by the gateway's clock; None: until
+            :meth:`restore`.
         """
         self._thread.call(self._listeners.close, self.close_timeout)
         with self._thread.lock:
@@ -514,5 +537,5 @@ class LocalGateway:
             self._thread.call_later(seconds, self._listeners.reopen)
 
     def restore(self) -> None:
-        """End an :meth:`outage`: listen again, at the same ports."""
+        """End an :meth:`outage`: listen again at the same ports."""
         self._thread.call(self._listeners.reopen, self.close_timeout)

@@ -1,4 +1,4 @@
-"""The few HTTP answers a client needs before, or instead of, a WebSocket."""
+"""The few HTTP responses that a client needs before, or instead of, a WebSocket."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _ROUTE = re.compile(r"/api(?:/v(?P<version>[0-9]+))?(?P<path>/.*)")
 
 
 class Api:
-    """Discord's HTTP API, as much of it as clients look at when they log in.
+    """The part of Discord's HTTP API that clients use when they log in.
 
-    ``/api/v10/gateway`` and ``/api/v10/gateway/bot`` as Discord documents them; the bot's user
-    and application; 404 for the rest.
+    Serves ``/api/v10/gateway`` and ``/api/v10/gateway/bot`` as Discord documents them, and the
+    bot's user and application. Answers any other request with 404.
 
     :param rules: the gateway's rules.
-    :param world: whose bot it is.
+    :param world: has the bot's user and application.
     :param url: returns the gateway's URL.
     :param session_starts: returns the session start limit object.
     """
@@ -41,7 +41,7 @@ class Api:
         self._world = world
         self._url = url
         self._session_starts = session_starts
-        # Routes that ask for the token.
+        # Routes for which a client must send the token.
         self._routes: dict[str, Callable[[], dict[str, Any]]] = {
             "/gateway/bot": self._gateway_bot,
             "/users/@me": self._current_user,
@@ -50,9 +50,9 @@ class Api:
         }
 
     def answer(self, request: Request) -> Response:
-        """Answer a plain ``GET``; the gateway's lock is held.
+        """Answer a plain ``GET``. The caller holds the gateway's lock.
 
-        :param request: what the client asked for.
+        :param request: the client's request.
         """
         match = _ROUTE.fullmatch(urlsplit(request.path).path)
         path = match["path"] if match else ""
@@ -106,18 +106,25 @@ class Api:
 
 
 def json_response(status: int, body: Any) -> Response:
-    """Return a response that carries JSON."""
+    """Return a response that carries JSON.
+
+    :param status: the HTTP status code.
+    :param body: the value to encode as JSON.
+    """
     return make_response(status, json.dumps(body).encode(), {"Content-Type": "application/json"})
 
 
 def make_response(status: int, body: bytes, headers: dict[str, str]) -> Response:
-    """Return a response after which the connection is closed."""
+    """Return a response that tells the client that the connection closes.
+
+    :param status: the HTTP status code.
+    :param body: the body.
+    :param headers: headers beside those for the connection and the length, or in their place.
+    """
     try:
         phrase = HTTPStatus(status).phrase
     except ValueError:
-        # Some that a proxy before Discord sends are in no standard: 520 and its like.
+        # The proxy in front of Discord sends status codes that no standard has, for instance 520.
         phrase = "Unknown"
-    everything = Headers(
-        {"Connection": "close", "Content-Length": str(len(body)), **headers},
-    )
-    return Response(status, phrase, everything, body)
+    all_headers = Headers({"Connection": "close", "Content-Length": str(len(body)), **headers})
+    return Response(status, phrase, all_headers, body)

@@ -1,4 +1,4 @@
-"""How a connection comes to a session: Identify and Resume."""
+"""Identify and Resume, by which a connection gets its session."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from shardlib.testing.world import Guild, World
 
 
 class Identification:
-    """Answers Identify and Resume; the gateway's lock is held.
+    """Answers Identify and Resume. The callers hold the gateway's lock.
 
     :param rules: the gateway's rules.
-    :param world: what a new session is shown.
+    :param world: has the guilds of which READY and GUILD_CREATE tell a new session.
     :param sessions: the gateway's sessions.
-    :param starts: how often the token may identify.
-    :param resume_url: returns what READY gives as ``resume_gateway_url``.
+    :param starts: limits how often the token may identify.
+    :param resume_url: returns the ``resume_gateway_url`` of READY.
     """
 
     def __init__(
@@ -49,9 +49,9 @@ class Identification:
     def identify(self, connection: ConnectionDriver, data: Any) -> None:
         """Answer Identify.
 
-        :param connection: where it came.
-        :param data: its ``d``.
-        :raises Refused: if it breaks a rule.
+        :param connection: the connection that the Identify arrived on.
+        :param data: the payload's ``d``, of any type.
+        :raises Refused: if the Identify breaks a rule.
         """
         if connection.session is not None:
             raise Refused(CloseCode.ALREADY_AUTHENTICATED, "this connection has identified already")
@@ -59,11 +59,11 @@ class Identification:
         check_identify(data)
         shard_id, shards = check_shard(data.get("shard", [0, 1]))
         check_intents(data.get("intents"), self._rules.allowed_intents)
-        handled = len(self._guilds(shard_id, shards))
-        if handled > self._rules.max_guilds_per_shard:
+        guild_count = len(self._guilds(shard_id, shards))
+        if guild_count > self._rules.max_guilds_per_shard:
             raise Refused(
                 CloseCode.SHARDING_REQUIRED,
-                f"{handled} guilds, and a shard takes {self._rules.max_guilds_per_shard}",
+                f"{guild_count} guilds, and a shard takes {self._rules.max_guilds_per_shard}",
             )
         if self._starts.remaining() == 0:
             self._reset_token()
@@ -78,9 +78,9 @@ class Identification:
     def resume(self, connection: ConnectionDriver, data: Any) -> None:
         """Answer Resume.
 
-        :param connection: where it came.
-        :param data: its ``d``.
-        :raises Refused: if it breaks a rule.
+        :param connection: the connection that the Resume arrived on.
+        :param data: the payload's ``d``, of any type.
+        :raises Refused: if the Resume breaks a rule.
         """
         if connection.session is not None:
             raise Refused(CloseCode.ALREADY_AUTHENTICATED, "this connection has a session already")
@@ -92,13 +92,13 @@ class Identification:
             session.end("resumed with a sequence never issued")
             raise Refused(CloseCode.INVALID_SEQ, f"seq {sequence} was never issued")
         if session is not None and self._rules.resume_after_close:
-            _end_if_read(session)
+            _end_if_connected(session)
         connection.step("ready", lambda: self._answer_resume(connection, session, sequence))
 
     def _check_token(self, data: Any) -> None:
         require(isinstance(data, dict), "d is not an object")
         token = data.get("token")
-        # Undocumented, but eris has always sent it with the prefix of HTTP's Authorization header.
+        # Undocumented: eris sends, and always has, the prefix of HTTP's Authorization header.
         if not isinstance(token, str) or token.removeprefix("Bot ") != self._rules.token:
             raise Refused(CloseCode.AUTHENTICATION_FAILED, "the token is wrong")
 
@@ -108,7 +108,10 @@ class Identification:
         ]
 
     def _reset_token(self) -> None:
-        """Do what Discord does after too many Identifies (Gateway, "Identifying")."""
+        """Reset the token, and end all sessions, as after too many Identifies.
+
+        Discord documents this on the page Gateway, "Identifying".
+        """
         self._rules.reset_token()
         for session in self._sessions.alive():
             carrier = session.carrier
@@ -125,7 +128,7 @@ class Identification:
         if session.intents & Intents.GUILDS:
             for guild in guilds:
                 session.issue("GUILD_CREATE", encode(_guild_create(session, guild)))
-        # Only now: a test that waits for the session must find READY and the guilds sent.
+        # Last of all: once wait_until_ready() returns, READY and the guilds must have been sent.
         connection.attach(session)
 
     def _ready(
@@ -161,13 +164,13 @@ class Identification:
             connection.send_op(Opcode.INVALID_SESSION, False)
 
     def _replay(self, connection: ConnectionDriver, session: Session, sequence: int) -> None:
-        # Asked again: a fault may have held up the replay.
+        # A fault may have delayed the replay, and the session may have ended meanwhile.
         if not _is_resumable(session, sequence):
             connection.send_op(Opcode.INVALID_SESSION, False)
             return
         former = session.carrier
         if former is not None:
-            # A client may come back before the gateway has noticed that it was gone.
+            # A client may return before the gateway has noticed the end of the old connection.
             former.release(CloseCode.UNKNOWN_ERROR, "the session was resumed on another connection")
         if session.identify.get("compress") and connection.compression is None:
             connection.compress_payloads()
@@ -175,8 +178,8 @@ class Identification:
         connection.attach(session)
 
 
-def _end_if_read(session: Session) -> None:
-    """End a session if the gateway reads from the connection that carries it."""
+def _end_if_connected(session: Session) -> None:
+    """End a session if the gateway still reads from the connection that carries the session."""
     carrier = session.carrier
     if carrier is not None and carrier.is_read:
         session.end("resumed before its connection was closed")
@@ -184,14 +187,17 @@ def _end_if_read(session: Session) -> None:
 
 
 def _is_resumable(session: Session, sequence: int) -> bool:
-    """Return whether a session can be resumed; end it if what it missed is no longer kept."""
+    """Return whether the session can be resumed.
+
+    A session that no longer keeps an event after the sequence ends here.
+    """
     if not session.can_replay(sequence):
-        session.end("resumed too late: what it missed is no longer kept")
+        session.end("resumed too late: the session no longer keeps an event that it would replay")
     return session.ended is None
 
 
 def _guild_create(session: Session, guild: Guild) -> dict[str, Any]:
-    """Return a guild's GUILD_CREATE as this session gets it."""
+    """Return the data of a guild's GUILD_CREATE as a session gets it."""
     return guild.create_object(
         with_presences=bool(session.intents & Intents.GUILD_PRESENCES),
         large_threshold=session.identify.get("large_threshold", 50),

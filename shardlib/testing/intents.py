@@ -1,6 +1,6 @@
-"""Which intents let which event reach a session.
+"""Which intents bring which event to a session.
 
-The table is the one of Discord's documentation, "List of Intents" on the Gateway page.
+The table is that of Discord's documentation, page Gateway, "List of Intents".
 """
 
 from __future__ import annotations
@@ -111,16 +111,22 @@ def _by_event(table: dict[Intents, tuple[str, ...]]) -> dict[str, Intents]:
 _GUILD_MASKS = _by_event(GUILD_EVENTS)
 _DIRECT_MASKS = _by_event(DIRECT_EVENTS)
 
-# Where message content stands in these events, and what stands there without the intent.
-_CONTENT: dict[str, dict[str, Any]] = {
+# By event, the fields that hold message content, with the values that a session without the intent
+# gets in their place.
+_BLANK_CONTENT: dict[str, dict[str, Any]] = {
     event: {"content": "", "embeds": [], "attachments": [], "components": []}
     for event in ("MESSAGE_CREATE", "MESSAGE_UPDATE")
 }
-_CONTENT["AUTO_MODERATION_ACTION_EXECUTION"] = {"content": "", "matched_content": ""}
+_BLANK_CONTENT["AUTO_MODERATION_ACTION_EXECUTION"] = {"content": "", "matched_content": ""}
 
 
 def guild_of(event: str, data: Any) -> int | None:
-    """Return the id of the guild that an event is about; None for direct messages and the like."""
+    """Return the id of the guild that an event is about.
+
+    :param event: the event's name.
+    :param data: the event's ``d``, of any type.
+    :returns: the id; None for an event about no guild, for instance about a direct message.
+    """
     if not isinstance(data, dict):
         return None
     key = "id" if event in ("GUILD_CREATE", "GUILD_UPDATE", "GUILD_DELETE") else "guild_id"
@@ -132,44 +138,45 @@ def guild_of(event: str, data: Any) -> int | None:
 
 
 def required(event: str, data: Any, user_id: str) -> Intents:
-    """Return the intents of which any one brings this event; none at all: it always comes.
+    """Return the intents of which any one brings an event.
 
     :param event: the event's name.
-    :param data: the event's ``d``.
-    :param user_id: the bot's own id, since what is about the bot comes more freely.
+    :param data: the event's ``d``, of any type.
+    :param user_id: the bot's user id. Some events about the bot need no intent.
+    :returns: the intents; none at all if every session gets the event.
     """
     if guild_of(event, data) is None:
-        # An event known only from guilds needs its intent, guild or no guild.
+        # An event that the table has for guilds alone needs its intent even without a guild id.
         return _DIRECT_MASKS.get(event) or _GUILD_MASKS.get(event, Intents(0))
     if event == "GUILD_MEMBER_UPDATE" and data.get("user", {}).get("id") == user_id:
         return Intents(0)
-    if event == "THREAD_MEMBERS_UPDATE" and not _concerns(data, user_id):
+    if event == "THREAD_MEMBERS_UPDATE" and not _joins_or_leaves(data, user_id):
         return Intents.GUILD_MEMBERS
     return _GUILD_MASKS.get(event, Intents(0))
 
 
-def _concerns(data: dict[str, Any], user_id: str) -> bool:
+def _joins_or_leaves(data: dict[str, Any], user_id: str) -> bool:
     added = [member.get("user_id") for member in data.get("added_members", [])]
     return user_id in [*added, *data.get("removed_member_ids", [])]
 
 
 def without_content(event: str, data: Any, user_id: str) -> Any:
-    """Return ``data`` as a session without ``MESSAGE_CONTENT`` gets it.
+    """Return an event's data without the message content that needs ``MESSAGE_CONTENT``.
 
-    Content that the bot wrote, in its direct messages, or that mentions it is never hidden.
+    A message by the bot, a message that mentions the bot, and a direct message keep their content.
 
     :param event: the event's name.
-    :param data: the event's ``d``.
-    :param user_id: the bot's own id.
-    :returns: ``data`` itself if nothing has to be hidden.
+    :param data: the event's ``d``, of any type.
+    :param user_id: the bot's user id.
+    :returns: the data to send; ``data`` itself if the event keeps its content.
     """
-    blanks = _CONTENT.get(event)
+    blanks = _BLANK_CONTENT.get(event)
     if blanks is None or not isinstance(data, dict):
         return data
     mentioned = [user.get("id") for user in data.get("mentions", [])]
     own = data.get("author", {}).get("id") == user_id
     if own or user_id in mentioned or guild_of(event, data) is None:
         return data
-    hidden = {key: blanks.get(key, value) for key, value in data.items()}
-    hidden.pop("poll", None)
-    return hidden
+    blanked = {key: blanks.get(key, value) for key, value in data.items()}
+    blanked.pop("poll", None)
+    return blanked

@@ -1,4 +1,4 @@
-"""The two ports of a gateway, and the sockets of the clients that came there."""
+"""The two ports that a gateway listens at, and the sockets of the clients that connect to them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from shardlib.testing.transport import ClientTransport
 
 
 class Listeners:
-    """Listens at the gateway's URL and at its URL for a Resume, and takes clients into service.
+    """Listens at the gateway's URL and at its URL for a Resume, and accepts clients.
 
-    :meth:`open` may be called from any thread while the gateway's thread does not run; every
-    other method runs on that thread, without the lock.
+    :meth:`open` may be called from any thread while the gateway's thread does not run. Every other
+    method runs on that thread, without the lock.
 
     :param host: the address to listen at.
-    :param port: the port to connect to; 0 for any free one, as the port for a Resume always is.
+    :param port: the port of the gateway's URL; 0 for any free one, as the port for a Resume always
+        is.
     :param tls: whether clients must speak TLS.
-    :param receive_buffer: ``SO_RCVBUF`` of the clients' sockets, in bytes; None for the
-        operating system's own.
+    :param receive_buffer: ``SO_RCVBUF`` of the clients' sockets, in bytes; None for the operating
+        system's default.
     :param environment: what the drivers of the gateway share.
     """
 
@@ -35,7 +36,8 @@ class Listeners:
         environment: Environment,
     ) -> None:
         self._host = host
-        #: Once opened, the port to connect to and the port for a Resume.
+        #: The port of the gateway's URL and the port for a Resume; 0 before :meth:`open` has found
+        #: a free one.
         self.ports = [port, 0]
         self._tls = tls
         self._receive_buffer = receive_buffer
@@ -45,7 +47,7 @@ class Listeners:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def open(self) -> None:
-        """Begin to listen; clients wait until :meth:`accept_clients`.
+        """Begin to listen. The operating system lets clients wait until :meth:`accept_clients`.
 
         :raises OSError: if a port is taken.
         """
@@ -56,7 +58,8 @@ class Listeners:
                 listener.setblocking(False)
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 if self._receive_buffer is not None:
-                    # Accepted sockets inherit it, and only so does the window start small.
+                    # Accepted sockets inherit the size. Set on them, it would come too late: the
+                    # TCP window would start large.
                     listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
                 listener.bind((self._host, port))
                 listener.listen(512)
@@ -68,7 +71,7 @@ class Listeners:
             raise
 
     def accept_clients(self) -> None:
-        """Take into service the clients that wait, and those that come."""
+        """Accept the clients that wait, and those that connect from now on."""
         loop = asyncio.get_running_loop()
         for index, listener in enumerate(self._listeners):
             loop.add_reader(listener, self._accept, listener, index == 1)
@@ -82,25 +85,25 @@ class Listeners:
         self._listeners.clear()
 
     def reopen(self) -> None:
-        """Listen again at the same ports, unless they are open.
+        """Listen again at the same ports, unless the ports are open.
 
-        :raises OSError: if a port is taken meanwhile.
+        :raises OSError: if another program has taken a port meanwhile.
         """
         if not self._listeners:
             self.open()
             self.accept_clients()
 
     async def shut_down(self) -> None:
-        """Leave nothing behind: no socket, no transport, no task."""
+        """Close every socket, and end every transport and task."""
         self.close()
-        # A task that is cancelled before it has begun would never close its socket.
+        # A task that is cancelled before it has begun never runs the code that closes its socket.
         await asyncio.sleep(0)
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for transport in tuple(self._transports):
             transport.abort()
-        # asyncio closes the sockets in callbacks that stand in line by now.
+        # asyncio has scheduled the callbacks that close the sockets. Let them run.
         while self._transports:
             await asyncio.sleep(0)
 
@@ -108,7 +111,7 @@ class Listeners:
         try:
             client, _ = listener.accept()
         except OSError:
-            return  # it went away between select and accept
+            return  # the client has gone between select and accept
         client.setblocking(False)
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         thread = self._environment.thread
@@ -131,11 +134,11 @@ class Listeners:
     async def _connect(
         self, transport: ClientTransport, client: socket.socket, context: ssl.SSLContext | None
     ) -> None:
-        """Bring a connection as far as bytes can flow: through the TLS handshake."""
+        """Connect a transport to a client's socket, with a TLS handshake if there is a context."""
         loop = asyncio.get_running_loop()
         self._transports.add(transport)
         try:
             await loop.connect_accepted_socket(lambda: transport, client, ssl=context)
         except (OSError, asyncio.CancelledError):
-            # A client that speaks no TLS, distrusts the certificate, or went away.
+            # The client speaks no TLS, distrusts the certificate or has gone, or the gateway stops.
             transport.abandon()

@@ -48,8 +48,11 @@ _ENDINGS = (
 
 
 def sentence(rng: random.Random) -> str:
-    """Return something that someone might write; now and then something long."""
-    parts = []
-    for _ in range(1 if rng.random() < 0.9 else 12):
-        parts.append(f"{rng.choice(_OPENINGS)} {rng.choice(_MIDDLES)}{rng.choice(_ENDINGS)}")
-    return ". ".join(parts)
+    """Return a random text as people write it, one in ten of them long.
+
+    :param rng: decides what the text says.
+    """
+    return ". ".join(
+        f"{rng.choice(_OPENINGS)} {rng.choice(_MIDDLES)}{rng.choice(_ENDINGS)}"
+        for _ in range(1 if rng.random() < 0.9 else 12)
+    )

@@ -11,24 +11,25 @@ from shardlib.gateway import Opcode
 
 
 def encode(data: Any) -> bytes:
-    """Return data as JSON the way Discord writes it: compact, characters unescaped.
+    """Return data as JSON the way Discord writes it: without spaces, characters unescaped.
 
-    :param data: what JSON can express.
-    :raises TypeError: if it holds something that JSON cannot express.
-    :raises ValueError: if it holds NaN or an infinity.
+    :param data: a value that JSON can express.
+    :raises TypeError: if ``data`` holds something that JSON cannot express.
+    :raises ValueError: if ``data`` holds NaN or an infinity.
     """
     try:
         text = ujson.dumps(data, ensure_ascii=False, escape_forward_slashes=False, allow_nan=False)
         return text.encode()
     except (UnicodeEncodeError, OverflowError):
-        # JSON can express lone surrogates only escaped; ujson refuses integers above 64 bits.
+        # Lone surrogates have no UTF-8, so JSON must escape them. ujson refuses integers that need
+        # more than 64 bits.
         return json.dumps(data, allow_nan=False, separators=(",", ":")).encode()
 
 
 def name_of(opcode: int) -> str:
     """Return an opcode's documented name, with its number.
 
-    :param opcode: any number.
+    :param opcode: the opcode, known or not.
     """
     try:
         return f"{Opcode(opcode).name} (op {int(opcode)})"

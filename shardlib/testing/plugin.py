@@ -1,7 +1,7 @@
 """The pytest plugin: the fixture ``local_gateway``.
 
-pytest loads this module whenever shardlib is installed, so it imports nothing that only the
-extra ``local`` installs.
+pytest loads this module whenever shardlib is installed, so the module imports no package that only
+the extra ``local`` installs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ _MARKER = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known."""
+    """Register the marker ``local_gateway`` at pytest.
+
+    :param config: pytest's configuration.
+    """
     config.addinivalue_line("markers", _MARKER)
 
 
@@ -29,12 +32,12 @@ def pytest_configure(config: pytest.Config) -> None:
 def local_gateway(request: pytest.FixtureRequest) -> Iterator[LocalGateway]:
     """A :class:`shardlib.testing.LocalGateway`, started for this test and stopped after it.
 
-    ``@pytest.mark.local_gateway(guilds=1, tls=True)`` sets its options.
+    ``@pytest.mark.local_gateway(guilds=1, tls=True)`` sets the gateway's options.
     """
     from shardlib.testing import LocalGateway
 
     options: dict[str, object] = {}
-    # The marker nearest to the test has the last word.
+    # iter_markers() gives the marker nearest to the test first, and that marker must win.
     for marker in reversed(list(request.node.iter_markers("local_gateway"))):
         options.update(marker.kwargs)
     with LocalGateway(**options) as gateway:  # type: ignore[arg-type]

@@ -1,17 +1,13 @@
-"""The rules of a local gateway: its limits and settings, which its parts share."""
+"""The rules of a local gateway: the limits and settings that its parts share."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
-from shardlib.gateway import (
-    IDENTIFY_INTERVAL,
-    SEND_LIMIT,
-    SESSION_START_LIMIT,
-    Intents,
-)
+from shardlib.gateway import Intents
 
-# The least that each of these may be.
+# The least value of each of these rules; the others have none.
 _LEAST = {
     "heartbeat_interval": 1,
     "shards": 1,
@@ -24,38 +20,40 @@ _LEAST = {
 class Rules:
     """What a gateway demands of its clients and grants to them.
 
-    :class:`~shardlib.testing.LocalGateway` documents each of them, under the same name. A test
-    may change them while the gateway runs: each part of it looks at them anew each time.
+    :class:`~shardlib.testing.LocalGateway` documents each rule, under the same name. A test may
+    change a rule while the gateway runs: the gateway's parts read a rule each time they apply it.
 
-    :raises ValueError: if a number is smaller than it can be.
+    :raises ValueError: if a rule has less than its least value.
     """
 
-    #: What clients must show; a new one after :meth:`reset_token`.
     token: str
-    heartbeat_interval: int = 41_250
-    heartbeat_tolerance: float = 5.0
-    shards: int = 1
-    allowed_intents: Intents = field(default_factory=Intents.all)
-    max_concurrency: int = 1
-    identify_interval: float = IDENTIFY_INTERVAL
-    session_start_limit: int = SESSION_START_LIMIT
-    session_timeout: float = 300.0
-    max_guilds_per_shard: int = 2500
-    send_limit: int | None = SEND_LIMIT
-    replay_limit: int = 20_000
-    resume_after_close: bool = False
-    close_timeout: float = 2.0
+    heartbeat_interval: int
+    heartbeat_tolerance: float
+    shards: int
+    allowed_intents: Intents
+    max_concurrency: int
+    identify_interval: float
+    session_start_limit: int
+    session_timeout: float
+    max_guilds_per_shard: int
+    send_limit: int | None
+    replay_limit: int
+    resume_after_close: bool
+    close_timeout: float
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
             check_least(name, getattr(self, name), least)
 
-    def change(self, name: str, value: object) -> None:
-        """Apply another value from now on.
+    def change(self, name: str, value: Any) -> None:
+        """Change a rule from now on.
 
         :param name: the name of the rule.
-        :param value: what it shall be.
+        :param value: the new value.
+        :raises ValueError: if the value is less than the least value of the rule.
         """
+        if name in _LEAST:
+            check_least(name, value, _LEAST[name])
         setattr(self, name, value)
 
     def reset_token(self) -> None:
@@ -64,12 +62,12 @@ class Rules:
 
 
 def check_least(name: str, value: int, least: int) -> None:
-    """Check an argument.
+    """Check that a number is not too small.
 
-    :param name: the argument's name, for the message.
-    :param value: what was given.
-    :param least: the least that it may be.
-    :raises ValueError: if it is less.
+    :param name: the number's name, for the error's message.
+    :param value: the number.
+    :param least: the least value that is allowed.
+    :raises ValueError: if ``value`` is less than ``least``.
     """
     if value < least:
         raise ValueError(f"{name} must be at least {least}, not {value}")

@@ -14,7 +14,7 @@ _DAY = 24 * 60 * 60.0
 
 
 class Sessions:
-    """The sessions of a gateway; the gateway's lock guards it.
+    """The sessions of a gateway. The gateway's lock guards it.
 
     :param rules: the gateway's rules.
     :param clock: the gateway's clock.
@@ -28,7 +28,10 @@ class Sessions:
         self._by_id: dict[str, Session] = {}
 
     def alive(self) -> list[Session]:
-        """Return the sessions that are connected or may still be resumed, oldest first."""
+        """Return the sessions that are connected or that a Resume can continue, oldest first.
+
+        The others are forgotten.
+        """
         for session in list(self._by_id.values()):
             if session.away_for() > self._rules.session_timeout:
                 session.end("timed out")
@@ -37,19 +40,19 @@ class Sessions:
         return list(self._by_id.values())
 
     def find(self, session_id: Any) -> Session | None:
-        """Return the session that may be resumed by this id.
+        """Return the session with an id that a Resume can continue; None if there is none.
 
-        :param session_id: what the client sent, of any type.
+        :param session_id: the ``session_id`` that the client sent, of any type.
         """
         return next((each for each in self.alive() if each.session_id == session_id), None)
 
     def start(self, carrier: Carrier, identify: dict[str, Any]) -> Session:
-        """Begin a session.
+        """Begin a session, and return it.
 
-        :param carrier: the connection that Identify came on.
-        :param identify: the data of Identify.
+        :param carrier: the connection that the Identify arrived on.
+        :param identify: the ``d`` of the Identify.
         """
-        self.alive()  # forgets sessions that are over
+        self.alive()  # forgets the sessions that have ended, so that memory stays flat
         session = Session(
             identify,
             carrier,
@@ -62,7 +65,7 @@ class Sessions:
 
 
 class SessionStarts:
-    """How often the token may identify; the gateway's lock guards it.
+    """Limits how often the token may identify. The gateway's lock guards it.
 
     :param rules: the gateway's rules.
     :param clock: the gateway's clock.
@@ -71,9 +74,9 @@ class SessionStarts:
     def __init__(self, rules: Rules, clock: Clock) -> None:
         self._rules = rules
         self._clock = clock
-        # When each concurrency bucket last had its Identify.
+        # By bucket (shard_id % max_concurrency), when the gateway last accepted an Identify.
         self._identified_at: dict[int, float] = {}
-        # When each of the last 24 hours' Identifies came.
+        # When the Identifies of the last 24 hours arrived.
         self._times: deque[float] = deque()
 
     def remaining(self) -> int:
@@ -84,15 +87,16 @@ class SessionStarts:
         return max(0, self._rules.session_start_limit - len(self._times))
 
     def reset_after(self) -> int:
-        """Return after how many milliseconds the limit on session starts resets."""
+        """Return in how many milliseconds the limit on session starts resets."""
         if not self._times:
             return 0
         return int((self._times[0] + _DAY - self._clock()) * 1000)
 
     def take_slot(self, shard_id: int) -> bool:
-        """Count an Identify; return False if its bucket had one less than the interval ago.
+        """Count an Identify, and return whether its bucket has a slot for it.
 
         :param shard_id: the shard that identifies.
+        :returns: False if the bucket's last Identify is less than ``identify_interval`` ago.
         """
         now = self._clock()
         self._times.append(now)

@@ -1,4 +1,4 @@
-"""The gateway's thread, and the lock that guards what the gateway knows."""
+"""The gateway's thread, and the lock that guards the gateway's state."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ _logger = logging.getLogger("shardlib.testing")
 class GatewayThread:
     """One daemon thread with an event loop, which serves all connections of a gateway.
 
-    :attr:`lock` guards everything that the gateway, its connections and its sessions know. Its
-    holder never waits, except in :meth:`wait`, which lets go of it meanwhile. It is reentrant:
-    a fault's action runs with the lock held, and calls the same methods as a test does.
+    :attr:`lock` guards the state of the gateway, its connections and its sessions. A thread that
+    holds the lock never waits, except in :meth:`wait`, which releases the lock meanwhile. The lock
+    is reentrant, since a fault's action runs with the lock held, and calls the same methods as a
+    test does.
 
     Every method may be called from any thread.
 
@@ -43,7 +44,7 @@ class GatewayThread:
     def start(self) -> None:
         """Start the thread.
 
-        :raises RuntimeError: if it is started already.
+        :raises RuntimeError: if the thread is started already.
         """
         if self._thread is not None:
             raise RuntimeError("the local gateway is started already")
@@ -58,8 +59,9 @@ class GatewayThread:
     def stop(self, clean_up: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """End the thread, and return once it has ended; a second call does nothing.
 
-        :param clean_up: called and awaited on the thread, as the last thing it does.
-        :raises RuntimeError: if the thread itself calls this: it cannot wait for its own end.
+        :param clean_up: called on the thread, which awaits the result and then ends.
+        :raises RuntimeError: if the thread itself calls this method, since it cannot wait for its
+            own end.
         """
         thread, loop = self._thread, self._loop
         if thread is None or loop is None:
@@ -79,34 +81,35 @@ class GatewayThread:
         self._thread = None
         self._loop = None
 
-    # Waiting for what happens.
+    # Waiting for a change of the gateway's state.
 
     def notify(self) -> None:
-        """Have each thread in :meth:`wait` look again; the caller holds the lock."""
+        """Have each thread in :meth:`wait` call its function again. The caller holds the lock."""
         self._changed.notify_all()
 
-    def wait(self, look: Callable[[], _T | None], timeout: float, what: str) -> _T:
-        """Wait until a function finds something, and return what it found.
+    def wait(self, predicate: Callable[[], _T | None], timeout: float, what: str) -> _T:
+        """Wait until a function returns something true, and return that.
 
-        :param look: called with the lock held, now and after each :meth:`notify`.
-        :param timeout: seconds.
-        :param what: what is looked for, for the error's message.
-        :raises TimeoutError: if ``look`` returned nothing true in time.
+        :param predicate: the function, called with the lock held, now and after each
+            :meth:`notify`.
+        :param timeout: seconds to wait.
+        :param what: what the caller waits for, for the error's message.
+        :raises TimeoutError: if the function returned nothing true in time.
         """
         with self.lock:
-            found = self._changed.wait_for(look, timeout)
-            if not found:
+            result = self._changed.wait_for(predicate, timeout)
+            if not result:
                 raise TimeoutError(f"waited {count(timeout, 'second')} in vain for {what}")
-            return found
+            return result
 
-    # Having the thread do something. Before start() and after stop() it does nothing.
+    # Calling functions on the thread. Before start() and after stop() no function is called.
 
     def call(self, callback: Callable[[], object], timeout: float) -> None:
-        """Have the thread call a function, and return once it has.
+        """Have the thread call a function, and return once the function has returned.
 
         :param callback: called without the lock.
-        :param timeout: seconds after which to return anyway: another thread may be stopping the
-            gateway.
+        :param timeout: seconds after which to return in any case, since another thread may be
+            stopping the gateway.
         """
         if threading.current_thread() is self._thread:
             callback()
@@ -132,18 +135,18 @@ class GatewayThread:
             try:
                 loop.call_soon_threadsafe(callback)
             except RuntimeError:
-                pass  # the loop is closed: the gateway has stopped meanwhile
+                pass  # another thread has stopped the gateway and closed the loop meanwhile
 
     def call_later(self, seconds: float, callback: Callable[[], object]) -> None:
         """Have the thread call a function later.
 
-        :param seconds: how much later, by the gateway's clock.
+        :param seconds: the delay, by the gateway's clock.
         :param callback: called without the lock.
         """
         loop = self._loop
         if loop is None:
             return
-        # The moment is reckoned here and now: the clock may leap before the thread hears of it.
+        # Computed before the thread wakes: a test may advance the clock in between.
         due = loop.time() + seconds
         if threading.current_thread() is self._thread:
             loop.call_at(due, callback)
@@ -151,7 +154,7 @@ class GatewayThread:
             self.call_soon(lambda: loop.call_at(due, callback))
 
     def _wake(self) -> None:
-        """Have the loop look again at what is due: the clock was moved."""
+        """Have the loop look at the time again, since a test has advanced the clock."""
         self.call_soon(lambda: None)
 
 
@@ -174,7 +177,7 @@ def _run(loop: _Loop) -> None:
 
 
 def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log what went wrong on the gateway's thread: a bug in it, or in a fault's action."""
+    """Log an exception on the gateway's thread, from a bug in the gateway or a fault's action."""
     error = context.get("exception")
     if isinstance(error, OSError):
         _logger.debug("a client's connection failed: %s", error)

@@ -11,17 +11,20 @@ if TYPE_CHECKING:
     import trustme
 
 
-# Held while the authority is made: a gateway's thread and a test may both be the first to ask, and
-# with an authority each they would not trust each other.
-_making = threading.Lock()
+# Held while the authority is made. Without the lock, a gateway's thread and a test that ask at the
+# same moment would each make an authority, and would not trust each other.
+_authority_lock = threading.Lock()
 
 
 def authority() -> trustme.CA:
     """Return this process's throw-away authority.
 
-    It is made once: making keys takes milliseconds, and hundreds of tests use them.
+    The first call makes the authority. Making keys takes milliseconds, so that all gateways of the
+    process share one authority.
+
+    :raises ImportError: if the package trustme is missing.
     """
-    with _making:
+    with _authority_lock:
         return _make_authority()
 
 
@@ -39,7 +42,10 @@ def _make_authority() -> trustme.CA:
 
 @functools.cache
 def server_context(host: str) -> ssl.SSLContext:
-    """Return a context that proves to be ``host`` (or ``localhost``)."""
+    """Return a server's context, with a certificate for an address.
+
+    :param host: the address; the certificate is good for ``localhost``, too.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority().issue_cert(host, "localhost").configure_cert(context)
     return context
@@ -47,7 +53,7 @@ def server_context(host: str) -> ssl.SSLContext:
 
 @functools.cache
 def client_context() -> ssl.SSLContext:
-    """Return a context that trusts the throw-away authority and nothing else."""
+    """Return a client's context that trusts the throw-away authority and no other."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     authority().configure_trust(context)
     return context

@@ -1,4 +1,4 @@
-"""Realistic events in the background."""
+"""Realistic events that a gateway sends in the background."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from shardlib.testing.sessions import Sessions
 from shardlib.testing.thread import GatewayThread
 from shardlib.testing.world import World
 
-#: How often each event comes, relative to the others, in default traffic.
+#: How often each event comes in traffic, relative to the others, unless a test gives another mix.
 TRAFFIC_MIX: dict[str, float] = {
     "MESSAGE_CREATE": 30,
     "TYPING_START": 20,
@@ -33,23 +33,24 @@ TRAFFIC_MIX: dict[str, float] = {
     "INTERACTION_CREATE": 1,
 }
 
-# Seconds between two batches, the most of one batch, and how many unsent bytes on any one
-# connection make the traffic wait.
-_TICK = 0.01
-_BATCH = 400
-_ENOUGH = 1 << 20
+# Seconds between two batches, and events of one batch at most.
+_BATCH_INTERVAL = 0.01
+_MAX_BATCH = 400
 
-# Without a rate, making events up would take longer than sending them: so many are made, and
-# then repeated.
-_ROUND = 2000
+# The traffic waits while a connection has more unsent bytes than this.
+_MAX_UNSENT = 1 << 20
+
+# Making an event takes longer than sending it. So traffic without a rate makes this many events,
+# and then repeats them.
+_REPEATED_EVENTS = 2000
 
 
 class Traffic:
-    """A source of events; :meth:`LocalGateway.traffic` makes it.
+    """A source of events in the background. :meth:`LocalGateway.traffic` makes the object.
 
-    What it sends changes the gateway's world, so that it all stays consistent: who joins is a
-    member from then on, who reacts does so to a message that was sent. The same seed gives
-    the same events; the ids and times of what is new are those of the moment.
+    The events change the gateway's world accordingly: a user who joins is a member from then on,
+    and a reaction is one to a message that was sent before. The same seed gives the same events,
+    except for new ids and times, which are those of the moment.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Traffic:
     ) -> None:
         if rate is not None and not rate > 0:
             raise ValueError(f"rate must be a number of events a second above 0, not {rate}")
-        #: How many events it has made, whether or not a session was there to get them.
+        #: Number of events issued so far, whether or not a session got them.
         self.events = 0
         self._rate = rate
         self._maker = EventMaker(world, TRAFFIC_MIX if mix is None else mix)
@@ -72,53 +73,55 @@ class Traffic:
         self._dispatcher = dispatcher
         self._thread = thread
         self._running = True
-        # With no rate: the events to repeat, and which is next.
-        self._round: list[Event] = []
+        # Without a rate: the events to repeat, and the index of the next one.
+        self._repeated: list[Event] = []
         self._next = 0
-        # Events owed since the last tick; real time, since the gateway's clock may leap.
-        self._owed = 0.0
-        self._ticked_at = time.monotonic()
-        thread.call_soon(self._tick)
+        # Events that the rate demands and that are not sent yet. A batch adds to them by real time,
+        # since a test may advance the gateway's clock by hours.
+        self._due = 0.0
+        self._last_batch_at = time.monotonic()
+        thread.call_soon(self._send_batch)
 
     def stop(self) -> None:
-        """Send no more."""
+        """Send no more events."""
         self._running = False
 
-    def _tick(self) -> None:
-        """Send what is due; on the gateway's thread."""
+    def _send_batch(self) -> None:
+        """Send the events that are due, and schedule the next batch, on the gateway's thread."""
         if not self._running:
             return
         now = time.monotonic()
         with self._thread.lock:
             if self._rate is not None:
-                self._owed += (now - self._ticked_at) * self._rate
-            self._ticked_at = now
+                self._due += (now - self._last_batch_at) * self._rate
+            self._last_batch_at = now
             sessions = self._sessions.alive()
-            held_up = _any_is_slow(sessions)
-            if held_up:
-                self._owed = 0.0
+            must_wait = any(map(_is_behind, sessions))
+            if must_wait:
+                # No flood once the client has caught up.
+                self._due = 0.0
             else:
-                due = _BATCH if self._rate is None else min(_BATCH, int(self._owed))
-                self._owed -= due
-                for event in self._events(due):
+                size = _MAX_BATCH if self._rate is None else min(_MAX_BATCH, int(self._due))
+                self._due -= size
+                for event in self._next_events(size):
                     self._dispatcher.issue(event, sessions)
                     self.events += 1
-        behind = (self._rate is None or self._owed >= 1) and not held_up
-        self._thread.call_later(0 if behind else _TICK, self._tick)
+        more_is_due = (self._rate is None or self._due >= 1) and not must_wait
+        self._thread.call_later(0 if more_is_due else _BATCH_INTERVAL, self._send_batch)
 
-    def _events(self, count: int) -> list[Event]:
+    def _next_events(self, count: int) -> list[Event]:
         """Return the next events, about ``count``."""
         if self._rate is not None:
             return self._maker.make(count)
-        if len(self._round) < _ROUND:
+        if len(self._repeated) < _REPEATED_EVENTS:
             made = self._maker.make(count)
-            self._round += made
+            self._repeated += made
             return made
-        events = self._round[self._next : self._next + count]
-        self._next = self._next + count if self._next + count < len(self._round) else 0
+        events = self._repeated[self._next : self._next + count]
+        self._next = self._next + count if self._next + count < len(self._repeated) else 0
         return events
 
 
-def _any_is_slow(sessions: list[Session]) -> bool:
-    """Return whether some client takes its events too slowly: then all wait, and none is owed."""
-    return any(each.carrier is not None and each.carrier.unsent > _ENOUGH for each in sessions)
+def _is_behind(session: Session) -> bool:
+    """Return whether a session's client reads too slowly."""
+    return session.carrier is not None and session.carrier.unsent > _MAX_UNSENT

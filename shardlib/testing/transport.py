@@ -1,4 +1,4 @@
-"""The TCP (or TLS) side of one connection: bytes, on the gateway's thread."""
+"""The TCP or TLS side of one connection, which carries bytes on the gateway's thread."""
 
 from __future__ import annotations
 
@@ -11,98 +11,111 @@ from typing import Any, Protocol, cast
 from shardlib.testing.rules import Rules
 from shardlib.testing.thread import GatewayThread
 
-# How often a slowed-down connection sends a piece, and how often a connection that ends looks
-# whether all is sent, in seconds.
-_TICK = 0.05
-_DRAIN_TICK = 0.005
+# Seconds between two pieces that a slowed-down connection sends, and between two looks at whether
+# a connection that ends has sent everything.
+_SLOW_SEND_INTERVAL = 0.05
+_DRAIN_INTERVAL = 0.005
 
 
 class ByteReceiver(Protocol):
-    """What a transport tells; each method is called on the gateway's thread, with the lock held."""
+    """The methods that a transport calls, on the gateway's thread, with the lock held."""
 
     def connected(self, transport: ClientTransport) -> None:
-        """Take the transport: the TCP connection is there, and TLS if the gateway speaks TLS."""
+        """Take the transport, once the TCP connection and TLS, if the gateway speaks it, are up.
+
+        :param transport: the transport that calls.
+        """
 
     def receive(self, data: bytes) -> None:
-        """Take bytes from the client."""
+        """Take bytes from the client.
+
+        :param data: the bytes, as they arrived.
+        """
 
     def count_sent(self, size: int) -> None:
-        """Count bytes that go out now."""
+        """Count bytes that the transport sends now.
+
+        :param size: how many.
+        """
 
     def lost(self) -> None:
-        """Forget the transport: the TCP connection is over."""
+        """Forget the transport: the TCP connection has ended."""
 
 
 class ClientTransport(asyncio.Protocol):
     """Carries bytes between one client's socket and the connection's driver.
 
-    The socket belongs to the gateway's thread, and TLS with it. Other threads only put bytes into
-    the outbox, with the gateway's lock held, and wake that thread. So no two threads are ever
-    inside one TLS object, and no thread waits for a client that does not read.
+    Only the gateway's thread uses the socket and TLS. Other threads put bytes into the outbox, with
+    the gateway's lock held, and wake the gateway's thread. So no two threads are ever inside one
+    TLS object, and no thread waits for a client that does not read.
 
-    :param sock: the client's socket.
-    :param receiver: is told what happens.
+    :param client: the client's socket.
+    :param receiver: gets the client's bytes, and learns of the beginning and end of TCP.
     :param thread: the gateway's thread.
     :param rules: the gateway's rules.
-    :param forget: called with this object once it needs its socket no longer.
+    :param forget: called with this object once the object has no use for its socket any more.
     """
 
     def __init__(
         self,
-        sock: socket.socket,
+        client: socket.socket,
         receiver: ByteReceiver,
         *,
         thread: GatewayThread,
         rules: Rules,
         forget: Callable[[ClientTransport], object],
     ) -> None:
-        self._socket = sock
+        self._socket = client
         self._receiver = receiver
         self._thread = thread
         self._rules = rules
         self._forget = forget
         self._transport: asyncio.Transport | None = None
-        # Bytes not yet given to the transport.
+        # Bytes that asyncio's transport has not been given yet.
         self._outbox = bytearray()
-        # Whether _flush() is due on the gateway's thread: one wake-up serves many writes.
-        self._flush_due = False
-        # How the connection ends once the outbox is empty: "close" or "abort".
+        # True while the gateway's thread is to call _flush(): one wake-up serves many writes.
+        self._flush_scheduled = False
+        # How the connection ends once the outbox is empty: "close" or "abort"; None: it goes on.
         self._ending: str | None = None
         self._reading = True
         self._writing = True
-        # What arrived between stop_reading() and the moment the transport heard of it.
+        # Bytes that arrived between freeze() and the pause of reading on the gateway's thread.
         self._unread = bytearray()
-        # Bytes a second, or None for no limit.
+        # Bytes a second; None for no limit.
         self._rate: float | None = None
 
     # Called by any thread, with the lock held.
 
     @property
     def unsent(self) -> int:
-        """Bytes that wait because the client, or a fault, is slow."""
+        """Bytes that are not sent yet, because the client reads slowly or a fault slows sending."""
         buffered = self._transport.get_write_buffer_size() if self._transport else 0
         return len(self._outbox) + buffered
 
     @property
     def is_reading(self) -> bool:
-        """False between :meth:`freeze` and :meth:`thaw`, if freezing stopped the reading."""
+        """False from :meth:`freeze` with ``reading`` to :meth:`thaw`."""
         return self._reading
 
     def write(self, data: bytes) -> None:
-        """Send bytes after those already waiting."""
+        """Send bytes, after those that already wait; do nothing once :meth:`finish` was called.
+
+        :param data: the bytes.
+        """
         if self._ending is None:
             self._outbox += data
             self._schedule_flush()
 
-    def finish(self, *, farewell: bool = True) -> None:
+    def finish(self, *, graceful: bool = True) -> None:
         """End the connection once everything is sent.
 
-        :param farewell: whether TLS says goodbye, as in a proper end.
+        :param graceful: True to send close_notify with TLS, or else FIN alone, and wait for the
+            client to close, too; False to close the socket.
         """
         if self._ending is None:
-            self._ending = "close" if farewell else "abort"
+            self._ending = "close" if graceful else "abort"
             self._schedule_flush()
-            # A client that reads nothing, or never says goodbye, must not keep it open.
+            # A client that neither reads nor closes must not keep the connection open.
             self._thread.call_later(self._rules.close_timeout, self.abort)
 
     def reset(self) -> None:
@@ -110,7 +123,11 @@ class ClientTransport(asyncio.Protocol):
         self._thread.call_soon(self._reset)
 
     def freeze(self, *, reading: bool, writing: bool) -> None:
-        """Stop reading, writing, or both."""
+        """Stop reading, writing, or both.
+
+        :param reading: whether to stop reading.
+        :param writing: whether to stop writing.
+        """
         self._reading = self._reading and not reading
         self._writing = self._writing and not writing
         self._thread.call_soon(self._apply_reading)
@@ -122,15 +139,18 @@ class ClientTransport(asyncio.Protocol):
         self._schedule_flush()
 
     def slow(self, bytes_per_second: float) -> None:
-        """Send no faster than this from now on."""
+        """Send slowly from now on.
+
+        :param bytes_per_second: the highest rate at which the transport sends.
+        """
         self._rate = bytes_per_second
 
     def _schedule_flush(self) -> None:
-        if not self._flush_due:
-            self._flush_due = True
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
             self._thread.call_soon(self._flush)
 
-    # Called on the gateway's thread, without the lock.
+    # Called on the gateway's thread, without the lock. The first three are asyncio's callbacks.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         with self._thread.lock:
@@ -147,7 +167,8 @@ class ClientTransport(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         with self._thread.lock:
             if self._transport is not None:
-                self._transport.close()  # else Python 3.10 warns that a TLS transport was not
+                # Python 3.10 warns of a TLS transport that was lost without being closed.
+                self._transport.close()
             self._transport = None
             self._receiver.lost()
             self._forget(self)
@@ -158,38 +179,38 @@ class ClientTransport(asyncio.Protocol):
             self._transport.abort()
 
     def abandon(self) -> None:
-        """Close the socket of a client with which no connection came about."""
+        """Close the socket of a client whose TLS handshake failed or was cancelled."""
         self._socket.close()
         self._forget(self)
 
     def _flush(self) -> None:
         with self._thread.lock:
-            self._flush_due = False
+            self._flush_scheduled = False
             transport = self._transport
             if transport is None or not self._writing:
                 return
-            again = 0.0
+            pause = 0.0
             if self._rate is None:
                 data, self._outbox = self._outbox, bytearray()
             else:
-                size = max(1, int(self._rate * _TICK))
+                size = max(1, int(self._rate * _SLOW_SEND_INTERVAL))
                 data, self._outbox = self._outbox[:size], self._outbox[size:]
-                again = size / self._rate
+                pause = size / self._rate
             if data:
                 self._receiver.count_sent(len(data))
                 if not self._has_lost_tls(transport):
                     transport.write(data)
             if self._outbox:
-                self._flush_due = True
-                self._thread.call_later(again, self._flush)
+                self._flush_scheduled = True
+                self._thread.call_later(pause, self._flush)
             elif self._ending is not None:
                 self._end(transport)
 
     def _has_lost_tls(self, transport: asyncio.Transport) -> bool:
-        """Return whether TLS has ended while nothing is read.
+        """Return whether the client has ended the connection while reading is paused.
 
-        asyncio has then seen the end of the stream, but tells it only when it may read again.
-        Until then it discards what is written, with a warning for each write.
+        asyncio's TLS has then seen the end of the stream, but reports the end only when reading
+        goes on. Until then asyncio discards each write, and logs a warning.
         """
         if self._reading or transport.get_extra_info("ssl_object") is None:
             return False
@@ -202,13 +223,13 @@ class ClientTransport(asyncio.Protocol):
 
     def _end(self, transport: asyncio.Transport) -> None:
         if transport.get_write_buffer_size():
-            self._flush_due = True
-            self._thread.call_later(_DRAIN_TICK, self._flush)
+            self._flush_scheduled = True
+            self._thread.call_later(_DRAIN_INTERVAL, self._flush)
         elif self._ending == "abort":
             transport.abort()
         elif transport.can_write_eof():
-            # FIN only, until the client has closed too: closing with something unread would
-            # send RST, and the client might never read our last words.
+            # Closing a socket with unread bytes sends RST, after which the client may lose the
+            # last bytes that the gateway sent. So send FIN alone, and close after the client.
             transport.write_eof()
         else:
             transport.close()
@@ -228,7 +249,7 @@ class ClientTransport(asyncio.Protocol):
     def _reset(self) -> None:
         if self._transport is not None:
             # With a linger time of zero, closing the socket sends RST.
-            sock: Any = self._transport.get_extra_info("socket")
-            if sock is not None:  # else TLS has lost its connection already
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client: Any = self._transport.get_extra_info("socket")
+            if client is not None:  # asyncio's TLS drops the socket when it loses the connection
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self._transport.abort()

@@ -1,4 +1,4 @@
-"""What must be true of a payload; the close codes are those of Discord's documentation."""
+"""Checks of the payloads that clients send, with the close codes that Discord documents."""
 
 from __future__ import annotations
 
@@ -11,28 +11,33 @@ _STATUSES = ("online", "dnd", "idle", "invisible", "offline")
 
 
 class Refused(Exception):
-    """The payload breaks a rule: the connection is closed with this code and reason."""
+    """The payload breaks a rule: the gateway closes the connection.
+
+    :param code: the close code.
+    :param reason: the reason in the CLOSE frame.
+    """
 
     def __init__(self, code: CloseCode, reason: str) -> None:
         super().__init__(reason)
         self.code = code
 
 
-def require(condition: bool, what: str) -> None:
-    """Check what an opcode demands of its payload.
+def require(condition: bool, problem: str) -> None:
+    """Check a condition that an opcode demands of its payload.
 
-    :param condition: what must be true.
-    :param what: what is wrong if it is not.
+    :param condition: whether the payload is as documented.
+    :param problem: what is wrong with the payload otherwise.
     :raises Refused: if the condition is false.
     """
     if not condition:
-        raise Refused(CloseCode.UNKNOWN_OPCODE, f"invalid payload: {what}")
+        raise Refused(CloseCode.UNKNOWN_OPCODE, f"invalid payload: {problem}")
 
 
 def decode(message: bytes) -> dict[str, Any]:
     """Return the payload in a client's message.
 
-    :raises Refused: if the message holds none, or is too large.
+    :param message: the content of a WebSocket message.
+    :raises Refused: if the message holds no payload, or is too large.
     """
     if len(message) > MAX_SEND_SIZE:
         raise Refused(
@@ -51,25 +56,29 @@ def decode(message: bytes) -> dict[str, Any]:
 
 
 def is_int(value: Any) -> bool:
-    """Return whether a value of JSON is an integer; in Python, true and false would be."""
+    """Return whether a decoded JSON value is an integer. Python's bool is an int, too.
+
+    :param value: the value.
+    """
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def check_snowflake(value: Any, what: str) -> str:
-    """Return an id as digits.
+def check_snowflake(value: Any, problem: str) -> str:
+    """Return a snowflake as a string of digits.
 
-    :param value: what the client sent.
-    :param what: what is wrong if it is no id.
-    :raises Refused: if it is no id.
+    :param value: the value that the client sent.
+    :param problem: what is wrong with the payload if the value is no snowflake.
+    :raises Refused: if the value is no snowflake.
     """
-    require(is_int(value) or (isinstance(value, str) and value.isdecimal()), what)
+    require(is_int(value) or (isinstance(value, str) and value.isdecimal()), problem)
     return str(value)
 
 
 def check_identify(data: dict[str, Any]) -> None:
-    """Check the fields of Identify that are the same for every bot.
+    """Check those fields of Identify that do not depend on the gateway's rules.
 
-    :raises Refused: if one of them is not as documented.
+    :param data: the ``d`` of the Identify.
+    :raises Refused: if a field is not as documented.
     """
     require(isinstance(data.get("properties"), dict), "properties is not an object")
     require(isinstance(data.get("compress", False), bool), "compress is not a boolean")
@@ -82,7 +91,8 @@ def check_identify(data: dict[str, Any]) -> None:
 def check_shard(shard: Any) -> tuple[int, int]:
     """Return the ``shard`` of Identify, ``(shard_id, num_shards)``.
 
-    :raises Refused: if it is not two integers, the first of them less than the second.
+    :param shard: the value that the client sent.
+    :raises Refused: if the value is not two integers, the first 0 or more and less than the second.
     """
     valid = isinstance(shard, list) and len(shard) == 2 and all(map(is_int, shard))
     if not valid or not 0 <= shard[0] < shard[1]:
@@ -93,9 +103,10 @@ def check_shard(shard: Any) -> tuple[int, int]:
 def check_intents(intents: Any, allowed: Intents) -> None:
     """Check the ``intents`` of Identify.
 
-    :param intents: what the client sent.
-    :param allowed: what is switched on for the bot.
-    :raises Refused: if it is no sum of intents, or has a privileged one that is not allowed.
+    :param intents: the value that the client sent.
+    :param allowed: the intents that are switched on for the bot.
+    :raises Refused: if the value is no sum of intents, or has a privileged intent that is not
+        allowed.
     """
     if not is_int(intents) or intents < 0 or intents & ~int(Intents.all()):
         raise Refused(CloseCode.INVALID_INTENTS, "intents has bits that mean nothing, or none")
@@ -106,9 +117,10 @@ def check_intents(intents: Any, allowed: Intents) -> None:
 
 
 def check_presence(presence: Any) -> None:
-    """Check the data of Presence Update.
+    """Check a Presence Update.
 
-    :raises Refused: if it is not as documented.
+    :param presence: the payload's ``d``, or the ``presence`` of Identify.
+    :raises Refused: if the presence is not as documented.
     """
     require(isinstance(presence, dict), "presence is not an object")
     require(
@@ -118,7 +130,7 @@ def check_presence(presence: Any) -> None:
     require(isinstance(presence.get("afk", False), bool), "afk is not a boolean")
     since = presence.get("since")
     require(since is None or is_int(since), "since is not milliseconds or null")
-    # The documentation has an array; eris sends null if there are none.
+    # The documentation demands an array. eris sends null for no activities.
     activities = presence.get("activities")
     require(activities is None or isinstance(activities, list), "activities is not an array")
     for activity in activities or ():

@@ -1,8 +1,8 @@
-"""The world behind a local gateway: guilds, channels, roles, members, presences and voice.
+"""The world of a local gateway: guilds, channels, roles, members, presences and voice.
 
-All of it is made from one seed, and all of it agrees: the author of a message is a member of the
-guild, and writes in a channel of that guild. Objects are dicts shaped as Discord's documentation of
-its resources has them, snowflakes being strings of digits.
+One seed makes the whole world, and its objects fit together: the author of a message is a member of
+the guild, and writes in a channel of that guild. Objects are dicts with the fields that Discord's
+documentation gives its resources; snowflakes are strings of digits.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import random
 import re
 import string
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from typing import Any
 
@@ -21,8 +21,8 @@ from shardlib.testing.names import COLOURS, GAMES, NAMES, NOUNS, STATUSES, sente
 #: Milliseconds since 1970 at which Discord's snowflakes begin.
 DISCORD_EPOCH = 1_420_070_400_000
 
-# Guild number n gets an id for which (id >> 22) % shards is n % shards, for up to ten shards:
-# 2520 is the least number that all of 1 to 10 divide. So a few guilds reach every shard.
+# Guild number n gets an id for which (id >> 22) % shards is n % shards, for up to ten shards, so
+# that a few guilds reach every shard. 2520 is the least common multiple of 1 to 10.
 _SHARD_STRIDE = 2520
 
 _TEXT, _VOICE, _CATEGORY = 0, 2, 4
@@ -33,32 +33,41 @@ _MENTION = re.compile(r"<@!?([0-9]+)>")
 
 
 def timestamp(milliseconds: float) -> str:
-    """Return an ISO 8601 timestamp as Discord writes it, from milliseconds since 1970."""
+    """Return an ISO 8601 timestamp as Discord writes it.
+
+    :param milliseconds: milliseconds since 1970, in UTC.
+    """
     moment = datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
     return moment.isoformat(timespec="microseconds")
 
 
 class SnowflakeFactory:
-    """Makes ids that grow with time and never repeat."""
+    """Makes snowflakes that grow with time and never repeat."""
 
-    def __init__(self, now: Callable[[], float] = time.time) -> None:
-        self._now = now
+    def __init__(self) -> None:
         self._last = 0
 
     def __call__(self) -> str:
-        """Return a new id of now."""
-        snowflake = int(self._now() * 1000 - DISCORD_EPOCH) << 22
+        """Return a new snowflake of this moment, as a string of digits."""
+        snowflake = int(time.time() * 1000 - DISCORD_EPOCH) << 22
         self._last = max(snowflake, self._last + 1)
         return str(self._last)
 
 
 class Guild:
-    """One guild, and everything in it. Ids are strings, as in the payloads."""
+    """One guild, with its channels, roles, members, presences and voice states.
+
+    :class:`World` makes the object. Ids are strings of digits, as in the payloads.
+
+    :param world: the world that the guild belongs to.
+    :param number: the guild's number in the world, counted from 0, from which its id follows.
+    :param members: how many members the guild has, beside the bot.
+    """
 
     def __init__(self, world: World, number: int, members: int) -> None:
         rng = random.Random(f"{world.seed}/guild/{number}")
         self.rng = rng
-        # Between 2016 and 2025, and evenly over the shards.
+        # The guild was made between 2016 and 2025.
         age = rng.randrange(50_000_000_000, 330_000_000_000)
         self._first_id = (age // _SHARD_STRIDE * _SHARD_STRIDE + number) << 22
         self._made = 0
@@ -79,12 +88,12 @@ class Guild:
         for index in range(members):
             user = world.make_user(rng)
             self._add(self.member(user, roles=self._some_roles(), nick=rng.random() < 0.2))
-            # The first is always about, so that a guild is never deserted.
+            # The first member always has a presence, so that every guild with members has one.
             if index == 0 or rng.random() < 0.6:
                 self.presences[user["id"]] = self.presence(user["id"], rng)
-        people = [user_id for user_id in self.members if user_id != world.user["id"]]
-        self.owner_id = people[0] if people else world.user["id"]
-        for user_id in people[1:3]:
+        others = [user_id for user_id in self.members if user_id != world.user["id"]]
+        self.owner_id = others[0] if others else world.user["id"]
+        for user_id in others[1:3]:
             self.join_voice(user_id, self.voice_channels[0]["id"])
 
     def __repr__(self) -> str:
@@ -92,23 +101,23 @@ class Guild:
 
     @property
     def text_channels(self) -> list[dict[str, Any]]:
-        """The channels messages are written in."""
+        """The text channels, as channel objects."""
         return [channel for channel in self.channels.values() if channel["type"] == _TEXT]
 
     @property
     def voice_channels(self) -> list[dict[str, Any]]:
-        """The channels people talk in."""
+        """The voice channels, as channel objects."""
         return [channel for channel in self.channels.values() if channel["type"] == _VOICE]
 
     def shard_id(self, shards: int) -> int:
-        """Return the shard this guild belongs to (Gateway, "Sharding Formula").
+        """Return the id of the shard that this guild belongs to (Gateway, "Sharding Formula").
 
-        :param shards: how many shards the bot has.
+        :param shards: how many shards the bot has, 1 or more.
         """
         return (int(self.id) >> 22) % shards
 
     def new_id(self) -> str:
-        """Return an id for something made together with the guild."""
+        """Return a new snowflake, next to the guild's own id, for an object of the guild."""
         self._made += 1
         return str(self._first_id + self._made)
 
@@ -119,10 +128,10 @@ class Guild:
         roles: list[str] | None = None,
         nick: bool = False,
     ) -> dict[str, Any]:
-        """Return a guild member object for ``user``; it is not yet among the members.
+        """Return a new guild member object, which is not yet among the members.
 
         :param user: the user object.
-        :param roles: the ids of the member's roles.
+        :param roles: the ids of the member's roles; None for no role.
         :param nick: whether the member has a nickname.
         """
         return {
@@ -143,10 +152,10 @@ class Guild:
         }
 
     def add_member(self, world: World, rng: random.Random) -> dict[str, Any]:
-        """Have someone new join; return what ``GUILD_MEMBER_ADD`` carries.
+        """Add a new member to the guild; return the data of ``GUILD_MEMBER_ADD``.
 
-        :param world: where the user comes from.
-        :param rng: decides who the user is.
+        :param world: makes the user.
+        :param rng: decides the user's name and id.
         """
         member = self.member(world.make_user(rng))
         member["joined_at"] = timestamp(time.time() * 1000)
@@ -154,19 +163,20 @@ class Guild:
         return {**member, "guild_id": self.id}
 
     def remove_member(self, user_id: str) -> dict[str, Any]:
-        """Have a member leave; return the member.
+        """Remove a member from the guild; return the member object.
 
-        :param user_id: whose id it is; a member's.
+        :param user_id: the user id of a member.
+        :raises KeyError: if the guild has no such member.
         """
         self.presences.pop(user_id, None)
         self.voice_states.pop(user_id, None)
         return self.members.pop(user_id)
 
     def search(self, prefix: str, limit: int) -> list[dict[str, Any]]:
-        """Return members whose name begins so, in any case: at most a hundred.
+        """Return members by the beginning of their user name or nickname.
 
-        :param prefix: how the user name or the nickname begins.
-        :param limit: how many at most; 0 for a hundred.
+        :param prefix: the beginning; upper and lower case are the same.
+        :param limit: how many members at most, up to 100; 0 for 100.
         """
         prefix = prefix.casefold()
         found = [
@@ -178,10 +188,10 @@ class Guild:
         return found[: min(limit or 100, 100)]
 
     def presence(self, user_id: str, rng: random.Random) -> dict[str, Any]:
-        """Return a presence someone might have, without its ``guild_id``.
+        """Return a random presence of a user, without ``guild_id``.
 
         :param user_id: the user's id.
-        :param rng: decides what the user does.
+        :param rng: decides the user's status and activities.
         """
         status = rng.choice(STATUSES)
         activities = []
@@ -205,11 +215,12 @@ class Guild:
         }
 
     def join_voice(self, user_id: str, channel_id: str | None, **flags: bool) -> dict[str, Any]:
-        """Move a member to a voice channel, or out of voice (None); return the voice state.
+        """Move a member to a voice channel, or out of voice; return the voice state object.
 
-        :param user_id: the member's id.
-        :param channel_id: the id of a voice channel of this guild, or None.
-        :param flags: fields of the voice state, as ``self_mute``.
+        :param user_id: the user id of a member.
+        :param channel_id: the id of a voice channel of this guild; None to leave voice.
+        :param flags: boolean fields of the voice state, for instance ``self_mute=True``.
+        :raises KeyError: if the guild has no such member.
         """
         state: dict[str, Any] = {
             "channel_id": channel_id,
@@ -232,9 +243,10 @@ class Guild:
         return {"guild_id": self.id, **state}
 
     def channel_info(self, fields: list[str]) -> list[dict[str, Any]]:
-        """Return what ``CHANNEL_INFO`` says of the voice channels that are in use.
+        """Return the ``channels`` of ``CHANNEL_INFO``: the voice channels with members in them.
 
-        :param fields: what is asked for: ``status``, ``voice_start_time``, or both.
+        :param fields: the fields to return: ``status``, ``voice_start_time``, or both.
+        :raises KeyError: if there is no such field.
         """
         in_use = {state["channel_id"] for state in self.voice_states.values()}
         known = {"status": None, "voice_start_time": int(time.time())}
@@ -245,7 +257,7 @@ class Guild:
         ]
 
     def guild_object(self) -> dict[str, Any]:
-        """Return the guild object, as in ``GUILD_UPDATE``."""
+        """Return the guild object, which is the data of ``GUILD_UPDATE``."""
         text = self.text_channels
         return {
             "id": self.id,
@@ -293,14 +305,14 @@ class Guild:
     def create_object(
         self, *, with_presences: bool = True, large_threshold: int = 50
     ) -> dict[str, Any]:
-        """Return what ``GUILD_CREATE`` carries.
+        """Return the data of ``GUILD_CREATE``.
 
-        Without the presences intent it names only the bot and the members in voice; in a large
-        guild it names only the members who stand out (Gateway Events, "Guild Create" and "Request
-        Guild Members").
+        Without the intent ``GUILD_PRESENCES`` the data has only the bot and the members in voice.
+        Of a large guild, it has these and the members who are online or have a role or nickname
+        (Gateway Events, "Guild Create" and "Request Guild Members").
 
-        :param with_presences: whether the session has the presences intent.
-        :param large_threshold: how many members make a guild large, if it has more.
+        :param with_presences: whether the session has the intent ``GUILD_PRESENCES``.
+        :param large_threshold: the number of members above which a guild is large.
         """
         large = len(self.members) > large_threshold
         online = {
@@ -349,7 +361,7 @@ class Guild:
 
     def _make_roles(self, world: World) -> list[dict[str, Any]]:
         roles = []
-        # The first role is @everyone: it has the guild's own id. The second is the bot's.
+        # The first role is @everyone, which has the guild's own id. The second is the bot's.
         for position, name in enumerate(["@everyone", world.user["username"], "Crew", "Friends"]):
             colour = 0 if position == 0 else self.rng.randrange(1 << 24)
             role: dict[str, Any] = {
@@ -437,9 +449,10 @@ class Guild:
 
 
 class World:
-    """Everything a bot can see, made from ``seed``.
+    """The guilds that a bot is in, and all objects in them, made from a seed.
 
-    :param seed: the same seed makes the same guilds, channels, roles and members.
+    :param seed: the number from which the world is made: the same seed makes the same guilds,
+        channels, roles and members.
     :param guilds: how many guilds the bot is in.
     :param members: how many members each guild has, beside the bot.
     """
@@ -456,9 +469,9 @@ class World:
         self.guilds: dict[str, Guild] = {guild.id: guild for guild in made}
 
     def channel(self, channel_id: str) -> dict[str, Any]:
-        """Return a channel.
+        """Return a channel object.
 
-        :param channel_id: its id.
+        :param channel_id: the channel's id.
         :raises ValueError: if no guild has such a channel.
         """
         for guild in self.guilds.values():
@@ -469,7 +482,7 @@ class World:
     def make_user(self, rng: random.Random) -> dict[str, Any]:
         """Return a new user object.
 
-        :param rng: decides who the user is.
+        :param rng: decides the user's name and id.
         """
         self._users += 1
         name = rng.choice(NAMES)
@@ -501,11 +514,11 @@ class World:
     def make_message(
         self, channel: dict[str, Any], author_id: str, content: str | None = None
     ) -> dict[str, Any]:
-        """Return what ``MESSAGE_CREATE`` carries when a member writes in a channel now.
+        """Return the data of ``MESSAGE_CREATE`` for a message that a member writes now.
 
         :param channel: the channel object.
         :param author_id: the member's user id.
-        :param content: what the member writes; None for a sentence made up.
+        :param content: the text of the message; None for a random sentence.
         :raises ValueError: if the author is no member of the channel's guild.
         """
         guild = self.guilds[channel["guild_id"]]
