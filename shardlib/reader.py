@@ -384,6 +384,7 @@ class Reader:
                     self._handle(connection, frame_type, data)
                     if self._lost is not None or life.request is not None:
                         break
+                data = b""  # no message is kept while the next one is awaited
             except TimeoutError:
                 self._pass_deadline(connection)
             except ConnectionLost as ended:

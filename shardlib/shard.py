@@ -267,7 +267,7 @@ class Shard:
             on_socket_closed,
         )
         self._process_id = os.getpid()
-        self._warned_events: set[str] = set()
+        self._warned_events: frozenset[str] = frozenset()
         self._callbacks = Callbacks(
             self,
             self._logger,
@@ -611,7 +611,7 @@ class Shard:
         """Tell once of a name that looks like a misspelt one."""
         if event in EVENTS or event in self._warned_events:
             return
-        self._warned_events.add(event)
+        self._warned_events |= {event}
         warning = misspelling_warning(event)
         if warning is not None:
             self._callbacks.log(logging.WARNING, "%s", warning)
