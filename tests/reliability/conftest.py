@@ -15,6 +15,7 @@ from shardlib.testing import LocalGateway
 from tests import shards
 from tests.peers import Script, ScriptedGateway, well_behaved
 from tests.recorder import Recorder
+from tests.reliability.support import CriticalRecords
 
 MakeGateway = Callable[..., LocalGateway]
 MakeScripted = Callable[..., ScriptedGateway]
@@ -101,21 +102,13 @@ def eager_threads() -> Iterator[None]:
     sys.setswitchinterval(before)
 
 
-class _FailureWatch(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__(level=logging.CRITICAL)
-        self.records: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.records.append(self.format(record))
-
-
 @pytest.fixture(autouse=True)
 def reader_never_fails() -> Iterator[None]:
     """A shard survives its own faults, and logs them as critical: none may be hidden by that."""
-    watch = _FailureWatch()
-    logging.getLogger("shardlib").addHandler(watch)
+    messages: list[str] = []
+    handler = CriticalRecords(messages)
+    logging.getLogger("shardlib").addHandler(handler)
     yield
-    logging.getLogger("shardlib").removeHandler(watch)
-    if watch.records:
-        pytest.fail("\n".join(watch.records), pytrace=False)
+    logging.getLogger("shardlib").removeHandler(handler)
+    if messages:
+        pytest.fail("\n".join(messages), pytrace=False)

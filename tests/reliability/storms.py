@@ -41,6 +41,7 @@ from typing import Any
 import shardlib
 from shardlib import Backoff, IdentifyGate, Intents, Shard, ShardError, ShardState
 from tests.quick_peer import QuickPeer
+from tests.reliability.support import CriticalRecords
 from tests.shards import make_shard
 from tests.support import TOKEN, wait_until
 
@@ -72,7 +73,7 @@ class Ground:
         self._helpers: list[threading.Thread] = []
         logger = logging.getLogger("storms")
         logger.propagate = False
-        logger.handlers = [_CriticalRecords(self.unexpected)]
+        logger.handlers = [CriticalRecords(self.unexpected)]
         self.shard = make_shard(
             identify_gate=IdentifyGate(interval=0.001, daily_limit=10**9),
             backoff=Backoff(0.01, 0.02),
@@ -165,17 +166,6 @@ class Ground:
                     self.unexpected.append(f"after disconnect() {thread.name} lives:\n{stack}")
                 return
             time.sleep(0.0005)
-
-
-class _CriticalRecords(logging.Handler):
-    """Keeps the records that no run may bring: a thread of the shard has failed."""
-
-    def __init__(self, unexpected: list[str]) -> None:
-        super().__init__(level=logging.CRITICAL)
-        self._unexpected = unexpected
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._unexpected.append(self.format(record))
 
 
 def _on_and_off(shard: Shard) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import random
 import selectors
@@ -17,6 +18,20 @@ from pathlib import Path
 
 from shardlib.testing import GatewayConnection
 from tests.support import TOKEN, wait_until
+
+
+class CriticalRecords(logging.Handler):
+    """Keeps the critical records, which say that a thread of the shard has failed.
+
+    :param messages: the list to which the handler adds each formatted record.
+    """
+
+    def __init__(self, messages: list[str]) -> None:
+        super().__init__(level=logging.CRITICAL)
+        self._messages = messages
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._messages.append(self.format(record))
 
 
 def talk_on(connection: GatewayConnection) -> None:
