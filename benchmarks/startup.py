@@ -1,8 +1,8 @@
-"""What an import takes: ``python -m benchmarks.startup``.
+"""The cost of an import: ``python -m benchmarks.startup``.
 
-Each program runs in a process of its own, all in turns. What is printed is the median processor
-time of the whole process, and then without what an empty program takes; each is compared with
-importing the two packages that shardlib needs.
+Each program runs in a process of its own, all in turns. The table has the median processor time of
+the whole process, and the same less that of an empty program, each with its ratio to importing the
+two packages that shardlib needs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 from benchmarks.table import show_versions
 
 _NOTHING = "pass"
-_NEEDED = "import websocket, ujson"  # the floor: what shardlib is built on
+_NEEDED = "import websocket, ujson"  # the floor: shardlib imports these two
 _PROGRAMS = (
     _NOTHING,
     _NEEDED,
@@ -29,8 +29,9 @@ _PROGRAMS = (
 
 
 def processor_time(program: str) -> float:
-    """The seconds of processor time of a process that runs a program.
+    """Return the seconds of processor time of a process that runs a program.
 
+    :param program: Python code.
     :raises subprocess.CalledProcessError: if the program fails.
     """
     process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL)
@@ -42,6 +43,7 @@ def processor_time(program: str) -> float:
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(description="The time for importing.")
     parser.add_argument("--rounds", type=int, default=31, metavar="N")
     arguments = parser.parse_args()
@@ -52,8 +54,8 @@ def main() -> None:
             try:
                 spent = processor_time(program)
             except subprocess.CalledProcessError:
-                continue  # it is not installed
-            if number:  # the first time files are read from the disk, and compiled
+                continue  # the package is not installed
+            if number:  # the first time, Python reads files from the disk and compiles them
                 times.setdefault(program, []).append(spent)
     medians = {program: statistics.median(spent) * 1000 for program, spent in times.items()}
     empty, needed = medians[_NOTHING], medians[_NEEDED]
