@@ -55,7 +55,7 @@ from tests.reliability.support import CriticalRecords
 EVENT = "CHAOS"
 ROUND_SECONDS = 10.0
 COMPRESSIONS = ("zlib-stream", "zlib-stream", "zstd-stream", "payload", None)
-# Without 4008: the gateway sends it only to a shard that has sent more than it may.
+# Without 4008, which the gateway sends only to a shard that has exceeded the send limit.
 CLOSE_CODES = (None, 1000, 1001, 1011, 3000, 4000, 4001, 4002, 4003, 4005, 4999)
 SESSION_ENDING_CODES = (4007, 4009)
 # Seconds that the shard's recovery may take at the end of a round.
@@ -446,7 +446,7 @@ class Round:
     def _on_disconnected(self, shard: Shard, code: int | None, closed_by_self: bool) -> None:
         self._callbacks.append("d")
         if code == CloseCode.RATE_LIMITED:
-            self._problem("the shard has sent more than it may: closed with 4008")
+            self._problem("the shard has exceeded the send limit: closed with 4008")
 
     def _on_dispatch(self, shard: Shard, payload: dict[str, Any]) -> None:
         if payload.get("t") != EVENT:

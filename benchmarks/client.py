@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-# discord.py takes zstd-stream if it can import one of these, and zlib-stream only if it cannot.
+# discord.py takes zstd-stream if one of these modules can be imported, and zlib-stream otherwise.
 _ZSTD = ("zstandard", "compression.zstd")
 
 
