@@ -1,4 +1,4 @@
-"""All measurements, one after the other: ``python -m benchmarks``. They take about half an hour."""
+"""All measurements, one after the other: ``python -m benchmarks``. This takes half an hour."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ _COMMANDS = ("instructions", "bulk", "single", "latency", "memory", "large", "st
 
 
 def main() -> None:
+    """Run the measurements; exit with an error that names those that failed."""
     failed = []
     for name in _COMMANDS:
         print(f"\n== python -m benchmarks.{name}", flush=True)

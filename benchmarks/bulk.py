@@ -1,8 +1,8 @@
-"""How fast a client can be: ``python -m benchmarks.bulk``.
+"""The cost of an event in bulk: ``python -m benchmarks.bulk``.
 
-The sender writes as fast as the client reads, and all clients take turns. What is printed is the
-median of some rounds: the processor time for an event, which counts, and the events a second,
-which depend on the sender and on what else the machine does.
+The sender writes as fast as the client reads, and all clients take turns. The table has medians of
+several rounds: the processor time for an event, which is the figure to compare, and the events a
+second, which also depend on the sender and on what else the machine does.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from benchmarks.table import show_table, show_versions
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(description="The speed of receiving in bulk.")
     parser.add_argument("--events", type=int, default=30_000, metavar="N")
     parser.add_argument("--rounds", type=int, default=5, metavar="N")
@@ -43,14 +44,14 @@ def main() -> None:
                 for client in clients
             }
             title = f"microseconds of processor time for an event, in bulk, {scheme}, {compression}"
-            spent = {
+            costs = {
                 client: statistics.median(each.processor for each in results[client])
                 / arguments.events
                 * 1e6
                 for client in clients
             }
-            show_table(title, spent, {"events/s": rates})
-            tables[title] = spent
+            show_table(title, costs, {"events/s": rates})
+            tables[title] = costs
     if arguments.plot is not None:
         plot_bars(arguments.plot, tables)
 

@@ -1,24 +1,24 @@
-"""Chaos: everything goes wrong at once, for as long as you like, and nothing may be lost.
+"""Chaos: every kind of fault, at random and for as long as you like, and no event may be lost.
 
 ::
 
     python -m benchmarks.chaos --minutes 30 --seed 1
 
-A run is a row of rounds. In each a new shard meets a new local gateway; events flow, a thread of
-the gateway's lets something go wrong every few milliseconds, and threads of the user's send, read
-the state, reconnect, begin new sessions, disconnect and connect meanwhile. The faults and the
-user's acts follow from seed and round alone (their moments also from the machine), so that what a
-round has found can be looked for again with ``--round``. The checker knows every event that the
-gateway has issued:
+A run is a row of rounds. Each round connects a new shard to a new local gateway. While the gateway
+sends events, one thread strikes with a fault every few milliseconds, and three threads use the
+shard as a program does: they send, read the state, reconnect, begin new sessions, disconnect and
+connect. Which faults and which calls come follows from the seed and the round's number, when they
+come also from the machine. So ``--round`` tries a round again that has found a problem. The round
+knows every event that the gateway has issued, and checks that
 
-- within a session none is lost, none comes twice, none out of order;
-- in the session that is alive at the end, all have come;
-- of two connections of the shard no two are in use at once, no session is resumed before the
-  gateway has seen the end of its former connection, and none is left open at the end;
-- the shard keeps to the send limit, however many heartbeats are asked for;
-- callbacks come in their order: connected, ready or reconnected, disconnected, ..., closed once in
-  a life;
-- methods raise what they document and nothing else, and the reader never fails.
+- within a session no event is lost, comes twice, or comes out of order;
+- in the session that is alive at the end, all events have come;
+- the shard never uses two connections at once, resumes no session before the gateway has seen the
+  end of the session's former connection, and leaves no connection open at the end;
+- the shard keeps to the send limit, however many heartbeats the gateway asks for;
+- callbacks come in their order: connected, ready or reconnected, disconnected, ..., and closed once
+  in a life;
+- methods raise the errors that they document and no others, and the reader never fails.
 """
 
 from __future__ import annotations
@@ -50,101 +50,156 @@ from shardlib import (
 )
 from shardlib.gateway import SEND_LIMIT
 from shardlib.testing import GatewayConnection, GatewaySession, LocalGateway
+from tests.reliability.support import CriticalRecords
 
 EVENT = "CHAOS"
-ROUND = 10.0  # seconds
+ROUND_SECONDS = 10.0
 COMPRESSIONS = ("zlib-stream", "zlib-stream", "zstd-stream", "payload", None)
-# Without 4008: the gateway sends it only to a shard that has sent more than it may.
+# Without 4008, which the gateway sends only to a shard that has exceeded the send limit.
 CLOSE_CODES = (None, 1000, 1001, 1011, 3000, 4000, 4001, 4002, 4003, 4005, 4999)
-SESSION_ENDING = (4007, 4009)
-SETTLE = 20.0  # seconds that recovery from everything may take at the end of a round
-MAX_PAYLOAD = 1_000_000  # bytes, of the shard
-LONG_INTERVAL = 2_000  # milliseconds; leaves room for heartbeats and more in the send limit
-STORM = (300, 600)  # requests for a heartbeat; an answer to each would break the send limit
-RETRY_AFTER = 1  # seconds
+SESSION_ENDING_CODES = (4007, 4009)
+# Seconds that the shard's recovery may take at the end of a round.
+RECOVERY_TIME = 20.0
+# Bytes, the shard's option.
+MAX_PAYLOAD = 1_000_000
+# Milliseconds between heartbeats, so many that the send limit leaves room for other payloads.
+LONG_INTERVAL = 2_000
+# Least and most requests for a heartbeat in a burst. Answering each would exceed the send limit.
+BURST = (300, 600)
+# Seconds.
+RETRY_AFTER = 1
 
 Fault = Callable[[GatewayConnection, random.Random], object]
 
-# What can happen to a connection in use, and how often compared with the others.
+# The faults of a connection in use, each with its frequency relative to the others.
 LIVE_FAULTS: dict[str, tuple[float, Fault]] = {
-    "drop": (6, lambda it, dice: it.drop()),
-    "reset": (6, lambda it, dice: it.reset()),
-    "black hole": (1, lambda it, dice: it.freeze()),
-    "stops reading": (1, lambda it, dice: it.stop_reading()),
-    "stops acknowledging": (2, lambda it, dice: setattr(it, "acknowledge", False)),
-    "slow": (1, lambda it, dice: it.slow(dice.randint(2_000, 200_000))),
-    "close": (8, lambda it, dice: it.close(dice.choice(CLOSE_CODES))),
-    "close, session over": (1, lambda it, dice: it.close(dice.choice(SESSION_ENDING))),
-    "op 7": (5, lambda it, dice: it.reconnect()),
-    "op 9 true": (2, lambda it, dice: it.invalid_session(True)),
-    "op 9 false": (0.1, lambda it, dice: it.invalid_session(False)),
-    "op 1": (5, lambda it, dice: it.request_heartbeat()),
-    "op 1 burst": (1, lambda it, dice: _request_heartbeats(it, dice.randint(*STORM))),
-    "op 1 stream": (0.5, lambda it, dice: _request_heartbeats(it, dice.randint(*STORM), 0.001)),
-    "unknown opcode": (2, lambda it, dice: it.send({"op": dice.randint(12, 99), "d": None})),
-    "unknown event": (2, lambda it, dice: it.send({"op": 0, "t": "NEWER_THAN_US", "d": []})),
-    "no JSON": (2, lambda it, dice: it.send_compressed('{"op":0,"d":')),
-    "an array": (2, lambda it, dice: it.send_compressed("[1, 2]")),
-    "lone surrogate": (2, lambda it, dice: it.send_compressed('{"op":0,"t":"X","d":"\\ud800"}')),
-    "large integer": (2, lambda it, dice: it.send_compressed('{"op":0,"d":%s}' % ("9" * 4000))),
-    "deep JSON": (1, lambda it, dice: it.send_compressed('{"op":0,"d":' + "[" * 100_000)),
-    "bomb": (0.5, lambda it, dice: it.send_bomb(MAX_PAYLOAD + 1)),
-    "corrupt stream": (2, lambda it, dice: it.send_corrupt()),
-    "torn frame": (2, lambda it, dice: (it.send_bytes(b"\x82\x7e\xff\xff" + bytes(99)), it.drop())),
-    "masked frame": (1, lambda it, dice: it.send_frame(2, b"masked", masked=True)),
-    "reserved bit": (1, lambda it, dice: it.send_frame(1, b"{}", reserved=True)),
-    "unknown frame": (1, lambda it, dice: it.send_frame(3, b"{}")),
-    "fragmented ping": (1, lambda it, dice: it.send_frame(9, b"", fin=False)),
-    "oversized frame": (1, lambda it, dice: it.send_bytes(b"\x82\x7f\x00" + b"\xff" * 7)),
-    "half a close code": (1, lambda it, dice: it.send_frame(8, b"\x03")),
-    "garbage": (1, lambda it, dice: it.send_bytes(dice.randbytes(dice.randint(1, 300)))),
-    "ping": (3, lambda it, dice: it.send_frame(9, b"are you there")),
-    "fragments": (3, lambda it, dice: it.fragment_messages(dice.randint(1, 40))),
-    "bad UTF-8": (1, lambda it, dice: it.send_frame(1, b"\xff\xfe")),
+    "drop": (6, lambda connection, rng: connection.drop()),
+    "reset": (6, lambda connection, rng: connection.reset()),
+    "black hole": (1, lambda connection, rng: connection.freeze()),
+    "stops reading": (1, lambda connection, rng: connection.stop_reading()),
+    "stops acknowledging": (2, lambda connection, rng: setattr(connection, "acknowledge", False)),
+    "slow": (1, lambda connection, rng: connection.slow(rng.randint(2_000, 200_000))),
+    "close": (8, lambda connection, rng: connection.close(rng.choice(CLOSE_CODES))),
+    "close, session over": (
+        1,
+        lambda connection, rng: connection.close(rng.choice(SESSION_ENDING_CODES)),
+    ),
+    "op 7": (5, lambda connection, rng: connection.reconnect()),
+    "op 9 true": (2, lambda connection, rng: connection.invalid_session(True)),
+    "op 9 false": (0.1, lambda connection, rng: connection.invalid_session(False)),
+    "op 1": (5, lambda connection, rng: connection.request_heartbeat()),
+    "op 1 burst": (1, lambda connection, rng: _request_heartbeats(connection, rng.randint(*BURST))),
+    "op 1 stream": (
+        0.5,
+        lambda connection, rng: _request_heartbeats(connection, rng.randint(*BURST), 0.001),
+    ),
+    "unknown opcode": (
+        2,
+        lambda connection, rng: connection.send({"op": rng.randint(12, 99), "d": None}),
+    ),
+    "unknown event": (
+        2,
+        lambda connection, rng: connection.send({"op": 0, "t": "NEWER_THAN_US", "d": []}),
+    ),
+    "no JSON": (2, lambda connection, rng: connection.send_compressed('{"op":0,"d":')),
+    "an array": (2, lambda connection, rng: connection.send_compressed("[1, 2]")),
+    "lone surrogate": (
+        2,
+        lambda connection, rng: connection.send_compressed('{"op":0,"t":"X","d":"\\ud800"}'),
+    ),
+    "large integer": (
+        2,
+        lambda connection, rng: connection.send_compressed('{"op":0,"d":%s}' % ("9" * 4000)),
+    ),
+    "deep JSON": (
+        1,
+        lambda connection, rng: connection.send_compressed('{"op":0,"d":' + "[" * 100_000),
+    ),
+    "bomb": (0.5, lambda connection, rng: connection.send_bomb(MAX_PAYLOAD + 1)),
+    "corrupt stream": (2, lambda connection, rng: connection.send_corrupt()),
+    "torn frame": (
+        2,
+        lambda connection, rng: (
+            connection.send_bytes(b"\x82\x7e\xff\xff" + bytes(99)),
+            connection.drop(),
+        ),
+    ),
+    "masked frame": (1, lambda connection, rng: connection.send_frame(2, b"masked", masked=True)),
+    "reserved bit": (1, lambda connection, rng: connection.send_frame(1, b"{}", reserved=True)),
+    "unknown frame": (1, lambda connection, rng: connection.send_frame(3, b"{}")),
+    "fragmented ping": (1, lambda connection, rng: connection.send_frame(9, b"", fin=False)),
+    "oversized frame": (
+        1,
+        lambda connection, rng: connection.send_bytes(b"\x82\x7f\x00" + b"\xff" * 7),
+    ),
+    "half a close code": (1, lambda connection, rng: connection.send_frame(8, b"\x03")),
+    "garbage": (
+        1,
+        lambda connection, rng: connection.send_bytes(rng.randbytes(rng.randint(1, 300))),
+    ),
+    "ping": (3, lambda connection, rng: connection.send_frame(9, b"are you there")),
+    "fragments": (3, lambda connection, rng: connection.fragment_messages(rng.randint(1, 40))),
+    "bad UTF-8": (1, lambda connection, rng: connection.send_frame(1, b"\xff\xfe")),
 }
 
-# What can happen on the way to the next connection: (step, whether instead of it, what).
+# The faults of the next connection: the step, whether the fault replaces it, and the action.
 OPENING_FAULTS: dict[str, tuple[str, bool, Fault | None]] = {
     "is not served": ("accept", True, None),
-    "reset when accepted": ("accept", True, lambda it, dice: it.reset()),
+    "reset when accepted": ("accept", True, lambda connection, rng: connection.reset()),
     "no 101": ("upgrade", True, None),
     "refused": (
         "upgrade",
         True,
-        lambda it, dice: it.refuse(dice.choice((429, 502, 503, 520)), "<html>"),
+        lambda connection, rng: connection.refuse(rng.choice((429, 502, 503, 520)), "<html>"),
     ),
     "429 with Retry-After": (
         "upgrade",
         True,
-        lambda it, dice: it.refuse(429, headers={"Retry-After": str(RETRY_AFTER)}),
+        lambda connection, rng: connection.refuse(429, headers={"Retry-After": str(RETRY_AFTER)}),
     ),
-    "wrong 101": ("upgrade", True, lambda it, dice: it.accept_wrongly()),
-    "garbage for 101": ("upgrade", True, lambda it, dice: it.send_bytes(dice.randbytes(200))),
-    "slow 101": ("upgrade", False, lambda it, dice: it.slow(100)),
+    "wrong 101": ("upgrade", True, lambda connection, rng: connection.accept_wrongly()),
+    "garbage for 101": (
+        "upgrade",
+        True,
+        lambda connection, rng: connection.send_bytes(rng.randbytes(200)),
+    ),
+    "slow 101": ("upgrade", False, lambda connection, rng: connection.slow(100)),
     "no Hello": ("hello", True, None),
-    "op 7 for Hello": ("hello", True, lambda it, dice: it.reconnect()),
-    "reset before Hello": ("hello", False, lambda it, dice: it.reset()),
-    "op 1 before Hello": ("hello", False, lambda it, dice: it.request_heartbeat()),
+    "op 7 for Hello": ("hello", True, lambda connection, rng: connection.reconnect()),
+    "reset before Hello": ("hello", False, lambda connection, rng: connection.reset()),
+    "op 1 before Hello": ("hello", False, lambda connection, rng: connection.request_heartbeat()),
     "no READY or RESUMED": ("ready", True, None),
-    "op 9 true for READY": ("ready", True, lambda it, dice: it.invalid_session(True)),
-    "drop before READY": ("ready", False, lambda it, dice: it.drop()),
-    "close before READY": ("ready", False, lambda it, dice: it.close(dice.choice(CLOSE_CODES))),
-    # Some of these are later than the shard's ready_timeout.
-    "late replay": ("replay", True, lambda it, dice: it.proceed(after=dice.uniform(0.01, 0.7))),
+    "op 9 true for READY": (
+        "ready",
+        True,
+        lambda connection, rng: connection.invalid_session(True),
+    ),
+    "drop before READY": ("ready", False, lambda connection, rng: connection.drop()),
+    "close before READY": (
+        "ready",
+        False,
+        lambda connection, rng: connection.close(rng.choice(CLOSE_CODES)),
+    ),
+    # Some of these replays come after the shard's ready_timeout.
+    "late replay": (
+        "replay",
+        True,
+        lambda connection, rng: connection.proceed(after=rng.uniform(0.01, 0.7)),
+    ),
     "close is not answered": ("close", True, None),
 }
 
 
 @dataclass
 class Figures:
-    """What happened in one round, or in all of them."""
+    """What happened in one round, or in several rounds."""
 
     rounds: int = 0
     connections: int = 0
     resumes: int = 0
     sessions: int = 0
     faults: Counter[str] = field(default_factory=Counter)
-    user_acts: Counter[str] = field(default_factory=Counter)
+    user_calls: Counter[str] = field(default_factory=Counter)
     issued: int = 0
     received: int = 0
     replayed: int = 0
@@ -154,7 +209,10 @@ class Figures:
     problems: list[str] = field(default_factory=list)
 
     def add(self, other: Figures) -> None:
-        """Sum up."""
+        """Add the figures of another round.
+
+        :param other: the figures of that round.
+        """
         for name, value in vars(other).items():
             setattr(self, name, getattr(self, name) + value)
 
@@ -164,7 +222,7 @@ class Figures:
             f"rounds {self.rounds}, connections {self.connections}, resumes {self.resumes}, "
             f"sessions {self.sessions}",
             f"faults {faults} of {len(self.faults)} kinds: {_by_kind(self.faults)}",
-            f"the user's acts: {_by_kind(self.user_acts)}",
+            f"the user's calls: {_by_kind(self.user_calls)}",
             f"events issued {self.issued}, received {self.received}, "
             f"of which replayed {self.replayed}",
             f"lost {self.lost}, duplicated {self.duplicated}, out of order {self.out_of_order}",
@@ -173,60 +231,53 @@ class Figures:
         return "\n".join(lines)
 
 
-class _Problems(logging.Handler):
-    """Finds the records that no run may bring: the reader has failed."""
-
-    def __init__(self, figures: Figures) -> None:
-        super().__init__(level=logging.CRITICAL)
-        self._figures = figures
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._figures.problems.append(self.format(record))
-
-
 class Round:
-    """One gateway, one shard, and what both went through.
+    """One gateway, one shard, and what happens to both.
 
-    :param seed: of faults and acts.
-    :param seconds: how long things go wrong, before all must be well again.
+    :param seed: decides the options, the faults and the calls.
+    :param seconds: how long the faults go on, before the shard must recover.
     """
 
-    def __init__(self, seed: str, seconds: float = ROUND) -> None:
+    def __init__(self, seed: str, seconds: float = ROUND_SECONDS) -> None:
         self.figures = Figures(rounds=1)
         self._seed = seed
         self._seconds = seconds
         self._stop = threading.Event()
-        self._issued: Counter[str] = Counter()  # by session
+        # By session id, how many events the gateway has issued, and the numbers of those received.
+        self._issued: Counter[str] = Counter()
         self._received: dict[str, list[int]] = {}
-        self._final: str | None = None  # the session that is alive at the end
-        self._life: list[str] = []
-        self._given_to_the_dogs: set[GatewayConnection] = set()  # they can't notice their end
+        # The id of the session that is alive at the end.
+        self._final: str | None = None
+        # A letter for each callback, in the order of the calls.
+        self._callbacks: list[str] = []
+        # Connections of which the gateway does not read, so that it cannot notice their end.
+        self._unread: set[GatewayConnection] = set()
         self._seen_sessions: set[GatewaySession] = set()
-        self._struck: Counter[str] = Counter()  # opening faults, counted on the gateway's thread
-        dice = self._dice("setting")
+        # Faults that struck on the gateway's thread.
+        self._struck: Counter[str] = Counter()
+        rng = self._rng("setting")
         self._gateway = LocalGateway(
-            seed=dice.randint(0, 999),
+            seed=rng.randint(0, 999),
             guilds=1,
             members=2,
-            tls=dice.random() < 0.5,
-            heartbeat_interval=dice.choice((300, LONG_INTERVAL)),
+            tls=rng.random() < 0.5,
+            heartbeat_interval=rng.choice((300, LONG_INTERVAL)),
             identify_interval=0,
             session_start_limit=10**9,
-            resume_after_close=dice.random() < 0.5,
+            resume_after_close=rng.random() < 0.5,
             close_timeout=0.3,
         )
         if self._gateway.resume_after_close:
             self.figures.faults["gateway that resumes only after the close"] += 1
-        self._lingers = dice.random() < 0.5
+        self._lingers = rng.random() < 0.5
         logger = logging.getLogger("shardlib.chaos")
         logger.propagate = False
-        self._problems = _Problems(self.figures)
-        logger.handlers = [self._problems]
-        self._callback_dice = self._dice("callbacks")
+        logger.handlers = [CriticalRecords(self.figures.problems)]
+        self._callback_rng = self._rng("callbacks")
         self._shard = Shard(
             self._gateway.token,
             Intents.all(),
-            compression=dice.choice(COMPRESSIONS),
+            compression=rng.choice(COMPRESSIONS),
             identify_gate=IdentifyGate(interval=0.001, daily_limit=10**9),
             backoff=Backoff(base=0.005, cap=0.05),
             connect_timeout=0.3,
@@ -235,25 +286,25 @@ class Round:
             max_payload=MAX_PAYLOAD,
             ssl_context=self._gateway.ssl_context if self._gateway.url[2] == "s" else None,
             logger=logger,
-            on_socket_connected=lambda shard: self._life.append("c"),
-            on_socket_ready=lambda shard: self._life.append("y"),
-            on_socket_reconnected=lambda shard, resumed: self._life.append("r"),
+            on_socket_connected=lambda shard: self._callbacks.append("c"),
+            on_socket_ready=lambda shard: self._callbacks.append("y"),
+            on_socket_reconnected=lambda shard, resumed: self._callbacks.append("r"),
             on_socket_disconnected=self._on_disconnected,
-            on_socket_closed=lambda shard, error: self._life.append("x"),
+            on_socket_closed=lambda shard, error: self._callbacks.append("x"),
             on_socket_dispatch=self._on_dispatch,
         )
 
-    def _dice(self, purpose: str) -> random.Random:
+    def _rng(self, purpose: str) -> random.Random:
         return random.Random(f"{self._seed}/{purpose}")
 
     def run(self) -> Figures:
-        """Go through it, and return what came of it."""
+        """Run the round; return its figures."""
         threads = [
-            threading.Thread(target=self._watched, args=(target, number), name=target.__name__)
-            for number, target in enumerate((self._issue, self._break, *[self._use] * 3))
+            threading.Thread(target=self._run_thread, args=(target, number), name=target.__name__)
+            for number, target in enumerate((self._issue, self._strike, *[self._use] * 3))
         ]
         with self._gateway:
-            self._gateway.inject(self._check_alone, before="ready", connections=None)
+            self._gateway.inject(self._check_no_other, before="ready", connections=None)
             if self._lingers:
                 self._gateway.inject(self._linger, before="close", connections=None)
             self._connect()
@@ -262,7 +313,7 @@ class Round:
             time.sleep(self._seconds)
             self._stop.set()
             for thread in threads:
-                thread.join(SETTLE)
+                thread.join(RECOVERY_TIME)
                 if thread.is_alive():
                     self._problem(f"{thread.name} hangs")
             self._recover()
@@ -277,7 +328,7 @@ class Round:
         return self.figures
 
     def _connect(self) -> None:
-        """The first attempt of a life is the program's to repeat: something may go wrong in it."""
+        """Connect, again and again, since connect() raises if a fault hits its first attempt."""
         for attempts_left in reversed(range(20)):
             try:
                 self._shard.connect(self._gateway.url)
@@ -286,23 +337,23 @@ class Round:
                 if not attempts_left:
                     raise
 
-    def _problem(self, what: str) -> None:
-        self.figures.problems.append(what)
+    def _problem(self, problem: str) -> None:
+        self.figures.problems.append(problem)
 
-    def _watched(self, target: Callable[[random.Random], None], number: int) -> None:
-        """A thread of the round, whose own failure must not pass for silence."""
+    def _run_thread(self, target: Callable[[random.Random], None], number: int) -> None:
+        """Run a thread of the round; a thread that fails is a problem, too."""
         try:
-            target(self._dice(f"{target.__name__} {number}"))
+            target(self._rng(f"{target.__name__} {number}"))
         except BaseException:
             self._problem(traceback.format_exc())
 
     # The gateway's side.
 
-    def _issue(self, dice: random.Random) -> None:
-        """Events, in bursts."""
+    def _issue(self, rng: random.Random) -> None:
+        """Issue events, in bursts."""
         while not self._stop.is_set():
-            self._issue_some(dice.randint(1, 60))
-            self._stop.wait(dice.expovariate(100))
+            self._issue_some(rng.randint(1, 60))
+            self._stop.wait(rng.expovariate(100))
 
     def _issue_some(self, count: int) -> None:
         sessions = self._gateway.sessions
@@ -314,72 +365,75 @@ class Round:
                 session.dispatch(EVENT, {"session": session.session_id, "number": number})
                 self._issued[session.session_id] += 1
 
-    def _break(self, dice: random.Random) -> None:
-        """Faults, one every few milliseconds."""
+    def _strike(self, rng: random.Random) -> None:
+        """Strike with a fault every few milliseconds."""
         names = list(LIVE_FAULTS)
         weights = [weight for weight, _ in LIVE_FAULTS.values()]
-        while not self._stop.wait(dice.expovariate(30)):
-            kind = dice.random()
+        while not self._stop.wait(rng.expovariate(30)):
+            kind = rng.random()
             if kind < 0.005:
-                self._gateway.outage(dice.uniform(0.01, 0.2))
+                self._gateway.outage(rng.uniform(0.01, 0.2))
                 self.figures.faults["outage"] += 1
             elif kind < 0.08:
-                self._break_next(dice)
+                self._strike_next(rng)
             else:
-                [name] = dice.choices(names, weights)
-                self._break_live(name, dice)
+                [name] = rng.choices(names, weights)
+                self._strike_live(name, rng)
 
-    def _break_next(self, dice: random.Random) -> None:
-        name = dice.choice(list(OPENING_FAULTS))
-        step, instead, fault = OPENING_FAULTS[name]
-        own = random.Random(dice.random())  # used on the gateway's thread
+    def _strike_next(self, rng: random.Random) -> None:
+        name = rng.choice(list(OPENING_FAULTS))
+        step, replaces_step, fault = OPENING_FAULTS[name]
+        own_rng = random.Random(rng.random())  # for the gateway's thread alone
 
         def strike(connection: GatewayConnection) -> None:
             self._struck[name] += 1
             if fault is not None:
-                _try(fault, connection, own)
+                _try(fault, connection, own_rng)
 
-        if instead:
+        if replaces_step:
             self._gateway.inject(strike, instead_of=step)
         else:
             self._gateway.inject(strike, before=step)
 
-    def _break_live(self, name: str, dice: random.Random) -> None:
+    def _strike_live(self, name: str, rng: random.Random) -> None:
         connections = [each for each in self._gateway.connections if each.is_open]
         if connections:
             if name in ("black hole", "stops reading"):
-                self._given_to_the_dogs.add(connections[-1])
-            _try(LIVE_FAULTS[name][1], connections[-1], dice)
+                self._unread.add(connections[-1])
+            _try(LIVE_FAULTS[name][1], connections[-1], rng)
             self.figures.faults[name] += 1
 
-    def _check_alone(self, connection: GatewayConnection) -> None:
-        """At Identify or Resume, on the gateway's thread: no other connection is left."""
+    def _check_no_other(self, connection: GatewayConnection) -> None:
+        """Check, when Identify or Resume arrives, that no other connection is open.
+
+        The gateway calls this on its thread.
+        """
         others = [
             each
             for each in self._gateway.connections
             if each is not connection and each.close_code is None and each.is_open
         ]
-        if set(others) - self._given_to_the_dogs:
-            self._problem(f"{connection} is not alone: {others}")
+        if set(others) - self._unread:
+            self._problem(f"{connection} is not the only one in use: {others}")
 
     def _linger(self, connection: GatewayConnection) -> None:
-        """At a CLOSE frame, on the gateway's thread: TCP is the shard's to end."""
+        """Leave ending TCP to the shard. The gateway calls this on its thread, before a CLOSE."""
         self._struck["lingers after the close"] += 1
         connection.linger()
 
     def _check_nothing_is_left_open(self) -> None:
-        """After disconnect(): the shard has ended TCP itself, also if the gateway lingers."""
+        """Check, after disconnect(), that the shard has ended TCP, even if the gateway lingers."""
 
-        def left() -> set[GatewayConnection]:
-            return set(self._gateway.connections) - self._given_to_the_dogs
+        def open_connections() -> set[GatewayConnection]:
+            return set(self._gateway.connections) - self._unread
 
         try:
-            self._gateway.wait_until(lambda: not left(), timeout=2)
+            self._gateway.wait_until(lambda: not open_connections(), timeout=2)
         except TimeoutError:
-            self._problem(f"the shard has left open {left()}")
+            self._problem(f"the shard has left open {open_connections()}")
 
     def _check_send_limit(self) -> None:
-        """No round takes a minute: all that came on a connection came within one."""
+        """Check that no connection exceeded the limit for a minute. A round is shorter than one."""
         if self._gateway.heartbeat_interval < LONG_INTERVAL:
             return  # scheduled heartbeats alone are more than the limit
         for connection in self._gateway.all_connections:
@@ -389,51 +443,51 @@ class Round:
 
     # The user's side.
 
-    def _on_disconnected(self, shard: Shard, code: int | None, by_self: bool) -> None:
-        self._life.append("d")
+    def _on_disconnected(self, shard: Shard, code: int | None, closed_by_self: bool) -> None:
+        self._callbacks.append("d")
         if code == CloseCode.RATE_LIMITED:
-            self._problem("the shard has sent more than it may: closed with 4008")
+            self._problem("the shard has exceeded the send limit: closed with 4008")
 
     def _on_dispatch(self, shard: Shard, payload: dict[str, Any]) -> None:
         if payload.get("t") != EVENT:
             return
         data = payload["d"]
         self._received.setdefault(data["session"], []).append(data["number"])
-        chance = self._callback_dice.random()
+        chance = self._callback_rng.random()
         if chance < 0.0002:
             shard.reconnect()
         elif chance < 0.001:
             time.sleep(chance * 20)
         elif chance < 0.002:
-            raise ValueError("a callback's own")
+            raise ValueError("a fault of the callback")
 
-    def _use(self, dice: random.Random) -> None:
-        """What a program does with its shard, and what may come of it."""
-        acts: dict[str, tuple[float, Callable[[], object]]] = {
+    def _use(self, rng: random.Random) -> None:
+        """Call random methods of the shard, as a program does, and check what they raise."""
+        calls: dict[str, tuple[float, Callable[[], object]]] = {
             "send": (40, lambda: self._shard.update_presence(status="idle", timeout=0.2)),
             "read": (40, self._read),
             "begin again": (0.5, self._begin_again),
             "reconnect": (3, self._shard.reconnect),
             "heartbeat": (3, self._shard.heartbeat),
-            "heartbeat_in": (2, lambda: self._shard.heartbeat_in(dice.randint(50, 300))),
+            "heartbeat_in": (2, lambda: self._shard.heartbeat_in(rng.randint(50, 300))),
             "resume": (1, self._shard.resume),
             "reinstantiate": (0.3, lambda: self._shard.reinstantiate(no_fail=True)),
             "wait_for": (2, lambda: self._shard.wait_for(EVENT, timeout=0.1)),
             "wait_until_ready": (5, lambda: self._shard.wait_until_ready(0.3)),
         }
-        weights = [weight for weight, _ in acts.values()]
-        while not self._stop.wait(dice.expovariate(100)):
-            [name] = dice.choices(list(acts), weights)
-            self.figures.user_acts[name] += 1
+        weights = [weight for weight, _ in calls.values()]
+        while not self._stop.wait(rng.expovariate(100)):
+            [name] = rng.choices(list(calls), weights)
+            self.figures.user_calls[name] += 1
             try:
-                acts[name][1]()
+                calls[name][1]()
             except (ShardError, TimeoutError):
-                pass  # as documented
+                pass  # documented
             except Exception as error:
                 self._problem(f"{name} raised {error!r}")
 
     def _begin_again(self) -> None:
-        """Another life, with the session of this one."""
+        """Begin another life, which resumes the session of this one."""
         self._shard.disconnect(4000)
         self._connect()
 
@@ -446,15 +500,16 @@ class Round:
     # The end.
 
     def _recover(self) -> None:
-        """Nothing goes wrong any more: now all must come, and one event more."""
+        """Without faults from now on, wait until the shard has received all events of a session."""
         self._gateway.clear_faults()
         self._gateway.restore()
-        with contextlib.suppress(AlreadyConnected):  # else a thread was between two lives
+        # Needed if a thread has stopped between disconnect() and connect().
+        with contextlib.suppress(AlreadyConnected):
             self._connect()
-        deadline = time.monotonic() + SETTLE
+        deadline = time.monotonic() + RECOVERY_TIME
         while time.monotonic() < deadline:
             if self._shard.session_id not in self._issued:
-                self._issue_some(1)  # it has just begun
+                self._issue_some(1)  # a new session, which has had no event yet
             elif self._is_complete(self._shard.session_id):
                 return
             time.sleep(0.01)
@@ -479,8 +534,7 @@ class Round:
             figures.out_of_order += sum(b < a for a, b in itertools.pairwise(numbers))
             figures.lost += max(numbers) + 1 - len(known)
         if not self._is_complete(self._final):
-            got = len(self._received.get(self._final or "", ()))
-            lost = self._issued[self._final or ""] - got
+            lost = self._issued[self._final or ""] - len(self._received.get(self._final or "", ()))
             figures.lost += lost
             self._problem(
                 f"session {self._final} is not complete, {lost} events short: {self._shard}"
@@ -488,11 +542,11 @@ class Round:
         for session in self._seen_sessions:
             if session.ended is not None and session.ended.startswith("resumed"):
                 self._problem(f"{session}: the shard has resumed too early, or wrongly")
-        life = "".join(self._life)
-        if not re.fullmatch("((c(yr?|r)?d)*x)+", life):
-            self._problem(f"callbacks out of order: {life}")
+        callbacks = "".join(self._callbacks)
+        if not re.fullmatch("((c(yr?|r)?d)*x)+", callbacks):
+            self._problem(f"callbacks out of order: {callbacks}")
         if figures.lost or figures.duplicated or figures.out_of_order:
-            self._problem("events were not delivered as they should")
+            self._problem("events were lost, duplicated or out of order")
 
 
 def _by_kind(counts: Counter[str]) -> str:
@@ -502,42 +556,48 @@ def _by_kind(counts: Counter[str]) -> str:
 def _request_heartbeats(connection: GatewayConnection, count: int, pause: float = 0.0) -> None:
     for _ in range(count):
         connection.request_heartbeat()
-        if pause:  # a shard may answer once what comes at once
+        if pause:  # a shard may answer several requests that arrive at once with one heartbeat
             time.sleep(pause)
 
 
-def _try(fault: Fault, connection: GatewayConnection, dice: random.Random) -> None:
+def _try(fault: Fault, connection: GatewayConnection, rng: random.Random) -> None:
     try:
-        fault(connection, dice)
+        fault(connection, rng)
     except ConnectionError:
-        pass  # it was over already
+        pass  # the connection has ended already
 
 
 def run(seed: int, minutes: float) -> Figures:
-    """Round after round, printing the figures of all so far now and then."""
+    """Run rounds until the time is over or a round finds a problem; return the sum of all figures.
+
+    Prints the figures so far once a minute.
+
+    :param seed: decides the rounds.
+    :param minutes: how long.
+    """
     total = Figures()
     end = time.monotonic() + minutes * 60
-    told = time.monotonic()
+    printed_at = time.monotonic()
     number = 0
     while time.monotonic() < end and not total.problems:
         total.add(Round(f"{seed}/{number}").run())
         number += 1
-        if time.monotonic() - told > 60:
-            told = time.monotonic()
+        if time.monotonic() - printed_at > 60:
+            printed_at = time.monotonic()
             print(f"{total}\n", flush=True)
     if total.problems:
-        print(f"to look again: --seed {seed} --round {number - 1}")
+        print(f"to run the round again: --seed {seed} --round {number - 1}")
     return total
 
 
 def main() -> int:
-    """The command."""
+    """Run the command; return its exit status, 1 if there was a problem."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.chaos", description=__doc__)
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--round", type=int, help="this round alone, once")
     options = parser.parse_args()
-    # The gateway's asyncio warns of what is sent to a client that has gone: here, all the time.
+    # asyncio warns of each write to a client that has gone, which the gateway does all the time.
     logging.getLogger("asyncio").setLevel(logging.ERROR)
     if options.round is not None:
         figures = Round(f"{options.seed}/{options.round}").run()

@@ -1,7 +1,7 @@
 """The process that is measured: one peer that receives one stream, up to the event LAST.
 
-``python -m benchmarks.client JOB`` is run by :mod:`benchmarks.measure`. It prints, as JSON, what
-the client can tell itself, and exits at once in the callback of LAST: so nothing after it counts.
+:mod:`benchmarks.measure` runs ``python -m benchmarks.client JOB``. The process measures itself. In
+the callback of LAST it prints the figures as JSON and exits, so that nothing after LAST counts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-# discord.py takes zstd-stream if it can import one of these, and zlib-stream only if it cannot.
+# discord.py takes zstd-stream if one of these modules can be imported, and zlib-stream otherwise.
 _ZSTD = ("zstandard", "compression.zstd")
 
 
@@ -26,28 +26,31 @@ _ZSTD = ("zstandard", "compression.zstd")
 class Job:
     """What a client is to do."""
 
-    #: A module of benchmarks.peers.
+    #: The name of a module of benchmarks.peers.
     peer: str
-    #: Of the sender; of a file that holds the messages, for the floor.
+    #: The sender's URL; for the floor, the path of a file that holds the messages.
     url: str
+    #: One of COMPRESSIONS.
     compression: str
-    #: A module with loads and dumps.
+    #: The name of a module with ``loads`` and ``dumps``.
     json: str
-    #: False: no function listens to an event of the stream, if the peer knows of such a thing.
+    #: False: no function listens to an event of the stream, if the peer has listeners.
     listens: bool = True
     #: Whether the peer may inflate with zlib-ng, if that is installed.
     zlib_ng: bool = False
-    #: True: the times of all events are wanted.
+    #: Whether to note when each event arrives.
     stamps: bool = False
-    #: A file of certificates to trust, for wss.
+    #: For wss, the path of a file of certificates to trust.
     authority: str | None = None
-    #: So many connections at once, each on a thread of its own.
+    #: How many connections to open at once, each on a thread of its own.
     connections: int = 1
 
     def codec(self) -> Any:
+        """Return the module that decodes JSON."""
         return importlib.import_module(self.json)
 
     def ssl_context(self) -> ssl.SSLContext | None:
+        """Return the context for wss, which all connections share; None for ws."""
         return None if self.authority is None else _ssl_context(self.authority)
 
 
@@ -57,33 +60,33 @@ def _ssl_context(authority: str) -> ssl.SSLContext:
 
 
 class Meter:
-    """Notes what a client spends; a peer calls on_event for each event, and finish at LAST.
+    """Measures what a client spends. A peer calls on_event for each event, and finish at LAST.
 
-    :param connections: whose LAST is to come.
-    :param stamps: whether the times of all events are wanted.
+    :param connections: how many connections receive LAST before the measurement ends.
+    :param stamps: whether to note when each event arrives.
     """
 
     def __init__(self, connections: int, stamps: bool) -> None:
         self._lock = threading.Lock()  # guards the number of connections
         self._connections = connections
         self._stamps: list[float] = []
-        #: The callback of every event, with whatever arguments the peer gives it.
+        #: The callback of every event; a peer may call it with any arguments.
         self.on_event = self._stamp if stamps else _ignore
-        self._since = time.perf_counter()
-        self._processor_since = time.process_time()
+        self._started = time.perf_counter()
+        self._processor_started = time.process_time()
 
     def _stamp(self, *_: object) -> None:
         self._stamps.append(time.perf_counter())
 
     def finish(self, *_: object) -> None:
-        """At LAST of the last connection: print what was measured, and end the process."""
+        """Print the figures and end the process, once every connection has received LAST."""
         with self._lock:
             self._connections -= 1
             if self._connections:
                 return
         result = {
-            "seconds": time.perf_counter() - self._since,
-            "processor": time.process_time() - self._processor_since,
+            "seconds": time.perf_counter() - self._started,
+            "processor": time.process_time() - self._processor_started,
             "peak": peak_memory(),
             "stamps": self._stamps,
         }
@@ -96,12 +99,12 @@ def _ignore(*_: object) -> None:
 
 
 def peak_memory() -> int:
-    """The most memory that this process has had, in kB."""
+    """Return the most memory that this process has had, in kB; 0 if the system is not Linux."""
     return _memory("VmHWM")
 
 
 def memory() -> int:
-    """The memory that this process has, in kB."""
+    """Return the memory that this process has, in kB; 0 if the system is not Linux."""
     return _memory("VmRSS")
 
 
@@ -109,12 +112,15 @@ def _memory(field: str) -> int:
     try:
         status = Path("/proc/self/status").read_text()
     except FileNotFoundError:
-        return 0  # a system other than Linux
+        return 0
     return int(status.split(f"{field}:")[1].split()[0])
 
 
 def load(job: Job) -> Any:
-    """The module of a job's peer."""
+    """Import a job's peer, after hiding the modules that the peer must not use.
+
+    :param job: the job.
+    """
     if not job.zlib_ng:
         sys.modules["zlib_ng"] = None  # type: ignore[assignment]
     if job.compression == "zlib-stream":
@@ -124,13 +130,14 @@ def load(job: Job) -> Any:
 
 
 def main() -> None:
+    """Do the job that the command line names."""
     job = Job(**json.loads(sys.argv[1]))
     peer = load(job)
     meter = Meter(job.connections, job.stamps)
     for _ in range(job.connections - 1):
         threading.Thread(target=peer.receive, args=(job, meter), daemon=True).start()
     peer.receive(job, meter)
-    threading.Event().wait()  # for the other connections; finish() ends the process
+    threading.Event().wait()  # until the other connections end, and finish() ends the process
 
 
 if __name__ == "__main__":

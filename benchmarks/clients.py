@@ -1,4 +1,4 @@
-"""The clients that the commands compare, and how a command line chooses among them."""
+"""The clients that the commands compare, and the options that choose among them."""
 
 from __future__ import annotations
 
@@ -53,20 +53,29 @@ _DISTRIBUTIONS = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that choose clients and compressions."""
+    """Add the options that choose clients and compressions.
+
+    :param parser: the command's parser.
+    """
     add_peers(parser)
     add_compression(parser)
 
 
 def add_peers(parser: argparse.ArgumentParser) -> None:
-    """Add the options that choose clients."""
+    """Add the options that choose clients.
+
+    :param parser: the command's parser.
+    """
     peers = sorted({client.peer for client in CLIENTS})
     parser.add_argument("--peer", nargs="+", choices=peers, default=peers, help="all by default")
     parser.add_argument("--json", nargs="+", choices=("ujson", "orjson"), help="both by default")
 
 
 def add_compression(parser: argparse.ArgumentParser) -> None:
-    """Add the option that chooses compressions."""
+    """Add the option that chooses compressions.
+
+    :param parser: the command's parser.
+    """
     parser.add_argument(
         "--compression",
         nargs="+",
@@ -77,7 +86,10 @@ def add_compression(parser: argparse.ArgumentParser) -> None:
 
 
 def chosen(arguments: argparse.Namespace) -> list[Client]:
-    """The clients that a command line asks for, as far as their libraries are installed."""
+    """Return the clients that a command line asks for and whose libraries are installed.
+
+    :param arguments: the parsed arguments.
+    """
     return [
         client
         for client in CLIENTS
@@ -88,15 +100,18 @@ def chosen(arguments: argparse.Namespace) -> list[Client]:
 
 
 def is_installed(client: Client) -> bool:
-    """Whether what a client imports is there."""
-    needed = [*_IMPORTS.get(client.peer, ()), client.json]
+    """Return whether the modules that a client needs are installed.
+
+    :param client: the client.
+    """
+    modules = [*_IMPORTS.get(client.peer, ()), client.json]
     if client.zlib_ng:
-        needed.append("zlib_ng")
-    return all(importlib.util.find_spec(each) is not None for each in needed)
+        modules.append("zlib_ng")
+    return all(importlib.util.find_spec(module) is not None for module in modules)
 
 
 def versions() -> dict[str, str]:
-    """The versions of all that is measured, as far as it is installed."""
+    """Return the versions of Python, zlib and the installed libraries that are measured."""
     found = {
         platform.python_implementation(): platform.python_version(),
         "zlib": zlib.ZLIB_RUNTIME_VERSION,

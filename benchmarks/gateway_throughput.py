@@ -1,15 +1,15 @@
-"""What the local gateway can do: ``python -m benchmarks.gateway_throughput``.
+"""The local gateway's speed and memory: ``python -m benchmarks.gateway_throughput``.
 
-It must be faster than the clients it is used to measure, so:
+The gateway must be faster than the clients that tests measure with it. This measures
 
-throughput  one process feeds one zlib-stream client as many events as it takes; the client, in a
-            process of its own, only counts the suffixes that end payloads
-idle        hundreds of connected clients that only beat; the memory of the gateway's process once
-            all are there, and again and again while they beat; it grows until the gateway's
-            memory of 20,000 received payloads is full, and then no more
+throughput  the events a second that the gateway sends to one zlib-stream client, which runs in a
+            process of its own, and only counts the suffixes that end payloads
+idle        the memory of the gateway's process with hundreds of connected clients that only send
+            heartbeats; the memory grows until the gateway remembers 20,000 received payloads, and
+            then no more
 
-The figures are this machine's, at this moment; events a second are also given as events per
-second of the gateway's processor time, which other work on the machine does not change.
+The figures depend on the machine, and on what else it does. The throughput is also given as events
+for a second of the gateway's processor time, which other work on the machine does not change.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import argparse
 import gc
 import json
 import multiprocessing
-import resource
 import time
 from multiprocessing.connection import Connection
 
 import websocket
 
+from benchmarks.client import memory
 from shardlib import Intents
 from shardlib.testing import LocalGateway
 
@@ -31,27 +31,40 @@ SUFFIX = b"\x00\x00\xff\xff"
 
 
 def count_events(url: str, token: str, seconds: float, results: Connection) -> None:
-    """Be a client that takes what comes for some seconds; report events and bytes."""
+    """Be a client that receives for some seconds; report the events, the bytes and the seconds.
+
+    :param url: the gateway's URL.
+    :param token: the gateway's token.
+    :param seconds: how long to receive.
+    :param results: where to report.
+    """
     client = websocket.create_connection(f"{url}?v=10&encoding=json&compress=zlib-stream")
     socket = client.sock
     assert socket is not None
     identify(client, token, [0, 1])
     results.send("ready")
     received = events = 0
-    begun = time.perf_counter()
+    started = time.perf_counter()
     last = b""
-    while time.perf_counter() < begun + seconds:
+    while time.perf_counter() < started + seconds:
         data = socket.recv(1 << 18)
         received += len(data)
-        # A suffix may be cut in two.
+        # A suffix may begin in the data before.
         events += (last + data).count(SUFFIX)
         last = data[-3:]
-    results.send((events, received, time.perf_counter() - begun))
+    results.send((events, received, time.perf_counter() - started))
     client.shutdown()
 
 
 def stay_idle(url: str, token: str, clients: int, results: Connection) -> None:
-    """Be many clients that only beat, at every word that comes."""
+    """Be many clients that only send heartbeats, each of them one for each "beat".
+
+    :param url: the gateway's URL.
+    :param token: the gateway's token.
+    :param clients: how many clients.
+    :param results: where "beat" comes from, and where to report that the heartbeats were
+        acknowledged.
+    """
     sockets = []
     for _ in range(clients):
         sockets.append(websocket.create_connection(f"{url}?v=10&encoding=json"))
@@ -69,66 +82,73 @@ def stay_idle(url: str, token: str, clients: int, results: Connection) -> None:
 
 
 def identify(client: websocket.WebSocket, token: str, shard: list[int]) -> None:
+    """Send Identify.
+
+    :param client: the client.
+    :param token: the gateway's token.
+    :param shard: ``[shard_id, num_shards]``.
+    """
     data = {"token": token, "intents": Intents.all(), "properties": {}, "shard": shard}
     client.send(json.dumps({"op": 2, "d": data}))
 
 
 def throughput(seconds: float) -> None:
-    ours, theirs = multiprocessing.Pipe()
+    """Measure the throughput, and print the figures.
+
+    :param seconds: how long.
+    """
+    results, client_end = multiprocessing.Pipe()
     with LocalGateway() as gateway:
-        arguments = (gateway.url, gateway.token, seconds, theirs)
+        arguments = (gateway.url, gateway.token, seconds, client_end)
         client = multiprocessing.Process(target=count_events, args=arguments)
         client.start()
-        ours.recv()
-        used = time.process_time()
+        results.recv()
+        processor = time.process_time()
         traffic = gateway.traffic(rate=None)
-        events, received, took = ours.recv()
+        events, received, duration = results.recv()
         traffic.stop()
-        used = time.process_time() - used
+        processor = time.process_time() - processor
         client.join()
     print(
-        f"throughput  {events / took:9,.0f} events/s to one zlib-stream client, "
+        f"throughput  {events / duration:9,.0f} events/s to one zlib-stream client, "
         f"{received / events:.0f} bytes each on the wire"
     )
-    print(f"            {events / used:9,.0f} events per second of processor time")
+    print(f"            {events / processor:9,.0f} events per second of processor time")
 
 
 def idle(clients: int, rounds: int) -> None:
-    ours, theirs = multiprocessing.Pipe()
+    """Measure the memory of idle connections, and print the figures.
+
+    :param clients: how many clients.
+    :param rounds: how many heartbeats each client sends.
+    """
+    results, client_end = multiprocessing.Pipe()
     limits = {"identify_interval": 0.0, "session_start_limit": clients + 1}
-    # No guilds: what is measured is a connection, not what was said on it.
+    # No guilds, whose events the sessions would keep: only the connections' memory counts.
     with LocalGateway(guilds=0, send_limit=None, **limits) as gateway:  # type: ignore[arg-type]
-        before = resident()
-        arguments = (gateway.url, gateway.token, clients, theirs)
+        gc.collect()
+        before = memory()
+        arguments = (gateway.url, gateway.token, clients, client_end)
         client = multiprocessing.Process(target=stay_idle, args=arguments)
         client.start()
-        ours.recv()
+        results.recv()
         gateway.wait_until(lambda: len(gateway.sessions) == clients, timeout=30)
-        memory = [resident()]
+        gc.collect()
+        kilobytes = [memory()]
         for _ in range(rounds):
-            ours.send("beat")
-            ours.recv()
-            memory.append(resident())
-        ours.send("end")
+            results.send("beat")
+            results.recv()
+            gc.collect()
+            kilobytes.append(memory())
+        results.send("end")
         client.join()
     print(
-        f"idle        {clients} connections take {(memory[0] - before) / clients:.0f} kB each; "
-        f"the process has {memory[0] / 1024:.1f} MB"
+        f"idle        {clients} connections take {(kilobytes[0] - before) / clients:.0f} kB each; "
+        f"the process has {kilobytes[0] / 1024:.1f} MB"
     )
     for number in range(0, rounds + 1, 20):
-        beats = number * clients
-        print(f"            after {beats:6,} heartbeats: {memory[number] / 1024:.1f} MB")
-
-
-def resident() -> int:
-    """Return the memory this process has, in kilobytes."""
-    gc.collect()
-    try:
-        with open("/proc/self/statm") as statm:
-            return int(statm.read().split()[1]) * resource.getpagesize() // 1024
-    except FileNotFoundError:
-        # Elsewhere: the most it ever had.
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        heartbeats = number * clients
+        print(f"            after {heartbeats:6,} heartbeats: {kilobytes[number] / 1024:.1f} MB")
 
 
 def main() -> None:
@@ -137,7 +157,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=500, help="that are idle")
     parser.add_argument("--rounds", type=int, default=80, help="of heartbeats")
     arguments = parser.parse_args()
-    # Fresh processes: forked ones would hold the gateway's sockets.
+    # Forked processes would hold the gateway's sockets.
     multiprocessing.set_start_method("spawn")
     throughput(arguments.seconds)
     idle(arguments.clients, arguments.rounds)

@@ -1,17 +1,18 @@
 """Instructions for each event: ``python -m benchmarks.instructions [bulk] [single]``.
 
 Each client runs under valgrind, which counts the instructions of the whole process, once with
-1,000 events and once with 3,000; the difference is what 2,000 events cost, without starting up and
-connecting. What the system does for the process is not among them. The figures are nearly the same
-on any machine and whatever else it does, so that a change of a percent can be told.
+1,000 events and once with 3,000. The difference is the cost of 2,000 events, without starting up
+and connecting, and without the system's own instructions. The figures are nearly the same on any
+machine, whatever else the machine does, so that a change of one percent shows.
 
 bulk     the sender writes as fast as the client reads
-single   the sender writes an event when the client has done with the one before, and sleeps: this
-         is how a bot usually sees them
+single   the sender writes an event when the client has handled the one before, and sleeps, as
+         events come to most bots
 
 ``--check`` compares shardlib with the figures in ``instructions.json``, which are ratios to the
-floor or to the bare loop, and fails if one is more than 3 % above. They depend on the version of
-Python, so there is a set for each; ``--save`` writes that of the one it runs on.
+floor or to the bare loop, and fails if a ratio is more than 3 % above the figure. The ratios depend
+on the version of Python, so that the file has a set for each version. ``--save`` measures, and
+writes the set of the Python that runs the command.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ _FEW, _MANY = 1000, 3000
 _KEPT = Path(__file__).with_suffix(".json")
 _TOLERANCE = 1.03
 
-# What is checked: shardlib's ratio to another client, with this JSON module.
+# --check compares these: shardlib's ratios to another client, with this JSON module.
 _JSON = "ujson"
 _CHECKS = [
     *(("bulk", compression, FLOOR) for compression in COMPRESSIONS),
@@ -60,7 +61,13 @@ Case = tuple[Client, str, str]
 
 
 def count(bench: Bench, client: Client, pace: str, compression: str) -> float:
-    """The instructions that a client spends on an event."""
+    """Return the instructions that a client spends on an event.
+
+    :param bench: runs the client.
+    :param client: the client.
+    :param pace: one of PACES.
+    :param compression: one of COMPRESSIONS.
+    """
     few, many = (_instructions(bench, client, pace, compression, each) for each in (_FEW, _MANY))
     return (many - few) / (_MANY - _FEW)
 
@@ -82,7 +89,10 @@ def _instructions(bench: Bench, client: Client, pace: str, compression: str, eve
 
 
 def count_all(cases: Iterable[Case]) -> dict[Case, float]:
-    """Count for many cases, as many at once as there are processors."""
+    """Count the instructions for an event in several cases, one case on each processor at a time.
+
+    :param cases: for each case a client, one of PACES and one of COMPRESSIONS.
+    """
     cases = list(dict.fromkeys(cases))
     with bench(record(_MANY)) as place, ThreadPoolExecutor(os.cpu_count()) as pool:
         counts = pool.map(lambda case: count(place, *case), cases)
@@ -90,14 +100,17 @@ def count_all(cases: Iterable[Case]) -> dict[Case, float]:
 
 
 def compare(arguments: argparse.Namespace) -> None:
-    """Print what all clients spend."""
+    """Print what the clients spend that a command line chooses.
+
+    :param arguments: the parsed arguments.
+    """
     paces = arguments.pace or PACES
-    clients, kinds = chosen(arguments), arguments.compression
+    clients = chosen(arguments)
     tables = {}
-    for pace, kind in itertools.product(paces, kinds):
-        counts = count_all((client, pace, kind) for client in clients)
-        figures = {client: counts[client, pace, kind] / 1000 for client in clients}
-        title = f"thousands of instructions for an event, {pace}, {kind}"
+    for pace, compression in itertools.product(paces, arguments.compression):
+        counts = count_all((client, pace, compression) for client in clients)
+        figures = {client: counts[client, pace, compression] / 1000 for client in clients}
+        title = f"thousands of instructions for an event, {pace}, {compression}"
         show_table(title, figures)
         tables[title] = figures
     if arguments.plot is not None:
@@ -105,26 +118,36 @@ def compare(arguments: argparse.Namespace) -> None:
 
 
 def measure_ratios() -> dict[str, float]:
-    """What is kept in the file: for each check, shardlib's instructions by the other's."""
+    """Return the ratios that are checked: shardlib's instructions to another client's, by name."""
     ours = Client(OURS, _JSON)
-    cases = [
-        ((ours, pace, kind), (Client(peer, _JSON), pace, kind)) for pace, kind, peer in _CHECKS
-    ]
-    counts = count_all(itertools.chain.from_iterable(cases))
-    names = [f"{pace}, {kind}, x {Client(peer, _JSON)}" for pace, kind, peer in _CHECKS]
+    cases = {
+        f"{pace}, {compression}, x {Client(peer, _JSON)}": (
+            (ours, pace, compression),
+            (Client(peer, _JSON), pace, compression),
+        )
+        for pace, compression, peer in _CHECKS
+    }
+    counts = count_all(itertools.chain.from_iterable(cases.values()))
     return {
-        name: round(counts[our] / counts[other], 3)
-        for name, (our, other) in zip(names, cases, strict=True)
+        name: round(counts[our_case] / counts[other_case], 3)
+        for name, (our_case, other_case) in cases.items()
     }
 
 
 def too_much(ratios: Mapping[str, float], kept: Mapping[str, float]) -> list[str]:
-    """The names of the ratios that are too far above what they were."""
+    """Return the names of the ratios that are too far above the kept ones.
+
+    :param ratios: the measured ratios, by name.
+    :param kept: the ratios in the file, by name.
+    """
     return [name for name, ratio in ratios.items() if ratio > kept[name] * _TOLERANCE]
 
 
 def check() -> bool:
-    """Compare with the figures in the file, and print both. False if one is too far above."""
+    """Measure, and print the ratios beside those in the file.
+
+    :returns: False if a ratio is too far above the one in the file.
+    """
     kept = _kept().get(_python())
     if kept is None:
         print(f"{_KEPT.name} has no figures for {_python()}; --save writes them")
@@ -146,7 +169,7 @@ def check() -> bool:
 
 
 def save() -> None:
-    """Write the figures of this Python to the file."""
+    """Measure, and write the ratios of this version of Python to the file."""
     kept = _kept()
     kept[_python()] = {"versions": _versions(), "ratios": measure_ratios()}
     _KEPT.write_text(json.dumps(kept, indent=2) + "\n")
@@ -163,12 +186,13 @@ def _python() -> str:
 
 
 def _versions() -> dict[str, str]:
-    """Those that the checked ratios depend on."""
+    """Return the versions that the checked ratios depend on."""
     names = (platform.python_implementation(), "zlib", "ujson", "backports.zstd")
     return {name: number for name, number in versions().items() if name in names}
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(description="Instructions for each event.")
     parser.add_argument("pace", nargs="*", choices=[*PACES, []], help="both by default")
     parser.add_argument("--check", action="store_true", help=f"against {_KEPT.name}")
@@ -177,7 +201,7 @@ def main() -> None:
     add_arguments(parser)
     arguments = parser.parse_args()
     if shutil.which("valgrind") is None:
-        sys.exit("valgrind is not installed; it is what counts the instructions")
+        sys.exit("valgrind, which counts the instructions, is not installed")
     valgrind = subprocess.run(["valgrind", "--version"], capture_output=True, text=True)
     show_versions(valgrind.stdout.strip())
     if arguments.save:

@@ -1,14 +1,14 @@
-"""Every point at which a signal can meet a method of a shard, once (``reliability.storms``).
+"""A signal at every point of every method of a shard, each point once.
 
-::
+``tests.reliability.storms`` finds and tries the points::
 
     python -m benchmarks.interrupts --output interrupts.txt
     python -m benchmarks.interrupts --shard 1/2 --output first.txt & \\
     python -m benchmarks.interrupts --shard 2/2 --output second.txt
 
-The points follow from the library and the version of Python; ``--seed`` gives their order. What
-stands before a finding, or a part of that, is what ``--match`` takes to try the point again.
-The status is 1 if anything hung, or raised what is not documented.
+The points follow from the library and the version of Python; ``--seed`` decides their order.
+Before a finding stands its point. ``--match`` with the point's text, or a part of it, tries the
+point again. The exit status is 1 if a call hung, or raised an error that it does not document.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ from tests.reliability.storms import (
     try_points,
 )
 
-_TOLD_EVERY = 2_000  # points
+# Points between two lines that report the progress.
+_PROGRESS_INTERVAL = 2_000
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -48,7 +49,8 @@ def _choose(options: argparse.Namespace) -> list[Point]:
     if options.draw:
         points = draw_points(points, options.draw, options.seed)
     number, count = options.shard
-    # By what a point is, not by its place in the list: two processes may list a wait differently.
+    # By the point's text, not by its index: the lists of two processes may differ in the points of
+    # a wait.
     points = [each for each in points if zlib.crc32(str(each).encode()) % count == number - 1]
     points = [each for each in points if options.match in str(each)]
     if not options.draw:
@@ -57,10 +59,11 @@ def _choose(options: argparse.Namespace) -> list[Point]:
 
 
 def _try(points: Sequence[Point], most: int) -> Summary:
-    """Try all, and tell now and then how far that is."""
+    """Try points until ``most`` findings, and report the progress on standard error."""
     total = Summary()
-    for start in range(0, len(points), _TOLD_EVERY):
-        total.add(try_points(points[start : start + _TOLD_EVERY], most - len(total.findings)))
+    for start in range(0, len(points), _PROGRESS_INTERVAL):
+        batch = points[start : start + _PROGRESS_INTERVAL]
+        total.add(try_points(batch, most - len(total.findings)))
         print(
             f"{total.tried} of {len(points)} points in {total.seconds:.0f} s, "
             f"{len(total.findings)} findings",
@@ -83,17 +86,17 @@ def _revision() -> str:
 
 
 def main() -> int:
-    """The command."""
+    """Run the command; return its exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.interrupts",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--shard", type=_shard, default=(1, 1), metavar="K/N", help="the K-th of N")
-    parser.add_argument("--seed", type=int, default=0, help="of the order, and of what is drawn")
+    parser.add_argument("--seed", type=int, default=0, help="decides the order, and what is drawn")
     parser.add_argument("--draw", type=int, metavar="COUNT", help="so many points instead of all")
     parser.add_argument("--match", default="", metavar="TEXT", help="only points with this text")
-    parser.add_argument("--rounds", type=int, metavar="COUNT", help="interleavings, no points")
+    parser.add_argument("--rounds", type=int, metavar="COUNT", help="interleave, instead of points")
     parser.add_argument("--most", type=int, default=100, help="findings after which to stop")
     parser.add_argument("--output", type=Path, metavar="FILE", help="where to write the summary")
     options = parser.parse_args()

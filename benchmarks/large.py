@@ -1,7 +1,7 @@
 """The memory that a large message takes: ``python -m benchmarks.large``.
 
-One plain message of 20 MB, a guild with very many members, is received and decoded. What is printed
-is the most memory that the process has had, all of it: the interpreter and the library, too.
+A client receives and decodes one plain message of 20 MB, a guild with very many members. The table
+has the most memory that the client's process has had, with the interpreter and the library.
 """
 
 from __future__ import annotations
@@ -16,18 +16,21 @@ from benchmarks.table import show_table, show_versions
 
 
 def large_event(events: list[bytes], size: int) -> bytes:
-    """A GUILD_CREATE with so many bytes of JSON, made of one among some events.
+    """Return a GUILD_CREATE of a given size, with the members of a smaller one repeated.
 
-    :param events: of :func:`benchmarks.stream.record`.
+    :param events: the events, as :func:`benchmarks.stream.record` returns them, with a GUILD_CREATE
+        among them.
+    :param size: bytes of JSON, about.
     """
     guild = next(each for each in map(json.loads, events) if each["t"] == "GUILD_CREATE")
     members = guild["d"]["members"]
-    one = len(json.dumps(members, separators=(",", ":")))
-    guild["d"]["members"] = members * (size // one)
+    members_size = len(json.dumps(members, separators=(",", ":")))
+    guild["d"]["members"] = members * (size // members_size)
     return json.dumps(guild, separators=(",", ":")).encode()
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(description="The memory for a large message.")
     parser.add_argument("--megabytes", type=int, default=20, metavar="N")
     add_peers(parser)

@@ -1,8 +1,8 @@
 """How soon an event arrives: ``python -m benchmarks.latency``.
 
-The time from before the sender writes an event, while the client sleeps, to the client's callback:
-what the system takes to deliver and to wake the client is in it, for all clients alike. All clients
-take turns, and their rounds are put together.
+The latency is the time from just before the sender writes an event, while the client sleeps, to the
+client's callback. The time that the system takes to deliver the event and to wake the client is in
+it, for all clients alike. All clients take turns, and the table is of all rounds together.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from benchmarks.plot import plot_curves
 from benchmarks.stream import record
 from benchmarks.table import percentile, show_table, show_versions
 
-_WARM_UP = 50  # events of each connection that are left out
+# Events at the beginning of each connection that do not count.
+_WARM_UP = 50
 
 _PERCENTS = (50, 90, 99)
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(description="The latency of events that come one at a time.")
     parser.add_argument("--events", type=int, default=3_000, metavar="N")
     parser.add_argument("--rounds", type=int, default=5, metavar="N")
@@ -41,10 +43,12 @@ def main() -> None:
                     result = place.run(
                         client, compression, pace="single", secure=arguments.secure, stamps=True
                     )
-                    # Some clients see Hello, the first message, as an event, some do not.
+                    # Some clients count Hello, the first message, as an event, others do not.
                     sent = result.sent[-len(result.stamps) :]
                     pairs = [*zip(sent, result.stamps, strict=True)][_WARM_UP:]
-                    delays[client] += [(got - since) * 1e6 for since, got in pairs]
+                    delays[client] += [
+                        (received_at - sent_at) * 1e6 for sent_at, received_at in pairs
+                    ]
             columns = {
                 f"{percent} %": {each: percentile(delays[each], percent) for each in clients}
                 for percent in _PERCENTS

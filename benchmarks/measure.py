@@ -16,15 +16,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.certificates import authority, server_context
 from benchmarks.client import Job
 from benchmarks.idle import FIRST, MORE
 from benchmarks.sender import Sender, send_in_bulk, send_one_at_a_time
 from benchmarks.stream import frames, messages
+from shardlib.testing import tls as certificates
 
 PACES = ("bulk", "single")
 
-# What the peers are called that a module's name cannot spell.
+# The names of peers that differ from the names of their modules.
 _NAMES = {
     "bare_loop": "bare loop",
     "discord_py": "discord.py",
@@ -35,7 +35,13 @@ _NAMES = {
 
 @dataclasses.dataclass(frozen=True)
 class Client:
-    """A peer and how it is used: one row of a table."""
+    """A peer and how it is used: one row of a table.
+
+    :ivar peer: the name of a module of benchmarks.peers.
+    :ivar json: the name of a module with ``loads`` and ``dumps``.
+    :ivar listens: whether a function listens to the events.
+    :ivar zlib_ng: whether the peer may inflate with zlib-ng.
+    """
 
     peer: str
     json: str
@@ -53,13 +59,14 @@ class Client:
 
 @dataclasses.dataclass
 class Result:
-    """What a client told of itself.
+    """What a client has measured of itself.
 
-    :ivar seconds: from before it connected to LAST.
-    :ivar processor: seconds of processor time in these.
+    :ivar seconds: from just before the client connected until LAST.
+    :ivar processor: seconds of processor time in that time.
     :ivar peak: kB of memory at most.
-    :ivar stamps: when the callback of each event was called, if that was asked for.
-    :ivar sent: when each message was sent, if one at a time.
+    :ivar stamps: ``time.perf_counter()`` when each event's callback was called; empty unless the
+        times were asked for.
+    :ivar sent: ``time.perf_counter()`` when each message was sent; empty if sent in bulk.
     """
 
     seconds: float
@@ -70,10 +77,10 @@ class Result:
 
 
 class Bench:
-    """A recorded session, and what it takes to run clients on it.
+    """Runs clients on a recorded session.
 
-    :param events: of :func:`benchmarks.stream.record`.
-    :param directory: for files that clients read.
+    :param events: the events, as :func:`benchmarks.stream.record` returns them.
+    :param directory: where to write the files that clients read.
     """
 
     def __init__(self, events: list[bytes], directory: Path) -> None:
@@ -92,14 +99,17 @@ class Bench:
         stamps: bool = False,
         under: Sequence[str] = (),
     ) -> Result:
-        """Run one client.
+        """Run one client, and return what the client has measured.
 
-        :param pace: one of PACES; several connections are served in bulk.
-        :param count: events that are sent; all by default.
-        :param secure: True for wss.
-        :param connections: how many the client has, each with all events.
-        :param stamps: whether the client notes when it got each event.
-        :param under: a command that runs the client, valgrind for example.
+        :param client: the client.
+        :param compression: one of COMPRESSIONS.
+        :param pace: one of PACES; with several connections "bulk" only.
+        :param count: how many events to send; None for all.
+        :param secure: True for wss, False for ws.
+        :param connections: how many connections the client has, each with all events.
+        :param stamps: whether the client notes when each event arrived.
+        :param under: the command that runs the client, for instance valgrind's; empty for none.
+        :raises RuntimeError: if the client fails.
         """
         payloads = messages(self._events[:count], compression)
         job = Job(client.peer, "", compression, client.json, client.listens, client.zlib_ng)
@@ -120,7 +130,13 @@ class Bench:
                 return Result(**_output(process))
 
     def idle(self, client: Client, compression: str, secure: bool) -> float:
-        """The memory of one more idle connection, in kB."""
+        """Return the memory that one more idle connection of a client takes, in kB.
+
+        :param client: the client.
+        :param compression: one of COMPRESSIONS.
+        :param secure: True for wss, False for ws.
+        :raises RuntimeError: if the client fails.
+        """
         job = Job(client.peer, "", compression, client.json)
         opening = frames(messages(self._events[:1], compression)[:-1], compression)
         with self._sender(job, secure) as sender, _process("idle", job) as process:
@@ -131,26 +147,30 @@ class Bench:
                 return kilobytes
 
     def _sender(self, job: Job, secure: bool) -> Sender:
-        """A sender, and its address in a job."""
+        """Make a sender, and write its URL and its certificate's authority into a job."""
         context = None
         if secure:
-            context = server_context()
-            job.authority = str(self._file("authority.pem", authority().cert_pem.bytes()))
+            context = certificates.server_context("127.0.0.1")
+            authority = certificates.authority().cert_pem.bytes()
+            job.authority = str(self._file("authority.pem", authority))
         sender = Sender(context)
         job.url = sender.url
         return sender
 
     def _file(self, name: str, content: bytes) -> Path:
         path = self._directory / name
-        # Several runs may write it at the same time, the same in all of them.
-        mine = path.with_suffix(f".{threading.get_ident()}")
-        mine.write_bytes(content)
-        return mine.replace(path)
+        # Several threads may write the same content at the same time. Renaming is atomic.
+        temporary = path.with_suffix(f".{threading.get_ident()}")
+        temporary.write_bytes(content)
+        return temporary.replace(path)
 
 
 @contextmanager
 def bench(events: list[bytes]) -> Iterator[Bench]:
-    """A bench with a directory that is removed afterwards."""
+    """Yield a bench with a temporary directory.
+
+    :param events: the events, as :func:`benchmarks.stream.record` returns them.
+    """
     with tempfile.TemporaryDirectory() as directory:
         yield Bench(events, Path(directory))
 
@@ -160,7 +180,7 @@ def _process(
     program: str, job: Job, under: Sequence[str] = ()
 ) -> Iterator[subprocess.Popen[bytes]]:
     command = [*under, sys.executable, "-m", f"benchmarks.{program}", json.dumps(vars(job))]
-    # One order of sets and dicts for all: what a run costs does not depend on chance.
+    # A fixed seed of hashes, so that every run has the same order of sets and the same cost.
     environment = {**os.environ, "PYTHONHASHSEED": "0"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
         try:

@@ -1,7 +1,7 @@
 """The memory of one more idle shard: ``python -m benchmarks.memory``.
 
-A process opens 20 connections, then 100 more, each with Hello and READY, and looks at the memory
-that the system has given it before and after those. Linux tells that.
+A process opens 20 connections, then 100 more, each with Hello and READY, and measures the memory
+that Linux has given it before and after the 100.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from benchmarks.measure import Client, bench
 from benchmarks.stream import record
 from benchmarks.table import show_table, show_versions
 
-# A JSON module takes no memory for a connection: one row for each peer.
+# One row for each peer, since a JSON module takes no memory for a connection.
 _CLIENTS = (Client(BARE_LOOP, "ujson"), Client(OURS, "ujson"), Client("hikari", "ujson"))
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(description="The memory of one more idle shard.")
     parser.add_argument("--rounds", type=int, default=3, metavar="N")
     add_compression(parser)

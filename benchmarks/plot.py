@@ -1,4 +1,4 @@
-"""Pictures of what the tables say, with matplotlib, which the extra ``bench`` installs."""
+"""Pictures of the tables, drawn with matplotlib, which the extra ``bench`` installs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ _OUR_COLOUR, _OTHER_COLOUR = "tab:blue", "silver"
 def plot_bars(file: Path, tables: Mapping[str, Mapping[Client, float]]) -> None:
     """Draw a bar for each figure of some tables, one table below the other.
 
-    :param file: to write; its suffix says what kind of picture.
+    :param file: the file to write, whose suffix decides the format, for instance ``.svg``.
+    :param tables: by title, the figure of each client.
     """
     figure, axes = _subplots(tables)
     for axis, (title, figures) in zip(axes, tables.items(), strict=True):
@@ -29,9 +30,10 @@ def plot_bars(file: Path, tables: Mapping[str, Mapping[Client, float]]) -> None:
 
 
 def plot_curves(file: Path, tables: Mapping[str, Mapping[Client, Sequence[float]]]) -> None:
-    """Draw how many percent of the values of each client are below what, one table a picture.
+    """Draw the cumulative distribution of each client's values, one table below the other.
 
-    :param file: to write; its suffix says what kind of picture.
+    :param file: the file to write, whose suffix decides the format, for instance ``.svg``.
+    :param tables: by title, the values of each client.
     """
     figure, axes = _subplots(tables)
     for axis, (title, samples) in zip(axes, tables.items(), strict=True):

@@ -1,8 +1,8 @@
-"""What several busy shards in one process cost: ``python -m benchmarks.shards``.
+"""The cost of several busy shards in one process: ``python -m benchmarks.shards``.
 
 Each connection has a thread of its own, and all of them receive the same events in bulk at the
-same time. What is printed is the median processor time for an event, and its ratio to that of one
-connection alone: what threads cost that compete for the interpreter.
+same time. The table has the median processor time for an event, and its ratio to that of one
+connection alone: the cost of threads that compete for the interpreter.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from benchmarks.table import show_versions
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(description="The cost of several shards in one process.")
     parser.add_argument("--events", type=int, default=20_000, metavar="N", help="of each")
     parser.add_argument("--rounds", type=int, default=3, metavar="N")

@@ -1,9 +1,8 @@
-"""What an event costs that comes alone: ``python -m benchmarks.single``.
+"""The cost of an event that comes alone: ``python -m benchmarks.single``.
 
-The sender writes an event when the client has done with the one before, and sleeps. This is how a
-bot usually sees them: it wakes up for each. What is printed is the median of some rounds: the
-processor time for an event, the system's share included, and, if strace is installed, the system
-calls, over ws and over wss.
+The sender writes an event when the client has handled the one before, and sleeps. So events come to
+most bots, which wake up for each. The table has the median processor time for an event, the
+system's share included, and, if strace is installed, the system calls over ws and over wss.
 """
 
 from __future__ import annotations
@@ -21,14 +20,22 @@ from benchmarks.measure import Bench, Client, bench
 from benchmarks.stream import record
 from benchmarks.table import show_table, show_versions
 
-# System calls are counted with so many events; the difference is what the others cost.
+# System calls are counted with each of these numbers of events. The difference of the two counts is
+# the cost of the events in between, without connecting.
 _FEW, MANY = 200, 600
 
-_PATIENCE = 30.0  # seconds for strace to write its summary
+# Seconds that strace may take to write its summary.
+_SUMMARY_TIMEOUT = 30.0
 
 
 def system_calls(place: Bench, client: Client, compression: str, secure: bool) -> float:
-    """The system calls for an event, of all threads of a client."""
+    """Return the system calls for an event, of all threads of a client.
+
+    :param place: runs the client.
+    :param client: the client.
+    :param compression: one of COMPRESSIONS.
+    :param secure: True for wss, False for ws.
+    """
     few, many = (
         _system_calls(place, client, compression, secure, events) for events in (_FEW, MANY)
     )
@@ -37,11 +44,12 @@ def system_calls(place: Bench, client: Client, compression: str, secure: bool) -
 
 def _system_calls(place: Bench, client: Client, compression: str, secure: bool, events: int) -> int:
     with tempfile.NamedTemporaryFile("r") as summary:
-        # With -D the client is our own child, so that the sender can see whether it sleeps.
+        # With -D the client stays the child of this process, so that the sender knows the process
+        # whose sleep it waits for.
         strace = ["strace", "-D", "-f", "-c", "-U", "calls,name", "-o", summary.name]
         place.run(client, compression, pace="single", count=events, secure=secure, under=strace)
-        # So strace is nobody's child, and may be writing yet.
-        deadline = time.monotonic() + _PATIENCE
+        # strace is a detached process then, and may still be writing.
+        deadline = time.monotonic() + _SUMMARY_TIMEOUT
         while (total := re.search(r"(\d+) total$", Path(summary.name).read_text().strip())) is None:
             if time.monotonic() > deadline:
                 raise TimeoutError("strace wrote no summary")
@@ -50,6 +58,7 @@ def _system_calls(place: Bench, client: Client, compression: str, secure: bool, 
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(description="The cost of events that come one at a time.")
     parser.add_argument("--events", type=int, default=5_000, metavar="N")
     parser.add_argument("--rounds", type=int, default=5, metavar="N")

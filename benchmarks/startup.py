@@ -1,4 +1,4 @@
-"""What an import takes: ``python -m benchmarks.startup``.
+"""The cost of an import: ``python -m benchmarks.startup``.
 
 Each program runs in a process of its own, all in turns. What is printed is the median processor
 time of the whole process, and then without what an empty program takes; each is compared with
@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from benchmarks.table import show_versions
 
 _NOTHING = "pass"
-_NEEDED = "import websocket, ujson"  # the floor: what shardlib is built on
+_NEEDED = "import websocket, ujson"  # the floor: shardlib imports these two
 _PROGRAMS = (
     _NOTHING,
     _NEEDED,
@@ -71,6 +71,7 @@ def measure(rounds: int, compiled: str) -> dict[str, list[float]]:
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(description="The time for importing.")
     parser.add_argument("--rounds", type=int, default=31, metavar="N")
     arguments = parser.parse_args()

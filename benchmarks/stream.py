@@ -1,12 +1,11 @@
-"""What is sent: the events of a recorded session, as a Gateway would put them on the wire.
+"""The events of a recorded session, as a Gateway puts them on the wire.
 
-The events are those of shardlib's local gateway: always the same ones in the same order. Ids and
-times are those of the moment, and as long as any others.
+shardlib's local gateway makes the events, the same ones in the same order each time. Their ids and
+times are those of the moment, and always of the same length.
 """
 
 from __future__ import annotations
 
-import importlib
 import json
 import threading
 import zlib
@@ -15,27 +14,28 @@ from typing import Any
 
 from shardlib import Intents, Shard
 from shardlib.testing import TRAFFIC_MIX, LocalGateway
+from shardlib.testing.compression import import_zstd
 
-# The name of the event after which a client has seen everything.
+# The name of the event that ends the stream.
 LAST = "LAST_EVENT"
 
 PLAIN = "plain"  # no compression
 COMPRESSIONS = ("zlib-stream", "zstd-stream", PLAIN)
 
-# What a bot receives without the intents for presences and typing, and so many whole guilds that an
-# event has about 1.7 kB of JSON, as Discord's have.
+# The events of a bot without the intents for presences and typing, with as many GUILD_CREATE as
+# give an event about 1.7 kB of JSON on average, as at Discord.
 _MIX = {**TRAFFIC_MIX, "PRESENCE_UPDATE": 0, "TYPING_START": 0, "GUILD_CREATE": 2.1}
 
-# Milliseconds between heartbeats: none is due while a measurement runs.
+# Milliseconds between heartbeats, so many that none is due while a measurement runs.
 _HEARTBEAT_INTERVAL = 3_600_000
 
 _TEXT, _BINARY = 0x81, 0x82  # first byte of a WebSocket message in one frame
 
 
 def record(count: int) -> list[bytes]:
-    """READY and the events after it, as JSON.
+    """Return READY and the events after it, as JSON.
 
-    :param count: how many.
+    :param count: how many events, READY included.
     """
     payloads: list[dict[str, Any]] = []
     enough = threading.Event()
@@ -49,17 +49,18 @@ def record(count: int) -> list[bytes]:
     with LocalGateway() as gateway:
         with Shard(gateway.token, Intents.all(), on_socket_dispatch=keep) as shard:
             shard.connect(gateway.url)
-            shard.wait_until_ready()  # else the first events would come to no session
+            shard.wait_until_ready()  # the first events would come to no session before READY
             gateway.traffic(rate=None, mix=_MIX)
             enough.wait()
-    payloads[0]["d"]["resume_gateway_url"] = "wss://gateway.invalid"  # good for ws and wss
+    # A fixed URL in place of the local gateway's, valid for clients by ws and by wss alike.
+    payloads[0]["d"]["resume_gateway_url"] = "wss://gateway.invalid"
     return [_encode(payload["t"], payload["s"], 0, payload["d"]) for payload in payloads]
 
 
 def messages(events: list[bytes], compression: str) -> list[bytes]:
-    """The payloads of all WebSocket messages of a connection: Hello, the events, LAST.
+    """Return the content of all WebSocket messages of a connection: Hello, the events, LAST.
 
-    :param events: of :func:`record`.
+    :param events: the events, as :func:`record` returns them.
     :param compression: one of COMPRESSIONS.
     """
     compress = _compressor(compression)
@@ -69,9 +70,13 @@ def messages(events: list[bytes], compression: str) -> list[bytes]:
 
 
 def frames(payloads: Iterable[bytes], compression: str) -> list[bytes]:
-    """The WebSocket frames of a server that hold these payloads, one each."""
-    head = _TEXT if compression == PLAIN else _BINARY
-    return [_frame(head, payload) for payload in payloads]
+    """Return a server's WebSocket frames, one for each message.
+
+    :param payloads: the content of the messages.
+    :param compression: the compression of the messages, one of COMPRESSIONS.
+    """
+    first_byte = _TEXT if compression == PLAIN else _BINARY
+    return [_frame(first_byte, payload) for payload in payloads]
 
 
 def _encode(event: str | None, sequence: int | None, opcode: int, data: object) -> bytes:
@@ -90,18 +95,10 @@ def _compressor(compression: str) -> Callable[[bytes], bytes]:
     return lambda data: data
 
 
-def import_zstd() -> Any:
-    """The zstd module of this Python: its own from 3.14 on, or backports.zstd."""
-    try:
-        return importlib.import_module("compression.zstd")
-    except ImportError:
-        return importlib.import_module("backports.zstd")
-
-
-def _frame(head: int, payload: bytes) -> bytes:
+def _frame(first_byte: int, payload: bytes) -> bytes:
     size = len(payload)
     if size < 126:
-        return bytes((head, size)) + payload
+        return bytes((first_byte, size)) + payload
     if size < 1 << 16:
-        return bytes((head, 126)) + size.to_bytes(2, "big") + payload
-    return bytes((head, 127)) + size.to_bytes(8, "big") + payload
+        return bytes((first_byte, 126)) + size.to_bytes(2, "big") + payload
+    return bytes((first_byte, 127)) + size.to_bytes(8, "big") + payload

@@ -1,4 +1,4 @@
-"""How figures are printed."""
+"""Tables of figures, printed on standard output."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any
 from benchmarks.clients import BARE_LOOP, FLOOR, OURS, versions
 from benchmarks.measure import Client
 
-_WIDTH = 9  # of a column
+# Characters of a column.
+_WIDTH = 9
 
 
 def show_versions(*more: str) -> None:
-    """Print the versions of what is measured.
+    """Print the versions of Python and of the libraries that are measured.
 
-    :param more: of other programs that take part.
+    :param more: names and versions of other programs that take part.
     """
     print(", ".join([*(f"{name} {number}" for name, number in versions().items()), *more]))
 
@@ -25,12 +26,13 @@ def show_table(
     figures: Mapping[Client, float],
     more: Mapping[str, Mapping[Client, float]] | None = None,
 ) -> None:
-    """Print a figure for each client, and its ratios to those of three clients.
+    """Print a figure for each client, and its ratios to the figures of three clients.
 
-    These are the floor, the bare loop and shardlib, with the same JSON module.
+    The three are the floor, the bare loop and shardlib, with the same JSON module.
 
-    :param figures: less is better.
-    :param more: further columns, by their titles.
+    :param title: the title of the table, which names the unit.
+    :param figures: the figure of each client; less is better.
+    :param more: the figures of further columns, by the column's title.
     """
     columns: dict[str, Callable[[Client], str]] = {}
     for name, peer in (("x floor", FLOOR), ("x bare", BARE_LOOP), ("x ours", OURS)):
@@ -55,6 +57,10 @@ def _figure(figures: Mapping[Client, float], client: Client) -> str:
 
 
 def percentile(values: list[Any], percent: float) -> Any:
-    """The value that so many percent of the values are not above."""
+    """Return the percentile of some values.
+
+    :param values: the values, in any order.
+    :param percent: how many percent of the values are at most the percentile, 0 to 100.
+    """
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]

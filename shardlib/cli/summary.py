@@ -164,7 +164,7 @@ def _presence(data: Any, _: Places) -> str:
     return ", ".join([f"{_user(data)} is {_text(data, 'status')}", *names])
 
 
-def _voice_state(data: Any, places: Places) -> str:
+def _voice_state(data: Any, _: Places) -> str:
     channel_id = _text(data, "channel_id")
     return f"{_user(data)} " + ("is in the voice channel" if channel_id else "has left voice")
 

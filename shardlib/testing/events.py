@@ -1,4 +1,4 @@
-"""An event that the gateway dispatches, with all that decides which sessions get what of it."""
+"""An event that the gateway dispatches, and the intents that bring the event to a session."""
 
 from __future__ import annotations
 
