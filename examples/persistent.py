@@ -16,17 +16,35 @@ from shardlib import Intents, Session, Shard
 path = sys.argv[1]
 
 
-def save(shard: Shard, ping: float | None = None) -> None:
+def load() -> Session | None:
+    try:
+        return Session.load(path)
+    except FileNotFoundError:
+        return None  # the first time
+    except ValueError as error:  # it was damaged
+        print(error, "- a new session begins", file=sys.stderr)
+        return None
+
+
+def save(shard: Shard, *_: object) -> None:
     if shard.session is not None:
         shard.session.save(path)
 
 
+def ready(shard: Shard) -> None:
+    print("a new session", flush=True)
+    save(shard)
+
+
+# Saved at every heartbeat, so that even a crash loses nothing. What came since the last one comes
+# again then: handlers that must not see an event twice have to remember what they have seen.
 bot = Shard(
     os.environ["DISCORD_TOKEN"],
     Intents.GUILDS | Intents.GUILD_MESSAGES,
-    session=Session.load(path) if os.path.exists(path) else None,
-    on_socket_ready=lambda shard: print("a new session", flush=True),
-    on_socket_heartbeat=save,  # so that even a crash loses nothing
+    session=load(),
+    on_socket_ready=ready,
+    on_socket_reconnected=save,
+    on_socket_heartbeat=save,
 )
 
 

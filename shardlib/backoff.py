@@ -11,8 +11,9 @@ from shardlib.checks import check_positive
 class Backoff:
     """How long to wait before the next attempt to connect.
 
-    The first attempt after :meth:`reset` waits for nothing. The second waits between half of `base`
-    and all of it, at random; each later one at most twice as long as the one before, up to `cap`.
+    The first attempt after :meth:`reset` waits for nothing. The second waits for at most `base`;
+    the longest wait doubles with each later one, up to `cap`. Each wait is drawn at random between
+    half of the longest and all of it.
     A backoff belongs to one shard, whose reader thread calls its methods; they never block.
 
     :param base: seconds, a number: the longest delay after the first failure.

@@ -160,7 +160,7 @@ class Heartbeat:
     def _beat_until_stopped(self) -> None:
         # Seconds of the wall clock over the monotonic one, which may stand still while the machine
         # sleeps: a sleep adds to them, and whatever else wakes this thread does not hide that. If
-        # the wall clock was merely set, a heartbeat leaves early, and nothing else happens.
+        # the wall clock was merely set, a heartbeat leaves early, and its answer is due in seconds.
         ahead = time.time() - time.monotonic()
         while not self._stopped:
             with self._lock:
@@ -185,11 +185,9 @@ class Heartbeat:
                 self._beat_as_requested(now)
 
     def _gather_evidence(self) -> Evidence:
-        return Evidence(
-            self._connection.bytes_received,
-            self._callback_seconds(),
-            self._liveness.acknowledged or self._connection.is_idle(),
-        )
+        # Asked first: what the reader takes in after that counts as received.
+        reader_idle = self._liveness.acknowledged or self._connection.is_idle()
+        return Evidence(self._connection.bytes_received, self._callback_seconds(), reader_idle)
 
     def _is_zombie(self, now: float, evidence: Evidence, by_user: bool) -> bool:
         if not evidence.reader_idle:

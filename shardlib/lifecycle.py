@@ -16,7 +16,7 @@ from shardlib.errors import AlreadyConnected, ShardClosed
 from shardlib.gateway import API_VERSION, GATEWAY_URL
 from shardlib.interrupts import run_uninterrupted
 from shardlib.loss import Cause, Loss
-from shardlib.state import ShardState
+from shardlib.state import ON_THE_WAY, ShardState
 from shardlib.waiting import Waiters
 
 CLOSED_BY_DISCONNECT = "the shard was closed by disconnect(); connect() would begin anew"
@@ -48,6 +48,10 @@ class Beginning(NamedTuple):
     no_fail: bool | None = None
     new_session: bool = False
     awaited: bool = True
+
+    def renewed(self, no_fail: bool | None, new_session: bool) -> Beginning:
+        """The same for the next life, whose first attempt a thread waits for."""
+        return self._replace(no_fail=no_fail, new_session=new_session, awaited=True)
 
     def unawaited(self) -> Beginning:
         """The same, asked for by a callback, which does not wait."""
@@ -168,12 +172,17 @@ class Life:
             self.request = max(request, self.request or request)
         self._interrupt()
 
-    def set_no_fail(self, no_fail: bool | None) -> None:
-        """Set whether the reader tries again if the connection under way fails.
+    def join_connection(self, no_fail: bool | None) -> bool:
+        """Let a connection that is on the way to READY be the one that is asked for.
 
         :param no_fail: as for :meth:`request_connection`.
+        :returns: False if there is none, READY having come meanwhile perhaps.
         """
-        self.no_fail = no_fail
+        with self._lock:
+            if self.state not in ON_THE_WAY:
+                return False
+            self.no_fail = no_fail
+            return True
 
     def request_close(self, code: int, deadline: Deadline) -> None:
         """Ask the reader to close for good.
@@ -437,8 +446,8 @@ class Lifecycle:
     def prepare(self, beginning: Beginning) -> Life:
         """Make a life that has not begun. It can be asked to close all the same.
 
-        The thread is made here, too: on the short-lived thread that starts it, this would touch a
-        third page of a stack that the system hands on, as it is, to the next thread.
+        The thread is made here, too: making it on the short-lived thread that starts it would cost
+        each shard one more page of memory, of a stack.
         """
         life = Life(beginning, self._waiters)
         life.set_thread(self._create_thread(life))

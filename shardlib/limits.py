@@ -29,9 +29,8 @@ from shardlib.text import count
 Clock = Callable[[], float]
 
 _DAY = 24 * 60 * 60.0
-_DAILY_SHARE = (
-    95  # percent of the session start limit; the rest is left for the user to mend things
-)
+# Percent of the session start limit. The rest is left for the user, to mend things with.
+_DAILY_SHARE = 95
 
 
 # Payloads for which there is room before Hello tells how many heartbeats a period has.

@@ -157,7 +157,7 @@ class GatewayProtocol:
         #: session, and those after it may repeat what was received before.
         self.resume_pending = False
         self._resumed_from = 0  # the sequence in Resume
-        self.replay_begun = False  # an event has come since that was missed
+        self.replay_begun = False  # the replay has brought an event that was missed
         # Of this connection: when Hello, and the answer after it, must have come. READY does not
         # end the wait for Hello: a connection without Hello would have no heartbeats, no verdict.
         self._hello_deadline: float | None = None

@@ -61,7 +61,7 @@ PEERS_SHARE = 0.75
 
 _Plan = TypeVar("_Plan", Reconnect, Stop, Reconnect | Stop)
 
-# Tries to end a life: an exception, as memory is short perhaps, may interrupt each of them.
+# How often _finish() is tried: an exception, if memory is short for example, may end each try.
 _MOST_TRIES = 100
 
 # Seconds to wait after an exception so unexpected that the policy could not even be asked.
@@ -157,6 +157,8 @@ class Reader:
             self.protocol.identify_sent(self._now())
 
         if self.lifecycle.life.claim_opening(connection, ShardState.IDENTIFYING, claimed):
+            if not self.lifecycle.in_reader_thread():
+                connection.interrupt()  # the reader sleeps until another deadline, the gate's
             self._send(connection, text)  # else another thread was faster
 
     def _log_wait(self, wait: float) -> None:
@@ -380,6 +382,8 @@ class Reader:
                     continue
                 until = Deadline(max(0.0, deadline - self._now()))
             try:
+                # At a break CPython closes the generator at once, which then puts back what it has
+                # not taken out: the closing handshake reads on from there.
                 for frame_type, data in connection.receive(until):
                     self._handle(connection, frame_type, data)
                     if self._lost is not None or life.request is not None:
@@ -405,12 +409,13 @@ class Reader:
         self._carry_out(connection)
 
     def _requested(self, life: Life) -> Loss:
-        if life.request is Request.CLOSE or life.request is None:
+        request = life.request  # read once: another thread may ask for something else meanwhile
+        if request is Request.CLOSE or request is None:
             return Loss(Cause.CLOSING, "the shard is being closed")
         return Loss(
             Cause.USER_ASKED,
-            f"{life.request.name.lower()}() asked for a new connection",
-            session_lost=life.request is Request.REINSTANTIATE,
+            f"{request.name.lower()}() asked for a new connection",
+            session_lost=request is Request.REINSTANTIATE,
             immediate=life.immediate,
         )
 

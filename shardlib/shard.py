@@ -342,6 +342,8 @@ class Shard:
             raise AttributeError(message, name=name, obj=self)
 
         def __delattr__(self, name: str) -> None:
+            if name in _CALLBACKS:
+                self._check_process()  # assigning takes a lock
             super().__delattr__(name)
             if name in _CALLBACKS:  # what the class has of that name counts again
                 self._callbacks.assign(name, getattr(self, name), is_method=True)
@@ -912,8 +914,8 @@ class Shard:
             if error.reason != CLOSED_BY_DISCONNECT:
                 raise
             # disconnect() on another thread, or in a signal handler, came before the first socket.
-        except KeyboardInterrupt:
-            if self._lifecycle.life.error is not None:  # as a callback met it: its own way out
+        except KeyboardInterrupt as interrupt:
+            if interrupt is self._lifecycle.life.error:  # a callback has raised it
                 raise
             self.disconnect()
 
@@ -1250,21 +1252,21 @@ class Shard:
         own = life.in_reader_thread()
         if life.ended or (own and life.is_over):
             new_session = request is Request.REINSTANTIATE
-            self._begin(Beginning(self.socket_url, self.socket_version, no_fail, new_session))
+            self._begin(life.beginning.renewed(no_fail, new_session))
             return
         if life.is_over:
             raise life.closed_error()
         waits = not own and not has_interrupted_own_call()
         opened = life.sockets_opened
-        state = life.state
         # A connection that is being made will do, if it begins as is wished.
-        if state in ON_THE_WAY and (request is Request.RECONNECT or self.session_id is None):
-            if request is Request.REINSTANTIATE:
-                life.set_no_fail(no_fail)
-            if state in SOCKET_OPEN:
-                return  # its socket is open already
+        if request is Request.RECONNECT:
+            joined = life.state in ON_THE_WAY
         else:
+            joined = self.session_id is None and life.join_connection(no_fail)
+        if not joined:
             life.request_connection(request, no_fail=no_fail, immediate=not own)
+        elif life.state in SOCKET_OPEN:
+            return  # its socket is open already
         if waits:
             lifecycle.wait_in(life, lambda: life.sockets_opened > opened, Deadline(None))
             if life.is_over:
@@ -1402,7 +1404,8 @@ _shards: weakref.WeakValueDictionary[int, Shard] = weakref.WeakValueDictionary()
 def _close_all_at_exit() -> None:
     """Close every shard as the interpreter exits; their sessions stay resumable."""
     deadline = Deadline(EXIT_TIMEOUT)
-    # A list made at once: other threads may be making shards, over which a set would stumble.
+    # Of a list that is made in one step: other threads may make shards meanwhile, and a set that
+    # changes cannot be gone through.
     shards = [shard for reference in _shards.valuerefs() if (shard := reference()) is not None]
     ours = [shard._lifecycle for shard in shards if not shard._is_parents()]
     for lifecycle in ours:

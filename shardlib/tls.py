@@ -19,7 +19,8 @@ _EXPIRED = 10
 _SELF_SIGNED = 18
 _UNKNOWN = (2, 19, 20, 21)  # no authority that is known is behind it
 _OTHER_NAME = (62, 64)
-_AGAINST_RFC_5280 = range(79, 95)  # checked with VERIFY_X509_STRICT only
+_NO_AUTHORITY = 79
+_AGAINST_RFC_5280 = range(80, 95)  # checked with VERIFY_X509_STRICT only
 
 _HOSTS_SHOWN = 3
 _NAME_LENGTH = 100  # characters shown of a name: the peer chose it
@@ -208,6 +209,12 @@ def _explain(
             "certificates, or use another network; or the server has left out an intermediate "
             "certificate, which its operator has to add"
         )
+    if code == _NO_AUTHORITY:
+        return (
+            f"it was issued by {authority}, whose own certificate does not allow that; another "
+            "program may be answering in the server's place. The server needs a certificate of a "
+            "proper authority"
+        )
     if code in _AGAINST_RFC_5280:
         return (
             f"it breaks a rule of RFC 5280 ({error.verify_message}), or the certificate of an "
@@ -265,7 +272,8 @@ def _hosts(chain: list[_Certificate]) -> str:
     """The hosts that a server's certificate is for, the first few."""
     if not chain:
         return ""
-    hosts = [value for kind, value in chain[0].get("subjectAltName", ()) if "URI" not in kind]
+    names = chain[0].get("subjectAltName", ())
+    hosts = [value for kind, value in names if kind in ("DNS", "IP Address")]
     shown = " and ".join(printable(host, _NAME_LENGTH) for host in hosts[:_HOSTS_SHOWN])
     more = len(hosts) - _HOSTS_SHOWN
     return f"{shown} and {count(more, 'other')}" if more > 0 else shown

@@ -209,7 +209,7 @@ class Transport:
                 raise SendTimeout(
                     "nothing was sent: the payload that this thread is sending is not finished"
                 )
-            self._sending = owner = True
+            owner = self._sending = True  # in this order: Ctrl-C may come in between
             self._wait_to_send(begun, deadline)
             if admit is not None and (wait := admit()):
                 return wait
@@ -289,6 +289,7 @@ class Transport:
         if not self._closed:
             self._aborted = self._closed = True
             os.close(socket.socket.detach(self._socket))
+            self._waker.close()
 
     def close(self) -> None:
         """Abort, and give the socket back to the system. For the reader, which owns it."""

@@ -528,3 +528,14 @@ def test_while_the_interpreter_exits_the_reader_thread_still_gets_results(
         return lifecycle.wait(lambda: True, Deadline(0.01))
 
     assert in_background(wait_as_the_reader).result(10) is True
+
+
+def test_a_connection_is_joined_only_while_it_is_on_its_way() -> None:
+    """Joined after READY, the request's no_fail would decide about later connections."""
+    life = begun()
+    life.socket_opened()
+    assert life.join_connection(False)
+    assert life.no_fail is False
+    life.established()
+    assert not life.join_connection(False)
+    assert life.no_fail is None

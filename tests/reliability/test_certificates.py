@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from shardlib import ConnectionFailed
+from shardlib import ConnectionFailed, tls
 from shardlib.tls import DefaultContext
 from tests import certificates
 from tests.certificates import HOST
@@ -278,3 +278,15 @@ def test_a_key_log_that_cannot_be_written_is_named(
     said = r"variable SSLKEYLOGFILE.*/no-directory/keys.log: No such file.*Unset it"
     with pytest.raises(ConnectionFailed, match=said):
         shard.connect(gateway.url)
+
+
+def test_a_name_that_is_no_hosts_is_left_out() -> None:
+    names = (("DirName", ((("commonName", "x"),),)), ("DNS", "a.example"), ("IP Address", "::1"))
+    assert tls._hosts([{"subjectAltName": names}]) == "a.example and ::1"
+
+
+def test_an_authority_that_may_issue_nothing_is_no_matter_of_strictness() -> None:
+    error = ssl.SSLCertVerificationError("refused")
+    error.verify_code = 79
+    explanation = tls._explain(error, "a.example", ssl.create_default_context(), True, [])
+    assert "does not allow that" in explanation and "STRICT" not in explanation

@@ -15,7 +15,8 @@ import pytest
 from shardlib import Backoff, ConnectionFailed, Shard, ShardState
 from shardlib.dial import Dialer
 from shardlib.testing import GatewayConnection, LocalGateway
-from tests.reliability.conftest import MakeGateway, WatchShard
+from tests.peers import Peer
+from tests.reliability.conftest import MakeGateway, MakeScripted, WatchShard
 from tests.support import wait_until
 
 # Each makes a gateway stop at one step of its next connection.
@@ -322,3 +323,26 @@ def test_disconnect_does_not_wait_for_a_stuck_resolver(
     connecting.join(5)
     resolver.answers.set()
     assert gateway.all_connections == []
+
+
+def test_ready_timeout_holds_after_an_identify_of_another_thread(
+    make_scripted: MakeScripted, watch_shard: WatchShard
+) -> None:
+    """The reader, which waits for its gate's next turn, has another deadline then."""
+
+    user = threading.get_ident()
+
+    class Gate:
+        def try_acquire(self, shard_id: int) -> float:
+            return 0.0 if threading.get_ident() == user else 30.0
+
+    def script(peer: Peer) -> None:
+        peer.accept()
+        peer.hello()
+        peer.serve()
+
+    gateway = make_scripted(script)
+    shard, _ = watch_shard(gateway, ready=False, identify_gate=Gate(), ready_timeout=0.5)
+    wait_until(lambda: shard.heartbeat_interval is not None)  # and so the gate was asked
+    shard.identify()
+    gateway.peer(2, timeout=10)

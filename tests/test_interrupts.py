@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import shardlib
+from shardlib import interrupts
+
+SOURCES = Path(shardlib.__file__).parent.glob("*.py")
+
+
+def test_every_module_with_a_lock_is_one_that_a_handler_may_interrupt() -> None:
+    """A handler that has interrupted a function with a lock must not wait for another thread."""
+    with_lock = {
+        f"shardlib.{path.stem}"
+        for path in SOURCES
+        if re.search(r"threading\.R?Lock\(\)|threading\.Lock\(\)", path.read_text())
+    }
+    assert with_lock - interrupts._HOLDING == set()
+    assert "shardlib.compression" in with_lock
