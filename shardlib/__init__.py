@@ -72,12 +72,12 @@ else:
         "errors",
         "gateway",
         "state",
-        "stats",
-        "session",
         "backoff",
         "limits",
         "liveness",
         "shard",
+        "session",
+        "stats",
     )
 
     def __getattr__(name):

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from shardlib import payloads
+from shardlib.currentsession import CurrentSession
 from shardlib.payloads import JSONModule, Payload
-from shardlib.session import CurrentSession
 
 
 class Identity:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import ssl
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shardlib import compression as compressions
 from shardlib.backoff import Backoff
@@ -13,7 +13,9 @@ from shardlib.dial import check_proxy
 from shardlib.identity import Identity
 from shardlib.limits import IdentifyGate
 from shardlib.payloads import JSONModule, Payload
-from shardlib.session import Session
+
+if TYPE_CHECKING:
+    from shardlib.session import Session
 
 
 class Options:
@@ -67,7 +69,10 @@ class Options:
     def _check(self) -> None:
         check_type("should_reconnect", self.should_reconnect, bool)
         compressions.require(self.compression)
-        check_type("session", self.session, Session, optional=True)
+        if self.session is not None:
+            from shardlib.session import Session  # here: dataclasses take a while to import
+
+            check_type("session", self.session, Session)
         if self.session is not None:
             self._check_session(self.session)
         check_methods("identify_gate", self.identify_gate, "try_acquire", optional=True)

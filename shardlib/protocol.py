@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from shardlib.checks import check_positive
+from shardlib.currentsession import END_OF_SEQUENCES, CurrentSession
 from shardlib.gateway import GATEWAY_URL, Opcode, check_resume_url
 from shardlib.loss import Cause, Loss
 from shardlib.payloads import Payload
-from shardlib.session import END_OF_SEQUENCES, CurrentSession
 from shardlib.text import count
 
 PROTOCOL_EVENTS = frozenset({"READY", "RESUMED"})
@@ -252,7 +252,7 @@ class GatewayProtocol:
         :param message: as :func:`extract` returned it.
         :param now: seconds of a monotonic clock.
         :returns: True for an event that is to be delivered; after that the session is to be told by
-            :meth:`CurrentSession.complete <shardlib.session.CurrentSession.complete>`.
+            :meth:`CurrentSession.complete <shardlib.currentsession.CurrentSession.complete>`.
         """
         opcode = message.opcode
         if opcode == Opcode.DISPATCH:

@@ -21,6 +21,7 @@ from shardlib.backoff import Backoff
 from shardlib.callbacks import Callbacks, LeftToParent
 from shardlib.compression import create_inflater
 from shardlib.connection import AT_ONCE, Connection, ConnectionLost
+from shardlib.currentsession import CurrentSession
 from shardlib.deadline import Deadline
 from shardlib.errors import (
     BrokenStream,
@@ -29,6 +30,7 @@ from shardlib.errors import (
     ShardClosed,
     UnreadableMessage,
 )
+from shardlib.eventcounts import EventCounts
 from shardlib.gateway import (
     API_VERSION,
     GATEWAY_URL,
@@ -44,9 +46,7 @@ from shardlib.options import Options
 from shardlib.payloads import Payload
 from shardlib.protocol import PROTOCOL_EVENTS, GatewayProtocol
 from shardlib.reconnect import Reconnect, ReconnectPolicy, Stop, after_disconnect
-from shardlib.session import CurrentSession
 from shardlib.state import ShardState
-from shardlib.stats import EventCounts
 from shardlib.text import count, describe, printable
 from shardlib.transport import StreamBroken
 

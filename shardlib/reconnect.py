@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from shardlib.backoff import Backoff
 from shardlib.checks import check_finite
+from shardlib.currentsession import CurrentSession
 from shardlib.errors import ShardClosed, fatal_error
 from shardlib.gateway import (
     SESSION_ENDING_CLOSE_CODES,
@@ -21,7 +22,6 @@ from shardlib.gateway import (
     check_resume_url,
 )
 from shardlib.loss import Cause, Loss
-from shardlib.session import CurrentSession
 
 # Failures in a row at the session's own URL, after which it is left for the one of connect().
 MOST_FAILURES_AT_RESUME_URL = 3

@@ -1,92 +1,22 @@
-"""What a Resume needs of a session: the one under way, and its snapshot on disk."""
+"""Session: what a Resume needs of a session, to be kept beyond the process."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 from shardlib import sessionfile
+from shardlib.currentsession import END_OF_SEQUENCES
 from shardlib.gateway import API_VERSION, gateway_url
-
-END_OF_SEQUENCES = 1 << 63
-"""All sequences are below. Every JSON module can write such a number, as Resume needs it."""
 
 _FORMAT = "shardlib session"
 _VERSION = 1
 
 
-class CurrentSession:
-    """The session under way. A new session is a new object, so that nothing of the old stays.
-
-    The reader thread writes; other threads may read at any time.
-
-    :param session_id: as READY gave it, or None before.
-    :param resume_gateway_url: as READY gave it, or None.
-    :param last_sequence: of the last event received, or None.
-    :param completed_sequence: of the last event whose callbacks have returned, or None.
-    """
-
-    __slots__ = ("completed_sequence", "last_sequence", "resume_gateway_url", "session_id")
-
-    def __init__(
-        self,
-        session_id: str | None = None,
-        resume_gateway_url: str | None = None,
-        last_sequence: int | None = None,
-        completed_sequence: int | None = None,
-    ) -> None:
-        self.session_id = session_id
-        self.resume_gateway_url = resume_gateway_url
-        self.last_sequence = last_sequence
-        self.completed_sequence = completed_sequence
-
-    @property
-    def resume_sequence(self) -> int:
-        """The sequence that Resume names: what follows is replayed."""
-        return self.last_sequence or 0
-
-    def receive(self, sequence: int) -> int:
-        """Take a sequence in. Never backwards: RESUMED, and some servers, repeat old numbers.
-
-        :returns: how many numbers were left out since the last one.
-        """
-        last = self.last_sequence
-        if last is None:
-            self.last_sequence = sequence
-            return 0
-        if sequence <= last:
-            return 0
-        self.last_sequence = sequence
-        return sequence - last - 1
-
-    def receive_next(self, sequence: Any) -> bool:
-        """:meth:`receive` for the next sequence, which is what nearly every event has.
-
-        :param sequence: an event's ``s``, of any type.
-        :returns: False if it is not the next one; then nothing was done.
-        """
-        last = self.last_sequence
-        if last is None or type(sequence) is not int or sequence != last + 1:
-            return False
-        self.last_sequence = sequence
-        return True
-
-    def complete(self) -> None:
-        """Note that the callbacks of all events received so far have returned."""
-        self.completed_sequence = self.last_sequence
-
-
-class _Fields(NamedTuple):
-    session_id: str
-    sequence: int | None
-    resume_gateway_url: str | None
-    shard_id: int
-    shard_count: int
-
-
-class Session(_Fields):
+@dataclasses.dataclass(frozen=True, slots=True)
+class Session:
     """A session of one shard, as far as a Resume needs it.
 
     It can be resumed with the bot's token only
@@ -102,26 +32,13 @@ class Session(_Fields):
     :raises ValueError: if an argument has a value that cannot be.
     """
 
-    __slots__ = ()
+    session_id: str
+    sequence: int | None
+    resume_gateway_url: str | None
+    shard_id: int
+    shard_count: int
 
-    def __new__(
-        cls,
-        session_id: str,
-        sequence: int | None,
-        resume_gateway_url: str | None,
-        shard_id: int,
-        shard_count: int,
-    ) -> Session:
-        self = super().__new__(cls, session_id, sequence, resume_gateway_url, shard_id, shard_count)
-        self._check()
-        return self
-
-    @classmethod
-    def _make(cls, iterable: Iterable[Any]) -> Session:  # type: ignore[override]
-        """Make a session of its values, and check them. :meth:`_replace` calls this."""
-        return cls(*iterable)
-
-    def _check(self) -> None:
+    def __post_init__(self) -> None:
         if not isinstance(self.session_id, str):
             raise TypeError(f"session_id must be a str, not {type(self.session_id).__name__}")
         if not self.session_id:
@@ -154,7 +71,7 @@ class Session(_Fields):
         :param path: of the file, a str or a path object.
         :raises OSError: if the file cannot be written.
         """
-        content = {"format": _FORMAT, "version": _VERSION, **self._asdict()}
+        content = {"format": _FORMAT, "version": _VERSION, **dataclasses.asdict(self)}
         sessionfile.write(path, json.dumps(content, indent=2) + "\n")
 
     @classmethod
@@ -178,10 +95,11 @@ class Session(_Fields):
             raise ValueError("it was not written by Session.save()")
         if content.get("version") != _VERSION:
             raise ValueError(f"its version is {content.get('version')!r}, not {_VERSION}")
-        missing = [name for name in cls._fields if name not in content]
+        names = [field.name for field in dataclasses.fields(cls)]
+        missing = [name for name in names if name not in content]
         if missing:
             raise ValueError(f"{', '.join(missing)} is missing")
-        session = cls(**{name: content[name] for name in cls._fields})
+        session = cls(**{name: content[name] for name in names})
         if session.resume_gateway_url is not None:
             # The token will be sent there.
             gateway_url(session.resume_gateway_url, API_VERSION, None)

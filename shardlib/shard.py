@@ -66,11 +66,13 @@ from shardlib.liveness import Latency
 from shardlib.options import Options
 from shardlib.payloads import JSONModule, Payload, Snowflake
 from shardlib.reader import PEERS_SHARE, Reader
-from shardlib.session import Session
 from shardlib.state import IDENTIFIED, ON_THE_WAY, SOCKET_OPEN, ShardState
-from shardlib.stats import Stats
 from shardlib.text import count
 from shardlib.transport import StreamBroken
+
+if TYPE_CHECKING:
+    from shardlib.session import Session
+    from shardlib.stats import Stats
 
 # Seconds for all shards together to close while the interpreter exits.
 EXIT_TIMEOUT = 0.5
@@ -468,6 +470,8 @@ class Shard:
         (https://docs.discord.com/developers/events/gateway#preparing-to-resume).
         """
         self._check_process()
+        from shardlib.session import Session  # here: dataclasses take a while to import
+
         session = self._reader.protocol.session
         if session.session_id is None:
             return None
@@ -547,6 +551,8 @@ class Shard:
     def stats(self) -> Stats:
         """A snapshot of the counters, which count since the shard was made."""
         self._check_process()
+        from shardlib.stats import Stats  # here: dataclasses take a while to import
+
         reader = self._reader
         return Stats(
             messages=reader.messages,

@@ -2,49 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
-from typing import NamedTuple
-
-from shardlib.gateway import EVENTS
-
-# Undocumented event names that are counted by themselves: a peer could make up any number of them.
-MOST_NAMES = 1000
-
-# Characters of the longest undocumented name that is counted by itself.
-LONGEST_NAME = 100
-
-OTHER = "(other)"
-"""The name under which all events are counted whose own names are not kept."""
+from dataclasses import dataclass
 
 
-class EventCounts:
-    """How often each event came, by name, in a bounded amount of memory. The reader adds."""
-
-    def __init__(self) -> None:
-        self._counts: dict[str, int] = {}
-
-    def add(self, event: str) -> None:
-        """Count one event."""
-        counts = self._counts
-        try:
-            counts[event] += 1
-        except KeyError:
-            self._begin(event)
-
-    def _begin(self, event: str) -> None:
-        counts = self._counts
-        if event not in EVENTS:
-            unknown = len(counts) - len(EVENTS.intersection(counts)) - (OTHER in counts)
-            if unknown >= MOST_NAMES or len(event) > LONGEST_NAME:
-                event = OTHER
-        counts[event] = counts.get(event, 0) + 1
-
-    def snapshot(self) -> Counter[str]:
-        """The counts as they are now. Any thread."""
-        return Counter(dict(self._counts))
-
-
-class Stats(NamedTuple):
+@dataclass(slots=True)
+class Stats:
     """The counters of a shard, since it was made. What ``shard.stats`` gives is a snapshot.
 
     :param messages: Gateway messages received.
@@ -62,14 +26,14 @@ class Stats(NamedTuple):
     :param callback_seconds: seconds spent inside the user's functions.
     """
 
-    messages: int
-    bytes_received: int
-    bytes_inflated: int
-    events: Counter[str]
-    connections: int
-    reconnects: int
-    resumes: int
-    replayed: int
-    duplicates: int
-    gaps: int
-    callback_seconds: float
+    messages: int = 0
+    bytes_received: int = 0
+    bytes_inflated: int = 0
+    events: Counter[str] = dataclasses.field(default_factory=Counter)
+    connections: int = 0
+    reconnects: int = 0
+    resumes: int = 0
+    replayed: int = 0
+    duplicates: int = 0
+    gaps: int = 0
+    callback_seconds: float = 0.0

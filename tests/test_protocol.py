@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from shardlib import BrokenStream, Shard, ShardState, UnreadableMessage
+from shardlib.currentsession import CurrentSession
 from shardlib.loss import Cause, Loss
 from shardlib.protocol import (
     Acknowledge,
@@ -28,7 +29,6 @@ from shardlib.protocol import (
     Warn,
     extract,
 )
-from shardlib.session import CurrentSession
 from tests.recorder import Recorder
 from tests.shards import make_shard
 

@@ -15,6 +15,7 @@ from shardlib import (
     Intents,
     ShardClosed,
 )
+from shardlib.currentsession import CurrentSession
 from shardlib.loss import Cause, Loss
 from shardlib.reconnect import (
     MOST_UNANSWERED_RESUMES,
@@ -23,7 +24,6 @@ from shardlib.reconnect import (
     ReconnectPolicy,
     Stop,
 )
-from shardlib.session import CurrentSession
 from tests.support import FATAL
 
 MAIN = "wss://gateway.discord.gg"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import os
 import pickle
@@ -14,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardlib.session import CurrentSession, Session
+from shardlib.currentsession import CurrentSession
+from shardlib.session import Session
 
 SESSION = Session("abc", 12, "wss://resume.example/", 1, 4)
 
@@ -43,7 +45,7 @@ def test_a_saved_session_is_loaded_unchanged(
 def test_saving_replaces_the_file_and_leaves_no_other(tmp_path: Path) -> None:
     path = tmp_path / "session.json"
     SESSION.save(path)
-    later = SESSION._replace(sequence=13)
+    later = dataclasses.replace(SESSION, sequence=13)
     later.save(str(path))
     assert Session.load(str(path)) == later
     assert os.listdir(tmp_path) == ["session.json"]
@@ -172,9 +174,11 @@ def test_a_session_is_immutable() -> None:
 
 
 def test_replace_checks_the_values_of_a_session() -> None:
-    assert SESSION._replace(shard_id=2) == Session("abc", 12, "wss://resume.example/", 2, 4)
+    assert dataclasses.replace(SESSION, shard_id=2) == Session(
+        "abc", 12, "wss://resume.example/", 2, 4
+    )
     with pytest.raises(ValueError, match="shard_id must be less than shard_count"):
-        SESSION._replace(shard_id=4)
+        dataclasses.replace(SESSION, shard_id=4)
 
 
 def test_a_session_shows_its_values_and_equals_its_copies() -> None:

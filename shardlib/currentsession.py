@@ -1,0 +1,69 @@
+"""CurrentSession: what a Resume needs of the session under way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+END_OF_SEQUENCES = 1 << 63
+"""All sequences are below. Every JSON module can write such a number, as Resume needs it."""
+
+
+class CurrentSession:
+    """The session under way. A new session is a new object, so that nothing of the old stays.
+
+    The reader thread writes; other threads may read at any time.
+
+    :param session_id: as READY gave it, or None before.
+    :param resume_gateway_url: as READY gave it, or None.
+    :param last_sequence: of the last event received, or None.
+    :param completed_sequence: of the last event whose callbacks have returned, or None.
+    """
+
+    __slots__ = ("completed_sequence", "last_sequence", "resume_gateway_url", "session_id")
+
+    def __init__(
+        self,
+        session_id: str | None = None,
+        resume_gateway_url: str | None = None,
+        last_sequence: int | None = None,
+        completed_sequence: int | None = None,
+    ) -> None:
+        self.session_id = session_id
+        self.resume_gateway_url = resume_gateway_url
+        self.last_sequence = last_sequence
+        self.completed_sequence = completed_sequence
+
+    @property
+    def resume_sequence(self) -> int:
+        """The sequence that Resume names: what follows is replayed."""
+        return self.last_sequence or 0
+
+    def receive(self, sequence: int) -> int:
+        """Take a sequence in. Never backwards: RESUMED, and some servers, repeat old numbers.
+
+        :returns: how many numbers were left out since the last one.
+        """
+        last = self.last_sequence
+        if last is None:
+            self.last_sequence = sequence
+            return 0
+        if sequence <= last:
+            return 0
+        self.last_sequence = sequence
+        return sequence - last - 1
+
+    def receive_next(self, sequence: Any) -> bool:
+        """:meth:`receive` for the next sequence, which is what nearly every event has.
+
+        :param sequence: an event's ``s``, of any type.
+        :returns: False if it is not the next one; then nothing was done.
+        """
+        last = self.last_sequence
+        if last is None or type(sequence) is not int or sequence != last + 1:
+            return False
+        self.last_sequence = sequence
+        return True
+
+    def complete(self) -> None:
+        """Note that the callbacks of all events received so far have returned."""
+        self.completed_sequence = self.last_sequence
