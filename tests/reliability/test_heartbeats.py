@@ -161,9 +161,10 @@ def test_first_heartbeats_are_spread_over_the_interval(
     wait_until(lambda: all(_beats(each) for each in gateway.connections), 10)
 
     delays = [_beats(each)[0] - each.opened_at for each in gateway.connections]
-    # The chance that all 30 fall into one half is one in 500 millions.
+    # The chance that all 30 fall into one half is one in 500 millions. On a busy machine some leave
+    # late; without jitter none would come before a second has passed.
     assert min(delays) < 0.5 < max(delays)
-    assert max(delays) < 1.5
+    assert max(delays) < 5.0
     assert all(shard.state is ShardState.READY for shard in shards)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import sys
 import threading
@@ -72,19 +73,23 @@ def test_concurrent_connects_and_disconnects_abort_no_open_connection(
         shard.disconnect()
         slowest = max(slowest, time.monotonic() - began)
 
-    for number in range(60):
+    def opened() -> list[Peer]:
+        return [peer for peer in gateway.peers if peer.received]
+
+    # How many connections are opened depends on how the threads happen to run.
+    rounds = itertools.count()
+    while (number := next(rounds)) < 60 or len(opened()) < 10:
+        assert number < 600
         threads = [threading.Thread(target=each) for each in (disconnect, connect) * 2]
         for thread in threads if number % 2 else reversed(threads):
             thread.start()
         for thread in threads:
             thread.join()
-        assert slowest < 1.0
+        assert slowest < 1.4  # close_timeout, of which a peer that answers takes little
     shard.disconnect()
     recorder.calls.clear()  # the recorder takes a life without a connection for a fault
 
-    opened = [peer for peer in gateway.peers if peer.received]
-    assert len(opened) > 10
-    wait_until(lambda: all(peer.close_code is not None for peer in opened), 2, "close frames")
+    wait_until(lambda: all(peer.close_code is not None for peer in opened()), 5, "close frames")
 
 
 @pytest.mark.parametrize("beginner", ["another thread", "a callback"])

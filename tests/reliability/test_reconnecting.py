@@ -218,6 +218,8 @@ def test_reconnect_while_connecting_opens_no_second_connection(
         "ready": ShardState.RESUMING,
     }[step]
     wait_until(lambda: shard.state is state)
+    if step == "ready":
+        gateway.connections[-1].expect(Opcode.RESUME)  # the state changes just before it is sent
     threads = [threading.Thread(target=shard.reconnect) for _ in range(4)]
     for thread in threads:
         thread.start()
