@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from shardlib import Intents, Shard
+from shardlib.compression import import_zstd
 from shardlib.testing import TRAFFIC_MIX, LocalGateway
-from shardlib.testing.compression import import_zstd
 
 # The name of the event that ends the stream.
 LAST = "LAST_EVENT"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 from benchmarks.client import Job, Meter
 from benchmarks.stream import LAST
-from shardlib.testing.compression import import_zstd
+from shardlib.compression import import_zstd
 
 _SUFFIX = b"\x00\x00\xff\xff"
 
