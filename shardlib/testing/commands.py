@@ -14,7 +14,7 @@ from shardlib.testing.clock import Clock
 from shardlib.testing.dispatcher import Dispatcher
 from shardlib.testing.driver import ConnectionDriver
 from shardlib.testing.identify import Identification
-from shardlib.testing.payloads import encode, name_of
+from shardlib.testing.payloads import encode, opcode_name
 from shardlib.testing.rules import Rules
 from shardlib.testing.session import Session
 from shardlib.testing.validation import (
@@ -24,6 +24,7 @@ from shardlib.testing.validation import (
     decode,
     is_int,
     require,
+    shorten,
 )
 from shardlib.testing.world import Guild, World
 
@@ -112,16 +113,18 @@ class Commands:
         if opcode in self._connection_handlers:
             self._connection_handlers[opcode](connection, data)
         elif opcode not in self._session_handlers:
-            raise Refused(CloseCode.UNKNOWN_OPCODE, f"clients do not send op {opcode}")
+            raise Refused(CloseCode.UNKNOWN_OPCODE, f"clients do not send op {shorten(opcode)}")
         elif connection.session is None:
-            raise Refused(CloseCode.NOT_AUTHENTICATED, f"{name_of(opcode)} came before Identify")
+            raise Refused(
+                CloseCode.NOT_AUTHENTICATED, f"{opcode_name(opcode)} came before Identify"
+            )
         else:
             require(isinstance(data, dict), "d is not an object")
             self._session_handlers[opcode](connection.session, data)
 
     def _heartbeat(self, connection: ConnectionDriver, data: Any) -> None:
         require(data is None or is_int(data), "the d of a heartbeat is a sequence or null")
-        connection.note_heartbeat()
+        connection.record_heartbeat()
         if connection.acknowledges:
             connection.step("ack", lambda: connection.send_op(Opcode.HEARTBEAT_ACK, None))
 

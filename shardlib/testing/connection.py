@@ -1,4 +1,4 @@
-"""The handles by which tests know connections, sessions and the payloads that clients sent."""
+"""The objects through which tests see connections, sessions and the payloads that clients sent."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from shardlib.testing import http
 from shardlib.testing.compression import Message
 from shardlib.testing.driver import ConnectionDriver
 from shardlib.testing.events import Event
-from shardlib.testing.payloads import encode, name_of
+from shardlib.testing.payloads import encode, opcode_name
 from shardlib.testing.session import Session
 from shardlib.testing.thread import GatewayThread
 
-#: Number of received payloads that the gateway remembers.
+#: Number of received payloads that the gateway keeps, over all its connections.
 _MAX_REMEMBERED = 20_000
 
 
 class ReceivedPayload(dict[str, Any]):
-    """A payload that a client sent: the decoded JSON object, and when and where it arrived."""
+    """A payload that a client sent: the decoded JSON object, and when and where it arrived.
+
+    The gateway makes the object.
+    """
 
     __slots__ = ("connection", "time")
 
@@ -34,17 +37,21 @@ class ReceivedPayload(dict[str, Any]):
 
 
 class _InboxEntry:
-    """A payload in the inbox, and the ``expect()`` methods that have returned the payload."""
+    """A payload in the inbox, and the callers whose ``expect()`` has returned the payload.
+
+    :param payload: the payload.
+    """
 
     __slots__ = ("_returned_by", "payload")
 
     def __init__(self, payload: ReceivedPayload) -> None:
         self.payload = payload
-        # A connection, or None for the gateway.
+        # A caller is a connection, or None for the gateway. A tuple, since few payloads are ever
+        # asked for, and an empty tuple takes no memory.
         self._returned_by: tuple[GatewayConnection | None, ...] = ()
 
-    def take(self, caller: GatewayConnection | None) -> bool:
-        """Mark the payload as returned by a caller's ``expect()``.
+    def mark_returned(self, caller: GatewayConnection | None) -> bool:
+        """Record that a caller's ``expect()`` returns the payload.
 
         :param caller: the connection, or None for the gateway.
         :returns: False if the caller has returned the payload before.
@@ -56,40 +63,44 @@ class _InboxEntry:
 
 
 class Inbox:
-    """The last 20,000 payloads of all clients. The gateway's lock guards the inbox.
+    """The newest payloads of all clients. The callers hold the gateway's lock.
 
-    All connections share one bounded inbox, so that memory stays flat however many connections
-    send heartbeats for however long.
+    All connections share one bounded inbox. If each connection kept its own payloads, the
+    heartbeats of a gateway that runs for days would fill the memory.
     """
 
     def __init__(self) -> None:
         self._entries: deque[_InboxEntry] = deque(maxlen=_MAX_REMEMBERED)
 
     def add(self, payload: dict[str, Any], connection: GatewayConnection) -> None:
-        """Remember a payload that has just arrived.
+        """Keep a payload that has just arrived, in place of the oldest if the inbox is full.
 
         :param payload: the decoded payload.
         :param connection: the connection that the payload arrived on.
         """
         self._entries.append(_InboxEntry(ReceivedPayload(payload, connection)))
 
-    def sent_on(self, connection: GatewayConnection) -> list[ReceivedPayload]:
-        """Return the payloads that arrived on a connection, oldest first."""
+    def received_on(self, connection: GatewayConnection) -> list[ReceivedPayload]:
+        """Return the payloads that arrived on a connection, oldest first.
+
+        :param connection: the connection.
+        """
         return [entry.payload for entry in self._entries if entry.payload.connection is connection]
 
     def take(self, opcode: int, connection: GatewayConnection | None) -> ReceivedPayload | None:
-        """Return the next payload with an opcode; each caller gets a payload once.
+        """Return the oldest payload with an opcode that the caller has not been given before.
 
         :param opcode: the payload's ``op``.
-        :param connection: the connection whose ``expect()`` asks; None for the gateway's.
-        :returns: the payload, or None if no such payload is left for this caller.
+        :param connection: the connection whose ``expect()`` calls, which gets the payloads of
+            that connection only; None if the gateway's ``expect()`` calls.
+        :returns: the payload; None if no such payload is left for this caller.
         """
         for entry in self._entries:
             payload = entry.payload
             if (
                 payload.get("op") == opcode
                 and (connection is None or payload.connection is connection)
-                and entry.take(connection)
+                and entry.mark_returned(connection)
             ):
                 return payload
         return None
@@ -98,7 +109,7 @@ class Inbox:
 class GatewaySession:
     """One session at the gateway: begun by an Identify, continued by any number of Resumes.
 
-    The gateway makes the object. Its attributes are read-only, and any thread may read them.
+    The gateway makes the object. The attributes are read-only, and any thread may read them.
     """
 
     def __init__(self, session: Session, thread: GatewayThread) -> None:
@@ -131,14 +142,14 @@ class GatewaySession:
 
     @property
     def connection(self) -> GatewayConnection | None:
-        """The connection that carries the session; None while the client is away."""
+        """The connection that carries the session; None while the client is disconnected."""
         carrier = self._session.carrier
         connection: GatewayConnection | None = None if carrier is None else carrier.handle
         return connection
 
     @property
     def sequence(self) -> int:
-        """The sequence of the last event that the gateway issued to the session."""
+        """The sequence of the newest event of the session, sent or kept for a Resume."""
         return self._session.sequence
 
     @property
@@ -159,7 +170,8 @@ class GatewaySession:
     def dispatch(self, event: str, data: Any) -> int:
         """Send an event to this session alone, whatever the session's intents.
 
-        While the client is away, the gateway keeps the event for the replay.
+        If the client is disconnected, the gateway keeps the event, and sends the event when the
+        client resumes.
 
         :param event: the event's name, for instance ``MESSAGE_CREATE``.
         :param data: the event's ``d``.
@@ -172,7 +184,7 @@ class GatewaySession:
             return self._session.issue(event, text)
 
     def wants(self, event: Event) -> bool:
-        """Return whether the session's intents and shard let an event through.
+        """Return whether an event belongs to the session's intents and to its shard.
 
         :param event: the event.
         """
@@ -182,12 +194,12 @@ class GatewaySession:
 class GatewayConnection:
     """One connection to a :class:`~shardlib.testing.LocalGateway`.
 
-    The gateway makes the object when a client asks for a WebSocket, or when a fault strikes a
-    client at the step "accept". Every method may be called from any thread. Only a method with a
-    ``timeout`` waits for the client.
+    The gateway makes the object when a client asks for a WebSocket, or when a fault replaces the
+    step "accept". Any thread may call the methods. Only a method with a ``timeout`` waits for the
+    client.
 
-    A method that sends raises :exc:`ConnectionError` once the connection has ended; a method that
-    ends the connection does nothing then.
+    After the connection has ended, a method that sends raises :exc:`ConnectionError`, and a method
+    that ends the connection does nothing.
     """
 
     def __init__(self, driver: ConnectionDriver, thread: GatewayThread, inbox: Inbox) -> None:
@@ -203,7 +215,7 @@ class GatewayConnection:
 
     @property
     def at_resume_url(self) -> bool:
-        """Whether the client came to :attr:`LocalGateway.resume_url`."""
+        """Whether the client connected to :attr:`LocalGateway.resume_url`."""
         return self._driver.at_resume_url
 
     @property
@@ -230,7 +242,7 @@ class GatewayConnection:
     def compression(self) -> str | None:
         """The kind of compression that the client asked for.
 
-        "zlib-stream", "zstd-stream", or "payload" once an Identify has asked for payload
+        "zlib-stream", "zstd-stream", or "payload" after an Identify has asked for payload
         compression; None for no compression.
         """
         return self._driver.compression
@@ -292,12 +304,12 @@ class GatewayConnection:
         The gateway remembers the last 20,000 payloads of all its connections together.
         """
         with self._thread.lock:
-            return self._inbox.sent_on(self)
+            return self._inbox.received_on(self)
 
     def expect(self, opcode: int, timeout: float = 5.0) -> ReceivedPayload:
         """Wait for the next payload with an opcode on this connection, and return the payload.
 
-        Each payload is returned once. Payloads with other opcodes are kept for other calls.
+        The method returns each payload once, and keeps payloads with other opcodes for later calls.
 
         :param opcode: the payload's ``op``.
         :param timeout: seconds to wait.
@@ -309,11 +321,11 @@ class GatewayConnection:
             payload = self._inbox.take(opcode, self)
             if payload is None and self.is_closed:
                 raise ConnectionError(
-                    f"{self} ended (close code {self.close_code}) without {name_of(opcode)}"
+                    f"{self} ended (close code {self.close_code}) without {opcode_name(opcode)}"
                 )
             return payload
 
-        return self._thread.wait(take, timeout, f"{name_of(opcode)} on {self}")
+        return self._thread.wait(take, timeout, f"{opcode_name(opcode)} on {self}")
 
     def wait_until_ready(self, timeout: float = 5.0) -> GatewaySession:
         """Wait until READY or RESUMED was sent on this connection; return the session.
@@ -356,7 +368,7 @@ class GatewayConnection:
         The session neither counts nor keeps the payload. Use :meth:`GatewaySession.dispatch
         <shardlib.testing.GatewaySession.dispatch>` for an event that a Resume replays.
 
-        :param payload: the whole payload, as the client shall decode it.
+        :param payload: the whole payload, with ``op``, ``d``, ``s`` and ``t``.
         :raises TypeError: if ``payload`` holds something that JSON cannot express.
         :raises ValueError: if ``payload`` holds NaN or an infinity.
         :raises ConnectionError: if the WebSocket is not open.
@@ -378,7 +390,7 @@ class GatewayConnection:
     def send_compressed(self, text: bytes | str) -> None:
         """Send any text, compressed as the client asked for.
 
-        :param text: the text, JSON or not; bytes are taken for UTF-8.
+        :param text: the text, JSON or not; bytes are sent as UTF-8, valid or not.
         :raises ConnectionError: if the WebSocket is not open.
         """
         with self._thread.lock:
@@ -412,16 +424,20 @@ class GatewayConnection:
         """Send one WebSocket frame, well-formed or not.
 
         RFC 6455 forbids other opcodes than those below, and a control frame (opcode 8 and up) of
-        more than 125 bytes or without ``fin``.
+        more than 125 bytes or without ``fin``. This method sends them nevertheless.
 
-        :param opcode: 0 continuation, 1 text, 2 binary, 8 close, 9 ping, 10 pong.
+        :param opcode: 0 continuation, 1 text, 2 binary, 8 close, 9 ping, 10 pong; any number from 0
+            to 15.
         :param data: the frame's payload.
         :param fin: whether the frame is the last of its message.
         :param masked: whether the frame is masked; a server must not mask.
-        :param reserved: whether the first reserved bit is set; only an extension, which was not
-            negotiated, may set the bit.
+        :param reserved: whether the first reserved bit is set; only an extension may set the bit,
+            and the gateway has negotiated none.
+        :raises ValueError: if ``opcode`` is not 0 to 15.
         :raises ConnectionError: if the TCP connection has ended.
         """
+        if not 0 <= opcode <= 15:
+            raise ValueError(f"opcode must be 0 to 15, not {opcode}: a frame gives it four bits")
         first_byte = (0x80 if fin else 0) | (0x40 if reserved else 0) | opcode
         size = len(data)
         if size < 126:
@@ -438,7 +454,7 @@ class GatewayConnection:
     def send_bytes(self, data: bytes) -> None:
         """Send bytes that the gateway does not wrap into a WebSocket frame.
 
-        :param data: the bytes, for instance a torn frame, or garbage in place of 101.
+        :param data: the bytes, for instance half a frame, or garbage in place of 101.
         :raises ConnectionError: if the TCP connection has ended.
         """
         with self._thread.lock:
@@ -461,9 +477,9 @@ class GatewayConnection:
     def invalid_session(self, resumable: bool = False) -> None:
         """Tell the client that its session is invalid (op 9).
 
-        The connection carries no session from then on. The client should Resume (if the session
-        is resumable) or Identify on a new connection; the gateway takes either on this connection,
-        too, since some clients stay.
+        Afterwards the connection carries no session. The client should Resume (if the session is
+        resumable) or Identify on a new connection. The gateway accepts both on this connection,
+        too, because some clients do not reconnect.
 
         :param resumable: the payload's ``d``; False ends the session.
         :raises ConnectionError: if the WebSocket is not open.
@@ -480,11 +496,13 @@ class GatewayConnection:
     def close(self, code: int | None = 1000, reason: str = "") -> None:
         """Begin the closing handshake: send a CLOSE frame.
 
-        The client may resume the session afterwards, unless ``code`` is 4007 or 4009: these end
-        the session.
+        The client may resume the session afterwards, unless ``code`` is 4007 or 4009, which end
+        the session. To send a CLOSE frame that RFC 6455 forbids, use :meth:`send_frame`.
 
         :param code: the close code; None for a CLOSE frame without a code.
-        :param reason: the reason in the CLOSE frame.
+        :param reason: the reason in the CLOSE frame, at most 123 bytes of UTF-8.
+        :raises ValueError: if RFC 6455 forbids ``code`` in a CLOSE frame, if ``reason`` is too
+            long, or if ``reason`` is given without ``code``.
         """
         with self._thread.lock:
             self._driver.close(code, reason)
@@ -495,13 +513,13 @@ class GatewayConnection:
             self._driver.drop()
 
     def linger(self, seconds: float | None = None) -> None:
-        """Leave TCP open after the closing handshake, from now on.
+        """Leave the TCP connection open after the closing handshake.
 
         The gateway answers a CLOSE frame as always, but leaves ending TCP to the client.
         :meth:`drop` and :meth:`reset` still end the TCP connection.
 
-        :param seconds: how long the gateway waits for the client to end TCP, by the gateway's
-            clock; None to wait for ever.
+        :param seconds: how many seconds, by the gateway's clock, the gateway waits for the client
+            to end TCP; None to wait for ever.
         :raises ValueError: if ``seconds`` is negative.
         """
         if seconds is not None and seconds < 0:
@@ -510,17 +528,17 @@ class GatewayConnection:
             self._driver.linger(seconds)
 
     def reset(self) -> None:
-        """Reset the TCP connection (RST). Bytes that were not yet sent are lost."""
+        """Reset the TCP connection (RST). The gateway discards the bytes not yet sent."""
         with self._thread.lock:
             self._driver.reset()
 
     def freeze(self) -> None:
-        """Neither read nor send from now on, but leave the connection open: a black hole."""
+        """Stop reading and sending, but leave the connection open, as a dead network would."""
         with self._thread.lock:
             self._driver.freeze(reading=True, writing=True)
 
     def stop_reading(self) -> None:
-        """Read nothing from now on, but go on sending: what the client sends fills the buffers."""
+        """Stop reading, but go on sending, so that the client's data fills the socket buffers."""
         with self._thread.lock:
             self._driver.freeze(reading=True, writing=False)
 
@@ -530,9 +548,9 @@ class GatewayConnection:
             self._driver.thaw()
 
     def slow(self, bytes_per_second: float) -> None:
-        """Send slowly from now on.
+        """Limit the rate at which the gateway sends.
 
-        :param bytes_per_second: the highest rate at which the gateway sends, above 0.
+        :param bytes_per_second: the highest rate in bytes a second, above 0.
         :raises ValueError: if ``bytes_per_second`` is not above 0.
         """
         if bytes_per_second <= 0:
@@ -541,12 +559,12 @@ class GatewayConnection:
             self._driver.slow(bytes_per_second)
 
     def split_messages(self, size: int) -> None:
-        """Cut each payload that is sent from now on into small WebSocket messages.
+        """Cut each later payload into small WebSocket messages.
 
-        Only a zlib-stream client can tell where such a payload ends: at the suffix, the last four
-        bytes, which is always a message of its own.
+        Only a client with zlib-stream can tell that such a payload ends: by its last four bytes,
+        the zlib suffix. The gateway always sends these four bytes as a message of their own.
 
-        :param size: bytes of a message at most, the suffix aside; 1 or more.
+        :param size: the most bytes of any other message, 1 or more.
         :raises ValueError: if ``size`` is less than 1.
         """
         if size < 1:
@@ -555,9 +573,9 @@ class GatewayConnection:
             self._driver.split_messages(size)
 
     def fragment_messages(self, size: int) -> None:
-        """Cut each message that is sent from now on into WebSocket fragments, the last one empty.
+        """Cut each later message into WebSocket fragments, the last of them empty.
 
-        :param size: bytes of a fragment at most, 1 or more; the last four bytes of a message are
+        :param size: the most bytes of a fragment, 1 or more. The last four bytes of a message are
             always a fragment of their own.
         :raises ValueError: if ``size`` is less than 1.
         """
@@ -587,14 +605,14 @@ class GatewayConnection:
         )
 
     def proceed(self, after: float = 0.0) -> None:
-        """Take the steps that a fault with ``instead_of`` has replaced so far.
+        """Take the steps that faults with ``instead_of`` have replaced so far.
 
-        A fault's action that calls this method with ``after`` delays the step::
+        If a fault's action calls this method with ``after``, the fault delays the step::
 
             gateway.inject(lambda connection: connection.proceed(after=2), instead_of="replay")
 
-        :param after: seconds until the gateway takes the steps, by the gateway's clock; the call
-            returns at once.
+        :param after: seconds, by the gateway's clock, until the gateway takes the steps, 0 or more.
+            The call returns at once.
         :raises ValueError: if ``after`` is negative.
         """
         if after < 0:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from websockets.exceptions import ProtocolError
 from websockets.frames import Close, Frame
 from websockets.frames import Opcode as FrameType
 from websockets.http11 import Request, Response
@@ -31,13 +32,15 @@ from shardlib.testing.rules import Rules
 from shardlib.testing.session import Session
 from shardlib.testing.thread import GatewayThread
 from shardlib.testing.transport import ClientTransport
+from shardlib.testing.validation import shorten
 
-#: API versions that the gateway speaks (Reference, "API Versions"), and the one that a client gets
+#: API versions that the gateway speaks (Reference, "API Versions"), and the version for a client
 #: whose URL has no ``v``.
 VERSIONS = (6, 7, 8, 9, 10)
 _DEFAULT_VERSION = 6
 
-# The websockets package logs every frame at level DEBUG, tokens included. This logger drops all.
+# The websockets package logs every frame at level DEBUG, with the token of an Identify in it. This
+# logger discards every record.
 _silent = logging.Logger("shardlib.testing.frames", level=logging.CRITICAL + 1)
 
 
@@ -60,16 +63,16 @@ class ByteCount:
 
 @dataclass(frozen=True)
 class Environment:
-    """What the drivers of one gateway share."""
+    """The parts of one gateway that all its connections share."""
 
     thread: GatewayThread
     rules: Rules
     faults: Faults
     #: Counts the bytes of all connections together.
     byte_count: ByteCount
-    #: Makes the handle by which tests know a connection.
-    represent: Callable[[ConnectionDriver], Any]
-    #: Called with the handle once the client has asked for a WebSocket, or a fault has struck.
+    #: Makes the :class:`GatewayConnection` of a driver.
+    make_handle: Callable[[ConnectionDriver], Any]
+    #: Called with the handle when the client asks for a WebSocket or a fault replaces "accept".
     register: Callable[[Any], None]
     #: Called with a driver and each message of the driver's client.
     receive: Callable[[ConnectionDriver, bytes], None]
@@ -80,16 +83,16 @@ class Environment:
 class ConnectionDriver:
     """Speaks HTTP, WebSocket and compression with one client.
 
-    The driver hands the client's messages on, and does not know what they mean. The callers of its
-    methods hold the gateway's lock.
+    The driver passes each message of the client to :attr:`Environment.receive`, which interprets
+    the message. The callers of all methods hold the gateway's lock.
 
-    :param environment: what the drivers of the gateway share.
-    :param at_resume_url: whether the client came to the gateway's URL for a Resume.
+    :param environment: the parts of the gateway that all connections share.
+    :param at_resume_url: whether the client connected to the gateway's URL for a Resume.
     """
 
     def __init__(self, environment: Environment, *, at_resume_url: bool) -> None:
         self.at_resume_url = at_resume_url
-        # What the client asked for.
+        # From the request of the client.
         self.url = ""
         self.query: dict[str, str] = {}
         self.headers: dict[str, str] = {}
@@ -97,7 +100,7 @@ class ConnectionDriver:
         self.compression: str | None = None
         #: The session that this connection carries; None before READY or RESUMED.
         self.session: Session | None = None
-        # The client's CLOSE frame.
+        # From the CLOSE frame of the client.
         self.close_code: int | None = None
         self.close_reason = ""
         #: Whether the gateway acknowledges heartbeats.
@@ -114,19 +117,20 @@ class ConnectionDriver:
         self._deflater: Deflater = PlainText()
         self._message_size: int | None = None
         self._fragment_size: int | None = None
-        # The fragments of a message whose last fragment has not arrived.
+        # The fragments received so far of a message whose last fragment has not arrived.
         self._fragments: list[bytes] = []
-        # When the payloads of the last 60 seconds arrived, by the gateway's clock.
+        # Times, by the gateway's clock, at which the payloads of the last 60 seconds arrived.
         self._payload_times: deque[float] = deque()
         self._last_heartbeat_at = self._thread.clock()
         self._request_answered = False
-        # Seconds that TCP stays open after the closing handshake; None: until the client ends TCP.
+        # Seconds that TCP stays open after the closing handshake; None until the client ends TCP.
         self._linger: float | None = 0.0
         self._transport: ClientTransport | None = None
-        #: Whether a fault replaces the step "accept": then the gateway does not serve the client.
-        self.is_replaced = self._steps.meet_faults(accept=True)
-        #: The handle by which tests know the connection.
-        self.handle = environment.represent(self)
+        #: Whether a fault replaces the step "accept". If so, the gateway ignores what the client
+        #: sends, and makes no TLS handshake.
+        self.accept_is_replaced = self._steps.take_faults(accept=True)
+        #: The :class:`GatewayConnection` through which tests see this connection.
+        self.handle = environment.make_handle(self)
 
     @property
     def is_open(self) -> bool:
@@ -145,11 +149,11 @@ class ConnectionDriver:
 
     @property
     def unsent(self) -> int:
-        """Bytes that are not sent yet, because the client reads slowly or a fault slows sending."""
+        """Bytes that wait to be sent, because the client reads slowly or a fault slows sending."""
         return 0 if self._transport is None else self._transport.unsent
 
     def require_open(self) -> None:
-        """Check that the client can receive a message.
+        """Check that the WebSocket can carry a message.
 
         :raises ConnectionError: if the WebSocket is not open.
         """
@@ -159,23 +163,23 @@ class ConnectionDriver:
     # Called by the transport, see ByteReceiver.
 
     def connected(self, transport: ClientTransport) -> None:
-        """Take the transport, once the TCP connection and TLS, if the gateway speaks it, are up.
+        """Begin to serve the client, whose TCP connection and TLS session are now established.
 
         :param transport: carries the bytes of this connection.
         """
         self._transport = transport
-        if self.is_replaced:
+        if self.accept_is_replaced:
             self._environment.register(self.handle)
             self.step("accept", lambda: None)
 
     def receive(self, data: bytes) -> None:
-        """Take bytes from the client.
+        """Parse bytes from the client, and act on each request and frame in them.
 
-        :param data: the bytes, as they arrived.
+        :param data: the bytes, cut anywhere.
         """
         self.byte_count.add(received=len(data))
         self._environment.byte_count.add(received=len(data))
-        if self.is_replaced:
+        if self.accept_is_replaced:
             return
         self._protocol.receive_data(data)
         for event in self._protocol.events_received():
@@ -184,49 +188,50 @@ class ConnectionDriver:
             elif isinstance(event, Frame):
                 self._receive_frame(event)
         if self._protocol.handshake_exc is not None and not self._request_answered:
-            # The client sent no HTTP request, or one with a method that websockets refuses.
+            # The client sent something other than HTTP, or a method that websockets refuses.
             self._request_answered = True
-            self._protocol.data_to_send()
+            self._protocol.data_to_send()  # discards the answer of websockets
             self.respond(http.make_response(400, b"the local gateway answers GET only\n", {}))
-        self._pump()
+        self._send_pending()
 
     def count_sent(self, size: int) -> None:
-        """Count bytes that the transport sends now.
+        """Count bytes that the transport is about to send.
 
-        :param size: how many.
+        :param size: the number of bytes.
         """
         self.byte_count.add(sent=size)
         self._environment.byte_count.add(sent=size)
 
     def lost(self) -> None:
-        """Forget the transport: the TCP connection has ended."""
+        """Release the transport and the session, after the TCP connection has ended."""
         self._transport = None
         self.closed_at = time.monotonic()
         self._steps.forget()
-        # The gateway keeps the handles of ended connections, and so their drivers. A compressor
-        # takes a quarter of a megabyte.
+        # The gateway keeps the handle of each ended connection, and the handle keeps this driver.
+        # A compressor takes a quarter of a megabyte, so the driver must not keep its own.
         self._deflater = PlainText()
         if self.session is not None and self.session.carrier is self:
             self.session.leave()
         self._thread.notify()
 
-    # Steps, at which faults may strike.
+    # Steps, which faults may delay or replace.
 
     def step(self, name: str, step: Callable[[], None]) -> None:
         """Take a step of the connection's life, unless a fault replaces the step.
 
         :param name: the step's name, one of :data:`shardlib.testing.STEPS`.
-        :param step: takes the step; not called if the TCP connection has ended.
+        :param step: the function that takes the step. The driver does not call the function after
+            the TCP connection has ended.
         """
 
-        def take() -> None:
+        def step_unless_closed() -> None:
             if not self.is_closed:
                 step()
 
-        self._steps.take(name, self.handle, take)
+        self._steps.take(name, self.handle, step_unless_closed)
 
     def proceed(self) -> None:
-        """Take the steps that faults have replaced so far."""
+        """Take the steps that faults have replaced so far, in their order."""
         self._steps.proceed()
 
     # From the request to Hello.
@@ -244,7 +249,7 @@ class ConnectionDriver:
             return
         self.url = request.path
         self.query = dict(parse_qsl(target.query, keep_blank_values=True))
-        self._steps.meet_faults(accept=False)
+        self._steps.take_faults(accept=False)
         self._environment.register(self.handle)
         self.step("upgrade", lambda: self._upgrade(request))
 
@@ -259,7 +264,7 @@ class ConnectionDriver:
 
     def _upgrade(self, request: Request) -> None:
         self._protocol.send_response(self._protocol.accept(request))
-        self._pump()
+        self._send_pending()
         if not self.is_open:
             return
         problem = self._check_query()
@@ -269,21 +274,21 @@ class ConnectionDriver:
         self.step("hello", self._hello)
 
     def _check_query(self) -> str | None:
-        """Take ``v``, ``encoding`` and ``compress`` from the query.
+        """Apply ``v``, ``encoding`` and ``compress`` of the query.
 
-        :returns: what is wrong with the query, for people; None if nothing is.
+        :returns: the problem, as the reason of a CLOSE frame; None if the query is valid.
         """
         version = self.query.get("v", str(_DEFAULT_VERSION))
         if version not in map(str, VERSIONS):
-            return f"v={version[:20]}: no such API version"
+            return f"v={shorten(version)}: no such API version"
         self.version = int(version)
         encoding = self.query.get("encoding", "json")
         if encoding != "json":
-            return f"encoding={encoding[:20]}: the local gateway speaks json only"
+            return f"encoding={shorten(encoding)}: the local gateway speaks json only"
         compression = self.query.get("compress")
         if compression is not None:
             if compression not in TRANSPORT_COMPRESSIONS:
-                return f"compress={compression[:20]}: use zlib-stream or zstd-stream"
+                return f"compress={shorten(compression)}: use zlib-stream or zstd-stream"
             try:
                 self._deflater = TRANSPORT_COMPRESSIONS[compression]()
             except ImportError:
@@ -294,24 +299,24 @@ class ConnectionDriver:
     def _hello(self) -> None:
         interval = self._rules.heartbeat_interval
         self.send_op(Opcode.HELLO, {"heartbeat_interval": interval, "_trace": ["local-gateway"]})
-        self.note_heartbeat()
+        self.record_heartbeat()
         self._watch_heartbeats()
 
     # Heartbeats.
 
-    def note_heartbeat(self) -> None:
-        """Note that a heartbeat has arrived now: the time for the next one begins."""
+    def record_heartbeat(self) -> None:
+        """Restart the time in which the client must send its next heartbeat."""
         self._last_heartbeat_at = self._thread.clock()
 
     def acknowledge_heartbeats(self, enabled: bool) -> None:
-        """Switch acknowledging heartbeats on or off.
+        """Begin or stop acknowledging heartbeats.
 
-        :param enabled: whether the gateway acknowledges from now on.
+        :param enabled: True to begin, False to stop.
         """
         self.acknowledges = enabled
 
     def _watch_heartbeats(self) -> None:
-        """Close the connection if a heartbeat is overdue, else look again when one would be."""
+        """Close the connection if a heartbeat is overdue; else check again at its deadline."""
         with self._thread.lock:
             if not self.is_open:
                 return
@@ -320,8 +325,8 @@ class ConnectionDriver:
             if left > 0:
                 self._thread.call_later(left, self._watch_heartbeats)
             else:
-                # Discord documents no code for this. After 4000 the session can be resumed.
-                self.close(CloseCode.UNKNOWN_ERROR, "no heartbeat came in time")
+                # Discord documents no code for a missing heartbeat. After 4000 a client can resume.
+                self.close(CloseCode.UNKNOWN_ERROR, "no heartbeat arrived in time")
 
     # Frames from the client.
 
@@ -338,7 +343,10 @@ class ConnectionDriver:
                     self._environment.receive(self, message)
 
     def count_payload(self) -> int:
-        """Count a payload of the client; return how many arrived in the last 60 seconds."""
+        """Count a payload of the client.
+
+        :returns: the number of payloads that arrived in the last 60 seconds, with this one.
+        """
         now = self._thread.clock()
         times = self._payload_times
         while times and now - times[0] >= SEND_PERIOD:
@@ -349,7 +357,7 @@ class ConnectionDriver:
     # The session.
 
     def attach(self, session: Session) -> None:
-        """Carry a session, once READY or RESUMED was sent.
+        """Begin to carry a session. The caller has sent READY or RESUMED.
 
         :param session: the session.
         """
@@ -357,7 +365,10 @@ class ConnectionDriver:
         self._thread.notify()
 
     def detach(self) -> Session | None:
-        """Stop carrying the session; return the session, or None if there was none."""
+        """Stop carrying the session.
+
+        :returns: the session; None if the connection carried no session.
+        """
         session, self.session = self.session, None
         return session
 
@@ -381,12 +392,16 @@ class ConnectionDriver:
         """Begin the closing handshake, if the WebSocket is open.
 
         :param code: the close code; None for a CLOSE frame without a code.
-        :param reason: the reason in the CLOSE frame.
+        :param reason: the reason in the CLOSE frame, at most 123 bytes of UTF-8.
+        :raises ValueError: if RFC 6455 forbids such a CLOSE frame.
         """
         if not self.is_open:
             return
-        self._protocol.send_close(code, reason)
-        self._pump()
+        try:
+            self._protocol.send_close(code, reason)
+        except ProtocolError as error:
+            raise ValueError(f"no CLOSE frame can carry {code} and {reason!r}: {error}") from None
+        self._send_pending()
         if code in (CloseCode.INVALID_SEQ, CloseCode.SESSION_TIMED_OUT):
             self._end_session(f"closed with {code}")
         self._thread.call_later(self._rules.close_timeout, self._give_up_closing)
@@ -397,31 +412,32 @@ class ConnectionDriver:
             self._end_after_closing(graceful=False)
 
     def _receive_close(self) -> None:
-        """Take a CLOSE frame, with which the client begins or answers the closing handshake."""
+        """Handle a CLOSE frame that begins or answers the closing handshake."""
         close: Close | None = self._protocol.close_rcvd
         assert close is not None
         self.close_code, self.close_reason = close.code, close.reason
-        # A client that begins the handshake with one of these codes ends the session. A client
-        # that answers repeats the gateway's code, which says nothing about the client's wish.
+        # A client that begins the handshake with 1000 or 1001 ends the session. A client that
+        # answers only repeats the gateway's code.
         begun_by_client = self._protocol.close_rcvd_then_sent
         if begun_by_client and close.code in (1000, 1001):
             self._end_session(f"closed with {close.code}")
-        # The protocol has the answer ready, and the mark that ends TCP behind it.
+        # The answer: a CLOSE frame if the client began, then websockets' mark for the end of TCP.
         answer = self._protocol.data_to_send()
-        self.step("close", lambda: self._carry_out(answer))
+        self.step("close", lambda: self._write(answer))
         self._thread.notify()
 
     def linger(self, seconds: float | None) -> None:
-        """Leave TCP open after the closing handshake, from now on.
+        """Leave the TCP connection open after the closing handshake.
 
-        :param seconds: for how long; None: until the client ends TCP.
+        :param seconds: for how many seconds, by the gateway's clock; None until the client ends
+            TCP.
         """
         self._linger = seconds
 
     def _end_after_closing(self, *, graceful: bool) -> None:
-        """End the TCP connection, at once or after lingering.
+        """End the TCP connection after the time that :meth:`linger` has set, 0 by default.
 
-        :param graceful: as :meth:`ClientTransport.finish` has it.
+        :param graceful: passed to :meth:`ClientTransport.finish`.
         """
 
         def end() -> None:
@@ -461,29 +477,29 @@ class ConnectionDriver:
             self._transport.thaw()
 
     def slow(self, bytes_per_second: float) -> None:
-        """Send slowly from now on.
+        """Limit the rate at which the gateway sends.
 
-        :param bytes_per_second: the highest rate at which the gateway sends.
+        :param bytes_per_second: the highest rate in bytes a second.
         """
         if self._transport is not None:
             self._transport.slow(bytes_per_second)
 
     def compress_payloads(self) -> None:
-        """Compress each payload on its own from now on, as the client's Identify has asked for."""
+        """Compress each later payload by itself, as the client's Identify asks for."""
         self.compression = "payload"
         self._deflater = ZlibPayload()
 
     def split_messages(self, size: int) -> None:
-        """Cut each payload into several WebSocket messages from now on.
+        """Cut each later payload into several WebSocket messages.
 
-        :param size: bytes of a message at most.
+        :param size: the most bytes of a message.
         """
         self._message_size = size
 
     def fragment_messages(self, size: int) -> None:
-        """Cut each message into several WebSocket fragments from now on.
+        """Cut each later message into several WebSocket fragments.
 
-        :param size: bytes of a fragment at most.
+        :param size: the most bytes of a fragment.
         """
         self._fragment_size = size
 
@@ -509,7 +525,7 @@ class ConnectionDriver:
             self.send_text(b'{"t":null,"s":null,"op":%d,"d":%s}' % (opcode, encode(data)))
 
     def send_text(self, text: bytes) -> None:
-        """Send one payload, compressed as the client asked for.
+        """Send one payload, compressed as the client asked for. The WebSocket must be open.
 
         :param text: the payload's JSON, in UTF-8.
         """
@@ -518,10 +534,10 @@ class ConnectionDriver:
             self.send_message(message)
         else:
             self._send_in_pieces(message)
-            self._pump()
+            self._send_pending()
 
     def send_message(self, message: Message) -> None:
-        """Send one WebSocket message.
+        """Send one WebSocket message. The WebSocket must be open.
 
         :param message: the message's kind and content.
         """
@@ -529,10 +545,10 @@ class ConnectionDriver:
             self._protocol.send_binary(message.data)
         else:
             self._protocol.send_text(message.data)
-        self._pump()
+        self._send_pending()
 
     def send_bytes(self, data: bytes) -> None:
-        """Send bytes that are not wrapped into a WebSocket frame.
+        """Send bytes without wrapping them into a WebSocket frame.
 
         :param data: the bytes.
         :raises ConnectionError: if the TCP connection has ended.
@@ -554,24 +570,26 @@ class ConnectionDriver:
                 protocol.send_continuation(other, fin=False)
             protocol.send_continuation(b"", fin=True)
 
-    def _pump(self) -> None:
-        """Send what the WebSocket protocol has ready, and end TCP if the protocol says so."""
-        self._carry_out(self._protocol.data_to_send())
+    def _send_pending(self) -> None:
+        """Send the bytes that the WebSocket protocol has queued."""
+        self._write(self._protocol.data_to_send())
 
-    def _carry_out(self, writes: list[bytes]) -> None:
+    def _write(self, writes: list[bytes]) -> None:
+        """Write chunks of bytes; an empty chunk is websockets' mark for the end of TCP."""
         if self._transport is None:
             return
         for data in writes:
             if data:
                 self._transport.write(data)
-            else:  # websockets' mark for the end of TCP
+            else:
                 self._end_after_closing(graceful=True)
 
 
 def _pieces(data: bytes, size: int | None) -> list[bytes]:
-    """Cut data into pieces, the last of which is the four bytes that zlib-stream's suffix takes.
+    """Cut data into pieces. The last piece has four bytes, as long as the suffix of zlib-stream.
 
-    :param size: bytes of the other pieces at most; None to leave the data whole.
+    :param data: the data.
+    :param size: the most bytes of any other piece; None to leave the data whole.
     """
     if size is None or len(data) <= 4:
         return [data]

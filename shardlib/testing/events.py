@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from shardlib.gateway import Intents
-from shardlib.testing.intents import guild_of, required, without_content
+from shardlib.testing.intents import guild_id_of, required_intents, without_content
 from shardlib.testing.payloads import encode
 
 _MESSAGE_CONTENT = int(Intents.MESSAGE_CONTENT)
@@ -33,10 +33,10 @@ class Event:
 
     def __init__(self, name: str, data: Any, user_id: str) -> None:
         self.name = name
-        self.guild_id = guild_of(name, data)
+        self.guild_id = guild_id_of(name, data)
         #: The intents of which any one brings this event; 0: every session gets the event. An int,
         #: since the gateway compares it for every session, and arithmetic on flags is slow.
-        self.intents = int(required(name, data, user_id))
+        self.intents = int(required_intents(name, data, user_id))
         self._data = data
         self._user_id = user_id
         self._text = encode(data)

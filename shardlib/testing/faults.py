@@ -100,7 +100,7 @@ class Steps:
         # Steps that a fault has replaced and that proceed() takes after all.
         self._replaced: list[Callable[[], None]] = []
 
-    def meet_faults(self, *, accept: bool) -> bool:
+    def take_faults(self, *, accept: bool) -> bool:
         """Take the faults that strike this connection; return whether there were any.
 
         :param accept: as :meth:`Faults.take` has it.

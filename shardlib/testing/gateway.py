@@ -30,8 +30,8 @@ from shardlib.testing.faults import Fault, Faults
 from shardlib.testing.http import Api
 from shardlib.testing.identify import Identification
 from shardlib.testing.listeners import Listeners
-from shardlib.testing.payloads import name_of
-from shardlib.testing.rules import Rules, check_least
+from shardlib.testing.payloads import opcode_name
+from shardlib.testing.rules import Rules, check_minimum
 from shardlib.testing.sessions import Sessions, SessionStarts
 from shardlib.testing.thread import GatewayThread
 from shardlib.testing.traffic import Traffic
@@ -156,8 +156,8 @@ class LocalGateway:
         receive_buffer: int | None = None,
         clock: Clock | None = None,
     ) -> None:
-        check_least("guilds", guilds, 0)
-        check_least("members", members, 0)
+        check_minimum("guilds", guilds, 0)
+        check_minimum("members", members, 0)
         #: The clock that all limits and timeouts go by. ``gateway.clock.advance(300)`` moves the
         #: clock forward by 300 seconds.
         self.clock = clock if clock is not None else Clock()
@@ -213,7 +213,7 @@ class LocalGateway:
                 rules=self.rules,
                 faults=self._faults,
                 byte_count=self._byte_count,
-                represent=lambda driver: GatewayConnection(driver, self._thread, self._inbox),
+                make_handle=lambda driver: GatewayConnection(driver, self._thread, self._inbox),
                 register=self._register,
                 receive=commands.receive,
                 answer=api.answer,
@@ -387,7 +387,9 @@ class LocalGateway:
         :param timeout: seconds to wait.
         :raises TimeoutError: if no such payload arrived in time.
         """
-        return self._thread.wait(lambda: self._inbox.take(opcode, None), timeout, name_of(opcode))
+        return self._thread.wait(
+            lambda: self._inbox.take(opcode, None), timeout, opcode_name(opcode)
+        )
 
     def wait_until(self, predicate: Callable[[], _T | None], timeout: float = 5.0) -> _T:
         """Wait until a function returns something true, and return that.

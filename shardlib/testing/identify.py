@@ -18,6 +18,7 @@ from shardlib.testing.validation import (
     check_shard,
     is_int,
     require,
+    shorten,
 )
 from shardlib.testing.world import Guild, World
 
@@ -90,7 +91,7 @@ class Identification:
         session = self._sessions.find(data.get("session_id"))
         if session is not None and not 0 <= sequence <= session.sequence:
             session.end("resumed with a sequence never issued")
-            raise Refused(CloseCode.INVALID_SEQ, f"seq {sequence} was never issued")
+            raise Refused(CloseCode.INVALID_SEQ, f"seq {shorten(sequence)} was never issued")
         if session is not None and self._rules.resume_after_close:
             _end_if_connected(session)
         connection.step("ready", lambda: self._answer_resume(connection, session, sequence))

@@ -120,7 +120,7 @@ _BLANK_CONTENT: dict[str, dict[str, Any]] = {
 _BLANK_CONTENT["AUTO_MODERATION_ACTION_EXECUTION"] = {"content": "", "matched_content": ""}
 
 
-def guild_of(event: str, data: Any) -> int | None:
+def guild_id_of(event: str, data: Any) -> int | None:
     """Return the id of the guild that an event is about.
 
     :param event: the event's name.
@@ -137,7 +137,7 @@ def guild_of(event: str, data: Any) -> int | None:
         return None
 
 
-def required(event: str, data: Any, user_id: str) -> Intents:
+def required_intents(event: str, data: Any, user_id: str) -> Intents:
     """Return the intents of which any one brings an event.
 
     :param event: the event's name.
@@ -145,7 +145,7 @@ def required(event: str, data: Any, user_id: str) -> Intents:
     :param user_id: the bot's user id. Some events about the bot need no intent.
     :returns: the intents; none at all if every session gets the event.
     """
-    if guild_of(event, data) is None:
+    if guild_id_of(event, data) is None:
         # An event that the table has for guilds alone needs its intent even without a guild id.
         return _DIRECT_MASKS.get(event) or _GUILD_MASKS.get(event, Intents(0))
     if event == "GUILD_MEMBER_UPDATE" and data.get("user", {}).get("id") == user_id:
@@ -175,7 +175,7 @@ def without_content(event: str, data: Any, user_id: str) -> Any:
         return data
     mentioned = [user.get("id") for user in data.get("mentions", [])]
     own = data.get("author", {}).get("id") == user_id
-    if own or user_id in mentioned or guild_of(event, data) is None:
+    if own or user_id in mentioned or guild_id_of(event, data) is None:
         return data
     blanked = {key: blanks.get(key, value) for key, value in data.items()}
     blanked.pop("poll", None)

@@ -125,7 +125,7 @@ class Listeners:
             forget=self._transports.discard,
         )
         context = None
-        if self._tls and not driver.is_replaced:
+        if self._tls and not driver.accept_is_replaced:
             context = certificates.server_context(self._host)
         task = asyncio.get_running_loop().create_task(self._connect(transport, client, context))
         self._tasks.add(task)

@@ -26,7 +26,7 @@ def encode(data: Any) -> bytes:
         return json.dumps(data, allow_nan=False, separators=(",", ":")).encode()
 
 
-def name_of(opcode: int) -> str:
+def opcode_name(opcode: int) -> str:
     """Return an opcode's documented name, with its number.
 
     :param opcode: the opcode, known or not.

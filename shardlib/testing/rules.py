@@ -8,7 +8,7 @@ from typing import Any
 from shardlib.gateway import Intents
 
 # The least value of each of these rules; the others have none.
-_LEAST = {
+_MINIMUMS = {
     "heartbeat_interval": 1,
     "shards": 1,
     "max_concurrency": 1,
@@ -42,8 +42,8 @@ class Rules:
     close_timeout: float
 
     def __post_init__(self) -> None:
-        for name, least in _LEAST.items():
-            check_least(name, getattr(self, name), least)
+        for name, least in _MINIMUMS.items():
+            check_minimum(name, getattr(self, name), least)
 
     def change(self, name: str, value: Any) -> None:
         """Change a rule from now on.
@@ -52,8 +52,8 @@ class Rules:
         :param value: the new value.
         :raises ValueError: if the value is less than the least value of the rule.
         """
-        if name in _LEAST:
-            check_least(name, value, _LEAST[name])
+        if name in _MINIMUMS:
+            check_minimum(name, value, _MINIMUMS[name])
         setattr(self, name, value)
 
     def reset_token(self) -> None:
@@ -61,7 +61,7 @@ class Rules:
         self.token += "-reset"
 
 
-def check_least(name: str, value: int, least: int) -> None:
+def check_minimum(name: str, value: int, least: int) -> None:
     """Check that a number is not too small.
 
     :param name: the number's name, for the error's message.

@@ -57,7 +57,7 @@ class Session:
     :param carrier: the connection that the Identify arrived on.
     :param rules: the gateway's rules.
     :param clock: the gateway's clock.
-    :param represent: makes the handle by which tests know the session.
+    :param make_handle: makes the handle by which tests know the session.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Session:
         *,
         rules: Rules,
         clock: Clock,
-        represent: Callable[[Session], Any],
+        make_handle: Callable[[Session], Any],
     ) -> None:
         self.session_id = uuid.uuid4().hex
         self.identify = identify
@@ -91,7 +91,7 @@ class Session:
         # memory of a gateway that runs for days stays flat.
         self._kept: deque[tuple[int, str, bytes]] = deque(maxlen=rules.replay_limit)
         #: The handle by which tests know the session.
-        self.handle = represent(self)
+        self.handle = make_handle(self)
 
     def wants(self, event: Event) -> bool:
         """Return whether the session's intents and shard let an event through.

@@ -18,13 +18,13 @@ class Sessions:
 
     :param rules: the gateway's rules.
     :param clock: the gateway's clock.
-    :param represent: makes the handle by which tests know a session.
+    :param make_handle: makes the handle by which tests know a session.
     """
 
-    def __init__(self, rules: Rules, clock: Clock, represent: Callable[[Session], Any]) -> None:
+    def __init__(self, rules: Rules, clock: Clock, make_handle: Callable[[Session], Any]) -> None:
         self._rules = rules
         self._clock = clock
-        self._represent = represent
+        self._make_handle = make_handle
         self._by_id: dict[str, Session] = {}
 
     def alive(self) -> list[Session]:
@@ -58,7 +58,7 @@ class Sessions:
             carrier,
             rules=self._rules,
             clock=self._clock,
-            represent=self._represent,
+            make_handle=self._make_handle,
         )
         self._by_id[session.session_id] = session
         return session

@@ -11,10 +11,10 @@ _STATUSES = ("online", "dnd", "idle", "invisible", "offline")
 
 
 class Refused(Exception):
-    """The payload breaks a rule: the gateway closes the connection.
+    """The client broke a rule, for which the gateway closes the connection.
 
     :param code: the close code.
-    :param reason: the reason in the CLOSE frame.
+    :param reason: the reason in the CLOSE frame, at most 123 bytes of UTF-8.
     """
 
     def __init__(self, code: CloseCode, reason: str) -> None:
@@ -22,11 +22,23 @@ class Refused(Exception):
         self.code = code
 
 
+def shorten(value: object) -> str:
+    """Return the first 20 characters of a value that the client sent.
+
+    A refusal that names a longer value might not fit into a CLOSE frame.
+
+    :param value: the value.
+    """
+    return str(value)[:20]
+
+
 def require(condition: bool, problem: str) -> None:
-    """Check a condition that an opcode demands of its payload.
+    """Refuse a payload that is not as Discord documents its opcode.
+
+    The close code is 4001, Discord's code for an invalid payload as well as for an invalid opcode.
 
     :param condition: whether the payload is as documented.
-    :param problem: what is wrong with the payload otherwise.
+    :param problem: what is wrong with the payload if the condition is false.
     :raises Refused: if the condition is false.
     """
     if not condition:
@@ -34,15 +46,15 @@ def require(condition: bool, problem: str) -> None:
 
 
 def decode(message: bytes) -> dict[str, Any]:
-    """Return the payload in a client's message.
+    """Decode the payload in a client's message, and return the payload.
 
     :param message: the content of a WebSocket message.
-    :raises Refused: if the message holds no payload, or is too large.
+    :raises Refused: if the message is too large, or is no JSON object with an integer ``op``.
     """
     if len(message) > MAX_SEND_SIZE:
         raise Refused(
             CloseCode.DECODE_ERROR,
-            f"a payload of {len(message)} bytes; {MAX_SEND_SIZE} may be",
+            f"a payload of {len(message)} bytes; the limit is {MAX_SEND_SIZE}",
         )
     try:
         payload = json.loads(message)
@@ -56,7 +68,7 @@ def decode(message: bytes) -> dict[str, Any]:
 
 
 def is_int(value: Any) -> bool:
-    """Return whether a decoded JSON value is an integer. Python's bool is an int, too.
+    """Return whether a decoded JSON value is an integer, and not true or false.
 
     :param value: the value.
     """
@@ -64,7 +76,7 @@ def is_int(value: Any) -> bool:
 
 
 def check_snowflake(value: Any, problem: str) -> str:
-    """Return a snowflake as a string of digits.
+    """Check a snowflake, and return the snowflake as a string of digits.
 
     :param value: the value that the client sent.
     :param problem: what is wrong with the payload if the value is no snowflake.
@@ -89,7 +101,7 @@ def check_identify(data: dict[str, Any]) -> None:
 
 
 def check_shard(shard: Any) -> tuple[int, int]:
-    """Return the ``shard`` of Identify, ``(shard_id, num_shards)``.
+    """Check the ``shard`` of Identify, and return ``(shard_id, num_shards)``.
 
     :param shard: the value that the client sent.
     :raises Refused: if the value is not two integers, the first 0 or more and less than the second.
@@ -105,11 +117,11 @@ def check_intents(intents: Any, allowed: Intents) -> None:
 
     :param intents: the value that the client sent.
     :param allowed: the intents that are switched on for the bot.
-    :raises Refused: if the value is no sum of intents, or has a privileged intent that is not
+    :raises Refused: if the value is no sum of intents, or includes a privileged intent that is not
         allowed.
     """
     if not is_int(intents) or intents < 0 or intents & ~int(Intents.all()):
-        raise Refused(CloseCode.INVALID_INTENTS, "intents has bits that mean nothing, or none")
+        raise Refused(CloseCode.INVALID_INTENTS, "intents is not a sum of known intents")
     missing = Intents(intents) & Intents.privileged() & ~allowed
     if missing:
         names = ", ".join(str(intent.name) for intent in Intents if intent & missing)

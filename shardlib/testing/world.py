@@ -70,7 +70,7 @@ class Guild:
         # The guild was made between 2016 and 2025.
         age = rng.randrange(50_000_000_000, 330_000_000_000)
         self._first_id = (age // _SHARD_STRIDE * _SHARD_STRIDE + number) << 22
-        self._made = 0
+        self._ids_made = 0
         self.id = str(self._first_id)
         self.name = f"The {rng.choice(COLOURS)} {rng.choice(NOUNS)}".title()
         self.bot_user: dict[str, Any] = world.user
@@ -84,10 +84,10 @@ class Guild:
         self.members: dict[str, dict[str, Any]] = {}
         self.presences: dict[str, dict[str, Any]] = {}
         self.voice_states: dict[str, dict[str, Any]] = {}
-        self._add(self.member(world.user, roles=[self.roles[1]["id"]]))
+        self._store(self.member(world.user, roles=[self.roles[1]["id"]]))
         for index in range(members):
             user = world.make_user(rng)
-            self._add(self.member(user, roles=self._some_roles(), nick=rng.random() < 0.2))
+            self._store(self.member(user, roles=self._some_roles(), nick=rng.random() < 0.2))
             # The first member always has a presence, so that every guild with members has one.
             if index == 0 or rng.random() < 0.6:
                 self.presences[user["id"]] = self.presence(user["id"], rng)
@@ -118,8 +118,8 @@ class Guild:
 
     def new_id(self) -> str:
         """Return a new snowflake, next to the guild's own id, for an object of the guild."""
-        self._made += 1
-        return str(self._first_id + self._made)
+        self._ids_made += 1
+        return str(self._first_id + self._ids_made)
 
     def member(
         self,
@@ -159,7 +159,7 @@ class Guild:
         """
         member = self.member(world.make_user(rng))
         member["joined_at"] = timestamp(time.time() * 1000)
-        self._add(member)
+        self._store(member)
         return {**member, "guild_id": self.id}
 
     def remove_member(self, user_id: str) -> dict[str, Any]:
@@ -353,7 +353,7 @@ class Guild:
             "soundboard_sounds": self.sounds,
         }
 
-    def _add(self, member: dict[str, Any]) -> None:
+    def _store(self, member: dict[str, Any]) -> None:
         self.members[member["user"]["id"]] = member
 
     def _some_roles(self) -> list[str]:
@@ -459,7 +459,7 @@ class World:
 
     def __init__(self, seed: int = 0, guilds: int = 3, members: int = 20) -> None:
         self.seed = seed
-        self._users = 0
+        self._users_made = 0
         self.new_id = SnowflakeFactory()
         rng = random.Random(f"{seed}/world")
         self.user: dict[str, Any] = {**self.make_user(rng), "bot": True}
@@ -484,11 +484,11 @@ class World:
 
         :param rng: decides the user's name and id.
         """
-        self._users += 1
+        self._users_made += 1
         name = rng.choice(NAMES)
         age = rng.randrange(1_000_000_000, 49_000_000_000)
         return {
-            "id": str(age << 22 | self._users),
+            "id": str(age << 22 | self._users_made),
             "username": f"{name.lower()}.{rng.randrange(10_000)}",
             "discriminator": "0",
             "global_name": name,

@@ -8,7 +8,7 @@ import pytest
 
 from shardlib.gateway import Intents
 from shardlib.testing import LocalGateway
-from shardlib.testing.intents import DIRECT_EVENTS, GUILD_EVENTS, required, without_content
+from shardlib.testing.intents import DIRECT_EVENTS, GUILD_EVENTS, required_intents, without_content
 from tests.testing.client import Client, connected
 
 BOT = "42"
@@ -23,20 +23,20 @@ def test_every_event_in_a_guild_needs_one_of_its_intents(event: str) -> None:
         # The data concerns another member. test_events_about_the_bot_itself_need_fewer_intents
         # covers the bot.
         intents = [Intents.GUILD_MEMBERS]
-    assert [intent for intent in Intents if intent & required(event, data, BOT)] == intents
+    assert [intent for intent in Intents if intent & required_intents(event, data, BOT)] == intents
 
 
 @pytest.mark.parametrize("event", [event for events in DIRECT_EVENTS.values() for event in events])
 def test_every_direct_event_needs_its_intent(event: str) -> None:
     (intent,) = [intent for intent, events in DIRECT_EVENTS.items() if event in events]
-    assert required(event, {"channel_id": "1"}, BOT) == intent
+    assert required_intents(event, {"channel_id": "1"}, BOT) == intent
 
 
 @pytest.mark.parametrize(
     "event", ["READY", "INTERACTION_CREATE", "GUILD_MEMBERS_CHUNK", "VOICE_SERVER_UPDATE", "NEW"]
 )
 def test_events_outside_the_intent_tables_need_no_intent(event: str) -> None:
-    assert required(event, GUILD, BOT) == Intents(0)
+    assert required_intents(event, GUILD, BOT) == Intents(0)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_events_outside_the_intent_tables_need_no_intent(event: str) -> None:
 def test_events_about_the_bot_itself_need_fewer_intents(
     event: str, data: dict[str, Any], intents: Intents
 ) -> None:
-    assert required(event, {**GUILD, **data}, BOT) == intents
+    assert required_intents(event, {**GUILD, **data}, BOT) == intents
 
 
 def message(**changes: Any) -> dict[str, Any]:
