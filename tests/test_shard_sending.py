@@ -201,7 +201,8 @@ def test_send_stops_before_120_in_a_minute_while_heartbeats_continue(gateway: Lo
         sent = 0
         with pytest.raises(SendTimeout, match="used up"):
             while True:
-                shard.send(json.dumps(SEND), timeout=0)
+                # Long enough for a heartbeat to leave, and too short for the window.
+                shard.send(json.dumps(SEND), timeout=1.0)
                 sent += 1
         assert 50 < sent < 120
         connection = gateway.connections[0]
