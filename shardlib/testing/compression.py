@@ -34,8 +34,8 @@ class Deflater(Protocol):
     def deflate(self, text: bytes) -> Message:
         """Return the message that carries a payload.
 
-        The caller must send the messages in the order of the calls, since each may depend on those
-        before.
+        The caller must send the messages in the order of the calls, because a stream compresses
+        each message by reference to earlier messages.
 
         :param text: the payload's JSON, in UTF-8.
         """

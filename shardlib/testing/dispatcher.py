@@ -21,8 +21,8 @@ class Dispatcher:
     def __init__(self, world: World, sessions: Sessions) -> None:
         self._world = world
         self._sessions = sessions
-        #: Number of events sent at once when issued, counted once for each session. Events kept for
-        #: the Resume of a disconnected client are not counted.
+        #: Number of events issued to connected clients, counted once for each session. Events kept
+        #: for the Resume of a disconnected client are not counted.
         self.count = 0
 
     def dispatch(self, name: str, data: Any) -> int:
@@ -35,7 +35,7 @@ class Dispatcher:
         return self.issue(Event(name, data, self._world.user["id"]), self._sessions.alive())
 
     def issue(self, event: Event, sessions: Iterable[Session]) -> int:
-        """Issue an event to those of some sessions whose intents and shard the event belongs to.
+        """Issue an event to each given session whose intents and shard the event belongs to.
 
         :param event: the event.
         :param sessions: the sessions to choose from.

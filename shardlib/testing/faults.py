@@ -39,7 +39,9 @@ class Fault:
         if self.step not in STEPS:
             raise ValueError(f"{self.step!r} is not a step of a connection: {', '.join(STEPS)}")
         if self.step == "accept" and not self.replaces_step:
-            raise ValueError("nothing comes before 'accept'; it can only be replaced")
+            raise ValueError(
+                "no step precedes 'accept', so a fault can only replace 'accept': use instead_of"
+            )
         if self.action is None and not self.replaces_step:
             raise ValueError("a fault that replaces nothing needs an action")
         if self.connections is not None and self.connections < 1:

@@ -324,7 +324,7 @@ class LocalGateway:
 
     @property
     def events_dispatched(self) -> int:
-        """Number of events sent at once when dispatched, counted once for each session.
+        """Number of events dispatched to connected clients, counted once for each session.
 
         Events kept for the Resume of a disconnected client are not counted.
         """
@@ -350,7 +350,7 @@ class LocalGateway:
 
     @property
     def session_starts(self) -> dict[str, int]:
-        """The session start limit object, as ``/gateway/bot`` gives it."""
+        """The session start limit object, as ``/gateway/bot`` returns it."""
         with self._thread.lock:
             return {
                 "total": self.session_start_limit,

@@ -101,7 +101,7 @@ DIRECT_EVENTS: dict[Intents, tuple[str, ...]] = {
 
 
 def _by_event(table: dict[Intents, tuple[str, ...]]) -> dict[str, Intents]:
-    """Return a table the other way round: by event, the intents of which any one brings it."""
+    """Invert a table: return, by event, the intents of which any one brings the event."""
     masks: dict[str, Intents] = {}
     for intent, events in table.items():
         for event in events:

@@ -66,7 +66,9 @@ class GatewayThread:
         if thread is None or loop is None:
             return
         if thread is threading.current_thread():
-            raise RuntimeError("a fault's action cannot stop the gateway it runs on")
+            raise RuntimeError(
+                "a fault's action cannot stop its own gateway: call stop() on another thread"
+            )
 
         async def end() -> None:
             try:
