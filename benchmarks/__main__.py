@@ -9,7 +9,7 @@ _COMMANDS = ("instructions", "bulk", "single", "latency", "memory", "large", "st
 
 
 def main() -> None:
-    """Run the measurements; exit with an error that names those that failed."""
+    """Run the measurements; exit with an error that names the measurements that failed."""
     failed = []
     for name in _COMMANDS:
         print(f"\n== python -m benchmarks.{name}", flush=True)

@@ -1,8 +1,8 @@
 """The cost of an event in bulk: ``python -m benchmarks.bulk``.
 
-The sender writes as fast as the client reads, and all clients take turns. The table has medians of
-several rounds: the processor time for an event, which is the figure to compare, and the events a
-second, which also depend on the sender and on what else the machine does.
+The sender writes as fast as the client reads. In each round every client runs once. The table shows
+medians of all rounds: the processor time for an event, which is the figure to compare, and the
+events a second, which also depend on the sender and on the machine's other work.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ def main() -> None:
     clients = chosen(arguments)
     scheme = "wss" if arguments.secure else "ws"
     tables = {}
-    with bench(record(arguments.events)) as place:
+    with bench(record(arguments.events)) as runner:
         for compression in arguments.compression:
             results: dict[Client, list[Result]] = {client: [] for client in clients}
             for _ in range(arguments.rounds):
                 for client in clients:
-                    result = place.run(client, compression, secure=arguments.secure)
+                    result = runner.run(client, compression, secure=arguments.secure)
                     results[client].append(result)
             rates = {
                 client: arguments.events

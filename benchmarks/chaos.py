@@ -1,24 +1,24 @@
-"""Chaos: every kind of fault, at random and for as long as you like, and no event may be lost.
+"""Chaos: random faults of every kind, during which the shard must lose no event.
 
 ::
 
     python -m benchmarks.chaos --minutes 30 --seed 1
 
-A run is a row of rounds. Each round connects a new shard to a new local gateway. While the gateway
-sends events, one thread strikes with a fault every few milliseconds, and three threads use the
-shard as a program does: they send, read the state, reconnect, begin new sessions, disconnect and
-connect. Which faults and which calls come follows from the seed and the round's number, when they
-come also from the machine. So ``--round`` tries a round again that has found a problem. The round
-knows every event that the gateway has issued, and checks that
+A run has many rounds. Each round connects a new shard to a new local gateway. While the gateway
+sends events, one thread causes a fault every few milliseconds, and three threads use the shard as a
+program does: they send, read the state, reconnect, begin new sessions, disconnect and connect. The
+seed and the round's number decide the faults and the calls. Their timing also depends on the
+machine. ``--round`` repeats a round, for instance a round that has found a problem. A round records
+every event that the gateway issues, and checks that
 
-- within a session no event is lost, comes twice, or comes out of order;
-- in the session that is alive at the end, all events have come;
+- within a session the shard loses no event, delivers none twice, and keeps their order;
+- the shard has delivered all events of the session that is alive at the end;
 - the shard never uses two connections at once, resumes no session before the gateway has seen the
   end of the session's former connection, and leaves no connection open at the end;
 - the shard keeps to the send limit, however many heartbeats the gateway asks for;
-- callbacks come in their order: connected, ready or reconnected, disconnected, ..., and closed once
-  in a life;
-- methods raise the errors that they document and no others, and the reader never fails.
+- the shard calls callbacks in their order: connected, ready or reconnected, disconnected, ..., and
+  closed once in a life;
+- methods raise only the errors that they document, and the reader never fails.
 """
 
 from __future__ import annotations
@@ -58,15 +58,17 @@ COMPRESSIONS = ("zlib-stream", "zlib-stream", "zstd-stream", "payload", None)
 # Without 4008, which the gateway sends only to a shard that has exceeded the send limit.
 CLOSE_CODES = (None, 1000, 1001, 1011, 3000, 4000, 4001, 4002, 4003, 4005, 4999)
 SESSION_ENDING_CODES = (4007, 4009)
-# Seconds that the shard's recovery may take at the end of a round.
+# The most seconds that the shard may take to recover at the end of a round.
 RECOVERY_TIME = 20.0
-# Bytes, the shard's option.
+# The shard's option, in bytes.
 MAX_PAYLOAD = 1_000_000
-# Milliseconds between heartbeats, so many that the send limit leaves room for other payloads.
+# Milliseconds between heartbeats. With a shorter interval, heartbeats alone would use up the send
+# limit.
 LONG_INTERVAL = 2_000
-# Least and most requests for a heartbeat in a burst. Answering each would exceed the send limit.
+# The least and the most requests for a heartbeat in a burst. A shard that answered each request
+# would exceed the send limit.
 BURST = (300, 600)
-# Seconds.
+# The Retry-After of a refusal, in seconds.
 RETRY_AFTER = 1
 
 Fault = Callable[[GatewayConnection, random.Random], object]
@@ -180,7 +182,7 @@ OPENING_FAULTS: dict[str, tuple[str, bool, Fault | None]] = {
         False,
         lambda connection, rng: connection.close(rng.choice(CLOSE_CODES)),
     ),
-    # Some of these replays come after the shard's ready_timeout.
+    # Some of these delays are longer than the shard's ready_timeout.
     "late replay": (
         "replay",
         True,
@@ -192,7 +194,7 @@ OPENING_FAULTS: dict[str, tuple[str, bool, Fault | None]] = {
 
 @dataclass
 class Figures:
-    """What happened in one round, or in several rounds."""
+    """Counts of what happened in one round, or in several rounds, and the problems found."""
 
     rounds: int = 0
     connections: int = 0
@@ -232,10 +234,10 @@ class Figures:
 
 
 class Round:
-    """One gateway, one shard, and what happens to both.
+    """One gateway and one shard, with the faults of the one and the calls of the other.
 
     :param seed: decides the options, the faults and the calls.
-    :param seconds: how long the faults go on, before the shard must recover.
+    :param seconds: for how many seconds the faults go on, before the shard must recover.
     """
 
     def __init__(self, seed: str, seconds: float = ROUND_SECONDS) -> None:
@@ -243,14 +245,14 @@ class Round:
         self._seed = seed
         self._seconds = seconds
         self._stop = threading.Event()
-        # By session id, how many events the gateway has issued, and the numbers of those received.
+        # By session id, the number of events issued, and the numbers of the events received.
         self._issued: Counter[str] = Counter()
         self._received: dict[str, list[int]] = {}
         # The id of the session that is alive at the end.
         self._final: str | None = None
         # A letter for each callback, in the order of the calls.
         self._callbacks: list[str] = []
-        # Connections of which the gateway does not read, so that it cannot notice their end.
+        # Connections that the gateway does not read, so that the gateway cannot notice their end.
         self._unread: set[GatewayConnection] = set()
         self._seen_sessions: set[GatewaySession] = set()
         # Faults that struck on the gateway's thread.
@@ -298,7 +300,7 @@ class Round:
         return random.Random(f"{self._seed}/{purpose}")
 
     def run(self) -> Figures:
-        """Run the round; return its figures."""
+        """Run the round, and return the figures."""
         threads = [
             threading.Thread(target=self._run_thread, args=(target, number), name=target.__name__)
             for number, target in enumerate((self._issue, self._strike, *[self._use] * 3))
@@ -328,7 +330,7 @@ class Round:
         return self.figures
 
     def _connect(self) -> None:
-        """Connect, again and again, since connect() raises if a fault hits its first attempt."""
+        """Call connect() up to 20 times, since connect() raises if a fault hits its first try."""
         for attempts_left in reversed(range(20)):
             try:
                 self._shard.connect(self._gateway.url)
@@ -341,7 +343,7 @@ class Round:
         self.figures.problems.append(problem)
 
     def _run_thread(self, target: Callable[[random.Random], None], number: int) -> None:
-        """Run a thread of the round; a thread that fails is a problem, too."""
+        """Run a thread of the round, and report an exception in the thread as a problem."""
         try:
             target(self._rng(f"{target.__name__} {number}"))
         except BaseException:
@@ -350,7 +352,7 @@ class Round:
     # The gateway's side.
 
     def _issue(self, rng: random.Random) -> None:
-        """Issue events, in bursts."""
+        """Issue events in bursts until the end of the round."""
         while not self._stop.is_set():
             self._issue_some(rng.randint(1, 60))
             self._stop.wait(rng.expovariate(100))
@@ -366,7 +368,7 @@ class Round:
                 self._issued[session.session_id] += 1
 
     def _strike(self, rng: random.Random) -> None:
-        """Strike with a fault every few milliseconds."""
+        """Cause a fault every few milliseconds until the end of the round."""
         names = list(LIVE_FAULTS)
         weights = [weight for weight, _ in LIVE_FAULTS.values()]
         while not self._stop.wait(rng.expovariate(30)):
@@ -383,12 +385,14 @@ class Round:
     def _strike_next(self, rng: random.Random) -> None:
         name = rng.choice(list(OPENING_FAULTS))
         step, replaces_step, fault = OPENING_FAULTS[name]
-        own_rng = random.Random(rng.random())  # for the gateway's thread alone
+        # The gateway's thread must not use this thread's rng, or the order of the two threads'
+        # calls, which differs from run to run, would decide the faults.
+        own_rng = random.Random(rng.random())
 
         def strike(connection: GatewayConnection) -> None:
             self._struck[name] += 1
             if fault is not None:
-                _try(fault, connection, own_rng)
+                _apply(fault, connection, own_rng)
 
         if replaces_step:
             self._gateway.inject(strike, instead_of=step)
@@ -400,7 +404,7 @@ class Round:
         if connections:
             if name in ("black hole", "stops reading"):
                 self._unread.add(connections[-1])
-            _try(LIVE_FAULTS[name][1], connections[-1], rng)
+            _apply(LIVE_FAULTS[name][1], connections[-1], rng)
             self.figures.faults[name] += 1
 
     def _check_no_other(self, connection: GatewayConnection) -> None:
@@ -417,12 +421,15 @@ class Round:
             self._problem(f"{connection} is not the only one in use: {others}")
 
     def _linger(self, connection: GatewayConnection) -> None:
-        """Leave ending TCP to the shard. The gateway calls this on its thread, before a CLOSE."""
+        """Leave ending TCP to the shard.
+
+        The gateway calls this on its thread, before the gateway answers a CLOSE frame.
+        """
         self._struck["lingers after the close"] += 1
         connection.linger()
 
     def _check_nothing_is_left_open(self) -> None:
-        """Check, after disconnect(), that the shard has ended TCP, even if the gateway lingers."""
+        """Check that disconnect() has ended TCP, even if the gateway leaves TCP open."""
 
         def open_connections() -> set[GatewayConnection]:
             return set(self._gateway.connections) - self._unread
@@ -433,13 +440,16 @@ class Round:
             self._problem(f"the shard has left open {open_connections()}")
 
     def _check_send_limit(self) -> None:
-        """Check that no connection exceeded the limit for a minute. A round is shorter than one."""
+        """Check that no connection carried more payloads than the limit for a minute.
+
+        A round is shorter than a minute.
+        """
         if self._gateway.heartbeat_interval < LONG_INTERVAL:
-            return  # scheduled heartbeats alone are more than the limit
+            return  # scheduled heartbeats alone exceed the limit
         for connection in self._gateway.all_connections:
             count = len(connection.received)
             if count > SEND_LIMIT:
-                self._problem(f"{count} payloads came on {connection} within a minute")
+                self._problem(f"{count} payloads arrived on {connection} within a minute")
 
     # The user's side.
 
@@ -500,16 +510,16 @@ class Round:
     # The end.
 
     def _recover(self) -> None:
-        """Without faults from now on, wait until the shard has received all events of a session."""
+        """Stop all faults, and wait until the shard has received all events of its session."""
         self._gateway.clear_faults()
         self._gateway.restore()
-        # Needed if a thread has stopped between disconnect() and connect().
+        # Needed if a thread of the round has ended between disconnect() and connect().
         with contextlib.suppress(AlreadyConnected):
             self._connect()
         deadline = time.monotonic() + RECOVERY_TIME
         while time.monotonic() < deadline:
             if self._shard.session_id not in self._issued:
-                self._issue_some(1)  # a new session, which has had no event yet
+                self._issue_some(1)  # a new session, for which no event has been issued
             elif self._is_complete(self._shard.session_id):
                 return
             time.sleep(0.01)
@@ -556,24 +566,26 @@ def _by_kind(counts: Counter[str]) -> str:
 def _request_heartbeats(connection: GatewayConnection, count: int, pause: float = 0.0) -> None:
     for _ in range(count):
         connection.request_heartbeat()
-        if pause:  # a shard may answer several requests that arrive at once with one heartbeat
+        if pause:  # without a pause, a shard may answer several requests with one heartbeat
             time.sleep(pause)
 
 
-def _try(fault: Fault, connection: GatewayConnection, rng: random.Random) -> None:
+def _apply(fault: Fault, connection: GatewayConnection, rng: random.Random) -> None:
+    """Call a fault, unless the connection ends before the fault has."""
     try:
         fault(connection, rng)
     except ConnectionError:
-        pass  # the connection has ended already
+        pass  # the connection has ended
 
 
 def run(seed: int, minutes: float) -> Figures:
-    """Run rounds until the time is over or a round finds a problem; return the sum of all figures.
+    """Run rounds until the time is over or a round finds a problem.
 
     Prints the figures so far once a minute.
 
     :param seed: decides the rounds.
-    :param minutes: how long.
+    :param minutes: the minutes after which no new round begins.
+    :returns: the sum of all figures.
     """
     total = Figures()
     end = time.monotonic() + minutes * 60
@@ -597,7 +609,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--round", type=int, help="this round alone, once")
     options = parser.parse_args()
-    # asyncio warns of each write to a client that has gone, which the gateway does all the time.
+    # asyncio warns of each write after the client has ended the connection, which faults often do.
     logging.getLogger("asyncio").setLevel(logging.ERROR)
     if options.round is not None:
         figures = Round(f"{options.seed}/{options.round}").run()

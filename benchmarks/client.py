@@ -1,7 +1,8 @@
 """The process that is measured: one peer that receives one stream, up to the event LAST.
 
 :mod:`benchmarks.measure` runs ``python -m benchmarks.client JOB``. The process measures itself. In
-the callback of LAST it prints the figures as JSON and exits, so that nothing after LAST counts.
+the callback of LAST the process prints the figures as JSON and exits, so that nothing after LAST
+counts.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-# discord.py takes zstd-stream if one of these modules can be imported, and zlib-stream otherwise.
+# discord.py uses zstd-stream if one of these modules can be imported, and zlib-stream otherwise.
 _ZSTD = ("zstandard", "compression.zstd")
 
 
 @dataclasses.dataclass
 class Job:
-    """What a client is to do."""
+    """The stream that a client receives, and the options of the client."""
 
     #: The name of a module of benchmarks.peers.
     peer: str
@@ -34,11 +35,11 @@ class Job:
     compression: str
     #: The name of a module with ``loads`` and ``dumps``.
     json: str
-    #: False: no function listens to an event of the stream, if the peer has listeners.
+    #: False to register no function for the events of the stream, if the peer has listeners.
     listens: bool = True
-    #: Whether the peer may inflate with zlib-ng, if that is installed.
+    #: Whether the peer may inflate with zlib-ng, if zlib-ng is installed.
     zlib_ng: bool = False
-    #: Whether to note when each event arrives.
+    #: Whether to record when each event arrives.
     stamps: bool = False
     #: For wss, the path of a file of certificates to trust.
     authority: str | None = None
@@ -60,17 +61,19 @@ def _ssl_context(authority: str) -> ssl.SSLContext:
 
 
 class Meter:
-    """Measures what a client spends. A peer calls on_event for each event, and finish at LAST.
+    """Measures the time and memory of a client.
 
-    :param connections: how many connections receive LAST before the measurement ends.
-    :param stamps: whether to note when each event arrives.
+    A peer calls ``on_event`` for each event, and ``finish`` at LAST.
+
+    :param connections: how many connections must receive LAST before the measurement ends.
+    :param stamps: whether to record when each event arrives.
     """
 
     def __init__(self, connections: int, stamps: bool) -> None:
-        self._lock = threading.Lock()  # guards the number of connections
+        self._lock = threading.Lock()  # guards _connections
         self._connections = connections
         self._stamps: list[float] = []
-        #: The callback of every event; a peer may call it with any arguments.
+        #: The callback of every event. The callback ignores its arguments.
         self.on_event = self._stamp if stamps else _ignore
         self._started = time.perf_counter()
         self._processor_started = time.process_time()
@@ -79,7 +82,7 @@ class Meter:
         self._stamps.append(time.perf_counter())
 
     def finish(self, *_: object) -> None:
-        """Print the figures and end the process, once every connection has received LAST."""
+        """Print the figures and end the process, if every connection has received LAST."""
         with self._lock:
             self._connections -= 1
             if self._connections:
@@ -99,12 +102,12 @@ def _ignore(*_: object) -> None:
 
 
 def peak_memory() -> int:
-    """Return the most memory that this process has had, in kB; 0 if the system is not Linux."""
+    """Return the peak of this process's memory, in kB; 0 if the system is not Linux."""
     return _memory("VmHWM")
 
 
 def memory() -> int:
-    """Return the memory that this process has, in kB; 0 if the system is not Linux."""
+    """Return the memory of this process, in kB; 0 if the system is not Linux."""
     return _memory("VmRSS")
 
 
@@ -130,14 +133,14 @@ def load(job: Job) -> Any:
 
 
 def main() -> None:
-    """Do the job that the command line names."""
+    """Do the job on the command line."""
     job = Job(**json.loads(sys.argv[1]))
     peer = load(job)
     meter = Meter(job.connections, job.stamps)
     for _ in range(job.connections - 1):
         threading.Thread(target=peer.receive, args=(job, meter), daemon=True).start()
     peer.receive(job, meter)
-    threading.Event().wait()  # until the other connections end, and finish() ends the process
+    threading.Event().wait()  # for the other connections, the last of which ends the process
 
 
 if __name__ == "__main__":

@@ -29,8 +29,8 @@ CLIENTS = (
     Client("websockets_sync", "ujson"),
 )
 
-# What a peer imports besides shardlib's dependencies. discord.py inflates zstd-stream by zstandard
-# until Python has a module for that.
+# The modules that a peer needs besides shardlib's dependencies. Before Python 3.14, which has a
+# module for zstd, discord.py inflates zstd-stream with zstandard.
 _IMPORTS: dict[str, tuple[str, ...]] = {
     "hikari": ("hikari",),
     "discord_py": ("discord", *(() if sys.version_info >= (3, 14) else ("zstandard",))),
@@ -86,7 +86,7 @@ def add_compression(parser: argparse.ArgumentParser) -> None:
 
 
 def chosen(arguments: argparse.Namespace) -> list[Client]:
-    """Return the clients that a command line asks for and whose libraries are installed.
+    """Return the clients that the command line selects and whose libraries are installed.
 
     :param arguments: the parsed arguments.
     """
@@ -111,7 +111,7 @@ def is_installed(client: Client) -> bool:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python, zlib and the installed libraries that are measured."""
+    """Return the versions of Python, of zlib and of the installed libraries, by name."""
     found = {
         platform.python_implementation(): platform.python_version(),
         "zlib": zlib.ZLIB_RUNTIME_VERSION,

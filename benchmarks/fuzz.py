@@ -1,9 +1,9 @@
 """Fuzzing guided by coverage: ``python -m benchmarks.fuzz TARGET --minutes 15``.
 
-atheris (``pip install atheris``, for Python 3.11 to 3.13) makes up bytes, sees which lines of the
-library they reach, and goes on from those that reach new ones. Each target hands the bytes to one
-part of the library, and lets only documented outcomes pass; the process ends at the first other
-one, and the bytes that led to it are in a file that is named.
+atheris (``pip install atheris``, for Python 3.11 to 3.13) makes inputs, records which lines of the
+library each input reaches, and varies the inputs that reach new lines. Each target passes an input
+to one part of the library, and allows only documented outcomes. At the first other outcome atheris
+ends the process, writes the input to a file, and prints the file's name.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ with atheris.instrument_imports(include=["shardlib"]):
     from shardlib.handshake import HandshakeFailed, check_upgrade, read_beginning, read_head
     from shardlib.session import Session
 
-_LIMIT = 1 << 16  # bytes of a message
-_KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # of RFC 6455, section 1.3
+_LIMIT = 1 << 16  # the most bytes of a message
+_KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # the example in RFC 6455, section 1.3
 
 
 def _cut(data: bytes) -> Iterator[bytes]:
-    """Pieces of data, whose lengths the first bytes give."""
+    """Yield data in pieces, whose lengths follow from the first 16 bytes of the data."""
     position = 0
     for length in data[:16] or b"\x01":
         yield data[position : position + length + 1]
@@ -41,18 +41,21 @@ def _cut(data: bytes) -> Iterator[bytes]:
 
 
 def fuzz_frames(data: bytes) -> None:
-    """However a stream is cut, the same frames come out of it, and the same error."""
+    """Check that a stream gives the same frames, and the same error, whole and cut in pieces.
+
+    :param data: the stream.
+    """
 
     def read(pieces: Iterator[bytes]) -> list[object]:
         reader = FrameReader(_LIMIT)
         found: list[object] = []
 
-        def note(frame_type: int, payload: bytes) -> None:
+        def record(frame_type: int, payload: bytes) -> None:
             found.append((frame_type, payload))
 
         try:
             for piece in pieces:
-                found += reader.feed(piece, note)
+                found += reader.feed(piece, record)
         except BrokenStream as error:
             found.append(str(error))
         return found
@@ -61,7 +64,10 @@ def fuzz_frames(data: bytes) -> None:
 
 
 def fuzz_handshake(data: bytes) -> None:
-    """However an answer comes, the same is made of it: a right 101, or a refusal."""
+    """Check that a response gives the same outcome, 101 or refusal, whole and cut in pieces.
+
+    :param data: the response of the server.
+    """
 
     def read(pieces: Iterator[bytes]) -> object:
         try:
@@ -73,7 +79,7 @@ def fuzz_handshake(data: bytes) -> None:
         except HandshakeFailed as error:
             return str(error)
 
-    # An empty piece would be the end of the stream.
+    # Without the empty pieces, each of which would mean the end of the stream.
     assert read(iter([data] if data else [])) == read(filter(None, _cut(data)))
 
 
@@ -112,7 +118,7 @@ _FAULTS = (
     b'[{"after": 20, "do": "reconnect"}, {"every": 60, "do": "close", "code": 4000}, '
     b'{"before": "ready", "do": "reset", "connections": 2}, {"instead_of": "ack"}]'
 )
-_ANSWER = (
+_UPGRADE = (
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
 )
@@ -121,13 +127,16 @@ _REFUSAL = (
     b"Content-Type: text/html\r\n\r\n4\r\nbusy\r\n0\r\n\r\n"
 )
 
-# Each with what the first bytes are made up from.
+# By name, the function to fuzz and the inputs that atheris begins with.
 TARGETS: dict[str, tuple[Callable[[bytes], None], tuple[bytes, ...]]] = {
     "frames": (
         fuzz_frames,
         (b"\x81\x05hello", b"\x01\x02he\x89\x01p\x80\x03llo\x88\x02\x03\xe8", b"\x82\x7e\x01\x00"),
     ),
-    "handshake": (fuzz_handshake, (_ANSWER, b"HTTP/1.1 100 Continue\r\n\r\n" + _ANSWER, _REFUSAL)),
+    "handshake": (
+        fuzz_handshake,
+        (_UPGRADE, b"HTTP/1.1 100 Continue\r\n\r\n" + _UPGRADE, _REFUSAL),
+    ),
     "zlib-stream": (
         _fuzz_inflater("zlib-stream"),
         (zlib.compress(b"{}"), b"x\x9c\x00\x00\xff\xff"),
@@ -140,17 +149,18 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], tuple[bytes, ...]]] = {
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(description="Fuzzing guided by coverage.")
     parser.add_argument("target", choices=TARGETS)
     parser.add_argument("--minutes", type=float, default=15.0, metavar="N")
-    parser.add_argument("--corpus", type=Path, help="a directory that keeps what was found useful")
+    parser.add_argument("--corpus", type=Path, help="a directory that keeps the useful inputs")
     arguments = parser.parse_args()
-    fuzz, beginnings = TARGETS[arguments.target]
+    fuzz, seeds = TARGETS[arguments.target]
     with tempfile.TemporaryDirectory() as directory:
         corpus = arguments.corpus or Path(directory)
         corpus.mkdir(exist_ok=True)
-        for number, beginning in enumerate(beginnings):
-            (corpus / f"beginning-{number}").write_bytes(beginning)
+        for number, seed in enumerate(seeds):
+            (corpus / f"seed-{number}").write_bytes(seed)
         seconds = round(arguments.minutes * 60)
         atheris.Setup(
             [sys.argv[0], str(corpus), f"-max_total_time={seconds}", "-max_len=4096"], fuzz

@@ -1,15 +1,15 @@
 """The local gateway's speed and memory: ``python -m benchmarks.gateway_throughput``.
 
-The gateway must be faster than the clients that tests measure with it. This measures
+The gateway must be faster than the clients that tests measure with it. The command measures
 
 throughput  the events a second that the gateway sends to one zlib-stream client, which runs in a
             process of its own, and only counts the suffixes that end payloads
 idle        the memory of the gateway's process with hundreds of connected clients that only send
-            heartbeats; the memory grows until the gateway remembers 20,000 received payloads, and
-            then no more
+            heartbeats; the memory grows until the gateway keeps 20,000 received payloads, and then
+            stays constant
 
-The figures depend on the machine, and on what else it does. The throughput is also given as events
-for a second of the gateway's processor time, which other work on the machine does not change.
+The figures depend on the machine, and on the machine's other work. The command also prints the
+events for a second of the gateway's processor time, which other work does not change.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ SUFFIX = b"\x00\x00\xff\xff"
 
 
 def count_events(url: str, token: str, seconds: float, results: Connection) -> None:
-    """Be a client that receives for some seconds; report the events, the bytes and the seconds.
+    """Run a client, and report the events and the bytes received, and the seconds.
 
     :param url: the gateway's URL.
     :param token: the gateway's token.
-    :param seconds: how long to receive.
-    :param results: where to report.
+    :param seconds: for how many seconds to receive.
+    :param results: the pipe for the report.
     """
     client = websocket.create_connection(f"{url}?v=10&encoding=json&compress=zlib-stream")
     socket = client.sock
@@ -49,7 +49,7 @@ def count_events(url: str, token: str, seconds: float, results: Connection) -> N
     while time.perf_counter() < started + seconds:
         data = socket.recv(1 << 18)
         received += len(data)
-        # A suffix may begin in the data before.
+        # The suffix may be cut between two reads.
         events += (last + data).count(SUFFIX)
         last = data[-3:]
     results.send((events, received, time.perf_counter() - started))
@@ -57,12 +57,12 @@ def count_events(url: str, token: str, seconds: float, results: Connection) -> N
 
 
 def stay_idle(url: str, token: str, clients: int, results: Connection) -> None:
-    """Be many clients that only send heartbeats, each of them one for each "beat".
+    """Run many clients, each of which sends one heartbeat for each "beat" in the pipe.
 
     :param url: the gateway's URL.
     :param token: the gateway's token.
-    :param clients: how many clients.
-    :param results: where "beat" comes from, and where to report that the heartbeats were
+    :param clients: the number of clients.
+    :param results: the pipe, which brings each "beat", and takes "beaten" once all heartbeats are
         acknowledged.
     """
     sockets = []
@@ -95,7 +95,7 @@ def identify(client: websocket.WebSocket, token: str, shard: list[int]) -> None:
 def throughput(seconds: float) -> None:
     """Measure the throughput, and print the figures.
 
-    :param seconds: how long.
+    :param seconds: for how many seconds to measure.
     """
     results, client_end = multiprocessing.Pipe()
     with LocalGateway() as gateway:
@@ -119,12 +119,13 @@ def throughput(seconds: float) -> None:
 def idle(clients: int, rounds: int) -> None:
     """Measure the memory of idle connections, and print the figures.
 
-    :param clients: how many clients.
-    :param rounds: how many heartbeats each client sends.
+    :param clients: the number of clients.
+    :param rounds: the number of heartbeats that each client sends.
     """
     results, client_end = multiprocessing.Pipe()
     limits = {"identify_interval": 0.0, "session_start_limit": clients + 1}
-    # No guilds, whose events the sessions would keep: only the connections' memory counts.
+    # Without guilds, because the sessions would keep the guilds' events, and only the memory of the
+    # connections is to be measured.
     with LocalGateway(guilds=0, send_limit=None, **limits) as gateway:  # type: ignore[arg-type]
         gc.collect()
         before = memory()
@@ -152,12 +153,13 @@ def idle(clients: int, rounds: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="What the local gateway can do.")
-    parser.add_argument("--seconds", type=float, default=5.0, help="of the throughput")
-    parser.add_argument("--clients", type=int, default=500, help="that are idle")
-    parser.add_argument("--rounds", type=int, default=80, help="of heartbeats")
+    """Run the command."""
+    parser = argparse.ArgumentParser(description="The local gateway's speed and memory.")
+    parser.add_argument("--seconds", type=float, default=5.0, help="to measure the throughput")
+    parser.add_argument("--clients", type=int, default=500, help="number of idle clients")
+    parser.add_argument("--rounds", type=int, default=80, help="heartbeats of each idle client")
     arguments = parser.parse_args()
-    # Forked processes would hold the gateway's sockets.
+    # A forked client would inherit the gateway's sockets and keep the sockets open.
     multiprocessing.set_start_method("spawn")
     throughput(arguments.seconds)
     idle(arguments.clients, arguments.rounds)

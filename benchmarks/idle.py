@@ -13,13 +13,13 @@ import sys
 
 from benchmarks.client import Job, load, memory
 
-# How many connections are open when the memory is measured first, and how many are opened until it
-# is measured again. The first connections also pay for the memory that all connections share.
+# The number of connections before the first measurement of the memory, and the number added before
+# the second. The first connections also allocate the memory that all connections share.
 FIRST, MORE = 20, 100
 
 
 def main() -> None:
-    """Do the job that the command line names."""
+    """Do the job on the command line."""
     job = Job(**json.loads(sys.argv[1]))
     connections = load(job).idle(job)
     measured = []

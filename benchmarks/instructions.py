@@ -2,17 +2,17 @@
 
 Each client runs under valgrind, which counts the instructions of the whole process, once with
 1,000 events and once with 3,000. The difference is the cost of 2,000 events, without starting up
-and connecting, and without the system's own instructions. The figures are nearly the same on any
-machine, whatever else the machine does, so that a change of one percent shows.
+and connecting, and without the instructions of the operating system. The figures are nearly the
+same on any machine, whatever the machine's other work, so that a change of one percent shows.
 
 bulk     the sender writes as fast as the client reads
-single   the sender writes an event when the client has handled the one before, and sleeps, as
-         events come to most bots
+single   the sender writes an event after the client has handled the previous event and sleeps, as
+         most bots do before each event
 
-``--check`` compares shardlib with the figures in ``instructions.json``, which are ratios to the
-floor or to the bare loop, and fails if a ratio is more than 3 % above the figure. The ratios depend
-on the version of Python, so that the file has a set for each version. ``--save`` measures, and
-writes the set of the Python that runs the command.
+``instructions.json`` keeps ratios of shardlib's instructions to those of the floor or of the bare
+loop. The ratios depend on the version of Python, so the file has a set for each version.
+``--check`` measures the ratios again, and fails if a ratio is more than 3 % above the kept ratio.
+``--save`` measures, and writes the set of the Python that runs the command.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _FEW, _MANY = 1000, 3000
 _KEPT = Path(__file__).with_suffix(".json")
 _TOLERANCE = 1.03
 
-# --check compares these: shardlib's ratios to another client, with this JSON module.
+# The cases of --check: pace, compression and the client to compare shardlib with, all with _JSON.
 _JSON = "ujson"
 _CHECKS = [
     *(("bulk", compression, FLOOR) for compression in COMPRESSIONS),
@@ -61,7 +61,7 @@ Case = tuple[Client, str, str]
 
 
 def count(bench: Bench, client: Client, pace: str, compression: str) -> float:
-    """Return the instructions that a client spends on an event.
+    """Return the instructions that a client executes for an event.
 
     :param bench: runs the client.
     :param client: the client.
@@ -89,18 +89,18 @@ def _instructions(bench: Bench, client: Client, pace: str, compression: str, eve
 
 
 def count_all(cases: Iterable[Case]) -> dict[Case, float]:
-    """Count the instructions for an event in several cases, one case on each processor at a time.
+    """Count the instructions for an event in several cases, as many at once as processors.
 
     :param cases: for each case a client, one of PACES and one of COMPRESSIONS.
     """
     cases = list(dict.fromkeys(cases))
-    with bench(record(_MANY)) as place, ThreadPoolExecutor(os.cpu_count()) as pool:
-        counts = pool.map(lambda case: count(place, *case), cases)
+    with bench(record(_MANY)) as runner, ThreadPoolExecutor(os.cpu_count()) as pool:
+        counts = pool.map(lambda case: count(runner, *case), cases)
         return dict(zip(cases, counts, strict=True))
 
 
 def compare(arguments: argparse.Namespace) -> None:
-    """Print what the clients spend that a command line chooses.
+    """Print the instructions of the clients that the command line selects.
 
     :param arguments: the parsed arguments.
     """
@@ -118,7 +118,7 @@ def compare(arguments: argparse.Namespace) -> None:
 
 
 def measure_ratios() -> dict[str, float]:
-    """Return the ratios that are checked: shardlib's instructions to another client's, by name."""
+    """Return the ratios of shardlib's instructions to another client's, by the name of the case."""
     ours = Client(OURS, _JSON)
     cases = {
         f"{pace}, {compression}, x {Client(peer, _JSON)}": (
@@ -135,7 +135,7 @@ def measure_ratios() -> dict[str, float]:
 
 
 def too_much(ratios: Mapping[str, float], kept: Mapping[str, float]) -> list[str]:
-    """Return the names of the ratios that are too far above the kept ones.
+    """Return the names of the ratios that exceed the kept ratios by more than the tolerance.
 
     :param ratios: the measured ratios, by name.
     :param kept: the ratios in the file, by name.
@@ -144,9 +144,9 @@ def too_much(ratios: Mapping[str, float], kept: Mapping[str, float]) -> list[str
 
 
 def check() -> bool:
-    """Measure, and print the ratios beside those in the file.
+    """Measure the ratios, and print the ratios beside the kept ratios.
 
-    :returns: False if a ratio is too far above the one in the file.
+    :returns: False if a ratio exceeds the kept ratio by more than the tolerance.
     """
     kept = _kept().get(_python())
     if kept is None:
@@ -162,8 +162,8 @@ def check() -> bool:
     if above:
         print(
             f"shardlib spends over {_TOLERANCE - 1:.0%} more than the figures in {_KEPT.name}. "
-            "Make it cheaper, or say in the commit what the price is paid for, and write the new "
-            "figures: python -m benchmarks.instructions --save"
+            "Make shardlib cheaper, or write new figures with python -m benchmarks.instructions "
+            "--save, and say in the commit what justifies the cost"
         )
     return not above
 

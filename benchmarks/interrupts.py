@@ -1,4 +1,4 @@
-"""A signal at every point of every method of a shard, each point once.
+"""Interrupts every method of a shard at every point, each point once.
 
 ``tests.reliability.storms`` finds and tries the points::
 
@@ -6,9 +6,10 @@
     python -m benchmarks.interrupts --shard 1/2 --output first.txt & \\
     python -m benchmarks.interrupts --shard 2/2 --output second.txt
 
-The points follow from the library and the version of Python; ``--seed`` decides their order.
-Before a finding stands its point. ``--match`` with the point's text, or a part of it, tries the
-point again. The exit status is 1 if a call hung, or raised an error that it does not document.
+The library and the version of Python decide the points; ``--seed`` decides their order. The report
+of a finding begins with its point. To try a point again, pass the point's text, or a part of the
+text, to ``--match``. The exit status is 1 if a call hung, or raised an error that the method does
+not document.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from tests.reliability.storms import (
     try_points,
 )
 
-# Points between two lines that report the progress.
+# Number of points between two lines that report the progress.
 _PROGRESS_INTERVAL = 2_000
 
 
@@ -49,8 +50,8 @@ def _choose(options: argparse.Namespace) -> list[Point]:
     if options.draw:
         points = draw_points(points, options.draw, options.seed)
     number, count = options.shard
-    # By the point's text, not by its index: the lists of two processes may differ in the points of
-    # a wait.
+    # Distributed by the point's text and not by its index, because the lists of two processes may
+    # differ in the points of a wait.
     points = [each for each in points if zlib.crc32(str(each).encode()) % count == number - 1]
     points = [each for each in points if options.match in str(each)]
     if not options.draw:

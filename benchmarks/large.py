@@ -1,7 +1,7 @@
 """The memory that a large message takes: ``python -m benchmarks.large``.
 
 A client receives and decodes one plain message of 20 MB, a guild with very many members. The table
-has the most memory that the client's process has had, with the interpreter and the library.
+shows the peak memory of the client's process, with the interpreter and the library.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from benchmarks.table import show_table, show_versions
 
 
 def large_event(events: list[bytes], size: int) -> bytes:
-    """Return a GUILD_CREATE of a given size, with the members of a smaller one repeated.
+    """Return a GUILD_CREATE of a given size, made by repeating the members of a smaller guild.
 
-    :param events: the events, as :func:`benchmarks.stream.record` returns them, with a GUILD_CREATE
-        among them.
-    :param size: bytes of JSON, about.
+    :param events: the events that :func:`benchmarks.stream.record` returns, of which one must be a
+        GUILD_CREATE.
+    :param size: the approximate size of the JSON in bytes.
     """
     guild = next(each for each in map(json.loads, events) if each["t"] == "GUILD_CREATE")
     members = guild["d"]["members"]
@@ -38,9 +38,9 @@ def main() -> None:
     show_versions()
     events = record(100)
     large = large_event(events, arguments.megabytes * 1_000_000)
-    with bench([events[0], large]) as place:
+    with bench([events[0], large]) as runner:
         peaks = {
-            client: place.run(client, PLAIN).peak / 1024
+            client: runner.run(client, PLAIN).peak / 1024
             for client in chosen(arguments)
             if client.listens
         }

@@ -1,8 +1,9 @@
-"""How soon an event arrives: ``python -m benchmarks.latency``.
+"""The latency of an event: ``python -m benchmarks.latency``.
 
 The latency is the time from just before the sender writes an event, while the client sleeps, to the
-client's callback. The time that the system takes to deliver the event and to wake the client is in
-it, for all clients alike. All clients take turns, and the table is of all rounds together.
+client's callback. The latency includes the time that the system takes to deliver the event and to
+wake the client, which is the same for all clients. In each round every client runs once. The table
+summarizes the latencies of all rounds.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from benchmarks.plot import plot_curves
 from benchmarks.stream import record
 from benchmarks.table import percentile, show_table, show_versions
 
-# Events at the beginning of each connection that do not count.
+# Number of events at the beginning of each connection that are not counted.
 _WARM_UP = 50
 
 _PERCENTS = (50, 90, 99)
@@ -35,15 +36,15 @@ def main() -> None:
     clients = [each for each in chosen(arguments) if each.peer != FLOOR and each.listens]
     scheme = "wss" if arguments.secure else "ws"
     curves: dict[str, dict[Client, list[float]]] = {}
-    with bench(record(arguments.events)) as place:
+    with bench(record(arguments.events)) as runner:
         for compression in arguments.compression:
             delays: dict[Client, list[float]] = {client: [] for client in clients}
             for _ in range(arguments.rounds):
                 for client in clients:
-                    result = place.run(
+                    result = runner.run(
                         client, compression, pace="single", secure=arguments.secure, stamps=True
                     )
-                    # Some clients count Hello, the first message, as an event, others do not.
+                    # Some clients call the callback for Hello, too, which is the first message.
                     sent = result.sent[-len(result.stamps) :]
                     pairs = [*zip(sent, result.stamps, strict=True)][_WARM_UP:]
                     delays[client] += [

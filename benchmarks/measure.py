@@ -1,4 +1,4 @@
-"""Runs the clients of a measurement, each in a process of its own, against a sender in this one."""
+"""Runs the clients of a measurement in processes of their own, with a sender in this process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from shardlib.testing import tls as certificates
 
 PACES = ("bulk", "single")
 
-# The names of peers that differ from the names of their modules.
+# The names of those peers that have other names than their modules.
 _NAMES = {
     "bare_loop": "bare loop",
     "discord_py": "discord.py",
@@ -35,7 +35,7 @@ _NAMES = {
 
 @dataclasses.dataclass(frozen=True)
 class Client:
-    """A peer and how it is used: one row of a table.
+    """A peer with its options, which is one row of a table.
 
     :ivar peer: the name of a module of benchmarks.peers.
     :ivar json: the name of a module with ``loads`` and ``dumps``.
@@ -59,13 +59,13 @@ class Client:
 
 @dataclasses.dataclass
 class Result:
-    """What a client has measured of itself.
+    """The figures that a client has measured, and the times at which the sender sent.
 
-    :ivar seconds: from just before the client connected until LAST.
-    :ivar processor: seconds of processor time in that time.
-    :ivar peak: kB of memory at most.
-    :ivar stamps: ``time.perf_counter()`` when each event's callback was called; empty unless the
-        times were asked for.
+    :ivar seconds: seconds from just before the client connected until LAST.
+    :ivar processor: seconds of processor time that the client used meanwhile.
+    :ivar peak: the peak of the client's memory, in kB.
+    :ivar stamps: ``time.perf_counter()`` when each event's callback was called; empty if the job
+        has no ``stamps``.
     :ivar sent: ``time.perf_counter()`` when each message was sent; empty if sent in bulk.
     """
 
@@ -79,8 +79,8 @@ class Result:
 class Bench:
     """Runs clients on a recorded session.
 
-    :param events: the events, as :func:`benchmarks.stream.record` returns them.
-    :param directory: where to write the files that clients read.
+    :param events: the events that :func:`benchmarks.stream.record` returns.
+    :param directory: the directory for the files that clients read.
     """
 
     def __init__(self, events: list[bytes], directory: Path) -> None:
@@ -99,15 +99,15 @@ class Bench:
         stamps: bool = False,
         under: Sequence[str] = (),
     ) -> Result:
-        """Run one client, and return what the client has measured.
+        """Run one client, and return the client's figures.
 
         :param client: the client.
         :param compression: one of COMPRESSIONS.
         :param pace: one of PACES; with several connections "bulk" only.
-        :param count: how many events to send; None for all.
+        :param count: the number of events to send; None for all.
         :param secure: True for wss, False for ws.
-        :param connections: how many connections the client has, each with all events.
-        :param stamps: whether the client notes when each event arrived.
+        :param connections: the number of connections of the client, each of which gets all events.
+        :param stamps: whether the client records when each event arrives.
         :param under: the command that runs the client, for instance valgrind's; empty for none.
         :raises RuntimeError: if the client fails.
         """
@@ -159,7 +159,8 @@ class Bench:
 
     def _file(self, name: str, content: bytes) -> Path:
         path = self._directory / name
-        # Several threads may write the same content at the same time. Renaming is atomic.
+        # Several threads may write the same content at once, while a client reads the file. So each
+        # thread writes a file of its own and renames the file, which is atomic.
         temporary = path.with_suffix(f".{threading.get_ident()}")
         temporary.write_bytes(content)
         return temporary.replace(path)
@@ -169,7 +170,7 @@ class Bench:
 def bench(events: list[bytes]) -> Iterator[Bench]:
     """Yield a bench with a temporary directory.
 
-    :param events: the events, as :func:`benchmarks.stream.record` returns them.
+    :param events: the events that :func:`benchmarks.stream.record` returns.
     """
     with tempfile.TemporaryDirectory() as directory:
         yield Bench(events, Path(directory))
@@ -180,7 +181,7 @@ def _process(
     program: str, job: Job, under: Sequence[str] = ()
 ) -> Iterator[subprocess.Popen[bytes]]:
     command = [*under, sys.executable, "-m", f"benchmarks.{program}", json.dumps(vars(job))]
-    # A fixed seed of hashes, so that every run has the same order of sets and the same cost.
+    # A fixed hash seed, so that sets have the same order, and the same cost, in every run.
     environment = {**os.environ, "PYTHONHASHSEED": "0"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
         try:

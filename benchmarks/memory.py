@@ -1,7 +1,7 @@
 """The memory of one more idle shard: ``python -m benchmarks.memory``.
 
-A process opens 20 connections, then 100 more, each with Hello and READY, and measures the memory
-that Linux has given it before and after the 100.
+A process opens 20 connections, then 100 more, each with Hello and READY, and measures its own
+memory in between and at the end.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from benchmarks.measure import Client, bench
 from benchmarks.stream import record
 from benchmarks.table import show_table, show_versions
 
-# One row for each peer, since a JSON module takes no memory for a connection.
+# Each peer only once, because a JSON module takes no memory for a connection.
 _CLIENTS = (Client(BARE_LOOP, "ujson"), Client(OURS, "ujson"), Client("hikari", "ujson"))
 
 
@@ -25,12 +25,12 @@ def main() -> None:
     add_compression(parser)
     arguments = parser.parse_args()
     show_versions()
-    with bench(record(1)) as place:
+    with bench(record(1)) as runner:
         for compression in arguments.compression:
             for secure in (False, True):
                 kilobytes = {
                     client: statistics.median(
-                        place.idle(client, compression, secure) for _ in range(arguments.rounds)
+                        runner.idle(client, compression, secure) for _ in range(arguments.rounds)
                     )
                     for client in _CLIENTS
                 }

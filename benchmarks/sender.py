@@ -1,8 +1,8 @@
 """The Gateway's side of a measurement: one socket for one client, and the frames for the client.
 
 The sender answers the WebSocket handshake, writes frames that were made before, and reads nothing,
-so that it takes next to none of the time that is measured. It runs in the process that commands the
-measurement; each client is a process of its own.
+so that the sender takes almost none of the measured time. The sender runs in the process of the
+command; each client runs in a process of its own.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from types import TracebackType
 _KEY = re.compile(rb"sec-websocket-key: *(\S+)", re.IGNORECASE)
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
 
-# Seconds between two looks at whether a client that has not connected yet still runs.
+# Seconds between two checks whether a client that has not yet connected still runs.
 _ACCEPT_TIMEOUT = 0.5
 
-# Seconds between two looks at whether a client sleeps, and seconds until it must.
+# Seconds between two checks whether a client sleeps, and the most seconds until the client sleeps.
 _SLEEP_POLL_INTERVAL = 0.0001
 _CLIENT_TIMEOUT = 60.0
 
-# Seconds between two events on a system that does not say whether a process sleeps.
+# Seconds between two events on a system without /proc, which shows whether a process sleeps.
 _PAUSE = 0.002
 
 
 class Sender:
-    """Listens on any free port, for one client after the other.
+    """Listens on any free port, and accepts one client after another.
 
     :param context: a server's context, for wss; None for ws.
     """
@@ -53,8 +53,8 @@ class Sender:
     def accept(self, process: subprocess.Popen[bytes]) -> socket.socket:
         """Return the next connection of a client, after the WebSocket handshake.
 
-        :param process: the client's process; under valgrind it may take a minute to connect.
-        :raises RuntimeError: if the process ends instead.
+        :param process: the client's process, which may take a minute to connect under valgrind.
+        :raises RuntimeError: if the process ends without connecting.
         """
         while True:
             try:
@@ -100,15 +100,15 @@ def send_in_bulk(client: socket.socket, frames: Iterable[bytes]) -> None:
 
 
 def send_one_at_a_time(client: socket.socket, frames: Iterable[bytes], process: int) -> list[float]:
-    """Send each frame when the client has handled the one before, and sleeps.
+    """Send each frame after the client has handled the previous frame and sleeps.
 
-    Asking costs the client nothing: the system says whether the client sleeps.
+    The sender reads in /proc whether the client sleeps, which costs the client nothing.
 
     :param client: the client's connection.
     :param frames: the frames.
     :param process: the id of the client's process.
-    :returns: when each frame was sent, by ``time.perf_counter()``, whose clock all processes of a
-        Linux system share.
+    :returns: ``time.perf_counter()`` just before each frame was sent. All processes of a Linux
+        system share this clock.
     :raises TimeoutError: if the client does not go back to sleep.
     """
     times = []
@@ -121,7 +121,11 @@ def send_one_at_a_time(client: socket.socket, frames: Iterable[bytes], process: 
 
 
 def _wait_for_sleep(process: int, sleeps_before: int | None) -> None:
-    """Return once a process has woken up, and all of its threads sleep again."""
+    """Wait until a process has woken up and all its threads sleep again.
+
+    :param process: the process's id.
+    :param sleeps_before: the count of sleeps before the frame was sent; None if unknown.
+    """
     if sleeps_before is None:
         time.sleep(_PAUSE)
         return
@@ -131,7 +135,7 @@ def _wait_for_sleep(process: int, sleeps_before: int | None) -> None:
         if sleeps is None or sleeps > sleeps_before:
             return
         if time.monotonic() > deadline:
-            raise TimeoutError("the client takes no more events")
+            raise TimeoutError("the client does not go back to sleep")
         time.sleep(_SLEEP_POLL_INTERVAL)
 
 
@@ -139,8 +143,8 @@ def _count_sleeps(process: int, if_awake: int | None = None) -> int | None:
     """Return how often the threads of a process have gone to sleep.
 
     :param process: the process's id.
-    :param if_awake: what to return while a thread is awake; None to count all the same.
-    :returns: the number; None if the process has ended, or the system does not say.
+    :param if_awake: the value to return if a thread is awake; None to count in any case.
+    :returns: the number; None if the process has ended, or if the system has no /proc.
     """
     sleeps = 0
     try:

@@ -1,8 +1,8 @@
 """The cost of several busy shards in one process: ``python -m benchmarks.shards``.
 
-Each connection has a thread of its own, and all of them receive the same events in bulk at the
-same time. The table has the median processor time for an event, and its ratio to that of one
-connection alone: the cost of threads that compete for the interpreter.
+Each connection has a thread of its own, and all connections receive the same events in bulk at the
+same time. The table shows the median processor time for an event, and the ratio to the time of one
+connection alone, which is the cost of threads that compete for the interpreter.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def main() -> None:
     arguments = parser.parse_args()
     show_versions()
     clients = [each for each in chosen(arguments) if each.peer in (OURS, BARE_LOOP)]
-    with bench(record(arguments.events)) as place:
+    with bench(record(arguments.events)) as runner:
         for compression in arguments.compression:
             print(f"\nmicroseconds of processor time for an event, {compression}")
             print(" " * 36, *(f"{number} busy".rjust(16) for number in arguments.shards))
@@ -34,7 +34,7 @@ def main() -> None:
             for _ in range(arguments.rounds):
                 for client in clients:
                     for number in arguments.shards:
-                        result = place.run(client, compression, connections=number)
+                        result = runner.run(client, compression, connections=number)
                         each = result.processor / (number * arguments.events) * 1e6
                         spent.setdefault((client, number), []).append(each)
             for client in clients:

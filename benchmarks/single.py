@@ -1,8 +1,8 @@
 """The cost of an event that comes alone: ``python -m benchmarks.single``.
 
-The sender writes an event when the client has handled the one before, and sleeps. So events come to
-most bots, which wake up for each. The table has the median processor time for an event, the
-system's share included, and, if strace is installed, the system calls over ws and over wss.
+The sender writes an event after the client has handled the previous event and sleeps, because most
+bots sleep before each event. The table shows the median processor time for an event, with the time
+of the operating system, and, if strace is installed, the system calls over ws and over wss.
 """
 
 from __future__ import annotations
@@ -20,35 +20,37 @@ from benchmarks.measure import Bench, Client, bench
 from benchmarks.stream import record
 from benchmarks.table import show_table, show_versions
 
-# System calls are counted with each of these numbers of events. The difference of the two counts is
-# the cost of the events in between, without connecting.
+# The numbers of events for two counts of system calls. The difference of the counts is the cost of
+# the additional events, without connecting.
 _FEW, MANY = 200, 600
 
-# Seconds that strace may take to write its summary.
+# The most seconds that strace may take to write its summary.
 _SUMMARY_TIMEOUT = 30.0
 
 
-def system_calls(place: Bench, client: Client, compression: str, secure: bool) -> float:
-    """Return the system calls for an event, of all threads of a client.
+def system_calls(runner: Bench, client: Client, compression: str, secure: bool) -> float:
+    """Return the system calls that all threads of a client make for an event.
 
-    :param place: runs the client.
+    :param runner: runs the client.
     :param client: the client.
     :param compression: one of COMPRESSIONS.
     :param secure: True for wss, False for ws.
     """
     few, many = (
-        _system_calls(place, client, compression, secure, events) for events in (_FEW, MANY)
+        _system_calls(runner, client, compression, secure, events) for events in (_FEW, MANY)
     )
     return (many - few) / (MANY - _FEW)
 
 
-def _system_calls(place: Bench, client: Client, compression: str, secure: bool, events: int) -> int:
+def _system_calls(
+    runner: Bench, client: Client, compression: str, secure: bool, events: int
+) -> int:
     with tempfile.NamedTemporaryFile("r") as summary:
-        # With -D the client stays the child of this process, so that the sender knows the process
-        # whose sleep it waits for.
+        # With -D the client, and not strace, is the child of this process, so that the sender has
+        # the id of the process for whose sleep the sender waits.
         strace = ["strace", "-D", "-f", "-c", "-U", "calls,name", "-o", summary.name]
-        place.run(client, compression, pace="single", count=events, secure=secure, under=strace)
-        # strace is a detached process then, and may still be writing.
+        runner.run(client, compression, pace="single", count=events, secure=secure, under=strace)
+        # With -D strace is a detached process, which may still be writing.
         deadline = time.monotonic() + _SUMMARY_TIMEOUT
         while (total := re.search(r"(\d+) total$", Path(summary.name).read_text().strip())) is None:
             if time.monotonic() > deadline:
@@ -68,12 +70,12 @@ def main() -> None:
     show_versions()
     clients = chosen(arguments)
     scheme = "wss" if arguments.secure else "ws"
-    with bench(record(max(arguments.events, MANY))) as place:
+    with bench(record(max(arguments.events, MANY))) as runner:
         for compression in arguments.compression:
             spent: dict[Client, list[float]] = {client: [] for client in clients}
             for _ in range(arguments.rounds):
                 for client in clients:
-                    result = place.run(
+                    result = runner.run(
                         client,
                         compression,
                         pace="single",
@@ -85,7 +87,7 @@ def main() -> None:
             if shutil.which("strace") is not None:
                 calls = {
                     f"calls {name}": {
-                        client: system_calls(place, client, compression, secure)
+                        client: system_calls(runner, client, compression, secure)
                         for client in clients
                         if client.peer != FLOOR
                     }

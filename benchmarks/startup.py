@@ -1,11 +1,12 @@
 """The cost of an import: ``python -m benchmarks.startup``.
 
-Each program runs in a process of its own, all in turns. What is printed is the median processor
-time of the whole process, and then without what an empty program takes; each is compared with
-importing the two packages that shardlib needs.
+Each program runs in a process of its own, and in each round every program runs once. The table
+shows the median processor time of the whole process, and that time less the time of an empty
+program, each with the ratio to importing the two packages that shardlib needs.
 
-All modules are compiled before, as an installer compiles them: a checkout whose modules Python may
-not keep compiled (PYTHONDONTWRITEBYTECODE) would be compared with packages that pip has compiled.
+An extra round at first compiles all modules, as an installer does. Otherwise a checkout whose
+modules Python may not keep compiled (PYTHONDONTWRITEBYTECODE) would be compared with packages that
+pip has compiled.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from collections.abc import Mapping
 from benchmarks.table import show_versions
 
 _NOTHING = "pass"
-_NEEDED = "import websocket, ujson"  # the floor: shardlib imports these two
+_NEEDED = "import websocket, ujson"  # the packages that shardlib imports
 _PROGRAMS = (
     _NOTHING,
     _NEEDED,
@@ -34,10 +35,10 @@ _PROGRAMS = (
 
 
 def processor_time(program: str, environment: Mapping[str, str]) -> float:
-    """The seconds of processor time of a process that runs a program.
+    """Run a program in a process, and return the processor time of the process in seconds.
 
-    :param program: in Python.
-    :param environment: of the process.
+    :param program: the program, in Python.
+    :param environment: the environment variables of the process.
     :raises subprocess.CalledProcessError: if the program fails.
     """
     process = subprocess.Popen(
@@ -51,10 +52,12 @@ def processor_time(program: str, environment: Mapping[str, str]) -> float:
 
 
 def measure(rounds: int, compiled: str) -> dict[str, list[float]]:
-    """The seconds of each program that can run here, once a round.
+    """Return by program the processor times in seconds, one for each round.
 
-    :param rounds: how often each program runs.
-    :param compiled: the folder for the compiled modules.
+    Programs whose packages are not installed are left out.
+
+    :param rounds: how often to measure each program.
+    :param compiled: the directory for the compiled modules.
     """
     environment = {**os.environ, "PYTHONPYCACHEPREFIX": compiled}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -64,8 +67,8 @@ def measure(rounds: int, compiled: str) -> dict[str, list[float]]:
             try:
                 spent = processor_time(program, environment)
             except subprocess.CalledProcessError:
-                continue  # it is not installed
-            if number:  # the first time files are read from the disk, and compiled
+                continue  # the package is not installed
+            if number:  # round 0 reads the files from the disk, and compiles the modules
                 times.setdefault(program, []).append(spent)
     return times
 

@@ -1,7 +1,7 @@
-"""The events of a recorded session, as a Gateway puts them on the wire.
+"""The events of a recorded session, encoded as a Gateway sends them.
 
-shardlib's local gateway makes the events, the same ones in the same order each time. Their ids and
-times are those of the moment, and always of the same length.
+shardlib's local gateway makes the same events in the same order each time. Only their ids and times
+differ, which always have the same length.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ LAST = "LAST_EVENT"
 PLAIN = "plain"  # no compression
 COMPRESSIONS = ("zlib-stream", "zstd-stream", PLAIN)
 
-# The events of a bot without the intents for presences and typing, with as many GUILD_CREATE as
-# give an event about 1.7 kB of JSON on average, as at Discord.
+# The events of a bot without the intents for presences and typing. The share of GUILD_CREATE makes
+# the average event about 1.7 kB of JSON, as at Discord.
 _MIX = {**TRAFFIC_MIX, "PRESENCE_UPDATE": 0, "TYPING_START": 0, "GUILD_CREATE": 2.1}
 
-# Milliseconds between heartbeats, so many that none is due while a measurement runs.
+# Milliseconds between heartbeats, an hour, so that no heartbeat is due during a measurement.
 _HEARTBEAT_INTERVAL = 3_600_000
 
 _TEXT, _BINARY = 0x81, 0x82  # first byte of a WebSocket message in one frame
@@ -35,7 +35,7 @@ _TEXT, _BINARY = 0x81, 0x82  # first byte of a WebSocket message in one frame
 def record(count: int) -> list[bytes]:
     """Return READY and the events after it, as JSON.
 
-    :param count: how many events, READY included.
+    :param count: the number of events, READY included.
     """
     payloads: list[dict[str, Any]] = []
     enough = threading.Event()
@@ -49,10 +49,10 @@ def record(count: int) -> list[bytes]:
     with LocalGateway() as gateway:
         with Shard(gateway.token, Intents.all(), on_socket_dispatch=keep) as shard:
             shard.connect(gateway.url)
-            shard.wait_until_ready()  # the first events would come to no session before READY
+            shard.wait_until_ready()  # the gateway would send earlier events to no session
             gateway.traffic(rate=None, mix=_MIX)
             enough.wait()
-    # A fixed URL in place of the local gateway's, valid for clients by ws and by wss alike.
+    # A fixed URL instead of the local gateway's, which clients accept with ws and with wss.
     payloads[0]["d"]["resume_gateway_url"] = "wss://gateway.invalid"
     return [_encode(payload["t"], payload["s"], 0, payload["d"]) for payload in payloads]
 
@@ -60,7 +60,7 @@ def record(count: int) -> list[bytes]:
 def messages(events: list[bytes], compression: str) -> list[bytes]:
     """Return the content of all WebSocket messages of a connection: Hello, the events, LAST.
 
-    :param events: the events, as :func:`record` returns them.
+    :param events: the events that :func:`record` returns.
     :param compression: one of COMPRESSIONS.
     """
     compress = _compressor(compression)

@@ -9,14 +9,14 @@ from typing import Any
 from benchmarks.clients import BARE_LOOP, FLOOR, OURS, versions
 from benchmarks.measure import Client
 
-# Characters of a column.
+# Width of a column, in characters.
 _WIDTH = 9
 
 
 def show_versions(*more: str) -> None:
-    """Print the versions of Python and of the libraries that are measured.
+    """Print the versions of Python and of the installed libraries.
 
-    :param more: names and versions of other programs that take part.
+    :param more: names and versions of other programs that the measurement uses.
     """
     print(", ".join([*(f"{name} {number}" for name, number in versions().items()), *more]))
 
@@ -28,7 +28,7 @@ def show_table(
 ) -> None:
     """Print a figure for each client, and its ratios to the figures of three clients.
 
-    The three are the floor, the bare loop and shardlib, with the same JSON module.
+    The three clients are the floor, the bare loop and shardlib, with the same JSON module.
 
     :param title: the title of the table, which names the unit.
     :param figures: the figure of each client; less is better.
@@ -57,10 +57,10 @@ def _figure(figures: Mapping[Client, float], client: Client) -> str:
 
 
 def percentile(values: list[Any], percent: float) -> Any:
-    """Return the percentile of some values.
+    """Return a percentile of some values.
 
     :param values: the values, in any order.
-    :param percent: how many percent of the values are at most the percentile, 0 to 100.
+    :param percent: the percentage of the values that are at most the percentile, 0 to 100.
     """
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from shardlib.testing.traffic import TRAFFIC_MIX, Traffic
     from shardlib.testing.world import Guild, World
 else:
-    # Hidden from type checkers: to them a module with __getattr__ has every name. pytest loads the
-    # plugin in this package wherever shardlib is installed, with the extra or without: so nothing
-    # is imported until a name is used.
+    # Type checkers must not see __getattr__, because they would accept any name in this module.
+    # Importing this package imports nothing else, because pytest loads the plugin in this package
+    # even if the packages of the extra are not installed.
     _MODULES = ("clock", "faults", "world", "traffic", "connection", "gateway")
 
     def __getattr__(name):

@@ -1,4 +1,4 @@
-"""The clock that a local gateway's limits and timeouts go by."""
+"""The clock of a local gateway's limits and timeouts."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections.abc import Callable
 class Clock:
     """A monotonic clock that a test can move forward.
 
-    The clock runs as :func:`time.monotonic` does. :meth:`advance` moves it forward, so that a test
-    need not wait the minutes until a session expires or a limit resets::
+    The clock runs as :func:`time.monotonic` does. :meth:`advance` moves the clock forward, so that
+    a test need not wait minutes until a session expires or a limit resets::
 
         gateway.clock.advance(300)
 
-    One clock may serve several gateways, and any code that takes a callable returning seconds.
-    Every method may be called from any thread.
+    Several gateways may share one clock, and any code that takes a callable returning seconds may
+    use the clock. Any thread may call the methods.
     """
 
     def __init__(self) -> None:
@@ -23,13 +23,13 @@ class Clock:
         self._listeners: set[Callable[[], None]] = set()
 
     def __call__(self) -> float:
-        """Return the time in seconds; only the difference of two times has a meaning."""
+        """Return the time in seconds. Only differences of two times are meaningful."""
         return time.monotonic() + self._offset
 
     def advance(self, seconds: float) -> None:
-        """Move the clock forward; the gateway does at once what is due by the new time.
+        """Move the clock forward. The gateway acts at once on each timeout that is now due.
 
-        :param seconds: how far to move the clock, 0 or more.
+        :param seconds: how many seconds to move the clock, 0 or more.
         :raises ValueError: if ``seconds`` is negative, since a monotonic clock never goes back.
         """
         if seconds < 0:
@@ -50,6 +50,6 @@ class Clock:
     def unsubscribe(self, listener: Callable[[], None]) -> None:
         """Stop calling a function; do nothing if the function is not subscribed.
 
-        :param listener: the function that :meth:`subscribe` was given.
+        :param listener: the function passed to :meth:`subscribe`.
         """
         self._listeners.discard(listener)

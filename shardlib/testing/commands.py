@@ -1,12 +1,13 @@
-"""What the gateway does with each payload that a client sends.
+"""How the gateway checks and carries out the payloads that clients send.
 
-The checks, and the close code that answers a failed check, are those of Discord's documentation:
-pages *Gateway*, *Gateway Events* ("Send Events") and *Opcodes and Status Codes*.
+The checks and the close codes follow Discord's documentation: pages *Gateway*, *Gateway Events*
+("Send Events") and *Opcodes and Status Codes*.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from shardlib.gateway import SEND_PERIOD, CloseCode, Intents, Opcode
@@ -28,24 +29,24 @@ from shardlib.testing.validation import (
 )
 from shardlib.testing.world import Guild, World
 
-#: Members in one GUILD_MEMBERS_CHUNK at most, and ids in ``user_ids`` that the gateway looks at.
+#: The most members in one GUILD_MEMBERS_CHUNK, and the most ids in ``user_ids``.
 _MAX_CHUNK_MEMBERS = 1000
 _MAX_USER_IDS = 100
 
-#: Seconds between two requests for all members of one guild (change log, "Introducing Rate
-#: Limit When Requesting All Guild Members").
+#: The least seconds between two requests for all members of one guild (change log, "Introducing
+#: Rate Limit When Requesting All Guild Members").
 _ALL_MEMBERS_INTERVAL = 30.0
 
 
 class Commands:
-    """Carries out what clients send. The callers hold the gateway's lock.
+    """Checks and carries out the payloads of clients. The callers hold the gateway's lock.
 
     :param rules: the gateway's rules.
     :param clock: the gateway's clock.
-    :param world: the guilds that the commands ask for and change.
-    :param dispatcher: hands the events that a command causes to the sessions.
+    :param world: the guilds that commands read and change.
+    :param dispatcher: sends the events that a command causes to the sessions.
     :param identification: answers Identify and Resume.
-    :param remember: called with a connection and each payload that arrived on it.
+    :param remember: called with the connection and the payload, for each payload that arrives.
     """
 
     def __init__(
@@ -62,15 +63,15 @@ class Commands:
         self._world = world
         self._dispatcher = dispatcher
         self._remember = remember
-        # By guild id, when a client last asked for all members of the guild, by the clock.
+        # By guild id, the time by the clock of the last request for all members of the guild.
         self._all_members_requested_at: dict[str, float] = {}
-        # A client may send these opcodes on a connection without a session.
+        # The opcodes that need no session.
         self._connection_handlers: dict[int, Callable[[ConnectionDriver, Any], None]] = {
             Opcode.HEARTBEAT: self._heartbeat,
             Opcode.IDENTIFY: identification.identify,
             Opcode.RESUME: identification.resume,
         }
-        # These need a session.
+        # The opcodes that a client may send only after READY or RESUMED.
         self._session_handlers: dict[int, Callable[[Session, Any], None]] = {
             Opcode.PRESENCE_UPDATE: self._presence_update,
             Opcode.VOICE_STATE_UPDATE: self._voice_state_update,
@@ -82,7 +83,7 @@ class Commands:
     def receive(self, connection: ConnectionDriver, message: bytes) -> None:
         """Check, remember and carry out one message of a client.
 
-        A payload that breaks a rule closes the connection.
+        If the message breaks a rule, close the connection.
 
         :param connection: the connection that the message arrived on.
         :param message: the content of the WebSocket message.
@@ -96,15 +97,16 @@ class Commands:
             connection.close(refusal.code, str(refusal))
 
     def _check_rate(self, connection: ConnectionDriver) -> None:
-        """Count a payload, and refuse one above the limit (Gateway, "Rate Limiting").
+        """Count a payload, and refuse a payload above the limit (Gateway, "Rate Limiting").
 
-        :raises Refused: if the client has sent more than it may in 60 seconds.
+        :raises Refused: if the client has sent too many payloads in 60 seconds.
         """
         limit = self._rules.send_limit
         if limit is None:
             return
-        # Heartbeats count, too. Discord's interval demands one or two a minute; a test's interval
-        # may demand hundreds, which must not use up the payloads that the client may send.
+        # Heartbeats count, too. Discord's interval asks for one or two a minute. A test's shorter
+        # interval may ask for hundreds, which would use up the client's limit; so the gateway
+        # raises the limit by the heartbeats that the interval asks for.
         heartbeats = SEND_PERIOD * 1000 / self._rules.heartbeat_interval
         if connection.count_payload() > limit + max(0, int(heartbeats * 1.1) - 2):
             raise Refused(CloseCode.RATE_LIMITED, f"more than {limit} payloads in 60 s")
@@ -115,9 +117,7 @@ class Commands:
         elif opcode not in self._session_handlers:
             raise Refused(CloseCode.UNKNOWN_OPCODE, f"clients do not send op {shorten(opcode)}")
         elif connection.session is None:
-            raise Refused(
-                CloseCode.NOT_AUTHENTICATED, f"{opcode_name(opcode)} came before Identify"
-            )
+            raise Refused(CloseCode.NOT_AUTHENTICATED, f"{opcode_name(opcode)} before Identify")
         else:
             require(isinstance(data, dict), "d is not an object")
             self._session_handlers[opcode](connection.session, data)
@@ -151,12 +151,12 @@ class Commands:
         flags = {name: data.get(name, False) for name in ("self_mute", "self_deaf")}
         require(
             all(isinstance(flag, bool) for flag in flags.values()),
-            "self_mute is not a boolean",
+            "self_mute or self_deaf is not a boolean",
         )
         guild = self._world.guilds.get(guild_id)
         channels = [] if guild is None else [channel["id"] for channel in guild.voice_channels]
         if guild is None or (channel_id is not None and channel_id not in channels):
-            return  # Discord ignores a request to join a channel that the bot cannot join, too
+            return  # as Discord ignores a request to join a channel that the bot cannot join
         state = guild.join_voice(self._world.user["id"], channel_id, **flags)
         self._dispatcher.dispatch("VOICE_STATE_UPDATE", state)
         if channel_id is not None:
@@ -174,14 +174,14 @@ class Commands:
         presences = data.get("presences", False)
         require(isinstance(presences, bool), "presences is not a boolean")
         nonce = data.get("nonce")
-        # The documentation says that the gateway ignores an invalid nonce.
+        # Discord documents that the gateway ignores an invalid nonce.
         extra: dict[str, Any] = (
             {"nonce": nonce} if isinstance(nonce, str) and len(nonce.encode()) <= 32 else {}
         )
         guild = self._world.guilds.get(guild_id)
         if user_ids is not None:
             wanted = user_ids if isinstance(user_ids, list) else [user_ids]
-            problem = "user_ids holds something that is no snowflake"
+            problem = "user_ids holds something that is not a snowflake"
             wanted = [check_snowflake(each, problem) for each in wanted[:_MAX_USER_IDS]]
             known = {} if guild is None else guild.members
             members = [known[user_id] for user_id in wanted if user_id in known]
@@ -191,7 +191,7 @@ class Commands:
         else:
             limit = data.get("limit")
             require(isinstance(query, str), "query is not a string")
-            require(is_int(limit) and limit >= 0, "limit is required with query, and 0 or more")
+            require(is_int(limit) and limit >= 0, "limit, required with query, is not 0 or more")
             if guild is None:
                 return
             wants_all = query == "" and limit == 0
@@ -208,29 +208,18 @@ class Commands:
                 members = self._all_members(session, guild)
             else:
                 members = guild.search(query, limit)
-        with_presences = presences and bool(session.intents & Intents.GUILD_PRESENCES)
-        starts = range(0, max(len(members), 1), _MAX_CHUNK_MEMBERS)  # one chunk at least
-        chunks = [members[start : start + _MAX_CHUNK_MEMBERS] for start in starts]
-        for index, chunk in enumerate(chunks):
-            content: dict[str, Any] = {
-                "guild_id": guild_id,
-                "members": chunk,
-                "chunk_index": index,
-                "chunk_count": len(chunks),
-                **extra,
-            }
-            if with_presences and guild is not None:
-                ids = (member["user"]["id"] for member in chunk)
-                content["presences"] = [
-                    guild.presences[each] for each in ids if each in guild.presences
-                ]
-            session.issue("GUILD_MEMBERS_CHUNK", encode(content))
+        known_presences = None
+        if guild is not None and presences and session.intents & Intents.GUILD_PRESENCES:
+            known_presences = guild.presences
+        for chunk in _chunks(members, known_presences):
+            session.issue("GUILD_MEMBERS_CHUNK", encode({"guild_id": guild_id, **chunk, **extra}))
 
     def _admit_all_members_request(self, guild_id: str) -> float:
-        """Note a request for all members of a guild.
+        """Apply the rate limit to a request for all members of a guild.
 
         :param guild_id: the guild's id.
-        :returns: 0.0 if the rate limit admits the request, else the seconds until it would.
+        :returns: 0.0 if the rate limit admits the request, or else the seconds until the rate limit
+            would admit one.
         """
         now = self._clock()
         last = self._all_members_requested_at.get(guild_id)
@@ -242,8 +231,8 @@ class Commands:
     def _all_members(self, session: Session, guild: Guild) -> list[dict[str, Any]]:
         if session.intents & Intents.GUILD_MEMBERS:
             return list(guild.members.values())
-        # The documentation says that this request needs the intent, but not what Discord answers
-        # a client without the intent. The bot itself is a member that every client knows.
+        # Discord documents that this request needs the intent, but not its answer to a client
+        # without the intent. The gateway answers with the bot, whom every client knows.
         return [guild.members[self._world.user["id"]]]
 
     def _request_soundboard_sounds(self, session: Session, data: Any) -> None:
@@ -251,7 +240,7 @@ class Commands:
         require(isinstance(guild_ids, list), "guild_ids is not an array")
         for guild_id in guild_ids or ():
             guild = self._world.guilds.get(
-                check_snowflake(guild_id, "guild_ids holds something that is no snowflake")
+                check_snowflake(guild_id, "guild_ids holds something that is not a snowflake")
             )
             if guild is not None:
                 sounds = {"guild_id": guild.id, "soundboard_sounds": guild.sounds}
@@ -262,9 +251,28 @@ class Commands:
         fields = data.get("fields")
         require(
             isinstance(fields, list) and set(map(str, fields)) <= {"status", "voice_start_time"},
-            "fields is an array of status and voice_start_time",
+            "fields is not an array of status and voice_start_time",
         )
         guild = self._world.guilds.get(guild_id)
         if guild is not None:
             info = {"guild_id": guild_id, "channels": guild.channel_info(fields)}
             session.issue("CHANNEL_INFO", encode(info))
+
+
+def _chunks(
+    members: list[dict[str, Any]], presences: dict[str, dict[str, Any]] | None
+) -> Iterator[dict[str, Any]]:
+    """Return the fields of each GUILD_MEMBERS_CHUNK that describe the members.
+
+    :param members: all members that the client gets; if none, there is one empty chunk.
+    :param presences: presences by user id; None for chunks without presences.
+    """
+    count = max(1, math.ceil(len(members) / _MAX_CHUNK_MEMBERS))
+    for index in range(count):
+        start = index * _MAX_CHUNK_MEMBERS
+        chunk = members[start : start + _MAX_CHUNK_MEMBERS]
+        fields: dict[str, Any] = {"members": chunk, "chunk_index": index, "chunk_count": count}
+        if presences is not None:
+            user_ids = (member["user"]["id"] for member in chunk)
+            fields["presences"] = [presences[each] for each in user_ids if each in presences]
+        yield fields

@@ -1,7 +1,6 @@
-"""The kinds of compression that a client may ask for: one small class for each.
+"""The kinds of compression that a client may ask for, each as a class with the same method.
 
-Each instance belongs to one connection, and each class has the same method. The classes that
-inflate again, on the client's side, are in :mod:`shardlib.compression`.
+Each instance belongs to one connection. The client's side is in :mod:`shardlib.compression`.
 """
 
 from __future__ import annotations
@@ -11,12 +10,12 @@ from typing import Any, NamedTuple, Protocol
 
 from shardlib.compression import import_zstd
 
-#: Bytes of the smallest payload that payload compression compresses. Discord does not document
-#: which payloads it compresses.
+#: Size in bytes of the smallest payload that payload compression compresses. Discord does not
+#: document which payloads are compressed.
 COMPRESS_PAYLOADS_FROM = 1024
 
-# Discord does not document its level. Level 4 is quicker than zlib's default of 6, and still
-# compresses a run of one byte a thousand to one, as lower levels do not.
+# Discord does not document its level. Level 4 is faster than zlib's default of 6, and still
+# compresses a run of equal bytes a thousand to one, which lower levels do not.
 _LEVEL = 4
 
 
@@ -25,6 +24,7 @@ class Message(NamedTuple):
 
     #: True for a binary message, False for a text message.
     binary: bool
+    #: The content, compressed if the connection compresses.
     data: bytes
 
 
@@ -34,7 +34,8 @@ class Deflater(Protocol):
     def deflate(self, text: bytes) -> Message:
         """Return the message that carries a payload.
 
-        The caller must send the messages in the order of its calls.
+        The caller must send the messages in the order of the calls, because a stream compresses
+        each message by reference to earlier messages.
 
         :param text: the payload's JSON, in UTF-8.
         """

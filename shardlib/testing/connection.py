@@ -337,7 +337,7 @@ class GatewayConnection:
 
         def find_session() -> GatewaySession | None:
             if self.session is None and self.is_closed:
-                raise ConnectionError(f"{self} ended before it was ready")
+                raise ConnectionError(f"{self} ended before READY or RESUMED")
             return self.session
 
         return self._thread.wait(find_session, timeout, f"a session on {self}")
@@ -437,7 +437,9 @@ class GatewayConnection:
         :raises ConnectionError: if the TCP connection has ended.
         """
         if not 0 <= opcode <= 15:
-            raise ValueError(f"opcode must be 0 to 15, not {opcode}: a frame gives it four bits")
+            raise ValueError(
+                f"opcode must be 0 to 15, not {opcode}: a frame has four bits for the opcode"
+            )
         first_byte = (0x80 if fin else 0) | (0x40 if reserved else 0) | opcode
         size = len(data)
         if size < 126:
@@ -533,7 +535,7 @@ class GatewayConnection:
             self._driver.reset()
 
     def freeze(self) -> None:
-        """Stop reading and sending, but leave the connection open, as a dead network would."""
+        """Stop reading and sending, but leave the connection open, as a server that hangs does."""
         with self._thread.lock:
             self._driver.freeze(reading=True, writing=True)
 

@@ -12,17 +12,17 @@ from shardlib.testing.world import World
 
 
 class Dispatcher:
-    """Hands events to the sessions that should get them. The gateway's lock guards it.
+    """Issues events to the sessions that should get them. The callers hold the gateway's lock.
 
-    :param world: has the bot's user, to whom other rules apply than to other users.
+    :param world: the bot's user, to whom other rules apply than to other users.
     :param sessions: the gateway's sessions.
     """
 
     def __init__(self, world: World, sessions: Sessions) -> None:
         self._world = world
         self._sessions = sessions
-        #: Events sent as they were issued, counted once for each session. What is kept for the
-        #: replay of a client that is away is not among them.
+        #: Number of events issued to connected clients, counted once for each session. Events kept
+        #: for the Resume of a disconnected client are not counted.
         self.count = 0
 
     def dispatch(self, name: str, data: Any) -> int:
@@ -35,10 +35,10 @@ class Dispatcher:
         return self.issue(Event(name, data, self._world.user["id"]), self._sessions.alive())
 
     def issue(self, event: Event, sessions: Iterable[Session]) -> int:
-        """Issue an event to each of some sessions whose intents and shard let the event through.
+        """Issue an event to each given session whose intents and shard the event belongs to.
 
         :param event: the event.
-        :param sessions: the sessions to ask.
+        :param sessions: the sessions to choose from.
         :returns: how many sessions get the event.
         """
         reached = 0

@@ -451,7 +451,7 @@ class ConnectionDriver:
             self._thread.call_later(self._linger, end)
 
     def drop(self) -> None:
-        """End the TCP connection without a CLOSE frame, once all waiting bytes are sent."""
+        """End the TCP connection without a CLOSE frame, after sending the waiting bytes."""
         if self._transport is not None:
             self._transport.finish(graceful=False)
 

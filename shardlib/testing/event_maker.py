@@ -1,4 +1,4 @@
-"""Realistic events, made from a world's guilds, which change accordingly."""
+"""Random, realistic events, which change the guilds of a world."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from typing import Any, TypeAlias
 
 from shardlib.testing.events import Event
 from shardlib.testing.names import EMOJIS, sentence
-from shardlib.testing.world import Guild, World, timestamp
+from shardlib.testing.world import PERMISSIONS, Guild, World, timestamp
 
+#: Events as name and ``d``, in the order in which the gateway sends them.
 Events: TypeAlias = "list[tuple[str, Any]]"
 
 
 class EventMaker:
-    """Makes events, and changes the world accordingly. The gateway's lock guards it.
+    """Makes random events, and changes the world accordingly. The callers hold the gateway's lock.
 
-    :param world: has the guilds that the events are about, and the seed that decides which events
-        come.
-    :param mix: how often each event comes, relative to the others, by the event's name.
-    :raises ValueError: if the mix has an event that cannot be made, a negative share, or no share
-        above 0.
+    :param world: the guilds that the events are about, and the seed that decides the events.
+    :param mix: by the name of each event to make, how often the maker makes the event, relative to
+        the others.
+    :raises ValueError: if ``mix`` names an event that the class cannot make, or if its shares are
+        negative or all 0.
     """
 
     def __init__(self, world: World, mix: Mapping[str, float]) -> None:
@@ -55,13 +56,14 @@ class EventMaker:
         self._names = list(mix)
         self._shares = list(mix.values())
         self._rng = random.Random(f"{world.seed}/traffic")
-        # By channel id, the last message of each channel: what edits, deletions and reactions need.
+        # The last message of each channel, by channel id, for edits, deletions and reactions.
         self._last_messages: dict[str, dict[str, Any]] = {}
 
     def make(self, count: int) -> list[Event]:
-        """Return the next events; none if the world has no guild.
+        """Return the next events; no events if the world has no guild.
 
-        :param count: about how many events to make, since some come in pairs.
+        :param count: how many times to choose from the mix. The list may be longer, because one
+            choice may make two events.
         """
         guilds = list(self._world.guilds.values())
         if not guilds:
@@ -83,7 +85,7 @@ class EventMaker:
         return [("MESSAGE_CREATE", message)]
 
     def _random_message(self, guild: Guild) -> dict[str, Any] | None:
-        """Return the last message of one of the guild's channels; None if there is none."""
+        """Return the last message of a random text channel; None if the channel is empty."""
         channel = self._rng.choice(guild.text_channels)
         return self._last_messages.get(channel["id"])
 
@@ -167,7 +169,7 @@ class EventMaker:
         return [("GUILD_MEMBER_REMOVE", {"guild_id": guild.id, "user": member["user"]})]
 
     def _guild_create(self, guild: Guild) -> Events:
-        # The bot is in the guild already, so that the guild becomes unavailable first.
+        # The bot is in the guild already, so the guild must become unavailable first.
         unavailable = {"id": guild.id, "unavailable": True}
         return [("GUILD_DELETE", unavailable), ("GUILD_CREATE", guild.create_object())]
 
@@ -192,7 +194,7 @@ class EventMaker:
             "version": 1,
             "type": 2,
             "token": f"local-{self._rng.getrandbits(128):x}",
-            "member": {**member, "permissions": "2248473465835073"},
+            "member": {**member, "permissions": PERMISSIONS},
             "locale": "en-US",
             "id": world.new_id(),
             "guild_locale": "en-US",
@@ -206,6 +208,6 @@ class EventMaker:
             "authorizing_integration_owners": {"0": guild.id},
             "attachment_size_limit": 10485760,
             "application_id": world.application["id"],
-            "app_permissions": "2248473465835073",
+            "app_permissions": PERMISSIONS,
         }
         return [("INTERACTION_CREATE", interaction)]

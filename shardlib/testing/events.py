@@ -1,4 +1,4 @@
-"""An event that the gateway dispatches, and the intents that bring the event to a session."""
+"""An event to dispatch, with the intents that bring the event to a session."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ class Event:
     def __init__(self, name: str, data: Any, user_id: str) -> None:
         self.name = name
         self.guild_id = guild_id_of(name, data)
-        #: The intents of which any one brings this event; 0: every session gets the event. An int,
-        #: since the gateway compares it for every session, and arithmetic on flags is slow.
+        #: The intents of which any one brings this event; 0 if every session gets the event. An
+        #: int, because the dispatcher tests each session, and arithmetic on flags is slow.
         self.intents = int(required_intents(name, data, user_id))
         self._data = data
         self._user_id = user_id
         self._text = encode(data)
-        # Encoded when the first session without MESSAGE_CONTENT gets the event.
+        # None until the first session without MESSAGE_CONTENT gets the event.
         self._text_without_content: bytes | None = None
 
     def text(self, intents: int) -> bytes:
-        """Return the event's ``d`` as JSON, without message content if the intents demand that.
+        """Return the event's ``d`` as JSON, without the content that the intents do not include.
 
         :param intents: the session's intents.
         """

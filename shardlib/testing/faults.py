@@ -1,4 +1,4 @@
-"""Faults: what goes wrong with a connection, and at which step of the connection's life."""
+"""Faults, which delay, replace or disturb a step of a connection's life."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-#: The steps of a connection's life, in order, where a fault can strike.
+#: The steps of a connection's life, in order, at which a fault can strike.
 STEPS = {
     "accept": "the gateway begins to serve a new TCP connection, with the TLS handshake if any",
     "upgrade": "the gateway answers the WebSocket handshake (101)",
@@ -20,7 +20,7 @@ STEPS = {
 
 @dataclass
 class Fault:
-    """A fault given to :meth:`LocalGateway.inject <shardlib.testing.LocalGateway.inject>`.
+    """A fault passed to :meth:`LocalGateway.inject <shardlib.testing.LocalGateway.inject>`.
 
     :raises ValueError: if there is no such step, if the fault would do nothing, or if
         ``connections`` is less than 1.
@@ -28,18 +28,20 @@ class Fault:
 
     #: The step at which the fault strikes, one of :data:`STEPS`.
     step: str
-    #: Called with the connection's handle; None for a fault that only leaves the step out.
+    #: Called with the connection's handle; None for a fault that only omits the step.
     action: Callable[[Any], object] | None
-    #: Whether the fault replaces the step; else the fault comes before the step.
+    #: True to call the action instead of taking the step, False to call it before the step.
     replaces_step: bool
-    #: How many more connections the fault strikes; None: every connection.
+    #: The number of connections that the fault has still to strike; None for every connection.
     connections: int | None
 
     def __post_init__(self) -> None:
         if self.step not in STEPS:
-            raise ValueError(f"{self.step!r} is no step of a connection: {', '.join(STEPS)}")
+            raise ValueError(f"{self.step!r} is not a step of a connection: {', '.join(STEPS)}")
         if self.step == "accept" and not self.replaces_step:
-            raise ValueError("nothing comes before 'accept'; it can only be replaced")
+            raise ValueError(
+                "no step precedes 'accept', so a fault can only replace 'accept': use instead_of"
+            )
         if self.action is None and not self.replaces_step:
             raise ValueError("a fault that replaces nothing needs an action")
         if self.connections is not None and self.connections < 1:
@@ -48,34 +50,38 @@ class Fault:
             )
 
     def count_connection(self) -> bool:
-        """Count a connection that the fault strikes; return whether the fault strikes another."""
+        """Count a connection that the fault strikes.
+
+        :returns: whether the fault is to strike another connection.
+        """
         if self.connections is not None:
             self.connections -= 1
         return self.connections != 0
 
 
 class Faults:
-    """The faults that wait for connections. The gateway's lock guards it."""
+    """The faults that are still to strike connections. The callers hold the gateway's lock."""
 
     def __init__(self) -> None:
         self._waiting: list[Fault] = []
 
     def add(self, fault: Fault) -> None:
-        """Let a fault wait for its connections.
+        """Add a fault, which strikes the next connections.
 
         :param fault: the fault.
         """
         self._waiting.append(fault)
 
     def clear(self) -> None:
-        """Forget all faults that wait."""
+        """Remove all faults."""
         self._waiting.clear()
 
     def take(self, *, accept: bool) -> list[Fault]:
-        """Return the faults that strike a new connection.
+        """Count a new connection, and return the faults that strike it.
 
-        A connection takes the faults of the step "accept" when it begins, and the others when its
-        client asks for a WebSocket, so that a plain HTTP request uses up no fault.
+        Called once when the gateway accepts a client, for the step "accept", and again when the
+        client asks for a WebSocket, for the other steps, so that a plain HTTP request uses up no
+        fault.
 
         :param accept: True for the faults of the step "accept", False for all others.
         """
@@ -87,23 +93,24 @@ class Faults:
 
 
 class Steps:
-    """The steps of one connection, and the faults that strike at them.
+    """The faults that strike one connection, and the steps that these faults have replaced.
 
-    The gateway's lock guards it.
+    The callers hold the gateway's lock.
 
-    :param faults: the faults of the gateway.
+    :param faults: the faults of the gateway, from which the connection takes its own.
     """
 
     def __init__(self, faults: Faults) -> None:
         self._source = faults
         self._faults: list[Fault] = []
-        # Steps that a fault has replaced and that proceed() takes after all.
+        # Replaced steps, which proceed() takes.
         self._replaced: list[Callable[[], None]] = []
 
     def take_faults(self, *, accept: bool) -> bool:
-        """Take the faults that strike this connection; return whether there were any.
+        """Take the faults that strike this connection from the gateway's faults.
 
-        :param accept: as :meth:`Faults.take` has it.
+        :param accept: True for the faults of the step "accept", False for all others.
+        :returns: whether any fault strikes the connection.
         """
         faults = self._source.take(accept=accept)
         self._faults += faults
@@ -114,7 +121,7 @@ class Steps:
 
         :param name: the step's name, one of :data:`STEPS`.
         :param connection: the connection's handle, for the faults' actions.
-        :param step: takes the step.
+        :param step: the function that takes the step.
         """
         replaced = False
         for fault in self._faults:
@@ -128,11 +135,11 @@ class Steps:
             step()
 
     def proceed(self) -> None:
-        """Take the steps that faults have replaced so far."""
+        """Take the steps that faults have replaced so far, in their order."""
         steps, self._replaced = self._replaced, []
         for step in steps:
             step()
 
     def forget(self) -> None:
-        """Forget the replaced steps, since the connection has ended."""
+        """Drop the replaced steps, after the connection has ended."""
         self._replaced.clear()

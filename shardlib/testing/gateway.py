@@ -1,4 +1,4 @@
-"""LocalGateway, the object that a test makes, asks and commands."""
+"""LocalGateway, the object through which a test controls a gateway."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ from shardlib.testing.world import World
 
 _T = TypeVar("_T")
 
-#: A fault's action. The gateway calls it on the gateway's thread, so it must not wait.
+#: A fault's action. The action must not wait, because it runs on the gateway's thread.
 Action: TypeAlias = Callable[[GatewayConnection], object]
 
 
 class _Rule(Generic[_T]):
-    """An attribute of the gateway that reads and changes one of the gateway's rules."""
+    """A descriptor that makes one of the gateway's rules an attribute of the gateway."""
 
     def __set_name__(self, owner: type[LocalGateway], name: str) -> None:
         self._name = name
@@ -69,48 +69,48 @@ class LocalGateway:
             gateway.dispatch("MESSAGE_CREATE", {...})
 
     The gateway speaks the documented protocol over real sockets, to any number of clients in any
-    language, checks what the clients send, and does on command what Discord does now and then. One
-    daemon thread serves all connections. Every method may be called from any other thread; only a
-    method with a ``timeout`` waits.
+    language, checks what the clients send, and causes on command the faults that Discord and
+    networks cause now and then. One daemon thread serves all connections. Any other thread may
+    call the methods; only a method with a ``timeout`` waits.
 
-    :param token: the token that clients must send; by default a new one for every gateway.
+    :param token: the token that clients must send; by default a new token for every gateway.
     :param heartbeat_interval: milliseconds between two heartbeats, for Hello; 1 or more.
     :param heartbeat_tolerance: seconds that a heartbeat may be late before the gateway closes the
         connection.
-    :param seed: the number from which the world and the traffic are made: the same seed makes the
-        same ones.
+    :param seed: a number that decides the world and the traffic: equal seeds make equal worlds.
     :param guilds: how many guilds the bot is in, 0 or more.
     :param members: how many members each guild has, beside the bot; 0 or more.
     :param shards: the number of shards that ``/gateway/bot`` recommends, 1 or more.
     :param tls: whether to serve ``wss://``, with a certificate of a throw-away authority that
         :attr:`ssl_context` trusts.
     :param host: the address to listen at.
-    :param port: the port of :attr:`url`; 0 for any free one. :attr:`resume_url` always has another
-        port, any free one.
-    :param allowed_intents: the intents that are switched on for the bot, by default all. The
-        gateway answers an Identify with any other privileged intent with close code 4014.
+    :param port: the port of :attr:`url`; 0 for any free port. :attr:`resume_url` always has any
+        other free port.
+    :param allowed_intents: the intents that are switched on for the bot, by default all. If an
+        Identify has any other privileged intent, the gateway closes with 4014.
     :param max_concurrency: how many Identifies the gateway accepts in every ``identify_interval``,
         one for each bucket (``shard_id % max_concurrency``); 1 or more.
-    :param identify_interval: seconds that must lie between two Identifies of a bucket; the gateway
-        answers an earlier one with op 9. 0 for no limit.
-    :param session_start_limit: how many Identifies the gateway accepts in 24 hours; one more makes
-        the gateway reset the token, as Discord does.
-    :param session_timeout: seconds for which the gateway keeps a session whose client is away.
-    :param max_guilds_per_shard: how many guilds a shard may have; the gateway answers an Identify
-        for a shard with more guilds with close code 4011.
-    :param send_limit: how many payloads a client may send in 60 seconds; the gateway closes the
-        connection of a client that sends more with 4008. None for no limit.
-    :param replay_limit: how many events the gateway keeps for a Resume, 0 or more; the gateway
-        answers a Resume that needs more with op 9.
+    :param identify_interval: the least seconds between two Identifies of a bucket; the gateway
+        answers an earlier Identify with op 9. 0 for no limit.
+    :param session_start_limit: how many Identifies the gateway accepts in 24 hours. At the next
+        Identify the gateway resets the token, as Discord does.
+    :param session_timeout: seconds for which the gateway keeps the session of a disconnected
+        client.
+    :param max_guilds_per_shard: how many guilds a shard may have. If a shard with more guilds
+        identifies, the gateway closes with 4011.
+    :param send_limit: how many payloads a client may send in 60 seconds. If a client sends more,
+        the gateway closes with 4008. None for no limit.
+    :param replay_limit: how many events the gateway keeps for a Resume, 0 or more. The gateway
+        answers a Resume that needs more events with op 9.
     :param resume_after_close: whether a client must close the session's former connection before
-        it sends Resume. True: a Resume that arrives while the gateway still reads from the former
-        connection ends the session, and the gateway answers with op 9. False: the session moves to
-        the new connection, and the gateway closes the former one with 4000.
+        the client sends Resume. If True, and a Resume arrives while the gateway still reads from
+        the former connection, the gateway ends the session and answers with op 9. If False, the
+        gateway moves the session to the new connection, and closes the former connection with 4000.
     :param close_timeout: seconds that the gateway waits for a client's answer to a CLOSE frame.
-    :param receive_buffer: bytes that the operating system buffers of what a client sends
-        (``SO_RCVBUF``); None for the system's default. With a small buffer and
-        :meth:`GatewayConnection.stop_reading`, a client's sends soon block.
-    :param clock: the clock that all limits and timeouts go by; by default a new one.
+    :param receive_buffer: bytes that the operating system buffers for each connection between the
+        client and the gateway (``SO_RCVBUF``); None for the system's default. With a small buffer
+        and :meth:`GatewayConnection.stop_reading`, a client's sends soon block.
+    :param clock: the clock of all limits and timeouts; by default a new clock.
     :raises ValueError: if a number is less than the least value named above.
     """
 
@@ -158,13 +158,13 @@ class LocalGateway:
     ) -> None:
         check_minimum("guilds", guilds, 0)
         check_minimum("members", members, 0)
-        #: The clock that all limits and timeouts go by. ``gateway.clock.advance(300)`` moves the
-        #: clock forward by 300 seconds.
+        #: The clock of all limits and timeouts. ``gateway.clock.advance(300)`` moves the clock
+        #: forward by 300 seconds.
         self.clock = clock if clock is not None else Clock()
         #: The guilds, channels and members, see :class:`~shardlib.testing.World`.
         self.world = World(seed, guilds, members)
-        #: The arguments that a test may change while the gateway runs. Each of them is an attribute
-        #: of the gateway, too.
+        #: The arguments that a test may change while the gateway runs. Each of these arguments is
+        #: an attribute of the gateway, too.
         self.rules = Rules(
             token=token if token is not None else self.world.make_token(),
             heartbeat_interval=heartbeat_interval,
@@ -188,7 +188,7 @@ class LocalGateway:
         self._byte_count = ByteCount()
         self._inbox = Inbox()
         self._all_connections: list[GatewayConnection] = []
-        # The connections that wait_for_connection() has not returned yet.
+        # The connections that wait_for_connection() has not returned.
         self._unclaimed: deque[GatewayConnection] = deque()
         self._sessions = Sessions(
             self.rules, self.clock, lambda session: GatewaySession(session, self._thread)
@@ -227,9 +227,10 @@ class LocalGateway:
     # Start and stop.
 
     def start(self) -> LocalGateway:
-        """Listen, and start the gateway's thread; return the gateway.
+        """Listen, and start the gateway's thread.
 
-        :raises OSError: if the port is taken.
+        :returns: the gateway.
+        :raises OSError: if the port is taken, or if ``host`` is not an address of this machine.
         :raises RuntimeError: if the gateway is started already.
         """
         if self._thread.is_started:
@@ -242,8 +243,7 @@ class LocalGateway:
     def stop(self) -> None:
         """End every connection at once, without CLOSE frames, and end the gateway's thread.
 
-        No socket and no thread is left afterwards, whatever the clients do. A second call does
-        nothing.
+        The gateway closes all its sockets, whatever the clients do. A second call does nothing.
 
         :raises RuntimeError: if a fault's action calls this method, on the gateway's thread.
         """
@@ -285,9 +285,10 @@ class LocalGateway:
 
     @property
     def ssl_context(self) -> ssl.SSLContext:
-        """An SSL context for clients that trusts the throw-away authority.
+        """An SSL context for clients, which trusts the throw-away authority.
 
         :raises ValueError: if the gateway does not speak TLS.
+        :raises ImportError: if the package trustme is missing.
         """
         self._require_tls()
         return certificates.client_context()
@@ -297,6 +298,7 @@ class LocalGateway:
         """The throw-away authority's certificate, in PEM format, for clients in other processes.
 
         :raises ValueError: if the gateway does not speak TLS.
+        :raises ImportError: if the package trustme is missing.
         """
         self._require_tls()
         return certificates.authority().cert_pem.bytes()
@@ -322,7 +324,10 @@ class LocalGateway:
 
     @property
     def events_dispatched(self) -> int:
-        """Events sent to clients as they were dispatched, counted once for each session."""
+        """Number of events dispatched to connected clients, counted once for each session.
+
+        Events kept for the Resume of a disconnected client are not counted.
+        """
         return self._dispatcher.count
 
     @property
@@ -345,7 +350,7 @@ class LocalGateway:
 
     @property
     def session_starts(self) -> dict[str, int]:
-        """The session start limit object, as ``/gateway/bot`` gives it."""
+        """The session start limit object, as ``/gateway/bot`` returns it."""
         with self._thread.lock:
             return {
                 "total": self.session_start_limit,
@@ -359,13 +364,15 @@ class LocalGateway:
         predicate: Callable[[GatewayConnection], object] | None = None,
         timeout: float = 5.0,
     ) -> GatewayConnection:
-        """Wait for the next connection, and return it. Each connection is returned once.
+        """Wait for the next connection, and return the connection.
 
-        :param predicate: returns something true for a connection that will do. The gateway calls
-            it again whenever something happens, so that ``lambda connection: connection.session``
-            waits for READY, too. None for any connection.
+        The method returns each connection once.
+
+        :param predicate: called with a connection, returns something true to accept the
+            connection. The gateway calls the predicate again after each change, so that
+            ``lambda connection: connection.session`` waits for READY, too. None for any connection.
         :param timeout: seconds to wait.
-        :raises TimeoutError: if no such connection came in time.
+        :raises TimeoutError: if no such connection was made in time.
         """
 
         def claim() -> GatewayConnection | None:
@@ -380,8 +387,8 @@ class LocalGateway:
     def expect(self, opcode: int, timeout: float = 5.0) -> ReceivedPayload:
         """Wait for the next payload with an opcode on any connection, and return the payload.
 
-        Each payload is returned once. The attribute ``connection`` of the payload is the connection
-        that the payload arrived on.
+        The method returns each payload once. The payload's attribute ``connection`` is the
+        connection that the payload arrived on.
 
         :param opcode: the payload's ``op``.
         :param timeout: seconds to wait.
@@ -392,9 +399,9 @@ class LocalGateway:
         )
 
     def wait_until(self, predicate: Callable[[], _T | None], timeout: float = 5.0) -> _T:
-        """Wait until a function returns something true, and return that.
+        """Wait until a function returns something true, and return that value.
 
-        :param predicate: the function. The gateway calls it again whenever something happens.
+        :param predicate: the function. The gateway calls the function again after each change.
         :param timeout: seconds to wait.
         :raises TimeoutError: if the function returned nothing true in time.
         """
@@ -412,16 +419,17 @@ class LocalGateway:
     # Sending events.
 
     def dispatch(self, event: str, data: Any, *, session: GatewaySession | None = None) -> int:
-        """Send an event to every session that should get it; return the number of these sessions.
+        """Send an event to every session whose intents and shard the event belongs to.
 
-        A session gets the event if the session's intents include one that brings the event, and if
-        the event's guild belongs to the session's shard; an event without a ``guild_id`` belongs
-        to shard 0. A session without ``MESSAGE_CONTENT`` gets messages without their content. A
-        session whose client is away gets the event when the client resumes.
+        Each intent brings certain events, as Discord documents. The event's guild decides its
+        shard; an event without a ``guild_id`` belongs to shard 0. A session without
+        ``MESSAGE_CONTENT`` gets messages without their content. A session whose client is
+        disconnected gets the event when the client resumes.
 
         :param event: the event's name, for instance ``MESSAGE_CREATE``.
         :param data: the event's ``d``.
         :param session: the only session that may get the event; None for every session.
+        :returns: the number of sessions that get the event.
         :raises TypeError: if ``data`` holds something that JSON cannot express.
         :raises ValueError: if ``data`` holds NaN or an infinity.
         """
@@ -435,11 +443,12 @@ class LocalGateway:
     def send_message(
         self, channel_id: str, author_id: str, content: str | None = None
     ) -> dict[str, Any]:
-        """Dispatch the MESSAGE_CREATE of a member who writes in a channel; return the event's data.
+        """Dispatch a MESSAGE_CREATE, as if a member wrote in a channel.
 
         :param channel_id: the channel's id.
         :param author_id: the member's user id.
         :param content: the text of the message; None for a random sentence.
+        :returns: the message object, which is the event's ``d``.
         :raises ValueError: if the world has no such channel, or the channel's guild has no such
             member.
         """
@@ -455,10 +464,11 @@ class LocalGateway:
         A second call ends the traffic of the first.
 
         :param rate: events a second, above 0; None for as many as the clients read.
-        :param mix: how often each event comes, relative to the others, by the event's name; None
-            for :data:`shardlib.testing.TRAFFIC_MIX`.
-        :raises ValueError: if ``rate`` is not above 0, if the gateway cannot make an event of
-            ``mix``, or if the shares in ``mix`` are negative or all 0.
+        :param mix: by the name of each event to send, how often the gateway sends the event,
+            relative to the others; None for :data:`shardlib.testing.TRAFFIC_MIX`.
+        :returns: the traffic, which counts its events and can be stopped.
+        :raises ValueError: if ``rate`` is not above 0, if ``mix`` names an event that the gateway
+            cannot make, or if the shares in ``mix`` are negative or all 0.
         """
         with self._thread.lock:
             traffic = Traffic(
@@ -484,7 +494,7 @@ class LocalGateway:
         instead_of: str | None = None,
         connections: int | None = 1,
     ) -> None:
-        """Let a fault strike the next connections, at one of their steps.
+        """Cause a fault at one step of each of the next connections.
 
         The steps of a connection are "accept", "upgrade", "hello", "ready", "replay", "ack" and
         "close"; :data:`shardlib.testing.STEPS` describes them::
@@ -497,14 +507,14 @@ class LocalGateway:
             gateway.inject(lambda connection: connection.slow(1), before="upgrade")
 
         :meth:`GatewayConnection.proceed <shardlib.testing.GatewayConnection.proceed>` takes a
-        replaced step after all.
+        replaced step later.
 
-        :param action: called with the connection on the gateway's thread, so it must not wait;
-            None to do nothing, which only ``instead_of`` allows.
+        :param action: called with the connection, on the gateway's thread, so that the action must
+            not wait; None to do nothing, which only ``instead_of`` allows.
         :param before: the step before which the gateway calls ``action``.
-        :param instead_of: the step that the gateway leaves out, calling ``action`` instead.
-        :param connections: how many connections the fault strikes, 1 or more; None for all from now
-            on.
+        :param instead_of: the step that the gateway omits, to call ``action`` instead.
+        :param connections: how many connections the fault strikes, 1 or more; None for every later
+            connection.
         :raises ValueError: if there is no such step, if not exactly one of ``before`` and
             ``instead_of`` is given, if the fault would do nothing, or if ``connections`` is less
             than 1.
@@ -521,14 +531,14 @@ class LocalGateway:
             self._faults.add(fault)
 
     def clear_faults(self) -> None:
-        """Forget the faults that wait for a connection."""
+        """Remove the faults that have not yet struck a connection."""
         with self._thread.lock:
             self._faults.clear()
 
     def outage(self, seconds: float | None = None) -> None:
         """Begin an outage: reset every connection, and refuse new ones.
 
-        :param seconds: how long the outage lasts, by the gateway's clock; None: until
+        :param seconds: how many seconds, by the gateway's clock, the outage lasts; None until
             :meth:`restore`.
         """
         self._thread.call(self._listeners.close, self.close_timeout)

@@ -1,4 +1,4 @@
-"""The few HTTP responses that a client needs before, or instead of, a WebSocket."""
+"""The HTTP requests that a client may make before, or instead of, opening a WebSocket."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Api:
     bot's user and application. Answers any other request with 404.
 
     :param rules: the gateway's rules.
-    :param world: has the bot's user and application.
+    :param world: the bot's user and application.
     :param url: returns the gateway's URL.
     :param session_starts: returns the session start limit object.
     """
@@ -41,7 +41,7 @@ class Api:
         self._world = world
         self._url = url
         self._session_starts = session_starts
-        # Routes for which a client must send the token.
+        # The routes that need the token.
         self._routes: dict[str, Callable[[], dict[str, Any]]] = {
             "/gateway/bot": self._gateway_bot,
             "/users/@me": self._current_user,
@@ -50,7 +50,7 @@ class Api:
         }
 
     def answer(self, request: Request) -> Response:
-        """Answer a plain ``GET``. The caller holds the gateway's lock.
+        """Return the response to a plain ``GET``. The caller holds the gateway's lock.
 
         :param request: the client's request.
         """
@@ -115,16 +115,17 @@ def json_response(status: int, body: Any) -> Response:
 
 
 def make_response(status: int, body: bytes, headers: dict[str, str]) -> Response:
-    """Return a response that tells the client that the connection closes.
+    """Return a response after which the connection closes.
 
     :param status: the HTTP status code.
     :param body: the body.
-    :param headers: headers beside those for the connection and the length, or in their place.
+    :param headers: headers to add. A header of the same name replaces ``Connection`` or
+        ``Content-Length``.
     """
     try:
         phrase = HTTPStatus(status).phrase
     except ValueError:
-        # The proxy in front of Discord sends status codes that no standard has, for instance 520.
+        # A status code outside the standards, such as 520 from the proxy in front of Discord.
         phrase = "Unknown"
     all_headers = Headers({"Connection": "close", "Content-Length": str(len(body)), **headers})
     return Response(status, phrase, all_headers, body)

@@ -1,4 +1,4 @@
-"""Identify and Resume, by which a connection gets its session."""
+"""Identify and Resume, which give a connection its session."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Identification:
     """Answers Identify and Resume. The callers hold the gateway's lock.
 
     :param rules: the gateway's rules.
-    :param world: has the guilds of which READY and GUILD_CREATE tell a new session.
+    :param world: the guilds for READY and GUILD_CREATE.
     :param sessions: the gateway's sessions.
-    :param starts: limits how often the token may identify.
+    :param starts: the limits on Identifies.
     :param resume_url: returns the ``resume_gateway_url`` of READY.
     """
 
@@ -64,7 +64,7 @@ class Identification:
         if guild_count > self._rules.max_guilds_per_shard:
             raise Refused(
                 CloseCode.SHARDING_REQUIRED,
-                f"{guild_count} guilds, and a shard takes {self._rules.max_guilds_per_shard}",
+                f"{guild_count} guilds; a shard may have {self._rules.max_guilds_per_shard}",
             )
         if self._starts.remaining() == 0:
             self._reset_token()
@@ -99,7 +99,7 @@ class Identification:
     def _check_token(self, data: Any) -> None:
         require(isinstance(data, dict), "d is not an object")
         token = data.get("token")
-        # Undocumented: eris sends, and always has, the prefix of HTTP's Authorization header.
+        # Undocumented: eris has always sent the prefix of HTTP's Authorization header.
         if not isinstance(token, str) or token.removeprefix("Bot ") != self._rules.token:
             raise Refused(CloseCode.AUTHENTICATION_FAILED, "the token is wrong")
 
@@ -109,10 +109,7 @@ class Identification:
         ]
 
     def _reset_token(self) -> None:
-        """Reset the token, and end all sessions, as after too many Identifies.
-
-        Discord documents this on the page Gateway, "Identifying".
-        """
+        """Reset the token, and end all sessions (Gateway, "Identifying")."""
         self._rules.reset_token()
         for session in self._sessions.alive():
             carrier = session.carrier
@@ -129,7 +126,8 @@ class Identification:
         if session.intents & Intents.GUILDS:
             for guild in guilds:
                 session.issue("GUILD_CREATE", encode(_guild_create(session, guild)))
-        # Last of all: once wait_until_ready() returns, READY and the guilds must have been sent.
+        # Last, because attach() lets wait_until_ready() return, which promises that READY and the
+        # guilds have been sent.
         connection.attach(session)
 
     def _ready(
@@ -171,7 +169,7 @@ class Identification:
             return
         former = session.carrier
         if former is not None:
-            # A client may return before the gateway has noticed the end of the old connection.
+            # A client may resume before the gateway has noticed the end of the former connection.
             former.release(CloseCode.UNKNOWN_ERROR, "the session was resumed on another connection")
         if session.identify.get("compress") and connection.compression is None:
             connection.compress_payloads()
@@ -188,9 +186,10 @@ def _end_if_connected(session: Session) -> None:
 
 
 def _is_resumable(session: Session, sequence: int) -> bool:
-    """Return whether the session can be resumed.
+    """Return whether a session can be resumed; end a session that has dropped a missed event.
 
-    A session that no longer keeps an event after the sequence ends here.
+    :param session: the session.
+    :param sequence: the sequence of the last event that the client has received.
     """
     if not session.can_replay(sequence):
         session.end("resumed too late: the session no longer keeps an event that it would replay")
@@ -198,7 +197,7 @@ def _is_resumable(session: Session, sequence: int) -> bool:
 
 
 def _guild_create(session: Session, guild: Guild) -> dict[str, Any]:
-    """Return the data of a guild's GUILD_CREATE as a session gets it."""
+    """Return the ``d`` of a guild's GUILD_CREATE, as the session's Identify asks for it."""
     return guild.create_object(
         with_presences=bool(session.intents & Intents.GUILD_PRESENCES),
         large_threshold=session.identify.get("large_threshold", 50),

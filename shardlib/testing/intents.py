@@ -101,6 +101,7 @@ DIRECT_EVENTS: dict[Intents, tuple[str, ...]] = {
 
 
 def _by_event(table: dict[Intents, tuple[str, ...]]) -> dict[str, Intents]:
+    """Invert a table: return, by event, the intents of which any one brings the event."""
     masks: dict[str, Intents] = {}
     for intent, events in table.items():
         for event in events:
@@ -111,8 +112,8 @@ def _by_event(table: dict[Intents, tuple[str, ...]]) -> dict[str, Intents]:
 _GUILD_MASKS = _by_event(GUILD_EVENTS)
 _DIRECT_MASKS = _by_event(DIRECT_EVENTS)
 
-# By event, the fields that hold message content, with the values that a session without the intent
-# gets in their place.
+# By event, the fields that hold message content, each with the value for a session without
+# MESSAGE_CONTENT.
 _BLANK_CONTENT: dict[str, dict[str, Any]] = {
     event: {"content": "", "embeds": [], "attachments": [], "components": []}
     for event in ("MESSAGE_CREATE", "MESSAGE_UPDATE")
@@ -125,7 +126,7 @@ def guild_id_of(event: str, data: Any) -> int | None:
 
     :param event: the event's name.
     :param data: the event's ``d``, of any type.
-    :returns: the id; None for an event about no guild, for instance about a direct message.
+    :returns: the id; None for an event outside guilds, for instance about a direct message.
     """
     if not isinstance(data, dict):
         return None
@@ -143,10 +144,10 @@ def required_intents(event: str, data: Any, user_id: str) -> Intents:
     :param event: the event's name.
     :param data: the event's ``d``, of any type.
     :param user_id: the bot's user id. Some events about the bot need no intent.
-    :returns: the intents; none at all if every session gets the event.
+    :returns: the intents; ``Intents(0)`` if every session gets the event.
     """
     if guild_id_of(event, data) is None:
-        # An event that the table has for guilds alone needs its intent even without a guild id.
+        # An event that only the guilds' table lists needs its intent even without a guild id.
         return _DIRECT_MASKS.get(event) or _GUILD_MASKS.get(event, Intents(0))
     if event == "GUILD_MEMBER_UPDATE" and data.get("user", {}).get("id") == user_id:
         return Intents(0)
@@ -156,6 +157,7 @@ def required_intents(event: str, data: Any, user_id: str) -> Intents:
 
 
 def _joins_or_leaves(data: dict[str, Any], user_id: str) -> bool:
+    """Return whether a user joins or leaves a thread, by a ``THREAD_MEMBERS_UPDATE``."""
     added = [member.get("user_id") for member in data.get("added_members", [])]
     return user_id in [*added, *data.get("removed_member_ids", [])]
 
@@ -174,8 +176,8 @@ def without_content(event: str, data: Any, user_id: str) -> Any:
     if blanks is None or not isinstance(data, dict):
         return data
     mentioned = [user.get("id") for user in data.get("mentions", [])]
-    own = data.get("author", {}).get("id") == user_id
-    if own or user_id in mentioned or guild_id_of(event, data) is None:
+    is_own_message = data.get("author", {}).get("id") == user_id
+    if is_own_message or user_id in mentioned or guild_id_of(event, data) is None:
         return data
     blanked = {key: blanks.get(key, value) for key, value in data.items()}
     blanked.pop("poll", None)

@@ -1,4 +1,4 @@
-"""The two ports that a gateway listens at, and the sockets of the clients that connect to them."""
+"""The two ports that a gateway listens at, and the sockets of its clients."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from shardlib.testing.transport import ClientTransport
 class Listeners:
     """Listens at the gateway's URL and at its URL for a Resume, and accepts clients.
 
-    :meth:`open` may be called from any thread while the gateway's thread does not run. Every other
-    method runs on that thread, without the lock.
+    Any thread may call :meth:`open` before the gateway's thread has started. Afterwards only the
+    gateway's thread calls the methods, without the lock.
 
     :param host: the address to listen at.
-    :param port: the port of the gateway's URL; 0 for any free one, as the port for a Resume always
-        is.
+    :param port: the port of the gateway's URL; 0 for any free port. The port for a Resume is always
+        any free port.
     :param tls: whether clients must speak TLS.
     :param receive_buffer: ``SO_RCVBUF`` of the clients' sockets, in bytes; None for the operating
         system's default.
-    :param environment: what the drivers of the gateway share.
+    :param environment: the parts of the gateway that all connections share.
     """
 
     def __init__(
@@ -36,8 +36,8 @@ class Listeners:
         environment: Environment,
     ) -> None:
         self._host = host
-        #: The port of the gateway's URL and the port for a Resume; 0 before :meth:`open` has found
-        #: a free one.
+        #: The port of the gateway's URL and the port for a Resume; 0 until :meth:`open` has found a
+        #: free port.
         self.ports = [port, 0]
         self._tls = tls
         self._receive_buffer = receive_buffer
@@ -47,7 +47,7 @@ class Listeners:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def open(self) -> None:
-        """Begin to listen. The operating system lets clients wait until :meth:`accept_clients`.
+        """Begin to listen. Clients that connect wait until :meth:`accept_clients`.
 
         :raises OSError: if a port is taken.
         """
@@ -58,8 +58,8 @@ class Listeners:
                 listener.setblocking(False)
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 if self._receive_buffer is not None:
-                    # Accepted sockets inherit the size. Set on them, it would come too late: the
-                    # TCP window would start large.
+                    # Accepted sockets inherit the size. To set the size after accept() would be too
+                    # late, because the client has learnt the larger TCP window by then.
                     listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
                 listener.bind((self._host, port))
                 listener.listen(512)
@@ -71,13 +71,13 @@ class Listeners:
             raise
 
     def accept_clients(self) -> None:
-        """Accept the clients that wait, and those that connect from now on."""
+        """Accept the clients that have connected already, and all later ones."""
         loop = asyncio.get_running_loop()
         for index, listener in enumerate(self._listeners):
             loop.add_reader(listener, self._accept, listener, index == 1)
 
     def close(self) -> None:
-        """Refuse clients from now on."""
+        """Stop listening, so that the operating system refuses further clients."""
         loop = asyncio.get_running_loop()
         for listener in self._listeners:
             loop.remove_reader(listener)
@@ -85,7 +85,7 @@ class Listeners:
         self._listeners.clear()
 
     def reopen(self) -> None:
-        """Listen again at the same ports, unless the ports are open.
+        """Listen again at the same ports; do nothing if the ports are open.
 
         :raises OSError: if another program has taken a port meanwhile.
         """
@@ -96,7 +96,8 @@ class Listeners:
     async def shut_down(self) -> None:
         """Close every socket, and end every transport and task."""
         self.close()
-        # A task that is cancelled before it has begun never runs the code that closes its socket.
+        # Let each new task begin: a task cancelled before its first step would never run the code
+        # that closes the task's socket.
         await asyncio.sleep(0)
         for task in tuple(self._tasks):
             task.cancel()
@@ -111,7 +112,7 @@ class Listeners:
         try:
             client, _ = listener.accept()
         except OSError:
-            return  # the client has gone between select and accept
+            return  # the client ended the connection between select() and accept()
         client.setblocking(False)
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         thread = self._environment.thread
@@ -140,5 +141,6 @@ class Listeners:
         try:
             await loop.connect_accepted_socket(lambda: transport, client, ssl=context)
         except (OSError, asyncio.CancelledError):
-            # The client speaks no TLS, distrusts the certificate or has gone, or the gateway stops.
+            # The client does not speak TLS, does not trust the certificate or has ended the
+            # connection, or the gateway stops.
             transport.abandon()

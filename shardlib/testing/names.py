@@ -48,9 +48,9 @@ _ENDINGS = (
 
 
 def sentence(rng: random.Random) -> str:
-    """Return a random text as people write it, one in ten of them long.
+    """Return a random text such as people write; one text in ten is long.
 
-    :param rng: decides what the text says.
+    :param rng: decides the words.
     """
     return ". ".join(
         f"{rng.choice(_OPENINGS)} {rng.choice(_MIDDLES)}{rng.choice(_ENDINGS)}"

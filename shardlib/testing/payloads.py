@@ -21,7 +21,7 @@ def encode(data: Any) -> bytes:
         text = ujson.dumps(data, ensure_ascii=False, escape_forward_slashes=False, allow_nan=False)
         return text.encode()
     except (UnicodeEncodeError, OverflowError):
-        # Lone surrogates have no UTF-8, so JSON must escape them. ujson refuses integers that need
+        # UTF-8 cannot encode lone surrogates, so JSON must escape them. ujson refuses integers of
         # more than 64 bits.
         return json.dumps(data, allow_nan=False, separators=(",", ":")).encode()
 

@@ -21,7 +21,7 @@ _MARKER = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker ``local_gateway`` at pytest.
+    """Register the marker ``local_gateway``.
 
     :param config: pytest's configuration.
     """
@@ -30,14 +30,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def local_gateway(request: pytest.FixtureRequest) -> Iterator[LocalGateway]:
-    """A :class:`shardlib.testing.LocalGateway`, started for this test and stopped after it.
+    """A :class:`shardlib.testing.LocalGateway`, started before the test and stopped after the test.
 
     ``@pytest.mark.local_gateway(guilds=1, tls=True)`` sets the gateway's options.
     """
     from shardlib.testing import LocalGateway
 
     options: dict[str, object] = {}
-    # iter_markers() gives the marker nearest to the test first, and that marker must win.
+    # iter_markers() begins with the marker nearest to the test, which must override the others.
     for marker in reversed(list(request.node.iter_markers("local_gateway"))):
         options.update(marker.kwargs)
     with LocalGateway(**options) as gateway:  # type: ignore[arg-type]

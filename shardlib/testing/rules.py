@@ -7,7 +7,7 @@ from typing import Any
 
 from shardlib.gateway import Intents
 
-# The least value of each of these rules; the others have none.
+# The least values of those rules that have one.
 _MINIMUMS = {
     "heartbeat_interval": 1,
     "shards": 1,
@@ -18,12 +18,13 @@ _MINIMUMS = {
 
 @dataclass
 class Rules:
-    """What a gateway demands of its clients and grants to them.
+    """The limits and settings that a gateway applies to its clients.
 
     :class:`~shardlib.testing.LocalGateway` documents each rule, under the same name. A test may
-    change a rule while the gateway runs: the gateway's parts read a rule each time they apply it.
+    change a rule while the gateway runs, because the gateway's parts read a rule each time they
+    apply the rule.
 
-    :raises ValueError: if a rule has less than its least value.
+    :raises ValueError: if a rule is less than its least value.
     """
 
     token: str
@@ -46,7 +47,7 @@ class Rules:
             check_minimum(name, getattr(self, name), least)
 
     def change(self, name: str, value: Any) -> None:
-        """Change a rule from now on.
+        """Change a rule.
 
         :param name: the name of the rule.
         :param value: the new value.
@@ -57,14 +58,14 @@ class Rules:
         setattr(self, name, value)
 
     def reset_token(self) -> None:
-        """Demand another token from now on."""
+        """Replace the token, so that Identifies and Resumes with the former token fail."""
         self.token += "-reset"
 
 
 def check_minimum(name: str, value: int, least: int) -> None:
     """Check that a number is not too small.
 
-    :param name: the number's name, for the error's message.
+    :param name: the number's name, for the message of the error.
     :param value: the number.
     :param least: the least value that is allowed.
     :raises ValueError: if ``value`` is less than ``least``.

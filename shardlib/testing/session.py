@@ -1,4 +1,4 @@
-"""A session at the gateway: the events issued to it, and those that it keeps for a replay."""
+"""A session at the gateway, with the events that the session keeps for a replay."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from shardlib.testing.rules import Rules
 
 
 class Carrier(Protocol):
-    """What a session needs of the connection that carries it.
+    """The methods and attributes of a connection that the connection's session uses.
 
     The callers hold the gateway's lock.
     """
 
     @property
     def handle(self) -> Any:
-        """The handle by which tests know the connection."""
+        """The :class:`GatewayConnection` through which tests see the connection."""
 
     @property
     def is_read(self) -> bool:
@@ -30,7 +30,7 @@ class Carrier(Protocol):
 
     @property
     def unsent(self) -> int:
-        """Bytes that are not sent yet, because the client reads slowly or a fault slows sending."""
+        """Bytes that wait to be sent, because the client reads slowly or a fault slows sending."""
 
     def send_event(self, name: str, sequence: int, data: bytes) -> None:
         """Send one event, if the WebSocket is open.
@@ -51,13 +51,13 @@ class Carrier(Protocol):
 class Session:
     """One session: begun by an Identify, continued by any number of Resumes.
 
-    The session keeps the last events for a replay. The gateway's lock guards it.
+    The session keeps the newest events for a replay. The callers hold the gateway's lock.
 
     :param identify: the ``d`` of the Identify that begins the session.
     :param carrier: the connection that the Identify arrived on.
     :param rules: the gateway's rules.
     :param clock: the gateway's clock.
-    :param make_handle: makes the handle by which tests know the session.
+    :param make_handle: makes the :class:`GatewaySession` of a session.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Session:
         self.intents = Intents(identify["intents"])
         self.shard: tuple[int, int] = tuple(identify.get("shard") or (0, 1))
         self.presence: dict[str, Any] | None = identify.get("presence")
-        #: The connection that carries the session; None while the client is away.
+        #: The connection that carries the session; None while the client is disconnected.
         self.carrier: Carrier | None = carrier
         #: The sequence of the last event issued.
         self.sequence = 0
@@ -85,16 +85,16 @@ class Session:
         self._clock = clock
         # An int, since arithmetic on flags is slow.
         self._intent_bits = int(self.intents)
-        # When the client went away, by the gateway's clock; None while the client is connected.
+        # When the client disconnected, by the gateway's clock; None while the client is connected.
         self._left_at: float | None = None
-        # Sequence, name and data of the events that a Resume can replay. Bounded, so that the
-        # memory of a gateway that runs for days stays flat.
+        # Sequence, name and data of the events that a Resume can replay. Bounded, so that a gateway
+        # that runs for days does not fill the memory.
         self._kept: deque[tuple[int, str, bytes]] = deque(maxlen=rules.replay_limit)
-        #: The handle by which tests know the session.
+        #: The :class:`GatewaySession` through which tests see this session.
         self.handle = make_handle(self)
 
     def wants(self, event: Event) -> bool:
-        """Return whether the session's intents and shard let an event through.
+        """Return whether an event belongs to the session's intents and to its shard.
 
         :param event: the event.
         """
@@ -106,18 +106,18 @@ class Session:
         return (event.guild_id >> 22) % shards == shard_id
 
     def issue_event(self, event: Event) -> None:
-        """Issue an event, without message content if the session's intents demand that.
+        """Issue an event, without the content that the session's intents do not include.
 
         :param event: the event.
         """
         self.issue(event.name, event.text(self._intent_bits))
 
     def issue(self, name: str, data: bytes, *, keep: bool = True) -> int:
-        """Give an event its sequence, keep the event for a replay, and send the event.
+        """Give an event its sequence, keep the event for a replay, and send the event if possible.
 
         :param name: the event's name.
         :param data: the event's ``d``, as JSON.
-        :param keep: False for an event that no Resume shall replay.
+        :param keep: False for an event that a Resume must not replay.
         :returns: the event's sequence.
         """
         self.sequence += 1
@@ -128,7 +128,7 @@ class Session:
         return self.sequence
 
     def can_replay(self, sequence: int) -> bool:
-        """Return whether the session still keeps every event after a sequence.
+        """Return whether the session keeps every event after a sequence.
 
         :param sequence: the sequence of the last event that the client has received.
         """
@@ -146,8 +146,8 @@ class Session:
         for number, name, data in self._kept:
             if number > sequence:
                 carrier.send_event(name, number, data)
-        # RESUMED has a sequence as every event does, but no later Resume replays it: the client
-        # would take it for the end of that replay.
+        # RESUMED has a sequence as every event has. But no later Resume must replay RESUMED, which
+        # would tell the client that the later replay is complete.
         self.issue("RESUMED", encode({"_trace": ["local-gateway"]}), keep=False)
 
     def set_presence(self, presence: dict[str, Any]) -> None:
@@ -158,14 +158,14 @@ class Session:
         self.presence = presence
 
     def leave(self) -> None:
-        """Note that the client is away: the session waits for a Resume from now on."""
+        """Record that the client has disconnected, so that a Resume may continue the session."""
         self.carrier = None
         self._left_at = self._clock()
 
     def end(self, reason: str) -> None:
-        """End the session for good. A session that has ended already keeps its first reason.
+        """End the session, so that no Resume can continue it.
 
-        :param reason: why the session ends, for people.
+        :param reason: why the session ends. The reason of the first call stays.
         """
         if self.ended is None:
             self.ended = reason
@@ -173,5 +173,5 @@ class Session:
         self._kept.clear()
 
     def away_for(self) -> float:
-        """Return for how many seconds the client has been away; 0.0 while it is connected."""
+        """Return the seconds since the client disconnected; 0.0 while the client is connected."""
         return 0.0 if self._left_at is None else self._clock() - self._left_at

@@ -14,11 +14,11 @@ _DAY = 24 * 60 * 60.0
 
 
 class Sessions:
-    """The sessions of a gateway. The gateway's lock guards it.
+    """The sessions of a gateway. The callers hold the gateway's lock.
 
     :param rules: the gateway's rules.
     :param clock: the gateway's clock.
-    :param make_handle: makes the handle by which tests know a session.
+    :param make_handle: makes the :class:`GatewaySession` of a session.
     """
 
     def __init__(self, rules: Rules, clock: Clock, make_handle: Callable[[Session], Any]) -> None:
@@ -28,19 +28,20 @@ class Sessions:
         self._by_id: dict[str, Session] = {}
 
     def alive(self) -> list[Session]:
-        """Return the sessions that are connected or that a Resume can continue, oldest first.
+        """Return the sessions that are connected or that a Resume can continue, oldest first."""
+        self._drop_ended()
+        return list(self._by_id.values())
 
-        The others are forgotten.
-        """
+    def _drop_ended(self) -> None:
+        """End the sessions whose time for a Resume is over, and drop all that have ended."""
         for session in list(self._by_id.values()):
             if session.away_for() > self._rules.session_timeout:
                 session.end("timed out")
             if session.ended is not None:
                 del self._by_id[session.session_id]
-        return list(self._by_id.values())
 
     def find(self, session_id: Any) -> Session | None:
-        """Return the session with an id that a Resume can continue; None if there is none.
+        """Return the session that a Resume asks for; None if no Resume can continue that session.
 
         :param session_id: the ``session_id`` that the client sent, of any type.
         """
@@ -52,7 +53,7 @@ class Sessions:
         :param carrier: the connection that the Identify arrived on.
         :param identify: the ``d`` of the Identify.
         """
-        self.alive()  # forgets the sessions that have ended, so that memory stays flat
+        self._drop_ended()  # so that a client that identifies for days does not fill the memory
         session = Session(
             identify,
             carrier,
@@ -65,7 +66,7 @@ class Sessions:
 
 
 class SessionStarts:
-    """Limits how often the token may identify. The gateway's lock guards it.
+    """The limits on Identifies with the token. The callers hold the gateway's lock.
 
     :param rules: the gateway's rules.
     :param clock: the gateway's clock.
@@ -74,9 +75,9 @@ class SessionStarts:
     def __init__(self, rules: Rules, clock: Clock) -> None:
         self._rules = rules
         self._clock = clock
-        # By bucket (shard_id % max_concurrency), when the gateway last accepted an Identify.
+        # By bucket (shard_id % max_concurrency), the time of the last Identify that was accepted.
         self._identified_at: dict[int, float] = {}
-        # When the Identifies of the last 24 hours arrived.
+        # The times at which the Identifies of the last 24 hours arrived.
         self._times: deque[float] = deque()
 
     def remaining(self) -> int:
@@ -87,16 +88,16 @@ class SessionStarts:
         return max(0, self._rules.session_start_limit - len(self._times))
 
     def reset_after(self) -> int:
-        """Return in how many milliseconds the limit on session starts resets."""
+        """Return the milliseconds until the limit on session starts resets."""
         if not self._times:
             return 0
         return int((self._times[0] + _DAY - self._clock()) * 1000)
 
     def take_slot(self, shard_id: int) -> bool:
-        """Count an Identify, and return whether its bucket has a slot for it.
+        """Count an Identify, and return whether the bucket of the shard has a free slot.
 
-        :param shard_id: the shard that identifies.
-        :returns: False if the bucket's last Identify is less than ``identify_interval`` ago.
+        :param shard_id: the id of the shard that identifies.
+        :returns: False if the bucket accepted another Identify less than ``identify_interval`` ago.
         """
         now = self._clock()
         self._times.append(now)

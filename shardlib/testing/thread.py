@@ -21,12 +21,12 @@ class GatewayThread:
 
     :attr:`lock` guards the state of the gateway, its connections and its sessions. A thread that
     holds the lock never waits, except in :meth:`wait`, which releases the lock meanwhile. The lock
-    is reentrant, since a fault's action runs with the lock held, and calls the same methods as a
-    test does.
+    is reentrant, because a fault's action runs with the lock held, and calls the same methods as
+    a test calls.
 
-    Every method may be called from any thread.
+    Any thread may call the methods.
 
-    :param clock: the clock that :meth:`call_later` goes by.
+    :param clock: the clock of :meth:`call_later`.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -38,7 +38,7 @@ class GatewayThread:
 
     @property
     def is_started(self) -> bool:
-        """True from :meth:`start` to the end of :meth:`stop`."""
+        """True from :meth:`start` until :meth:`stop` returns."""
         return self._thread is not None
 
     def start(self) -> None:
@@ -57,17 +57,18 @@ class GatewayThread:
         self.clock.subscribe(self._wake)
 
     def stop(self, clean_up: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """End the thread, and return once it has ended; a second call does nothing.
+        """End the thread, and wait until the thread has ended. A second call does nothing.
 
         :param clean_up: called on the thread, which awaits the result and then ends.
-        :raises RuntimeError: if the thread itself calls this method, since it cannot wait for its
-            own end.
+        :raises RuntimeError: if called on the thread, which cannot wait for its own end.
         """
         thread, loop = self._thread, self._loop
         if thread is None or loop is None:
             return
         if thread is threading.current_thread():
-            raise RuntimeError("a fault's action cannot stop the gateway it runs on")
+            raise RuntimeError(
+                "a fault's action cannot stop its own gateway: call stop() on another thread"
+            )
 
         async def end() -> None:
             try:
@@ -84,16 +85,16 @@ class GatewayThread:
     # Waiting for a change of the gateway's state.
 
     def notify(self) -> None:
-        """Have each thread in :meth:`wait` call its function again. The caller holds the lock."""
+        """Make each thread in :meth:`wait` call its predicate again. The caller holds the lock."""
         self._changed.notify_all()
 
     def wait(self, predicate: Callable[[], _T | None], timeout: float, what: str) -> _T:
-        """Wait until a function returns something true, and return that.
+        """Wait until a function returns something true, and return that value.
 
         :param predicate: the function, called with the lock held, now and after each
             :meth:`notify`.
         :param timeout: seconds to wait.
-        :param what: what the caller waits for, for the error's message.
+        :param what: a name of what the caller waits for, for the message of the error.
         :raises TimeoutError: if the function returned nothing true in time.
         """
         with self.lock:
@@ -102,14 +103,14 @@ class GatewayThread:
                 raise TimeoutError(f"waited {count(timeout, 'second')} in vain for {what}")
             return result
 
-    # Calling functions on the thread. Before start() and after stop() no function is called.
+    # Calling functions on the thread. Before start() and after stop(), these methods do nothing.
 
     def call(self, callback: Callable[[], object], timeout: float) -> None:
-        """Have the thread call a function, and return once the function has returned.
+        """Call a function on the thread, and wait until the function has returned.
 
         :param callback: called without the lock.
-        :param timeout: seconds after which to return in any case, since another thread may be
-            stopping the gateway.
+        :param timeout: the most seconds to wait. If another thread stops the gateway meanwhile, the
+            function may never be called.
         """
         if threading.current_thread() is self._thread:
             callback()
@@ -126,7 +127,7 @@ class GatewayThread:
         called.wait(timeout)
 
     def call_soon(self, callback: Callable[[], object]) -> None:
-        """Have the thread call a function.
+        """Schedule a call of a function on the thread.
 
         :param callback: called without the lock.
         """
@@ -138,7 +139,7 @@ class GatewayThread:
                 pass  # another thread has stopped the gateway and closed the loop meanwhile
 
     def call_later(self, seconds: float, callback: Callable[[], object]) -> None:
-        """Have the thread call a function later.
+        """Schedule a call of a function on the thread after a delay.
 
         :param seconds: the delay, by the gateway's clock.
         :param callback: called without the lock.
@@ -146,7 +147,7 @@ class GatewayThread:
         loop = self._loop
         if loop is None:
             return
-        # Computed before the thread wakes: a test may advance the clock in between.
+        # Computed now, because a test may advance the clock before the thread calls call_at().
         due = loop.time() + seconds
         if threading.current_thread() is self._thread:
             loop.call_at(due, callback)
@@ -154,7 +155,7 @@ class GatewayThread:
             self.call_soon(lambda: loop.call_at(due, callback))
 
     def _wake(self) -> None:
-        """Have the loop look at the time again, since a test has advanced the clock."""
+        """Wake the event loop, so that it reads the clock that a test has advanced."""
         self.call_soon(lambda: None)
 
 
@@ -177,7 +178,11 @@ def _run(loop: _Loop) -> None:
 
 
 def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log an exception on the gateway's thread, from a bug in the gateway or a fault's action."""
+    """Log an exception that a callback on the event loop has raised.
+
+    An OSError comes from a client that has ended its connection, any other exception from a bug in
+    the gateway or in a fault's action.
+    """
     error = context.get("exception")
     if isinstance(error, OSError):
         _logger.debug("a client's connection failed: %s", error)

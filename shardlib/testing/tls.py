@@ -11,16 +11,16 @@ if TYPE_CHECKING:
     import trustme
 
 
-# Held while the authority is made. Without the lock, a gateway's thread and a test that ask at the
-# same moment would each make an authority, and would not trust each other.
+# Held while the authority is made. Without the lock, a gateway's thread and a test that call
+# authority() at once would each make an authority, and the client would not trust the gateway.
 _authority_lock = threading.Lock()
 
 
 def authority() -> trustme.CA:
     """Return this process's throw-away authority.
 
-    The first call makes the authority. Making keys takes milliseconds, so that all gateways of the
-    process share one authority.
+    The first call makes the authority. All gateways of the process share the authority, because
+    making keys takes milliseconds.
 
     :raises ImportError: if the package trustme is missing.
     """
@@ -42,9 +42,10 @@ def _make_authority() -> trustme.CA:
 
 @functools.cache
 def server_context(host: str) -> ssl.SSLContext:
-    """Return a server's context, with a certificate for an address.
+    """Return a server's context, with a certificate for an address and for ``localhost``.
 
-    :param host: the address; the certificate is good for ``localhost``, too.
+    :param host: the address.
+    :raises ImportError: if the package trustme is missing.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority().issue_cert(host, "localhost").configure_cert(context)
@@ -53,7 +54,10 @@ def server_context(host: str) -> ssl.SSLContext:
 
 @functools.cache
 def client_context() -> ssl.SSLContext:
-    """Return a client's context that trusts the throw-away authority and no other."""
+    """Return a client's context that trusts only the throw-away authority.
+
+    :raises ImportError: if the package trustme is missing.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     authority().configure_trust(context)
     return context

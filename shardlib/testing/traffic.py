@@ -13,7 +13,7 @@ from shardlib.testing.sessions import Sessions
 from shardlib.testing.thread import GatewayThread
 from shardlib.testing.world import World
 
-#: How often each event comes in traffic, relative to the others, unless a test gives another mix.
+#: By event, how often traffic has the event, relative to the others, unless a test passes a mix.
 TRAFFIC_MIX: dict[str, float] = {
     "MESSAGE_CREATE": 30,
     "TYPING_START": 20,
@@ -33,24 +33,24 @@ TRAFFIC_MIX: dict[str, float] = {
     "INTERACTION_CREATE": 1,
 }
 
-# Seconds between two batches, and events of one batch at most.
+# Seconds between two batches, and the most events of a batch.
 _BATCH_INTERVAL = 0.01
 _MAX_BATCH = 400
 
-# The traffic waits while a connection has more unsent bytes than this.
+# Number of unsent bytes of one connection above which the traffic pauses.
 _MAX_UNSENT = 1 << 20
 
-# Making an event takes longer than sending it. So traffic without a rate makes this many events,
-# and then repeats them.
+# Making an event takes longer than sending the event. So traffic without a rate makes only this
+# many events, and then repeats the same events.
 _REPEATED_EVENTS = 2000
 
 
 class Traffic:
     """A source of events in the background. :meth:`LocalGateway.traffic` makes the object.
 
-    The events change the gateway's world accordingly: a user who joins is a member from then on,
-    and a reaction is one to a message that was sent before. The same seed gives the same events,
-    except for new ids and times, which are those of the moment.
+    The events change the gateway's world accordingly: a user who joins becomes a member, and a
+    reaction belongs to a message sent before. The same seed makes the same events, except for new
+    ids and times, which follow the real time.
     """
 
     def __init__(
@@ -76,8 +76,8 @@ class Traffic:
         # Without a rate: the events to repeat, and the index of the next one.
         self._repeated: list[Event] = []
         self._next = 0
-        # Events that the rate demands and that are not sent yet. A batch adds to them by real time,
-        # since a test may advance the gateway's clock by hours.
+        # The number of events still to be sent to keep the rate, by real time: by the gateway's
+        # clock, which a test may advance by hours, the number would be huge.
         self._due = 0.0
         self._last_batch_at = time.monotonic()
         thread.call_soon(self._send_batch)
@@ -98,7 +98,7 @@ class Traffic:
             sessions = self._sessions.alive()
             must_wait = any(map(_is_behind, sessions))
             if must_wait:
-                # No flood once the client has caught up.
+                # Otherwise the gateway would flood the client after the client has caught up.
                 self._due = 0.0
             else:
                 size = _MAX_BATCH if self._rate is None else min(_MAX_BATCH, int(self._due))
@@ -110,7 +110,11 @@ class Traffic:
         self._thread.call_later(0 if more_is_due else _BATCH_INTERVAL, self._send_batch)
 
     def _next_events(self, count: int) -> list[Event]:
-        """Return the next events, about ``count``."""
+        """Return the next events.
+
+        :param count: how many; a few more if some come in pairs, fewer at the end of the events
+            that are repeated.
+        """
         if self._rate is not None:
             return self._maker.make(count)
         if len(self._repeated) < _REPEATED_EVENTS:
@@ -123,5 +127,5 @@ class Traffic:
 
 
 def _is_behind(session: Session) -> bool:
-    """Return whether a session's client reads too slowly."""
+    """Return whether a session's client reads more slowly than the gateway sends."""
     return session.carrier is not None and session.carrier.unsent > _MAX_UNSENT

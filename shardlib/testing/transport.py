@@ -1,4 +1,4 @@
-"""The TCP or TLS side of one connection, which carries bytes on the gateway's thread."""
+"""The TCP or TLS side of one connection: the transport, and what the transport calls."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any, Protocol, cast
 from shardlib.testing.rules import Rules
 from shardlib.testing.thread import GatewayThread
 
-# Seconds between two pieces that a slowed-down connection sends, and between two looks at whether
-# a connection that ends has sent everything.
+# Seconds between two pieces that a slowed-down connection sends, and between two checks whether a
+# connection that ends has sent everything.
 _SLOW_SEND_INTERVAL = 0.05
 _DRAIN_INTERVAL = 0.005
 
@@ -21,39 +21,39 @@ class ByteReceiver(Protocol):
     """The methods that a transport calls, on the gateway's thread, with the lock held."""
 
     def connected(self, transport: ClientTransport) -> None:
-        """Take the transport, once the TCP connection and TLS, if the gateway speaks it, are up.
+        """Begin to serve the client, whose TCP connection and TLS session are now established.
 
-        :param transport: the transport that calls.
+        :param transport: the transport that calls this method.
         """
 
     def receive(self, data: bytes) -> None:
-        """Take bytes from the client.
+        """Parse bytes from the client.
 
-        :param data: the bytes, as they arrived.
+        :param data: the bytes, cut anywhere.
         """
 
     def count_sent(self, size: int) -> None:
-        """Count bytes that the transport sends now.
+        """Count bytes that the transport is about to send.
 
-        :param size: how many.
+        :param size: the number of bytes.
         """
 
     def lost(self) -> None:
-        """Forget the transport: the TCP connection has ended."""
+        """Release the transport, after the TCP connection has ended."""
 
 
 class ClientTransport(asyncio.Protocol):
     """Carries bytes between one client's socket and the connection's driver.
 
     Only the gateway's thread uses the socket and TLS. Other threads put bytes into the outbox, with
-    the gateway's lock held, and wake the gateway's thread. So no two threads are ever inside one
-    TLS object, and no thread waits for a client that does not read.
+    the gateway's lock held, and wake the gateway's thread. So two threads never use one TLS object
+    at once, and a client that does not read blocks no thread.
 
     :param client: the client's socket.
-    :param receiver: gets the client's bytes, and learns of the beginning and end of TCP.
+    :param receiver: its methods are called when TCP begins, carries bytes, and ends.
     :param thread: the gateway's thread.
     :param rules: the gateway's rules.
-    :param forget: called with this object once the object has no use for its socket any more.
+    :param forget: called with this transport after the transport has closed its socket.
     """
 
     def __init__(
@@ -71,34 +71,35 @@ class ClientTransport(asyncio.Protocol):
         self._rules = rules
         self._forget = forget
         self._transport: asyncio.Transport | None = None
-        # Bytes that asyncio's transport has not been given yet.
+        # Bytes to be sent that asyncio's transport does not have yet.
         self._outbox = bytearray()
-        # True while the gateway's thread is to call _flush(): one wake-up serves many writes.
+        # True while a call of _flush() is scheduled, so that one wake-up serves many writes.
         self._flush_scheduled = False
-        # How the connection ends once the outbox is empty: "close" or "abort"; None: it goes on.
+        # How to end the connection once the outbox is empty, "close" or "abort"; None to keep the
+        # connection open.
         self._ending: str | None = None
         self._reading = True
         self._writing = True
         # Bytes that arrived between freeze() and the pause of reading on the gateway's thread.
         self._unread = bytearray()
-        # Bytes a second; None for no limit.
+        # The highest rate of sending in bytes a second; None for no limit.
         self._rate: float | None = None
 
     # Called by any thread, with the lock held.
 
     @property
     def unsent(self) -> int:
-        """Bytes that are not sent yet, because the client reads slowly or a fault slows sending."""
+        """Bytes that wait to be sent, because the client reads slowly or a fault slows sending."""
         buffered = self._transport.get_write_buffer_size() if self._transport else 0
         return len(self._outbox) + buffered
 
     @property
     def is_reading(self) -> bool:
-        """False from :meth:`freeze` with ``reading`` to :meth:`thaw`."""
+        """False from :meth:`freeze` with ``reading=True`` until :meth:`thaw`."""
         return self._reading
 
     def write(self, data: bytes) -> None:
-        """Send bytes, after those that already wait; do nothing once :meth:`finish` was called.
+        """Append bytes to the outbox; do nothing after :meth:`finish`.
 
         :param data: the bytes.
         """
@@ -107,23 +108,23 @@ class ClientTransport(asyncio.Protocol):
             self._schedule_flush()
 
     def finish(self, *, graceful: bool = True) -> None:
-        """End the connection once everything is sent.
+        """End the connection once the outbox is empty, or after ``close_timeout`` in any case.
 
-        :param graceful: True to send close_notify with TLS, or else FIN alone, and wait for the
-            client to close, too; False to close the socket.
+        :param graceful: True to send close_notify (with TLS) or FIN alone (without TLS), and then
+            wait for the client to close; False to close the socket.
         """
         if self._ending is None:
             self._ending = "close" if graceful else "abort"
             self._schedule_flush()
-            # A client that neither reads nor closes must not keep the connection open.
+            # Otherwise a client that neither reads nor closes would keep the connection open.
             self._thread.call_later(self._rules.close_timeout, self.abort)
 
     def reset(self) -> None:
-        """Reset the connection."""
+        """Reset the TCP connection (RST), and discard the outbox."""
         self._thread.call_soon(self._reset)
 
     def freeze(self, *, reading: bool, writing: bool) -> None:
-        """Stop reading, writing, or both.
+        """Stop reading, writing, or both, until :meth:`thaw`.
 
         :param reading: whether to stop reading.
         :param writing: whether to stop writing.
@@ -139,9 +140,9 @@ class ClientTransport(asyncio.Protocol):
         self._schedule_flush()
 
     def slow(self, bytes_per_second: float) -> None:
-        """Send slowly from now on.
+        """Limit the rate of sending.
 
-        :param bytes_per_second: the highest rate at which the transport sends.
+        :param bytes_per_second: the highest rate in bytes a second.
         """
         self._rate = bytes_per_second
 
@@ -167,7 +168,7 @@ class ClientTransport(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         with self._thread.lock:
             if self._transport is not None:
-                # Python 3.10 warns of a TLS transport that was lost without being closed.
+                # Without close(), Python 3.10 warns that the TLS transport was never closed.
                 self._transport.close()
             self._transport = None
             self._receiver.lost()
@@ -207,10 +208,10 @@ class ClientTransport(asyncio.Protocol):
                 self._end(transport)
 
     def _has_lost_tls(self, transport: asyncio.Transport) -> bool:
-        """Return whether the client has ended the connection while reading is paused.
+        """Return whether a client with TLS has ended the connection while reading is paused.
 
-        asyncio's TLS has then seen the end of the stream, but reports the end only when reading
-        goes on. Until then asyncio discards each write, and logs a warning.
+        asyncio reports the end of a TLS stream only after reading has resumed, and until then
+        discards each write with a warning. So the caller must not write.
         """
         if self._reading or transport.get_extra_info("ssl_object") is None:
             return False
@@ -228,8 +229,8 @@ class ClientTransport(asyncio.Protocol):
         elif self._ending == "abort":
             transport.abort()
         elif transport.can_write_eof():
-            # Closing a socket with unread bytes sends RST, after which the client may lose the
-            # last bytes that the gateway sent. So send FIN alone, and close after the client.
+            # close() on a socket with unread bytes sends RST, after which the client may lose the
+            # last bytes that the gateway sent. write_eof() sends FIN; the client closes first.
             transport.write_eof()
         else:
             transport.close()
@@ -248,8 +249,8 @@ class ClientTransport(asyncio.Protocol):
 
     def _reset(self) -> None:
         if self._transport is not None:
-            # With a linger time of zero, closing the socket sends RST.
+            # A linger time of zero makes the operating system send RST when the socket closes.
             client: Any = self._transport.get_extra_info("socket")
-            if client is not None:  # asyncio's TLS drops the socket when it loses the connection
+            if client is not None:  # None after asyncio's TLS has lost the connection
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self._transport.abort()

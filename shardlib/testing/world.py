@@ -1,8 +1,8 @@
 """The world of a local gateway: guilds, channels, roles, members, presences and voice.
 
-One seed makes the whole world, and its objects fit together: the author of a message is a member of
-the guild, and writes in a channel of that guild. Objects are dicts with the fields that Discord's
-documentation gives its resources; snowflakes are strings of digits.
+One seed makes the whole world, and the objects refer to each other: the author of a message is a
+member of the guild, and writes in a channel of that guild. Objects are dicts with the fields of
+Discord's documented resources; snowflakes are strings of digits.
 """
 
 from __future__ import annotations
@@ -18,13 +18,17 @@ from typing import Any
 
 from shardlib.testing.names import COLOURS, GAMES, NAMES, NOUNS, STATUSES, sentence
 
-#: Milliseconds since 1970 at which Discord's snowflakes begin.
+#: The time, in milliseconds since 1970, from which snowflakes count (Reference, "Snowflakes").
 DISCORD_EPOCH = 1_420_070_400_000
+
+#: The permissions of each role, and of the bot and the users in an interaction.
+PERMISSIONS = "2248473465835073"
 
 # Guild number n gets an id for which (id >> 22) % shards is n % shards, for up to ten shards, so
 # that a few guilds reach every shard. 2520 is the least common multiple of 1 to 10.
 _SHARD_STRIDE = 2520
 
+# Channel types (Channel, "Channel Types").
 _TEXT, _VOICE, _CATEGORY = 0, 2, 4
 
 _TOKEN_CHARACTERS = string.ascii_letters + string.digits + "-_"
@@ -35,7 +39,7 @@ _MENTION = re.compile(r"<@!?([0-9]+)>")
 def timestamp(milliseconds: float) -> str:
     """Return an ISO 8601 timestamp as Discord writes it.
 
-    :param milliseconds: milliseconds since 1970, in UTC.
+    :param milliseconds: the moment, in milliseconds since 1970.
     """
     moment = datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
     return moment.isoformat(timespec="microseconds")
@@ -48,7 +52,7 @@ class SnowflakeFactory:
         self._last = 0
 
     def __call__(self) -> str:
-        """Return a new snowflake of this moment, as a string of digits."""
+        """Return a new snowflake for the present moment, as a string of digits."""
         snowflake = int(time.time() * 1000 - DISCORD_EPOCH) << 22
         self._last = max(snowflake, self._last + 1)
         return str(self._last)
@@ -57,17 +61,17 @@ class SnowflakeFactory:
 class Guild:
     """One guild, with its channels, roles, members, presences and voice states.
 
-    :class:`World` makes the object. Ids are strings of digits, as in the payloads.
+    :class:`World` makes the object. Ids are strings of digits, as in payloads.
 
     :param world: the world that the guild belongs to.
-    :param number: the guild's number in the world, counted from 0, from which its id follows.
+    :param number: the guild's number in the world, counted from 0, which decides the guild's id.
     :param members: how many members the guild has, beside the bot.
     """
 
     def __init__(self, world: World, number: int, members: int) -> None:
         rng = random.Random(f"{world.seed}/guild/{number}")
         self.rng = rng
-        # The guild was made between 2016 and 2025.
+        # Milliseconds from Discord's epoch to the guild's creation, a day from 2016 to 2025.
         age = rng.randrange(50_000_000_000, 330_000_000_000)
         self._first_id = (age // _SHARD_STRIDE * _SHARD_STRIDE + number) << 22
         self._ids_made = 0
@@ -110,14 +114,14 @@ class Guild:
         return [channel for channel in self.channels.values() if channel["type"] == _VOICE]
 
     def shard_id(self, shards: int) -> int:
-        """Return the id of the shard that this guild belongs to (Gateway, "Sharding Formula").
+        """Return the id of the shard that gets this guild's events (Gateway, "Sharding Formula").
 
         :param shards: how many shards the bot has, 1 or more.
         """
         return (int(self.id) >> 22) % shards
 
     def new_id(self) -> str:
-        """Return a new snowflake, next to the guild's own id, for an object of the guild."""
+        """Return a new snowflake for an object of the guild, counted up from the guild's id."""
         self._ids_made += 1
         return str(self._first_id + self._ids_made)
 
@@ -128,11 +132,11 @@ class Guild:
         roles: list[str] | None = None,
         nick: bool = False,
     ) -> dict[str, Any]:
-        """Return a new guild member object, which is not yet among the members.
+        """Return a new guild member object, without adding the member to the guild.
 
         :param user: the user object.
         :param roles: the ids of the member's roles; None for no role.
-        :param nick: whether the member has a nickname.
+        :param nick: whether the member gets a random nickname.
         """
         return {
             "user": user,
@@ -173,10 +177,10 @@ class Guild:
         return self.members.pop(user_id)
 
     def search(self, prefix: str, limit: int) -> list[dict[str, Any]]:
-        """Return members by the beginning of their user name or nickname.
+        """Return the members whose user name or nickname begins with a prefix.
 
-        :param prefix: the beginning; upper and lower case are the same.
-        :param limit: how many members at most, up to 100; 0 for 100.
+        :param prefix: the prefix; upper and lower case are the same.
+        :param limit: the most members to return, up to 100; 0 for 100.
         """
         prefix = prefix.casefold()
         found = [
@@ -307,9 +311,10 @@ class Guild:
     ) -> dict[str, Any]:
         """Return the data of ``GUILD_CREATE``.
 
-        Without the intent ``GUILD_PRESENCES`` the data has only the bot and the members in voice.
-        Of a large guild, it has these and the members who are online or have a role or nickname
-        (Gateway Events, "Guild Create" and "Request Guild Members").
+        Without the intent ``GUILD_PRESENCES``, ``members`` has only the bot and the members in
+        voice. With the intent, ``members`` has every member of a small guild; of a large guild, the
+        members who are online or have a role or a nickname, too (Gateway Events, "Guild Create" and
+        "Request Guild Members").
 
         :param with_presences: whether the session has the intent ``GUILD_PRESENCES``.
         :param large_threshold: the number of members above which a guild is large.
@@ -377,7 +382,7 @@ class Guild:
                 "icon": None,
                 "unicode_emoji": None,
                 "position": position,
-                "permissions": "2248473465835073",
+                "permissions": PERMISSIONS,
                 "managed": position == 1,
                 "mentionable": position > 1,
                 "flags": 0,
@@ -501,10 +506,11 @@ class World:
         }
 
     def make_token(self, seed: int | None = None) -> str:
-        """Return a token of the form Discord's have: the user's id, then two random parts.
+        """Return a token in Discord's form: the user's id in base64, then two random parts.
 
-        :param seed: a number that always makes the same token; None makes another one each time.
-            Clients count their Identifies by token, and one test's must not hold up the next.
+        :param seed: a number, which always makes the same token; None for a token that no other
+            gateway has. Clients limit Identifies by token, so with a shared token one test would
+            delay the next.
         """
         rng = random.SystemRandom() if seed is None else random.Random(seed)
         user = base64.urlsafe_b64encode(self.user["id"].encode()).decode().rstrip("=")
@@ -519,7 +525,7 @@ class World:
         :param channel: the channel object.
         :param author_id: the member's user id.
         :param content: the text of the message; None for a random sentence.
-        :raises ValueError: if the author is no member of the channel's guild.
+        :raises ValueError: if the author is not a member of the channel's guild.
         """
         guild = self.guilds[channel["guild_id"]]
         if author_id not in guild.members:
