@@ -22,7 +22,12 @@ from shardlib.deadline import Deadline
 from shardlib.dial import Dialer
 from shardlib.errors import BrokenStream, ConnectionFailed, SendTimeout
 from shardlib.frames import FrameReader, FrameType
-from shardlib.gateway import INVALID_DATA, PROTOCOL_ERROR, RESUMABLE_CLOSE_CODE
+from shardlib.gateway import (
+    INVALID_DATA,
+    PROTOCOL_ERROR,
+    RESUMABLE_CLOSE_CODE,
+    may_be_sent,
+)
 from shardlib.handshake import HandshakeFailed, shake_hands
 from shardlib.limits import SendWindow
 from shardlib.loss import Cause, Loss
@@ -397,6 +402,4 @@ def _read_close(payload: bytes) -> tuple[int | None, str, int]:
         reason = payload[2:].decode()
     except UnicodeDecodeError:
         return code, payload[2:].decode(errors="replace"), INVALID_DATA
-    # What a frame may hold: RFC 6455, section 7.4, and the codes that were registered since.
-    allowed = (1000 <= code <= 1014 and code not in (1004, 1005, 1006)) or 3000 <= code <= 4999
-    return code, reason, RESUMABLE_CLOSE_CODE if allowed else PROTOCOL_ERROR
+    return code, reason, RESUMABLE_CLOSE_CODE if may_be_sent(code) else PROTOCOL_ERROR

@@ -48,6 +48,16 @@ TRANSPORT_COMPRESSIONS = ("zlib-stream", "zstd-stream")
 """Those asked for in the URL; payload compression is asked for in Identify."""
 
 
+def may_be_sent(close_code: int) -> bool:
+    """True if a close frame may hold a code: RFC 6455, section 7.4, and what was registered since.
+
+    :param close_code: of a frame, from 0 to 65535.
+    """
+    if 1000 <= close_code <= 1014:
+        return close_code not in (1004, 1005, 1006)
+    return 3000 <= close_code <= 4999
+
+
 class Opcode(enum.IntEnum):
     """What a payload is (*Opcodes and Status Codes: Gateway Opcodes*)."""
 

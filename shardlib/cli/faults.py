@@ -7,6 +7,7 @@ import inspect
 import json
 from typing import TYPE_CHECKING, Any
 
+from shardlib.gateway import may_be_sent
 from shardlib.testing import STEPS, GatewayConnection
 
 if TYPE_CHECKING:
@@ -71,7 +72,9 @@ _PARAMETERS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "outage": {"seconds": _NUMBER},
 }
 _TYPE_NAMES: dict[Any, str] = {int: "a whole number", str: "a string", bool: "true or false"}
-_RANGES = {"code": (1000, 4999), "status": (300, 599)}
+_RANGES = {"status": (300, 599)}
+# They stand for the answer to the client's request, and mean nothing on an open WebSocket.
+_ANSWERS = ("refuse", "accept_wrongly")
 
 
 class Script:
@@ -171,6 +174,8 @@ class _Fault:
         self.do = rest.pop("do", None)
         if self.do is not None or rest or not self.replaces_step:
             _check_action(self.do, rest)
+        if self.do in _ANSWERS and (self.step, self.replaces_step) != ("upgrade", True):
+            raise ValueError(f'"{self.do}" goes with "instead_of": "upgrade"')
         if self.do == "outage" and not is_timed:
             raise ValueError('"outage" goes with "after" and "every"')
         self.parameters = rest
@@ -211,6 +216,8 @@ def _check_action(do: Any, parameters: dict[str, Any]) -> None:
             _check_number(name, value)
         if not isinstance(value, types[name]):
             raise ValueError(f"{name} must be {_TYPE_NAMES[types[name]]}, not {value!r}")
+        if name == "code" and isinstance(value, int) and not may_be_sent(value):
+            raise ValueError(f"code must be one that a close frame may hold, not {value}")
     if do == "outage":
         if "seconds" not in parameters:
             raise ValueError("outage needs seconds")

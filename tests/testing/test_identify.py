@@ -121,6 +121,7 @@ def test_too_many_guilds_for_one_shard_are_closed_with_4011() -> None:
         ("[" * 4000, 4002),
         (json.dumps({"op": 1, "d": None, "padding": "x" * 4096}), 4002),
         ('{"op": 99}', 4001),
+        ('{"op": 1' + "0" * 200 + "}", 4001),
         ('{"op": 0, "d": {}}', 4001),
         ('{"op": 7}', 4001),
         ('{"op": 1, "d": "5"}', 4001),
