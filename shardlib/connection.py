@@ -133,7 +133,7 @@ class Connection:
             self._transport = transport = self._dialer.dial(proxy, deadline)
             if self._secure:
                 step = "the TLS handshake"
-                start_tls(transport, self._ssl_context, self._host, deadline)
+                start_tls(transport, self._ssl_context, self._host.rstrip("."), deadline)
             step = "the WebSocket handshake"
             client, self._unread = shake_hands(self.url, transport, deadline)
             if transport.aborted:  # interrupt() came before it could know of an open connection

@@ -25,6 +25,10 @@ PROXY_PORTS = {"http": 8080, "socks4": 1080, "socks5": 1080, "socks5h": 1080}
 _Address = tuple[socket.AddressFamily, tuple[Any, ...]]
 
 
+# Bytes of the head of an HTTP proxy's answer; what is longer is no answer.
+_MOST_OF_HEAD = 65536
+
+
 class Dialer:
     """One attempt to reach a host. The reader thread dials; any thread may give up.
 
@@ -150,6 +154,7 @@ class Dialer:
         assert url.hostname is not None  # as check_proxy saw
         port = url.port or PROXY_PORTS[url.scheme]
         transport = self._connect_and_publish(url.hostname, port, deadline)
+        adapter = HeadSocketAdapter if url.scheme == "http" else BlockingSocketAdapter
         try:
             # python-socks speaks with the proxy over the connection that is already there. The
             # proxy resolves the Gateway's name: it may know names that this machine doesn't.
@@ -160,7 +165,7 @@ class Dialer:
                 username=urllib.parse.unquote(url.username or ""),
                 password=urllib.parse.unquote(url.password or ""),
                 rdns=True,
-                forward=_Forward(BlockingSocketAdapter(transport, deadline)),
+                forward=_Forward(adapter(transport, deadline)),
             ).connect(self._host, self._port)
         except ProxyError as error:
             transport.close()
@@ -200,6 +205,19 @@ class BlockingSocketAdapter:
 
     def close(self) -> None:
         pass  # the transport's owner closes it
+
+
+class HeadSocketAdapter(BlockingSocketAdapter):
+    """The same for an HTTP proxy, whose answer python-socks takes from a single recv()."""
+
+    def recv(self, size: int) -> bytes:
+        head = b""
+        while b"\r\n\r\n" not in head and len(head) < _MOST_OF_HEAD:
+            received = self._transport.receive(self._deadline)
+            if not received:
+                break
+            head += received
+        return head
 
 
 MISSING_PROXY_SUPPORT = (

@@ -44,6 +44,9 @@ _FOLD = re.compile(rb"\r?\n[ \t]+")
 _FIELD_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})[^\n]*\n")
 
+# Seconds, thirty years: a Retry-After of more digits is no number that anybody means.
+_LONGEST_WAIT = 999_999_999.0
+
 _Receive = Callable[[], bytes]
 """Waits, and returns some bytes, or b"" at the end of the stream."""
 
@@ -313,7 +316,7 @@ def _retry_after(head: Head, now: float) -> float | None:
     if not value:
         return None
     if value.isascii() and value.isdigit():
-        return float(value[:9])
+        return min(float(value), _LONGEST_WAIT)
     import datetime  # here: the next takes a while to import
     import email.utils
 

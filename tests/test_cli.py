@@ -216,6 +216,24 @@ def test_ctrl_c_while_the_pipe_is_full_ends_the_command(gateway: LocalGateway) -
     assert_quiet(command)
 
 
+@pytest.mark.parametrize("where", [("--local",), ()], ids=["local", "url"])
+def test_ctrl_c_while_both_streams_are_stuck_in_one_full_pipe_ends_the_command(
+    where: tuple[str, ...], gateway: LocalGateway
+) -> None:
+    """``tail -v 2>&1 | less``: a handler of the log held a lock while its thread was stuck."""
+    place = where or ("--url", gateway.url)
+    with (
+        Pipe() as pipe,
+        Command("tail", "-v", *place, token=gateway.token, stdout=pipe, stderr=pipe) as command,
+    ):
+        if not where:
+            gateway.wait_for_connection(lambda it: it.session, PATIENCE)
+            gateway.traffic(rate=None)
+        wait_until(pipe.is_full, PATIENCE)
+        command.interrupt()
+        assert command.finish(CTRL_C) == 0
+
+
 # Pipes and files
 
 
@@ -486,6 +504,11 @@ def test_gateway_ends_quietly_when_the_pipe_is_closed() -> None:
             "code must be one that a close frame may hold",
         ),
         ('[{"after": 1, "do": "close", "code": 1006}]', "code must be one"),
+        ('[{"after": 1, "do": "close", "reason": "' + "x" * 124 + '"}]', "at most 123 bytes"),
+        (r'[{"after": 1, "do": "close", "reason": "\ud800"}]', "half a surrogate pair"),
+        ('[{"every": 1e-300, "do": "drop"}]', "seconds must be from 0.01"),
+        ('[{"before": ["ready"], "do": "drop"}]', "is no step of a connection"),
+        ('[{"before": {}, "do": "drop"}]', "is no step of a connection"),
         ('[{"after": 3, "do": "refuse", "status": 502}]', 'goes with "instead_of": "upgrade"'),
         ('[{"before": "ready", "do": "accept_wrongly"}]', 'goes with "instead_of": "upgrade"'),
         ('[{"after": 1, "do": "close", "reason": 12}]', "reason"),

@@ -95,14 +95,19 @@ def read_exactly(sock: socket.socket, size: int) -> bytes:
 
 
 @pytest.mark.parametrize("tls", [False, True])
-def test_a_shard_connects_through_an_http_proxy(tls: bool) -> None:
+@pytest.mark.parametrize("answer", ["at once", "byte by byte"])
+def test_a_shard_connects_through_an_http_proxy(answer: str, tls: bool) -> None:
     requests: list[str] = []
 
     def proxy(client: socket.socket) -> None:
         requests.append(read_until(client, b"\r\n\r\n").decode())
         host, port = requests[-1].split()[1].rsplit(":", 1)
         with socket.create_connection((host, int(port))) as target:
-            client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            head = b"HTTP/1.1 200 OK\r\n\r\n"
+            pieces = [head] if answer == "at once" else [bytes([each]) for each in head]
+            for piece in pieces:
+                client.sendall(piece)
+                time.sleep(0.002)  # so that the system does not put the next piece to this one
             relay(client, target)
 
     with make_gateway(tls=tls) as gateway, server(proxy) as port:

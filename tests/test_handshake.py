@@ -347,6 +347,7 @@ def test_no_retry_after_raises_anything(value: str) -> None:
         ("20", 20.0),
         ("0", 0.0),
         ("9" * 30, 999999999.0),
+        ("0" * 20 + "30", 30.0),
         (email.utils.formatdate(1_000_000_030, usegmt=True), 30.0),
         (email.utils.formatdate(999_999_990, usegmt=True), 0.0),
         ("Sunday, 09-Sep-01 01:47:10 GMT", 30.0),

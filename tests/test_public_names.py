@@ -134,3 +134,16 @@ def test_mypy_finds_every_name_and_no_misspelt_one(tmp_path: Path) -> None:
     revealed = [line for line in lines if "Revealed type" in line]
     assert len(revealed) == len(shardlib.__all__)
     assert not [line for line in revealed if '"Any"' in line]
+
+
+def test_a_file_with_the_name_of_one_of_pythons_modules_is_told(tmp_path: Path) -> None:
+    (tmp_path / "random.py").write_text("")
+    done = subprocess.run(
+        [sys.executable, "-c", "from shardlib import Shard"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("ImportError: shardlib.") and "'random'" in last

@@ -72,7 +72,9 @@ _PARAMETERS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "outage": {"seconds": _NUMBER},
 }
 _TYPE_NAMES: dict[Any, str] = {int: "a whole number", str: "a string", bool: "true or false"}
-_RANGES = {"status": (300, 599)}
+_RANGES = {"status": (300, 599), "seconds": (0.01, 1e9)}
+# Bytes of a close frame's reason (RFC 6455, section 5.5).
+_LONGEST_REASON = 123
 # They stand for the answer to the client's request, and mean nothing on an open WebSocket.
 _ANSWERS = ("refuse", "accept_wrongly")
 
@@ -159,7 +161,7 @@ class _Fault:
             if seconds is not None:
                 _check_number("seconds", seconds)
         self.first = self.every if after is None else after
-        if self.step is not None and self.step not in STEPS:
+        if self.step is not None and (not isinstance(self.step, str) or self.step not in STEPS):
             raise ValueError(f"{self.step!r} is no step of a connection: {', '.join(STEPS)}")
         if before == "accept":
             raise ValueError('nothing comes before "accept"; use "instead_of"')
@@ -216,6 +218,13 @@ def _check_action(do: Any, parameters: dict[str, Any]) -> None:
             _check_number(name, value)
         if not isinstance(value, types[name]):
             raise ValueError(f"{name} must be {_TYPE_NAMES[types[name]]}, not {value!r}")
+        if isinstance(value, str):
+            try:
+                size = len(value.encode())
+            except UnicodeEncodeError:
+                raise ValueError(f"{name} holds half a surrogate pair, which is no text") from None
+            if name == "reason" and size > _LONGEST_REASON:
+                raise ValueError(f"reason must be at most {_LONGEST_REASON} bytes, not {size}")
         if name == "code" and isinstance(value, int) and not may_be_sent(value):
             raise ValueError(f"code must be one that a close frame may hold, not {value}")
     if do == "outage":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import sys
 import tempfile
 import time
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from shardlib.cli.errors import Failure, UsageError, gateway_class
 from shardlib.cli.shutdown import Shutdown
-from shardlib.cli.terminal import Output, clip, clock
+from shardlib.cli.terminal import Output, clip, clock, terminal_columns
 
 if TYPE_CHECKING:
     from shardlib.cli.faults import Script
@@ -137,7 +136,7 @@ def _print_status(
         f"received {size(gateway.bytes_received)}"
     )
     if output.is_terminal:
-        width = shutil.get_terminal_size().columns - 1
+        width = terminal_columns(80) - 1
         output.write("\r" + clip(line, width).ljust(width))
     else:
         output.write(line + "\n")

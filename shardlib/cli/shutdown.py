@@ -23,8 +23,9 @@ class Shutdown:
         # A signal handler may put into a SimpleQueue, whatever the handler has interrupted; any
         # other queue may deadlock.
         self._ends: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda number, frame: self.come())
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # the last one: the terminal was closed
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), lambda number, frame: self.come())
         if hasattr(select, "poll") and sys.stdout is not None:
             threading.Thread(target=self._watch_output, name="output", daemon=True).start()
 

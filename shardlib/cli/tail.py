@@ -7,7 +7,6 @@ import functools
 import json
 import logging
 import os
-import shutil
 import sys
 import threading
 import time
@@ -17,7 +16,16 @@ from typing import Any
 from shardlib.cli.errors import UsageError, gateway_class
 from shardlib.cli.shutdown import Shutdown
 from shardlib.cli.summary import Places, summarize
-from shardlib.cli.terminal import BOLD, DIM, LogLines, Output, clip, clock, columns
+from shardlib.cli.terminal import (
+    BOLD,
+    DIM,
+    LogLines,
+    Output,
+    clip,
+    clock,
+    columns,
+    terminal_columns,
+)
 from shardlib.gateway import GATEWAY_URL, Intents, misspelling_warning
 from shardlib.shard import Shard
 from shardlib.state import ShardState
@@ -97,9 +105,10 @@ class Tail:
             # since the program prints the error that closed the shard.
             lines = LogLines(Output(sys.stderr), details=arguments.verbose)
             lines.addFilter(lambda record: self._shard.state is not ShardState.CLOSED)
-            logger = logging.getLogger("shardlib")
-            logger.addHandler(lines)
-            logger.setLevel(logging.DEBUG if arguments.verbose else logging.INFO)
+            # Not the local gateway's thread: stuck in a full pipe, it would keep the command alive.
+            for logger in (logging.getLogger("shardlib.shard"), _logger):
+                logger.addHandler(lines)
+                logger.setLevel(logging.DEBUG if arguments.verbose else logging.INFO)
 
     def warn_of_misspelt_events(self) -> None:
         """Log a warning for each name in ``--events`` that looks misspelt."""
@@ -168,7 +177,7 @@ class Tail:
     def _format_line(self, event: str, payload: dict[str, Any]) -> str:
         data = payload.get("d")
         sequence = payload.get("s")
-        width = shutil.get_terminal_size((FILE_COLUMNS, 0)).columns
+        width = terminal_columns(FILE_COLUMNS)
         when = f"{clock(time.time())}  {'-' if sequence is None else printable(str(sequence)):>6}"
         name = printable(event)
         line = columns(

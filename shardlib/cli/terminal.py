@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import select
+import shutil
 import sys
 import time
 import unicodedata
@@ -81,6 +82,16 @@ class LogLines(logging.Handler):
         self._output = output
         self._details = details
 
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Print a record without the handler's lock.
+
+        A thread that is stuck in a full pipe would hold it, and the interpreter takes it at exit.
+        """
+        kept = bool(self.filter(record))
+        if kept:
+            self.emit(record)
+        return kept
+
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record, or nothing if formatting the record or writing to the stream fails.
 
@@ -117,6 +128,14 @@ def columns(cells: Iterable[tuple[str, int]]) -> str:
     :param cells: the text of each, and its least width in columns of a terminal.
     """
     return "  ".join(text + " " * (width - columns_of(text)) for text, width in cells).rstrip()
+
+
+def terminal_columns(otherwise: int) -> int:
+    """The width of standard output.
+
+    :param otherwise: the columns if there is no terminal, or one that does not know its width.
+    """
+    return shutil.get_terminal_size((otherwise, 0)).columns or otherwise
 
 
 def columns_of(text: str) -> int:
