@@ -641,7 +641,9 @@ class Shard:
     ) -> Any:
         """Block until an event comes, and return its data.
 
-        Blocks the calling thread until then, or until the shard is closed.
+        Blocks the calling thread until then, or until the shard is closed. An event that came before
+        this was called is not seen: to miss none, listen with :meth:`on` and put the data into a
+        ``queue.Queue``.
 
         :param event: the name, as for :meth:`on`.
         :param predicate: a function, called with the data on the reader thread; an event for which
@@ -1048,7 +1050,10 @@ class Shard:
     ) -> None:
         """Ask for a guild's members, who come as GUILD_MEMBERS_CHUNK events, up to 1,000 in each.
 
-        Blocks and raises as :meth:`send` does, and does not wait for the answer. The rules stand at
+        Blocks and raises as :meth:`send` does, and does not wait for the answer. Listen with
+        :meth:`on` before asking: a :meth:`wait_for` that is called afterwards may miss the first
+        chunk. If Discord gets such a request too soon after another one, a RATE_LIMITED event comes
+        instead, whose ``retry_after`` says when to ask again. The rules stand at
         https://docs.discord.com/developers/events/gateway-events#request-guild-members.
 
         :param guild_id: the guild's id, an int or a str of digits.
