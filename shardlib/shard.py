@@ -641,9 +641,9 @@ class Shard:
     ) -> Any:
         """Block until an event comes, and return its data.
 
-        Blocks the calling thread until then, or until the shard is closed. An event that came before
-        this was called is not seen: to miss none, listen with :meth:`on` and put the data into a
-        ``queue.Queue``.
+        Blocks the calling thread until then, or until the shard is closed. An event that came
+        before this was called is not seen: to miss none, listen with :meth:`on` and put the data
+        into a ``queue.Queue``.
 
         :param event: the name, as for :meth:`on`.
         :param predicate: a function, called with the data on the reader thread; an event for which
