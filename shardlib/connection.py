@@ -31,7 +31,7 @@ from shardlib.gateway import (
 from shardlib.handshake import HandshakeFailed, shake_hands
 from shardlib.limits import SendWindow
 from shardlib.loss import Cause, Loss
-from shardlib.proxies import environment_proxy
+from shardlib.proxies import address_of, environment_proxy
 from shardlib.text import count, printable
 from shardlib.tls import CertificateRefused, start_tls
 from shardlib.transport import StreamBroken, Transport
@@ -130,6 +130,8 @@ class Connection:
             proxy = self._proxy
             if proxy is None:
                 proxy = environment_proxy(self._host, self._port, self._secure)
+            if proxy:
+                step = f"connecting through the proxy {address_of(proxy)}"
             self._transport = transport = self._dialer.dial(proxy, deadline)
             if self._secure:
                 step = "the TLS handshake"

@@ -167,6 +167,12 @@ class Dialer:
                 rdns=True,
                 forward=_Forward(adapter(transport, deadline)),
             ).connect(self._host, self._port)
+        except UnicodeEncodeError:  # which would show the password
+            transport.close()
+            raise OSError(
+                "the user name or the password in the proxy's URL holds characters that an HTTP "
+                "proxy cannot be told (only Latin-1 can)"
+            ) from None
         except ProxyError as error:
             transport.close()
             raise OSError(f"the proxy refused: {error}") from error

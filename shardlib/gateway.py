@@ -375,13 +375,19 @@ def gateway_url(url: str, version: int, compression: str | None) -> str:
         raise ValueError(f"a gateway URL must name a host, and a port other than 0, not {url!r}")
     if "#" in url:
         raise ValueError(f"a gateway URL must have no fragment (#): {url!r}")
+    netloc = parts.netloc
+    if not netloc.isascii():  # a name in the letters of its language
+        try:
+            netloc = parts.hostname.encode("idna").decode() + (f":{port}" if port else "")
+        except UnicodeError:
+            raise ValueError(f"a gateway URL must name a host that can be, not {url!r}") from None
     ours = {"v": str(version), "encoding": "json"}
     if compression in TRANSPORT_COMPRESSIONS:
         ours["compress"] = compression
     theirs = parse_qsl(parts.query, keep_blank_values=True)
     kept = [(key, value) for key, value in theirs if key not in ("v", "encoding", "compress")]
     query = urlencode(kept + list(ours.items()))
-    return urlunsplit((parts.scheme, parts.netloc, parts.path or "/", query, ""))
+    return urlunsplit((parts.scheme, netloc, parts.path or "/", query, ""))
 
 
 def check_resume_url(url: str, socket_url: str) -> str:

@@ -35,6 +35,15 @@ def environment_proxy(host: str, port: int, secure: bool) -> str | None:
     return proxy if "://" in proxy else f"http://{proxy}"
 
 
+def address_of(proxy: str) -> str:
+    """The host and the port in a proxy's URL, without user name and password.
+
+    :param proxy: the URL, of which nothing was checked.
+    """
+    # The last @ counts: what stands before it may be a password, slashes and all.
+    return proxy.rpartition("@")[2].rpartition("://")[2].partition("/")[0]
+
+
 def is_exempt(host: str, port: int, no_proxy: str) -> bool:
     """True if a host needs no proxy.
 

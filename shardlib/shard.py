@@ -1381,6 +1381,7 @@ class Shard:
         """
         if not isinstance(message, (bytes, str)):
             raise TypeError(f"message must be bytes or str, not {type(message).__name__}")
+        self._check_process()
         self._reader.handle_message(message)
 
 

@@ -155,3 +155,8 @@ def test_gateway_url_refuses_other_bad_arguments(
 ) -> None:
     with pytest.raises(error):
         gateway_url(*arguments)
+
+
+def test_a_host_in_the_letters_of_its_language_goes_out_in_ascii() -> None:
+    url = gateway_url("wss://b\u00fccher.example:81/", 10, None)
+    assert url == "wss://xn--bcher-kva.example:81/?v=10&encoding=json"

@@ -119,3 +119,25 @@ def test_a_shard_without_a_proxy_ignores_that_of_the_environment(
         with make_shard(proxy="") as shard:
             shard.connect(f"ws://gateway.test:{port}/")
             shard.wait_until_ready(10)
+
+
+def test_a_proxy_that_cannot_be_reached_is_named_without_its_password() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    shard = make_shard(proxy=f"http://me:secret@127.0.0.1:{port}")
+    with pytest.raises(
+        ConnectionFailed, match=f"through the proxy 127.0.0.1:{port} failed"
+    ) as caught:
+        shard.connect("ws://gateway.test")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_password_that_http_cannot_say_is_told_without_it() -> None:
+    with server(lambda client: client.recv(1)) as port:
+        shard = make_shard(proxy=f"http://me:\u20acuro@127.0.0.1:{port}")
+        with pytest.raises(ConnectionFailed, match="Latin-1") as caught:
+            shard.connect("ws://gateway.test")
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert "uro" not in str(error)
+        error = error.__cause__

@@ -174,6 +174,7 @@ def test_every_method_raises_in_a_forked_child_and_the_parent_keeps_its_connecti
         lambda: shard.heartbeat_in(1),
         lambda: shard.on("READY"),
         lambda: shard.off("READY", print),
+        lambda: shard._handle_message("{}"),
         *(functools.partial(getattr, shard, name) for name in LIVE_PROPERTIES),
     )
     heartbeat = shard._reader.heartbeat
