@@ -169,6 +169,11 @@ class Connection:
             return f"{step} failed: {error}: {said}" if said else f"{step} failed: {error}"
         if isinstance(error, CertificateRefused):
             return self._hide_token(str(error))
+        if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
+            return (
+                f"{step} failed: the server does not speak TLS there; is the port right, or should "
+                "the URL begin with ws://?"
+            )
         if isinstance(error, OSError) and error.strerror:
             return f"{step} failed: {error.strerror}"
         return f"{step} failed: {printable(self._hide_token(str(error)), 200)}"

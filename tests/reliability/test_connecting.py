@@ -17,6 +17,7 @@ from shardlib.dial import Dialer
 from shardlib.testing import GatewayConnection, LocalGateway
 from tests.peers import Peer
 from tests.reliability.conftest import MakeGateway, MakeScripted, WatchShard
+from tests.shards import make_shard
 from tests.support import wait_until
 
 # Each makes a gateway stop at one step of its next connection.
@@ -346,3 +347,9 @@ def test_ready_timeout_holds_after_an_identify_of_another_thread(
     wait_until(lambda: shard.heartbeat_interval is not None)  # and so the gate was asked
     shard.identify()
     gateway.peer(2, timeout=10)
+
+
+def test_a_server_without_tls_is_told_from_a_bad_certificate(gateway: LocalGateway) -> None:
+    shard = make_shard()
+    with pytest.raises(ConnectionFailed, match="does not speak TLS there; is the port right"):
+        shard.connect(gateway.url.replace("ws://", "wss://"))
