@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from typing import Any
@@ -314,10 +313,10 @@ def test_a_blocked_callback_costs_no_connection_and_is_warned_of_once(
     wait_until(lambda: recorder.numbers() == list(range(10)))
 
     assert len(gateway.all_connections) == 1
-    warnings = [each for each in caplog.records if each.levelno == logging.WARNING]
+    # On a very busy machine a log handler may run for longer than an interval, too.
+    warnings = [text for text in caplog.messages if "fetch_something_slow has been" in text]
     assert len(warnings) == 1
-    assert "fetch_something_slow" in warnings[0].getMessage()
-    assert "release.wait(20)" in warnings[0].getMessage() or not HAS_GIL
+    assert "release.wait(20)" in warnings[0] or not HAS_GIL
 
 
 def test_a_backlog_of_slow_callbacks_costs_no_connection(
