@@ -1318,8 +1318,14 @@ class Shard:
                         "arrived is not known"
                     ) from error
                 # The system did not take all of the payload, so the Gateway has not got it. It goes
-                # out on the next connection.
+                # out on the next connection. A callback cannot wait for that.
+                if life.in_reader_thread():
+                    raise NotReady(
+                        "nothing was sent: the connection was lost; send again when READY"
+                    ) from None
                 self._wait_for_another_connection(life, connection, deadline)
+                if deadline.remaining() == 0:
+                    raise NotReady("nothing was sent in time: the connection was lost") from None
                 continue
             if not wait:
                 self._reader.log_sent(data)
@@ -1331,19 +1337,15 @@ class Shard:
                     f"(Discord allows {SEND_LIMIT}); there is room again in "
                     f"{count(round(wait, 1), 'second')}"
                 )
-            self._lifecycle.wait(lambda: not life.is_ready, Deadline(wait))
+            self._wait_for_another_connection(life, connection, Deadline(wait))
 
     def _wait_for_another_connection(
-        self, life: Life, lost: Connection, deadline: Deadline
+        self, life: Life, connection: Connection, deadline: Deadline
     ) -> None:
-        """Wait until the reader knows that a connection was lost. A callback cannot."""
-        if life.in_reader_thread():
-            raise NotReady("nothing was sent: the connection was lost; send again when READY")
+        """Wait until a connection is READY no more: the next one may be so already."""
         self._lifecycle.wait(
-            lambda: not life.is_ready or self._reader.connection is not lost, deadline
+            lambda: not life.is_ready or self._reader.connection is not connection, deadline
         )
-        if deadline.remaining() == 0:
-            raise NotReady("nothing was sent in time: the connection was lost")
 
     def _ready_connection(self, life: Life, deadline: Deadline) -> Connection:
         while True:

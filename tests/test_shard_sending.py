@@ -250,6 +250,31 @@ def test_a_send_that_waits_for_room_uses_the_window_of_the_next_connection(
         gateway.connections[-1].expect(Opcode.VOICE_STATE_UPDATE)
 
 
+def test_a_send_told_to_wait_by_a_connection_that_is_replaced_meanwhile_waits_no_longer(
+    gateway: LocalGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine the next connection may be READY before the thread begins to wait."""
+    give_windows(monkeypatch, limit=4, period=3600.0)
+    with make_shard(send_timeout=7200.0) as shard:
+        shard.connect(gateway.url)
+        shard.wait_until_ready(10)
+        with pytest.raises(SendTimeout):
+            while True:
+                shard.send(json.dumps(SEND), timeout=0)
+        connection = shard._reader.connection
+        send = connection.send
+
+        def send_and_be_slow(*arguments: Any, **options: Any) -> float:
+            wait = send(*arguments, **options)
+            gateway.connections[0].drop()
+            wait_until(lambda: shard.stats.resumes == 1)
+            return wait
+
+        monkeypatch.setattr(connection, "send", send_and_be_slow)
+        in_background(shard.send, json.dumps(SEND)).result(10)
+        gateway.connections[-1].expect(Opcode.VOICE_STATE_UPDATE)
+
+
 def test_send_in_a_callback_raises_at_once_when_the_window_is_used_up(
     gateway: LocalGateway, shard: Shard
 ) -> None:
