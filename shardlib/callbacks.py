@@ -11,11 +11,12 @@ import logging
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from time import perf_counter
-from typing import Any, TypeVar, Union
+from typing import Any, Protocol, TypeVar, Union
 
 from shardlib.failurelog import SUMMARY_INTERVAL, FailureLog
+from shardlib.outstanding import Outstanding
 from shardlib.text import count, describe, printable
 
 Callback = Callable[..., object]
@@ -53,8 +54,27 @@ class Shown:
         return printable(self._hide(text), _MOST_SHOWN)
 
 
+class Subscriber(Protocol):
+    """What looks at events on the reader thread, on behalf of another thread.
+
+    :ivar what: what the user's function in it is, for the warning that it takes long.
+    """
+
+    what: str
+
+    def offer(self, event: str, payload: Any) -> bool:
+        """Look at an event. What this raises ends the reader.
+
+        :param event: its name, as the payload had it before any callback saw it.
+        :param payload: the whole of it.
+        :returns: True if no later event is wanted.
+        """
+
+
 class Waiter:
     """One caller of wait_for(), blocked on another thread until its event comes."""
+
+    what = "the predicate of a wait_for()"
 
     def __init__(self, predicate: Predicate | None) -> None:
         self._predicate = predicate
@@ -62,9 +82,10 @@ class Waiter:
         self.error: BaseException | None = None
         self.done = False
 
-    def offer(self, data: Any) -> bool:
+    def offer(self, event: str, payload: Any) -> bool:
         """Look at an event, on the reader thread. True if it, or an error, was awaited."""
         try:
+            data = payload.get("d")
             if self._predicate is not None and not self._predicate(data):
                 return False
             self.data = data
@@ -79,7 +100,7 @@ class LeftToParent(BaseException):
 
 
 class Callbacks:
-    """The ``on_socket_*`` functions, listeners and waiters of a shard, and its logger.
+    """The ``on_socket_*`` functions, listeners and subscribers of a shard, and its logger.
 
     An Exception that a function raises is logged and told to on_socket_error, and the shard goes
     on; SystemExit and its like close the shard. The reader looks listeners up without a lock: a
@@ -90,7 +111,7 @@ class Callbacks:
     :param hide_token: returns a text without the token.
     :param in_reader_thread: True on the reader thread.
     :param stop: called with what is meant to end the program (SystemExit and the like).
-    :param notify: called after a waiter got its event.
+    :param notify: called after a subscriber got all that it wants.
     """
 
     def __init__(
@@ -110,7 +131,7 @@ class Callbacks:
         self._in_reader_thread = in_reader_thread
         self._stop = stop
         self._notify = notify
-        # Guards changes of the three tables. Reentrant: a signal handler may interrupt a change.
+        # Guards changes of the tables. Reentrant: a signal handler may interrupt a change.
         self._lock = threading.RLock()
         # The on_socket_* functions, each with its first arguments: the shard, or none for a method
         # of a subclass, which is bound to it.
@@ -120,7 +141,9 @@ class Callbacks:
         self.wants_payloads = False  # True if one of the functions looks at whole payloads
         self.wants_raw_payloads = False
         self._listeners: dict[str, tuple[Callback, ...]] = {}
-        self._waiters: dict[str, tuple[Waiter, ...]] = {}
+        self._subscribers: dict[str, tuple[Subscriber, ...]] = {}
+        self._subscribers_to_all: tuple[Subscriber, ...] = ()
+        self.outstanding = Outstanding()  # what other threads are not done with
         self._time: CallbackTime = (0.0, None, 0.0)  # written by the reader only
         self.is_forked = False  # in a forked child: only the parent's reader goes on
         self._failures = FailureLog()
@@ -153,7 +176,14 @@ class Callbacks:
             self._functions = functions
             self._on_dispatch = functions.get("on_socket_dispatch")
             self.wants_raw_payloads = "on_socket_raw_message" in functions
-            self.wants_payloads = self.wants_raw_payloads or "on_socket_dispatch" in functions
+            self._derive_wants_payloads()
+
+    def _derive_wants_payloads(self) -> None:
+        self.wants_payloads = (
+            self.wants_raw_payloads
+            or self._on_dispatch is not None
+            or bool(self._subscribers_to_all)
+        )
 
     def add_listener(self, event: str, function: Callback) -> None:
         """Call `function` for each `event` from now on."""
@@ -172,22 +202,37 @@ class Callbacks:
             left.remove(function)
             _replace(self._listeners, event, left)
 
-    def add_waiter(self, event: str, waiter: Waiter) -> None:
-        """Offer each `event` to a waiter from now on."""
-        with self._lock:
-            self._waiters[event] = (*self._waiters.get(event, ()), waiter)
+    def subscribe(self, subscriber: Subscriber, events: Collection[str]) -> None:
+        """Offer events to a subscriber from now on.
 
-    def remove_waiter(self, event: str, waiter: Waiter) -> None:
-        """Forget a waiter, if it is still there."""
+        :param subscriber: to offer them to.
+        :param events: names of the events; none for all.
+        """
         with self._lock:
-            left = [other for other in self._waiters.get(event, ()) if other is not waiter]
-            _replace(self._waiters, event, left)
+            for event in events:
+                self._subscribers[event] = (*self._subscribers.get(event, ()), subscriber)
+            if not events:
+                self._subscribers_to_all = (*self._subscribers_to_all, subscriber)
+                self._derive_wants_payloads()
+
+    def unsubscribe(self, subscriber: Subscriber) -> None:
+        """Forget a subscriber, if it is still there."""
+        with self._lock:
+            for event, subscribers in list(self._subscribers.items()):
+                if subscriber in subscribers:
+                    left = [other for other in subscribers if other is not subscriber]
+                    _replace(self._subscribers, event, left)
+            if subscriber in self._subscribers_to_all:
+                self._subscribers_to_all = tuple(
+                    other for other in self._subscribers_to_all if other is not subscriber
+                )
+                self._derive_wants_payloads()
 
     # The reader
 
     def wants(self, event: str) -> bool:
         """True if a function listens to an event, or a thread waits for it."""
-        return event in self._listeners or event in self._waiters
+        return event in self._listeners or event in self._subscribers
 
     def notify(self, name: str, *arguments: Any) -> None:
         """Call the shard's ``on_socket_*`` function of a name, if there is one."""
@@ -197,7 +242,7 @@ class Callbacks:
             self._call(function, (*first, *arguments))
 
     def dispatch(self, event: str | None, payload: Any) -> None:
-        """Hand an event to on_socket_dispatch, to its listeners, and to the threads that wait.
+        """Hand an event to on_socket_dispatch, to its listeners, and to its subscribers.
 
         :param event: its name, as the payload had it before any callback saw it; None for none.
         :param payload: the whole of it.
@@ -209,11 +254,16 @@ class Callbacks:
         if event in self._listeners:
             for function in self._listeners.get(event, ()):
                 self._call(function, (self._shard, payload.get("d")))
-        if event in self._waiters:
-            for waiter in self._waiters.get(event, ()):
-                if self.run("the predicate of a wait_for()", waiter.offer, payload.get("d")):
-                    self.remove_waiter(event, waiter)
-                    self._notify()
+        if event in self._subscribers or self._subscribers_to_all:
+            self._offer(event, payload)
+
+    def _offer(self, event: str | None, payload: Any) -> None:
+        if event is None:
+            return
+        for subscriber in (*self._subscribers.get(event, ()), *self._subscribers_to_all):
+            if self.run(subscriber.what, subscriber.offer, event, payload):
+                self.unsubscribe(subscriber)
+                self._notify()
 
     def run(self, what: str, function: Callable[..., _Result], *arguments: Any) -> _Result:
         """Run a function that is the user's, or calls one, on the reader thread; count its time.

@@ -16,7 +16,8 @@ class CurrentSession:
     :param session_id: as READY gave it, or None before.
     :param resume_gateway_url: as READY gave it, or None.
     :param last_sequence: of the last event received, or None.
-    :param completed_sequence: of the last event whose callbacks have returned, or None.
+    :param completed_sequence: of the last event that the reader is done with, or None: its
+        callbacks have returned, or it was handed to other threads.
     """
 
     __slots__ = ("completed_sequence", "last_sequence", "resume_gateway_url", "session_id")
@@ -65,5 +66,5 @@ class CurrentSession:
         return True
 
     def complete(self) -> None:
-        """Note that the callbacks of all events received so far have returned."""
+        """Note that the reader is done with all events received so far."""
         self.completed_sequence = self.last_sequence

@@ -353,6 +353,7 @@ class Lifecycle:
     def __init__(self, create_thread: Callable[[Life], threading.Thread]) -> None:
         self._create_thread = create_thread
         self._waiters = Waiters()
+        self._awaiting: set[int] = set()  # the threads that are inside wait_in()
         # Guards `life` while one follows another. Held for moments; reentrant, since a signal
         # handler may call disconnect() while its own thread holds the lock.
         self._lock = threading.RLock()
@@ -408,11 +409,34 @@ class Lifecycle:
         :param deadline: until when.
         :returns: False if the time ran out first.
         """
-        if not self.wait(lambda: condition() or life.is_over, deadline):
-            return False
-        if not condition() and life.close_deadline is not None:
-            self.wait(lambda: life.is_closed, life.close_deadline.earlier(deadline))
-        return True
+        thread = threading.get_ident()
+        self._awaiting.add(thread)
+        self._waiters.notify()  # a reader in wait_for_room(), which may wait for this very thread
+        try:
+            if not self.wait(lambda: condition() or life.is_over, deadline):
+                return False
+            if not condition() and life.close_deadline is not None:
+                self.wait(lambda: life.is_closed, life.close_deadline.earlier(deadline))
+            return True
+        finally:
+            self._awaiting.discard(thread)
+
+    def wait_for_room(
+        self, has_room: Callable[[], bool], makes_room: Callable[[int], bool]
+    ) -> None:
+        """Block the reader until a queue of events has room, or waiting would lead nowhere.
+
+        That is so if the shard is being closed, or if a thread that makes room waits for something
+        that only the reader can bring about. Then the queue has to take more than it should.
+
+        :param has_room: looked at again after each change, and each :meth:`notify`.
+        :param makes_room: True for the number of a thread that takes events out of the queue.
+        """
+        life = self.life
+        self._waiters.wait(
+            lambda: has_room() or life.is_over or any(map(makes_room, list(self._awaiting))),
+            Deadline(None),
+        )
 
     def close(self, life: Life, deadline: Deadline, peer_deadline: Deadline) -> bool:
         """Wait for a life that was asked to close.

@@ -477,7 +477,7 @@ class Shard:
             return None
         return Session(
             session_id=session.session_id,
-            sequence=session.completed_sequence,
+            sequence=self._callbacks.outstanding.completed_sequence(session),
             resume_gateway_url=session.resume_gateway_url,
             shard_id=self.shard_id,
             shard_count=self.shard_count,
@@ -671,10 +671,10 @@ class Shard:
         self._warn_of_unknown(name)
         waiter = Waiter(predicate)
         try:
-            self._callbacks.add_waiter(name, waiter)
+            self._callbacks.subscribe(waiter, (name,))
             in_time = self._lifecycle.wait_in(life, lambda: waiter.done, deadline)
         finally:
-            self._callbacks.remove_waiter(name, waiter)
+            self._callbacks.unsubscribe(waiter)
         if waiter.error is not None:
             raise waiter.error
         if waiter.done:
