@@ -144,6 +144,7 @@ class Callbacks:
         self._subscribers: dict[str, tuple[Subscriber, ...]] = {}
         self._subscribers_to_all: tuple[Subscriber, ...] = ()
         self.outstanding = Outstanding()  # what other threads are not done with
+        self.dropped = 0  # deliveries of which a dispatcher has called no function
         self._time: CallbackTime = (0.0, None, 0.0)  # written by the reader only
         self.is_forked = False  # in a forked child: only the parent's reader goes on
         self._failures = FailureLog()
@@ -230,6 +231,12 @@ class Callbacks:
 
     # The reader
 
+    def begin_life(self) -> None:
+        """Note that a life begins: callbacks may come from now on."""
+
+    def end_life(self) -> None:
+        """Note that a life has ended: no callback comes any more. Doing so twice does no harm."""
+
     def wants(self, event: str) -> bool:
         """True if a function listens to an event, or a thread waits for it."""
         return event in self._listeners or event in self._subscribers
@@ -299,13 +306,17 @@ class Callbacks:
                 if self.is_forked:
                     raise LeftToParent  # whatever else was raised in the child
         except Exception as error:
-            self._tell_failure(function, error)
-            if function is not self._functions.get("on_socket_error", (None,))[0]:
-                self.notify("on_socket_error", error)
+            self._failed(function, error)
         except BaseException as error:  # SystemExit, KeyboardInterrupt: for join() to raise
             if self.is_forked:
                 raise
             self._stop(error)
+
+    def _failed(self, function: Callback, error: Exception) -> None:
+        """Tell of a function's failure, on the thread that has called it."""
+        self._tell_failure(function, error)
+        if function is not self._functions.get("on_socket_error", (None,))[0]:
+            self.notify("on_socket_error", error)
 
     def _tell_failure(self, function: Callback, error: Exception) -> None:
         failures, in_full = self._failures.add(_underlying(function))
@@ -353,6 +364,22 @@ class Callbacks:
         if self._report_thread is not None:
             self._report_thread.join(1.0)
             self._report_thread = None
+
+    # What a dispatcher changes. Any thread
+
+    def in_delivery(self) -> bool:
+        """True on a thread of the dispatcher's, while it calls a function of this shard."""
+        return False
+
+    def are_done(self) -> bool:
+        """True if the callbacks of a life that has ended have returned, or waiting is vain."""
+        return True
+
+    def join_dispatcher(self, timeout: float | None) -> None:
+        """Wait until threads of the dispatcher's own have ended, if no shard uses it any more.
+
+        :param timeout: seconds, None for no limit.
+        """
 
     # The log
 

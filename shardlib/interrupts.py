@@ -21,7 +21,14 @@ _HOLDING = frozenset(
         "callbacks",
         "compression",
         "connection",
+        "delivery",
         "dial",
+        "dispatch.backlog",
+        "dispatch.mailbox",
+        "dispatch.pool",
+        "dispatch.threads",
+        "dispatch.worker",
+        "dispatched",
         "handshake",
         "heartbeat",
         "lifecycle",
@@ -31,9 +38,18 @@ _HOLDING = frozenset(
         "waiting",
     )
 )
-# Functions of shardlib.callbacks that call the user's with no lock held: callbacks, which may use
-# other shards, predicates, log handlers.
-_CALLING_OUT = frozenset({"_call", "_log", "offer", "run"})
+# Functions that call the user's with no lock held: callbacks, which may use other shards,
+# predicates, log handlers.
+_CALLING_OUT = frozenset(
+    {
+        ("shardlib.callbacks", "_call"),
+        ("shardlib.callbacks", "_log"),
+        ("shardlib.callbacks", "offer"),
+        ("shardlib.callbacks", "run"),
+        ("shardlib.dispatch.mailbox", "_wake"),
+        ("shardlib.dispatched", "_call"),
+    }
+)
 
 # Functions of threading.py that hold the lock which every thread needs in order to start: a handler
 # that has interrupted one of them, called by the user, would wait for a reader that cannot start.
@@ -76,7 +92,7 @@ def _module(frame: FrameType) -> str | None:
 
 
 def _is_calling_out(frame: FrameType) -> bool:
-    return _module(frame) == "shardlib.callbacks" and frame.f_code.co_name in _CALLING_OUT
+    return (_module(frame), frame.f_code.co_name) in _CALLING_OUT
 
 
 def run_uninterrupted(function: Callable[[], object]) -> None:

@@ -49,6 +49,9 @@ class Outstanding:
         """In a forked child: what is outstanding is the parent's."""
         self._handovers.clear()
 
+    def __contains__(self, handover: Handover) -> bool:
+        return handover in self._handovers
+
     def __len__(self) -> int:
         return len(self._handovers)
 

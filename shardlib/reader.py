@@ -191,6 +191,7 @@ class Reader:
         """The reader thread."""
         error: BaseException | None = None
         try:
+            self._callbacks.begin_life()
             error = self._connection_loop(life)
         except BaseException as unexpected:  # SystemExit and its like, or a fault of the library's
             if isinstance(unexpected, LeftToParent):
@@ -506,6 +507,7 @@ class Reader:
                 self._callbacks.log(logging.INFO, "closed: a callback raised %s", describe(error))
             self._end_is_told = True
             self._callbacks.notify("on_socket_closed", error)
+        self._callbacks.end_life()
         self._callbacks.join()
         failed = self.lifecycle.end(life)
         if failed is not None:

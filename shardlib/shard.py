@@ -67,10 +67,11 @@ from shardlib.options import Options
 from shardlib.payloads import JSONModule, Payload, Snowflake
 from shardlib.reader import PEERS_SHARE, Reader
 from shardlib.state import IDENTIFIED, ON_THE_WAY, SOCKET_OPEN, ShardState
-from shardlib.text import count
+from shardlib.text import count, describe
 from shardlib.transport import StreamBroken
 
 if TYPE_CHECKING:
+    from shardlib.delivery import Dispatcher
     from shardlib.session import Session
     from shardlib.stats import Stats
 
@@ -186,6 +187,8 @@ class Shard:
         ``127.0.0.1``) is always connected to without a proxy.
     :param logger: instead of ``logging.getLogger("shardlib.shard.<id>")``; an object with the
         method ``log`` of a :class:`logging.Logger`.
+    :param dispatcher: where the callbacks are called: a Mailbox, a Worker or a Pool of
+        :mod:`shardlib.dispatch`, which shards may share; None for the reader thread.
     :raises ValueError: if an argument has a value that cannot be; the message says which and why.
     :raises TypeError: if an argument has the wrong type, or a callback cannot be called with what
         it will get, or is an ``async def``.
@@ -225,6 +228,7 @@ class Shard:
         ssl_context: ssl.SSLContext | None = None,
         proxy: str | None = None,
         logger: Logger | None = None,
+        dispatcher: Dispatcher | None = None,
     ) -> None:
         check_methods("json", json, "loads", "dumps")
         identity = Identity(
@@ -270,14 +274,7 @@ class Shard:
         )
         self._process_id = os.getpid()
         self._warned_events: frozenset[str] = frozenset()
-        self._callbacks = Callbacks(
-            self,
-            self._logger,
-            hide_token=identity.hide_token,
-            in_reader_thread=lambda: self._lifecycle.in_reader_thread(),
-            stop=lambda error: self._reader.stop(error),
-            notify=lambda: self._lifecycle.notify(),
-        )
+        self._callbacks = self._create_callbacks(dispatcher)
         for (name, arguments), function in zip(_CALLBACKS.items(), given, strict=True):
             if function is not None:
                 setattr(self, name, function)
@@ -354,6 +351,33 @@ class Shard:
         raise TypeError(
             "a Shard can be neither pickled nor copied: it owns threads and a socket. Its session "
             "can be: save Shard.session, and make another Shard with it"
+        )
+
+    def _create_callbacks(self, dispatcher: Dispatcher | None) -> Callbacks:
+        arguments: dict[str, Any] = {
+            "hide_token": self._options.identity.hide_token,
+            "in_reader_thread": lambda: self._lifecycle.in_reader_thread(),
+            "stop": lambda error: self._reader.stop(error),
+            "notify": lambda: self._lifecycle.notify(),
+        }
+        if dispatcher is None:
+            return Callbacks(self, self._logger, **arguments)
+        # Here: most shards call their callbacks on the reader thread, and need neither module.
+        from shardlib.delivery import Dispatcher
+        from shardlib.dispatched import DispatchedCallbacks
+
+        if not isinstance(dispatcher, Dispatcher):
+            raise TypeError(
+                "dispatcher must be a Mailbox, a Worker or a Pool of shardlib.dispatch, or of a "
+                f"subclass of its Dispatcher, not {describe(dispatcher)}"
+            )
+        return DispatchedCallbacks(
+            self,
+            self._logger,
+            **arguments,
+            dispatcher=dispatcher,
+            session=lambda: self._reader.protocol.session,
+            wait_for_room=lambda *waiting: self._lifecycle.wait_for_room(*waiting),
         )
 
     # What a user sees
@@ -566,6 +590,9 @@ class Shard:
             duplicates=reader.protocol.duplicates,
             gaps=reader.protocol.gaps,
             callback_seconds=self._callbacks.seconds,
+            waiting=len(self._callbacks.outstanding),
+            lag=self._callbacks.outstanding.lag,
+            dropped=self._callbacks.dropped,
         )
 
     # Listening
@@ -886,7 +913,7 @@ class Shard:
         """
         self._check_process()
         deadline = Deadline(check_timeout("timeout", timeout))
-        self._refuse_to_wait("join")
+        self._refuse_to_wait("join", in_delivery=self._callbacks.in_delivery())
         life = self._lifecycle.life
         if not self._join(life, deadline):
             raise TimeoutError(
@@ -1173,8 +1200,8 @@ class Shard:
         self._lifecycle = self._reader.lifecycle
         self._process_id = os.getpid()
 
-    def _refuse_to_wait(self, method: str) -> None:
-        if self._lifecycle.in_reader_thread():
+    def _refuse_to_wait(self, method: str, in_delivery: bool = False) -> None:
+        if self._lifecycle.in_reader_thread() or in_delivery:
             raise ShardError(
                 f"{method}() was called in a callback: it would wait for what can only happen "
                 "after the callback has returned; call it on another thread"
@@ -1215,6 +1242,8 @@ class Shard:
         # disconnect() on that very thread, and no thread can join itself.
         if thread is not None and thread.ident not in (None, threading.get_ident()):
             thread.join(deadline.remaining())
+        if self._lifecycle.wait(self._callbacks.are_done, deadline):
+            self._callbacks.join_dispatcher(deadline.remaining())
 
     # Connecting
 

@@ -24,6 +24,10 @@ class Stats:
     :param duplicates: events that a replay repeated; they were not delivered again.
     :param gaps: jumps of the sequence. At each the Gateway left out events, or only numbers.
     :param callback_seconds: seconds spent inside the user's functions.
+    :param waiting: events and callbacks that a dispatcher, or a consumer of ``events()``, has been
+        given and is not done with.
+    :param lag: seconds since the oldest of these was handed on, 0.0 if there is none.
+    :param dropped: events and callbacks that a dispatcher has dropped.
     """
 
     messages: int = 0
@@ -37,3 +41,6 @@ class Stats:
     duplicates: int = 0
     gaps: int = 0
     callback_seconds: float = 0.0
+    waiting: int = 0
+    lag: float = 0.0
+    dropped: int = 0
