@@ -18,13 +18,24 @@ __all__ = [
     "ConnectionFailed",
     "DisallowedIntents",
     "ForkedProcess",
+    "GatewayPayload",
     "IdentifyGate",
     "Intents",
     "InvalidAPIVersion",
     "InvalidIntents",
     "InvalidShard",
     "Latency",
+    "Listener",
     "NotReady",
+    "OnSocketClosed",
+    "OnSocketConnected",
+    "OnSocketDisconnected",
+    "OnSocketDispatch",
+    "OnSocketError",
+    "OnSocketHeartbeat",
+    "OnSocketRawMessage",
+    "OnSocketReady",
+    "OnSocketReconnected",
     "Opcode",
     "SendTimeout",
     "Session",
@@ -60,8 +71,21 @@ if TYPE_CHECKING:
     from shardlib.gateway import CloseCode, Intents, Opcode
     from shardlib.limits import IdentifyGate
     from shardlib.liveness import Latency
+    from shardlib.payloads import GatewayPayload
     from shardlib.session import Session
-    from shardlib.shard import Shard
+    from shardlib.shard import (
+        Listener,
+        OnSocketClosed,
+        OnSocketConnected,
+        OnSocketDisconnected,
+        OnSocketDispatch,
+        OnSocketError,
+        OnSocketHeartbeat,
+        OnSocketRawMessage,
+        OnSocketReady,
+        OnSocketReconnected,
+        Shard,
+    )
     from shardlib.state import ShardState
     from shardlib.stats import Stats
 else:
@@ -75,6 +99,7 @@ else:
         "backoff",
         "limits",
         "liveness",
+        "payloads",
         "shard",
         "session",
         "stats",

@@ -11,12 +11,31 @@ import json as standard_json
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, TypedDict
 
 from shardlib.errors import UnreadableMessage
 from shardlib.gateway import MAX_SEND_SIZE, Opcode
 
 Payload = dict[str, Any]
+
+
+class GatewayPayload(TypedDict):
+    """What the Gateway sends, for type checkers: every payload is a plain dict.
+
+    https://docs.discord.com/developers/events/gateway-events#payload-structure
+
+    :ivar op: the opcode, an int of :class:`shardlib.Opcode`.
+    :ivar d: the data, any JSON value.
+    :ivar s: the sequence, an int, of events; else None.
+    :ivar t: the name, a str, of events; else None.
+    """
+
+    op: int
+    d: Any
+    s: int | None
+    t: str | None
+
+
 Snowflake = int | str
 
 STATUSES = ("online", "dnd", "idle", "invisible", "offline")

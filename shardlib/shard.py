@@ -64,7 +64,7 @@ from shardlib.lifecycle import CLOSED_BY_DISCONNECT, Beginning, Life, Request
 from shardlib.limits import IdentifyGate
 from shardlib.liveness import Latency
 from shardlib.options import Options
-from shardlib.payloads import JSONModule, Payload, Snowflake
+from shardlib.payloads import GatewayPayload, JSONModule, Payload, Snowflake
 from shardlib.reader import PEERS_SHARE, Reader
 from shardlib.state import IDENTIFIED, ON_THE_WAY, SOCKET_OPEN, ShardState
 from shardlib.text import count, describe
@@ -81,15 +81,20 @@ EXIT_TIMEOUT = 0.5
 _Function = TypeVar("_Function", bound=Callable[[Any, Any], object])
 _Shard = TypeVar("_Shard", bound="Shard")
 
+# The types of the functions that a shard calls. One that is annotated to take any dict will do for
+# a payload, too.
 OnSocketConnected = Callable[["Shard"], object]
 OnSocketReconnected = Callable[["Shard", bool], object]
 OnSocketDisconnected = Callable[["Shard", int | None, bool], object]
 OnSocketHeartbeat = Callable[["Shard", float], object]
-OnSocketDispatch = Callable[["Shard", Payload], object]
-OnSocketRawMessage = Callable[["Shard", Payload], object]
+OnSocketDispatch = (
+    Callable[["Shard", GatewayPayload], object] | Callable[["Shard", Payload], object]
+)
+OnSocketRawMessage = OnSocketDispatch
 OnSocketReady = Callable[["Shard"], object]
 OnSocketError = Callable[["Shard", Exception], object]
 OnSocketClosed = Callable[["Shard", BaseException | None], object]
+Listener = Callable[["Shard", Any], object]
 
 # The functions that a shard calls, and how many arguments each gets after the shard itself.
 _CALLBACKS = {
