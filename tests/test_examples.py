@@ -161,3 +161,27 @@ def test_the_readme_shows_the_code_of_examples_bot() -> None:
     code = bot.split("\n", 1)[1]
     shown = "".join(f"    {line}".rstrip() + "\n" for line in code.splitlines())
     assert shown in (ROOT / "README.rst").read_text()
+
+
+def test_daemon_ends_with_sigterm_and_goes_on_with_its_session(
+    gateway: LocalGateway, tmp_path: Path
+) -> None:
+    path = str(tmp_path / "session.json")
+    for number in range(2):
+        with Example(gateway, "daemon.py", path) as daemon:
+            daemon.wait_for("ready, session" if number == 0 else "resumed, session")
+            write(gateway, f"line {number}")
+            daemon.wait_for(f"wrote: line {number}")
+            daemon.process.send_signal(signal.SIGTERM)
+            assert daemon.process.wait(PATIENCE) == 0
+        assert "the session is kept" in daemon.lines[-1]
+
+
+def test_legacy_handles_ten_lines_on_its_own_pool(gateway: LocalGateway) -> None:
+    with Example(gateway, "legacy.py") as program:
+        connected(gateway)
+        for number in range(10):
+            write(gateway, f"line {number}")
+        assert program.process.wait(PATIENCE) == 0
+        program.wait_for("lines: 10")
+    assert len(program.lines) == 1
