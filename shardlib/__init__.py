@@ -17,7 +17,10 @@ __all__ = [
     "CloseCode",
     "ConnectionFailed",
     "DisallowedIntents",
+    "Event",
+    "Events",
     "ForkedProcess",
+    "GuildMembers",
     "IdentifyGate",
     "Intents",
     "InvalidAPIVersion",
@@ -35,6 +38,7 @@ __all__ = [
     "ShardingRequired",
     "Stats",
     "UnreadableMessage",
+    "VoiceUpdates",
 ]
 
 TYPE_CHECKING = False  # type checkers take this name for true; typing itself is slow to import
@@ -57,6 +61,8 @@ if TYPE_CHECKING:
         ShardingRequired,
         UnreadableMessage,
     )
+    from shardlib.events import Event, Events
+    from shardlib.fetching import GuildMembers, VoiceUpdates
     from shardlib.gateway import CloseCode, Intents, Opcode
     from shardlib.limits import IdentifyGate
     from shardlib.liveness import Latency
@@ -75,6 +81,8 @@ else:
         "backoff",
         "limits",
         "liveness",
+        "events",
+        "fetching",
         "shard",
         "session",
         "stats",

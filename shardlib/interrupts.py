@@ -22,6 +22,7 @@ _HOLDING = frozenset(
         "compression",
         "connection",
         "dial",
+        "events",
         "handshake",
         "heartbeat",
         "lifecycle",
