@@ -7,6 +7,7 @@ collects it, and it closes the queue.
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 from collections import deque
@@ -52,13 +53,17 @@ class _Entry(NamedTuple):
 class EventQueue:
     """The events between the reader and the threads that take them.
 
-    A thread may be interrupted at any call and at any jump backwards, by Ctrl-C or by a signal
-    handler that takes events itself. So an event moves to the thread's entries in `_pending` first,
-    and from there to its caller in a few lines without a call, which no interrupt can split: it is
-    returned once, or the next call returns it.
+    A thread may be interrupted after any call and at any jump backwards, by Ctrl-C or by a signal
+    handler that takes events itself. So events move to the thread's list in `pending` first, in one
+    call of C code, and from there to the program in a few lines without a call. No interrupt can
+    split either: an event is returned once, or the next call returns it.
+
+    :ivar pending: by thread, the entries that it has taken out of the queue, to be returned.
+    :ivar returned: by thread, the entries that it was given since its last call. Each change of
+        this replaces the list.
 
     :param names: of the events, none for all.
-    :param timeout: seconds that :meth:`take` waits, or None.
+    :param timeout: seconds that :meth:`await_event` waits, or None.
     :param maxsize: how many events may wait.
     :param shard: of the events.
     :param callbacks: of the shard; to be subscribed to by the caller.
@@ -92,17 +97,13 @@ class EventQueue:
         self._life_before = life if life.is_over else None
         self._life: Life | None = None if life.is_over else life
         self._entries: deque[_Entry] = deque()
-        # By thread: what it was given since its last call, and what it has taken out of the
-        # entries, but an interrupt has kept it from returning.
-        self._returned: dict[int, tuple[_Entry, ...]] = {}
-        self._pending: dict[int, tuple[_Entry, ...]] = {}
+        self.returned: dict[int, list[_Entry]] = {}
+        self.pending: dict[int, list[_Entry]] = {}
         self._taker = threading.get_ident()  # the thread that took events last; first the maker
-        self._waiting: set[int] = set()  # threads in take(), for whom the reader calls notify()
+        self._waiting: set[int] = set()  # threads for which the reader calls notify()
         self._reader_waits = False
         self.is_closed = False
         self._has_ended = False  # with its life
-        # Guards the step from the entries to `_pending` against other threads.
-        self._lock = threading.RLock()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -116,7 +117,7 @@ class EventQueue:
         # The thread that takes events may be this one, in a callback: nothing would make room.
         if len(self._entries) >= self._maxsize and self._taker != threading.get_ident():
             self._reader_waits = True
-            self._lifecycle.wait_for_room(self._has_room, lambda thread: thread == self._taker)
+            self._lifecycle.wait_for_room(self._has_room, self._makes_room)
             self._reader_waits = False
         handover = Handover(self._current_session())
         self._callbacks.outstanding.add(handover)
@@ -143,11 +144,16 @@ class EventQueue:
         # than the event.
         return self.is_closed or len(self._entries) <= self._maxsize // 2
 
+    def _makes_room(self, thread: int) -> bool:
+        # One that waits for this queue itself is about to see that there are events.
+        return thread == self._taker and thread not in self._waiting
+
     # The threads that take events
 
-    def take(self) -> Event:
-        """Return the next event; wait for it as long as the time-out allows.
+    def await_event(self, thread: int) -> None:
+        """Give the calling thread an event in `pending`; wait for it as long as allowed.
 
+        :param thread: its number.
         :raises StopIteration: if the queue is closed, or its life was, by disconnect().
         """
         self._check_process()
@@ -156,73 +162,54 @@ class EventQueue:
                 "in a callback: the next event can only be received after the callback has "
                 "returned; iterate on another thread, or use poll()"
             )
-        thread = self._begin_taking()
+        self._begin_taking(thread)
         deadline = Deadline(self._timeout)
         while not self.is_closed:
-            # No call from here to the return: see above.
-            pending = self._pending[thread]
-            if pending:
-                self._returned[thread] += pending[:1]
-                self._pending[thread] = pending[1:]
-                return pending[0].event
+            if self.pending[thread]:
+                return
             self._finish_returned(thread)
             if not self._entries:
                 self._wait(thread, deadline)
-            self._move(thread)
+            self._move(thread, 1)
         raise StopIteration
 
-    def poll(self, max_events: int | None) -> list[Event]:
-        """Return the events that are there, without waiting."""
+    def gather_events(self, thread: int, most: int | None) -> None:
+        """Give the calling thread the events that are there in `pending`, without waiting.
+
+        :param thread: its number.
+        :param most: how many, None for all.
+        """
         self._check_process()
-        if self.is_closed:
-            return []
-        thread = self._begin_taking()
+        self._begin_taking(thread)
         self._finish_returned(thread)
         wanted = len(self._entries)
-        if max_events is not None:
-            wanted = min(wanted, max_events - len(self._pending[thread]))
-        for _ in range(wanted):
-            self._move(thread)
-        while True:
-            pending = self._pending[thread]
-            taken = pending[:max_events]
-            end = len(taken)
-            events = [entry.event for entry in taken]
-            # No call from here to the return: see above.
-            if self._pending[thread] is pending:  # else a signal handler has taken some of them
-                self._returned[thread] += taken
-                self._pending[thread] = pending[end:]
-                break
+        if most is not None:
+            wanted = min(wanted, most - len(self.pending[thread]))
+        self._move(thread, max(0, wanted))
         life = self._joined_life()
-        if not events and life is not None and life.is_closed and not self._entries:
+        if life is not None and life.is_closed and not self.pending[thread] and not self._entries:
             self._end(life)
-        return events
 
-    def _begin_taking(self) -> int:
-        thread = threading.get_ident()
+    def _begin_taking(self, thread: int) -> None:
         self._taker = thread
-        self._returned.setdefault(thread, ())
-        self._pending.setdefault(thread, ())
-        return thread
+        self.returned.setdefault(thread, [])
+        self.pending.setdefault(thread, [])
 
     def _finish_returned(self, thread: int) -> None:
         """Note that the caller is done with what the thread was given before."""
-        returned = self._returned[thread]
+        returned = self.returned[thread]
         for entry in returned:
             self._callbacks.outstanding.finish(entry.handover)
-        if self._returned[thread] is returned:  # else a signal handler was given more
-            self._returned[thread] = ()
+        if self.returned[thread] is returned:  # else a signal handler was given more
+            self.returned[thread] = []
 
-    def _move(self, thread: int) -> None:
-        """Move an event, if there is one, to those that only this thread returns."""
-        entries = self._entries
-        with self._lock:
-            try:  # no call in here: see above
-                entry = entries[0]
-                self._pending[thread] += (entry,)
-                del entries[0]
-            except IndexError:
-                return  # another thread was faster
+    def _move(self, thread: int, most: int) -> None:
+        """Move events, as far as there are any, to those that only this thread returns."""
+        entries = itertools.islice(iter(self._entries.popleft, None), most)
+        try:
+            self.pending[thread].extend(entries)
+        except IndexError:
+            pass  # another thread was faster
         if self._reader_waits and self._has_room():
             self._lifecycle.notify()
 
@@ -242,8 +229,8 @@ class EventQueue:
                 "the next event would be waited for without end: the shard is not connected; "
                 "connect() first"
             )
-        self._waiting.add(thread)
         try:
+            self._waiting.add(thread)
             in_time = self._lifecycle.wait_in(
                 life, lambda: bool(self._entries) or self.is_closed, deadline
             )
@@ -294,7 +281,7 @@ class EventQueue:
         self.is_closed = True
         self._callbacks.abandon(self)
         self._drop()
-        for entries in (*list(self._returned.values()), *list(self._pending.values())):
+        for entries in (*list(self.returned.values()), *list(self.pending.values())):
             for entry in entries:
                 self._callbacks.outstanding.finish(entry.handover)
         self._lifecycle.notify()
@@ -327,7 +314,15 @@ class Events(Iterator[Event]):
         # The traceback of an exception refers to the frames that it has passed, this one too, and
         # may be kept for long, by a REPL for example. It must not keep the iterator.
         del self
-        return queue.take()
+        thread = threading.get_ident()
+        while True:
+            queue.await_event(thread)
+            # No call from here to the return: see EventQueue.
+            pending = queue.pending[thread]
+            if pending:  # else a signal handler has taken it
+                queue.returned[thread] = queue.returned[thread] + pending[:1]
+                queue.pending[thread] = pending[1:]
+                return pending[0].event
 
     def poll(self, max_events: int | None = None) -> list[Event]:
         """Return the events that wait, in their order, without waiting; for a game loop, say.
@@ -352,7 +347,19 @@ class Events(Iterator[Event]):
         check_type("max_events", max_events, int, optional=True)
         if max_events is not None and max_events < 1:
             raise ValueError(f"max_events must be 1 or more, not {max_events}")
-        return queue.poll(max_events)
+        thread = threading.get_ident()
+        while not queue.is_closed:
+            queue.gather_events(thread, max_events)
+            pending = queue.pending[thread]
+            taken = pending[:max_events]
+            end = len(taken)
+            events = [entry.event for entry in taken]
+            # No call from here to the return: see EventQueue.
+            if queue.pending[thread] is pending:  # else a signal handler has taken some
+                queue.returned[thread] = queue.returned[thread] + taken
+                queue.pending[thread] = pending[end:]
+                return events
+        return []
 
     def close(self) -> None:
         """Take no more events, and drop those that wait. A second call does nothing. Never blocks.
