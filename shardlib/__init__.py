@@ -17,8 +17,11 @@ __all__ = [
     "CloseCode",
     "ConnectionFailed",
     "DisallowedIntents",
+    "Event",
+    "Events",
     "ForkedProcess",
     "GatewayPayload",
+    "GuildMembers",
     "IdentifyGate",
     "Intents",
     "InvalidAPIVersion",
@@ -46,6 +49,7 @@ __all__ = [
     "ShardingRequired",
     "Stats",
     "UnreadableMessage",
+    "VoiceUpdates",
 ]
 
 TYPE_CHECKING = False  # type checkers take this name for true; typing itself is slow to import
@@ -68,6 +72,8 @@ if TYPE_CHECKING:
         ShardingRequired,
         UnreadableMessage,
     )
+    from shardlib.events import Event, Events
+    from shardlib.fetching import GuildMembers, VoiceUpdates
     from shardlib.gateway import CloseCode, Intents, Opcode
     from shardlib.limits import IdentifyGate
     from shardlib.liveness import Latency
@@ -100,6 +106,8 @@ else:
         "limits",
         "liveness",
         "payloads",
+        "events",
+        "fetching",
         "shard",
         "session",
         "stats",

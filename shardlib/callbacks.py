@@ -143,6 +143,7 @@ class Callbacks:
         self._listeners: dict[str, tuple[Callback, ...]] = {}
         self._subscribers: dict[str, tuple[Subscriber, ...]] = {}
         self._subscribers_to_all: tuple[Subscriber, ...] = ()
+        self._abandoned: list[Subscriber] = []
         self.outstanding = Outstanding()  # what other threads are not done with
         self.dropped = 0  # deliveries of which a dispatcher has called no function
         self._time: CallbackTime = (0.0, None, 0.0)  # written by the reader only
@@ -153,9 +154,13 @@ class Callbacks:
 
     # Any thread
 
-    def renew_lock(self) -> None:
-        """In a forked child: a thread that it does not have may have held the lock."""
+    def begin_in_forked_child(self) -> None:
+        """Let go of what is the parent's: a lock that one of its threads held, its subscribers."""
         self._lock = threading.RLock()
+        self._subscribers = {}
+        self._subscribers_to_all = ()
+        self._derive_wants_payloads()
+        self.outstanding.clear()
 
     def leave_to_parent(self) -> None:
         """In a forked child: a callback that is running is the last one of the child's."""
@@ -210,6 +215,8 @@ class Callbacks:
         :param events: names of the events; none for all.
         """
         with self._lock:
+            while self._abandoned:
+                self.unsubscribe(self._abandoned.pop())
             for event in events:
                 self._subscribers[event] = (*self._subscribers.get(event, ()), subscriber)
             if not events:
@@ -228,6 +235,14 @@ class Callbacks:
                     other for other in self._subscribers_to_all if other is not subscriber
                 )
                 self._derive_wants_payloads()
+
+    def abandon(self, subscriber: Subscriber) -> None:
+        """Forget a subscriber later, when another one comes; takes no lock, for finalisers.
+
+        :param subscriber: whose offer() returns True from now on.
+        """
+        if subscriber not in self._abandoned:
+            self._abandoned.append(subscriber)
 
     # The reader
 

@@ -18,9 +18,16 @@ class CurrentSession:
     :param last_sequence: of the last event received, or None.
     :param completed_sequence: of the last event that the reader is done with, or None: its
         callbacks have returned, or it was handed to other threads.
+    :param user_id: of the bot, as READY gave it, or None: READY was received by another process.
     """
 
-    __slots__ = ("completed_sequence", "last_sequence", "resume_gateway_url", "session_id")
+    __slots__ = (
+        "completed_sequence",
+        "last_sequence",
+        "resume_gateway_url",
+        "session_id",
+        "user_id",
+    )
 
     def __init__(
         self,
@@ -28,11 +35,13 @@ class CurrentSession:
         resume_gateway_url: str | None = None,
         last_sequence: int | None = None,
         completed_sequence: int | None = None,
+        user_id: str | None = None,
     ) -> None:
         self.session_id = session_id
         self.resume_gateway_url = resume_gateway_url
         self.last_sequence = last_sequence
         self.completed_sequence = completed_sequence
+        self.user_id = user_id
 
     @property
     def resume_sequence(self) -> int:

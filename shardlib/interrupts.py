@@ -29,6 +29,7 @@ _HOLDING = frozenset(
         "dispatch.threads",
         "dispatch.worker",
         "dispatched",
+        "events",
         "handshake",
         "heartbeat",
         "lifecycle",

@@ -111,10 +111,11 @@ def extract(payload: Payload) -> Message:
     data = None
     if event == "READY":
         ready = payload.get("d")
-        if isinstance(ready, Mapping):
-            data = (ready.get("session_id"), ready.get("resume_gateway_url"))
-        else:
-            data = (None, None)
+        if not isinstance(ready, Mapping):
+            ready = {}
+        user = ready.get("user")
+        user_id = user.get("id") if isinstance(user, Mapping) else None
+        data = (ready.get("session_id"), ready.get("resume_gateway_url"), user_id)
     return Message(opcode, event, sequence, data)
 
 
@@ -318,7 +319,7 @@ class GatewayProtocol:
         return True
 
     def _ready(self, message: Message, now: float) -> None:
-        session_id, url = message.data
+        session_id, url, user_id = message.data
         if type(session_id) is int:  # from servers other than Discord's
             session_id = str(session_id)
         elif not isinstance(session_id, str) or not session_id:
@@ -335,7 +336,13 @@ class GatewayProtocol:
                 )
                 url = None
         # No Resume brings READY again: it counts as seen before its callbacks return.
-        self.session = CurrentSession(session_id, url, message.sequence, message.sequence)
+        self.session = CurrentSession(
+            session_id,
+            url,
+            message.sequence,
+            message.sequence,
+            None if user_id is None else str(user_id),  # a number, from some servers
+        )
         self._establish(resumed=False)
 
     def _establish(self, resumed: bool) -> None:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 import ujson
 import websocket
 
-from shardlib import payloads
+from shardlib import fetching, payloads
 from shardlib.backoff import Backoff
 from shardlib.callbacks import Callback, Callbacks, Logger, Predicate, Waiter
 from shardlib.checks import (
@@ -44,6 +44,8 @@ from shardlib.errors import (
     ShardClosed,
     ShardError,
 )
+from shardlib.events import EventQueue, Events
+from shardlib.fetching import GuildMembers, Progress, VoiceUpdates
 from shardlib.gateway import (
     API_VERSION,
     EVENTS,
@@ -674,8 +676,7 @@ class Shard:
         """Block until an event comes, and return its data.
 
         Blocks the calling thread until then, or until the shard is closed. An event that came
-        before this was called is not seen: to miss none, listen with :meth:`on` and put the data
-        into a ``queue.Queue``.
+        before this was called is not seen: for more than one event, :meth:`events` misses none.
 
         :param event: the name, as for :meth:`on`.
         :param predicate: a function, called with the data on the reader thread; an event for which
@@ -715,6 +716,71 @@ class Shard:
             state = "" if life.is_ready else f"; the shard is {life.progress()}"
             raise TimeoutError(f"no {name} came within {count(timeout or 0, 'second')}{state}")
         raise life.closed_error()
+
+    def events(self, *names: str, timeout: float | None = None, maxsize: int = 10_000) -> Events:
+        """An iterator over events, for a script, a game or a REPL that asks for one after another.
+
+        ::
+
+            for event in shard.events("MESSAGE_CREATE", "MESSAGE_DELETE"):
+                print(event.name, event.data)
+
+        It has subscribed when this returns: what comes from then on is kept until it is asked for.
+        So make it, send a request, and then ask for the answer. It is an iterator and a context
+        manager, and its :meth:`~shardlib.Events.poll` returns what is there without waiting. What
+        others do with :meth:`on` and :meth:`wait_for` is not changed by it.
+
+        The iterator belongs to one connect(): to the running one, or, if there is none, to the
+        next. It ends after :meth:`disconnect`, once it has yielded what was received before; an
+        error that closes the shard is raised there, as by :meth:`join`.
+
+        If `maxsize` events wait, the shard reads no further until half of them were taken: none is
+        lost, and memory does not grow. It reads on while the thread that takes the events is inside
+        a method that waits for the shard, :meth:`send` say. The log tells of a loop that takes
+        nothing for long. ``break``, ``close()``, and losing the last reference to the iterator let
+        the shard go on at once.
+
+        In :attr:`session` an event counts as done when the thread that got it asks for the next
+        one, or the iterator is closed. Ctrl-C loses no event: the next call returns it.
+
+        Never blocks; asking for the next event does, for `timeout` at most. That raises
+
+        - :exc:`TimeoutError` if no event came in time; the iterator can be used on,
+        - the error that has closed the shard,
+        - :exc:`ShardError` in a callback and in a signal handler that has interrupted another call,
+          and if the shard is not connected and no thread is connecting it,
+        - :exc:`ForkedProcess` in a process that was forked since.
+
+        :param names: of the events, each a str as for :meth:`on`; none for all events.
+        :param timeout: seconds that each next event is waited for; None waits without end.
+        :param maxsize: how many events may wait, an int from 1.
+        :returns: an :class:`~shardlib.Events` of :class:`~shardlib.Event` objects.
+        :raises ValueError: if no event can have such a name, `timeout` is negative, or `maxsize` is
+            below 1.
+        :raises TypeError: if an argument has the wrong type.
+        """
+        self._check_process()
+        for name in names:
+            check_type("names", name, str)
+        wanted = tuple(dict.fromkeys(map(event_name, names)))  # each once
+        check_timeout("timeout", timeout)
+        check_type("maxsize", maxsize, int)
+        if maxsize < 1:
+            raise ValueError(f"maxsize must be 1 or more, not {maxsize}")
+        for name in wanted:
+            self._warn_of_unknown(name)
+        queue = EventQueue(
+            wanted,
+            timeout,
+            maxsize,
+            shard=self,
+            callbacks=self._callbacks,
+            lifecycle=self._lifecycle,
+            current_session=lambda: self._reader.protocol.session,
+        )
+        events = Events(queue)  # first: it closes the queue if Ctrl-C comes now
+        self._callbacks.subscribe(queue, wanted)
+        return events
 
     # Life
 
@@ -1051,7 +1117,8 @@ class Shard:
     ) -> None:
         """Join a voice channel, move to another, or leave.
 
-        Blocks and raises as :meth:`send` does. The rules stand at
+        Blocks and raises as :meth:`send` does; :meth:`join_voice` waits for what comes of it, too.
+        The rules stand at
         https://docs.discord.com/developers/events/gateway-events#update-voice-state.
 
         :param guild_id: the guild's id, an int or a str of digits.
@@ -1082,10 +1149,11 @@ class Shard:
     ) -> None:
         """Ask for a guild's members, who come as GUILD_MEMBERS_CHUNK events, up to 1,000 in each.
 
-        Blocks and raises as :meth:`send` does, and does not wait for the answer. Listen with
-        :meth:`on` before asking: a :meth:`wait_for` that is called afterwards may miss the first
-        chunk. If Discord gets such a request too soon after another one, a RATE_LIMITED event comes
-        instead, whose ``retry_after`` says when to ask again. The rules stand at
+        Blocks and raises as :meth:`send` does, and does not wait for the answer:
+        :meth:`fetch_guild_members` does, and returns it. To take the chunks yourself, listen with
+        :meth:`on` or :meth:`events` before asking. If Discord gets such a request too soon after
+        another one, a RATE_LIMITED event comes instead, whose ``retry_after`` says when to ask
+        again. The rules stand at
         https://docs.discord.com/developers/events/gateway-events#request-guild-members.
 
         :param guild_id: the guild's id, an int or a str of digits.
@@ -1118,7 +1186,8 @@ class Shard:
     ) -> None:
         """Ask for guilds' soundboard sounds, which come as SOUNDBOARD_SOUNDS events, one a guild.
 
-        Blocks and raises as :meth:`send` does, and does not wait for the answer. The rules stand at
+        Blocks and raises as :meth:`send` does, and does not wait for the answer, as
+        :meth:`fetch_soundboard_sounds` does. The rules stand at
         https://docs.discord.com/developers/events/gateway-events#request-soundboard-sounds.
 
         :param guild_ids: the guilds' ids, each an int or a str of digits; at least one.
@@ -1137,7 +1206,8 @@ class Shard:
     ) -> None:
         """Ask about a guild's channels; the answer comes as CHANNEL_INFO.
 
-        Blocks and raises as :meth:`send` does, and does not wait for the answer. The rules stand at
+        Blocks and raises as :meth:`send` does, and does not wait for the answer, as
+        :meth:`fetch_channel_info` does. The rules stand at
         https://docs.discord.com/developers/events/gateway-events#request-channel-info.
 
         :param guild_id: the guild's id, an int or a str of digits.
@@ -1148,6 +1218,152 @@ class Shard:
         :raises TypeError: if an argument has the wrong type; nothing was sent.
         """
         self._send_payload(payloads.request_channel_info(guild_id, fields), timeout)
+
+    # Asking
+
+    def fetch_guild_members(
+        self,
+        guild_id: Snowflake,
+        *,
+        query: str | None = None,
+        limit: int = 0,
+        presences: bool = False,
+        user_ids: Snowflake | Iterable[Snowflake] | None = None,
+        timeout: float | None = 60.0,
+        progress: Progress | None = None,
+    ) -> GuildMembers:
+        """Ask for a guild's members, as :meth:`request_guild_members`, and return all of them.
+
+        Blocks the calling thread until the last chunk has come, whatever else comes meanwhile. A
+        connection that is lost and resumed in the middle costs nothing; in a new session, and if
+        the request may have been lost, it is sent again. If Discord answers RATE_LIMITED (it gives
+        all members of a guild once in 30 seconds), this waits for as long as that says, and asks
+        again, or raises at once if that would be too late.
+
+        :param guild_id: the guild's id, an int or a str of digits.
+        :param query: a str with which user names begin; an empty one, or neither this nor
+            `user_ids`, asks for all members, which needs the intent GUILD_MEMBERS.
+        :param limit: an int, how many members; 1 to 100 with a query that is not empty, else 0 for
+            all.
+        :param presences: a bool, whether the members' presences come, too; needs the intent
+            GUILD_PRESENCES.
+        :param user_ids: one id or up to 100, instead of `query`.
+        :param timeout: seconds for all of it; None waits without end.
+        :param progress: ``(received, total)``, called on the calling thread after each chunk, of
+            up to 1,000 members: how many have come, and how many there are. What it raises is
+            raised here.
+        :returns: a :class:`~shardlib.GuildMembers`, a list of member objects, with the attributes
+            ``presences`` and ``not_found``.
+        :raises TimeoutError: if not all chunks came in time; the message says how many did. If the
+            bot is in no such guild, Discord answers nothing.
+        :raises NotReady: if the shard is not READY in time; nothing was sent.
+        :raises SendTimeout: if the request could not be sent in time.
+        :raises ShardClosed: if the shard is closed, now or meanwhile.
+        :raises ConnectionFailed: if it is closed since it could not connect.
+        :raises SystemExit: if a callback raised it, and so closed the shard.
+        :raises KeyboardInterrupt: if a callback raised it, and so closed the shard.
+        :raises ShardError: if the shard was never connected; in a callback, before whose return no
+            answer can be received; and in a signal handler that has interrupted another call.
+        :raises ValueError: if an argument has a value that Discord does not take, or `query` and
+            `user_ids` are both given; nothing was sent.
+        :raises TypeError: if an argument has the wrong type; nothing was sent.
+        """
+        check_timeout("timeout", timeout)
+        return fetching.fetch_guild_members(
+            self._line("fetch_guild_members"),
+            guild_id,
+            query=query,
+            limit=limit,
+            presences=presences,
+            user_ids=user_ids,
+            timeout=timeout,
+            progress=progress,
+        )
+
+    def fetch_soundboard_sounds(
+        self, guild_ids: Iterable[Snowflake], *, timeout: float | None = 10.0
+    ) -> dict[Snowflake, list[dict[str, Any]]]:
+        """Ask for guilds' soundboard sounds, and return them.
+
+        Blocks, asks again and raises as :meth:`fetch_guild_members` does.
+
+        :param guild_ids: the guilds' ids, each an int or a str of digits; at least one.
+        :param timeout: seconds for all of it; None waits without end.
+        :returns: a dict: for each id, as it was given, a list of soundboard sound objects.
+        :raises TimeoutError: if not all sounds came in time; the message says whose did not. If the
+            bot is in no such guild, Discord answers nothing.
+        :raises ValueError: if there is no id, or one that cannot be; nothing was sent.
+        :raises TypeError: if an argument has the wrong type; nothing was sent.
+        """
+        check_timeout("timeout", timeout)
+        return fetching.fetch_soundboard_sounds(
+            self._line("fetch_soundboard_sounds"), guild_ids, timeout
+        )
+
+    def fetch_channel_info(
+        self,
+        guild_id: Snowflake,
+        fields: Iterable[str] = payloads.CHANNEL_INFO_FIELDS,
+        *,
+        timeout: float | None = 10.0,
+    ) -> list[dict[str, Any]]:
+        """Ask about a guild's channels, and return what is known of them.
+
+        Blocks, asks again and raises as :meth:`fetch_guild_members` does.
+
+        :param guild_id: the guild's id, an int or a str of digits.
+        :param fields: one or both of "status" and "voice_start_time".
+        :param timeout: seconds for all of it; None waits without end.
+        :returns: the ``channels`` of CHANNEL_INFO, a list of dicts with ``id`` and the fields.
+        :raises TimeoutError: if the answer did not come in time. If the bot is in no such guild,
+            Discord answers nothing.
+        :raises ValueError: if `fields` has another field or none, or the id cannot be one; nothing
+            was sent.
+        :raises TypeError: if an argument has the wrong type; nothing was sent.
+        """
+        check_timeout("timeout", timeout)
+        return fetching.fetch_channel_info(
+            self._line("fetch_channel_info"), guild_id, fields, timeout
+        )
+
+    def join_voice(
+        self,
+        guild_id: Snowflake,
+        channel_id: Snowflake,
+        *,
+        self_mute: bool = False,
+        self_deaf: bool = False,
+        timeout: float | None = 10.0,
+    ) -> VoiceUpdates:
+        """Join a voice channel, or move to it, and return what a voice library needs to connect.
+
+        Blocks, asks again and raises as :meth:`fetch_guild_members` does. The bot's own state comes
+        only with the intent GUILD_VOICE_STATES. Discord tells a server to those who join: a bot
+        that is in the channel already leaves first, by ``update_voice_state(guild_id, None)``
+        (https://docs.discord.com/developers/topics/voice-connections#retrieving-voice-server-information).
+
+        :param guild_id: the guild's id, an int or a str of digits.
+        :param channel_id: the channel's id, likewise.
+        :param self_mute: a bool, whether the bot is mute.
+        :param self_deaf: a bool, whether the bot is deaf.
+        :param timeout: seconds for all of it; None waits without end.
+        :returns: a :class:`~shardlib.VoiceUpdates`: the data of the bot's VOICE_STATE_UPDATE, with
+            the ``session_id``, and that of VOICE_SERVER_UPDATE, with ``token`` and ``endpoint``.
+        :raises TimeoutError: if the two did not come in time; the bot may have joined all the same.
+        :raises ValueError: if an id cannot be one; nothing was sent.
+        :raises TypeError: if an argument has the wrong type; nothing was sent.
+        """
+        if channel_id is None:
+            raise TypeError("channel_id must be an int or a str of digits, not NoneType")
+        check_timeout("timeout", timeout)
+        return fetching.join_voice(
+            self._line("join_voice"),
+            guild_id,
+            channel_id,
+            self_mute=self_mute,
+            self_deaf=self_deaf,
+            timeout=timeout,
+        )
 
     def heartbeat(self, requested: bool = False) -> None:
         """Have a heartbeat sent now, beside the scheduled ones.
@@ -1199,8 +1415,7 @@ class Shard:
         if self._lifecycle.began:
             self._reader.leave_to_parent()
             return
-        # A thread that the child does not have may have held any lock.
-        self._callbacks.renew_lock()
+        self._callbacks.begin_in_forked_child()
         self._reader = Reader(self._options, self._callbacks)
         self._lifecycle = self._reader.lifecycle
         self._process_id = os.getpid()
@@ -1331,7 +1546,25 @@ class Shard:
     def _send_payload(self, payload: Payload, timeout: float | None) -> None:
         self.send(payloads.encode(payload, self._options.json), timeout)
 
-    def _send(self, data: str, timeout: float | None, sent: Callable[[], object] | None) -> None:
+    def _line(self, method: str) -> fetching.Line:
+        """What a method needs that asks the Gateway and waits for the answer."""
+        self._check_process()
+        life = self._begun_life(method)
+        self._refuse_to_wait(method)
+        json = self._options.json
+        return fetching.Line(
+            self._callbacks,
+            self._lifecycle,
+            life,
+            session=lambda: self._reader.protocol.session,
+            connection=lambda: self._reader.connection,
+            send=lambda payload, timeout: self._send(payloads.encode(payload, json), timeout, None),
+        )
+
+    def _send(
+        self, data: str, timeout: float | None, sent: Callable[[], object] | None
+    ) -> Connection:
+        """:meth:`send`; returns the connection that took the payload."""
         deadline = Deadline(self._options.send_timeout if timeout is None else timeout)
         if has_interrupted_own_call() and not self._lifecycle.in_reader_thread():
             raise SendTimeout(
@@ -1363,7 +1596,7 @@ class Shard:
                 continue
             if not wait:
                 self._reader.log_sent(data)
-                return
+                return connection
             left = deadline.remaining()
             if life.in_reader_thread() or (left is not None and left < wait):
                 raise SendTimeout(
