@@ -106,9 +106,9 @@ else:
         "limits",
         "liveness",
         "payloads",
+        "shard",
         "events",
         "fetching",
-        "shard",
         "session",
         "stats",
     )

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 import ujson
 import websocket
 
-from shardlib import fetching, payloads
+from shardlib import payloads
 from shardlib.backoff import Backoff
 from shardlib.callbacks import Callback, Callbacks, Logger, Predicate, Waiter
 from shardlib.checks import (
@@ -44,8 +44,6 @@ from shardlib.errors import (
     ShardClosed,
     ShardError,
 )
-from shardlib.events import EventQueue, Events
-from shardlib.fetching import GuildMembers, Progress, VoiceUpdates
 from shardlib.gateway import (
     API_VERSION,
     EVENTS,
@@ -74,6 +72,8 @@ from shardlib.transport import StreamBroken
 
 if TYPE_CHECKING:
     from shardlib.delivery import Dispatcher
+    from shardlib.events import Events
+    from shardlib.fetching import GuildMembers, Line, Progress, VoiceUpdates
     from shardlib.session import Session
     from shardlib.stats import Stats
 
@@ -769,6 +769,8 @@ class Shard:
             raise ValueError(f"maxsize must be 1 or more, not {maxsize}")
         for name in wanted:
             self._warn_of_unknown(name)
+        from shardlib.events import EventQueue, Events  # here: few programs need them
+
         queue = EventQueue(
             wanted,
             timeout,
@@ -1269,6 +1271,8 @@ class Shard:
         :raises TypeError: if an argument has the wrong type; nothing was sent.
         """
         check_timeout("timeout", timeout)
+        from shardlib import fetching  # here: few programs need it
+
         return fetching.fetch_guild_members(
             self._line("fetch_guild_members"),
             guild_id,
@@ -1296,6 +1300,8 @@ class Shard:
         :raises TypeError: if an argument has the wrong type; nothing was sent.
         """
         check_timeout("timeout", timeout)
+        from shardlib import fetching  # here: few programs need it
+
         return fetching.fetch_soundboard_sounds(
             self._line("fetch_soundboard_sounds"), guild_ids, timeout
         )
@@ -1322,6 +1328,8 @@ class Shard:
         :raises TypeError: if an argument has the wrong type; nothing was sent.
         """
         check_timeout("timeout", timeout)
+        from shardlib import fetching  # here: few programs need it
+
         return fetching.fetch_channel_info(
             self._line("fetch_channel_info"), guild_id, fields, timeout
         )
@@ -1356,6 +1364,8 @@ class Shard:
         if channel_id is None:
             raise TypeError("channel_id must be an int or a str of digits, not NoneType")
         check_timeout("timeout", timeout)
+        from shardlib import fetching  # here: few programs need it
+
         return fetching.join_voice(
             self._line("join_voice"),
             guild_id,
@@ -1546,13 +1556,15 @@ class Shard:
     def _send_payload(self, payload: Payload, timeout: float | None) -> None:
         self.send(payloads.encode(payload, self._options.json), timeout)
 
-    def _line(self, method: str) -> fetching.Line:
+    def _line(self, method: str) -> Line:
         """What a method needs that asks the Gateway and waits for the answer."""
         self._check_process()
         life = self._begun_life(method)
         self._refuse_to_wait(method)
         json = self._options.json
-        return fetching.Line(
+        from shardlib.fetching import Line  # here: few programs need it
+
+        return Line(
             self._callbacks,
             self._lifecycle,
             life,
