@@ -24,8 +24,9 @@ from shardlib.testing import tls as certificates
 
 PACES = ("bulk", "single")
 
-# The most seconds that a client may take. The slowest takes one minute, under valgrind.
-_TIMEOUT = 300.0
+# The most seconds that a client may take. The slowest, websocket-client with plain text under
+# valgrind, takes two minutes.
+_TIMEOUT = 600.0
 
 # The names of those peers that have other names than their modules.
 _NAMES = {
@@ -199,11 +200,19 @@ def _process(
         # Whatever the client or the sender waits for ends with the client.
         timer = threading.Timer(_TIMEOUT, process.kill)
         timer.start()
+        _show(f"{job.peer}, {job.json}, {job.compression}")
         try:
             yield process
         finally:
             timer.cancel()
             process.kill()
+            _show("")
+
+
+def _show(running: str) -> None:
+    """Replace the last line of a terminal by what runs now."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{running}", end="", file=sys.stderr, flush=True)
 
 
 def _output(process: subprocess.Popen[bytes]) -> Any:

@@ -25,7 +25,7 @@ _SETTINGS = {"svg.fonttype": "none", "svg.hashsalt": "shardlib"}
 
 # The percentiles that a curve connects. The last percent of the events took as long as the system
 # let the client wait, and would make the curves narrow.
-_PERCENTS = [each / 2 for each in range(199)]
+_PERCENTS = range(100)
 
 
 def plot_bars(file: Path, tables: Mapping[str, Mapping[Any, float]]) -> None:
@@ -61,6 +61,7 @@ def plot_curves(file: Path, tables: Mapping[str, Mapping[Client, Sequence[float]
             width = 2.5 if client.peer == OURS else 1.0
             axis.plot(curve, _PERCENTS, label=str(client), linewidth=width)
         axis.set_xscale("log")
+        axis.xaxis.set_major_formatter("{x:g}")
         axis.set_ylabel("% of events")
         axis.set_title(title, loc="left")
         axis.legend()
