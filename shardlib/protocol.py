@@ -169,8 +169,9 @@ class GatewayProtocol:
     @property
     def deadline(self) -> float | None:
         """When :meth:`on_deadline` is to be called, on the clock of `now`; None for never."""
-        hello = self._hello_deadline
-        answer = self._ask_gate_at if self._phase is _Phase.SLOT else self._answer_deadline
+        hello, answer = self._hello_deadline, self._answer_deadline
+        if self._ask_gate_at is not None and self._phase is _Phase.SLOT:
+            answer = self._ask_gate_at
         if hello is None or answer is None:
             return answer if hello is None else hello
         return min(hello, answer)
