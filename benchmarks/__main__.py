@@ -16,6 +16,7 @@ _COMMANDS = {
     "large": 1,
     "startup": 1,
     "shards": 5,
+    "dispatch": 1,
 }
 
 

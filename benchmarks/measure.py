@@ -45,14 +45,18 @@ class Client:
     :ivar json: the name of a module with ``loads`` and ``dumps``.
     :ivar listens: whether a function listens to the events.
     :ivar zlib_ng: whether the peer may inflate with zlib-ng.
+    :ivar place: where shardlib calls the callbacks, one of benchmarks.dispatch.PLACES.
     """
 
     peer: str
     json: str
     listens: bool = True
     zlib_ng: bool = False
+    place: str = ""
 
     def __str__(self) -> str:
+        if self.place:
+            return self.place
         name = _NAMES.get(self.peer, self.peer)
         return (
             f"{name}, {self.json}"
@@ -120,7 +124,7 @@ class Bench:
         """
         payloads = self._messages(compression, count)
         job = Job(client.peer, "", compression, client.json, client.listens, client.zlib_ng)
-        job.stamps, job.connections = stamps, connections
+        job.stamps, job.connections, job.place = stamps, connections, client.place
         if client.peer == "floor":
             job.url = str(self._file(f"{compression}-{count}.pickle", pickle.dumps(payloads)))
             with _process("client", job, under) as process:
