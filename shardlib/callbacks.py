@@ -143,6 +143,7 @@ class Callbacks:
         self._listeners: dict[str, tuple[Callback, ...]] = {}
         self._subscribers: dict[str, tuple[Subscriber, ...]] = {}
         self._subscribers_to_all: tuple[Subscriber, ...] = ()
+        self._has_to_notify = False  # a subscriber has something for a thread that waits
         self._abandoned: list[Subscriber] = []
         self.outstanding = Outstanding()  # what other threads are not done with
         self.dropped = 0  # deliveries of which a dispatcher has called no function
@@ -251,6 +252,16 @@ class Callbacks:
 
     def end_life(self) -> None:
         """Note that a life has ended: no callback comes any more. Doing so twice does no harm."""
+
+    def notify_later(self) -> None:
+        """Notify the waiting threads at the next :meth:`flush`. For subscribers, on the reader."""
+        self._has_to_notify = True
+
+    def flush(self) -> None:
+        """Wake the threads for which the messages of one read have brought something."""
+        if self._has_to_notify:
+            self._has_to_notify = False
+            self._notify()
 
     def wants(self, event: str) -> bool:
         """True if a function listens to an event, or a thread waits for it."""

@@ -144,6 +144,13 @@ class Dispatcher:
         """
         raise NotImplementedError
 
+    def flush(self) -> None:
+        """Wake the thread that is to call what was submitted. Called by the reader thread.
+
+        A read of the socket may bring many events. Each is submitted, and then this is called once:
+        waking a thread for each costs more than the event itself.
+        """
+
     def begin(self, shard: Any) -> None:
         """Note that a life of a shard begins. Called by its reader thread, before any delivery."""
 

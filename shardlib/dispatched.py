@@ -45,6 +45,7 @@ class DispatchedCallbacks(Callbacks):
         self._dispatcher = dispatcher
         self._session = session
         self._wait_for_room = wait_for_room
+        self._has_to_flush = False  # something was submitted since the dispatcher's last flush()
         self._delivering: set[int] = set()  # numbers of the threads that are inside deliver()
         self._last: Delivery | None = None  # the last one of a life that has ended
         self._drops = FailureLog()
@@ -60,6 +61,7 @@ class DispatchedCallbacks(Callbacks):
             self._last = self._create("", (), alone=True, can_be_dropped=False)
             self._submit(self._last)
             self._ask("end", self._dispatcher.end, self._shard)
+            self.flush()
 
     def notify(self, name: str, *arguments: Any) -> None:
         if threading.get_ident() in self._delivering:  # a callback has failed: on_socket_error
@@ -69,6 +71,14 @@ class DispatchedCallbacks(Callbacks):
             self._submit(
                 self._create(name, arguments, alone=not unordered, can_be_dropped=unordered)
             )
+            if name != "on_socket_raw_message":  # of which one read may bring many
+                self.flush()
+
+    def flush(self) -> None:
+        super().flush()
+        if self._has_to_flush:
+            self._has_to_flush = False
+            self._ask("flush", self._dispatcher.flush)
 
     def dispatch(self, event: str | None, payload: Any) -> None:
         # First those that wait: once submitted, other threads may change the data.
@@ -90,12 +100,13 @@ class DispatchedCallbacks(Callbacks):
 
     def _submit(self, delivery: Delivery) -> None:
         self.outstanding.add(delivery)
+        self._has_to_flush = True
         self._ask("submit", self._dispatcher.submit, delivery)
 
-    def _ask(self, method: str, function: Callable[..., object], argument: Any) -> None:
+    def _ask(self, method: str, function: Callable[..., object], *arguments: Any) -> None:
         """Call a method of the dispatcher, which may be the user's."""
         try:
-            self.run("the dispatcher", function, argument)
+            self.run("the dispatcher", function, *arguments)
         except Exception as error:
             # Not told to on_socket_error, which would be submitted, too, and fail likewise.
             self.log(
@@ -105,8 +116,9 @@ class DispatchedCallbacks(Callbacks):
                 describe(error),
                 exc_info=error,
             )
-            if isinstance(argument, Delivery):
-                argument.drop()
+            for argument in arguments:
+                if isinstance(argument, Delivery):
+                    argument.drop()
         except LeftToParent:
             raise
         except BaseException as error:
@@ -181,6 +193,7 @@ class DispatchedCallbacks(Callbacks):
 
     def wait_for_room(self, has_room: Callable[[], bool]) -> None:
         """Block the reader until a queue has room."""
+        self.flush()  # the thread that makes room may sleep
         self._wait_for_room(has_room, self._dispatcher.runs_in)
 
     def wake(self) -> None:

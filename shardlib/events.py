@@ -117,6 +117,7 @@ class EventQueue:
         # The thread that takes events may be this one, in a callback: nothing would make room.
         if len(self._entries) >= self._maxsize and self._taker != threading.get_ident():
             self._reader_waits = True
+            self._callbacks.flush()  # the thread that makes room may sleep
             self._lifecycle.wait_for_room(self._has_room, self._makes_room)
             self._reader_waits = False
         handover = Handover(self._current_session())
@@ -127,7 +128,7 @@ class EventQueue:
             self._drop()
             return True
         if self._waiting:
-            self._lifecycle.notify()
+            self._callbacks.notify_later()
         return False
 
     def _is_wanted(self) -> bool:

@@ -404,6 +404,8 @@ class Reader:
                     f"a message could not be taken in: {describe(error)}",
                     error=error,
                 )
+            finally:
+                self._callbacks.flush()
 
     def _pass_deadline(self, connection: Connection) -> None:
         self.protocol.on_deadline(self._now())
@@ -526,6 +528,7 @@ class Reader:
         except BrokenStream as error:
             self._callbacks.report(error)
             self._lost = Loss(Cause.UNREADABLE, str(error))
+        self._callbacks.flush()
 
     def _handle(self, connection: Connection, frame_type: int, data: bytes) -> None:
         """Inflate a message, decode it, act on it, call back. The hot path.

@@ -88,7 +88,7 @@ def test_a_mailbox_calls_everything_on_the_thread_that_runs_it(gateway: LocalGat
     recorder, mailbox = Recorder(raw=True), Mailbox()
     with connected(gateway, recorder, dispatcher=mailbox):
         dispatch_numbers(gateway, range(EVENTS))
-        run_until(mailbox, lambda: recorder.count("dispatch") >= EVENTS)
+        run_until(mailbox, lambda: len(recorder.numbers()) == EVENTS)
     mailbox.run_pending()
     assert recorder.threads == {threading.current_thread().name}
     assert recorder.numbers() == list(range(EVENTS))

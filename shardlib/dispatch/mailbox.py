@@ -50,6 +50,7 @@ class Mailbox(Dispatcher):
         self._on_wake: Callable[[], object] | None = None
         self._thread: threading.Thread | None = None  # that has called run_pending() last
         self._runs = False  # True inside run_pending()
+        self._has_to_wake = False  # the backlog was empty, and is not
         self._interrupted: Delivery | None = None  # one that SystemExit or Ctrl-C has ended
 
     def __len__(self) -> int:
@@ -145,6 +146,11 @@ class Mailbox(Dispatcher):
 
     def submit(self, delivery: Delivery) -> None:
         if self._backlog.put(delivery):
+            self._has_to_wake = True
+
+    def flush(self) -> None:
+        if self._has_to_wake:
+            self._has_to_wake = False
             self._wake()
 
     def runs_in(self, thread: int) -> bool:

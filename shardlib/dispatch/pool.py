@@ -104,6 +104,8 @@ class Pool(Dispatcher):
             self._room.wait(delivery)
         with self._lock:
             self._schedule.add(Job(delivery, key))
+
+    def flush(self) -> None:
         self._start_ready()
 
     def end(self, shard: Any) -> None:

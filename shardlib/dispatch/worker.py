@@ -52,6 +52,8 @@ class Worker(Dispatcher):
         with self._lock:
             if not self._runs:
                 self._start()
+
+    def flush(self) -> None:
         self._alarm.ring()
 
     def end(self, shard: Any) -> None:
