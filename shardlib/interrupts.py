@@ -29,6 +29,7 @@ _HOLDING = frozenset(
         "reader",
         "transport",
         "waiting",
+        "watchdog",
     )
 )
 # Functions of shardlib.callbacks that call the user's with no lock held: callbacks, which may use

@@ -25,7 +25,7 @@ import websocket
 
 from shardlib import payloads
 from shardlib.backoff import Backoff
-from shardlib.callbacks import Callback, Callbacks, Logger, Predicate, Waiter
+from shardlib.callbacks import Callbacks, Logger, Predicate, Waiter
 from shardlib.checks import (
     check_callback,
     check_methods,
@@ -66,6 +66,7 @@ from shardlib.liveness import Latency
 from shardlib.options import Options
 from shardlib.payloads import JSONModule, Payload, Snowflake
 from shardlib.reader import PEERS_SHARE, Reader
+from shardlib.running import Callback
 from shardlib.state import IDENTIFIED, ON_THE_WAY, SOCKET_OPEN, ShardState
 from shardlib.text import count
 from shardlib.transport import StreamBroken
@@ -186,6 +187,9 @@ class Shard:
         ``127.0.0.1``) is always connected to without a proxy.
     :param logger: instead of ``logging.getLogger("shardlib.shard.<id>")``; an object with the
         method ``log`` of a :class:`logging.Logger`.
+    :param slow_callback: seconds, a number above 0, after which the log tells, at WARNING, of a
+        callback that has not returned, once: which one, on which event, and where it is; and again
+        when it has returned. None: only if a heartbeat stays unanswered meanwhile.
     :raises ValueError: if an argument has a value that cannot be; the message says which and why.
     :raises TypeError: if an argument has the wrong type, or a callback cannot be called with what
         it will get, or is an ``async def``.
@@ -225,6 +229,7 @@ class Shard:
         ssl_context: ssl.SSLContext | None = None,
         proxy: str | None = None,
         logger: Logger | None = None,
+        slow_callback: float | None = 5.0,
     ) -> None:
         check_methods("json", json, "loads", "dumps")
         identity = Identity(
@@ -255,6 +260,7 @@ class Shard:
             ssl_context=ssl_context,
             proxy=proxy,
             logger=logger,
+            slow_callback=slow_callback,
         )
         self._logger: Logger = logger or logging.getLogger(f"shardlib.shard.{shard_id}")
         given = (
@@ -277,6 +283,8 @@ class Shard:
             in_reader_thread=lambda: self._lifecycle.in_reader_thread(),
             stop=lambda error: self._reader.stop(error),
             notify=lambda: self._lifecycle.notify(),
+            slow_callback=options.slow_callback,
+            thread_prefix=f"shard-{shard_id}",
         )
         for (name, arguments), function in zip(_CALLBACKS.items(), given, strict=True):
             if function is not None:
@@ -551,7 +559,7 @@ class Shard:
     def stats(self) -> Stats:
         """A snapshot of the counters, which count since the shard was made."""
         self._check_process()
-        from shardlib.stats import Stats  # here: dataclasses take a while to import
+        from shardlib.stats import CallbackStats, Stats  # here: dataclasses take a while to import
 
         reader = self._reader
         return Stats(
@@ -565,7 +573,11 @@ class Shard:
             replayed=reader.protocol.replayed,
             duplicates=reader.protocol.duplicates,
             gaps=reader.protocol.gaps,
-            callback_seconds=self._callbacks.seconds,
+            callback_seconds=self._callbacks.watchdog.seconds,
+            callbacks={
+                name: CallbackStats(*count)
+                for name, count in self._callbacks.watchdog.counts().items()
+            },
         )
 
     # Listening
