@@ -114,7 +114,7 @@ class Callbacks:
         self._listeners: dict[str, tuple[Callback, ...]] = {}
         self._waiters: dict[str, tuple[Waiter, ...]] = {}
         self.watchdog = Watchdog(slow_callback, log=self.log, thread_prefix=thread_prefix)
-        self._running = self.watchdog.add("no event can be received meanwhile")  # on the reader
+        self._running = self.watchdog.add("no event can be received meanwhile", self._on_raise)
         self.is_forked = False  # in a forked child: only the parent's reader goes on
         self._failures = FailureLog()
 
@@ -195,7 +195,7 @@ class Callbacks:
         functions = self._functions
         if name in functions:
             function, first = functions[name]
-            self._call(function, (*first, *arguments), name, None)
+            self._running.call(function, function, (*first, *arguments), name, name)
 
     def dispatch(self, event: str | None, payload: Any) -> None:
         """Hand an event to on_socket_dispatch, to its listeners, and to the threads that wait.
@@ -206,10 +206,11 @@ class Callbacks:
         on_dispatch = self._on_dispatch
         if on_dispatch is not None:
             function, first = on_dispatch
-            self._call(function, (*first, payload), "on_socket_dispatch", event)
+            self._running.call(function, function, (*first, payload), "on_socket_dispatch", event)
         if event in self._listeners:
             for function in self._listeners.get(event, ()):
-                self._call(function, (self._shard, payload.get("d")), event, event)
+                arguments = (self._shard, payload.get("d"))
+                self._running.call(function, function, arguments, event, event)
         if event in self._waiters:
             for waiter in self._waiters.get(event, ()):
                 data = payload.get("d")
@@ -235,21 +236,19 @@ class Callbacks:
         """
         if self._running.is_inside:  # a log handler inside a callback, for example
             return function(*arguments)
-        return self._running.call(what, function, arguments, what, event)
+        result: _Result = self._running.call(what, function, arguments, what, event)
+        return result
 
-    def _call(
-        self, function: Callback, arguments: tuple[Any, ...], name: str, event: str | None
-    ) -> None:
-        try:
-            self._running.call(function, function, arguments, name, event)
-        except Exception as error:
-            self._tell_failure(function, error)
-            if function is not self._functions.get("on_socket_error", (None,))[0]:
-                self.notify("on_socket_error", error)
-        except BaseException as error:  # SystemExit, KeyboardInterrupt: for join() to raise
-            if self.is_forked:
-                raise
+    def _on_raise(self, function: Callback | str, error: BaseException) -> bool:
+        if isinstance(function, str):
+            return False  # run() raises it
+        if not isinstance(error, Exception):  # SystemExit, KeyboardInterrupt: for join() to raise
             self._stop(error)
+            return True
+        self._tell_failure(function, error)
+        if function is not self._functions.get("on_socket_error", (None,))[0]:
+            self.notify("on_socket_error", error)
+        return True
 
     def _tell_failure(self, function: Callback, error: Exception) -> None:
         failures, in_full = self._failures.add(_underlying(function))

@@ -27,14 +27,20 @@ _HOLDING = frozenset(
         "lifecycle",
         "limits",
         "reader",
+        "running",
         "transport",
         "waiting",
         "watchdog",
     )
 )
-# Functions of shardlib.callbacks that call the user's with no lock held: callbacks, which may use
-# other shards, predicates, log handlers.
-_CALLING_OUT = frozenset({"_call", "_log", "offer", "run"})
+# Functions that call the user's with no lock held: callbacks, which may use other shards,
+# predicates, log handlers.
+_CALLING_OUT = {
+    ("shardlib.callbacks", "_log"),
+    ("shardlib.callbacks", "offer"),
+    ("shardlib.callbacks", "run"),
+    ("shardlib.running", "call"),
+}
 
 # Functions of threading.py that hold the lock which every thread needs in order to start: a handler
 # that has interrupted one of them, called by the user, would wait for a reader that cannot start.
@@ -77,7 +83,7 @@ def _module(frame: FrameType) -> str | None:
 
 
 def _is_calling_out(frame: FrameType) -> bool:
-    return _module(frame) == "shardlib.callbacks" and frame.f_code.co_name in _CALLING_OUT
+    return (_module(frame), frame.f_code.co_name) in _CALLING_OUT
 
 
 def run_uninterrupted(function: Callable[[], object]) -> None:

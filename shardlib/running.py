@@ -13,34 +13,38 @@ import traceback
 from collections.abc import Callable
 from threading import get_ident
 from time import perf_counter
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 Callback = Callable[..., object]
 
-_Result = TypeVar("_Result")
-
-CallCount = tuple[int, float, float]
-"""Of the calls under one name that have ended: how many, their seconds, the longest one's."""
-
-_Moment = tuple[float, Callback | str | None, str, str | None, float]
+_Moment = tuple[float, Callback | str | None, str | None, float]
 """The seconds in functions that have returned; the function that has not (or what it is to the
-user, in words; or None); the name that its call is counted under; the event that it was called for,
-or None; and ``perf_counter()`` when it was called. A plain tuple, since two are made for a call."""
+user, in words; or None); what it was called for, an event or a name, or None; and when it was
+called, by ``perf_counter()``. A plain tuple, since two are made for each call."""
+
+
+class CallCount:
+    """The calls under one name that have ended: how many, their seconds, the longest one's."""
+
+    __slots__ = ("count", "longest", "total")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.total = 0.0
+        self.longest = 0.0
 
 
 class Call(NamedTuple):
     """A call that has not returned when it is looked at.
 
     :param function: of the user's, or what it is to the user, in words.
-    :param name: that the call is counted under.
-    :param event: that the function was called for, or None.
+    :param occasion: what it was called for, an event or its own name, or None.
     :param seconds: that it has taken so far.
     :param stack: where the thread is, from the user's function on; empty if that is not known.
     """
 
     function: Callback | str
-    name: str
-    event: str | None
+    occasion: str | None
     seconds: float
     stack: traceback.StackSummary
 
@@ -55,6 +59,8 @@ class Running:
     :param meanwhile: what cannot happen while one of them runs, in words for the log.
     :param on_begin: called on the thread at the beginning of a call that no other thread is going
         to look at, with the function; returns True if another thread does so from now on.
+    :param on_raise: called on the thread with a function that has raised, and what; returns False
+        to raise that.
     :param on_return: called on the thread when a call has ended that the log has told of.
     """
 
@@ -63,15 +69,16 @@ class Running:
         meanwhile: str,
         *,
         on_begin: Callable[[Callback | str], bool],
+        on_raise: Callable[[Callback | str, BaseException], bool],
         on_return: Callable[[Call], object],
     ) -> None:
         self.meanwhile = meanwhile
-        #: By name. Replaced one by one.
-        self.counts: dict[str, CallCount] = {}
+        self.calls: dict[str, CallCount] = {}
         self._on_begin = on_begin
+        self._on_raise = on_raise
         self._on_return = on_return
         self._thread: int | None = None
-        self._moment: _Moment = (0.0, None, "", None, 0.0)
+        self._moment: _Moment = (0.0, None, None, 0.0)
         self._is_forked = False
         # False if no other thread is going to look: the next call asks for one. True also while
         # nobody is to look.
@@ -80,6 +87,7 @@ class Running:
         self._seen: _Moment | None = None
         self._judged: _Moment | None = None
         self._told: _Moment | None = None  # the call whose end the log is to tell, too
+        self._end_matters = False  # True if the end of the call under way is not like any other
 
     # The thread
 
@@ -95,47 +103,56 @@ class Running:
     def call(
         self,
         what: Callback | str,
-        function: Callable[..., _Result],
+        function: Callback,
         arguments: tuple[Any, ...],
         name: str,
-        event: str | None,
-    ) -> _Result:
+        occasion: str | None,
+    ) -> Any:
         """Call a function, and count its time. The hot path.
 
         :param what: the function of the user's, or what it is to the user, in words.
         :param function: to call, the user's or one that calls it.
         :param arguments: of the function.
         :param name: to count the call under.
-        :param event: that it is called for, or None.
+        :param occasion: what it is called for, an event or its own name, or None.
+        :returns: what the function returns.
         :raises LeftToParent: if it has returned in a forked child, whatever else it has raised.
-        :raises BaseException: what the function raises.
+        :raises BaseException: what the function raises, unless `on_raise` has taken care of it.
         """
         seconds = self._moment[0]
         since = perf_counter()
-        self._moment = moment = (seconds, what, name, event, since)
+        self._moment = moment = (seconds, what, occasion, since)
         try:
-            if not self._is_watched:
-                self._begin_watched(what)
-            return function(*arguments)
-        finally:
-            taken = perf_counter() - since
-            self._moment = (seconds + taken, None, "", None, 0.0)
             try:
-                count, total, longest = self.counts[name]
-            except KeyError:
-                self.counts[name] = (1, taken, taken)
-            else:
-                self.counts[name] = (
-                    count + 1,
-                    total + taken,
-                    taken if taken > longest else longest,
-                )
-            if self._is_forked:
-                raise LeftToParent
-            if self._told is not None:
-                told, self._told = self._told, None
-                if told is moment:
-                    self._on_return(Call(what, name, event, taken, traceback.StackSummary()))
+                if not self._is_watched:
+                    self._begin_watched(what)
+                return function(*arguments)
+            finally:
+                taken = perf_counter() - since
+                self._moment = (seconds + taken, None, None, 0.0)
+                try:
+                    calls = self.calls[name]
+                except KeyError:
+                    calls = self.calls[name] = CallCount()
+                calls.count += 1
+                calls.total += taken
+                if taken > calls.longest:
+                    calls.longest = taken
+                if self._end_matters:
+                    self._end(moment, taken)
+        except BaseException as error:
+            if self._is_forked or not self._on_raise(what, error):
+                raise
+
+    def _end(self, moment: _Moment, taken: float) -> None:
+        if self._is_forked:
+            raise LeftToParent
+        self._end_matters = False
+        told, self._told = self._told, None
+        if told is moment:
+            _, what, occasion, _ = moment
+            assert what is not None
+            self._on_return(Call(what, occasion, taken, traceback.StackSummary()))
 
     def _begin_watched(self, function: Callback | str) -> None:
         self._is_watched = True  # first: what the other thread may change meanwhile counts
@@ -144,7 +161,7 @@ class Running:
 
     def leave_to_parent(self) -> None:
         """In a forked child: the call that is running is the last one of the child's."""
-        self._is_forked = True
+        self._is_forked = self._end_matters = True
 
     # Any thread
 
@@ -152,7 +169,7 @@ class Running:
     def seconds(self) -> float:
         """Time spent in the user's functions, a running one included."""
         now = perf_counter()  # first: if it returns meanwhile, its time is not exceeded
-        seconds, function, _, _, since = self._moment
+        seconds, function, _, since = self._moment
         return seconds + (0.0 if function is None else max(0.0, now - since))
 
     # The thread that looks
@@ -170,7 +187,7 @@ class Running:
             self._judged = None
             if moment[1] is not None:
                 self._seen = moment
-                return max(0.0, moment[4] + limit - perf_counter())
+                return max(0.0, moment[3] + limit - perf_counter())
         if moment is self._seen:
             self._is_watched = False
             if self._moment is moment:
@@ -186,16 +203,17 @@ class Running:
             the call, and is to tell of its end.
         """
         moment = self._moment
-        _, function, name, event, since = moment
+        _, function, occasion, since = moment
         if function is None or moment is self._judged:
             return
         stack = _stack_of(self._thread)
-        call = Call(function, name, event, perf_counter() - since, stack)
+        call = Call(function, occasion, perf_counter() - since, stack)
         if self._moment is not moment:
             return  # it has returned meanwhile: the stack is not its own
         self._judged = moment
         if tell(call):
             self._told = moment
+            self._end_matters = True
 
     def watch_again(self) -> None:
         """Ask for another thread to look, as the one that did so does not any more."""

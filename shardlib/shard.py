@@ -575,8 +575,8 @@ class Shard:
             gaps=reader.protocol.gaps,
             callback_seconds=self._callbacks.watchdog.seconds,
             callbacks={
-                name: CallbackStats(*count)
-                for name, count in self._callbacks.watchdog.counts().items()
+                name: CallbackStats(*calls)
+                for name, calls in self._callbacks.watchdog.calls().items()
             },
         )
 

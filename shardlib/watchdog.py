@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from shardlib.deadline import Deadline
 from shardlib.failurelog import SUMMARY_INTERVAL, FailureLog
-from shardlib.running import Call, Callback, CallCount, Running
+from shardlib.running import Call, Callback, Running
 from shardlib.text import count, name_of, printable
 from shardlib.waiting import Alarm
 
@@ -48,12 +48,17 @@ class Watchdog:
 
     # Any thread
 
-    def add(self, meanwhile: str) -> Running:
+    def add(
+        self, meanwhile: str, on_raise: Callable[[Callback | str, BaseException], bool]
+    ) -> Running:
         """Watch over one more thread that calls the user's functions.
 
         :param meanwhile: what cannot happen while one of them runs, in words for the log.
+        :param on_raise: as :class:`shardlib.running.Running` has it.
         """
-        running = Running(meanwhile, on_begin=self._on_begin, on_return=self._on_return)
+        running = Running(
+            meanwhile, on_begin=self._on_begin, on_raise=on_raise, on_return=self._on_return
+        )
         with self._lock:
             self._runnings = (*self._runnings, running)
             if self._in_life and self._limit is not None:
@@ -65,18 +70,18 @@ class Watchdog:
         """Time spent in the user's functions on all threads, running ones included."""
         return sum(running.seconds for running in self._runnings)
 
-    def counts(self) -> dict[str, CallCount]:
-        """The calls on all threads that have ended, by name."""
-        counts: dict[str, CallCount] = {}
+    def calls(self) -> dict[str, tuple[int, float, float]]:
+        """By name: how many calls on all threads have ended, their seconds, the longest one's."""
+        all_calls: dict[str, tuple[int, float, float]] = {}
         for running in self._runnings:
-            for name, (calls, seconds, longest) in dict(running.counts).items():
-                calls_before, seconds_before, longest_before = counts.get(name, (0, 0.0, 0.0))
-                counts[name] = (
-                    calls_before + calls,
-                    seconds_before + seconds,
-                    max(longest_before, longest),
+            for name, calls in dict(running.calls).items():
+                count, total, longest = all_calls.get(name, (0, 0.0, 0.0))
+                all_calls[name] = (
+                    count + calls.count,
+                    total + calls.total,
+                    max(longest, calls.longest),
                 )
-        return counts
+        return all_calls
 
     def leave_to_parent(self) -> None:
         """In a forked child: a call that is running is the last one of the child's."""
@@ -241,6 +246,4 @@ def _what(call: Call) -> str:
 
 
 def _where(call: Call) -> str:
-    if call.event is not None:
-        return f" on {printable(call.event, 100)}"
-    return "" if isinstance(call.function, str) else f" as {call.name}"
+    return f" in {printable(call.occasion, 100)}" if call.occasion else ""
