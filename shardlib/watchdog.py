@@ -203,11 +203,11 @@ class Watchdog:
 
     def _on_return(self, call: Call) -> None:
         self._log(
-            logging.WARNING,
-            "%s has returned%s after %s",
+            logging.INFO,
+            "%s has returned after %s%s",
             _what(call),
-            _where(call),
             count(round(call.seconds, 1), "second"),
+            _where(call),
         )
 
     # The report's thread
@@ -246,4 +246,11 @@ def _what(call: Call) -> str:
 
 
 def _where(call: Call) -> str:
-    return f" in {printable(call.occasion, 100)}" if call.occasion else ""
+    occasion = call.occasion
+    if occasion is None:
+        return ""
+    return (
+        f" as {occasion}"
+        if occasion.startswith("on_socket_")
+        else f" on {printable(occasion, 100)}"
+    )
