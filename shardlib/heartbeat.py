@@ -43,7 +43,8 @@ class Heartbeat:
     :param callback_seconds: gives the seconds that the reader has spent in the user's functions.
     :param on_unanswered: called on the heartbeat thread when a busy reader may have left an
         acknowledgement unread; must return at once.
-    :param watchdog: that looks on the heartbeat thread for slow functions of the user's.
+    :param watchdog: that looks, on the heartbeat thread, for functions of the user's that are
+        stuck.
     """
 
     def __init__(
@@ -158,8 +159,10 @@ class Heartbeat:
             self._fail(Cause.FAULT, f"the heartbeat failed: {describe(error)}", error)
         finally:
             try:
-                self._connection.abort()  # without heartbeats there is no connection
-                self._watchdog.detach(self._alarm)
+                try:
+                    self._connection.abort()  # without heartbeats there is no connection
+                finally:
+                    self._watchdog.detach(self._alarm)
             except Exception:
                 pass  # a second fault; the reader closes the socket in any case
 

@@ -35,7 +35,7 @@ class CallCount:
 
 
 class Call(NamedTuple):
-    """A call that has not returned when it is looked at.
+    """A call that has taken long.
 
     :param function: of the user's, or what it is to the user, in words.
     :param occasion: what it was called for, an event or its own name, or None.

@@ -188,8 +188,9 @@ class Watchdog:
         stands_in = None
         with self._lock:
             if self._in_life and self._alarm is None:
+                # No thread for these: the library logs at each connection, mostly to no handler.
                 if isinstance(function, str):
-                    return False  # a log handler, say, of which the log cannot tell: no thread
+                    return False
                 self._alarm = stands_in = Alarm()
             alarm = self._alarm
         if stands_in is not None:
