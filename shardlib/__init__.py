@@ -14,6 +14,7 @@ __all__ = [
     "AuthenticationFailed",
     "Backoff",
     "BrokenStream",
+    "CallbackStats",
     "CloseCode",
     "ConnectionFailed",
     "DisallowedIntents",
@@ -93,7 +94,7 @@ if TYPE_CHECKING:
         Shard,
     )
     from shardlib.state import ShardState
-    from shardlib.stats import Stats
+    from shardlib.stats import CallbackStats, Stats
 else:
     # Hidden from type checkers: to them a module with __getattr__ has every name.
 

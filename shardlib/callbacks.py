@@ -1,25 +1,23 @@
 """Callbacks: the user's functions, and the one place where they are called.
 
 All of them run on the reader thread, one after the other, in the order of the wire, while no lock
-of the library's is held. The time that they take is counted: a connection is no zombie if its
-acknowledgement is unread because a callback runs.
+of the library's is held. Each call is made by :mod:`shardlib.running`, which counts its time: a
+connection is no zombie if its acknowledgement is unread because a callback runs.
 """
 
 from __future__ import annotations
 
 import logging
-import sys
 import threading
-import traceback
 from collections.abc import Callable, Collection
-from time import perf_counter
 from typing import Any, Protocol, TypeVar, Union
 
 from shardlib.failurelog import SUMMARY_INTERVAL, FailureLog
 from shardlib.outstanding import Outstanding
-from shardlib.text import count, describe, printable
+from shardlib.running import Callback
+from shardlib.text import count, describe, name_of, printable
+from shardlib.watchdog import Watchdog
 
-Callback = Callable[..., object]
 Predicate = Callable[[Any], object]
 Logger = Union[logging.Logger, "logging.LoggerAdapter[Any]"]
 
@@ -27,13 +25,6 @@ _Result = TypeVar("_Result")
 
 # Characters of a payload that a DEBUG line shows.
 _MOST_SHOWN = 2000
-
-
-CallbackTime = tuple[float, Callback | str | None, float]
-"""The reader's time in the user's functions: the seconds in those that have returned, the function
-that has not (or what it is to the user, in words; or None), and ``time.perf_counter()`` when that
-was called. Replaced as a whole, since other threads read it; a plain tuple, since one is made for
-each call."""
 
 
 class Shown:
@@ -95,10 +86,6 @@ class Waiter:
         return True
 
 
-class LeftToParent(BaseException):
-    """A callback has forked the process, and came back in the child: the reader leaves at once."""
-
-
 class Callbacks:
     """The ``on_socket_*`` functions, listeners and subscribers of a shard, and its logger.
 
@@ -112,6 +99,9 @@ class Callbacks:
     :param in_reader_thread: True on the reader thread.
     :param stop: called with what is meant to end the program (SystemExit and the like).
     :param notify: called after a subscriber got all that it wants.
+    :param slow_callback: seconds after which the log tells of a call that has not returned, or
+        None.
+    :param thread_prefix: how the names of the threads begin that tell so.
     """
 
     def __init__(
@@ -123,6 +113,8 @@ class Callbacks:
         in_reader_thread: Callable[[], bool],
         stop: Callable[[BaseException], object],
         notify: Callable[[], object],
+        slow_callback: float | None,
+        thread_prefix: str,
     ) -> None:
         self._shard = shard
         self._logger = logger
@@ -147,11 +139,10 @@ class Callbacks:
         self._abandoned: list[Subscriber] = []
         self.outstanding = Outstanding()  # what other threads are not done with
         self.dropped = 0  # deliveries of which a dispatcher has called no function
-        self._time: CallbackTime = (0.0, None, 0.0)  # written by the reader only
+        self.watchdog = Watchdog(slow_callback, log=self.log, thread_prefix=thread_prefix)
+        self._running = self.watchdog.add("no event can be received meanwhile", self._on_raise)
         self.is_forked = False  # in a forked child: only the parent's reader goes on
         self._failures = FailureLog()
-        self._warned_of: CallbackTime | None = None
-        self._report_thread: threading.Thread | None = None
 
     # Any thread
 
@@ -166,6 +157,7 @@ class Callbacks:
     def leave_to_parent(self) -> None:
         """In a forked child: a callback that is running is the last one of the child's."""
         self.is_forked = True
+        self.watchdog.leave_to_parent()
 
     def assign(self, name: str, function: Callback | None, *, is_method: bool) -> None:
         """Set an ``on_socket_*`` function.
@@ -248,10 +240,16 @@ class Callbacks:
     # The reader
 
     def begin_life(self) -> None:
-        """Note that a life begins: callbacks may come from now on."""
+        """Note that the calling thread is the reader from now on."""
+        self._running.use_this_thread()
+        self.watchdog.begin()
 
     def end_life(self) -> None:
-        """Note that a life has ended: no callback comes any more. Doing so twice does no harm."""
+        """Note that no callback comes any more. Doing so twice does no harm.
+
+        Waits for reports that are being written on threads of their own, a second at most.
+        """
+        self.watchdog.end()
 
     def notify_later(self) -> None:
         """Notify the waiting threads at the next :meth:`flush`. For subscribers, on the reader."""
@@ -272,7 +270,7 @@ class Callbacks:
         functions = self._functions
         if name in functions:
             function, first = functions[name]
-            self._call(function, (*first, *arguments))
+            self._running.call(function, function, (*first, *arguments), name, name)
 
     def dispatch(self, event: str | None, payload: Any) -> None:
         """Hand an event to on_socket_dispatch, to its listeners, and to its subscribers.
@@ -283,10 +281,11 @@ class Callbacks:
         on_dispatch = self._on_dispatch
         if on_dispatch is not None:
             function, first = on_dispatch
-            self._call(function, (*first, payload))
+            self._running.call(function, function, (*first, payload), "on_socket_dispatch", event)
         if event in self._listeners:
             for function in self._listeners.get(event, ()):
-                self._call(function, (self._shard, payload.get("d")))
+                arguments = (self._shard, payload.get("d"))
+                self._running.call(function, function, arguments, event, event)
         if event in self._subscribers or self._subscribers_to_all:
             self._offer(event, payload)
 
@@ -294,49 +293,39 @@ class Callbacks:
         if event is None:
             return
         for subscriber in (*self._subscribers.get(event, ()), *self._subscribers_to_all):
-            if self.run(subscriber.what, subscriber.offer, event, payload):
+            if self.run(subscriber.what, subscriber.offer, event, payload, event=event):
                 self.unsubscribe(subscriber)
                 self._notify()
 
-    def run(self, what: str, function: Callable[..., _Result], *arguments: Any) -> _Result:
+    def run(
+        self,
+        what: str,
+        function: Callable[..., _Result],
+        *arguments: Any,
+        event: str | None = None,
+    ) -> _Result:
         """Run a function that is the user's, or calls one, on the reader thread; count its time.
 
         :param what: what the user's function is, in words that the user knows, for the warning
             that it takes long.
         :param function: to run.
         :param arguments: of the function.
+        :param event: for which the function runs, or None.
         :raises Exception: what the function raises.
         """
-        seconds, running, _ = self._time
-        if running is not None:  # inside another one, a log handler inside a callback for example
+        if self._running.is_inside:  # a log handler inside a callback, for example
             return function(*arguments)
-        since = perf_counter()
-        self._time = (seconds, what, since)
-        try:
-            result = function(*arguments)
-        finally:
-            self._time = (seconds + perf_counter() - since, None, 0.0)
-            if self.is_forked:
-                raise LeftToParent  # whatever else was raised in the child
+        result: _Result = self._running.call(what, function, arguments, what, event)
         return result
 
-    def _call(self, function: Callback, arguments: tuple[Any, ...]) -> None:
-        seconds = self._time[0]
-        since = perf_counter()
-        self._time = (seconds, function, since)
-        try:
-            try:
-                function(*arguments)
-            finally:
-                self._time = (seconds + perf_counter() - since, None, 0.0)
-                if self.is_forked:
-                    raise LeftToParent  # whatever else was raised in the child
-        except Exception as error:
-            self._failed(function, error)
-        except BaseException as error:  # SystemExit, KeyboardInterrupt: for join() to raise
-            if self.is_forked:
-                raise
+    def _on_raise(self, function: Callback | str, error: BaseException) -> bool:
+        if isinstance(function, str):
+            return False  # run() raises it
+        if not isinstance(error, Exception):  # SystemExit, KeyboardInterrupt: for join() to raise
             self._stop(error)
+            return True
+        self._failed(function, error)
+        return True
 
     def _failed(self, function: Callback, error: Exception) -> None:
         """Tell of a function's failure, on the thread that has called it."""
@@ -384,12 +373,6 @@ class Callbacks:
                 count(SUMMARY_INTERVAL, "second"),
             )
         self.notify("on_socket_error", error)
-
-    def join(self) -> None:
-        """Wait for a report that is being written on a thread of its own, a second at most."""
-        if self._report_thread is not None:
-            self._report_thread.join(1.0)
-            self._report_thread = None
 
     # What a dispatcher changes. Any thread
 
@@ -457,80 +440,16 @@ class Callbacks:
     def _log(self, level: int, message: str, arguments: tuple[Any, ...], exc_info: Any) -> None:
         self._logger.log(level, message, *arguments, exc_info=exc_info)
 
-    # The heartbeat thread, and stats
+    # The heartbeat thread, and the reader's clock
 
     @property
     def seconds(self) -> float:
-        """Time spent in the user's functions, a running one included."""
-        now = perf_counter()  # first: if it returns meanwhile, its time is not exceeded
-        seconds, running, since = self._time
-        return seconds + (0.0 if running is None else max(0.0, now - since))
+        """Time that the reader has spent in the user's functions, a running one included."""
+        return self._running.seconds
 
-    def warn_of_running(self, reader: threading.Thread | None, name: str) -> None:
-        """Log once that a function keeps the reader from reading, and where it is.
-
-        The log is written on a thread of its own: the heartbeat thread calls this, and a log
-        handler may be what stands still.
-
-        :param reader: the thread that runs the function.
-        :param name: of the thread to write the log on.
-        """
-        running = self._time
-        _, function, since = running
-        if function is None or running is self._warned_of or reader is None or not reader.ident:
-            return
-        stack = _stack_of(reader.ident)
-        if self._time is not running:
-            return  # it has returned meanwhile: the stack is not its own
-        self._warned_of = running
-        report = threading.Thread(
-            target=self._report_running,
-            args=(function, perf_counter() - since, stack),
-            name=name,
-            daemon=True,
-        )
-        try:
-            report.start()
-        except RuntimeError:
-            return  # the system has no thread to give: heartbeats matter more
-        self._report_thread = report
-
-    def _report_running(
-        self, function: Callback | str, seconds: float, stack: traceback.StackSummary
-    ) -> None:
-        """Write the report, on its own thread.
-
-        A function's __repr__ is user code, and formatting a stack reads source files: both may
-        take long.
-        """
-        try:
-            self.log(
-                logging.WARNING,
-                "%s has been running for %s, and no event can be received meanwhile; long work "
-                "belongs on another thread.%s",
-                function if isinstance(function, str) else f"the callback {name_of(function)}",
-                count(round(seconds, 1), "second"),
-                " It is here:\n" + "".join(stack.format()).rstrip() if stack else "",
-            )
-        except BaseException:
-            pass  # SystemExit of a log handler would end this thread, and no more than that
-
-
-def _stack_of(thread: int) -> traceback.StackSummary:
-    """Where a thread is: from the user's function on, without reading any source file."""
-    if not getattr(sys, "_is_gil_enabled", lambda: True)():
-        return traceback.StackSummary()  # without a GIL the frames of a running thread may change
-    frame = sys._current_frames().get(thread)
-    if frame is None:  # it has ended meanwhile
-        return traceback.StackSummary()
-    stack = traceback.StackSummary.extract(traceback.walk_stack(frame), lookup_lines=False)
-    stack.reverse()
-    # From the first frame beyond this file on: a callback may have come back here, by logging.
-    start = next((index for index, each in enumerate(stack) if each.filename == __file__), 0)
-    while start < len(stack) and stack[start].filename == __file__:
-        start += 1
-    del stack[:start]
-    return stack
+    def warn_of_running(self) -> None:
+        """Log once which function keeps the reader from reading, and where it is."""
+        self.watchdog.judge(self._running)
 
 
 def _underlying(function: Callback) -> object:
@@ -553,14 +472,3 @@ def _replace(table: dict[str, tuple[Any, ...]], event: str, left: list[Any]) -> 
         table[event] = tuple(left)
     else:
         table.pop(event, None)
-
-
-def name_of(function: Callback) -> str:
-    """A function's name for the log.
-
-    :param function: of the user's; its attributes, too, are user code.
-    """
-    try:
-        return getattr(function, "__qualname__", None) or describe(function)
-    except Exception:  # an object of the user's whose __getattr__ fails
-        return type(function).__qualname__

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from shardlib.callbacks import Callback, LeftToParent
 from shardlib.currentsession import CurrentSession
 from shardlib.outstanding import Handover
+from shardlib.running import Callback, LeftToParent
 
 
 class Deliverer(Protocol):

@@ -13,10 +13,11 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from shardlib.callbacks import Callback, Callbacks, LeftToParent
+from shardlib.callbacks import Callbacks
 from shardlib.currentsession import CurrentSession
 from shardlib.delivery import Delivery, Dispatcher
 from shardlib.failurelog import SUMMARY_INTERVAL, FailureLog
+from shardlib.running import Callback, LeftToParent, Running
 from shardlib.text import count, describe
 
 # Callbacks that come in between others, neither before nor after them in any way that matters.
@@ -43,16 +44,20 @@ class DispatchedCallbacks(Callbacks):
     ) -> None:
         super().__init__(shard, *arguments, **options)
         self._dispatcher = dispatcher
+        # What the log says of a call of the dispatcher's that takes long.
+        self._waiting = f"the wait for room in the {type(dispatcher).__name__}"
         self._session = session
         self._wait_for_room = wait_for_room
         self._has_to_flush = False  # something was submitted since the dispatcher's last flush()
         self._delivering: set[int] = set()  # numbers of the threads that are inside deliver()
         self._last: Delivery | None = None  # the last one of a life that has ended
         self._drops = FailureLog()
+        self._runnings: dict[int, Running] = {}  # by number of the thread that calls
 
     # The reader
 
     def begin_life(self) -> None:
+        super().begin_life()
         self._last = None
         self._ask("begin", self._dispatcher.begin, self._shard)
 
@@ -62,6 +67,7 @@ class DispatchedCallbacks(Callbacks):
             self._submit(self._last)
             self._ask("end", self._dispatcher.end, self._shard)
             self.flush()
+        super().end_life()
 
     def notify(self, name: str, *arguments: Any) -> None:
         if threading.get_ident() in self._delivering:  # a callback has failed: on_socket_error
@@ -106,7 +112,7 @@ class DispatchedCallbacks(Callbacks):
     def _ask(self, method: str, function: Callable[..., object], *arguments: Any) -> None:
         """Call a method of the dispatcher, which may be the user's."""
         try:
-            self.run("the dispatcher", function, *arguments)
+            self.run(self._waiting, function, *arguments)
         except Exception as error:
             # Not told to on_socket_error, which would be submitted, too, and fail likewise.
             self.log(
@@ -137,31 +143,36 @@ class DispatchedCallbacks(Callbacks):
         nested = thread in self._delivering
         self._delivering.add(thread)
         try:
-            function, first = self._functions.get(delivery.function, (None, ()))
+            running = self._runnings.get(thread) or self._create_running(thread)
+            name = delivery.function
+            function, first = self._functions.get(name, (None, ()))
             if function is not None:
-                self._call(function, (*first, *delivery.arguments))
-            if delivery.listeners:
-                self._call_listeners(delivery)
+                arguments = (*first, *delivery.arguments)
+                running.call(function, function, arguments, name, delivery.event or name)
+            if delivery.event is not None and delivery.listeners:
+                self._call_listeners(running, delivery.event, delivery)
         finally:
             if not nested:
                 self._delivering.discard(thread)
         self._finish(delivery)
 
-    def _call_listeners(self, delivery: Delivery) -> None:
+    def _call_listeners(self, running: Running, event: str, delivery: Delivery) -> None:
         for function in delivery.listeners:
             # Looked at now: off() may have been called since the event came.
-            if function in self._listeners.get(delivery.event or "", ()):
-                self._call(function, (self._shard, delivery.data))
+            if function in self._listeners.get(event, ()):
+                running.call(function, function, (self._shard, delivery.data), event, event)
 
-    def _call(self, function: Callback, arguments: tuple[Any, ...]) -> None:
-        try:
-            try:
-                function(*arguments)
-            finally:
-                if self.is_forked:
-                    raise LeftToParent  # whatever else was raised in the child
-        except Exception as error:
-            self._failed(function, error)
+    def _create_running(self, thread: int) -> Running:
+        running = self.watchdog.add("the events behind it wait", self._on_raise_elsewhere)
+        running.use_this_thread()
+        self._runnings[thread] = running
+        return running
+
+    def _on_raise_elsewhere(self, function: Callback | str, error: BaseException) -> bool:
+        if isinstance(function, str) or not isinstance(error, Exception):
+            return False  # SystemExit, KeyboardInterrupt: what they mean is the dispatcher's to say
+        self._failed(function, error)
+        return True
 
     def _finish(self, delivery: Delivery) -> None:
         self.outstanding.finish(delivery)

@@ -35,22 +35,21 @@ _HOLDING = frozenset(
         "lifecycle",
         "limits",
         "reader",
+        "running",
         "transport",
         "waiting",
+        "watchdog",
     )
 )
 # Functions that call the user's with no lock held: callbacks, which may use other shards,
 # predicates, log handlers.
-_CALLING_OUT = frozenset(
-    {
-        ("shardlib.callbacks", "_call"),
-        ("shardlib.callbacks", "_log"),
-        ("shardlib.callbacks", "offer"),
-        ("shardlib.callbacks", "run"),
-        ("shardlib.dispatch.mailbox", "_wake"),
-        ("shardlib.dispatched", "_call"),
-    }
-)
+_CALLING_OUT = {
+    ("shardlib.callbacks", "_log"),
+    ("shardlib.callbacks", "offer"),
+    ("shardlib.callbacks", "run"),
+    ("shardlib.dispatch.mailbox", "_wake"),
+    ("shardlib.running", "call"),
+}
 
 # Functions of threading.py that hold the lock which every thread needs in order to start: a handler
 # that has interrupted one of them, called by the user, would wait for a reader that cannot start.

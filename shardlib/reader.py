@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from shardlib import frames, payloads, protocol
 from shardlib.backoff import Backoff
-from shardlib.callbacks import Callbacks, LeftToParent
+from shardlib.callbacks import Callbacks
 from shardlib.compression import create_inflater
 from shardlib.connection import AT_ONCE, Connection, ConnectionLost
 from shardlib.currentsession import CurrentSession
@@ -46,6 +46,7 @@ from shardlib.options import Options
 from shardlib.payloads import Payload
 from shardlib.protocol import PROTOCOL_EVENTS, GatewayProtocol
 from shardlib.reconnect import Reconnect, ReconnectPolicy, Stop, after_disconnect
+from shardlib.running import LeftToParent
 from shardlib.state import ShardState
 from shardlib.text import count, describe, printable
 from shardlib.transport import StreamBroken
@@ -510,7 +511,6 @@ class Reader:
             self._end_is_told = True
             self._callbacks.notify("on_socket_closed", error)
         self._callbacks.end_life()
-        self._callbacks.join()
         failed = self.lifecycle.end(life)
         if failed is not None:
             self._callbacks.log(logging.ERROR, "connect() in a callback failed: %s", failed)
@@ -658,21 +658,18 @@ class Reader:
         if self.heartbeat is not None:  # a second Hello changes the interval and nothing else
             self.heartbeat.change_interval(interval)
             return
-        shard_id = self._options.identity.shard_id
-        life = self.lifecycle.life
         self.heartbeat = heartbeat = Heartbeat(
             connection,
             interval,
             last_sequence=lambda: self.protocol.session.last_sequence,
             callback_seconds=lambda: self._callbacks.seconds,
-            on_unanswered=lambda: self._callbacks.warn_of_running(
-                life.thread, f"shard-{shard_id}-report"
-            ),
+            on_unanswered=self._callbacks.warn_of_running,
+            watchdog=self._callbacks.watchdog,
         )
         if connection.websocket is None:  # _handle_message() without a connection to keep alive
             return
         try:
-            heartbeat.start(f"shard-{shard_id}-heartbeat")
+            heartbeat.start(f"shard-{self._options.identity.shard_id}-heartbeat")
         except RuntimeError as error:  # the system has no thread to give
             self._lose(Loss(Cause.FAULT, f"no heartbeat could be started: {error}", error=error))
 

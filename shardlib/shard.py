@@ -25,7 +25,7 @@ import websocket
 
 from shardlib import payloads
 from shardlib.backoff import Backoff
-from shardlib.callbacks import Callback, Callbacks, Logger, Predicate, Waiter
+from shardlib.callbacks import Callbacks, Logger, Predicate, Waiter
 from shardlib.checks import (
     check_callback,
     check_methods,
@@ -66,6 +66,7 @@ from shardlib.liveness import Latency
 from shardlib.options import Options
 from shardlib.payloads import GatewayPayload, JSONModule, Payload, Snowflake
 from shardlib.reader import PEERS_SHARE, Reader
+from shardlib.running import Callback
 from shardlib.state import IDENTIFIED, ON_THE_WAY, SOCKET_OPEN, ShardState
 from shardlib.text import count, describe
 from shardlib.transport import StreamBroken
@@ -196,6 +197,9 @@ class Shard:
         method ``log`` of a :class:`logging.Logger`.
     :param dispatcher: where the callbacks are called: a Mailbox, a Worker or a Pool of
         :mod:`shardlib.dispatch`, which shards may share; None for the reader thread.
+    :param slow_callback: seconds, a number above 0, after which the log tells, at WARNING, of a
+        callback that has not returned, once: which one, on which event, and where it is; and again
+        when it has returned. None: only if a heartbeat stays unanswered meanwhile.
     :raises ValueError: if an argument has a value that cannot be; the message says which and why.
     :raises TypeError: if an argument has the wrong type, or a callback cannot be called with what
         it will get, or is an ``async def``.
@@ -236,6 +240,7 @@ class Shard:
         proxy: str | None = None,
         logger: Logger | None = None,
         dispatcher: Dispatcher | None = None,
+        slow_callback: float | None = 5.0,
     ) -> None:
         check_methods("json", json, "loads", "dumps")
         identity = Identity(
@@ -266,6 +271,7 @@ class Shard:
             ssl_context=ssl_context,
             proxy=proxy,
             logger=logger,
+            slow_callback=slow_callback,
         )
         self._logger: Logger = logger or logging.getLogger(f"shardlib.shard.{shard_id}")
         given = (
@@ -366,6 +372,8 @@ class Shard:
             "in_reader_thread": lambda: self._lifecycle.in_reader_thread(),
             "stop": lambda error: self._reader.stop(error),
             "notify": lambda: self._lifecycle.notify(),
+            "slow_callback": self._options.slow_callback,
+            "thread_prefix": f"shard-{self.shard_id}",
         }
         if dispatcher is None:
             return Callbacks(self, self._logger, **arguments)
@@ -582,7 +590,7 @@ class Shard:
     def stats(self) -> Stats:
         """A snapshot of the counters, which count since the shard was made."""
         self._check_process()
-        from shardlib.stats import Stats  # here: dataclasses take a while to import
+        from shardlib.stats import CallbackStats, Stats  # here: dataclasses take a while to import
 
         reader = self._reader
         return Stats(
@@ -596,7 +604,11 @@ class Shard:
             replayed=reader.protocol.replayed,
             duplicates=reader.protocol.duplicates,
             gaps=reader.protocol.gaps,
-            callback_seconds=self._callbacks.seconds,
+            callback_seconds=self._callbacks.watchdog.seconds,
+            callbacks={
+                name: CallbackStats(*calls)
+                for name, calls in self._callbacks.watchdog.calls().items()
+            },
             waiting=len(self._callbacks.outstanding),
             lag=self._callbacks.outstanding.lag,
             dropped=self._callbacks.dropped,

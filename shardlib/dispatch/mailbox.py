@@ -6,11 +6,11 @@ import threading
 from collections.abc import Callable
 from time import perf_counter
 
-from shardlib.callbacks import LeftToParent
 from shardlib.checks import check_callback, check_timeout, check_type
 from shardlib.delivery import Delivery, Dispatcher
 from shardlib.dispatch.backlog import OVERFLOWS, Backlog
 from shardlib.errors import ShardError
+from shardlib.running import LeftToParent
 
 
 class Mailbox(Dispatcher):

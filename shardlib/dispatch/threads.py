@@ -11,8 +11,8 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
 
-from shardlib.callbacks import LeftToParent
 from shardlib.deadline import Deadline
+from shardlib.running import LeftToParent
 
 Job = tuple[Callable[..., object], tuple[Any, ...]]
 

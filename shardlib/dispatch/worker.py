@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from shardlib.callbacks import LeftToParent
 from shardlib.delivery import Delivery, Dispatcher
 from shardlib.dispatch.backlog import Backlog
+from shardlib.running import LeftToParent
 from shardlib.waiting import Alarm
 
 
