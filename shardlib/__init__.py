@@ -35,6 +35,7 @@ __all__ = [
     "ShardingRequired",
     "Stats",
     "UnreadableMessage",
+    "running_shards",
 ]
 
 TYPE_CHECKING = False  # type checkers take this name for true; typing itself is slow to import
@@ -61,7 +62,7 @@ if TYPE_CHECKING:
     from shardlib.limits import IdentifyGate
     from shardlib.liveness import Latency
     from shardlib.session import Session
-    from shardlib.shard import Shard
+    from shardlib.shard import Shard, running_shards
     from shardlib.state import ShardState
     from shardlib.stats import Stats
 else:

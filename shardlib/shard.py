@@ -25,7 +25,7 @@ import websocket
 
 from shardlib import payloads
 from shardlib.backoff import Backoff
-from shardlib.callbacks import Callback, Callbacks, Logger, Predicate, Waiter
+from shardlib.callbacks import Callback, Callbacks, Logger, Predicate, Waiter, name_of
 from shardlib.checks import (
     check_callback,
     check_methods,
@@ -59,6 +59,7 @@ from shardlib.gateway import (
 )
 from shardlib.heartbeat import Heartbeat
 from shardlib.identity import Identity
+from shardlib.interactive import earlier_definition_of
 from shardlib.interrupts import has_interrupted_own_call
 from shardlib.lifecycle import (
     ALREADY_CONNECTED,
@@ -73,7 +74,7 @@ from shardlib.options import Options
 from shardlib.payloads import JSONModule, Payload, Snowflake
 from shardlib.reader import PEERS_SHARE, Reader
 from shardlib.state import IDENTIFIED, ON_THE_WAY, SOCKET_OPEN, ShardState
-from shardlib.text import count
+from shardlib.text import count, printable
 from shardlib.transport import StreamBroken
 
 if TYPE_CHECKING:
@@ -276,6 +277,8 @@ class Shard:
         )
         self._process_id = os.getpid()
         self._warned_events: frozenset[str] = frozenset()
+        self._warned_of_twin = False
+        self._told_of_replacement = False
         self._callbacks = Callbacks(
             self,
             self._logger,
@@ -365,8 +368,19 @@ class Shard:
     # What a user sees
 
     def __repr__(self) -> str:
-        state = "of the parent process" if self._is_parents() else self.state.value
-        return f"<Shard {self.shard_id}/{self.shard_count} {state}>"
+        """The state, and what helps to find the session in a log. Never shows the token."""
+        shown = f"Shard {self.shard_id}/{self.shard_count}"
+        if self._is_parents():
+            return f"<{shown} of the parent process>"
+        life, session_id, ping = self._lifecycle.life, self.session_id, self.heartbeat_ping
+        shown += f" {life.state.value}"
+        if life.error is not None:
+            shown += f": {type(life.error).__name__}"
+        if session_id is not None:
+            shown += f", session {printable(self._options.identity.hide_token(session_id), 40)}"
+        if ping is not None and self.socket_active:
+            shown += f", ping {ping * 1000:.0f} ms"
+        return f"<{shown}>"
 
     @property
     def token(self) -> str:
@@ -596,6 +610,10 @@ class Shard:
         the next one sees. A function that was added twice is called twice. A name that looks like a
         misspelt one is told in the log, once, with the one that was probably meant. Never blocks.
 
+        In an interactive session (Python's prompt, IPython, Jupyter) a function that is defined
+        again at the prompt, or in a cell, and added again to the same event replaces the earlier
+        one of its name; the log tells of it. Lambdas and functions inside functions do not.
+
         :param event: the name, a str, as
             https://docs.discord.com/developers/events/gateway-events#receive-events has it, in any
             case. Names that Discord does not document are taken, too, in upper case.
@@ -616,7 +634,9 @@ class Shard:
                 raise TypeError(f"the listener to {event} must be a function, not None")
             check_callback(f"the listener to {name}", function, 2)
             self._warn_of_unknown(name)
-            self._callbacks.add_listener(name, function)
+            is_replaced = earlier_definition_of(function)
+            if self._callbacks.add_listener(name, function, is_replaced):
+                self._tell_of_replacement(name, function)
             return function
 
         return register if function is None else register(function)
@@ -629,6 +649,22 @@ class Shard:
         warning = misspelling_warning(event)
         if warning is not None:
             self._callbacks.log(logging.WARNING, "%s", warning)
+
+    def _tell_of_replacement(self, event: str, function: Callback) -> None:
+        """Tell that a function listens in place of an earlier one; the first time, as a warning.
+
+        Unless logging is set up, a person at a prompt sees warnings only. One says enough: a cell
+        of a notebook may be run many times.
+        """
+        level = logging.INFO if self._told_of_replacement else logging.WARNING
+        self._told_of_replacement = True
+        self._callbacks.log(
+            level,
+            "%s listens to %s in place of the earlier function of that name: in an interactive "
+            "session a function that is registered again replaces the one before",
+            name_of(function),
+            event,
+        )
 
     def off(self, event: str, function: Callback) -> None:
         """Undo one :meth:`on`. Never blocks.
@@ -1275,6 +1311,8 @@ class Shard:
             self._refuse_to_wait("connect")
             self._wait_for_previous(previous, closes)
         has_interrupted = not own and has_interrupted_own_call()
+        if not has_interrupted:
+            self._warn_of_twin()
         awaited = beginning.awaited
         life = lifecycle.prepare(beginning)
         try:
@@ -1291,6 +1329,22 @@ class Shard:
             self._join(life, Deadline(self._options.close_timeout))
             raise life.closed_error()
         return life
+
+    def _warn_of_twin(self) -> None:
+        """Tell once that another shard of this process receives the same events."""
+        same = (self.token, self.shard_id, self.shard_count)
+        if not self._warned_of_twin and any(
+            other is not self and (other.token, other.shard_id, other.shard_count) == same
+            for other in running_shards()
+        ):
+            self._warned_of_twin = True
+            self._callbacks.log(
+                logging.WARNING,
+                "another Shard of this process is connected with the same token, shard_id and "
+                "shard_count, so both receive every event; disconnect() the one that is not "
+                "wanted: shardlib.running_shards() returns both, also one that no name refers to "
+                "any more",
+            )
 
     def _wait_for_previous(self, previous: Life, closes: int) -> None:
         """Wait until the reader has left a life that is being closed."""
@@ -1470,6 +1524,20 @@ def _shards_of_this_process() -> list[Shard]:
     # changes cannot be gone through.
     shards = [shard for reference in _shards.valuerefs() if (shard := reference()) is not None]
     return [shard for shard in shards if not shard._is_parents()]
+
+
+def running_shards() -> list[Shard]:
+    """The shards of this process that are connected, or try to be, oldest first.
+
+    A running shard goes on though no name refers to it any more, as happens when a cell of a
+    notebook that makes a shard is run again. To stop all::
+
+        for shard in shardlib.running_shards():
+            shard.disconnect()
+
+    Any thread may call this; it never blocks.
+    """
+    return [shard for shard in _shards_of_this_process() if not shard._lifecycle.latest.is_over]
 
 
 def _close_all_at_exit() -> None:
