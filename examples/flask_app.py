@@ -38,7 +38,7 @@ def create_app() -> Flask:
 
 if __name__ == "__main__":
     app = create_app()
-    bot.connect(os.environ.get("DISCORD_GATEWAY", "wss://gateway.discord.gg/"))
+    bot.start(os.environ.get("DISCORD_GATEWAY", "wss://gateway.discord.gg/"))
     atexit.register(bot.disconnect)
     # No reloader: it would start everything twice, and two shards with one token.
     app.run(port=int(os.environ.get("PORT", "5000")), use_reloader=False)

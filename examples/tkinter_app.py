@@ -43,6 +43,6 @@ text.pack(fill="both", expand=True)
 signal.signal(signal.SIGINT, lambda *_: root.quit())  # Ctrl-C in the terminal
 
 with bot:  # however the window is closed, the shard is, too
-    bot.connect(os.environ.get("DISCORD_GATEWAY", "wss://gateway.discord.gg/"))
+    bot.start(os.environ.get("DISCORD_GATEWAY", "wss://gateway.discord.gg/"))
     show_events()
     root.mainloop()

@@ -51,6 +51,7 @@ __all__ = [
     "Stats",
     "UnreadableMessage",
     "VoiceUpdates",
+    "running_shards",
 ]
 
 TYPE_CHECKING = False  # type checkers take this name for true; typing itself is slow to import
@@ -92,6 +93,7 @@ if TYPE_CHECKING:
         OnSocketReady,
         OnSocketReconnected,
         Shard,
+        running_shards,
     )
     from shardlib.state import ShardState
     from shardlib.stats import CallbackStats, Stats

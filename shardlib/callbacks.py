@@ -184,10 +184,21 @@ class Callbacks:
             or bool(self._subscribers_to_all)
         )
 
-    def add_listener(self, event: str, function: Callback) -> None:
-        """Call `function` for each `event` from now on."""
+    def add_listener(
+        self, event: str, function: Callback, is_replaced: Callable[[Callback], bool]
+    ) -> bool:
+        """Call `function` for each `event` from now on.
+
+        :param is_replaced: True for a listener whose place the function takes.
+        :returns: True if there was one.
+        """
         with self._lock:
-            self._listeners[event] = (*self._listeners.get(event, ()), function)
+            listeners = self._listeners.get(event, ())
+            left = [each for each in listeners if not is_replaced(each)]
+            replaced = [place for place, each in enumerate(listeners) if is_replaced(each)]
+            left.insert(replaced[0] if replaced else len(left), function)
+            self._listeners[event] = tuple(left)
+        return bool(replaced)
 
     def remove_listener(self, event: str, function: Callback) -> None:
         """Undo one add_listener().

@@ -106,8 +106,8 @@ class DispatchedCallbacks(Callbacks):
 
     def _submit(self, delivery: Delivery) -> None:
         self.outstanding.add(delivery)
-        self._has_to_flush = True
         self._ask("submit", self._dispatcher.submit, delivery)
+        self._has_to_flush = True  # last: submit() flushes what came before, if it has to wait
 
     def _ask(self, method: str, function: Callable[..., object], *arguments: Any) -> None:
         """Call a method of the dispatcher, which may be the user's."""

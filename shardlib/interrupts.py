@@ -100,12 +100,13 @@ def run_uninterrupted(function: Callable[[], object]) -> None:
 
     Signals come to the main thread only; called there, this runs the function on a short-lived
     thread and does not wait for it. ``threading.Thread.start()`` needs this: Ctrl-C inside of it
-    can leave the new thread waiting for ever.
+    can leave the new thread waiting for ever. A finaliser that has interrupted a call on any other
+    thread needs it, too: that call may hold what the function waits for.
 
     :param function: to run; it must not raise an exception.
     :raises RuntimeError: if the system has no thread to give.
     """
-    if threading.get_ident() == threading.main_thread().ident:
+    if threading.get_ident() == threading.main_thread().ident or has_interrupted_own_call():
         _thread.start_new_thread(function, ())
     else:
         function()

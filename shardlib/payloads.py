@@ -106,8 +106,8 @@ def encode(payload: Any, json: JSONModule) -> str:
     """
     try:
         text = json.dumps(payload)
-    except (TypeError, ValueError):
-        raise
+    except TypeError as error:
+        raise TypeError(f"a payload cannot be written as JSON: {error}") from error
     except Exception as error:  # OverflowError, RecursionError: each module has errors of its own
         raise ValueError(f"a payload cannot be written as JSON: {error}") from error
     return text.decode() if isinstance(text, bytes) else str(text)
@@ -133,7 +133,7 @@ def check_send(data: str) -> Payload:
     :raises ValueError: if it is no JSON object with an ``op``, or larger than 4096 bytes
     """
     if not isinstance(data, str):
-        raise TypeError(f"data must be a str of JSON, not {type(data).__name__}")
+        raise TypeError(f"data must be a mapping or a str of JSON, not {type(data).__name__}")
     try:
         size = len(data.encode())
     except UnicodeEncodeError as error:

@@ -486,11 +486,14 @@ class Reader:
             what = "the connection is given up"  # why was told before
         elif loss.failure is None and not loss.peer_answers:
             what = f"connection lost: {what}"
+        following = "resuming" if plan.resume else "a new session"
+        if loss.failure is not None and not plan.resume:
+            following = "trying again"  # there may never have been a session
         self._callbacks.log(
             logging.WARNING if loss.failure is not None else logging.INFO,
             "%s; %s %s",
             what,
-            "resuming" if plan.resume else "a new session",
+            following,
             f"in {count(round(delay, 1), 'second')}" if delay >= 0.05 else "now",
         )
 
@@ -513,7 +516,7 @@ class Reader:
         self._callbacks.end_life()
         failed = self.lifecycle.end(life)
         if failed is not None:
-            self._callbacks.log(logging.ERROR, "connect() in a callback failed: %s", failed)
+            self._callbacks.log(logging.ERROR, "the shard could not begin anew: %s", failed)
 
     # Messages
 

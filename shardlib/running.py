@@ -211,9 +211,11 @@ class Running:
         if self._moment is not moment:
             return  # it has returned meanwhile: the stack is not its own
         self._judged = moment
-        if tell(call):
-            self._told = moment
-            self._end_matters = True
+        # First: the call may return as soon as the log has told of it.
+        self._told = moment
+        self._end_matters = True
+        if not tell(call):
+            self._told = None
 
     def watch_again(self) -> None:
         """Ask for another thread to look, as the one that did so does not any more."""

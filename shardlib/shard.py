@@ -59,8 +59,15 @@ from shardlib.gateway import (
 )
 from shardlib.heartbeat import Heartbeat
 from shardlib.identity import Identity
+from shardlib.interactive import earlier_definition_of
 from shardlib.interrupts import has_interrupted_own_call
-from shardlib.lifecycle import CLOSED_BY_DISCONNECT, Beginning, Life, Request
+from shardlib.lifecycle import (
+    ALREADY_CONNECTED,
+    CLOSED_BY_DISCONNECT,
+    Beginning,
+    Life,
+    Request,
+)
 from shardlib.limits import IdentifyGate
 from shardlib.liveness import Latency
 from shardlib.options import Options
@@ -68,7 +75,7 @@ from shardlib.payloads import GatewayPayload, JSONModule, Payload, Snowflake
 from shardlib.reader import PEERS_SHARE, Reader
 from shardlib.running import Callback
 from shardlib.state import IDENTIFIED, ON_THE_WAY, SOCKET_OPEN, ShardState
-from shardlib.text import count, describe
+from shardlib.text import count, describe, name_of, printable
 from shardlib.transport import StreamBroken
 
 if TYPE_CHECKING:
@@ -116,11 +123,11 @@ _CALLBACKS = {
 class Shard:
     """One Gateway session of a bot.
 
-    The constructor only checks and stores; no thread and no socket exists before :meth:`connect`.
-    All callbacks are called on the reader thread, one at a time, in the order of the wire. They may
-    call every method of the shard, and use other shards as any thread may. A method may be called
-    from any thread, unless its description says otherwise; a call in a signal handler that has
-    interrupted another call of the library never waits, but returns or raises at once.
+    The constructor only checks and stores; no thread and no socket exists before :meth:`connect` or
+    :meth:`start`. All callbacks are called on the reader thread, one at a time, in the order of the
+    wire. They may call every method of the shard, and use other shards as any thread may. A method
+    may be called from any thread, unless its description says otherwise; a call in a signal handler
+    that has interrupted another call of the library never waits, but returns or raises at once.
 
     A subclass may have its callbacks as methods, ``def on_socket_ready(self)``: self is the shard.
     A callback that is given to the constructor, or assigned, takes the place of the method.
@@ -287,6 +294,8 @@ class Shard:
         )
         self._process_id = os.getpid()
         self._warned_events: frozenset[str] = frozenset()
+        self._warned_of_twin = False
+        self._told_of_replacement = False
         self._callbacks = self._create_callbacks(dispatcher)
         for (name, arguments), function in zip(_CALLBACKS.items(), given, strict=True):
             if function is not None:
@@ -398,8 +407,19 @@ class Shard:
     # What a user sees
 
     def __repr__(self) -> str:
-        state = "of the parent process" if self._is_parents() else self.state.value
-        return f"<Shard {self.shard_id}/{self.shard_count} {state}>"
+        """The state, and what helps to find the session in a log. Never shows the token."""
+        shown = f"Shard {self.shard_id}/{self.shard_count}"
+        if self._is_parents():
+            return f"<{shown} of the parent process>"
+        life, session_id, ping = self._lifecycle.life, self.session_id, self.heartbeat_ping
+        shown += f" {life.state.value}"
+        if life.error is not None:
+            shown += f": {type(life.error).__name__}"
+        if session_id is not None:
+            shown += f", session {printable(self._options.identity.hide_token(session_id), 40)}"
+        if ping is not None and self.socket_active:
+            shown += f", ping {ping * 1000:.0f} ms"
+        return f"<{shown}>"
 
     @property
     def token(self) -> str:
@@ -441,15 +461,15 @@ class Shard:
 
     @property
     def socket_url(self) -> str:
-        """The URL that :meth:`connect` was given; Discord's before."""
+        """The URL that :meth:`connect` or :meth:`start` was given; Discord's before."""
         self._check_process()
-        return self._lifecycle.life.beginning.socket_url
+        return self._lifecycle.latest.beginning.socket_url
 
     @property
     def socket_version(self) -> int:
-        """The version of the Gateway's API that :meth:`connect` was given; 10 before."""
+        """The Gateway's API version that :meth:`connect` or :meth:`start` was given; 10 before."""
         self._check_process()
-        return self._lifecycle.life.beginning.socket_version
+        return self._lifecycle.latest.beginning.socket_version
 
     @property
     def state(self) -> ShardState:
@@ -636,6 +656,10 @@ class Shard:
         the next one sees. A function that was added twice is called twice. A name that looks like a
         misspelt one is told in the log, once, with the one that was probably meant. Never blocks.
 
+        In an interactive session (Python's prompt, IPython, Jupyter) a function that is defined
+        again at the prompt, or in a cell, and added again to the same event replaces the earlier
+        one of its name; the log tells of it. Lambdas and functions inside functions do not.
+
         :param event: the name, a str, as
             https://docs.discord.com/developers/events/gateway-events#receive-events has it, in any
             case. Names that Discord does not document are taken, too, in upper case.
@@ -656,7 +680,9 @@ class Shard:
                 raise TypeError(f"the listener to {event} must be a function, not None")
             check_callback(f"the listener to {name}", function, 2)
             self._warn_of_unknown(name)
-            self._callbacks.add_listener(name, function)
+            is_replaced = earlier_definition_of(function)
+            if self._callbacks.add_listener(name, function, is_replaced):
+                self._tell_of_replacement(name, function)
             return function
 
         return register if function is None else register(function)
@@ -669,6 +695,22 @@ class Shard:
         warning = misspelling_warning(event)
         if warning is not None:
             self._callbacks.log(logging.WARNING, "%s", warning)
+
+    def _tell_of_replacement(self, event: str, function: Callback) -> None:
+        """Tell that a function listens in place of an earlier one; the first time, as a warning.
+
+        Unless logging is set up, a person at a prompt sees warnings only. One says enough: a cell
+        of a notebook may be run many times.
+        """
+        level = logging.INFO if self._told_of_replacement else logging.WARNING
+        self._told_of_replacement = True
+        self._callbacks.log(
+            level,
+            "%s listens to %s in place of the earlier function of that name: in an interactive "
+            "session a function that is registered again replaces the one before",
+            name_of(function),
+            event,
+        )
 
     def off(self, event: str, function: Callback) -> None:
         """Undo one :meth:`on`. Never blocks.
@@ -827,9 +869,31 @@ class Shard:
         :raises TypeError: if an argument has the wrong type.
         """
         self._check_process()
-        # Raises if the arguments can't be.
-        gateway_url(socket_url, socket_version, self._options.compression)
         self._begin(Beginning(socket_url, socket_version))
+
+    def start(self, socket_url: str = GATEWAY_URL, socket_version: int = API_VERSION) -> None:
+        """Begin as :meth:`connect` does, without waiting for the first connection.
+
+        The first attempt is treated like any later lost connection: if it fails, the shard keeps
+        trying after growing pauses, and the log tells of each attempt. If `should_reconnect` is
+        False, the failure closes the shard, is told to on_socket_closed, and is raised by
+        :meth:`join` and the other methods that wait.
+
+        Returns at once. If the shard is still being closed, by a callback after :meth:`disconnect`
+        for example, it begins anew as soon as it is closed; until then only another
+        :meth:`disconnect` prevents that. A signal handler may call this, too.
+
+        :param socket_url: where to connect, as for :meth:`connect`.
+        :param socket_version: version of the Gateway's API, as for :meth:`connect`.
+        :raises AlreadyConnected: if the shard is running, or is to begin anew once it is closed.
+        :raises ShardClosed: if :meth:`disconnect` is called meanwhile.
+        :raises ShardError: if eventlet has patched the process.
+        :raises RuntimeError: if the system has no thread to give.
+        :raises ValueError: if `socket_url` is no URL of a gateway, or `socket_version` no version.
+        :raises TypeError: if an argument has the wrong type.
+        """
+        self._check_process()
+        self._begin(Beginning(socket_url, socket_version, awaited=False))
 
     def disconnect(self, code: int | None = None) -> None:
         """Close for good, from whatever state.
@@ -999,7 +1063,7 @@ class Shard:
         self._check_process()
         deadline = Deadline(check_timeout("timeout", timeout))
         self._refuse_to_wait("join", in_delivery=self._callbacks.in_delivery())
-        life = self._lifecycle.life
+        life = self._lifecycle.latest
         if not self._join(life, deadline):
             raise TimeoutError(
                 f"the shard was not closed within {count(timeout or 0, 'second')}, it is "
@@ -1009,15 +1073,17 @@ class Shard:
             raise life.closed_error()
 
     def run_forever(self, socket_url: str = GATEWAY_URL, socket_version: int = API_VERSION) -> None:
-        """:meth:`connect`, then :meth:`join`. Ctrl-C disconnects and returns.
+        """:meth:`start`, then :meth:`join`. Ctrl-C disconnects and returns.
 
-        It also returns after :meth:`disconnect` on another thread or in a signal handler, at
-        whatever moment.
+        A gateway that cannot be reached yet is tried again, as after any lost connection: a program
+        may be started before its network. It also returns after :meth:`disconnect` on another
+        thread or in a signal handler, at whatever moment.
 
         :param socket_url: where to connect, as for :meth:`connect`.
         :param socket_version: version of the Gateway's API, as for :meth:`connect`.
-        :raises ConnectionFailed: as :meth:`connect` and :meth:`join`.
-        :raises AlreadyConnected: if the shard is running.
+        :raises ConnectionFailed: if an attempt to connect failed, the first one included, and
+            `should_reconnect` is False.
+        :raises AlreadyConnected: if the shard is running, or is to begin anew once it is closed.
         :raises ShardClosed: the error that closed the shard, if :meth:`disconnect` did not.
         :raises ShardError: in a callback, and in a signal handler that has interrupted another
             call.
@@ -1027,13 +1093,17 @@ class Shard:
         :raises ValueError: if `socket_url` is no URL of a gateway, or `socket_version` no version.
         :raises TypeError: if an argument has the wrong type.
         """
+        self._check_process()
+        self._refuse_to_wait("run_forever")
         try:
-            self.connect(socket_url, socket_version)
-            self.join()
+            life = self._begin(Beginning(socket_url, socket_version, awaited=False))
+            self._join(life, Deadline(None))
+            if life.error is not None:
+                raise life.closed_error()
         except ShardClosed as error:
             if error.reason != CLOSED_BY_DISCONNECT:
                 raise
-            # disconnect() on another thread, or in a signal handler, came before the first socket.
+            # disconnect() on another thread, or in a signal handler, came before the life began.
         except KeyboardInterrupt as interrupt:
             if interrupt is self._lifecycle.life.error:  # a callback has raised it
                 raise
@@ -1057,8 +1127,8 @@ class Shard:
 
     # Sending
 
-    def send(self, data: str, timeout: float | None = None) -> None:
-        """Send a JSON string. When this returns, the system has all of it.
+    def send(self, data: str | Mapping[str, Any], timeout: float | None = None) -> None:
+        """Send a payload, as a mapping or a JSON string. When this returns, the system has it all.
 
         Blocks the calling thread while the shard is not READY, while the 120 sends a minute are
         used up (https://docs.discord.com/developers/events/gateway#rate-limiting), and while the
@@ -1068,11 +1138,13 @@ class Shard:
 
         A presence that was sent is the one with which later sessions of this shard begin.
 
-        :param data: a payload, a str of at most 4,096 bytes as UTF-8
-            (https://docs.discord.com/developers/events/gateway#sending-events).
+        :param data: a payload with ``op`` and ``d``
+            (https://docs.discord.com/developers/events/gateway#sending-events): a str of JSON, or a
+            mapping, which the option `json` encodes; at most 4,096 bytes as UTF-8.
         :param timeout: seconds; None means `send_timeout`.
         :raises ValueError: if the data can't be sent, or `timeout` is negative; nothing was sent.
-        :raises TypeError: if `data` is not a str, or `timeout` no number; nothing was sent.
+        :raises TypeError: if `data` is neither a str nor a mapping, or holds what cannot be written
+            as JSON, or `timeout` is no number; nothing was sent.
         :raises NotReady: if the shard is not READY in time, or the connection is lost and the next
             one not READY in time; nothing was sent, unless the message says that this is not known,
             which only a fault of TLS can bring about.
@@ -1084,13 +1156,16 @@ class Shard:
         :raises KeyboardInterrupt: if a callback raised it, and so closed the shard.
         """
         self._check_process()
-        payload = payloads.check_send(data)
+        text = (
+            payloads.encode(dict(data), self._options.json) if isinstance(data, Mapping) else data
+        )
+        payload = payloads.check_send(text)
         sent = None
         if payload["op"] == Opcode.PRESENCE_UPDATE:
             # Raises if no later session could begin with it.
             presence = self._options.identity.presence(payload.get("d") or {}, self._options.json)
             sent = functools.partial(self._reader.keep_presence, presence)
-        self._send(data, check_timeout("timeout", timeout), sent)
+        self._send(text, check_timeout("timeout", timeout), sent)
 
     def update_presence(
         self,
@@ -1458,9 +1533,10 @@ class Shard:
     def _begun_life(self, method: str) -> Life:
         if not self._lifecycle.began:
             raise ShardError(
-                f"{method}() would wait for ever: the shard was never connected; connect() first"
+                f"{method}() would wait for ever: the shard was never connected; connect() or "
+                "start() first"
             )
-        return self._lifecycle.life
+        return self._lifecycle.latest
 
     # Ending
 
@@ -1489,29 +1565,57 @@ class Shard:
 
     # Connecting
 
-    def _begin(self, beginning: Beginning) -> None:
-        """Start a life, and wait until its first socket is open."""
+    def _begin(self, beginning: Beginning) -> Life:
+        """Begin a life. If it is awaited, wait until its first socket is open."""
+        # Raises if the arguments can't be.
+        gateway_url(beginning.socket_url, beginning.socket_version, self._options.compression)
         lifecycle = self._lifecycle
         previous = lifecycle.life
         closes = lifecycle.closes
-        if not previous.is_over:
-            raise AlreadyConnected("the shard is connected; disconnect() first")
-        if previous.in_reader_thread():
-            previous.request_restart(beginning, closes)
-            return
+        if not lifecycle.latest.is_over:
+            raise AlreadyConnected(ALREADY_CONNECTED)
         _refuse_eventlet()
-        self._refuse_to_wait("connect")
-        self._wait_for_previous(previous, closes)
+        own = previous.in_reader_thread()
+        if own:
+            beginning = beginning.unawaited()
+        elif beginning.awaited:
+            self._refuse_to_wait("connect")
+            self._wait_for_previous(previous, closes)
+        has_interrupted = not own and has_interrupted_own_call()
+        if not has_interrupted:
+            self._warn_of_twin()
+        awaited = beginning.awaited
         life = lifecycle.prepare(beginning)
         try:
-            lifecycle.begin(life, closes)
-            lifecycle.wait_in(life, lambda: life.sockets_opened > 0, Deadline(None))
+            at_once = lifecycle.begin(life, closes)
+            if awaited:
+                lifecycle.wait_in(life, lambda: life.sockets_opened > 0, Deadline(None))
+            elif at_once and not has_interrupted:
+                lifecycle.wait(lambda: life.has_begun or life.ended, Deadline(None))
         except BaseException:  # Ctrl-C: the caller would not know of the connection under way
             life.request_close(NORMAL_CLOSURE, Deadline(self._options.close_timeout))
             raise
-        if life.sockets_opened == 0:
+        failed = life.sockets_opened == 0 if awaited else life.ended and not life.has_begun
+        if failed:
             self._join(life, Deadline(self._options.close_timeout))
             raise life.closed_error()
+        return life
+
+    def _warn_of_twin(self) -> None:
+        """Tell once that another shard of this process receives the same events."""
+        same = (self.token, self.shard_id, self.shard_count)
+        if not self._warned_of_twin and any(
+            other is not self and (other.token, other.shard_id, other.shard_count) == same
+            for other in running_shards()
+        ):
+            self._warned_of_twin = True
+            self._callbacks.log(
+                logging.WARNING,
+                "another Shard of this process is connected with the same token, shard_id and "
+                "shard_count, so both receive every event; disconnect() the one that is not "
+                "wanted: shardlib.running_shards() returns both, also one that no name refers to "
+                "any more",
+            )
 
     def _wait_for_previous(self, previous: Life, closes: int) -> None:
         """Wait until the reader has left a life that is being closed."""
@@ -1530,8 +1634,8 @@ class Shard:
     def _renew(self, request: Request, no_fail: bool | None = None) -> None:
         """Ask the reader for a new connection, and wait until it is open."""
         lifecycle = self._lifecycle
-        life = lifecycle.life
-        own = life.in_reader_thread()
+        life = lifecycle.latest
+        own = lifecycle.in_reader_thread()
         if life.ended or (own and life.is_over):
             new_session = request is Request.REINSTANTIATE
             self._begin(life.beginning.renewed(no_fail, new_session))
@@ -1595,7 +1699,7 @@ class Shard:
                 "nothing was sent: a signal handler can't send while the call that it has "
                 "interrupted may be sending; let it set a flag, or send on another thread"
             )
-        life = self._lifecycle.life
+        life = self._lifecycle.latest
         while True:
             connection = self._ready_connection(life, deadline)
             try:
@@ -1610,7 +1714,7 @@ class Shard:
                     ) from error
                 # The system did not take all of the payload, so the Gateway has not got it. It goes
                 # out on the next connection. A callback cannot wait for that.
-                if life.in_reader_thread():
+                if self._lifecycle.in_reader_thread():
                     raise NotReady(
                         "nothing was sent: the connection was lost; send again when READY"
                     ) from None
@@ -1622,7 +1726,7 @@ class Shard:
                 self._reader.log_sent(data)
                 return connection
             left = deadline.remaining()
-            if life.in_reader_thread() or (left is not None and left < wait):
+            if self._lifecycle.in_reader_thread() or (left is not None and left < wait):
                 raise SendTimeout(
                     "nothing was sent: this connection's sends of the last minute are used up "
                     f"(Discord allows {SEND_LIMIT}); there is room again in "
@@ -1646,7 +1750,7 @@ class Shard:
                 return connection
             if life.is_over and self._lifecycle.began:
                 raise life.closed_error()
-            if life.in_reader_thread():
+            if self._lifecycle.in_reader_thread():
                 raise NotReady(
                     f"nothing was sent: the shard is {life.state.value}, not ready, and a callback "
                     "cannot wait for that; send in on_socket_ready, or on another thread"
@@ -1706,13 +1810,31 @@ def _refuse_eventlet() -> None:
 _shards: weakref.WeakValueDictionary[int, Shard] = weakref.WeakValueDictionary()
 
 
-def _close_all_at_exit() -> None:
-    """Close every shard as the interpreter exits; their sessions stay resumable."""
-    deadline = Deadline(EXIT_TIMEOUT)
+def _shards_of_this_process() -> list[Shard]:
     # Of a list that is made in one step: other threads may make shards meanwhile, and a set that
     # changes cannot be gone through.
     shards = [shard for reference in _shards.valuerefs() if (shard := reference()) is not None]
-    ours = [shard._lifecycle for shard in shards if not shard._is_parents()]
+    return [shard for shard in shards if not shard._is_parents()]
+
+
+def running_shards() -> list[Shard]:
+    """The shards of this process that are connected, or try to be, oldest first.
+
+    A running shard goes on though no name refers to it any more, as happens when a cell of a
+    notebook that makes a shard is run again. To stop all::
+
+        for shard in shardlib.running_shards():
+            shard.disconnect()
+
+    Any thread may call this; it never blocks.
+    """
+    return [shard for shard in _shards_of_this_process() if not shard._lifecycle.latest.is_over]
+
+
+def _close_all_at_exit() -> None:
+    """Close every shard as the interpreter exits; their sessions stay resumable."""
+    deadline = Deadline(EXIT_TIMEOUT)
+    ours = [shard._lifecycle for shard in _shards_of_this_process()]
     for lifecycle in ours:
         lifecycle.interpreter_exits()
     lives = [lifecycle.request_close(RESUMABLE_CLOSE_CODE, deadline) for lifecycle in ours]

@@ -204,6 +204,7 @@ def _enter_and_exit(shard: Shard) -> None:
 # The calls of signal handlers, and of the threads of an interleaving. None waits for long.
 METHODS: dict[str, Callable[[Ground], object]] = {
     "connect": lambda ground: ground.shard.connect(ground.peer.url),
+    "start": lambda ground: ground.shard.start(ground.peer.url),
     "disconnect": lambda ground: ground.shard.disconnect(),
     "disconnect(4000)": lambda ground: ground.shard.disconnect(4000),
     "reconnect": lambda ground: ground.shard.reconnect(),
@@ -247,6 +248,7 @@ def _run_forever(ground: Ground) -> None:
 
 OPERATIONS: dict[str, Operation] = {
     "connect": Operation("closed", METHODS["connect"]),
+    "start": Operation("closed", METHODS["start"]),
     "run_forever": Operation("closed", _run_forever),
     "Shard": Operation("ready", METHODS["Shard"]),
     "disconnect while connecting": Operation("connecting", METHODS["disconnect"]),
