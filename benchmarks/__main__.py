@@ -12,7 +12,7 @@ _COMMANDS = {
     "bulk": 5,
     "single": 5,
     "latency": 5,
-    "memory": 1,
+    "memory": 2,
     "large": 1,
     "startup": 1,
     "shards": 5,
@@ -24,7 +24,7 @@ def main() -> None:
     """Run the measurements; exit with an error that names the measurements that failed."""
     failed = []
     for name, minutes in _COMMANDS.items():
-        print(f"\n== python -m benchmarks.{name}, about {minutes} minutes", flush=True)
+        print(f"\n== python -m benchmarks.{name}, about {minutes} min", flush=True)
         started = time.monotonic()
         if subprocess.run([sys.executable, "-m", f"benchmarks.{name}"]).returncode:
             failed.append(name)

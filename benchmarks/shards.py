@@ -27,6 +27,9 @@ from benchmarks.table import show_versions
 
 _ONE_PROCESS, _ONE_PROCESSOR, _TWO_PROCESSES = "one process", "one processor", "two processes"
 
+# The width of a table's first column, in characters.
+_WIDTH = 48
+
 # A row of a table: a client and its arrangement.
 Row = tuple[Client, str]
 
@@ -77,11 +80,11 @@ def show(title: str, cells: Mapping[tuple[Row, int], str]) -> None:
     """
     numbers = list(dict.fromkeys(number for _, number in cells))
     print(f"\n{title}")
-    print(" " * 36, *(f"{number} busy".rjust(16) for number in numbers))
+    print(" " * _WIDTH, *(f"{number} busy".rjust(16) for number in numbers))
     for row in dict.fromkeys(row for row, _ in cells):
         client, arrangement = row
         columns = (cells[row, number].rjust(16) for number in numbers)
-        print(f"{client}, {arrangement}".ljust(36), *columns, flush=True)
+        print(f"{client}, {arrangement}".ljust(_WIDTH), *columns, flush=True)
 
 
 def main() -> None:
