@@ -22,7 +22,15 @@ from shardlib.dispatch.tkmailbox import PollingTkMailbox, TkMailbox
 from shardlib.testing import LocalGateway
 from tests.shards import make_gateway, make_shard
 from tests.support import in_background, wait_until
-from tests.windows import PATIENCE, QT_API, PolledTkWindow, QtWindow, TkWindow, Window
+from tests.windows import (
+    PATIENCE,
+    QT_API,
+    PolledTkWindow,
+    QtWindow,
+    TkWindow,
+    Window,
+    needs_display,
+)
 
 ROOT = Path(__file__).parent.parent
 NO_CLOSE = 60.0  # seconds, a close_timeout that nothing in a test waits for
@@ -38,10 +46,7 @@ def make_window(kind: str, display: str | None) -> Window:
     if kind == "qt":
         pytest.importorskip(f"{QT_API}.QtWidgets", exc_type=ImportError)
         return QtWindow()
-    pytest.importorskip("tkinter")
-    if display is None:
-        pytest.skip("tkinter needs a display: Xvfb is not installed, and DISPLAY is not set")
-    return TkWindow(display) if kind == "tk" else PolledTkWindow(display)
+    return (TkWindow if kind == "tk" else PolledTkWindow)(needs_display(display))
 
 
 @pytest.fixture(params=["tk", "tk polled", "qt"])

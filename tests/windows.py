@@ -11,6 +11,8 @@ import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import pytest
+
 from shardlib import dispatch
 from shardlib.dispatch import Mailbox
 from shardlib.dispatch.tkmailbox import PollingTkMailbox
@@ -44,6 +46,14 @@ def virtual_display() -> Iterator[str | None]:
             yield f":{number}"
         finally:
             xvfb.terminate()
+
+
+def needs_display(display: str | None) -> str:
+    """The name of the display that the fixture has found; else the test is skipped."""
+    pytest.importorskip("tkinter")
+    if display is None:
+        pytest.skip("tkinter needs a display: Xvfb is not installed, and DISPLAY is not set")
+    return display
 
 
 def open_tk(display: str) -> Any:
