@@ -19,6 +19,7 @@ import pytest
 
 from shardlib import Shard, ShardClosed, ShardState, dispatch
 from shardlib.dispatch.tkmailbox import PollingTkMailbox, TkMailbox
+from shardlib.dispatch.window import WindowMailbox
 from shardlib.testing import LocalGateway
 from tests.shards import make_gateway, make_shard
 from tests.support import in_background, wait_until
@@ -154,7 +155,7 @@ def test_the_loop_has_its_turn_while_callbacks_wait(gateway: LocalGateway, windo
     shard.disconnect()
     # In a second or more of callbacks without a gap.
     assert len([done for done in timers if 0 < done < 200]) >= 5
-    assert window.drawn >= 20
+    assert window.drawn >= 5
 
 
 def test_the_window_disconnects_amid_500_events_a_second(
@@ -215,7 +216,7 @@ def test_closing_the_window_closes_its_shards_and_calls_nothing_more(
 ) -> None:
     calls: list[str] = []
     mailbox = window.make_mailbox()
-    shards = [make_shard(dispatcher=mailbox) for _ in range(2)]
+    shards = [make_shard(dispatcher=mailbox, close_timeout=NO_CLOSE) for _ in range(2)]
     for shard in shards:
         shard.on_socket_closed = lambda shard, error: calls.append("closed")
         shard.on("TYPING_START", lambda shard, data: calls.append("typing"))
@@ -228,7 +229,8 @@ def test_closing_the_window_closes_its_shards_and_calls_nothing_more(
     window.close()
     assert time.monotonic() - start < 5
     for shard in shards:
-        shard.join(PATIENCE)
+        # Another thread does not wait for callbacks that are never called.
+        in_background(shard.disconnect).result(PATIENCE)
         assert shard.state is ShardState.CLOSED
         assert shard.stats.dropped == 0
     assert [each.wait_closed(PATIENCE) for each in gateway.all_connections] == [1000, 1000]
@@ -237,12 +239,19 @@ def test_closing_the_window_closes_its_shards_and_calls_nothing_more(
 
 def test_closing_the_window_waits_for_no_peer(gateway: LocalGateway, window: Window) -> None:
     gateway.inject(instead_of="close", connections=None)
-    shard = connect(gateway, window, close_timeout=2)
+    mailbox = window.make_mailbox()
+    shard = make_shard(dispatcher=mailbox, close_timeout=2)
+    calls: list[str] = []
+    shard.on_socket_closed = lambda shard, error: calls.append("closed")
+    shard.connect(gateway.url)
+    shard.wait_until_ready(PATIENCE)
     start = time.monotonic()
     window.close()
     assert time.monotonic() - start < 1
     assert shard.state is ShardState.CLOSING
     shard.join(PATIENCE)
+    assert mailbox.run_pending() == 0
+    assert calls == []
 
 
 def test_a_shard_is_not_connected_for_a_window_that_is_closed(
@@ -255,15 +264,14 @@ def test_a_shard_is_not_connected_for_a_window_that_is_closed(
     assert gateway.all_connections == []
 
 
-def test_shards_that_have_closed_before_their_window_are_let_go(
-    gateway: LocalGateway, window: Window
-) -> None:
-    calls: list[str] = []
-    shard = connect(gateway, window, on_socket_closed=lambda shard, error: calls.append("closed"))
+def test_a_window_holds_no_shard_that_has_closed(gateway: LocalGateway, window: Window) -> None:
+    mailbox = window.make_mailbox()
+    shard = make_shard(dispatcher=mailbox)
+    shard.connect(gateway.url)
+    assert isinstance(mailbox, WindowMailbox)
+    assert list(mailbox._shards) == [shard]
     shard.disconnect()
-    window.run_until(lambda: calls)
-    window.close()
-    assert len(gateway.all_connections) == 1
+    assert list(mailbox._shards) == []
 
 
 def test_a_failing_callback_is_told_and_the_loop_goes_on(
@@ -341,10 +349,12 @@ def test_a_binding_of_the_programs_to_destroy_replaces_none_of_ours(
 
 @pytest.mark.parametrize("polled", [False, True])
 def test_a_second_window_of_a_program_closes_its_own_shards_only(
-    gateway: LocalGateway, tk_window: TkWindow, capfd: pytest.CaptureFixture[str], polled: bool
+    gateway: LocalGateway, tk_window: TkWindow, polled: bool
 ) -> None:
     import tkinter
 
+    errors: list[str] = []
+    tk_window.root.tk.createcommand("bgerror", errors.append)
     second = tkinter.Toplevel(tk_window.root)
     frame = tkinter.Frame(second)
     make = PollingTkMailbox if polled else TkMailbox
@@ -362,7 +372,7 @@ def test_a_second_window_of_a_program_closes_its_own_shards_only(
     tk_window.run_for(50)
     shard.join(PATIENCE)
     assert other.state is ShardState.READY
-    assert capfd.readouterr().err == ""  # an error of Tcl's: invalid command name
+    assert errors == []  # of a timer that was left behind
     other.disconnect()
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import threading
 from typing import Any
 
 from shardlib.dispatch.mailbox import Mailbox
-from shardlib.dispatch.window import PAUSE, WindowMailbox
+from shardlib.dispatch.window import WindowMailbox
 from shardlib.text import describe
 
 BINDINGS = ("PySide6", "PyQt6")
@@ -70,12 +69,10 @@ class QtMailbox(WindowMailbox):
         self.on_wake = self._wake_loop
 
     def _wake_loop(self) -> None:
-        if self.runs_in(threading.get_ident()):  # a slice has left callbacks behind
-            # An event posted now would be handled before all timers and drawing.
-            self._core.QTimer.singleShot(round(PAUSE * 1000), self._on_event)
-        else:
-            event = self._core.QEvent(self._core.QEvent.Type.User)
-            self._core.QCoreApplication.postEvent(self._receiver, event)
+        # Of the window's own thread, too, whose slice has left callbacks behind: Qt handles events
+        # that are posted while it handles others after timers and drawing.
+        event = self._core.QEvent(self._core.QEvent.Type.User)
+        self._core.QCoreApplication.postEvent(self._receiver, event)
 
     def _on_event(self) -> None:
         try:

@@ -7,13 +7,16 @@ from typing import Any
 
 from shardlib.checks import check_methods
 from shardlib.dispatch.mailbox import Mailbox
-from shardlib.dispatch.window import PAUSE, WindowMailbox
+from shardlib.dispatch.window import WindowMailbox
 from shardlib.waker import Waker
 
 # Milliseconds between two looks into the mailbox on Windows, whose Tcl watches no sockets.
 POLL_INTERVAL = 10
 
-_PAUSE = round(PAUSE * 1000)  # milliseconds
+# Milliseconds until the next slice if a slice has left callbacks behind. In the meantime nothing of
+# ours is ready to run, so that tkinter draws: it does so when it has nothing else to do.
+PAUSE = 1
+
 _READABLE = 2  # tkinter.READABLE, without an import of tkinter
 
 
@@ -112,7 +115,7 @@ class TkMailbox(_AnyTkMailbox):
 
     def _wake_loop(self) -> None:
         if self.runs_in(threading.get_ident()):
-            self._set_timer(_PAUSE)  # a slice has left callbacks behind
+            self._set_timer(PAUSE)  # a slice has left callbacks behind
         else:
             self._waker.wake()
 
@@ -136,4 +139,4 @@ class PollingTkMailbox(_AnyTkMailbox):
             super()._on_timer()
         finally:
             if not self._is_closed:
-                self._set_timer(_PAUSE if len(self) else POLL_INTERVAL)
+                self._set_timer(PAUSE if len(self) else POLL_INTERVAL)

@@ -14,10 +14,6 @@ from shardlib.interrupts import run_uninterrupted
 # Seconds that callbacks may take before the window gets its turn again.
 SLICE = 0.010
 
-# Seconds until the next slice if a slice has left callbacks behind. In the meantime nothing of ours
-# is ready to run, so that the toolkit draws: it does so when it has nothing else to do.
-PAUSE = 0.001
-
 # Seconds that the closing of the window waits for its shards: a round trip to most places. The exit
 # handler waits for the rest, if the program ends then, and the two together for half a second.
 CLOSE_TIMEOUT = 0.1
