@@ -395,6 +395,14 @@ def test_the_arguments_of_the_mailbox_are_checked(tk_window: TkWindow) -> None:
         dispatch.tk(tk_window.root, maxsize=1.5)  # type: ignore[arg-type]
 
 
+def test_the_dispatchers_import_no_toolkit() -> None:
+    program = (
+        "import sys, shardlib.dispatch\n"
+        "sys.exit(bool({'tkinter', 'PySide6', 'PyQt6'} & set(sys.modules)))"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+
+
 QT_PROGRAM = """
 import sys
 from tests.shards import make_shard
