@@ -66,7 +66,7 @@ class Mailbox(Dispatcher):
 
         It is called once when the mailbox stops being empty, by the thread of a shard, and must not
         block; by the calling thread if something waits already when it is assigned, and if
-        run_pending() leaves something behind because of its bounds.
+        run_pending() leaves something behind, because of its bounds or of an exception.
         """
         return self._on_wake
 
@@ -109,12 +109,11 @@ class Mailbox(Dispatcher):
         try:
             self._runs = True
             self._thread = threading.current_thread()
-            done = self._run(max_events, max_seconds)
+            return self._run(max_events, max_seconds)
         finally:
             self._runs = False
-        if len(self):
-            self._wake()
-        return done
+            if len(self):
+                self._wake()
 
     def _run(self, max_events: int | None, max_seconds: float | None) -> int:
         if self._interrupted is not None:  # the program has gone on all the same
