@@ -142,7 +142,7 @@ class EventQueue:
     def _has_room(self) -> bool:
         # Once the reader waits, it waits for half of the room: waking it for each event costs more
         # than the event.
-        return self.is_closed or len(self._entries) <= self._maxsize // 2
+        return len(self._entries) <= self._maxsize // 2
 
     def _makes_room(self, thread: int) -> bool:
         # One that waits for this queue itself is about to see that there are events.

@@ -209,12 +209,15 @@ def test_rate_limited_for_longer_than_the_timeout_is_told_at_once(
 def test_chunks_that_a_resume_replays_count(gateway: LocalGateway, shard: Shard) -> None:
     fetching = Answering(gateway, shard)
     fetching.await_request()
-    fetching.answer(0, 2)
+    fetching.answer(0, 3)
     wait_until(lambda: fetching.progress)
     gateway.connections[0].drop()
-    fetching.answer(1, 2)
-    assert fetching.members() == ["0", "1"]
+    fetching.answer(1, 3)
     wait_until(lambda: shard.stats.resumes == 1)
+    fetching.answer(2, 3)
+    assert fetching.members() == ["0", "1", "2"]
+    shard.update_presence()
+    gateway.connections[0].expect(Opcode.PRESENCE_UPDATE)
     assert not [each for each in gateway.connections[0].received if each["op"] == REQUEST]
 
 
@@ -401,9 +404,9 @@ def test_the_voice_of_others_and_a_server_that_is_not_found_yet_are_passed_over(
         ("VOICE_STATE_UPDATE", {**guild, **own, "user_id": "5", "channel_id": "7"}),
         ("VOICE_STATE_UPDATE", {**guild, **own, "channel_id": "8"}),
         ("VOICE_STATE_UPDATE", {**own, "guild_id": "1", "channel_id": "7"}),
+        ("VOICE_STATE_UPDATE", {**guild, **own, "channel_id": "7", "self_mute": False}),
         ("VOICE_SERVER_UPDATE", {**guild, "endpoint": None, "token": "early"}),
         ("VOICE_SERVER_UPDATE", {**guild, "endpoint": "host:1", "token": "right"}),
-        ("VOICE_STATE_UPDATE", {**guild, **own, "channel_id": "7", "self_mute": False}),
     ):
         session.dispatch(event, data)
     updates = joining.result(10)
