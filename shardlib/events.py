@@ -229,14 +229,19 @@ class EventQueue:
                 "the next event would be waited for without end: the shard is not connected; "
                 "connect() first"
             )
+        has_come = False  # once it has, another thread may take it before this one does
+
+        def look() -> bool:
+            nonlocal has_come
+            has_come = has_come or bool(self._entries) or self.is_closed
+            return has_come
+
         try:
             self._waiting.add(thread)
-            in_time = self._lifecycle.wait_in(
-                life, lambda: bool(self._entries) or self.is_closed, deadline
-            )
+            in_time = self._lifecycle.wait_in(life, look, deadline)
         finally:
             self._waiting.discard(thread)
-        if self._entries or self.is_closed:
+        if has_come or look():
             return
         if not in_time:
             awaited = " or ".join(self.names) or "event"
