@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from types import TracebackType
@@ -104,6 +105,7 @@ class EventQueue:
         self._reader_waits = False
         self.is_closed = False
         self._has_ended = False  # with its life
+        self._iterator: weakref.ref[Events] | None = None
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -281,6 +283,14 @@ class EventQueue:
 
     # Any thread, and finalisers: no lock is taken
 
+    def close_after(self, iterator: Events) -> None:
+        """Close the queue when nothing refers to its iterator any more.
+
+        A finaliser (``__del__``) would run after :meth:`close`, too, and Python ignores Ctrl-C in
+        a finaliser.
+        """
+        self._iterator = weakref.ref(iterator, lambda reference: self.close())
+
     def close(self) -> None:
         """Take no more events, and drop those that wait."""
         self.is_closed = True
@@ -290,6 +300,7 @@ class EventQueue:
             for entry in entries:
                 self._callbacks.outstanding.finish(entry.handover)
         self._lifecycle.notify()
+        self._iterator = None
 
     def _drop(self) -> None:
         while True:
@@ -310,6 +321,7 @@ class Events(Iterator[Event]):
 
     def __init__(self, queue: EventQueue) -> None:
         self._queue = queue
+        queue.close_after(self)
 
     def __iter__(self) -> Events:
         return self
@@ -384,12 +396,6 @@ class Events(Iterator[Event]):
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-    def __del__(self) -> None:
-        try:
-            self._queue.close()
-        except AttributeError:
-            pass  # Ctrl-C came before the queue was stored
 
     def __repr__(self) -> str:
         queue = self._queue

@@ -187,7 +187,7 @@ def test_rate_limited_is_waited_for_and_the_request_sent_again(
 ) -> None:
     guild = guild_of(gateway)
     shard.fetch_guild_members(guild.id)
-    gateway.clock.advance(29.7)
+    gateway.clock.advance(28)
     began = time.monotonic()
     assert len(shard.fetch_guild_members(guild.id)) == len(guild.members)
     assert 0.1 < time.monotonic() - began < 10
@@ -201,7 +201,7 @@ def test_rate_limited_for_longer_than_the_timeout_is_told_at_once(
     guild = guild_of(gateway)
     shard.fetch_guild_members(guild.id)
     began = time.monotonic()
-    with pytest.raises(TimeoutError, match=r"no chunk .* in 29.\d+ seconds at the earliest"):
+    with pytest.raises(TimeoutError, match=r"no chunk .* in (29\.\d|30) seconds at the earliest"):
         shard.fetch_guild_members(guild.id, timeout=20)
     assert time.monotonic() - began < 10
 
