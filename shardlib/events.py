@@ -34,7 +34,8 @@ class Event(NamedTuple):
     A named tuple: ``name, data, sequence, shard = event`` works, too.
 
     :param name: the event's name, a str in upper case: the payload's ``t``.
-    :param data: the event's object, as Discord documents it: the payload's ``d``.
+    :param data: the event's object, as Discord documents it: the payload's ``d``. All iterators and
+        listeners get the same object.
     :param sequence: the number of the event in its session, an int: the payload's ``s``; None if
         the payload has none.
     :param shard: the :class:`Shard` that has received the event.
@@ -122,8 +123,8 @@ class EventQueue:
             self._lifecycle.wait_for_room(self._has_room, self._makes_room)
             self._reader_waits = False
         handover = Handover(self._current_session())
-        self._callbacks.outstanding.add(handover)
         entry = _Entry(Event(event, payload.get("d"), payload.get("s"), self._shard), handover)
+        self._callbacks.outstanding.add(handover)
         self._entries.append(entry)
         if self.is_closed:  # meanwhile
             self._drop()
@@ -382,7 +383,7 @@ class Events(Iterator[Event]):
         """Take no more events, and drop those that wait. A second call does nothing. Never blocks.
 
         All events of the iterator count as done then, those that were dropped, too. To leave them
-        to the next process, save :attr:`Shard.session` before.
+        to the next process, disconnect, and save :attr:`Shard.session`, before.
         """
         self._queue.close()
 

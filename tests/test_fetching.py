@@ -206,6 +206,23 @@ def test_rate_limited_for_longer_than_the_timeout_is_told_at_once(
     assert time.monotonic() - began < 10
 
 
+def test_rate_limited_without_a_time_is_followed_by_another_request_in_a_second(
+    gateway: LocalGateway, shard: Shard
+) -> None:
+    fetching = Answering(gateway, shard)
+    fetching.await_request()
+    nonce = fetching.nonce
+    (session,) = gateway.sessions
+    for retry_after in (None, "soon"):
+        meta = {"guild_id": str(ELSEWHERE), "nonce": nonce}
+        session.dispatch("RATE_LIMITED", {"opcode": 8, "retry_after": retry_after, "meta": meta})
+        fetching.await_request()
+        assert fetching.nonce == nonce
+    session.dispatch("RATE_LIMITED", {"opcode": 8, "retry_after": 0, "meta": {"nonce": "another"}})
+    fetching.answer(0, 1)
+    assert fetching.members() == ["0"]
+
+
 def test_chunks_that_a_resume_replays_count(gateway: LocalGateway, shard: Shard) -> None:
     fetching = Answering(gateway, shard)
     fetching.await_request()
@@ -262,6 +279,18 @@ def test_a_timeout_says_how_many_chunks_came(gateway: LocalGateway, shard: Shard
     )
     with pytest.raises(TimeoutError, match="^no chunk of the members of guild 417"):
         shard.fetch_guild_members(ELSEWHERE, timeout=0.01)
+
+
+def test_a_timeout_during_an_outage_says_where_the_shard_is(
+    gateway: LocalGateway, shard: Shard
+) -> None:
+    fetching = Answering(gateway, shard, timeout=1)
+    fetching.await_request()
+    fetching.answer(0, 2)
+    wait_until(lambda: fetching.progress)
+    gateway.outage()
+    with pytest.raises(TimeoutError, match="^1 of 2 chunks .* within 1 second; the shard is "):
+        fetching.result.result(10)
 
 
 def test_what_progress_raises_is_raised(gateway: LocalGateway, shard: Shard) -> None:
