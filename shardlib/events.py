@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from types import TracebackType
@@ -33,7 +34,8 @@ class Event(NamedTuple):
     A named tuple: ``name, data, sequence, shard = event`` works, too.
 
     :param name: the event's name, a str in upper case: the payload's ``t``.
-    :param data: the event's object, as Discord documents it: the payload's ``d``.
+    :param data: the event's object, as Discord documents it: the payload's ``d``. All iterators and
+        listeners get the same object.
     :param sequence: the number of the event in its session, an int: the payload's ``s``; None if
         the payload has none.
     :param shard: the :class:`Shard` that has received the event.
@@ -104,6 +106,7 @@ class EventQueue:
         self._reader_waits = False
         self.is_closed = False
         self._has_ended = False  # with its life
+        self._iterator: weakref.ref[Events] | None = None
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -121,8 +124,8 @@ class EventQueue:
             self._lifecycle.wait_for_room(self._has_room, self._makes_room)
             self._reader_waits = False
         handover = Handover(self._current_session())
-        self._callbacks.outstanding.add(handover)
         entry = _Entry(Event(event, payload.get("d"), payload.get("s"), self._shard), handover)
+        self._callbacks.outstanding.add(handover)
         self._entries.append(entry)
         if self.is_closed:  # meanwhile
             self._drop()
@@ -143,7 +146,7 @@ class EventQueue:
     def _has_room(self) -> bool:
         # Once the reader waits, it waits for half of the room: waking it for each event costs more
         # than the event.
-        return self.is_closed or len(self._entries) <= self._maxsize // 2
+        return len(self._entries) <= self._maxsize // 2
 
     def _makes_room(self, thread: int) -> bool:
         # One that waits for this queue itself is about to see that there are events.
@@ -230,14 +233,19 @@ class EventQueue:
                 "the next event would be waited for without end: the shard is not connected; "
                 "connect() first"
             )
+        has_come = False  # once it has, another thread may take it before this one does
+
+        def look() -> bool:
+            nonlocal has_come
+            has_come = has_come or bool(self._entries) or self.is_closed
+            return has_come
+
         try:
             self._waiting.add(thread)
-            in_time = self._lifecycle.wait_in(
-                life, lambda: bool(self._entries) or self.is_closed, deadline
-            )
+            in_time = self._lifecycle.wait_in(life, look, deadline)
         finally:
             self._waiting.discard(thread)
-        if self._entries or self.is_closed:
+        if has_come or look():
             return
         if not in_time:
             awaited = " or ".join(self.names) or "event"
@@ -277,6 +285,14 @@ class EventQueue:
 
     # Any thread, and finalisers: no lock is taken
 
+    def close_after(self, iterator: Events) -> None:
+        """Close the queue when nothing refers to its iterator any more.
+
+        A finaliser (``__del__``) would run after :meth:`close`, too, and Python ignores Ctrl-C in
+        a finaliser.
+        """
+        self._iterator = weakref.ref(iterator, lambda reference: self.close())
+
     def close(self) -> None:
         """Take no more events, and drop those that wait."""
         self.is_closed = True
@@ -286,6 +302,7 @@ class EventQueue:
             for entry in entries:
                 self._callbacks.outstanding.finish(entry.handover)
         self._lifecycle.notify()
+        self._iterator = None
 
     def _drop(self) -> None:
         while True:
@@ -306,6 +323,7 @@ class Events(Iterator[Event]):
 
     def __init__(self, queue: EventQueue) -> None:
         self._queue = queue
+        queue.close_after(self)
 
     def __iter__(self) -> Events:
         return self
@@ -366,7 +384,7 @@ class Events(Iterator[Event]):
         """Take no more events, and drop those that wait. A second call does nothing. Never blocks.
 
         All events of the iterator count as done then, those that were dropped, too. To leave them
-        to the next process, save :attr:`Shard.session` before.
+        to the next process, disconnect, and save :attr:`Shard.session`, before.
         """
         self._queue.close()
 
@@ -380,12 +398,6 @@ class Events(Iterator[Event]):
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-    def __del__(self) -> None:
-        try:
-            self._queue.close()
-        except AttributeError:
-            pass  # Ctrl-C came before the queue was stored
 
     def __repr__(self) -> str:
         queue = self._queue

@@ -130,7 +130,11 @@ class Exchange:
         self._ask_at: Deadline | None = None  # when RATE_LIMITED lets the request be sent again
 
     def __enter__(self) -> Exchange:
-        self._line.callbacks.subscribe(self._inbox, (*self._events, *PROTOCOL_EVENTS))
+        try:
+            self._line.callbacks.subscribe(self._inbox, (*self._events, *PROTOCOL_EVENTS))
+        except BaseException:  # Ctrl-C, perhaps when it had subscribed
+            self._line.callbacks.unsubscribe(self._inbox)
+            raise
         return self
 
     def __exit__(

@@ -524,9 +524,9 @@ class Shard:
     def session(self) -> Session | None:
         """What it takes to resume the current session after a restart of the process, or None.
 
-        Its sequence is that of the last event whose callbacks have returned: an event in whose
-        callback the process dies is replayed
-        (https://docs.discord.com/developers/events/gateway#preparing-to-resume).
+        Its sequence is that of the last event whose callbacks have returned, and with which the
+        loops over :meth:`events` are done: an event in the middle of which the process dies is
+        replayed (https://docs.discord.com/developers/events/gateway#preparing-to-resume).
         """
         self._check_process()
         from shardlib.session import Session  # here: dataclasses take a while to import

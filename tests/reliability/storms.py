@@ -193,7 +193,8 @@ def _take(shard: Shard, event: str, timeout: float | None = None) -> None:
 
 
 def _poll(shard: Shard) -> None:
-    shard.events("TICK", maxsize=1).poll()  # closed by its finaliser
+    with shard.events("TICK", maxsize=1) as events:
+        events.poll()
 
 
 def _enter_and_exit(shard: Shard) -> None:
