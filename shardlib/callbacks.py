@@ -251,7 +251,7 @@ class Callbacks:
     # The reader
 
     def begin_life(self) -> None:
-        """Note that the calling thread is the reader from now on."""
+        """Note that the calling thread is the reader from now on. Twice does no harm."""
         self._running.use_this_thread()
         self.watchdog.begin()
 

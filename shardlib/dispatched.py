@@ -50,6 +50,7 @@ class DispatchedCallbacks(Callbacks):
         self._wait_for_room = wait_for_room
         self._has_to_flush = False  # something was submitted since the dispatcher's last flush()
         self._delivering: set[int] = set()  # numbers of the threads that are inside deliver()
+        self._in_life = False
         self._last: Delivery | None = None  # the last one of a life that has ended
         self._drops = FailureLog()
         self._runnings: dict[int, Running] = {}  # by number of the thread that calls
@@ -59,10 +60,13 @@ class DispatchedCallbacks(Callbacks):
     def begin_life(self) -> None:
         super().begin_life()
         self._last = None
-        self._ask("begin", self._dispatcher.begin, self._shard)
+        if not self._in_life:
+            self._in_life = True
+            self._ask("begin", self._dispatcher.begin, self._shard)
 
     def end_life(self) -> None:
-        if self._last is None:
+        if self._in_life:
+            self._in_life = False
             self._last = self._create("", (), alone=True, can_be_dropped=False)
             self._submit(self._last)
             self._ask("end", self._dispatcher.end, self._shard)

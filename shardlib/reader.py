@@ -192,7 +192,6 @@ class Reader:
         """The reader thread."""
         error: BaseException | None = None
         try:
-            self._callbacks.begin_life()
             error = self._connection_loop(life)
         except BaseException as unexpected:  # SystemExit and its like, or a fault of the library's
             if isinstance(unexpected, LeftToParent):
@@ -236,6 +235,7 @@ class Reader:
                     plan = self._decide(after_disconnect(plan, life.close_code))
                     break
                 if policy is None:
+                    self._callbacks.begin_life()
                     policy = self._create_policy(life)
                 if plan is None:
                     plan = self._decide(self._begin_plan(life, policy))

@@ -156,7 +156,11 @@ class Running:
 
     def _begin_watched(self, function: Callback | str) -> None:
         self._is_watched = True  # first: what the other thread may change meanwhile counts
-        if not self._on_begin(function):
+        try:
+            is_watched = self._on_begin(function)
+        except Exception:  # memory is short, say: the call matters more than its watching
+            is_watched = False
+        if not is_watched:
             self._is_watched = False
 
     def leave_to_parent(self) -> None:

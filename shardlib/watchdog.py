@@ -13,6 +13,7 @@ import logging
 import math
 import threading
 from collections.abc import Callable
+from typing import Any
 
 from shardlib.deadline import Deadline
 from shardlib.failurelog import SUMMARY_INTERVAL, FailureLog
@@ -155,14 +156,12 @@ class Watchdog:
     def _tell(self, call: Call, meanwhile: str) -> bool:
         with self._lock:
             calls, in_full = self._slow_calls.add(call.function)
-        return bool(calls) and self._start(
-            "report", lambda: self._report(call, meanwhile, calls, in_full)
-        )
+        return bool(calls) and self._start("report", self._report, call, meanwhile, calls, in_full)
 
-    def _start(self, name: str, function: Callable[[], object]) -> bool:
+    def _start(self, name: str, function: Callable[..., object], *arguments: Any) -> bool:
         """Start a thread. False if the system has none to give."""
         thread = threading.Thread(
-            target=function, name=f"{self._thread_prefix}-{name}", daemon=True
+            target=function, args=arguments, name=f"{self._thread_prefix}-{name}", daemon=True
         )
         try:
             thread.start()
@@ -175,12 +174,15 @@ class Watchdog:
     # The thread that stands in while no heartbeat thread lives
 
     def _stand_in(self, alarm: Alarm) -> None:
-        while self._alarm is alarm:
-            wait = self.look()
-            if wait == math.inf:
-                self.detach(alarm)
-            else:
-                alarm.wait(wait)
+        try:
+            while self._alarm is alarm:
+                wait = self.look()
+                if wait == math.inf:
+                    self.detach(alarm)
+                else:
+                    alarm.wait(wait)
+        except Exception:  # memory is short, say: the next call asks for another thread
+            self.detach(alarm)
 
     # A thread that calls the user's functions
 
@@ -194,7 +196,7 @@ class Watchdog:
                 self._alarm = stands_in = Alarm()
             alarm = self._alarm
         if stands_in is not None:
-            if not self._start("watchdog", lambda: self._stand_in(stands_in)):
+            if not self._start("watchdog", self._stand_in, stands_in):
                 with self._lock:
                     if self._alarm is stands_in:
                         self._alarm = None

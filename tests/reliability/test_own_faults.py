@@ -33,10 +33,15 @@ NOT_THE_CORE = (f"{ROOT}{os.sep}testing", f"{ROOT}{os.sep}cli")
 
 # An exception raised in these comes before the first line that could catch it, as if there were no
 # memory for the thread to begin with.
-BEGINNINGS = {"_run", "_connection_loop"}
+BEGINNINGS = {"_run", "_connection_loop", "_report", "_stand_in"}
 
 # After an exception in these, a callback may or may not have been called.
-NOTIFYING = ("Callbacks.notify", "Callbacks._call", "Reader._notify_disconnected")
+NOTIFYING = (
+    "Callbacks.notify",
+    "Reader._notify_disconnected",
+    "Running._begin_watched",
+    "Running.call",
+)
 
 ERRORS = (MemoryError, RecursionError, RuntimeError)
 
