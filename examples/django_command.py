@@ -38,9 +38,9 @@ class Command(BaseCommand):
     def remember(self, shard: Shard, data: dict) -> None:
         # As Django does it for a request: the database may have closed the connection meanwhile.
         close_old_connections()
-        values = {"author": data["author"]["username"], "content": data["content"]}
-        Message.objects.get_or_create(id=int(data["id"]), defaults=values)
-        self.stdout.write(f"{Message.objects.count()} messages\n")
+        author, content = data["author"]["username"], data["content"]
+        Message(id=int(data["id"]), author=author, content=content).save()
+        self.stdout.write(f"{author} wrote: {content}")
 
     def handle(self, **options: object) -> None:
         bot = Shard(os.environ["DISCORD_TOKEN"], Intents.GUILDS | Intents.GUILD_MESSAGES)
@@ -49,7 +49,7 @@ class Command(BaseCommand):
         bot.run_forever(os.environ.get("DISCORD_GATEWAY", "wss://gateway.discord.gg/"))
 
 
-if Message._meta.db_table not in connection.introspection.table_names():
+if "bot_message" not in connection.introspection.table_names():
     with connection.schema_editor() as editor:  # in a project: manage.py migrate
         editor.create_model(Message)
 

@@ -380,7 +380,7 @@ class Troubles:
 # The candidates of this process, and the lock that guards the list, and that no lock file is opened
 # twice in one process. No thread waits for anything else while it has this lock.
 _candidates: list[Candidate] = []
-_registry_lock = threading.Lock()
+_registry_lock = threading.RLock()
 
 
 def add(lock_path: str, session_path: str, start: StartFunction) -> Candidate:
@@ -431,7 +431,7 @@ def _before_fork() -> None:
 
 def _begin_all_in_forked_child() -> None:
     global _registry_lock
-    _registry_lock = threading.Lock()  # a thread that the child does not have may have held it
+    _registry_lock = threading.RLock()  # a thread that the child does not have may have held it
     is_helper = bool(_candidates) and _is_forked_by_multiprocessing()
     for candidate in list(_candidates):
         candidate.begin_in_forked_child(is_helper)

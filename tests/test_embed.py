@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -99,11 +100,12 @@ class Worker:
         return next(line for line in list(self.lines) if text in line)
 
     def wait_until_it(self, role: str) -> None:
-        """Wait until the process says that this is what it does."""
+        """Wait until the process says, from now on, that this is what it does."""
+        before = len(self.lines)
 
         def asked() -> bool:
             self.do("say(keeper)")
-            return self.has_said(f"process {self.pid} {role}")
+            return any(f"process {self.pid} {role}" in line for line in self.lines[before:])
 
         wait_until(asked, PATIENCE, f"{role!r} in {self.lines}")
 
@@ -232,13 +234,14 @@ def test_another_process_resumes_the_session_of_one_that_is_killed(
 
 
 def test_close_gives_the_shard_to_another_process_at_once(
-    begin: Callable[..., Worker], gateway: LocalGateway
+    begin: Callable[..., Worker], gateway: LocalGateway, path: Path
 ) -> None:
     workers = [begin(), begin()]
     first = connected(gateway)
     closed = holder(workers)
     (other,) = (worker for worker in workers if worker is not closed)
     other.wait_until_it("waits for the lock")
+    wait_until(saved(path), PATIENCE)
     closed.do("keeper.close(); say(keeper, keeper.shard)")
     assert connected(gateway, TAKEOVER).session is first.session
     assert first.wait_closed(PATIENCE) == 4000
@@ -250,13 +253,16 @@ def test_a_process_that_ends_orderly_saves_what_its_callbacks_have_seen(
 ) -> None:
     worker = begin()
     connection = connected(gateway)
-    worker.do("while not (keeper.shard and keeper.shard.session): time.sleep(0.01)")
+    wait_until(saved(path), PATIENCE)
+    gateway.dispatch("USER_UPDATE", gateway.world.user)
+    events = 1 + len(gateway.world.guilds) + 1  # READY, GUILD_CREATE for each guild, and this one
+    worker.do(f"while (keeper.shard.session.sequence or 0) < {events}: time.sleep(0.01)\n")
     worker.do("sys.exit()")
     worker.process.wait(PATIENCE)
     assert connection.wait_closed(PATIENCE) == 4000
-    saved = Session.load(f"{path}.session")
-    assert saved.session_id == not_none(connection.session).session_id
-    assert saved.sequence == not_none(connection.session).sequence
+    session = Session.load(f"{path}.session")
+    assert session.session_id == not_none(connection.session).session_id
+    assert session.sequence == events
 
 
 # Forks
@@ -305,10 +311,10 @@ def test_a_process_that_forks_late_goes_on_and_its_child_takes_no_part(
 ) -> None:
     forking = begin()
     connection = connected(gateway)
-    forking.wait_until_it("has the lock")
+    forking.do("while not keeper.shard: time.sleep(0.01)\n")
     forking.do("fork()")
     forking.wait_for("leaves the lock to its parent process")
-    forking.do("say(keeper.shard)")
+    forking.do("keeper.shard.wait_until_ready(); say(keeper.shard)")
     forking.wait_for("<Shard 0/1 ready>")
     assert gateway.connections == [connection]
 
@@ -396,9 +402,9 @@ def test_a_fatal_error_is_told_and_no_other_process_tries(
     first = begin(token="wrong")
     first.wait_for("has ended for good: ")
     assert first.has_said("AuthenticationFailed")
-    first.wait_until_it("has the lock")
     other = begin()
     other.wait_until_it("waits for the lock")
+    first.wait_until_it("has the lock")
     assert not other.has_said("starts")
     assert len(gateway.all_connections) == 1
     assert sum("ended for good" in line for line in first.lines) == 1
@@ -461,12 +467,13 @@ def test_close_in_start_and_in_a_callback_returns_at_once(
     event: str, keep: Callable[..., OneProcess], gateway: LocalGateway
 ) -> None:
     keepers: list[OneProcess] = []
-    returned = threading.Event()
+    seconds: list[float] = []
 
     def close(*_: object) -> None:
         wait_until(lambda: keepers and (event == "start" or keepers[0].shard))
+        began = time.monotonic()
         keepers[0].close()
-        returned.set()
+        seconds.append(time.monotonic() - began)
 
     def start(session: Session | None) -> Shard:
         shard = Shard(gateway.token, Intents.default())
@@ -477,8 +484,8 @@ def test_close_in_start_and_in_a_callback_returns_at_once(
         return shard
 
     keepers.append(keep(start))
-    assert returned.wait(PATIENCE)
-    wait_until(lambda: "is closed" in repr(keepers[0]))
+    wait_until(lambda: "is closed" in repr(keepers[0]), PATIENCE)
+    assert seconds[0] < 1  # it would have waited for CLOSE_TIMEOUT, or close_timeout
     assert gateway.all_connections[0].wait_closed(PATIENCE) == 4000
     assert keepers[0].shard is None
 
@@ -574,10 +581,11 @@ def test_a_path_is_taken_once_a_process(path: Path) -> None:
     link = path.parent / "link"
     link.symlink_to(path)
     try:
+        wait_until(lambda: keeper.holds_lock)
         for again in (path, link, os.path.relpath(path)):
             with pytest.raises(ValueError, match="already"):
                 one_process(again, lambda session: Shard(TOKEN, 0))
-        assert not other_process_can_lock(path) or not keeper.holds_lock
+        assert not other_process_can_lock(path)
     finally:
         keeper.close()
 

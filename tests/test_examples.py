@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -181,13 +183,16 @@ def test_django_command_stores_messages_and_ends_at_sigterm(
 ) -> None:
     pytest.importorskip("django")
     database = str(tmp_path / "messages.sqlite3")
-    for number in (1, 2):  # the second time, the table is there
+    for content in ("hello", "again"):  # the second time, the table is there
         with Example(gateway, "django_command.py", "runbot", DATABASE=database) as bot:
             connected(gateway)
-            write(gateway, "hello")
-            bot.wait_for(f"{number} messages")
+            write(gateway, content)
+            bot.wait_for(f"wrote: {content}")
             bot.process.terminate()
             assert bot.process.wait(PATIENCE) == 0
+    with contextlib.closing(sqlite3.connect(database)) as stored:
+        messages = stored.execute("SELECT content FROM bot_message ORDER BY id").fetchall()
+    assert [content.split()[0] for (content,) in messages] == ["hello", "again"]
     assert [connection.close_code for connection in gateway.all_connections] == [1000, 1000]
     assert not any("Traceback" in line for line in bot.lines)
 
