@@ -129,7 +129,8 @@ class Candidate:
                 while not self._closing:
                     if self._acquire():
                         self._hold()
-                    self._alarm.wait(LOCK_INTERVAL)
+                    else:
+                        self._alarm.wait(LOCK_INTERVAL)
         except BaseException as error:
             _logger.critical(
                 "process %d is no candidate for %s any more: %r",

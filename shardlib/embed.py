@@ -36,7 +36,7 @@ def one_process(
 
         keeper = one_process("/run/mybot/lock", start)
 
-    Returns at once. A thread of its own waits for the lock of the file; once it has the lock, it
+    Returns at once. A daemon thread waits for the lock of the file; once it has the lock, it
     calls `start`, and saves the shard's session after READY and every second in which the session
     has changed. When the process ends, however that happens, another one gets the lock within a
     second, and its `start` gets the session. If the process ends orderly, it closes the shard with
@@ -59,8 +59,8 @@ def one_process(
         this machine. The file is created, and stays empty. A program that opens and closes the file
         may unlock it for a second.
     :param start: called with the saved :class:`shardlib.Session`, or None if there is none. Returns
-        a new :class:`shardlib.Shard` that is connected, or about to be. It runs on the thread of
-        its own, more than once if it raises.
+        a new :class:`shardlib.Shard` that is connected, or about to be. It runs on the thread that
+        waits for the lock, again if it has raised.
     :param session: where to save the session, a str or a path object; None for `path` with
         ``.session`` behind it. While there is no session, there is no such file.
     :returns: this process's part in it: to look at, and to close.
