@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from pathlib import Path
 
-from benchmarks.clients import add_arguments, chosen
+from benchmarks.clients import add_arguments, add_plot, chosen
 from benchmarks.measure import Client, Result, bench
 from benchmarks.plot import plot_bars
 from benchmarks.stream import record
@@ -24,7 +23,7 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=30_000, metavar="N")
     parser.add_argument("--rounds", type=int, default=5, metavar="N")
     parser.add_argument("--secure", action="store_true", help="wss instead of ws")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the processor time")
+    add_plot(parser)
     add_arguments(parser)
     arguments = parser.parse_args()
     show_versions()

@@ -48,6 +48,7 @@ from shardlib import (
     Shard,
     ShardError,
 )
+from shardlib.dispatch import Dispatcher, Mailbox, Pool, Worker
 from shardlib.gateway import SEND_LIMIT
 from shardlib.testing import GatewayConnection, GatewaySession, LocalGateway
 from tests.reliability.support import CriticalRecords
@@ -233,17 +234,40 @@ class Figures:
         return "\n".join(lines)
 
 
+# Where the callbacks run, by the name that the command takes. The queues are so short that they are
+# full now and then.
+DISPATCHERS: dict[str, Callable[[], Dispatcher | None]] = {
+    "reader": lambda: None,
+    "mailbox": lambda: Mailbox(maxsize=50),
+    "worker": lambda: Worker(maxsize=50),
+    "pool": lambda: Pool(workers=4, maxsize=50),
+    "keyed pool": lambda: Pool(workers=4, maxsize=50, key=_session_of),
+}
+
+# Dispatchers that promise no order of events.
+UNORDERED = ("pool",)
+
+
+def _session_of(event: str, data: Any) -> object:
+    return data["session"] if event == EVENT else None
+
+
 class Round:
     """One gateway and one shard, with the faults of the one and the calls of the other.
 
     :param seed: decides the options, the faults and the calls.
     :param seconds: for how many seconds the faults go on, before the shard must recover.
+    :param dispatcher: one of DISPATCHERS.
     """
 
-    def __init__(self, seed: str, seconds: float = ROUND_SECONDS) -> None:
+    def __init__(
+        self, seed: str, seconds: float = ROUND_SECONDS, dispatcher: str = "reader"
+    ) -> None:
         self.figures = Figures(rounds=1)
         self._seed = seed
         self._seconds = seconds
+        self._in_order = dispatcher not in UNORDERED
+        self._dispatcher = DISPATCHERS[dispatcher]()
         self._stop = threading.Event()
         # By session id, the number of events issued, and the numbers of the events received.
         self._issued: Counter[str] = Counter()
@@ -288,6 +312,7 @@ class Round:
             max_payload=MAX_PAYLOAD,
             ssl_context=self._gateway.ssl_context if self._gateway.url[2] == "s" else None,
             logger=logger,
+            dispatcher=self._dispatcher,
             on_socket_connected=lambda shard: self._callbacks.append("c"),
             on_socket_ready=lambda shard: self._callbacks.append("y"),
             on_socket_reconnected=lambda shard, resumed: self._callbacks.append("r"),
@@ -312,22 +337,45 @@ class Round:
             self._connect()
             for thread in threads:
                 thread.start()
-            time.sleep(self._seconds)
+            if isinstance(self._dispatcher, Mailbox):
+                self._run_mailbox(self._dispatcher, time.monotonic() + self._seconds)
+            else:
+                time.sleep(self._seconds)
             self._stop.set()
             for thread in threads:
-                thread.join(RECOVERY_TIME)
-                if thread.is_alive():
-                    self._problem(f"{thread.name} hangs")
+                self._join(thread)
             self._recover()
             self._final = self._shard.session_id
             began = time.monotonic()
             self._shard.disconnect()
             if time.monotonic() - began > 3:
                 self._problem("disconnect() took longer than close_timeout")
+            self._run_pending()
+            waiting = self._shard.stats.waiting
+            if waiting:
+                self._problem(f"{waiting} callbacks were never called")
             self._check_nothing_is_left_open()
             self._check_send_limit()
             self._sum_up()
         return self.figures
+
+    def _run_mailbox(self, mailbox: Mailbox, until: float) -> None:
+        """Run a mailbox on this thread, as a program's loop does, with pauses between."""
+        while time.monotonic() < until:
+            mailbox.run_pending(max_seconds=0.01)
+            time.sleep(0.002)
+
+    def _run_pending(self) -> None:
+        if isinstance(self._dispatcher, Mailbox):
+            self._dispatcher.run_pending()
+
+    def _join(self, thread: threading.Thread) -> None:
+        deadline = time.monotonic() + RECOVERY_TIME
+        while thread.is_alive() and time.monotonic() < deadline:
+            thread.join(0.01)
+            self._run_pending()
+        if thread.is_alive():
+            self._problem(f"{thread.name} hangs")
 
     def _connect(self) -> None:
         """Call connect() up to 20 times, since connect() raises if a fault hits its first try."""
@@ -522,6 +570,7 @@ class Round:
                 self._issue_some(1)  # a new session, for which no event has been issued
             elif self._is_complete(self._shard.session_id):
                 return
+            self._run_pending()
             time.sleep(0.01)
 
     def _is_complete(self, session_id: str | None) -> bool:
@@ -541,7 +590,8 @@ class Round:
             figures.received += len(numbers)
             known = set(numbers)
             figures.duplicated += len(numbers) - len(known)
-            figures.out_of_order += sum(b < a for a, b in itertools.pairwise(numbers))
+            if self._in_order:
+                figures.out_of_order += sum(b < a for a, b in itertools.pairwise(numbers))
             figures.lost += max(numbers) + 1 - len(known)
         if not self._is_complete(self._final):
             lost = self._issued[self._final or ""] - len(self._received.get(self._final or "", ()))
@@ -578,13 +628,14 @@ def _apply(fault: Fault, connection: GatewayConnection, rng: random.Random) -> N
         pass  # the connection has ended
 
 
-def run(seed: int, minutes: float) -> Figures:
+def run(seed: int, minutes: float, dispatcher: str) -> Figures:
     """Run rounds until the time is over or a round finds a problem.
 
     Prints the figures so far once a minute.
 
     :param seed: decides the rounds.
     :param minutes: the minutes after which no new round begins.
+    :param dispatcher: one of DISPATCHERS.
     :returns: the sum of all figures.
     """
     total = Figures()
@@ -592,13 +643,16 @@ def run(seed: int, minutes: float) -> Figures:
     printed_at = time.monotonic()
     number = 0
     while time.monotonic() < end and not total.problems:
-        total.add(Round(f"{seed}/{number}").run())
+        total.add(Round(f"{seed}/{number}", dispatcher=dispatcher).run())
         number += 1
         if time.monotonic() - printed_at > 60:
             printed_at = time.monotonic()
             print(f"{total}\n", flush=True)
     if total.problems:
-        print(f"to run the round again: --seed {seed} --round {number - 1}")
+        print(
+            f"to run the round again: --seed {seed} --round {number - 1} "
+            f"--dispatcher '{dispatcher}'"
+        )
     return total
 
 
@@ -608,14 +662,15 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--round", type=int, help="this round alone, once")
+    parser.add_argument("--dispatcher", choices=DISPATCHERS, default="reader")
     options = parser.parse_args()
     # asyncio warns of each write after the client has ended the connection, which faults often do.
     logging.getLogger("asyncio").setLevel(logging.ERROR)
     if options.round is not None:
-        figures = Round(f"{options.seed}/{options.round}").run()
+        figures = Round(f"{options.seed}/{options.round}", dispatcher=options.dispatcher).run()
     else:
-        figures = run(options.seed, options.minutes)
-    print(f"seed {options.seed}\n{figures}")
+        figures = run(options.seed, options.minutes, options.dispatcher)
+    print(f"seed {options.seed}, callbacks by the {options.dispatcher}\n{figures}")
     return 1 if figures.problems else 0
 
 

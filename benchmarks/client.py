@@ -43,6 +43,8 @@ class Job:
     stamps: bool = False
     #: For wss, the path of a file of certificates to trust.
     authority: str | None = None
+    #: Where shardlib calls the callbacks, one of benchmarks.dispatch.PLACES.
+    place: str = ""
     #: How many connections to open at once, each on a thread of its own.
     connections: int = 1
 

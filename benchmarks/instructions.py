@@ -37,6 +37,7 @@ from benchmarks.clients import (
     FLOOR,
     OURS,
     add_arguments,
+    add_plot,
     chosen,
     versions,
 )
@@ -197,7 +198,7 @@ def main() -> None:
     parser.add_argument("pace", nargs="*", choices=[*PACES, []], help="both by default")
     parser.add_argument("--check", action="store_true", help=f"against {_KEPT.name}")
     parser.add_argument("--save", action="store_true", help=f"to {_KEPT.name}")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the tables")
+    add_plot(parser)
     add_arguments(parser)
     arguments = parser.parse_args()
     if shutil.which("valgrind") is None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import argparse
 import json
 
-from benchmarks.clients import add_peers, chosen
+from benchmarks.clients import add_peers, add_plot, chosen
 from benchmarks.measure import bench
+from benchmarks.plot import plot_bars
 from benchmarks.stream import PLAIN, record
 from benchmarks.table import show_table, show_versions
 
@@ -33,6 +34,7 @@ def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description="The memory for a large message.")
     parser.add_argument("--megabytes", type=int, default=20, metavar="N")
+    add_plot(parser)
     add_peers(parser)
     arguments = parser.parse_args()
     show_versions()
@@ -44,7 +46,10 @@ def main() -> None:
             for client in chosen(arguments)
             if client.listens
         }
-    show_table(f"MB at most, a plain message of {arguments.megabytes} MB", peaks)
+    title = f"MB at most, a plain message of {arguments.megabytes} MB"
+    show_table(title, peaks)
+    if arguments.plot is not None:
+        plot_bars(arguments.plot, {title: peaks})
 
 
 if __name__ == "__main__":

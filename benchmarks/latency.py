@@ -9,9 +9,8 @@ summarizes the latencies of all rounds.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from benchmarks.clients import FLOOR, add_arguments, chosen
+from benchmarks.clients import FLOOR, add_arguments, add_plot, chosen
 from benchmarks.measure import Client, bench
 from benchmarks.plot import plot_curves
 from benchmarks.stream import record
@@ -29,7 +28,7 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=3_000, metavar="N")
     parser.add_argument("--rounds", type=int, default=5, metavar="N")
     parser.add_argument("--secure", action="store_true", help="wss instead of ws")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw all percentiles")
+    add_plot(parser)
     add_arguments(parser)
     arguments = parser.parse_args()
     show_versions()

@@ -24,6 +24,10 @@ from shardlib.testing import tls as certificates
 
 PACES = ("bulk", "single")
 
+# The most seconds that a client may take. The slowest, websocket-client with plain text under
+# valgrind, takes two minutes.
+_TIMEOUT = 600.0
+
 # The names of those peers that have other names than their modules.
 _NAMES = {
     "bare_loop": "bare loop",
@@ -41,14 +45,18 @@ class Client:
     :ivar json: the name of a module with ``loads`` and ``dumps``.
     :ivar listens: whether a function listens to the events.
     :ivar zlib_ng: whether the peer may inflate with zlib-ng.
+    :ivar place: where shardlib calls the callbacks, one of benchmarks.dispatch.PLACES.
     """
 
     peer: str
     json: str
     listens: bool = True
     zlib_ng: bool = False
+    place: str = ""
 
     def __str__(self) -> str:
+        if self.place:
+            return self.place
         name = _NAMES.get(self.peer, self.peer)
         return (
             f"{name}, {self.json}"
@@ -86,6 +94,9 @@ class Bench:
     def __init__(self, events: list[bytes], directory: Path) -> None:
         self._events = events
         self._directory = directory
+        # The messages made so far, by compression and count, since making messages takes longer
+        # than most clients take to read the messages.
+        self._made: dict[tuple[str, int | None], list[bytes]] = {}
 
     def run(
         self,
@@ -109,11 +120,11 @@ class Bench:
         :param connections: the number of connections of the client, each of which gets all events.
         :param stamps: whether the client records when each event arrives.
         :param under: the command that runs the client, for instance valgrind's; empty for none.
-        :raises RuntimeError: if the client fails.
+        :raises RuntimeError: if the client fails, or takes too long.
         """
-        payloads = messages(self._events[:count], compression)
+        payloads = self._messages(compression, count)
         job = Job(client.peer, "", compression, client.json, client.listens, client.zlib_ng)
-        job.stamps, job.connections = stamps, connections
+        job.stamps, job.connections, job.place = stamps, connections, client.place
         if client.peer == "floor":
             job.url = str(self._file(f"{compression}-{count}.pickle", pickle.dumps(payloads)))
             with _process("client", job, under) as process:
@@ -135,16 +146,22 @@ class Bench:
         :param client: the client.
         :param compression: one of COMPRESSIONS.
         :param secure: True for wss, False for ws.
-        :raises RuntimeError: if the client fails.
+        :raises RuntimeError: if the client fails, or takes too long.
         """
         job = Job(client.peer, "", compression, client.json)
-        opening = frames(messages(self._events[:1], compression)[:-1], compression)
+        opening = frames(self._messages(compression, 1)[:-1], compression)
         with self._sender(job, secure) as sender, _process("idle", job) as process:
             with ExitStack() as stack:
                 for _ in range(FIRST + MORE):
                     send_in_bulk(stack.enter_context(sender.accept(process)), opening)
                 kilobytes: float = _output(process)
                 return kilobytes
+
+    def _messages(self, compression: str, count: int | None) -> list[bytes]:
+        key = (compression, count)
+        if key not in self._made:
+            self._made[key] = messages(self._events[:count], compression)
+        return self._made[key]
 
     def _sender(self, job: Job, secure: bool) -> Sender:
         """Make a sender, and write its URL and its certificate's authority into a job."""
@@ -183,15 +200,32 @@ def _process(
     command = [*under, sys.executable, "-m", f"benchmarks.{program}", json.dumps(vars(job))]
     # A fixed hash seed, so that sets have the same order, and the same cost, in every run.
     environment = {**os.environ, "PYTHONHASHSEED": "0"}
+    # Compiling modules leaves free memory, which connections would use without being seen to take
+    # any. So the first process of a checkout keeps its compiled modules for the others.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
+        # Whatever the client or the sender waits for ends with the client.
+        timer = threading.Timer(_TIMEOUT, process.kill)
+        timer.start()
+        _show(f"{job.peer}, {job.json}, {job.compression}")
         try:
             yield process
         finally:
+            timer.cancel()
             process.kill()
+            _show("")
+
+
+def _show(running: str) -> None:
+    """Replace the last line of a terminal by what runs now."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{running}", end="", file=sys.stderr, flush=True)
 
 
 def _output(process: subprocess.Popen[bytes]) -> Any:
     output, _ = process.communicate()
     if process.returncode:
-        raise RuntimeError(f"a client failed: {process.args!r}")
+        raise RuntimeError(
+            f"a client failed, or took more than {_TIMEOUT:.0f} seconds: {process.args!r}"
+        )
     return json.loads(output)

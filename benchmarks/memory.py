@@ -9,8 +9,9 @@ from __future__ import annotations
 import argparse
 import statistics
 
-from benchmarks.clients import BARE_LOOP, OURS, add_compression
+from benchmarks.clients import BARE_LOOP, OURS, add_compression, add_plot
 from benchmarks.measure import Client, bench
+from benchmarks.plot import plot_bars
 from benchmarks.stream import record
 from benchmarks.table import show_table, show_versions
 
@@ -22,20 +23,24 @@ def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description="The memory of one more idle shard.")
     parser.add_argument("--rounds", type=int, default=3, metavar="N")
+    add_plot(parser)
     add_compression(parser)
     arguments = parser.parse_args()
     show_versions()
+    tables: dict[str, dict[Client, float]] = {}
     with bench(record(1)) as runner:
         for compression in arguments.compression:
             for secure in (False, True):
-                kilobytes = {
+                title = f"kB for one more idle shard, {'wss' if secure else 'ws'}, {compression}"
+                tables[title] = {
                     client: statistics.median(
                         runner.idle(client, compression, secure) for _ in range(arguments.rounds)
                     )
                     for client in _CLIENTS
                 }
-                scheme = "wss" if secure else "ws"
-                show_table(f"kB for one more idle shard, {scheme}, {compression}", kilobytes)
+                show_table(title, tables[title])
+    if arguments.plot is not None:
+        plot_bars(arguments.plot, tables)
 
 
 if __name__ == "__main__":

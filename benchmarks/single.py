@@ -15,8 +15,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.clients import FLOOR, add_arguments, chosen
+from benchmarks.clients import FLOOR, add_arguments, add_plot, chosen
 from benchmarks.measure import Bench, Client, bench
+from benchmarks.plot import plot_bars
 from benchmarks.stream import record
 from benchmarks.table import show_table, show_versions
 
@@ -65,11 +66,13 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=5_000, metavar="N")
     parser.add_argument("--rounds", type=int, default=5, metavar="N")
     parser.add_argument("--secure", action="store_true", help="time wss instead of ws")
+    add_plot(parser)
     add_arguments(parser)
     arguments = parser.parse_args()
     show_versions()
     clients = chosen(arguments)
     scheme = "wss" if arguments.secure else "ws"
+    tables: dict[str, dict[Client, float]] = {}
     with bench(record(max(arguments.events, MANY))) as runner:
         for compression in arguments.compression:
             spent: dict[Client, list[float]] = {client: [] for client in clients}
@@ -93,12 +96,14 @@ def main() -> None:
                     }
                     for name, secure in (("ws", False), ("wss", True))
                 }
-            show_table(
+            title = (
                 f"microseconds of processor time for an event, one at a time, {scheme}, "
-                f"{compression}",
-                {client: statistics.median(spent[client]) for client in clients},
-                calls,
+                f"{compression}"
             )
+            tables[title] = {client: statistics.median(spent[client]) for client in clients}
+            show_table(title, tables[title], calls)
+    if arguments.plot is not None:
+        plot_bars(arguments.plot, tables)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,11 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping
 
+from benchmarks.clients import add_plot
+from benchmarks.plot import plot_bars
 from benchmarks.table import show_versions
 
 _NOTHING = "pass"
@@ -33,18 +36,24 @@ _PROGRAMS = (
     "import discord",
 )
 
+# The most seconds that a program may take.
+_TIMEOUT = 60.0
+
 
 def processor_time(program: str, environment: Mapping[str, str]) -> float:
     """Run a program in a process, and return the processor time of the process in seconds.
 
     :param program: the program, in Python.
     :param environment: the environment variables of the process.
-    :raises subprocess.CalledProcessError: if the program fails.
+    :raises subprocess.CalledProcessError: if the program fails, or takes too long.
     """
     process = subprocess.Popen(
         [sys.executable, "-c", program], env=environment, stderr=subprocess.DEVNULL
     )
+    timer = threading.Timer(_TIMEOUT, process.kill)
+    timer.start()
     _, status, usage = os.wait4(process.pid, 0)
+    timer.cancel()
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, process.args)
@@ -77,18 +86,22 @@ def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description="The time for importing.")
     parser.add_argument("--rounds", type=int, default=31, metavar="N")
+    add_plot(parser)
     arguments = parser.parse_args()
     show_versions()
     with tempfile.TemporaryDirectory() as compiled:
         times = measure(arguments.rounds, compiled)
     medians = {program: statistics.median(spent) * 1000 for program, spent in times.items()}
     empty, needed = medians[_NOTHING], medians[_NEEDED]
-    print("\nmilliseconds of processor time")
+    title = "milliseconds of processor time"
+    print(f"\n{title}")
     print(" " * 36, *(each.rjust(9) for each in ("whole", "x needed", "import", "x needed")))
     for program, whole in medians.items():
         own = whole - empty
         ratio, own_ratio = whole / needed, own / (needed - empty)
         print(f"{program:36} {whole:9.1f} {ratio:9.2f} {own:9.1f} {own_ratio:9.2f}")
+    if arguments.plot is not None:
+        plot_bars(arguments.plot, {title: medians})
 
 
 if __name__ == "__main__":

@@ -29,6 +29,9 @@ _MIX = {**TRAFFIC_MIX, "PRESENCE_UPDATE": 0, "TYPING_START": 0, "GUILD_CREATE": 
 # Milliseconds between heartbeats, an hour, so that no heartbeat is due during a measurement.
 _HEARTBEAT_INTERVAL = 3_600_000
 
+# The most seconds for recording: thousands of events take one.
+_RECORD_TIMEOUT = 120.0
+
 _TEXT, _BINARY = 0x81, 0x82  # first byte of a WebSocket message in one frame
 
 
@@ -36,6 +39,7 @@ def record(count: int) -> list[bytes]:
     """Return READY and the events after it, as JSON.
 
     :param count: the number of events, READY included.
+    :raises TimeoutError: if the local gateway does not send so many.
     """
     payloads: list[dict[str, Any]] = []
     enough = threading.Event()
@@ -51,7 +55,8 @@ def record(count: int) -> list[bytes]:
             shard.connect(gateway.url)
             shard.wait_until_ready()  # the gateway would send earlier events to no session
             gateway.traffic(rate=None, mix=_MIX)
-            enough.wait()
+            if not enough.wait(_RECORD_TIMEOUT):
+                raise TimeoutError(f"the local gateway sent no {count} events in time")
     # A fixed URL instead of the local gateway's, which clients accept with ws and with wss.
     payloads[0]["d"]["resume_gateway_url"] = "wss://gateway.invalid"
     return [_encode(payload["t"], payload["s"], 0, payload["d"]) for payload in payloads]

@@ -38,7 +38,7 @@ def start(session: Session | None) -> Shard:
     token = os.environ["DISCORD_TOKEN"]
     bot = Shard(token, Intents.GUILDS | Intents.GUILD_MESSAGES, session=session)
     bot.on("MESSAGE_CREATE", remember)
-    bot.connect(os.environ.get("DISCORD_GATEWAY", "wss://gateway.discord.gg/"))
+    bot.start(os.environ.get("DISCORD_GATEWAY", "wss://gateway.discord.gg/"))
     return bot
 
 

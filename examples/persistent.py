@@ -61,7 +61,7 @@ def message(shard: Shard, data: dict) -> None:
 signal.signal(signal.SIGTERM, signal.default_int_handler)  # as if it were Ctrl-C
 try:
     with contextlib.suppress(KeyboardInterrupt):
-        bot.connect(os.environ.get("DISCORD_GATEWAY", "wss://gateway.discord.gg/"))
+        bot.start(os.environ.get("DISCORD_GATEWAY", "wss://gateway.discord.gg/"))
         bot.join()
 finally:
     bot.disconnect(4000)  # unlike 1000, it leaves the session to be resumed

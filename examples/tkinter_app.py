@@ -2,47 +2,56 @@
 
     DISCORD_TOKEN=... python examples/tkinter_app.py
 
-tkinter is to be used by one thread only. So the callbacks, on the shard's thread, put what they
-have into a queue, and the window looks into it ten times a second.
+The main loop of tkinter calls the callbacks, so they use widgets as every function of a window
+does. Closing the window disconnects the shard.
 """
 
 import os
-import queue
 import signal
-import tkinter as tk
+import tkinter
+from tkinter import ttk
 
 from shardlib import Intents, Shard
+from shardlib.dispatch import tk
 
-events: queue.SimpleQueue[str] = queue.SimpleQueue()
+root = tkinter.Tk()
+root.title("Messages")
+root.geometry("640x400")
+
+status = ttk.Label(root, text="connecting ...", padding=8)
+status.pack(side="bottom", fill="x")
+messages = ttk.Treeview(root, columns=("author", "content"), show="headings")
+messages.heading("author", text="Author", anchor="w")
+messages.heading("content", text="Message", anchor="w")
+messages.column("author", width=160, stretch=False)
+messages.pack(fill="both", expand=True)
 
 bot = Shard(
-    os.environ["DISCORD_TOKEN"],
-    Intents.GUILDS | Intents.GUILD_MESSAGES,
-    on_socket_ready=lambda shard: events.put("-- connected --"),
-    on_socket_disconnected=lambda shard, code, closed_by_self: events.put("-- disconnected --"),
-    on_socket_closed=lambda shard, error: events.put(f"-- closed: {error} --"),
+    os.environ["DISCORD_TOKEN"], Intents.GUILDS | Intents.GUILD_MESSAGES, dispatcher=tk(root)
 )
+
+
+@bot.on("READY")
+def ready(shard: Shard, data: dict) -> None:
+    status["text"] = f"connected as {data['user']['username']}"
 
 
 @bot.on("MESSAGE_CREATE")
 def message(shard: Shard, data: dict) -> None:
-    events.put(f"{data['author']['username']}: {data['content']}")
+    row = messages.insert("", "end", values=(data["author"]["username"], data["content"]))
+    messages.see(row)
 
 
-def show_events() -> None:
-    while not events.empty():
-        text.insert("end", events.get() + "\n")
-        text.see("end")
-    root.after(100, show_events)
+def disconnected(shard: Shard, code: int | None, closed_by_self: bool) -> None:
+    status["text"] = "connection lost, trying again ..."
 
 
-root = tk.Tk()
-root.title("Messages")
-text = tk.Text(root, width=80, height=24)
-text.pack(fill="both", expand=True)
-signal.signal(signal.SIGINT, lambda *_: root.quit())  # Ctrl-C in the terminal
+def listen_for_ctrl_c() -> None:
+    root.after(200, listen_for_ctrl_c)  # tkinter notices Ctrl-C when it has something to do
 
-with bot:  # however the window is closed, the shard is, too
-    bot.connect(os.environ.get("DISCORD_GATEWAY", "wss://gateway.discord.gg/"))
-    show_events()
-    root.mainloop()
+
+bot.on_socket_disconnected = disconnected
+signal.signal(signal.SIGINT, lambda *_: root.destroy())
+listen_for_ctrl_c()
+bot.start(os.environ.get("DISCORD_GATEWAY", "wss://gateway.discord.gg/"))
+root.mainloop()

@@ -14,17 +14,32 @@ __all__ = [
     "AuthenticationFailed",
     "Backoff",
     "BrokenStream",
+    "CallbackStats",
     "CloseCode",
     "ConnectionFailed",
     "DisallowedIntents",
+    "Event",
+    "Events",
     "ForkedProcess",
+    "GatewayPayload",
+    "GuildMembers",
     "IdentifyGate",
     "Intents",
     "InvalidAPIVersion",
     "InvalidIntents",
     "InvalidShard",
     "Latency",
+    "Listener",
     "NotReady",
+    "OnSocketClosed",
+    "OnSocketConnected",
+    "OnSocketDisconnected",
+    "OnSocketDispatch",
+    "OnSocketError",
+    "OnSocketHeartbeat",
+    "OnSocketRawMessage",
+    "OnSocketReady",
+    "OnSocketReconnected",
     "Opcode",
     "SendTimeout",
     "Session",
@@ -35,6 +50,8 @@ __all__ = [
     "ShardingRequired",
     "Stats",
     "UnreadableMessage",
+    "VoiceUpdates",
+    "running_shards",
 ]
 
 TYPE_CHECKING = False  # type checkers take this name for true; typing itself is slow to import
@@ -57,13 +74,29 @@ if TYPE_CHECKING:
         ShardingRequired,
         UnreadableMessage,
     )
+    from shardlib.events import Event, Events
+    from shardlib.fetching import GuildMembers, VoiceUpdates
     from shardlib.gateway import CloseCode, Intents, Opcode
     from shardlib.limits import IdentifyGate
     from shardlib.liveness import Latency
+    from shardlib.payloads import GatewayPayload
     from shardlib.session import Session
-    from shardlib.shard import Shard
+    from shardlib.shard import (
+        Listener,
+        OnSocketClosed,
+        OnSocketConnected,
+        OnSocketDisconnected,
+        OnSocketDispatch,
+        OnSocketError,
+        OnSocketHeartbeat,
+        OnSocketRawMessage,
+        OnSocketReady,
+        OnSocketReconnected,
+        Shard,
+        running_shards,
+    )
     from shardlib.state import ShardState
-    from shardlib.stats import Stats
+    from shardlib.stats import CallbackStats, Stats
 else:
     # Hidden from type checkers: to them a module with __getattr__ has every name.
 
@@ -75,7 +108,10 @@ else:
         "backoff",
         "limits",
         "liveness",
+        "payloads",
         "shard",
+        "events",
+        "fetching",
         "session",
         "stats",
     )

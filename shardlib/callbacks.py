@@ -1,24 +1,23 @@
 """Callbacks: the user's functions, and the one place where they are called.
 
 All of them run on the reader thread, one after the other, in the order of the wire, while no lock
-of the library's is held. The time that they take is counted: a connection is no zombie if its
-acknowledgement is unread because a callback runs.
+of the library's is held. Each call is made by :mod:`shardlib.running`, which counts its time: a
+connection is no zombie if its acknowledgement is unread because a callback runs.
 """
 
 from __future__ import annotations
 
 import logging
-import sys
 import threading
-import traceback
-from collections.abc import Callable
-from time import perf_counter
-from typing import Any, TypeVar, Union
+from collections.abc import Callable, Collection
+from typing import Any, Protocol, TypeVar, Union
 
 from shardlib.failurelog import SUMMARY_INTERVAL, FailureLog
-from shardlib.text import count, describe, printable
+from shardlib.outstanding import Outstanding
+from shardlib.running import Callback
+from shardlib.text import count, describe, name_of, printable
+from shardlib.watchdog import Watchdog
 
-Callback = Callable[..., object]
 Predicate = Callable[[Any], object]
 Logger = Union[logging.Logger, "logging.LoggerAdapter[Any]"]
 
@@ -26,13 +25,6 @@ _Result = TypeVar("_Result")
 
 # Characters of a payload that a DEBUG line shows.
 _MOST_SHOWN = 2000
-
-
-CallbackTime = tuple[float, Callback | str | None, float]
-"""The reader's time in the user's functions: the seconds in those that have returned, the function
-that has not (or what it is to the user, in words; or None), and ``time.perf_counter()`` when that
-was called. Replaced as a whole, since other threads read it; a plain tuple, since one is made for
-each call."""
 
 
 class Shown:
@@ -53,8 +45,27 @@ class Shown:
         return printable(self._hide(text), _MOST_SHOWN)
 
 
+class Subscriber(Protocol):
+    """What looks at events on the reader thread, on behalf of another thread.
+
+    :ivar what: what the user's function in it is, for the warning that it takes long.
+    """
+
+    what: str
+
+    def offer(self, event: str, payload: Any) -> bool:
+        """Look at an event. What this raises ends the reader.
+
+        :param event: its name, as the payload had it before any callback saw it.
+        :param payload: the whole of it.
+        :returns: True if no later event is wanted.
+        """
+
+
 class Waiter:
     """One caller of wait_for(), blocked on another thread until its event comes."""
+
+    what = "the predicate of a wait_for()"
 
     def __init__(self, predicate: Predicate | None) -> None:
         self._predicate = predicate
@@ -62,9 +73,10 @@ class Waiter:
         self.error: BaseException | None = None
         self.done = False
 
-    def offer(self, data: Any) -> bool:
+    def offer(self, event: str, payload: Any) -> bool:
         """Look at an event, on the reader thread. True if it, or an error, was awaited."""
         try:
+            data = payload.get("d")
             if self._predicate is not None and not self._predicate(data):
                 return False
             self.data = data
@@ -74,12 +86,8 @@ class Waiter:
         return True
 
 
-class LeftToParent(BaseException):
-    """A callback has forked the process, and came back in the child: the reader leaves at once."""
-
-
 class Callbacks:
-    """The ``on_socket_*`` functions, listeners and waiters of a shard, and its logger.
+    """The ``on_socket_*`` functions, listeners and subscribers of a shard, and its logger.
 
     An Exception that a function raises is logged and told to on_socket_error, and the shard goes
     on; SystemExit and its like close the shard. The reader looks listeners up without a lock: a
@@ -90,7 +98,10 @@ class Callbacks:
     :param hide_token: returns a text without the token.
     :param in_reader_thread: True on the reader thread.
     :param stop: called with what is meant to end the program (SystemExit and the like).
-    :param notify: called after a waiter got its event.
+    :param notify: called after a subscriber got all that it wants.
+    :param slow_callback: seconds after which the log tells of a call that has not returned, or
+        None.
+    :param thread_prefix: how the names of the threads begin that tell so.
     """
 
     def __init__(
@@ -102,6 +113,8 @@ class Callbacks:
         in_reader_thread: Callable[[], bool],
         stop: Callable[[BaseException], object],
         notify: Callable[[], object],
+        slow_callback: float | None,
+        thread_prefix: str,
     ) -> None:
         self._shard = shard
         self._logger = logger
@@ -110,7 +123,7 @@ class Callbacks:
         self._in_reader_thread = in_reader_thread
         self._stop = stop
         self._notify = notify
-        # Guards changes of the three tables. Reentrant: a signal handler may interrupt a change.
+        # Guards changes of the tables. Reentrant: a signal handler may interrupt a change.
         self._lock = threading.RLock()
         # The on_socket_* functions, each with its first arguments: the shard, or none for a method
         # of a subclass, which is bound to it.
@@ -120,22 +133,31 @@ class Callbacks:
         self.wants_payloads = False  # True if one of the functions looks at whole payloads
         self.wants_raw_payloads = False
         self._listeners: dict[str, tuple[Callback, ...]] = {}
-        self._waiters: dict[str, tuple[Waiter, ...]] = {}
-        self._time: CallbackTime = (0.0, None, 0.0)  # written by the reader only
+        self._subscribers: dict[str, tuple[Subscriber, ...]] = {}
+        self._subscribers_to_all: tuple[Subscriber, ...] = ()
+        self._has_to_notify = False  # a subscriber has something for a thread that waits
+        self._abandoned: list[Subscriber] = []
+        self.outstanding = Outstanding()  # what other threads are not done with
+        self.dropped = 0  # deliveries of which a dispatcher has called no function
+        self.watchdog = Watchdog(slow_callback, log=self.log, thread_prefix=thread_prefix)
+        self._running = self.watchdog.add("no event can be received meanwhile", self._on_raise)
         self.is_forked = False  # in a forked child: only the parent's reader goes on
         self._failures = FailureLog()
-        self._warned_of: CallbackTime | None = None
-        self._report_thread: threading.Thread | None = None
 
     # Any thread
 
-    def renew_lock(self) -> None:
-        """In a forked child: a thread that it does not have may have held the lock."""
+    def begin_in_forked_child(self) -> None:
+        """Let go of what is the parent's: a lock that one of its threads held, its subscribers."""
         self._lock = threading.RLock()
+        self._subscribers = {}
+        self._subscribers_to_all = ()
+        self._derive_wants_payloads()
+        self.outstanding.clear()
 
     def leave_to_parent(self) -> None:
         """In a forked child: a callback that is running is the last one of the child's."""
         self.is_forked = True
+        self.watchdog.leave_to_parent()
 
     def assign(self, name: str, function: Callback | None, *, is_method: bool) -> None:
         """Set an ``on_socket_*`` function.
@@ -153,12 +175,30 @@ class Callbacks:
             self._functions = functions
             self._on_dispatch = functions.get("on_socket_dispatch")
             self.wants_raw_payloads = "on_socket_raw_message" in functions
-            self.wants_payloads = self.wants_raw_payloads or "on_socket_dispatch" in functions
+            self._derive_wants_payloads()
 
-    def add_listener(self, event: str, function: Callback) -> None:
-        """Call `function` for each `event` from now on."""
+    def _derive_wants_payloads(self) -> None:
+        self.wants_payloads = (
+            self.wants_raw_payloads
+            or self._on_dispatch is not None
+            or bool(self._subscribers_to_all)
+        )
+
+    def add_listener(
+        self, event: str, function: Callback, is_replaced: Callable[[Callback], bool]
+    ) -> bool:
+        """Call `function` for each `event` from now on.
+
+        :param is_replaced: True for a listener whose place the function takes.
+        :returns: True if there was one.
+        """
         with self._lock:
-            self._listeners[event] = (*self._listeners.get(event, ()), function)
+            listeners = self._listeners.get(event, ())
+            left = [each for each in listeners if not is_replaced(each)]
+            replaced = [place for place, each in enumerate(listeners) if is_replaced(each)]
+            left.insert(replaced[0] if replaced else len(left), function)
+            self._listeners[event] = tuple(left)
+        return bool(replaced)
 
     def remove_listener(self, event: str, function: Callback) -> None:
         """Undo one add_listener().
@@ -172,32 +212,79 @@ class Callbacks:
             left.remove(function)
             _replace(self._listeners, event, left)
 
-    def add_waiter(self, event: str, waiter: Waiter) -> None:
-        """Offer each `event` to a waiter from now on."""
-        with self._lock:
-            self._waiters[event] = (*self._waiters.get(event, ()), waiter)
+    def subscribe(self, subscriber: Subscriber, events: Collection[str]) -> None:
+        """Offer events to a subscriber from now on.
 
-    def remove_waiter(self, event: str, waiter: Waiter) -> None:
-        """Forget a waiter, if it is still there."""
+        :param subscriber: to offer them to.
+        :param events: names of the events; none for all.
+        """
         with self._lock:
-            left = [other for other in self._waiters.get(event, ()) if other is not waiter]
-            _replace(self._waiters, event, left)
+            while self._abandoned:
+                self.unsubscribe(self._abandoned.pop())
+            for event in events:
+                self._subscribers[event] = (*self._subscribers.get(event, ()), subscriber)
+            if not events:
+                self._subscribers_to_all = (*self._subscribers_to_all, subscriber)
+                self._derive_wants_payloads()
+
+    def unsubscribe(self, subscriber: Subscriber) -> None:
+        """Forget a subscriber, if it is still there."""
+        with self._lock:
+            for event, subscribers in list(self._subscribers.items()):
+                if subscriber in subscribers:
+                    left = [other for other in subscribers if other is not subscriber]
+                    _replace(self._subscribers, event, left)
+            if subscriber in self._subscribers_to_all:
+                self._subscribers_to_all = tuple(
+                    other for other in self._subscribers_to_all if other is not subscriber
+                )
+                self._derive_wants_payloads()
+
+    def abandon(self, subscriber: Subscriber) -> None:
+        """Forget a subscriber later, when another one comes; takes no lock, for finalisers.
+
+        :param subscriber: whose offer() returns True from now on.
+        """
+        if subscriber not in self._abandoned:
+            self._abandoned.append(subscriber)
 
     # The reader
 
+    def begin_life(self) -> None:
+        """Note that the calling thread is the reader from now on."""
+        self._running.use_this_thread()
+        self.watchdog.begin()
+
+    def end_life(self) -> None:
+        """Note that no callback comes any more. Doing so twice does no harm.
+
+        Waits for reports that are being written on threads of their own, a second at most.
+        """
+        self.watchdog.end()
+
+    def notify_later(self) -> None:
+        """Notify the waiting threads at the next :meth:`flush`. For subscribers, on the reader."""
+        self._has_to_notify = True
+
+    def flush(self) -> None:
+        """Wake the threads for which the messages of one read have brought something."""
+        if self._has_to_notify:
+            self._has_to_notify = False
+            self._notify()
+
     def wants(self, event: str) -> bool:
         """True if a function listens to an event, or a thread waits for it."""
-        return event in self._listeners or event in self._waiters
+        return event in self._listeners or event in self._subscribers
 
     def notify(self, name: str, *arguments: Any) -> None:
         """Call the shard's ``on_socket_*`` function of a name, if there is one."""
         functions = self._functions
         if name in functions:
             function, first = functions[name]
-            self._call(function, (*first, *arguments))
+            self._running.call(function, function, (*first, *arguments), name, name)
 
     def dispatch(self, event: str | None, payload: Any) -> None:
-        """Hand an event to on_socket_dispatch, to its listeners, and to the threads that wait.
+        """Hand an event to on_socket_dispatch, to its listeners, and to its subscribers.
 
         :param event: its name, as the payload had it before any callback saw it; None for none.
         :param payload: the whole of it.
@@ -205,57 +292,57 @@ class Callbacks:
         on_dispatch = self._on_dispatch
         if on_dispatch is not None:
             function, first = on_dispatch
-            self._call(function, (*first, payload))
+            self._running.call(function, function, (*first, payload), "on_socket_dispatch", event)
         if event in self._listeners:
             for function in self._listeners.get(event, ()):
-                self._call(function, (self._shard, payload.get("d")))
-        if event in self._waiters:
-            for waiter in self._waiters.get(event, ()):
-                if self.run("the predicate of a wait_for()", waiter.offer, payload.get("d")):
-                    self.remove_waiter(event, waiter)
-                    self._notify()
+                arguments = (self._shard, payload.get("d"))
+                self._running.call(function, function, arguments, event, event)
+        if event in self._subscribers or self._subscribers_to_all:
+            self._offer(event, payload)
 
-    def run(self, what: str, function: Callable[..., _Result], *arguments: Any) -> _Result:
+    def _offer(self, event: str | None, payload: Any) -> None:
+        if event is None:
+            return
+        for subscriber in (*self._subscribers.get(event, ()), *self._subscribers_to_all):
+            if self.run(subscriber.what, subscriber.offer, event, payload, event=event):
+                self.unsubscribe(subscriber)
+                self._notify()
+
+    def run(
+        self,
+        what: str,
+        function: Callable[..., _Result],
+        *arguments: Any,
+        event: str | None = None,
+    ) -> _Result:
         """Run a function that is the user's, or calls one, on the reader thread; count its time.
 
         :param what: what the user's function is, in words that the user knows, for the warning
             that it takes long.
         :param function: to run.
         :param arguments: of the function.
+        :param event: for which the function runs, or None.
         :raises Exception: what the function raises.
         """
-        seconds, running, _ = self._time
-        if running is not None:  # inside another one, a log handler inside a callback for example
+        if self._running.is_inside:  # a log handler inside a callback, for example
             return function(*arguments)
-        since = perf_counter()
-        self._time = (seconds, what, since)
-        try:
-            result = function(*arguments)
-        finally:
-            self._time = (seconds + perf_counter() - since, None, 0.0)
-            if self.is_forked:
-                raise LeftToParent  # whatever else was raised in the child
+        result: _Result = self._running.call(what, function, arguments, what, event)
         return result
 
-    def _call(self, function: Callback, arguments: tuple[Any, ...]) -> None:
-        seconds = self._time[0]
-        since = perf_counter()
-        self._time = (seconds, function, since)
-        try:
-            try:
-                function(*arguments)
-            finally:
-                self._time = (seconds + perf_counter() - since, None, 0.0)
-                if self.is_forked:
-                    raise LeftToParent  # whatever else was raised in the child
-        except Exception as error:
-            self._tell_failure(function, error)
-            if function is not self._functions.get("on_socket_error", (None,))[0]:
-                self.notify("on_socket_error", error)
-        except BaseException as error:  # SystemExit, KeyboardInterrupt: for join() to raise
-            if self.is_forked:
-                raise
+    def _on_raise(self, function: Callback | str, error: BaseException) -> bool:
+        if isinstance(function, str):
+            return False  # run() raises it
+        if not isinstance(error, Exception):  # SystemExit, KeyboardInterrupt: for join() to raise
             self._stop(error)
+            return True
+        self._failed(function, error)
+        return True
+
+    def _failed(self, function: Callback, error: Exception) -> None:
+        """Tell of a function's failure, on the thread that has called it."""
+        self._tell_failure(function, error)
+        if function is not self._functions.get("on_socket_error", (None,))[0]:
+            self.notify("on_socket_error", error)
 
     def _tell_failure(self, function: Callback, error: Exception) -> None:
         failures, in_full = self._failures.add(_underlying(function))
@@ -298,11 +385,21 @@ class Callbacks:
             )
         self.notify("on_socket_error", error)
 
-    def join(self) -> None:
-        """Wait for a report that is being written on a thread of its own, a second at most."""
-        if self._report_thread is not None:
-            self._report_thread.join(1.0)
-            self._report_thread = None
+    # What a dispatcher changes. Any thread
+
+    def in_delivery(self) -> bool:
+        """True on a thread of the dispatcher's, while it calls a function of this shard."""
+        return False
+
+    def are_done(self) -> bool:
+        """True if the callbacks of a life that has ended have returned, or waiting is vain."""
+        return True
+
+    def join_dispatcher(self, timeout: float | None) -> None:
+        """Wait until threads of the dispatcher's own have ended, if no shard uses it any more.
+
+        :param timeout: seconds, None for no limit.
+        """
 
     # The log
 
@@ -354,80 +451,16 @@ class Callbacks:
     def _log(self, level: int, message: str, arguments: tuple[Any, ...], exc_info: Any) -> None:
         self._logger.log(level, message, *arguments, exc_info=exc_info)
 
-    # The heartbeat thread, and stats
+    # The heartbeat thread, and the reader's clock
 
     @property
     def seconds(self) -> float:
-        """Time spent in the user's functions, a running one included."""
-        now = perf_counter()  # first: if it returns meanwhile, its time is not exceeded
-        seconds, running, since = self._time
-        return seconds + (0.0 if running is None else max(0.0, now - since))
+        """Time that the reader has spent in the user's functions, a running one included."""
+        return self._running.seconds
 
-    def warn_of_running(self, reader: threading.Thread | None, name: str) -> None:
-        """Log once that a function keeps the reader from reading, and where it is.
-
-        The log is written on a thread of its own: the heartbeat thread calls this, and a log
-        handler may be what stands still.
-
-        :param reader: the thread that runs the function.
-        :param name: of the thread to write the log on.
-        """
-        running = self._time
-        _, function, since = running
-        if function is None or running is self._warned_of or reader is None or not reader.ident:
-            return
-        stack = _stack_of(reader.ident)
-        if self._time is not running:
-            return  # it has returned meanwhile: the stack is not its own
-        self._warned_of = running
-        report = threading.Thread(
-            target=self._report_running,
-            args=(function, perf_counter() - since, stack),
-            name=name,
-            daemon=True,
-        )
-        try:
-            report.start()
-        except RuntimeError:
-            return  # the system has no thread to give: heartbeats matter more
-        self._report_thread = report
-
-    def _report_running(
-        self, function: Callback | str, seconds: float, stack: traceback.StackSummary
-    ) -> None:
-        """Write the report, on its own thread.
-
-        A function's __repr__ is user code, and formatting a stack reads source files: both may
-        take long.
-        """
-        try:
-            self.log(
-                logging.WARNING,
-                "%s has been running for %s, and no event can be received meanwhile; long work "
-                "belongs on another thread.%s",
-                function if isinstance(function, str) else f"the callback {name_of(function)}",
-                count(round(seconds, 1), "second"),
-                " It is here:\n" + "".join(stack.format()).rstrip() if stack else "",
-            )
-        except BaseException:
-            pass  # SystemExit of a log handler would end this thread, and no more than that
-
-
-def _stack_of(thread: int) -> traceback.StackSummary:
-    """Where a thread is: from the user's function on, without reading any source file."""
-    if not getattr(sys, "_is_gil_enabled", lambda: True)():
-        return traceback.StackSummary()  # without a GIL the frames of a running thread may change
-    frame = sys._current_frames().get(thread)
-    if frame is None:  # it has ended meanwhile
-        return traceback.StackSummary()
-    stack = traceback.StackSummary.extract(traceback.walk_stack(frame), lookup_lines=False)
-    stack.reverse()
-    # From the first frame beyond this file on: a callback may have come back here, by logging.
-    start = next((index for index, each in enumerate(stack) if each.filename == __file__), 0)
-    while start < len(stack) and stack[start].filename == __file__:
-        start += 1
-    del stack[:start]
-    return stack
+    def warn_of_running(self) -> None:
+        """Log once which function keeps the reader from reading, and where it is."""
+        self.watchdog.judge(self._running)
 
 
 def _underlying(function: Callback) -> object:
@@ -450,14 +483,3 @@ def _replace(table: dict[str, tuple[Any, ...]], event: str, left: list[Any]) -> 
         table[event] = tuple(left)
     else:
         table.pop(event, None)
-
-
-def name_of(function: Callback) -> str:
-    """A function's name for the log.
-
-    :param function: of the user's; its attributes, too, are user code.
-    """
-    try:
-        return getattr(function, "__qualname__", None) or describe(function)
-    except Exception:  # an object of the user's whose __getattr__ fails
-        return type(function).__qualname__

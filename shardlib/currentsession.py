@@ -16,10 +16,18 @@ class CurrentSession:
     :param session_id: as READY gave it, or None before.
     :param resume_gateway_url: as READY gave it, or None.
     :param last_sequence: of the last event received, or None.
-    :param completed_sequence: of the last event whose callbacks have returned, or None.
+    :param completed_sequence: of the last event that the reader is done with, or None: its
+        callbacks have returned, or it was handed to other threads.
+    :param user_id: of the bot, as READY gave it, or None: READY was received by another process.
     """
 
-    __slots__ = ("completed_sequence", "last_sequence", "resume_gateway_url", "session_id")
+    __slots__ = (
+        "completed_sequence",
+        "last_sequence",
+        "resume_gateway_url",
+        "session_id",
+        "user_id",
+    )
 
     def __init__(
         self,
@@ -27,11 +35,13 @@ class CurrentSession:
         resume_gateway_url: str | None = None,
         last_sequence: int | None = None,
         completed_sequence: int | None = None,
+        user_id: str | None = None,
     ) -> None:
         self.session_id = session_id
         self.resume_gateway_url = resume_gateway_url
         self.last_sequence = last_sequence
         self.completed_sequence = completed_sequence
+        self.user_id = user_id
 
     @property
     def resume_sequence(self) -> int:
@@ -65,5 +75,5 @@ class CurrentSession:
         return True
 
     def complete(self) -> None:
-        """Note that the callbacks of all events received so far have returned."""
+        """Note that the reader is done with all events received so far."""
         self.completed_sequence = self.last_sequence

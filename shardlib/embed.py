@@ -31,7 +31,7 @@ def one_process(
         def start(session):
             bot = Shard(token, intents, session=session)
             bot.on("MESSAGE_CREATE", remember)
-            bot.connect()
+            bot.start()
             return bot
 
         keeper = one_process("/run/mybot/lock", start)

@@ -22,6 +22,7 @@ from shardlib.loss import Cause, Loss
 from shardlib.text import describe
 from shardlib.transport import StreamBroken
 from shardlib.waiting import Alarm
+from shardlib.watchdog import Watchdog
 
 # Seconds that the reader waits for this thread to end.
 _TIME_TO_END = 1.0
@@ -42,6 +43,8 @@ class Heartbeat:
     :param callback_seconds: gives the seconds that the reader has spent in the user's functions.
     :param on_unanswered: called on the heartbeat thread when a busy reader may have left an
         acknowledgement unread; must return at once.
+    :param watchdog: that looks, on the heartbeat thread, for functions of the user's that are
+        stuck.
     """
 
     def __init__(
@@ -52,14 +55,16 @@ class Heartbeat:
         last_sequence: Callable[[], int | None],
         callback_seconds: Callable[[], float],
         on_unanswered: Callable[[], object],
+        watchdog: Watchdog,
     ) -> None:
         self._connection = connection
         self._last_sequence = last_sequence
         self._callback_seconds = callback_seconds
         self._on_unanswered = on_unanswered
+        self._watchdog = watchdog
         self.clock_time: float | None = None  # time.perf_counter() of the last heartbeat sent
         self.thread: threading.Thread | None = None
-        self._alarm = Alarm()  # rung whenever the plan changes
+        self._alarm = Alarm()  # rung when the plan changes, and by the watchdog
         self._stopped = False
         # Guards _liveness, held for moments. Reentrant, since a signal handler may come here while
         # the main thread holds it.
@@ -148,12 +153,16 @@ class Heartbeat:
 
     def _run(self) -> None:
         try:
+            self._watchdog.attach(self._alarm)
             self._beat_until_stopped()
         except BaseException as error:
             self._fail(Cause.FAULT, f"the heartbeat failed: {describe(error)}", error)
         finally:
             try:
-                self._connection.abort()  # without heartbeats there is no connection
+                try:
+                    self._connection.abort()  # without heartbeats there is no connection
+                finally:
+                    self._watchdog.detach(self._alarm)
             except Exception:
                 pass  # a second fault; the reader closes the socket in any case
 
@@ -167,7 +176,7 @@ class Heartbeat:
                 next_due = self._liveness.next_due()
             now = time.monotonic()
             if now < next_due:
-                self._alarm.wait(next_due - now)
+                self._alarm.wait(min(next_due - now, self._watchdog.look()))
                 continue
             suspended = time.time() - ahead - next_due > SUSPEND_THRESHOLD
             with self._lock:

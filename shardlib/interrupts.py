@@ -21,19 +21,35 @@ _HOLDING = frozenset(
         "callbacks",
         "compression",
         "connection",
+        "delivery",
         "dial",
+        "dispatch.backlog",
+        "dispatch.mailbox",
+        "dispatch.pool",
+        "dispatch.threads",
+        "dispatch.worker",
+        "dispatched",
+        "events",
         "handshake",
         "heartbeat",
         "lifecycle",
         "limits",
         "reader",
+        "running",
         "transport",
         "waiting",
+        "watchdog",
     )
 )
-# Functions of shardlib.callbacks that call the user's with no lock held: callbacks, which may use
-# other shards, predicates, log handlers.
-_CALLING_OUT = frozenset({"_call", "_log", "offer", "run"})
+# Functions that call the user's with no lock held: callbacks, which may use other shards,
+# predicates, log handlers.
+_CALLING_OUT = {
+    ("shardlib.callbacks", "_log"),
+    ("shardlib.callbacks", "offer"),
+    ("shardlib.callbacks", "run"),
+    ("shardlib.dispatch.mailbox", "_wake"),
+    ("shardlib.running", "call"),
+}
 
 # Functions of threading.py that hold the lock which every thread needs in order to start: a handler
 # that has interrupted one of them, called by the user, would wait for a reader that cannot start.
@@ -76,7 +92,7 @@ def _module(frame: FrameType) -> str | None:
 
 
 def _is_calling_out(frame: FrameType) -> bool:
-    return _module(frame) == "shardlib.callbacks" and frame.f_code.co_name in _CALLING_OUT
+    return (_module(frame), frame.f_code.co_name) in _CALLING_OUT
 
 
 def run_uninterrupted(function: Callable[[], object]) -> None:
@@ -84,12 +100,13 @@ def run_uninterrupted(function: Callable[[], object]) -> None:
 
     Signals come to the main thread only; called there, this runs the function on a short-lived
     thread and does not wait for it. ``threading.Thread.start()`` needs this: Ctrl-C inside of it
-    can leave the new thread waiting for ever.
+    can leave the new thread waiting for ever. A finaliser that has interrupted a call on any other
+    thread needs it, too: that call may hold what the function waits for.
 
     :param function: to run; it must not raise an exception.
     :raises RuntimeError: if the system has no thread to give.
     """
-    if threading.get_ident() == threading.main_thread().ident:
+    if threading.get_ident() == threading.main_thread().ident or has_interrupted_own_call():
         _thread.start_new_thread(function, ())
     else:
         function()

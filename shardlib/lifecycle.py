@@ -1,7 +1,8 @@
 """Lifecycle: where a shard is, what was asked of it, and waiting for it.
 
-A life lasts from connect() to closed; connect() begins another. Each is an object of its own, so
-that a thread that waits for the end of one life, or aborts its connection, never meets the next.
+A life lasts from connect() or start() to closed; another call begins another. Each is an object of
+its own, so that a thread that waits for the end of one life, or aborts its connection, never meets
+the next.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from shardlib.loss import Cause, Loss
 from shardlib.state import ON_THE_WAY, ShardState
 from shardlib.waiting import Waiters
 
+ALREADY_CONNECTED = "the shard is connected, or connecting; disconnect() first"
 CLOSED_BY_DISCONNECT = "the shard was closed by disconnect(); connect() would begin anew"
 
 # How the last attempts to connect ended, for the message of a wait that runs out.
@@ -34,11 +36,11 @@ class Request(enum.IntEnum):
 
 
 class Beginning(NamedTuple):
-    """What connect() was given.
+    """What connect() or start() was given.
 
     :param socket_url: where to connect.
     :param socket_version: version of the Gateway's API.
-    :param no_fail: reinstantiate()'s, None for connect().
+    :param no_fail: reinstantiate()'s, None for connect() and start().
     :param new_session: True to forget the session of the life before.
     :param awaited: True if a thread waits in connect() for the outcome of the first attempt.
     """
@@ -54,7 +56,7 @@ class Beginning(NamedTuple):
         return self._replace(no_fail=no_fail, new_session=new_session, awaited=True)
 
     def unawaited(self) -> Beginning:
-        """The same, asked for by a callback, which does not wait."""
+        """The same, asked for by start() or in a callback, neither of which waits."""
         return self._replace(awaited=False)
 
 
@@ -74,7 +76,7 @@ class Life:
     One short lock guards the attributes while they change, reentrant for a signal handler. No
     I/O, no callback and no wait happens while it is held. Other threads read without it.
 
-    :param beginning: what connect() was given.
+    :param beginning: what connect() or start() was given.
     :param waiters: to be notified of every change.
     """
 
@@ -88,9 +90,6 @@ class Life:
         self.close_code = 0  # that disconnect() was called with
         self.close_deadline: Deadline | None = None  # by when disconnect() returns
         self.no_fail = beginning.no_fail  # of the last request for a new session
-        # If a callback called connect() while the life was closing: what connect() was given, and
-        # Lifecycle.closes at that moment.
-        self.restart: tuple[Beginning, int] | None = None
         self.error: BaseException | None = None  # for which the life ends, or ended
         self.is_closed = False  # at most on_socket_closed is still to be called
         self.ended = False  # on_socket_closed has returned
@@ -119,6 +118,11 @@ class Life:
     def is_over(self) -> bool:
         """True once the life can bring nothing more: it closes, is closed, or got no socket."""
         return self.is_closed or self.state is ShardState.CLOSING
+
+    @property
+    def has_begun(self) -> bool:
+        """True once the reader was started, also after the end."""
+        return self.thread is not None and self.thread.ident is not None
 
     def in_reader_thread(self) -> bool:
         """True on the reader thread, where waiting for the reader would deadlock."""
@@ -212,14 +216,6 @@ class Life:
             if self.request is not Request.CLOSE or not isinstance(error, Exception):
                 self.error = self.error or error
         self.request_close(code, deadline)
-
-    def request_restart(self, beginning: Beginning, closes: int) -> None:
-        """Begin another life when this one has ended. Called by the reader, in a callback.
-
-        :param beginning: what connect() was given.
-        :param closes: :attr:`Lifecycle.closes` now; a disconnect() that comes later prevents it.
-        """
-        self.restart = (beginning.unawaited(), closes)
 
     def fail_connection(self, deadline: Deadline) -> None:
         """End the connection of a life that is to be closed, without waiting for the reader.
@@ -353,6 +349,7 @@ class Lifecycle:
     def __init__(self, create_thread: Callable[[Life], threading.Thread]) -> None:
         self._create_thread = create_thread
         self._waiters = Waiters()
+        self._awaiting: set[int] = set()  # the threads that are inside wait_in()
         # Guards `life` while one follows another. Held for moments; reentrant, since a signal
         # handler may call disconnect() while its own thread holds the lock.
         self._lock = threading.RLock()
@@ -361,13 +358,20 @@ class Lifecycle:
         # Before the first connect() the current life is one that has ended.
         self.life = Life(Beginning(GATEWAY_URL, API_VERSION), self._waiters)
         self.life.never_begin()
+        self._next: Life | None = None  # begins when the current life has ended
         # A life, and the sockets opened before it. Replaced as a whole: the sum never goes back.
         self._counted = (self.life, 0)
 
     @property
+    def latest(self) -> Life:
+        """The life that was asked for last: the current one, or the one that follows it."""
+        following = self._next
+        return self.life if following is None or following.is_over else following
+
+    @property
     def began(self) -> bool:
-        """True once connect() was called."""
-        return self.life.thread is not None
+        """True once connect() or start() was called."""
+        return self.latest.thread is not None
 
     @property
     def sockets_opened(self) -> int:
@@ -377,7 +381,8 @@ class Lifecycle:
 
     @property
     def closes(self) -> int:
-        """How often disconnect() was called."""
+        """How often disconnect() was called. A call that reads this first, before it begins a life,
+        ends with a disconnect() that comes after that."""
         return self._closes
 
     def in_reader_thread(self) -> bool:
@@ -408,11 +413,34 @@ class Lifecycle:
         :param deadline: until when.
         :returns: False if the time ran out first.
         """
-        if not self.wait(lambda: condition() or life.is_over, deadline):
-            return False
-        if not condition() and life.close_deadline is not None:
-            self.wait(lambda: life.is_closed, life.close_deadline.earlier(deadline))
-        return True
+        thread = threading.get_ident()
+        self._awaiting.add(thread)
+        self._waiters.notify()  # a reader in wait_for_room(), which may wait for this very thread
+        try:
+            if not self.wait(lambda: condition() or life.is_over, deadline):
+                return False
+            if not condition() and life.close_deadline is not None:
+                self.wait(lambda: life.is_closed, life.close_deadline.earlier(deadline))
+            return True
+        finally:
+            self._awaiting.discard(thread)
+
+    def wait_for_room(
+        self, has_room: Callable[[], bool], makes_room: Callable[[int], bool]
+    ) -> None:
+        """Block the reader until a queue of events has room, or waiting would lead nowhere.
+
+        That is so if the shard is being closed, or if a thread that makes room waits for something
+        that only the reader can bring about. Then the queue has to take more than it should.
+
+        :param has_room: looked at again after each change, and each :meth:`notify`.
+        :param makes_room: True for the number of a thread that takes events out of the queue.
+        """
+        life = self.life
+        self._waiters.wait(
+            lambda: has_room() or life.is_over or any(map(makes_room, list(self._awaiting))),
+            Deadline(None),
+        )
 
     def close(self, life: Life, deadline: Deadline, peer_deadline: Deadline) -> bool:
         """Wait for a life that was asked to close.
@@ -453,44 +481,53 @@ class Lifecycle:
         life.set_thread(self._create_thread(life))
         return life
 
-    def begin(self, life: Life, closes: int) -> None:
-        """Begin a life, without waiting for what comes of it. Any thread.
+    def begin(self, life: Life, closes: int) -> bool:
+        """Begin a life, or let it follow the current one, if that is being closed. Never waits.
 
-        If another life is running, or disconnect() was called since, the life ends at once, with
-        the reason in its `error`.
-
-        :param life: as :meth:`prepare` made it.
+        :param life: as :meth:`prepare` made it. If no reader thread can be started, it ends at
+            once, with the reason in its `error`.
         :param closes: :attr:`closes` as it was when the caller was asked.
+        :returns: False if the life follows the current one.
+        :raises AlreadyConnected: if another life runs, or is to follow the current one.
+        :raises ShardClosed: if disconnect() was called since.
         """
-        run_uninterrupted(lambda: self._begin(life, closes))
+        with self._lock:
+            if not self.latest.is_over:
+                raise AlreadyConnected(ALREADY_CONNECTED)
+            if closes != self._closes:
+                raise ShardClosed(None, CLOSED_BY_DISCONNECT)
+            self._next = life
+            if not self.life.ended:
+                return False
+        run_uninterrupted(self._begin_next)
+        return True
 
-    def _begin(self, life: Life, closes: int) -> BaseException | None:
-        """:meth:`begin`, uninterrupted. Returns why the life could not begin, or None."""
+    def _begin_next(self) -> BaseException | None:
+        """Begin the life that follows one that has ended. Uninterrupted.
+
+        :returns: why it could not begin, or None.
+        """
+        with self._lock:
+            life = self._next
+            if life is None:  # disconnect() was called meanwhile
+                return None
+            previous, counted = self.life, self._counted
+            self._counted = (life, self.sockets_opened)
+            self.life = life
+            self._next = None  # last, for threads that ask for `latest` meanwhile
         try:
-            with self._lock:
-                previous = self.life
-                if not previous.ended:
-                    raise AlreadyConnected("the shard is connected; disconnect() first")
-                if closes != self._closes:
-                    raise ShardClosed(None, CLOSED_BY_DISCONNECT)
-                counted = self._counted
-                self._counted = (life, self.sockets_opened)
-                self.life = life
-            try:
-                assert life.thread is not None  # as prepare() made it
-                life.thread.start()
-            except BaseException:
-                self.life = previous
-                self._counted = counted
-                raise
+            assert life.thread is not None  # as prepare() made it
+            life.thread.start()
         except BaseException as error:
+            self.life, self._counted = previous, counted
             life.close(error)
             life.end()
             return error
+        self.notify()
         return None
 
     def request_close(self, code: int, deadline: Deadline) -> Life:
-        """Ask the current life to close. A connect() that has begun but has no life yet ends, too.
+        """Ask the current life to close; one that was to follow it has ended without a beginning.
 
         :param code: of the close frame.
         :param deadline: by when it is to be done.
@@ -499,20 +536,25 @@ class Lifecycle:
         with self._lock:
             self._closes += 1
             life = self.life
+            following, self._next = self._next, None
+        if following is not None:
+            following.request_close(code, deadline)
+            following.close(None)
+            following.end()
         life.request_close(code, deadline)
         self.notify()
         return life
 
     def end(self, life: Life) -> BaseException | None:
-        """End a life, and begin the next one if a callback asked for it.
+        """End a life, and begin the one that was asked for meanwhile.
 
         The reader calls this last.
 
         :param life: that ends.
         :returns: why the next one could not begin, or None.
         """
-        life.end()
-        if life.restart is None:
-            return None
-        beginning, closes = life.restart
-        return self._begin(self.prepare(beginning), closes)
+        with self._lock:
+            life.end()
+            if self._next is None:
+                return None
+        return self._begin_next()

@@ -46,6 +46,7 @@ class Options:
         ssl_context: ssl.SSLContext | None,
         proxy: str | None,
         logger: logging.Logger | logging.LoggerAdapter[Any] | None,
+        slow_callback: float | None,
     ) -> None:
         self.identity = identity
         self.should_reconnect = should_reconnect
@@ -64,6 +65,7 @@ class Options:
         self.ssl_context = ssl_context
         self.proxy = proxy
         self.logger = logger
+        self.slow_callback = slow_callback
         self._check()
 
     def _check(self) -> None:
@@ -85,6 +87,8 @@ class Options:
             "close_timeout",
         ):
             check_positive(name, getattr(self, name))
+        if self.slow_callback is not None:
+            check_positive("slow_callback", self.slow_callback)
         check_type("max_payload", self.max_payload, int)
         check_positive("max_payload", self.max_payload)
         check_type("ssl_context", self.ssl_context, ssl.SSLContext, optional=True)

@@ -11,12 +11,31 @@ import json as standard_json
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, TypedDict
 
 from shardlib.errors import UnreadableMessage
 from shardlib.gateway import MAX_SEND_SIZE, Opcode
 
 Payload = dict[str, Any]
+
+
+class GatewayPayload(TypedDict):
+    """What the Gateway sends, for type checkers: every payload is a plain dict.
+
+    https://docs.discord.com/developers/events/gateway-events#payload-structure
+
+    :ivar op: the opcode, an int of :class:`shardlib.Opcode`.
+    :ivar d: the data, any JSON value.
+    :ivar s: the sequence, an int, of events; else None.
+    :ivar t: the name, a str, of events; else None.
+    """
+
+    op: int
+    d: Any
+    s: int | None
+    t: str | None
+
+
 Snowflake = int | str
 
 STATUSES = ("online", "dnd", "idle", "invisible", "offline")
@@ -87,8 +106,8 @@ def encode(payload: Any, json: JSONModule) -> str:
     """
     try:
         text = json.dumps(payload)
-    except (TypeError, ValueError):
-        raise
+    except TypeError as error:
+        raise TypeError(f"a payload cannot be written as JSON: {error}") from error
     except Exception as error:  # OverflowError, RecursionError: each module has errors of its own
         raise ValueError(f"a payload cannot be written as JSON: {error}") from error
     return text.decode() if isinstance(text, bytes) else str(text)
@@ -114,7 +133,7 @@ def check_send(data: str) -> Payload:
     :raises ValueError: if it is no JSON object with an ``op``, or larger than 4096 bytes
     """
     if not isinstance(data, str):
-        raise TypeError(f"data must be a str of JSON, not {type(data).__name__}")
+        raise TypeError(f"data must be a mapping or a str of JSON, not {type(data).__name__}")
     try:
         size = len(data.encode())
     except UnicodeEncodeError as error:

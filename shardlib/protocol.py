@@ -111,10 +111,11 @@ def extract(payload: Payload) -> Message:
     data = None
     if event == "READY":
         ready = payload.get("d")
-        if isinstance(ready, Mapping):
-            data = (ready.get("session_id"), ready.get("resume_gateway_url"))
-        else:
-            data = (None, None)
+        if not isinstance(ready, Mapping):
+            ready = {}
+        user = ready.get("user")
+        user_id = user.get("id") if isinstance(user, Mapping) else None
+        data = (ready.get("session_id"), ready.get("resume_gateway_url"), user_id)
     return Message(opcode, event, sequence, data)
 
 
@@ -168,8 +169,9 @@ class GatewayProtocol:
     @property
     def deadline(self) -> float | None:
         """When :meth:`on_deadline` is to be called, on the clock of `now`; None for never."""
-        hello = self._hello_deadline
-        answer = self._ask_gate_at if self._phase is _Phase.SLOT else self._answer_deadline
+        hello, answer = self._hello_deadline, self._answer_deadline
+        if self._ask_gate_at is not None and self._phase is _Phase.SLOT:
+            answer = self._ask_gate_at
         if hello is None or answer is None:
             return answer if hello is None else hello
         return min(hello, answer)
@@ -318,7 +320,7 @@ class GatewayProtocol:
         return True
 
     def _ready(self, message: Message, now: float) -> None:
-        session_id, url = message.data
+        session_id, url, user_id = message.data
         if type(session_id) is int:  # from servers other than Discord's
             session_id = str(session_id)
         elif not isinstance(session_id, str) or not session_id:
@@ -335,7 +337,13 @@ class GatewayProtocol:
                 )
                 url = None
         # No Resume brings READY again: it counts as seen before its callbacks return.
-        self.session = CurrentSession(session_id, url, message.sequence, message.sequence)
+        self.session = CurrentSession(
+            session_id,
+            url,
+            message.sequence,
+            message.sequence,
+            None if user_id is None else str(user_id),  # a number, from some servers
+        )
         self._establish(resumed=False)
 
     def _establish(self, resumed: bool) -> None:

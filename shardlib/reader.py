@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from shardlib import frames, payloads, protocol
 from shardlib.backoff import Backoff
-from shardlib.callbacks import Callbacks, LeftToParent
+from shardlib.callbacks import Callbacks
 from shardlib.compression import create_inflater
 from shardlib.connection import AT_ONCE, Connection, ConnectionLost
 from shardlib.currentsession import CurrentSession
@@ -46,6 +46,7 @@ from shardlib.options import Options
 from shardlib.payloads import Payload
 from shardlib.protocol import PROTOCOL_EVENTS, GatewayProtocol
 from shardlib.reconnect import Reconnect, ReconnectPolicy, Stop, after_disconnect
+from shardlib.running import LeftToParent
 from shardlib.state import ShardState
 from shardlib.text import count, describe, printable
 from shardlib.transport import StreamBroken
@@ -191,6 +192,7 @@ class Reader:
         """The reader thread."""
         error: BaseException | None = None
         try:
+            self._callbacks.begin_life()
             error = self._connection_loop(life)
         except BaseException as unexpected:  # SystemExit and its like, or a fault of the library's
             if isinstance(unexpected, LeftToParent):
@@ -403,6 +405,8 @@ class Reader:
                     f"a message could not be taken in: {describe(error)}",
                     error=error,
                 )
+            finally:
+                self._callbacks.flush()
 
     def _pass_deadline(self, connection: Connection) -> None:
         self.protocol.on_deadline(self._now())
@@ -482,11 +486,14 @@ class Reader:
             what = "the connection is given up"  # why was told before
         elif loss.failure is None and not loss.peer_answers:
             what = f"connection lost: {what}"
+        following = "resuming" if plan.resume else "a new session"
+        if loss.failure is not None and not plan.resume:
+            following = "trying again"  # there may never have been a session
         self._callbacks.log(
             logging.WARNING if loss.failure is not None else logging.INFO,
             "%s; %s %s",
             what,
-            "resuming" if plan.resume else "a new session",
+            following,
             f"in {count(round(delay, 1), 'second')}" if delay >= 0.05 else "now",
         )
 
@@ -506,10 +513,10 @@ class Reader:
                 self._callbacks.log(logging.INFO, "closed: a callback raised %s", describe(error))
             self._end_is_told = True
             self._callbacks.notify("on_socket_closed", error)
-        self._callbacks.join()
+        self._callbacks.end_life()
         failed = self.lifecycle.end(life)
         if failed is not None:
-            self._callbacks.log(logging.ERROR, "connect() in a callback failed: %s", failed)
+            self._callbacks.log(logging.ERROR, "the shard could not begin anew: %s", failed)
 
     # Messages
 
@@ -524,6 +531,7 @@ class Reader:
         except BrokenStream as error:
             self._callbacks.report(error)
             self._lost = Loss(Cause.UNREADABLE, str(error))
+        self._callbacks.flush()
 
     def _handle(self, connection: Connection, frame_type: int, data: bytes) -> None:
         """Inflate a message, decode it, act on it, call back. The hot path.
@@ -653,21 +661,18 @@ class Reader:
         if self.heartbeat is not None:  # a second Hello changes the interval and nothing else
             self.heartbeat.change_interval(interval)
             return
-        shard_id = self._options.identity.shard_id
-        life = self.lifecycle.life
         self.heartbeat = heartbeat = Heartbeat(
             connection,
             interval,
             last_sequence=lambda: self.protocol.session.last_sequence,
             callback_seconds=lambda: self._callbacks.seconds,
-            on_unanswered=lambda: self._callbacks.warn_of_running(
-                life.thread, f"shard-{shard_id}-report"
-            ),
+            on_unanswered=self._callbacks.warn_of_running,
+            watchdog=self._callbacks.watchdog,
         )
         if connection.websocket is None:  # _handle_message() without a connection to keep alive
             return
         try:
-            heartbeat.start(f"shard-{shard_id}-heartbeat")
+            heartbeat.start(f"shard-{self._options.identity.shard_id}-heartbeat")
         except RuntimeError as error:  # the system has no thread to give
             self._lose(Loss(Cause.FAULT, f"no heartbeat could be started: {error}", error=error))
 

@@ -25,7 +25,7 @@ import websocket
 
 from shardlib import payloads
 from shardlib.backoff import Backoff
-from shardlib.callbacks import Callback, Callbacks, Logger, Predicate, Waiter
+from shardlib.callbacks import Callbacks, Logger, Predicate, Waiter
 from shardlib.checks import (
     check_callback,
     check_methods,
@@ -59,18 +59,29 @@ from shardlib.gateway import (
 )
 from shardlib.heartbeat import Heartbeat
 from shardlib.identity import Identity
+from shardlib.interactive import earlier_definition_of
 from shardlib.interrupts import has_interrupted_own_call
-from shardlib.lifecycle import CLOSED_BY_DISCONNECT, Beginning, Life, Request
+from shardlib.lifecycle import (
+    ALREADY_CONNECTED,
+    CLOSED_BY_DISCONNECT,
+    Beginning,
+    Life,
+    Request,
+)
 from shardlib.limits import IdentifyGate
 from shardlib.liveness import Latency
 from shardlib.options import Options
-from shardlib.payloads import JSONModule, Payload, Snowflake
+from shardlib.payloads import GatewayPayload, JSONModule, Payload, Snowflake
 from shardlib.reader import PEERS_SHARE, Reader
+from shardlib.running import Callback
 from shardlib.state import IDENTIFIED, ON_THE_WAY, SOCKET_OPEN, ShardState
-from shardlib.text import count
+from shardlib.text import count, describe, name_of, printable
 from shardlib.transport import StreamBroken
 
 if TYPE_CHECKING:
+    from shardlib.delivery import Dispatcher
+    from shardlib.events import Events
+    from shardlib.fetching import GuildMembers, Line, Progress, VoiceUpdates
     from shardlib.session import Session
     from shardlib.stats import Stats
 
@@ -80,15 +91,20 @@ EXIT_TIMEOUT = 0.5
 _Function = TypeVar("_Function", bound=Callable[[Any, Any], object])
 _Shard = TypeVar("_Shard", bound="Shard")
 
+# The types of the functions that a shard calls. One that is annotated to take any dict will do for
+# a payload, too.
 OnSocketConnected = Callable[["Shard"], object]
 OnSocketReconnected = Callable[["Shard", bool], object]
 OnSocketDisconnected = Callable[["Shard", int | None, bool], object]
 OnSocketHeartbeat = Callable[["Shard", float], object]
-OnSocketDispatch = Callable[["Shard", Payload], object]
-OnSocketRawMessage = Callable[["Shard", Payload], object]
+OnSocketDispatch = (
+    Callable[["Shard", GatewayPayload], object] | Callable[["Shard", Payload], object]
+)
+OnSocketRawMessage = OnSocketDispatch
 OnSocketReady = Callable[["Shard"], object]
 OnSocketError = Callable[["Shard", Exception], object]
 OnSocketClosed = Callable[["Shard", BaseException | None], object]
+Listener = Callable[["Shard", Any], object]
 
 # The functions that a shard calls, and how many arguments each gets after the shard itself.
 _CALLBACKS = {
@@ -107,11 +123,11 @@ _CALLBACKS = {
 class Shard:
     """One Gateway session of a bot.
 
-    The constructor only checks and stores; no thread and no socket exists before :meth:`connect`.
-    All callbacks are called on the reader thread, one at a time, in the order of the wire. They may
-    call every method of the shard, and use other shards as any thread may. A method may be called
-    from any thread, unless its description says otherwise; a call in a signal handler that has
-    interrupted another call of the library never waits, but returns or raises at once.
+    The constructor only checks and stores; no thread and no socket exists before :meth:`connect` or
+    :meth:`start`. All callbacks are called on the reader thread, one at a time, in the order of the
+    wire. They may call every method of the shard, and use other shards as any thread may. A method
+    may be called from any thread, unless its description says otherwise; a call in a signal handler
+    that has interrupted another call of the library never waits, but returns or raises at once.
 
     A subclass may have its callbacks as methods, ``def on_socket_ready(self)``: self is the shard.
     A callback that is given to the constructor, or assigned, takes the place of the method.
@@ -186,6 +202,11 @@ class Shard:
         ``127.0.0.1``) is always connected to without a proxy.
     :param logger: instead of ``logging.getLogger("shardlib.shard.<id>")``; an object with the
         method ``log`` of a :class:`logging.Logger`.
+    :param dispatcher: where the callbacks are called: a Mailbox, a Worker or a Pool of
+        :mod:`shardlib.dispatch`, which shards may share; None for the reader thread.
+    :param slow_callback: seconds, a number above 0, after which the log tells, at WARNING, of a
+        callback that has not returned, once: which one, on which event, and where it is; and again
+        when it has returned. None: only if a heartbeat stays unanswered meanwhile.
     :raises ValueError: if an argument has a value that cannot be; the message says which and why.
     :raises TypeError: if an argument has the wrong type, or a callback cannot be called with what
         it will get, or is an ``async def``.
@@ -225,6 +246,8 @@ class Shard:
         ssl_context: ssl.SSLContext | None = None,
         proxy: str | None = None,
         logger: Logger | None = None,
+        dispatcher: Dispatcher | None = None,
+        slow_callback: float | None = 5.0,
     ) -> None:
         check_methods("json", json, "loads", "dumps")
         identity = Identity(
@@ -255,6 +278,7 @@ class Shard:
             ssl_context=ssl_context,
             proxy=proxy,
             logger=logger,
+            slow_callback=slow_callback,
         )
         self._logger: Logger = logger or logging.getLogger(f"shardlib.shard.{shard_id}")
         given = (
@@ -270,14 +294,9 @@ class Shard:
         )
         self._process_id = os.getpid()
         self._warned_events: frozenset[str] = frozenset()
-        self._callbacks = Callbacks(
-            self,
-            self._logger,
-            hide_token=identity.hide_token,
-            in_reader_thread=lambda: self._lifecycle.in_reader_thread(),
-            stop=lambda error: self._reader.stop(error),
-            notify=lambda: self._lifecycle.notify(),
-        )
+        self._warned_of_twin = False
+        self._told_of_replacement = False
+        self._callbacks = self._create_callbacks(dispatcher)
         for (name, arguments), function in zip(_CALLBACKS.items(), given, strict=True):
             if function is not None:
                 setattr(self, name, function)
@@ -356,11 +375,51 @@ class Shard:
             "can be: save Shard.session, and make another Shard with it"
         )
 
+    def _create_callbacks(self, dispatcher: Dispatcher | None) -> Callbacks:
+        arguments: dict[str, Any] = {
+            "hide_token": self._options.identity.hide_token,
+            "in_reader_thread": lambda: self._lifecycle.in_reader_thread(),
+            "stop": lambda error: self._reader.stop(error),
+            "notify": lambda: self._lifecycle.notify(),
+            "slow_callback": self._options.slow_callback,
+            "thread_prefix": f"shard-{self.shard_id}",
+        }
+        if dispatcher is None:
+            return Callbacks(self, self._logger, **arguments)
+        # Here: most shards call their callbacks on the reader thread, and need neither module.
+        from shardlib.delivery import Dispatcher
+        from shardlib.dispatched import DispatchedCallbacks
+
+        if not isinstance(dispatcher, Dispatcher):
+            raise TypeError(
+                "dispatcher must be a Mailbox, a Worker or a Pool of shardlib.dispatch, or of a "
+                f"subclass of its Dispatcher, not {describe(dispatcher)}"
+            )
+        return DispatchedCallbacks(
+            self,
+            self._logger,
+            **arguments,
+            dispatcher=dispatcher,
+            session=lambda: self._reader.protocol.session,
+            wait_for_room=lambda *waiting: self._lifecycle.wait_for_room(*waiting),
+        )
+
     # What a user sees
 
     def __repr__(self) -> str:
-        state = "of the parent process" if self._is_parents() else self.state.value
-        return f"<Shard {self.shard_id}/{self.shard_count} {state}>"
+        """The state, and what helps to find the session in a log. Never shows the token."""
+        shown = f"Shard {self.shard_id}/{self.shard_count}"
+        if self._is_parents():
+            return f"<{shown} of the parent process>"
+        life, session_id, ping = self._lifecycle.life, self.session_id, self.heartbeat_ping
+        shown += f" {life.state.value}"
+        if life.error is not None:
+            shown += f": {type(life.error).__name__}"
+        if session_id is not None:
+            shown += f", session {printable(self._options.identity.hide_token(session_id), 40)}"
+        if ping is not None and self.socket_active:
+            shown += f", ping {ping * 1000:.0f} ms"
+        return f"<{shown}>"
 
     @property
     def token(self) -> str:
@@ -402,15 +461,15 @@ class Shard:
 
     @property
     def socket_url(self) -> str:
-        """The URL that :meth:`connect` was given; Discord's before."""
+        """The URL that :meth:`connect` or :meth:`start` was given; Discord's before."""
         self._check_process()
-        return self._lifecycle.life.beginning.socket_url
+        return self._lifecycle.latest.beginning.socket_url
 
     @property
     def socket_version(self) -> int:
-        """The version of the Gateway's API that :meth:`connect` was given; 10 before."""
+        """The Gateway's API version that :meth:`connect` or :meth:`start` was given; 10 before."""
         self._check_process()
-        return self._lifecycle.life.beginning.socket_version
+        return self._lifecycle.latest.beginning.socket_version
 
     @property
     def state(self) -> ShardState:
@@ -477,7 +536,7 @@ class Shard:
             return None
         return Session(
             session_id=session.session_id,
-            sequence=session.completed_sequence,
+            sequence=self._callbacks.outstanding.completed_sequence(session),
             resume_gateway_url=session.resume_gateway_url,
             shard_id=self.shard_id,
             shard_count=self.shard_count,
@@ -551,7 +610,7 @@ class Shard:
     def stats(self) -> Stats:
         """A snapshot of the counters, which count since the shard was made."""
         self._check_process()
-        from shardlib.stats import Stats  # here: dataclasses take a while to import
+        from shardlib.stats import CallbackStats, Stats  # here: dataclasses take a while to import
 
         reader = self._reader
         return Stats(
@@ -565,7 +624,14 @@ class Shard:
             replayed=reader.protocol.replayed,
             duplicates=reader.protocol.duplicates,
             gaps=reader.protocol.gaps,
-            callback_seconds=self._callbacks.seconds,
+            callback_seconds=self._callbacks.watchdog.seconds,
+            callbacks={
+                name: CallbackStats(*calls)
+                for name, calls in self._callbacks.watchdog.calls().items()
+            },
+            waiting=len(self._callbacks.outstanding),
+            lag=self._callbacks.outstanding.lag,
+            dropped=self._callbacks.dropped,
         )
 
     # Listening
@@ -590,6 +656,10 @@ class Shard:
         the next one sees. A function that was added twice is called twice. A name that looks like a
         misspelt one is told in the log, once, with the one that was probably meant. Never blocks.
 
+        In an interactive session (Python's prompt, IPython, Jupyter) a function that is defined
+        again at the prompt, or in a cell, and added again to the same event replaces the earlier
+        one of its name; the log tells of it. Lambdas and functions inside functions do not.
+
         :param event: the name, a str, as
             https://docs.discord.com/developers/events/gateway-events#receive-events has it, in any
             case. Names that Discord does not document are taken, too, in upper case.
@@ -610,7 +680,9 @@ class Shard:
                 raise TypeError(f"the listener to {event} must be a function, not None")
             check_callback(f"the listener to {name}", function, 2)
             self._warn_of_unknown(name)
-            self._callbacks.add_listener(name, function)
+            is_replaced = earlier_definition_of(function)
+            if self._callbacks.add_listener(name, function, is_replaced):
+                self._tell_of_replacement(name, function)
             return function
 
         return register if function is None else register(function)
@@ -623,6 +695,22 @@ class Shard:
         warning = misspelling_warning(event)
         if warning is not None:
             self._callbacks.log(logging.WARNING, "%s", warning)
+
+    def _tell_of_replacement(self, event: str, function: Callback) -> None:
+        """Tell that a function listens in place of an earlier one; the first time, as a warning.
+
+        Unless logging is set up, a person at a prompt sees warnings only. One says enough: a cell
+        of a notebook may be run many times.
+        """
+        level = logging.INFO if self._told_of_replacement else logging.WARNING
+        self._told_of_replacement = True
+        self._callbacks.log(
+            level,
+            "%s listens to %s in place of the earlier function of that name: in an interactive "
+            "session a function that is registered again replaces the one before",
+            name_of(function),
+            event,
+        )
 
     def off(self, event: str, function: Callback) -> None:
         """Undo one :meth:`on`. Never blocks.
@@ -642,8 +730,7 @@ class Shard:
         """Block until an event comes, and return its data.
 
         Blocks the calling thread until then, or until the shard is closed. An event that came
-        before this was called is not seen: to miss none, listen with :meth:`on` and put the data
-        into a ``queue.Queue``.
+        before this was called is not seen: for more than one event, :meth:`events` misses none.
 
         :param event: the name, as for :meth:`on`.
         :param predicate: a function, called with the data on the reader thread; an event for which
@@ -671,10 +758,10 @@ class Shard:
         self._warn_of_unknown(name)
         waiter = Waiter(predicate)
         try:
-            self._callbacks.add_waiter(name, waiter)
+            self._callbacks.subscribe(waiter, (name,))
             in_time = self._lifecycle.wait_in(life, lambda: waiter.done, deadline)
         finally:
-            self._callbacks.remove_waiter(name, waiter)
+            self._callbacks.unsubscribe(waiter)
         if waiter.error is not None:
             raise waiter.error
         if waiter.done:
@@ -683,6 +770,73 @@ class Shard:
             state = "" if life.is_ready else f"; the shard is {life.progress()}"
             raise TimeoutError(f"no {name} came within {count(timeout or 0, 'second')}{state}")
         raise life.closed_error()
+
+    def events(self, *names: str, timeout: float | None = None, maxsize: int = 10_000) -> Events:
+        """An iterator over events, for a script, a game or a REPL that asks for one after another.
+
+        ::
+
+            for event in shard.events("MESSAGE_CREATE", "MESSAGE_DELETE"):
+                print(event.name, event.data)
+
+        It has subscribed when this returns: what comes from then on is kept until it is asked for.
+        So make it, send a request, and then ask for the answer. It is an iterator and a context
+        manager, and its :meth:`~shardlib.Events.poll` returns what is there without waiting. What
+        others do with :meth:`on` and :meth:`wait_for` is not changed by it.
+
+        The iterator belongs to one connect(): to the running one, or, if there is none, to the
+        next. It ends after :meth:`disconnect`, once it has yielded what was received before; an
+        error that closes the shard is raised there, as by :meth:`join`.
+
+        If `maxsize` events wait, the shard reads no further until half of them were taken: none is
+        lost, and memory does not grow. It reads on while the thread that takes the events is inside
+        a method that waits for the shard, :meth:`send` say. The log tells of a loop that takes
+        nothing for long. ``break``, ``close()``, and losing the last reference to the iterator let
+        the shard go on at once.
+
+        In :attr:`session` an event counts as done when the thread that got it asks for the next
+        one, or the iterator is closed. Ctrl-C loses no event: the next call returns it.
+
+        Never blocks; asking for the next event does, for `timeout` at most. That raises
+
+        - :exc:`TimeoutError` if no event came in time; the iterator can be used on,
+        - the error that has closed the shard,
+        - :exc:`ShardError` in a callback and in a signal handler that has interrupted another call,
+          and if the shard is not connected and no thread is connecting it,
+        - :exc:`ForkedProcess` in a process that was forked since.
+
+        :param names: of the events, each a str as for :meth:`on`; none for all events.
+        :param timeout: seconds that each next event is waited for; None waits without end.
+        :param maxsize: how many events may wait, an int from 1.
+        :returns: an :class:`~shardlib.Events` of :class:`~shardlib.Event` objects.
+        :raises ValueError: if no event can have such a name, `timeout` is negative, or `maxsize` is
+            below 1.
+        :raises TypeError: if an argument has the wrong type.
+        """
+        self._check_process()
+        for name in names:
+            check_type("names", name, str)
+        wanted = tuple(dict.fromkeys(map(event_name, names)))  # each once
+        check_timeout("timeout", timeout)
+        check_type("maxsize", maxsize, int)
+        if maxsize < 1:
+            raise ValueError(f"maxsize must be 1 or more, not {maxsize}")
+        for name in wanted:
+            self._warn_of_unknown(name)
+        from shardlib.events import EventQueue, Events  # here: few programs need them
+
+        queue = EventQueue(
+            wanted,
+            timeout,
+            maxsize,
+            shard=self,
+            callbacks=self._callbacks,
+            lifecycle=self._lifecycle,
+            current_session=lambda: self._reader.protocol.session,
+        )
+        events = Events(queue)  # first: it closes the queue if Ctrl-C comes now
+        self._callbacks.subscribe(queue, wanted)
+        return events
 
     # Life
 
@@ -715,9 +869,31 @@ class Shard:
         :raises TypeError: if an argument has the wrong type.
         """
         self._check_process()
-        # Raises if the arguments can't be.
-        gateway_url(socket_url, socket_version, self._options.compression)
         self._begin(Beginning(socket_url, socket_version))
+
+    def start(self, socket_url: str = GATEWAY_URL, socket_version: int = API_VERSION) -> None:
+        """Begin as :meth:`connect` does, without waiting for the first connection.
+
+        The first attempt is treated like any later lost connection: if it fails, the shard keeps
+        trying after growing pauses, and the log tells of each attempt. If `should_reconnect` is
+        False, the failure closes the shard, is told to on_socket_closed, and is raised by
+        :meth:`join` and the other methods that wait.
+
+        Returns at once. If the shard is still being closed, by a callback after :meth:`disconnect`
+        for example, it begins anew as soon as it is closed; until then only another
+        :meth:`disconnect` prevents that. A signal handler may call this, too.
+
+        :param socket_url: where to connect, as for :meth:`connect`.
+        :param socket_version: version of the Gateway's API, as for :meth:`connect`.
+        :raises AlreadyConnected: if the shard is running, or is to begin anew once it is closed.
+        :raises ShardClosed: if :meth:`disconnect` is called meanwhile.
+        :raises ShardError: if eventlet has patched the process.
+        :raises RuntimeError: if the system has no thread to give.
+        :raises ValueError: if `socket_url` is no URL of a gateway, or `socket_version` no version.
+        :raises TypeError: if an argument has the wrong type.
+        """
+        self._check_process()
+        self._begin(Beginning(socket_url, socket_version, awaited=False))
 
     def disconnect(self, code: int | None = None) -> None:
         """Close for good, from whatever state.
@@ -886,8 +1062,8 @@ class Shard:
         """
         self._check_process()
         deadline = Deadline(check_timeout("timeout", timeout))
-        self._refuse_to_wait("join")
-        life = self._lifecycle.life
+        self._refuse_to_wait("join", in_delivery=self._callbacks.in_delivery())
+        life = self._lifecycle.latest
         if not self._join(life, deadline):
             raise TimeoutError(
                 f"the shard was not closed within {count(timeout or 0, 'second')}, it is "
@@ -897,15 +1073,17 @@ class Shard:
             raise life.closed_error()
 
     def run_forever(self, socket_url: str = GATEWAY_URL, socket_version: int = API_VERSION) -> None:
-        """:meth:`connect`, then :meth:`join`. Ctrl-C disconnects and returns.
+        """:meth:`start`, then :meth:`join`. Ctrl-C disconnects and returns.
 
-        It also returns after :meth:`disconnect` on another thread or in a signal handler, at
-        whatever moment.
+        A gateway that cannot be reached yet is tried again, as after any lost connection: a program
+        may be started before its network. It also returns after :meth:`disconnect` on another
+        thread or in a signal handler, at whatever moment.
 
         :param socket_url: where to connect, as for :meth:`connect`.
         :param socket_version: version of the Gateway's API, as for :meth:`connect`.
-        :raises ConnectionFailed: as :meth:`connect` and :meth:`join`.
-        :raises AlreadyConnected: if the shard is running.
+        :raises ConnectionFailed: if an attempt to connect failed, the first one included, and
+            `should_reconnect` is False.
+        :raises AlreadyConnected: if the shard is running, or is to begin anew once it is closed.
         :raises ShardClosed: the error that closed the shard, if :meth:`disconnect` did not.
         :raises ShardError: in a callback, and in a signal handler that has interrupted another
             call.
@@ -915,13 +1093,17 @@ class Shard:
         :raises ValueError: if `socket_url` is no URL of a gateway, or `socket_version` no version.
         :raises TypeError: if an argument has the wrong type.
         """
+        self._check_process()
+        self._refuse_to_wait("run_forever")
         try:
-            self.connect(socket_url, socket_version)
-            self.join()
+            life = self._begin(Beginning(socket_url, socket_version, awaited=False))
+            self._join(life, Deadline(None))
+            if life.error is not None:
+                raise life.closed_error()
         except ShardClosed as error:
             if error.reason != CLOSED_BY_DISCONNECT:
                 raise
-            # disconnect() on another thread, or in a signal handler, came before the first socket.
+            # disconnect() on another thread, or in a signal handler, came before the life began.
         except KeyboardInterrupt as interrupt:
             if interrupt is self._lifecycle.life.error:  # a callback has raised it
                 raise
@@ -945,8 +1127,8 @@ class Shard:
 
     # Sending
 
-    def send(self, data: str, timeout: float | None = None) -> None:
-        """Send a JSON string. When this returns, the system has all of it.
+    def send(self, data: str | Mapping[str, Any], timeout: float | None = None) -> None:
+        """Send a payload, as a mapping or a JSON string. When this returns, the system has it all.
 
         Blocks the calling thread while the shard is not READY, while the 120 sends a minute are
         used up (https://docs.discord.com/developers/events/gateway#rate-limiting), and while the
@@ -956,11 +1138,13 @@ class Shard:
 
         A presence that was sent is the one with which later sessions of this shard begin.
 
-        :param data: a payload, a str of at most 4,096 bytes as UTF-8
-            (https://docs.discord.com/developers/events/gateway#sending-events).
+        :param data: a payload with ``op`` and ``d``
+            (https://docs.discord.com/developers/events/gateway#sending-events): a str of JSON, or a
+            mapping, which the option `json` encodes; at most 4,096 bytes as UTF-8.
         :param timeout: seconds; None means `send_timeout`.
         :raises ValueError: if the data can't be sent, or `timeout` is negative; nothing was sent.
-        :raises TypeError: if `data` is not a str, or `timeout` no number; nothing was sent.
+        :raises TypeError: if `data` is neither a str nor a mapping, or holds what cannot be written
+            as JSON, or `timeout` is no number; nothing was sent.
         :raises NotReady: if the shard is not READY in time, or the connection is lost and the next
             one not READY in time; nothing was sent, unless the message says that this is not known,
             which only a fault of TLS can bring about.
@@ -972,13 +1156,16 @@ class Shard:
         :raises KeyboardInterrupt: if a callback raised it, and so closed the shard.
         """
         self._check_process()
-        payload = payloads.check_send(data)
+        text = (
+            payloads.encode(dict(data), self._options.json) if isinstance(data, Mapping) else data
+        )
+        payload = payloads.check_send(text)
         sent = None
         if payload["op"] == Opcode.PRESENCE_UPDATE:
             # Raises if no later session could begin with it.
             presence = self._options.identity.presence(payload.get("d") or {}, self._options.json)
             sent = functools.partial(self._reader.keep_presence, presence)
-        self._send(data, check_timeout("timeout", timeout), sent)
+        self._send(text, check_timeout("timeout", timeout), sent)
 
     def update_presence(
         self,
@@ -1019,7 +1206,8 @@ class Shard:
     ) -> None:
         """Join a voice channel, move to another, or leave.
 
-        Blocks and raises as :meth:`send` does. The rules stand at
+        Blocks and raises as :meth:`send` does; :meth:`join_voice` waits for what comes of it, too.
+        The rules stand at
         https://docs.discord.com/developers/events/gateway-events#update-voice-state.
 
         :param guild_id: the guild's id, an int or a str of digits.
@@ -1050,10 +1238,11 @@ class Shard:
     ) -> None:
         """Ask for a guild's members, who come as GUILD_MEMBERS_CHUNK events, up to 1,000 in each.
 
-        Blocks and raises as :meth:`send` does, and does not wait for the answer. Listen with
-        :meth:`on` before asking: a :meth:`wait_for` that is called afterwards may miss the first
-        chunk. If Discord gets such a request too soon after another one, a RATE_LIMITED event comes
-        instead, whose ``retry_after`` says when to ask again. The rules stand at
+        Blocks and raises as :meth:`send` does, and does not wait for the answer:
+        :meth:`fetch_guild_members` does, and returns it. To take the chunks yourself, listen with
+        :meth:`on` or :meth:`events` before asking. If Discord gets such a request too soon after
+        another one, a RATE_LIMITED event comes instead, whose ``retry_after`` says when to ask
+        again. The rules stand at
         https://docs.discord.com/developers/events/gateway-events#request-guild-members.
 
         :param guild_id: the guild's id, an int or a str of digits.
@@ -1086,7 +1275,8 @@ class Shard:
     ) -> None:
         """Ask for guilds' soundboard sounds, which come as SOUNDBOARD_SOUNDS events, one a guild.
 
-        Blocks and raises as :meth:`send` does, and does not wait for the answer. The rules stand at
+        Blocks and raises as :meth:`send` does, and does not wait for the answer, as
+        :meth:`fetch_soundboard_sounds` does. The rules stand at
         https://docs.discord.com/developers/events/gateway-events#request-soundboard-sounds.
 
         :param guild_ids: the guilds' ids, each an int or a str of digits; at least one.
@@ -1105,7 +1295,8 @@ class Shard:
     ) -> None:
         """Ask about a guild's channels; the answer comes as CHANNEL_INFO.
 
-        Blocks and raises as :meth:`send` does, and does not wait for the answer. The rules stand at
+        Blocks and raises as :meth:`send` does, and does not wait for the answer, as
+        :meth:`fetch_channel_info` does. The rules stand at
         https://docs.discord.com/developers/events/gateway-events#request-channel-info.
 
         :param guild_id: the guild's id, an int or a str of digits.
@@ -1116,6 +1307,160 @@ class Shard:
         :raises TypeError: if an argument has the wrong type; nothing was sent.
         """
         self._send_payload(payloads.request_channel_info(guild_id, fields), timeout)
+
+    # Asking
+
+    def fetch_guild_members(
+        self,
+        guild_id: Snowflake,
+        *,
+        query: str | None = None,
+        limit: int = 0,
+        presences: bool = False,
+        user_ids: Snowflake | Iterable[Snowflake] | None = None,
+        timeout: float | None = 60.0,
+        progress: Progress | None = None,
+    ) -> GuildMembers:
+        """Ask for a guild's members, as :meth:`request_guild_members`, and return all of them.
+
+        Blocks the calling thread until the last chunk has come, whatever else comes meanwhile. A
+        connection that is lost and resumed in the middle costs nothing; in a new session, and if
+        the request may have been lost, it is sent again. If Discord answers RATE_LIMITED (it gives
+        all members of a guild once in 30 seconds), this waits for as long as that says, and asks
+        again, or raises at once if that would be too late.
+
+        :param guild_id: the guild's id, an int or a str of digits.
+        :param query: a str with which user names begin; an empty one, or neither this nor
+            `user_ids`, asks for all members, which needs the intent GUILD_MEMBERS.
+        :param limit: an int, how many members; 1 to 100 with a query that is not empty, else 0 for
+            all.
+        :param presences: a bool, whether the members' presences come, too; needs the intent
+            GUILD_PRESENCES.
+        :param user_ids: one id or up to 100, instead of `query`.
+        :param timeout: seconds for all of it; None waits without end.
+        :param progress: ``(received, total)``, called on the calling thread after each chunk, of
+            up to 1,000 members: how many have come, and how many there are. What it raises is
+            raised here.
+        :returns: a :class:`~shardlib.GuildMembers`, a list of member objects, with the attributes
+            ``presences`` and ``not_found``.
+        :raises TimeoutError: if not all chunks came in time; the message says how many did. If the
+            bot is in no such guild, Discord answers nothing.
+        :raises NotReady: if the shard is not READY in time; nothing was sent.
+        :raises SendTimeout: if the request could not be sent in time.
+        :raises ShardClosed: if the shard is closed, now or meanwhile.
+        :raises ConnectionFailed: if it is closed since it could not connect.
+        :raises SystemExit: if a callback raised it, and so closed the shard.
+        :raises KeyboardInterrupt: if a callback raised it, and so closed the shard.
+        :raises ShardError: if the shard was never connected; in a callback, before whose return no
+            answer can be received; and in a signal handler that has interrupted another call.
+        :raises ValueError: if an argument has a value that Discord does not take, or `query` and
+            `user_ids` are both given; nothing was sent.
+        :raises TypeError: if an argument has the wrong type; nothing was sent.
+        """
+        check_timeout("timeout", timeout)
+        from shardlib import fetching  # here: few programs need it
+
+        return fetching.fetch_guild_members(
+            self._line("fetch_guild_members"),
+            guild_id,
+            query=query,
+            limit=limit,
+            presences=presences,
+            user_ids=user_ids,
+            timeout=timeout,
+            progress=progress,
+        )
+
+    def fetch_soundboard_sounds(
+        self, guild_ids: Iterable[Snowflake], *, timeout: float | None = 10.0
+    ) -> dict[Snowflake, list[dict[str, Any]]]:
+        """Ask for guilds' soundboard sounds, and return them.
+
+        Blocks, asks again and raises as :meth:`fetch_guild_members` does.
+
+        :param guild_ids: the guilds' ids, each an int or a str of digits; at least one.
+        :param timeout: seconds for all of it; None waits without end.
+        :returns: a dict: for each id, as it was given, a list of soundboard sound objects.
+        :raises TimeoutError: if not all sounds came in time; the message says whose did not. If the
+            bot is in no such guild, Discord answers nothing.
+        :raises ValueError: if there is no id, or one that cannot be; nothing was sent.
+        :raises TypeError: if an argument has the wrong type; nothing was sent.
+        """
+        check_timeout("timeout", timeout)
+        from shardlib import fetching  # here: few programs need it
+
+        return fetching.fetch_soundboard_sounds(
+            self._line("fetch_soundboard_sounds"), guild_ids, timeout
+        )
+
+    def fetch_channel_info(
+        self,
+        guild_id: Snowflake,
+        fields: Iterable[str] = payloads.CHANNEL_INFO_FIELDS,
+        *,
+        timeout: float | None = 10.0,
+    ) -> list[dict[str, Any]]:
+        """Ask about a guild's channels, and return what is known of them.
+
+        Blocks, asks again and raises as :meth:`fetch_guild_members` does.
+
+        :param guild_id: the guild's id, an int or a str of digits.
+        :param fields: one or both of "status" and "voice_start_time".
+        :param timeout: seconds for all of it; None waits without end.
+        :returns: the ``channels`` of CHANNEL_INFO, a list of dicts with ``id`` and the fields.
+        :raises TimeoutError: if the answer did not come in time. If the bot is in no such guild,
+            Discord answers nothing.
+        :raises ValueError: if `fields` has another field or none, or the id cannot be one; nothing
+            was sent.
+        :raises TypeError: if an argument has the wrong type; nothing was sent.
+        """
+        check_timeout("timeout", timeout)
+        from shardlib import fetching  # here: few programs need it
+
+        return fetching.fetch_channel_info(
+            self._line("fetch_channel_info"), guild_id, fields, timeout
+        )
+
+    def join_voice(
+        self,
+        guild_id: Snowflake,
+        channel_id: Snowflake,
+        *,
+        self_mute: bool = False,
+        self_deaf: bool = False,
+        timeout: float | None = 10.0,
+    ) -> VoiceUpdates:
+        """Join a voice channel, or move to it, and return what a voice library needs to connect.
+
+        Blocks, asks again and raises as :meth:`fetch_guild_members` does. The bot's own state comes
+        only with the intent GUILD_VOICE_STATES. Discord tells a server to those who join: a bot
+        that is in the channel already leaves first, by ``update_voice_state(guild_id, None)``
+        (https://docs.discord.com/developers/topics/voice-connections#retrieving-voice-server-information).
+
+        :param guild_id: the guild's id, an int or a str of digits.
+        :param channel_id: the channel's id, likewise.
+        :param self_mute: a bool, whether the bot is mute.
+        :param self_deaf: a bool, whether the bot is deaf.
+        :param timeout: seconds for all of it; None waits without end.
+        :returns: a :class:`~shardlib.VoiceUpdates`: the data of the bot's VOICE_STATE_UPDATE, with
+            the ``session_id``, and that of VOICE_SERVER_UPDATE, with ``token`` and ``endpoint``.
+        :raises TimeoutError: if the two did not come in time; the bot may have joined all the same.
+        :raises ValueError: if an id cannot be one; nothing was sent.
+        :raises TypeError: if an argument has the wrong type; nothing was sent.
+        """
+        if channel_id is None:
+            raise TypeError("channel_id must be an int or a str of digits, not NoneType")
+        check_timeout("timeout", timeout)
+        from shardlib import fetching  # here: few programs need it
+
+        return fetching.join_voice(
+            self._line("join_voice"),
+            guild_id,
+            channel_id,
+            self_mute=self_mute,
+            self_deaf=self_deaf,
+            timeout=timeout,
+        )
 
     def heartbeat(self, requested: bool = False) -> None:
         """Have a heartbeat sent now, beside the scheduled ones.
@@ -1167,14 +1512,13 @@ class Shard:
         if self._lifecycle.began:
             self._reader.leave_to_parent()
             return
-        # A thread that the child does not have may have held any lock.
-        self._callbacks.renew_lock()
+        self._callbacks.begin_in_forked_child()
         self._reader = Reader(self._options, self._callbacks)
         self._lifecycle = self._reader.lifecycle
         self._process_id = os.getpid()
 
-    def _refuse_to_wait(self, method: str) -> None:
-        if self._lifecycle.in_reader_thread():
+    def _refuse_to_wait(self, method: str, in_delivery: bool = False) -> None:
+        if self._lifecycle.in_reader_thread() or in_delivery:
             raise ShardError(
                 f"{method}() was called in a callback: it would wait for what can only happen "
                 "after the callback has returned; call it on another thread"
@@ -1189,9 +1533,10 @@ class Shard:
     def _begun_life(self, method: str) -> Life:
         if not self._lifecycle.began:
             raise ShardError(
-                f"{method}() would wait for ever: the shard was never connected; connect() first"
+                f"{method}() would wait for ever: the shard was never connected; connect() or "
+                "start() first"
             )
-        return self._lifecycle.life
+        return self._lifecycle.latest
 
     # Ending
 
@@ -1215,32 +1560,62 @@ class Shard:
         # disconnect() on that very thread, and no thread can join itself.
         if thread is not None and thread.ident not in (None, threading.get_ident()):
             thread.join(deadline.remaining())
+        if self._lifecycle.wait(self._callbacks.are_done, deadline):
+            self._callbacks.join_dispatcher(deadline.remaining())
 
     # Connecting
 
-    def _begin(self, beginning: Beginning) -> None:
-        """Start a life, and wait until its first socket is open."""
+    def _begin(self, beginning: Beginning) -> Life:
+        """Begin a life. If it is awaited, wait until its first socket is open."""
+        # Raises if the arguments can't be.
+        gateway_url(beginning.socket_url, beginning.socket_version, self._options.compression)
         lifecycle = self._lifecycle
         previous = lifecycle.life
         closes = lifecycle.closes
-        if not previous.is_over:
-            raise AlreadyConnected("the shard is connected; disconnect() first")
-        if previous.in_reader_thread():
-            previous.request_restart(beginning, closes)
-            return
+        if not lifecycle.latest.is_over:
+            raise AlreadyConnected(ALREADY_CONNECTED)
         _refuse_eventlet()
-        self._refuse_to_wait("connect")
-        self._wait_for_previous(previous, closes)
+        own = previous.in_reader_thread()
+        if own:
+            beginning = beginning.unawaited()
+        elif beginning.awaited:
+            self._refuse_to_wait("connect")
+            self._wait_for_previous(previous, closes)
+        has_interrupted = not own and has_interrupted_own_call()
+        if not has_interrupted:
+            self._warn_of_twin()
+        awaited = beginning.awaited
         life = lifecycle.prepare(beginning)
         try:
-            lifecycle.begin(life, closes)
-            lifecycle.wait_in(life, lambda: life.sockets_opened > 0, Deadline(None))
+            at_once = lifecycle.begin(life, closes)
+            if awaited:
+                lifecycle.wait_in(life, lambda: life.sockets_opened > 0, Deadline(None))
+            elif at_once and not has_interrupted:
+                lifecycle.wait(lambda: life.has_begun or life.ended, Deadline(None))
         except BaseException:  # Ctrl-C: the caller would not know of the connection under way
             life.request_close(NORMAL_CLOSURE, Deadline(self._options.close_timeout))
             raise
-        if life.sockets_opened == 0:
+        failed = life.sockets_opened == 0 if awaited else life.ended and not life.has_begun
+        if failed:
             self._join(life, Deadline(self._options.close_timeout))
             raise life.closed_error()
+        return life
+
+    def _warn_of_twin(self) -> None:
+        """Tell once that another shard of this process receives the same events."""
+        same = (self.token, self.shard_id, self.shard_count)
+        if not self._warned_of_twin and any(
+            other is not self and (other.token, other.shard_id, other.shard_count) == same
+            for other in running_shards()
+        ):
+            self._warned_of_twin = True
+            self._callbacks.log(
+                logging.WARNING,
+                "another Shard of this process is connected with the same token, shard_id and "
+                "shard_count, so both receive every event; disconnect() the one that is not "
+                "wanted: shardlib.running_shards() returns both, also one that no name refers to "
+                "any more",
+            )
 
     def _wait_for_previous(self, previous: Life, closes: int) -> None:
         """Wait until the reader has left a life that is being closed."""
@@ -1259,8 +1634,8 @@ class Shard:
     def _renew(self, request: Request, no_fail: bool | None = None) -> None:
         """Ask the reader for a new connection, and wait until it is open."""
         lifecycle = self._lifecycle
-        life = lifecycle.life
-        own = life.in_reader_thread()
+        life = lifecycle.latest
+        own = lifecycle.in_reader_thread()
         if life.ended or (own and life.is_over):
             new_session = request is Request.REINSTANTIATE
             self._begin(life.beginning.renewed(no_fail, new_session))
@@ -1297,14 +1672,34 @@ class Shard:
     def _send_payload(self, payload: Payload, timeout: float | None) -> None:
         self.send(payloads.encode(payload, self._options.json), timeout)
 
-    def _send(self, data: str, timeout: float | None, sent: Callable[[], object] | None) -> None:
+    def _line(self, method: str) -> Line:
+        """What a method needs that asks the Gateway and waits for the answer."""
+        self._check_process()
+        life = self._begun_life(method)
+        self._refuse_to_wait(method)
+        json = self._options.json
+        from shardlib.fetching import Line  # here: few programs need it
+
+        return Line(
+            self._callbacks,
+            self._lifecycle,
+            life,
+            session=lambda: self._reader.protocol.session,
+            connection=lambda: self._reader.connection,
+            send=lambda payload, timeout: self._send(payloads.encode(payload, json), timeout, None),
+        )
+
+    def _send(
+        self, data: str, timeout: float | None, sent: Callable[[], object] | None
+    ) -> Connection:
+        """:meth:`send`; returns the connection that took the payload."""
         deadline = Deadline(self._options.send_timeout if timeout is None else timeout)
         if has_interrupted_own_call() and not self._lifecycle.in_reader_thread():
             raise SendTimeout(
                 "nothing was sent: a signal handler can't send while the call that it has "
                 "interrupted may be sending; let it set a flag, or send on another thread"
             )
-        life = self._lifecycle.life
+        life = self._lifecycle.latest
         while True:
             connection = self._ready_connection(life, deadline)
             try:
@@ -1319,7 +1714,7 @@ class Shard:
                     ) from error
                 # The system did not take all of the payload, so the Gateway has not got it. It goes
                 # out on the next connection. A callback cannot wait for that.
-                if life.in_reader_thread():
+                if self._lifecycle.in_reader_thread():
                     raise NotReady(
                         "nothing was sent: the connection was lost; send again when READY"
                     ) from None
@@ -1329,9 +1724,9 @@ class Shard:
                 continue
             if not wait:
                 self._reader.log_sent(data)
-                return
+                return connection
             left = deadline.remaining()
-            if life.in_reader_thread() or (left is not None and left < wait):
+            if self._lifecycle.in_reader_thread() or (left is not None and left < wait):
                 raise SendTimeout(
                     "nothing was sent: this connection's sends of the last minute are used up "
                     f"(Discord allows {SEND_LIMIT}); there is room again in "
@@ -1355,7 +1750,7 @@ class Shard:
                 return connection
             if life.is_over and self._lifecycle.began:
                 raise life.closed_error()
-            if life.in_reader_thread():
+            if self._lifecycle.in_reader_thread():
                 raise NotReady(
                     f"nothing was sent: the shard is {life.state.value}, not ready, and a callback "
                     "cannot wait for that; send in on_socket_ready, or on another thread"
@@ -1415,13 +1810,31 @@ def _refuse_eventlet() -> None:
 _shards: weakref.WeakValueDictionary[int, Shard] = weakref.WeakValueDictionary()
 
 
-def _close_all_at_exit() -> None:
-    """Close every shard as the interpreter exits; their sessions stay resumable."""
-    deadline = Deadline(EXIT_TIMEOUT)
+def _shards_of_this_process() -> list[Shard]:
     # Of a list that is made in one step: other threads may make shards meanwhile, and a set that
     # changes cannot be gone through.
     shards = [shard for reference in _shards.valuerefs() if (shard := reference()) is not None]
-    ours = [shard._lifecycle for shard in shards if not shard._is_parents()]
+    return [shard for shard in shards if not shard._is_parents()]
+
+
+def running_shards() -> list[Shard]:
+    """The shards of this process that are connected, or try to be, oldest first.
+
+    A running shard goes on though no name refers to it any more, as happens when a cell of a
+    notebook that makes a shard is run again. To stop all::
+
+        for shard in shardlib.running_shards():
+            shard.disconnect()
+
+    Any thread may call this; it never blocks.
+    """
+    return [shard for shard in _shards_of_this_process() if not shard._lifecycle.latest.is_over]
+
+
+def _close_all_at_exit() -> None:
+    """Close every shard as the interpreter exits; their sessions stay resumable."""
+    deadline = Deadline(EXIT_TIMEOUT)
+    ours = [shard._lifecycle for shard in _shards_of_this_process()]
     for lifecycle in ours:
         lifecycle.interpreter_exits()
     lives = [lifecycle.request_close(RESUMABLE_CLOSE_CODE, deadline) for lifecycle in ours]

@@ -28,7 +28,8 @@ class ShardState(enum.Enum):
     READY = "ready"
     """Events flow."""
     WAITING = "waiting"
-    """The connection was lost, or is being closed properly; the next is due after the back-off."""
+    """The connection was lost, could not be opened, or is being closed properly; the next is due
+    after the back-off."""
     CLOSING = "closing"
     """The shard is being closed for good."""
     CLOSED = "closed"

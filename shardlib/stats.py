@@ -7,6 +7,20 @@ from collections import Counter
 from dataclasses import dataclass
 
 
+@dataclass(frozen=True, slots=True)
+class CallbackStats:
+    """Calls of the user's functions that have returned.
+
+    :param count: how many.
+    :param total: seconds that they took together.
+    :param longest: seconds that the longest one took.
+    """
+
+    count: int
+    total: float
+    longest: float
+
+
 @dataclass(slots=True)
 class Stats:
     """The counters of a shard, since it was made. What ``shard.stats`` gives is a snapshot.
@@ -23,7 +37,16 @@ class Stats:
     :param replayed: events received between Resume and RESUMED.
     :param duplicates: events that a replay repeated; they were not delivered again.
     :param gaps: jumps of the sequence. At each the Gateway left out events, or only numbers.
-    :param callback_seconds: seconds spent inside the user's functions.
+    :param callback_seconds: seconds spent inside the user's functions, a running one included.
+    :param callbacks: the calls of the user's functions that have returned, each counted under one
+        name: a listener's under its event, an ``on_socket_...`` function's under its own name, and
+        others under what they are, as the log says it: "the predicate of a wait_for()", "a handler
+        of the logger", "loads() of the option json", "the identify gate". What runs inside
+        another of these functions counts as part of that one.
+    :param waiting: events and callbacks that a dispatcher, or a consumer of ``events()``, has been
+        given and is not done with.
+    :param lag: seconds since the oldest of these was handed on, 0.0 if there is none.
+    :param dropped: events and callbacks that a dispatcher has dropped.
     """
 
     messages: int = 0
@@ -37,3 +60,7 @@ class Stats:
     duplicates: int = 0
     gaps: int = 0
     callback_seconds: float = 0.0
+    callbacks: dict[str, CallbackStats] = dataclasses.field(default_factory=dict)
+    waiting: int = 0
+    lag: float = 0.0
+    dropped: int = 0

@@ -45,3 +45,14 @@ def printable(text: str, limit: int | None = None) -> str:
         character if character.isprintable() else character.encode("unicode_escape").decode()
         for character in text
     )
+
+
+def name_of(function: object) -> str:
+    """A function's name for the log.
+
+    :param function: of the user's; its attributes, too, are user code.
+    """
+    try:
+        return getattr(function, "__qualname__", None) or describe(function)
+    except Exception:  # an object of the user's whose __getattr__ fails
+        return type(function).__qualname__

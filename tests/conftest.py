@@ -18,6 +18,7 @@ import pytest
 
 from shardlib import ShardError
 from tests.support import TOKEN, wait_until
+from tests.windows import open_tk, virtual_display
 
 pytest_plugins = ["pytester"]
 
@@ -46,6 +47,15 @@ def pytest_make_parametrize_id(val: object) -> str | None:
 @pytest.fixture
 def token() -> str:
     return TOKEN
+
+
+@pytest.fixture(scope="session")
+def display() -> Iterator[str | None]:
+    """The name of an X display, to which tkinter has connected; None if the machine has none."""
+    with virtual_display() as name:
+        if name is not None:
+            open_tk(name).destroy()  # tkinter never closes its socket
+        yield name
 
 
 @pytest.fixture(autouse=True)

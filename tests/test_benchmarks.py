@@ -17,6 +17,7 @@ pytest.importorskip("websockets", reason="the local gateway records the stream")
 pytest.importorskip("trustme", reason="the sender's certificates are made with it")
 pytest.importorskip("backports.zstd" if sys.version_info < (3, 14) else "compression.zstd")
 
+from benchmarks import shards
 from benchmarks.clients import BARE_LOOP, CLIENTS, FLOOR, is_installed
 from benchmarks.instructions import too_much
 from benchmarks.large import large_event
@@ -86,6 +87,23 @@ def test_at_single_pace_each_event_is_sent_after_the_last_callback(
 def test_all_connections_of_a_benchmark_process_get_every_event(place: Bench) -> None:
     result = place.run(Client("shardlib", "ujson"), "zlib-stream", connections=3, stamps=True)
     assert len(result.stamps) == 3 * (EVENTS + 1)
+
+
+@pytest.mark.parametrize("row", shards.rows([Client("shardlib", "ujson")]), ids=lambda row: row[1])
+@pytest.mark.parametrize("connections", [1, 3])
+def test_each_arrangement_of_busy_shards_runs(
+    place: Bench, row: shards.Row, connections: int
+) -> None:
+    results = shards.run(place, row, "zlib-stream", connections)
+    several = row[1] == "two processes" and connections > 1
+    assert len(results) == (2 if several else 1)
+
+
+def test_a_client_that_hangs_is_ended(place: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.measure._TIMEOUT", 0.5)
+    hanging = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with pytest.raises(RuntimeError, match="a client failed"):
+        place.run(Client("shardlib", "ujson"), "zlib-stream", under=hanging)
 
 
 # The sender
@@ -163,7 +181,11 @@ def test_a_plot_is_written_as_svg(tmp_path: Path, plot: Callable[[Path, Any], No
     figures = {client: 2.0 if plot is plot_bars else [1.0, 2.0, 3.0] for client in clients}
     file = tmp_path / "plot.svg"
     plot(file, {"one table": figures, "another": figures})
-    assert "<svg" in file.read_text()
+    picture = file.read_text()
+    assert "<svg" in picture
+    assert "hikari, orjson</text>" in picture  # as text, which is smaller than outlines
+    plot(file, {"one table": figures, "another": figures})
+    assert file.read_text() == picture
 
 
 def test_a_percentile_is_a_value_that_occurred() -> None:

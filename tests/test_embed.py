@@ -314,8 +314,8 @@ def test_a_process_that_forks_late_goes_on_and_its_child_takes_no_part(
     forking.do("while not keeper.shard: time.sleep(0.01)\n")
     forking.do("fork()")
     forking.wait_for("leaves the lock to its parent process")
-    forking.do("keeper.shard.wait_until_ready(); say(keeper.shard)")
-    forking.wait_for("<Shard 0/1 ready>")
+    forking.do("keeper.shard.wait_until_ready(); say(keeper.shard.state)")
+    forking.wait_for("ShardState.READY")
     assert gateway.connections == [connection]
 
 

@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 
 from shardlib.testing import GatewayConnection, LocalGateway
 from tests.support import wait_until
+from tests.windows import needs_display
 
 ROOT = Path(__file__).parent.parent
 PATIENCE = 20.0
@@ -26,10 +28,12 @@ PATIENCE = 20.0
 class Example:
     """A running example, whose output is collected: a file of examples, or ``-m`` and a module."""
 
+    before: tuple[str, ...] = ()  # the program that runs the example, if Python is not enough
+
     def __init__(self, gateway: LocalGateway, name: str, *arguments: str, **environment: str):
         program = name if name == "-m" else str(ROOT / "examples" / name)
         self.process = subprocess.Popen(
-            [sys.executable, program, *arguments],
+            [sys.executable, *self.before, program, *arguments],
             env={
                 **os.environ,
                 "DISCORD_TOKEN": gateway.token,
@@ -37,6 +41,7 @@ class Example:
                 "PYTHONPATH": str(ROOT),
                 **environment,
             },
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -68,6 +73,37 @@ class Example:
         self.process.kill()
         self.process.wait(PATIENCE)
         self._reader.join(PATIENCE)
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+
+
+class WindowExample(Example):
+    """A running example with a window, which tests/window_user.py uses."""
+
+    before = (str(ROOT / "tests" / "window_user.py"),)
+
+    def __enter__(self) -> WindowExample:
+        return self
+
+    def _tell(self, line: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.flush()
+
+    def take_picture(self, name: str) -> None:
+        """Save a picture of the window, if SHARDLIB_ARTEFACTS names a folder for it."""
+        if folder := os.environ.get("SHARDLIB_ARTEFACTS"):
+            path = Path(folder).resolve() / name
+            time.sleep(1.5)  # until what was written has drifted into the window of pygame
+            self._tell(f"picture {path}")
+            wait_until(path.exists, PATIENCE)
+
+    def close_window(self) -> tuple[int, float]:
+        """Close the window, and return the exit status and the seconds until the process ended."""
+        start = time.monotonic()
+        self._tell("close")
+        status = self.process.wait(PATIENCE)
+        return status, time.monotonic() - start
 
 
 @pytest.fixture
@@ -95,6 +131,21 @@ def test_bot_prints_messages_and_ends_cleanly_at_ctrl_c(gateway: LocalGateway) -
         bot.wait_for("logged in as local-bot")
         assert bot.interrupt() == 0
     assert not any("Traceback" in line for line in bot.lines)
+
+
+@pytest.mark.parametrize("end", ["quiet", "Ctrl-C"])
+def test_script_events_prints_messages_until_all_are_quiet(end: str, gateway: LocalGateway) -> None:
+    with Example(gateway, "script_events.py", "1" if end == "quiet" else "60") as script:
+        script.wait_for(" owns ")
+        write(gateway, "hello")
+        script.wait_for("wrote: hello")
+        if end == "quiet":
+            assert script.process.wait(PATIENCE) == 0
+            script.wait_for("all have been quiet for 1.0 seconds")
+        else:
+            assert script.interrupt() == 0
+    assert not any("Traceback" in line for line in script.lines)
+    assert gateway.all_connections[0].wait_closed(PATIENCE) == 1000
 
 
 def test_persistent_resumes_the_session_of_the_run_before(
@@ -197,12 +248,68 @@ def test_django_command_stores_messages_and_ends_at_sigterm(
     assert not any("Traceback" in line for line in bot.lines)
 
 
-@pytest.mark.skipif(not os.environ.get("DISPLAY"), reason="tkinter needs a display")
-def test_tkinter_app_closes_its_shard_at_ctrl_c(gateway: LocalGateway) -> None:
-    with Example(gateway, "tkinter_app.py") as app:
+def test_gevent_app_serves_the_messages_of_its_shard(gateway: LocalGateway) -> None:
+    pytest.importorskip("gevent")
+    with Example(gateway, "gevent_app.py", PORT="0") as app:
         connected(gateway)
+        write(gateway, "hello")
+        app.wait_for("serving on ")
+        url = next(line for line in app.lines if "serving on" in line).split()[-1]
+
+        def get() -> dict[str, object]:
+            with urllib.request.urlopen(url, timeout=PATIENCE) as response:
+                return dict(json.load(response))
+
+        wait_until(lambda: get()["messages"], PATIENCE)
+        assert get()["state"] == "ready"
+        assert "hello" in str(get()["messages"])
         assert app.interrupt() == 0
-    assert not app.lines
+    assert len(app.lines) == 1
+    assert gateway.all_connections[0].wait_closed(PATIENCE) == 1000
+
+
+def window_environment(name: str, display: str | None) -> dict[str, str]:
+    """What the example of a toolkit needs; the test is skipped if the machine has not got it."""
+    if name == "tkinter_app.py":
+        return {"DISPLAY": needs_display(display)}
+    module = {"qt_app.py": "PySide6.QtWidgets", "pygame_app.py": "pygame"}[name]
+    pytest.importorskip(module, exc_type=ImportError)
+    return {"QT_QPA_PLATFORM": "offscreen", "SDL_VIDEODRIVER": "dummy"}
+
+
+WINDOW_EXAMPLES = ["tkinter_app.py", "qt_app.py", "pygame_app.py"]
+
+
+@pytest.mark.parametrize("name", WINDOW_EXAMPLES)
+def test_closing_the_window_of_an_example_ends_its_process_and_its_shard(
+    gateway: LocalGateway, display: str | None, name: str
+) -> None:
+    environment = window_environment(name, display)
+    with WindowExample(gateway, name, **environment) as app:
+        connected(gateway)
+        for greeting in ("Good morning", "Has the build passed", "It has, on all of them"):
+            write(gateway, greeting)
+        app.take_picture(f"{name.removesuffix('.py')}.png")
+        status, seconds = app.close_window()
+    assert status == 0
+    assert not any("Traceback" in line or "shardlib" in line for line in app.lines)
+    assert gateway.all_connections[0].wait_closed(PATIENCE) == 1000
+    # Half a second on a quiet machine; Python's own end takes some of it.
+    assert seconds < 5
+
+
+@pytest.mark.parametrize("name", WINDOW_EXAMPLES[:2])
+def test_ctrl_c_ends_an_example_with_a_window(
+    gateway: LocalGateway, display: str | None, name: str
+) -> None:
+    with Example(gateway, name, **window_environment(name, display)) as app:
+        connected(gateway)
+        while app.process.poll() is None:  # perhaps the loop was about to begin
+            app.process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                app.process.wait(PATIENCE / 4)
+    assert app.process.returncode == 0
+    assert not any("Traceback" in line or "shardlib" in line for line in app.lines)
     assert gateway.all_connections[0].wait_closed(PATIENCE) == 1000
 
 
@@ -212,3 +319,27 @@ def test_the_readme_shows_the_code_of_examples_bot() -> None:
     code = bot.split("\n", 1)[1]
     shown = "".join(f"    {line}".rstrip() + "\n" for line in code.splitlines())
     assert shown in (ROOT / "README.rst").read_text()
+
+
+def test_daemon_ends_with_sigterm_and_goes_on_with_its_session(
+    gateway: LocalGateway, tmp_path: Path
+) -> None:
+    path = str(tmp_path / "session.json")
+    for number in range(2):
+        with Example(gateway, "daemon.py", path) as daemon:
+            daemon.wait_for("ready, session" if number == 0 else "resumed, session")
+            write(gateway, f"line {number}")
+            daemon.wait_for(f"wrote: line {number}")
+            daemon.process.send_signal(signal.SIGTERM)
+            assert daemon.process.wait(PATIENCE) == 0
+        assert "the session is kept" in daemon.lines[-1]
+
+
+def test_legacy_handles_ten_lines_on_its_own_pool(gateway: LocalGateway) -> None:
+    with Example(gateway, "legacy.py") as program:
+        connected(gateway)
+        for number in range(10):
+            write(gateway, f"line {number}")
+        assert program.process.wait(PATIENCE) == 0
+        program.wait_for("lines: 10")
+    assert len(program.lines) == 1

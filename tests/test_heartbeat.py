@@ -14,6 +14,7 @@ import pytest
 from shardlib import NotReady, Opcode, ShardState
 from shardlib.heartbeat import Heartbeat
 from shardlib.testing import LocalGateway
+from shardlib.watchdog import Watchdog
 from tests.recorder import Recorder
 from tests.shards import heartbeats, make_gateway, make_shard
 from tests.support import not_none, wait_until
@@ -339,6 +340,7 @@ def test_a_refused_heartbeat_is_not_retried_at_once(
         last_sequence=lambda: None,
         callback_seconds=lambda: 0.0,
         on_unanswered=lambda: None,
+        watchdog=Watchdog(None, log=print, thread_prefix="shard-0"),
     )
     heartbeat.start("heartbeat")
     heartbeat.request(by_gateway=True)

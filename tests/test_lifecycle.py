@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -362,9 +364,9 @@ def test_a_second_connect_is_refused_while_a_life_runs(
     lifecycle: Lifecycle, readers: Readers
 ) -> None:
     first = begin(lifecycle)
-    second = begin(lifecycle)
-    assert isinstance(second.error, AlreadyConnected)
-    assert second.ended and lifecycle.life is first
+    with pytest.raises(AlreadyConnected):
+        begin(lifecycle)
+    assert lifecycle.life is first
     assert readers.started == [first]
     first.close(None)
     lifecycle.end(first)
@@ -379,10 +381,8 @@ def test_disconnect_ends_a_connect_that_began_before(
 ) -> None:
     closes = lifecycle.closes
     lifecycle.request_close(1000, soon())
-    life = lifecycle.prepare(BEGINNING)
-    lifecycle.begin(life, closes)
-    wait_until(lambda: life.ended)
-    assert isinstance(life.error, ShardClosed)
+    with pytest.raises(ShardClosed):
+        lifecycle.begin(lifecycle.prepare(BEGINNING), closes)
     assert readers.started == []
 
 
@@ -410,19 +410,65 @@ def test_sockets_are_counted_over_all_lives(lifecycle: Lifecycle, readers: Reade
 
 
 @pytest.mark.parametrize("disconnected", [False, True], ids=["not called", "called"])
-def test_a_restart_follows_unless_disconnect_was_called_later(
+def test_a_life_that_is_to_follow_begins_unless_disconnect_was_called_later(
     lifecycle: Lifecycle, readers: Readers, disconnected: bool
 ) -> None:
-    life = begin(lifecycle)
+    first = begin(lifecycle)
     lifecycle.request_close(1000, soon())
-    life.request_restart(BEGINNING, lifecycle.closes)
+    second = lifecycle.prepare(BEGINNING)
+    assert not lifecycle.begin(second, lifecycle.closes)
+    assert lifecycle.life is first and lifecycle.latest is second
     if disconnected:
         lifecycle.request_close(1000, soon())
+        assert second.ended and second.error is None and lifecycle.latest is first
+    first.close(None)
+    Thread(lambda: lifecycle.end(first)).finish()
+    assert readers.started == ([first] if disconnected else [first, second])
+    lifecycle.end(first)  # once more does nothing
+    assert readers.started == ([first] if disconnected else [first, second])
+
+
+def test_the_latest_life_is_the_following_one_while_that_takes_its_place(
+    lifecycle: Lifecycle,
+) -> None:
+    """A thread that waits for the life it has asked for must not wait for the one before."""
+    first = begin(lifecycle)
+    lifecycle.request_close(1000, soon())
+    second = lifecycle.prepare(BEGINNING)
+    lifecycle.begin(second, lifecycle.closes)
+    first.close(None)
+    seen: list[Life] = []
+
+    def look(frame: FrameType, event: str, argument: Any) -> Any:
+        sys.settrace(None)
+        seen.append(lifecycle.latest)
+        sys.settrace(look)
+        return look
+
+    before = sys.gettrace()
+    sys.settrace(look)  # looks at each line of the library, as another thread might
+    try:
+        lifecycle.end(first)
+    finally:
+        sys.settrace(before)
+    assert set(seen) == {second}
+
+
+def test_only_one_life_can_follow_another(lifecycle: Lifecycle) -> None:
+    """The first of several calls counts; one that Ctrl-C has ended stands in no way."""
+    life = begin(lifecycle)
+    lifecycle.request_close(1000, soon())
+    interrupted = lifecycle.prepare(BEGINNING)
+    lifecycle.begin(interrupted, lifecycle.closes)
+    interrupted.request_close(1000, soon())
+    assert lifecycle.latest is life
+    second = lifecycle.prepare(BEGINNING)
+    lifecycle.begin(second, lifecycle.closes)
+    with pytest.raises(AlreadyConnected):
+        lifecycle.begin(lifecycle.prepare(BEGINNING), lifecycle.closes)
     life.close(None)
-    Thread(lambda: lifecycle.end(life)).finish()
-    assert len(readers.started) == (1 if disconnected else 2)
-    lifecycle.end(life)  # once more does nothing
-    assert len(readers.started) == (1 if disconnected else 2)
+    lifecycle.end(life)
+    assert lifecycle.life is second
 
 
 # Waiting

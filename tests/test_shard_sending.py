@@ -6,10 +6,13 @@ import json
 import sys
 import threading
 import time
+import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import orjson
 import pytest
+import ujson
 
 from shardlib import NotReady, Opcode, SendTimeout, Shard, ShardError, ShardState
 from shardlib.connection import Connection
@@ -20,6 +23,9 @@ from tests.shards import heartbeats, make_gateway, make_shard
 from tests.support import in_background, wait_until
 
 SEND = {"op": 4, "d": {"guild_id": "1", "channel_id": None, "self_mute": False, "self_deaf": False}}
+
+CYCLE: list[Any] = []
+CYCLE.append(CYCLE)
 
 PRESENCE = '{"op": 3, "d": {"activities": [{"type": 0, "name": %s}]}}'
 
@@ -108,9 +114,9 @@ def test_the_answer_to_a_request_reaches_wait_for(gateway: LocalGateway, shard: 
 @pytest.mark.parametrize(
     "data, error, message",
     [
-        (None, TypeError, "data must be a str"),
-        (b"{}", TypeError, "data must be a str"),
-        ({"op": 1}, TypeError, "data must be a str"),
+        (None, TypeError, "data must be a mapping or a str"),
+        (b"{}", TypeError, "data must be a mapping or a str"),
+        ([("op", 1)], TypeError, "data must be a mapping or a str"),
         ("", ValueError, "not JSON"),
         ("{", ValueError, "not JSON"),
         ("[]", ValueError, "not a JSON object"),
@@ -121,6 +127,12 @@ def test_the_answer_to_a_request_reaches_wait_for(gateway: LocalGateway, shard: 
         (json.dumps({"op": 3, "d": "x" * 4096}), ValueError, "4096"),
         (json.dumps({"op": 3, "d": {"status": "away"}}), ValueError, "status"),
         ('{"op": 3, "d": {"colour": 1}}', ValueError, "colour"),
+        ({"d": None}, ValueError, "no opcode"),
+        ({"op": 1, "d": float("nan")}, ValueError, "NaN"),
+        ({"op": 3, "d": "x" * 4096}, ValueError, "4096"),
+        ({"op": 3, "d": {"colour": 1}}, ValueError, "colour"),
+        ({"op": 1, "d": object}, TypeError, "cannot be written as JSON: .*object"),
+        ({"op": 1, "d": CYCLE}, ValueError, "cannot be written as JSON"),
     ],
 )
 def test_send_refuses_an_invalid_payload_and_sends_nothing(
@@ -132,6 +144,28 @@ def test_send_refuses_an_invalid_payload_and_sends_nothing(
     gateway.expect(Opcode.VOICE_STATE_UPDATE)
     sent = [payload["op"] for payload in gateway.connections[0].received]
     assert [opcode for opcode in sent if opcode not in (1, 2)] == [4]
+
+
+@pytest.mark.parametrize("module", [json, orjson, ujson], ids=lambda module: module.__name__)
+def test_send_takes_a_mapping_and_encodes_it_with_the_option_json(
+    gateway: LocalGateway, module: Any
+) -> None:
+    with make_shard(json=module) as shard:
+        shard.connect(gateway.url)
+        shard.wait_until_ready(10)
+        shard.send(types.MappingProxyType({**SEND, "op": Opcode.VOICE_STATE_UPDATE}))
+        assert gateway.expect(Opcode.VOICE_STATE_UPDATE)["d"] == SEND["d"]
+
+
+def test_a_presence_sent_as_a_mapping_is_the_one_of_the_next_session(
+    gateway: LocalGateway, shard: Shard
+) -> None:
+    shard.send({"op": Opcode.PRESENCE_UPDATE, "d": {"status": "idle"}})
+    gateway.expect(Opcode.PRESENCE_UPDATE)
+    shard.reinstantiate()
+    shard.wait_until_ready(10)
+    identify = gateway.connections[-1].expect(Opcode.IDENTIFY)
+    assert identify["d"]["presence"]["status"] == "idle"
 
 
 def test_send_takes_4096_bytes_and_refuses_4097(gateway: LocalGateway, shard: Shard) -> None:

@@ -157,7 +157,9 @@ class Commands:
         channels = [] if guild is None else [channel["id"] for channel in guild.voice_channels]
         if guild is None or (channel_id is not None and channel_id not in channels):
             return  # as Discord ignores a request to join a channel that the bot cannot join
-        state = guild.join_voice(self._world.user["id"], channel_id, **flags)
+        state = guild.join_voice(
+            self._world.user["id"], channel_id, session_id=session.session_id, **flags
+        )
         self._dispatcher.dispatch("VOICE_STATE_UPDATE", state)
         if channel_id is not None:
             server = {

@@ -218,11 +218,20 @@ class Guild:
             "client_status": {} if status == "offline" else {platform: status},
         }
 
-    def join_voice(self, user_id: str, channel_id: str | None, **flags: bool) -> dict[str, Any]:
+    def join_voice(
+        self,
+        user_id: str,
+        channel_id: str | None,
+        *,
+        session_id: str | None = None,
+        **flags: bool,
+    ) -> dict[str, Any]:
         """Move a member to a voice channel, or out of voice; return the voice state object.
 
         :param user_id: the user id of a member.
         :param channel_id: the id of a voice channel of this guild; None to leave voice.
+        :param session_id: the id of the voice session, a bot's being that of its session with the
+            Gateway; None makes one up.
         :param flags: boolean fields of the voice state, for instance ``self_mute=True``.
         :raises KeyError: if the guild has no such member.
         """
@@ -230,7 +239,7 @@ class Guild:
             "channel_id": channel_id,
             "user_id": user_id,
             "member": self.members[user_id],
-            "session_id": f"{self.rng.getrandbits(128):032x}",
+            "session_id": session_id or f"{self.rng.getrandbits(128):032x}",
             "deaf": False,
             "mute": False,
             "self_deaf": False,

@@ -185,6 +185,17 @@ def _look(shard: Shard) -> None:
         getattr(shard, name)
 
 
+def _take(shard: Shard, event: str, timeout: float | None = None) -> None:
+    """Iterate over some events."""
+    with shard.events(event, timeout=timeout, maxsize=1) as events:
+        for _ in range(2):
+            next(events, None)
+
+
+def _poll(shard: Shard) -> None:
+    shard.events("TICK", maxsize=1).poll()  # closed by its finaliser
+
+
 def _enter_and_exit(shard: Shard) -> None:
     with shard:
         pass
@@ -193,6 +204,7 @@ def _enter_and_exit(shard: Shard) -> None:
 # The calls of signal handlers, and of the threads of an interleaving. None waits for long.
 METHODS: dict[str, Callable[[Ground], object]] = {
     "connect": lambda ground: ground.shard.connect(ground.peer.url),
+    "start": lambda ground: ground.shard.start(ground.peer.url),
     "disconnect": lambda ground: ground.shard.disconnect(),
     "disconnect(4000)": lambda ground: ground.shard.disconnect(4000),
     "reconnect": lambda ground: ground.shard.reconnect(),
@@ -206,6 +218,9 @@ METHODS: dict[str, Callable[[Ground], object]] = {
     "wait_until_ready": lambda ground: ground.shard.wait_until_ready(0.3),
     "wait_for": lambda ground: ground.shard.wait_for("NEVER", timeout=0.02),
     "join": lambda ground: ground.shard.join(0.02),
+    "events": lambda ground: _take(ground.shard, "NEVER", timeout=0.02),
+    "poll": lambda ground: _poll(ground.shard),
+    "fetch": lambda ground: ground.shard.fetch_channel_info(1, timeout=0.02),
     "on and off": lambda ground: _on_and_off(ground.shard),
     "look": lambda ground: _look(ground.shard),
     "Shard": lambda ground: Shard(TOKEN, Intents.all()),
@@ -233,6 +248,7 @@ def _run_forever(ground: Ground) -> None:
 
 OPERATIONS: dict[str, Operation] = {
     "connect": Operation("closed", METHODS["connect"]),
+    "start": Operation("closed", METHODS["start"]),
     "run_forever": Operation("closed", _run_forever),
     "Shard": Operation("ready", METHODS["Shard"]),
     "disconnect while connecting": Operation("connecting", METHODS["disconnect"]),
@@ -258,6 +274,10 @@ OPERATIONS: dict[str, Operation] = {
     "wait_for, in vain": Operation(
         "ready", lambda ground: ground.shard.wait_for("NEVER", timeout=0.02)
     ),
+    "events": Operation("ready", lambda ground: _take(ground.shard, "TICK")),
+    "events, in vain": Operation("ready", METHODS["events"]),
+    "poll": Operation("ready", METHODS["poll"]),
+    "fetch, in vain": Operation("ready", METHODS["fetch"]),
     "join, in vain": Operation("ready", lambda ground: ground.shard.join(0.02)),
     "on and off": Operation("ready", METHODS["on and off"]),
     "look": Operation("ready", METHODS["look"]),

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.chaos import Round
+from benchmarks.chaos import DISPATCHERS, Round
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("seed", range(4))
-def test_no_event_is_lost_repeated_or_out_of_order_amid_random_faults(seed: int) -> None:
+@pytest.mark.parametrize(
+    ("seed", "dispatcher"),
+    [*((seed, "reader") for seed in range(4)), *enumerate(DISPATCHERS, start=4)],
+)
+def test_no_event_is_lost_repeated_or_out_of_order_amid_random_faults(
+    seed: int, dispatcher: str
+) -> None:
     """All rows: faults of every kind at random, while three threads use the shard."""
-    figures = Round(f"suite/{seed}", seconds=3.0).run()
+    figures = Round(f"suite/{seed}", seconds=3.0, dispatcher=dispatcher).run()
 
     assert figures.problems == []
     assert figures.received > 0

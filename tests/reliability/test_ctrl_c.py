@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from shardlib.gateway import Opcode
-from shardlib.lifecycle import Life, Lifecycle
+from shardlib.lifecycle import Lifecycle
 from shardlib.testing import LocalGateway
 from shardlib.transport import Transport
 from shardlib.waiting import Alarm
@@ -76,14 +76,14 @@ def test_ctrl_c_while_the_reader_starts_leaves_no_life_behind(
     """Row 5: if Ctrl-C ends connect() before the reader has begun, the reader must not connect."""
     shard, recorder = watch_shard(gateway, connect=False)
     interrupted_already, begun = threading.Event(), threading.Event()
-    begin = Lifecycle._begin
+    begin = Lifecycle._begin_next
 
-    def begin_late(lifecycle: Lifecycle, life: Life, closes: int) -> None:
+    def begin_late(lifecycle: Lifecycle) -> None:
         interrupted_already.wait(10)
-        begin(lifecycle, life, closes)
+        begin(lifecycle)
         begun.set()
 
-    monkeypatch.setattr(Lifecycle, "_begin", begin_late)
+    monkeypatch.setattr(Lifecycle, "_begin_next", begin_late)
     with interrupted(Alarm.wait.__code__, lambda _: True):
         shard.connect(gateway.url)
     interrupted_already.set()

@@ -159,6 +159,7 @@ def test_every_method_raises_in_a_forked_child_and_the_parent_keeps_its_connecti
     before = gateway.bytes_received
     methods: tuple[Callable[[], object], ...] = (
         shard.connect,
+        shard.start,
         shard.disconnect,
         shard.reconnect,
         shard.resume,
@@ -567,8 +568,9 @@ def test_importing_shardlib_has_no_side_effect() -> None:
         assert child.stderr == ""
 
 
-def test_connect_raises_and_leaves_the_shard_usable_if_no_thread_can_start(
-    gateway: LocalGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("method", ["connect", "start", "run_forever"])
+def test_connecting_raises_and_leaves_the_shard_usable_if_no_thread_can_start(
+    method: str, gateway: LocalGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shard, _ = watch_shard(gateway, connect=False)
 
@@ -578,7 +580,7 @@ def test_connect_raises_and_leaves_the_shard_usable_if_no_thread_can_start(
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
         with pytest.raises(RuntimeError, match="can't start"):
-            shard.connect(gateway.url)
+            getattr(shard, method)(gateway.url)
     with pytest.raises(ShardError):
         shard.send('{"op": 1, "d": null}')
     shard.connect(gateway.url)
@@ -607,7 +609,8 @@ def test_a_heartbeat_thread_that_cannot_start_costs_a_connection_but_not_the_ses
     assert shard.heartbeat_thread is not None
 
 
-def test_connect_says_that_eventlet_cannot_be(make_gateway: MakeGateway) -> None:
+@pytest.mark.parametrize("method", ["connect", "start"])
+def test_connecting_says_that_eventlet_cannot_be(method: str, make_gateway: MakeGateway) -> None:
     """Row 92: heartbeats ended, and the first lost connection closed the shard for good."""
     if importlib.util.find_spec("eventlet") is None:  # imported here, it would patch os.fork()
         pytest.skip("eventlet is not installed")
@@ -616,13 +619,13 @@ def test_connect_says_that_eventlet_cannot_be(make_gateway: MakeGateway) -> None
         from shardlib import ShardError
         shard = make()
         try:
-            shard.connect(sys.argv[1])
+            getattr(shard, sys.argv[2])(sys.argv[1])
         except ShardError as error:
             tell(str(error)[:23], shard.state.name)
     """
     flags = ("-W", "ignore")  # eventlet says that it is deprecated
     with Child(
-        code, gateway.url, first="import eventlet\neventlet.monkey_patch()\n", flags=flags
+        code, gateway.url, method, first="import eventlet\neventlet.monkey_patch()\n", flags=flags
     ) as child:
         child.expect("eventlet.monkey_patch() DISCONNECTED")
     assert gateway.all_connections == []

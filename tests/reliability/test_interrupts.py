@@ -173,7 +173,7 @@ def test_a_thousand_signal_handlers_that_use_the_shard_meet_no_held_lock(
     assert gateway.all_connections[0].wait_closed() == 1000
 
 
-@pytest.mark.parametrize("last", ["nothing", "reconnect", "disconnect"])
+@pytest.mark.parametrize("last", ["nothing", "reconnect", "disconnect", "start again"])
 def test_a_signal_handler_at_any_line_of_any_method_hangs_nothing(
     last: str, gateway: LocalGateway
 ) -> None:
@@ -245,7 +245,9 @@ def test_a_signal_handler_at_any_line_of_any_method_hangs_nothing(
         for name, use in uses.items():
             handled = [other for other_name, other in uses.items() if other_name not in slow]
             handled += [lambda: shard.reconnect()] if sys.argv[2] == "reconnect" else []
-            handled += [lambda: shard.disconnect(4000)] if sys.argv[2] == "disconnect" else []
+            ends = sys.argv[2] in ("disconnect", "start again")
+            handled += [lambda: shard.disconnect(4000)] if ends else []
+            handled += [lambda: shard.start(url)] if sys.argv[2] == "start again" else []
             for number in itertools.count(1):
                 if shard.state.value in ("disconnected", "closing", "closed"):
                     shard.disconnect(4000)

@@ -1,0 +1,56 @@
+"""A window that shows messages as they come: a shard beside Qt.
+
+    pip install PySide6
+    DISCORD_TOKEN=... python examples/qt_app.py
+
+The event loop of Qt calls the callbacks, so they use widgets as every slot does. The end of the
+application disconnects the shard. PyQt6 serves as well.
+"""
+
+import os
+import signal
+import sys
+
+from PySide6.QtCore import QTimer
+from PySide6.QtWidgets import QApplication, QMainWindow, QTreeWidget, QTreeWidgetItem
+
+from shardlib import Intents, Shard
+from shardlib.dispatch import qt
+
+application = QApplication(sys.argv)
+messages = QTreeWidget()
+messages.setHeaderLabels(["Author", "Message"])
+messages.setColumnWidth(0, 160)
+messages.setRootIsDecorated(False)
+messages.setAlternatingRowColors(True)
+window = QMainWindow()
+window.setWindowTitle("Messages")
+window.setCentralWidget(messages)
+window.statusBar().showMessage("connecting ...")
+window.resize(640, 400)
+window.show()
+
+bot = Shard(
+    os.environ["DISCORD_TOKEN"],
+    Intents.GUILDS | Intents.GUILD_MESSAGES,
+    dispatcher=qt(application),
+)
+
+
+@bot.on("READY")
+def ready(shard: Shard, data: dict) -> None:
+    window.statusBar().showMessage(f"connected as {data['user']['username']}")
+
+
+@bot.on("MESSAGE_CREATE")
+def message(shard: Shard, data: dict) -> None:
+    item = QTreeWidgetItem(messages, [data["author"]["username"], data["content"]])
+    messages.scrollToItem(item)
+
+
+signal.signal(signal.SIGINT, lambda *_: application.quit())
+timer = QTimer()  # Python handles Ctrl-C when it has something to do, and Qt leaves it nothing
+timer.timeout.connect(lambda: None)
+timer.start(200)
+bot.start(os.environ.get("DISCORD_GATEWAY", "wss://gateway.discord.gg/"))
+sys.exit(application.exec())

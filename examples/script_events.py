@@ -1,0 +1,35 @@
+"""A script: it asks who owns a server, then prints what is written there until all are quiet.
+
+    DISCORD_TOKEN=... python examples/script_events.py 60
+
+The number is how many seconds count as quiet. Ctrl-C ends it before.
+"""
+
+import contextlib
+import os
+import sys
+
+from shardlib import Intents, Shard
+
+quiet = float(sys.argv[1]) if len(sys.argv) > 1 else 60.0
+
+with Shard(os.environ["DISCORD_TOKEN"], Intents.GUILDS | Intents.GUILD_MESSAGES) as shard:
+    # Made before connect(), these miss nothing. What comes while the script is busy waits.
+    guilds = shard.events("GUILD_CREATE", timeout=30)
+    messages = shard.events("MESSAGE_CREATE", timeout=quiet)
+    shard.connect(os.environ.get("DISCORD_GATEWAY", "wss://gateway.discord.gg/"))
+
+    guild = next(guilds).data
+    guilds.close()
+    owners = shard.fetch_guild_members(guild["id"], user_ids=guild["owner_id"])
+    for owner in owners:
+        print(owner["user"]["username"], "owns", guild["name"], flush=True)
+
+    with contextlib.suppress(KeyboardInterrupt):
+        try:
+            for event in messages:
+                if event.data.get("guild_id") == guild["id"]:
+                    author, content = event.data["author"], event.data["content"]
+                    print(author["username"], "wrote:", content, flush=True)
+        except TimeoutError:
+            print("all have been quiet for", quiet, "seconds", flush=True)

@@ -1,0 +1,82 @@
+"""A program for type checkers: what a user writes, and what they are to refuse.
+
+mypy reads it with all other tests, pyright in :mod:`tests.test_typing`. A line that must be refused
+has comments that silence both; each complains of a comment that silences nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shardlib import (
+    GatewayPayload,
+    Intents,
+    Listener,
+    OnSocketClosed,
+    OnSocketDispatch,
+    OnSocketReady,
+    Session,
+    Shard,
+)
+from shardlib.dispatch import Mailbox, Pool, Worker
+
+
+def ready(shard: Shard) -> None:
+    session: Session | None = shard.session
+    print(session)
+
+
+def dispatch(shard: Shard, payload: GatewayPayload) -> None:
+    sequence: int | None = payload["s"]
+    print(payload["t"], sequence, payload["d"]["id"])
+    payload["x"]  # type: ignore[typeddict-item]  # pyright: ignore[reportGeneralTypeIssues]
+
+
+def raw(shard: Shard, payload: dict[str, Any]) -> None:
+    print(payload["anything"])
+
+
+def closed(shard: Shard, error: BaseException | None) -> None:
+    print(error)
+
+
+def message(shard: Shard, data: dict[str, Any]) -> None:
+    print(data["content"])
+
+
+bot = Shard(
+    "token",
+    Intents.default(),
+    on_socket_ready=ready,
+    on_socket_dispatch=dispatch,
+    on_socket_raw_message=raw,
+    on_socket_closed=closed,
+    dispatcher=Mailbox(),
+)
+Shard("token", 0, dispatcher=Worker(maxsize=5))
+Shard("token", 0, dispatcher=Pool(key=lambda event, data: data["channel_id"]))
+Shard("token", 0, on_socket_dispatch=lambda shard, payload: print(payload["d"]))
+Shard("token", 0, on_socket_dispatch=ready)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+Shard("token", 0, on_socket_ready=message)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+Shard("token", 0, dispatcher="mailbox")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+Shard("token", "0")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+listener: Listener = bot.on("MESSAGE_CREATE", message)
+functions: tuple[OnSocketReady, OnSocketDispatch, OnSocketClosed] = (ready, raw, closed)
+bot.on("MESSAGE_CREATE", ready)  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]
+
+
+@bot.on("GUILD_CREATE")
+def guild(shard: Shard, data: dict[str, Any]) -> None:
+    shard.update_presence(status="idle")
+
+
+guild(bot, {})
+
+
+class Bot(Shard):
+    def on_socket_ready(self) -> None:
+        print(self.heartbeat_ping)
+
+    def on_socket_dispatch(self, payload: GatewayPayload) -> None:
+        print(payload["t"])
