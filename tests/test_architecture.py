@@ -28,6 +28,7 @@ STORES = {
 
 # Private names that may be used from elsewhere, as (module, code): why.
 PRIVATE = {
+    ("candidate", "sys._getframe"): "Python's only way to who has called fork()",
     ("running", "sys._current_frames"): "Python's only way to a thread's stack",
     ("deadline", "other._end"): "compares two of its own kind",
     ("interrupts", "sys._getframe"): "Python's only way to the stack",

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -25,13 +26,14 @@ PATIENCE = 20.0
 
 
 class Example:
-    """A running example, whose output is collected."""
+    """A running example, whose output is collected: a file of examples, or ``-m`` and a module."""
 
     before: tuple[str, ...] = ()  # the program that runs the example, if Python is not enough
 
     def __init__(self, gateway: LocalGateway, name: str, *arguments: str, **environment: str):
+        program = name if name == "-m" else str(ROOT / "examples" / name)
         self.process = subprocess.Popen(
-            [sys.executable, *self.before, str(ROOT / "examples" / name), *arguments],
+            [sys.executable, *self.before, program, *arguments],
             env={
                 **os.environ,
                 "DISCORD_TOKEN": gateway.token,
@@ -178,24 +180,72 @@ def test_persistent_resumes_after_a_crash(tmp_path: Path) -> None:
             assert bot.interrupt() == 0
 
 
-def test_flask_app_serves_the_messages_of_its_shard(gateway: LocalGateway) -> None:
+def get(url: str) -> dict[str, object]:
+    with urllib.request.urlopen(url, timeout=PATIENCE) as response:
+        return dict(json.load(response))
+
+
+@pytest.mark.parametrize("options", [(), ("--preload",)], ids=["", "preload"])
+def test_one_worker_of_gunicorn_runs_the_shard_and_the_next_one_resumes(
+    options: tuple[str, ...], gateway: LocalGateway, tmp_path: Path
+) -> None:
     pytest.importorskip("flask")
-    with Example(gateway, "flask_app.py", PORT="0") as app:
-        connected(gateway)
+    pytest.importorskip("gunicorn")
+    command = ("--chdir", str(ROOT / "examples"), "--bind", "127.0.0.1:0", "--workers", "2")
+    environment = {"STATE_DIRECTORY": str(tmp_path), "HOME": str(tmp_path)}
+    with Example(
+        gateway, "-m", "gunicorn", *command, *options, "flask_gunicorn:app", **environment
+    ) as server:
+        session = connected(gateway).session
+        server.wait_for("Listening at: ")
+        line = next(line for line in server.lines if "Listening at: " in line)
+        url = line.split("Listening at: ")[1].split()[0]
         write(gateway, "hello")
-        app.wait_for("Running on http://127.0.0.1:")
-        line = next(line for line in app.lines if "Running on" in line)
-        url = line.split("Running on ")[1].strip()
+        wait_until(lambda: "hello" in str(get(url)["messages"]), PATIENCE)
+        wait_until((tmp_path / "bot.lock.session").exists, PATIENCE)
 
-        def get() -> dict[str, object]:
-            with urllib.request.urlopen(url, timeout=PATIENCE) as response:
-                return dict(json.load(response))
+        def holder() -> int:
+            """The worker with the shard; either of the two may answer."""
+            found: list[int] = []
 
-        wait_until(lambda: get()["messages"], PATIENCE)
-        assert get()["state"] == "ready"
-        assert "hello" in str(get()["messages"])
-        assert app.interrupt() == 0
-    assert gateway.all_connections[0].close_code == 1000
+            def asked() -> bool:
+                page = get(url)
+                if page["state"] == "ready":
+                    found.append(int(str(page["process"])))
+                return bool(found)
+
+            wait_until(asked, PATIENCE)
+            return found[0]
+
+        killed = holder()
+        os.kill(killed, signal.SIGKILL)
+        write(gateway, "meanwhile")
+        assert gateway.wait_for_connection(lambda it: it.session, 5).session is session
+        wait_until(lambda: "meanwhile" in str(get(url)["messages"]), PATIENCE)
+        assert holder() != killed
+        server.process.terminate()
+        assert server.process.wait(PATIENCE) == 0
+    assert not any("Traceback" in line for line in server.lines)
+    assert gateway.all_connections[-1].close_code == 4000  # a restart would resume, too
+
+
+def test_django_command_stores_messages_and_ends_at_sigterm(
+    gateway: LocalGateway, tmp_path: Path
+) -> None:
+    pytest.importorskip("django")
+    database = str(tmp_path / "messages.sqlite3")
+    for content in ("hello", "again"):  # the second time, the table is there
+        with Example(gateway, "django_command.py", "runbot", DATABASE=database) as bot:
+            connected(gateway)
+            write(gateway, content)
+            bot.wait_for(f"wrote: {content}")
+            bot.process.terminate()
+            assert bot.process.wait(PATIENCE) == 0
+    with contextlib.closing(sqlite3.connect(database)) as stored:
+        messages = stored.execute("SELECT content FROM bot_message ORDER BY id").fetchall()
+    assert [content.split()[0] for (content,) in messages] == ["hello", "again"]
+    assert [connection.close_code for connection in gateway.all_connections] == [1000, 1000]
+    assert not any("Traceback" in line for line in bot.lines)
 
 
 def test_gevent_app_serves_the_messages_of_its_shard(gateway: LocalGateway) -> None:
