@@ -254,6 +254,18 @@ def test_closing_the_window_waits_for_no_peer(gateway: LocalGateway, window: Win
     assert calls == []
 
 
+def test_closing_the_window_ends_an_attempt_to_connect(
+    gateway: LocalGateway, window: Window
+) -> None:
+    gateway.inject(instead_of="upgrade", connections=None)
+    shard = make_shard(dispatcher=window.make_mailbox(), connect_timeout=NO_CLOSE)
+    shard.start(gateway.url)
+    wait_until(lambda: gateway.all_connections)
+    window.close()
+    shard.join(PATIENCE)
+    assert shard.state is ShardState.CLOSED
+
+
 def test_a_shard_is_not_connected_for_a_window_that_is_closed(
     gateway: LocalGateway, window: Window
 ) -> None:
