@@ -4,7 +4,7 @@
     DISCORD_TOKEN=... python examples/qt_app.py
 
 The event loop of Qt calls the callbacks, so they use widgets as every slot does. The end of the
-application disconnects the shard. PyQt6 serves as well.
+application disconnects the shard.
 """
 
 import os
@@ -22,11 +22,11 @@ messages = QTreeWidget()
 messages.setHeaderLabels(["Author", "Message"])
 messages.setColumnWidth(0, 160)
 messages.setRootIsDecorated(False)
-messages.setAlternatingRowColors(True)
 window = QMainWindow()
 window.setWindowTitle("Messages")
 window.setCentralWidget(messages)
-window.statusBar().showMessage("connecting ...")
+tell = window.statusBar().showMessage
+tell("connecting ...")
 window.resize(640, 400)
 window.show()
 
@@ -34,12 +34,15 @@ bot = Shard(
     os.environ["DISCORD_TOKEN"],
     Intents.GUILDS | Intents.GUILD_MESSAGES,
     dispatcher=qt(application),
+    on_socket_disconnected=lambda *_: tell("connection lost, trying again ..."),
+    on_socket_reconnected=lambda *_: tell("connected again"),
+    on_socket_closed=lambda shard, error: tell(str(error)),
 )
 
 
 @bot.on("READY")
 def ready(shard: Shard, data: dict) -> None:
-    window.statusBar().showMessage(f"connected as {data['user']['username']}")
+    tell(f"connected as {data['user']['username']}")
 
 
 @bot.on("MESSAGE_CREATE")

@@ -18,7 +18,7 @@ root = tkinter.Tk()
 root.title("Messages")
 root.geometry("640x400")
 
-status = ttk.Label(root, text="connecting ...", padding=8)
+status = ttk.Label(root, text="connecting ...", padding=8, wraplength=620)
 status.pack(side="bottom", fill="x")
 messages = ttk.Treeview(root, columns=("author", "content"), show="headings")
 messages.heading("author", text="Author", anchor="w")
@@ -27,7 +27,12 @@ messages.column("author", width=160, stretch=False)
 messages.pack(fill="both", expand=True)
 
 bot = Shard(
-    os.environ["DISCORD_TOKEN"], Intents.GUILDS | Intents.GUILD_MESSAGES, dispatcher=tk(root)
+    os.environ["DISCORD_TOKEN"],
+    Intents.GUILDS | Intents.GUILD_MESSAGES,
+    dispatcher=tk(root),
+    on_socket_disconnected=lambda *_: status.configure(text="connection lost, trying again ..."),
+    on_socket_reconnected=lambda *_: status.configure(text="connected again"),
+    on_socket_closed=lambda shard, error: status.configure(text=str(error)),
 )
 
 
@@ -42,15 +47,10 @@ def message(shard: Shard, data: dict) -> None:
     messages.see(row)
 
 
-def disconnected(shard: Shard, code: int | None, closed_by_self: bool) -> None:
-    status["text"] = "connection lost, trying again ..."
-
-
 def listen_for_ctrl_c() -> None:
     root.after(200, listen_for_ctrl_c)  # tkinter notices Ctrl-C when it has something to do
 
 
-bot.on_socket_disconnected = disconnected
 signal.signal(signal.SIGINT, lambda *_: root.destroy())
 listen_for_ctrl_c()
 bot.start(os.environ.get("DISCORD_GATEWAY", "wss://gateway.discord.gg/"))

@@ -201,7 +201,9 @@ def test_rate_limited_for_longer_than_the_timeout_is_told_at_once(
     guild = guild_of(gateway)
     shard.fetch_guild_members(guild.id)
     began = time.monotonic()
-    with pytest.raises(TimeoutError, match=r"no chunk .* in (29\.\d|30) seconds at the earliest"):
+    with pytest.raises(
+        TimeoutError, match=r"no chunk .* in (2\d(\.\d)?|30) seconds at the earliest"
+    ):
         shard.fetch_guild_members(guild.id, timeout=20)
     assert time.monotonic() - began < 10
 

@@ -254,6 +254,18 @@ def test_closing_the_window_waits_for_no_peer(gateway: LocalGateway, window: Win
     assert calls == []
 
 
+def test_closing_the_window_ends_an_attempt_to_connect(
+    gateway: LocalGateway, window: Window
+) -> None:
+    gateway.inject(instead_of="upgrade", connections=None)
+    shard = make_shard(dispatcher=window.make_mailbox(), connect_timeout=NO_CLOSE)
+    shard.start(gateway.url)
+    wait_until(lambda: gateway.all_connections)
+    window.close()
+    shard.join(PATIENCE)
+    assert shard.state is ShardState.CLOSED
+
+
 def test_a_shard_is_not_connected_for_a_window_that_is_closed(
     gateway: LocalGateway, window: Window
 ) -> None:
@@ -376,10 +388,13 @@ def test_a_second_window_of_a_program_closes_its_own_shards_only(
     other.disconnect()
 
 
-def test_another_thread_than_the_windows_cannot_make_its_mailbox(tk_window: TkWindow) -> None:
-    made = in_background(dispatch.tk, tk_window.root)
+def test_another_thread_than_the_windows_cannot_make_its_mailbox(window: Window) -> None:
+    if isinstance(window, PolledTkWindow):
+        pytest.skip("Tcl lets every thread set timers")
+    made = in_background(window.make_mailbox)
+    window.run_until(made.done)
     assert isinstance(made.exception(PATIENCE), RuntimeError)
-    tk_window.close()  # which finds nothing to undo
+    window.close()  # which finds nothing to undo
 
 
 @pytest.mark.parametrize("make", [dispatch.tk, dispatch.qt])
@@ -411,13 +426,13 @@ from shardlib import dispatch
 
 window = QtWindow()
 shard = make_shard(dispatcher=dispatch.qt(window.application))
-shard.connect(sys.argv[1])
 
 @shard.on("READY")
 def ready(shard, data):
     {body}
 
-window.after(20_000, lambda: window.application.exit(99))
+shard.connect(sys.argv[1])
+window.after(15_000, lambda: window.application.exit(99))
 print("ended with", window.application.exec(), shard.state, flush=True)
 """
 
@@ -446,6 +461,7 @@ def test_an_application_of_qt_that_ends_closes_its_shards(
     assert gateway.all_connections[0].wait_closed(PATIENCE) == code
 
 
+@pytest.mark.timeout(180)
 def test_pyqt6_does_as_pyside6(request: pytest.FixtureRequest) -> None:
     """In a process of its own: the libraries of both in one would crash."""
     if QT_API == "PyQt6" or importlib.util.find_spec("PyQt6") is None:

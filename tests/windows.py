@@ -95,7 +95,7 @@ class Window:
             else:
                 self.after(5, look)
 
-        look()
+        self.after(0, look)
         self.run()
 
     def run_for(self, milliseconds: int) -> None:

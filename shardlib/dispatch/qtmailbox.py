@@ -40,6 +40,7 @@ def qt(parent: Any, maxsize: int = 10_000, overflow: str = "block") -> Mailbox:
     :returns: the dispatcher, for any number of shards.
     :raises ValueError: if `maxsize` or `overflow` has a value that cannot be.
     :raises TypeError: if an argument has the wrong type.
+    :raises RuntimeError: if `parent` lives in another thread.
     """
     for parent_class in type(parent).__mro__:
         binding = parent_class.__module__.partition(".")[0]
@@ -59,6 +60,8 @@ class QtMailbox(WindowMailbox):
 
     def __init__(self, core: Any, parent: Any, maxsize: int, overflow: str) -> None:
         super().__init__(maxsize, overflow)
+        if parent.thread() != core.QThread.currentThread():
+            raise RuntimeError("qt() was called in another thread than that of its parent")
         self._core = core
         # No child of `parent`, which would delete it while a reader posts an event to it.
         self._receiver = _create_receiver(core, self._on_event)

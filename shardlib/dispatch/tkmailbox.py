@@ -45,7 +45,7 @@ def tk(root: Any, maxsize: int = 10_000, overflow: str = "block") -> Mailbox:
     :returns: the dispatcher, for any number of shards.
     :raises ValueError: if `maxsize` or `overflow` has a value that cannot be.
     :raises TypeError: if an argument has the wrong type.
-    :raises RuntimeError: if another thread has made `root`.
+    :raises RuntimeError: if another thread has made `root`; not on Windows.
     """
     check_methods("root", root, "bindtags", "mainloop")
     watches_sockets = hasattr(root.tk, "createfilehandler")
