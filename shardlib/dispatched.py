@@ -158,7 +158,7 @@ class DispatchedCallbacks(Callbacks):
 
     def drop(self, delivery: Delivery) -> None:
         """Be done with a delivery whose callbacks are not called. Any thread."""
-        if delivery is not self._last:
+        if delivery is not self._last and delivery in self.outstanding:
             self._tell_drop(delivery)
         self._finish(delivery)
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import itertools
 import logging
 import os
+import sys
 import threading
 import time
+import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from shardlib import Session, Shard, ShardClosed, ShardError
-from shardlib.dispatch import Delivery, Dispatcher, Mailbox, Pool, Worker
+from shardlib.dispatch import Delivery, Dispatcher, Mailbox, Pool, Worker, backlog, room
+from shardlib.dispatch import mailbox as mailbox_module
 from shardlib.testing import LocalGateway
 from tests.recorder import Recorder, dispatch_numbers
 from tests.shards import heartbeats, make_gateway, make_shard
@@ -777,3 +781,67 @@ def test_a_mailbox_whose_thread_has_ended_makes_no_disconnect_wait(gateway: Loca
         since = time.monotonic()
         shard.disconnect()
         assert time.monotonic() - since < 5
+
+
+# What a program survives
+
+
+def test_an_interrupt_at_any_line_of_a_mailbox_loses_no_sequence(gateway: LocalGateway) -> None:
+    """Ctrl-C may come between two lines: no event may stay outstanding for ever, or come twice."""
+    own = {mailbox_module.__file__, backlog.__file__, room.__file__}
+    lines = 0
+
+    def interrupt(frame: types.FrameType, kind: str, value: Any) -> Any:
+        nonlocal lines
+        if frame.f_code.co_filename not in own:
+            return None
+        if kind == "line":
+            lines -= 1
+            if lines == 0:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return interrupt
+
+    mailbox = Mailbox()
+    with connected(gateway, dispatcher=mailbox) as shard:
+        numbers: list[int] = []
+        shard.on("TYPING_START", lambda shard, data: numbers.append(data["n"]))
+        for line in itertools.count(1):
+            dispatch_numbers(gateway, [line])
+            wait_until(lambda: shard.stats.events["TYPING_START"] == line and len(mailbox) == 1)
+            lines, before = line, sys.gettrace()
+            sys.settrace(interrupt)
+            try:
+                mailbox.run_pending()
+                break
+            except KeyboardInterrupt:
+                mailbox.run_pending()
+            finally:
+                sys.settrace(before)
+            assert not_none(shard.session).sequence == shard.last_sequence
+            assert len(numbers) + shard.stats.dropped == line
+        assert line > 10
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_child_runs_a_mailbox_that_the_parents_thread_was_running(gateway: LocalGateway) -> None:
+    """The child has no thread that is in run_pending(), whichever thread has forked."""
+    mailbox, runs, goes_on = Mailbox(), threading.Event(), threading.Event()
+
+    def on_typing(shard: Shard, data: Any) -> None:
+        runs.set()
+        goes_on.wait(10)
+
+    with connected(gateway, dispatcher=mailbox) as shard, running(mailbox):
+        shard.on("TYPING_START", on_typing)
+        dispatch_numbers(gateway, [1])
+        assert runs.wait(10)
+        child = os.fork()
+        if child == 0:
+            try:
+                os._exit(mailbox.run_pending())
+            finally:
+                os._exit(9)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        goes_on.set()
