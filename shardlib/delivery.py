@@ -22,6 +22,9 @@ class Deliverer(Protocol):
     def stop(self, error: BaseException) -> None:
         """Close the shard because of an error."""
 
+    def tell_failure(self, method: str, error: Exception) -> None:
+        """Log what a dispatcher has failed to do."""
+
     def wait_for_room(self, has_room: Callable[[], bool]) -> None:
         """Block the reader until a queue has room."""
 
@@ -110,6 +113,14 @@ class Delivery(Handover):
     def drop(self) -> None:
         """Do without the callbacks. Counted in ``stats.dropped``, and told in the log."""
         self._deliverer.drop(self)
+
+    def tell_failure(self, method: str, error: Exception) -> None:
+        """Log what has failed beside the delivery, which the dispatcher has taken all the same.
+
+        :param method: name of the method, or of the function of the user's, that has failed.
+        :param error: that it has raised.
+        """
+        self._deliverer.tell_failure(method, error)
 
     def wait_for_room(self, has_room: Callable[[], bool]) -> None:
         """Block the reader thread until there is room for this delivery. For :meth:`submit` only.

@@ -97,20 +97,24 @@ class DispatchedCallbacks(Callbacks):
         try:
             self.run("the dispatcher", function, argument)
         except Exception as error:
-            # Not told to on_socket_error, which would be submitted, too, and fail likewise.
-            self.log(
-                logging.ERROR,
-                "the dispatcher failed in %s(), the shard goes on: %s",
-                method,
-                describe(error),
-                exc_info=error,
-            )
+            self.tell_failure(method, error)
             if isinstance(argument, Delivery):
                 argument.drop()
         except LeftToParent:
             raise
         except BaseException as error:
             self._stop(error)
+
+    def tell_failure(self, method: str, error: Exception) -> None:
+        """Log what the dispatcher has failed to do. Any thread."""
+        # Not told to on_socket_error, which would be submitted, too, and fail likewise.
+        self.log(
+            logging.ERROR,
+            "the dispatcher failed in %s(), the shard goes on: %s",
+            method,
+            describe(error),
+            exc_info=error,
+        )
 
     # Deliveries: the threads of the dispatcher
 

@@ -845,3 +845,38 @@ def test_a_child_runs_a_mailbox_that_the_parents_thread_was_running(gateway: Loc
                 os._exit(9)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         goes_on.set()
+
+
+def test_a_loop_is_awakened_for_what_an_exception_has_left_behind(gateway: LocalGateway) -> None:
+    def on_typing(shard: Shard, data: dict[str, Any]) -> None:
+        if data["n"] == 0:
+            raise KeyboardInterrupt
+
+    mailbox, wake = Mailbox(), threading.Event()
+    with connected(gateway, dispatcher=mailbox) as shard:
+        shard.on("TYPING_START", on_typing)
+        dispatch_numbers(gateway, range(3))
+        wait_until(lambda: len(mailbox) == 3)
+        mailbox.on_wake = wake.set
+        wake.clear()
+        with pytest.raises(KeyboardInterrupt):
+            mailbox.run_pending()
+        assert wake.is_set()
+
+
+def test_a_wake_function_that_fails_is_told_and_loses_no_event(
+    gateway: LocalGateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("no loop")
+
+    mailbox, seen = Mailbox(), []
+    with connected(gateway, dispatcher=mailbox) as shard:
+        shard.on("TYPING_START", lambda shard, data: seen.append(data["n"]))
+        mailbox.on_wake = fail
+        dispatch_numbers(gateway, range(3))
+        wait_until(lambda: shard.stats.events["TYPING_START"] == 3 and len(mailbox) == 3)
+        mailbox.run_pending()
+        assert seen == [0, 1, 2]
+        assert shard.stats.dropped == 0
+    assert any("failed in on_wake()" in message for message in caplog.messages)

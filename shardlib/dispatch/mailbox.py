@@ -66,7 +66,8 @@ class Mailbox(Dispatcher):
 
         It is called once when the mailbox stops being empty, by the thread of a shard, and must not
         block; by the calling thread if something waits already when it is assigned, and if
-        run_pending() leaves something behind because of its bounds.
+        run_pending() leaves something behind because of its bounds, or of an exception. What it
+        raises on a shard's thread is logged, and nothing is lost.
         """
         return self._on_wake
 
@@ -112,8 +113,8 @@ class Mailbox(Dispatcher):
             done = self._run(max_events, max_seconds)
         finally:
             self._runs = False
-        if len(self):
-            self._wake()
+            if len(self):  # also after an exception: no reader wakes a loop for what waits already
+                self._wake()
         return done
 
     def _run(self, max_events: int | None, max_seconds: float | None) -> int:
@@ -148,8 +149,12 @@ class Mailbox(Dispatcher):
     # Dispatcher
 
     def submit(self, delivery: Delivery) -> None:
-        if self._backlog.put(delivery):
+        if not self._backlog.put(delivery):
+            return
+        try:
             self._wake()
+        except Exception as error:  # the delivery waits all the same
+            delivery.tell_failure("on_wake", error)
 
     def runs_in(self, thread: int) -> bool:
         return self._thread is not None and self._thread.ident == thread
