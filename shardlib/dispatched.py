@@ -47,12 +47,18 @@ class DispatchedCallbacks(Callbacks):
         self._wait_for_room = wait_for_room
         self._delivering: set[int] = set()  # numbers of the threads that are inside deliver()
         self._last: Delivery | None = None  # the last one of a life that has ended
+        # Deliveries that SystemExit or its like has ended: not done with, so that a program that
+        # ends has them replayed.
+        self._exited: dict[Delivery, None] = {}
         self._drops = FailureLog()
 
     # The reader
 
     def begin_life(self) -> None:
         self._last = None
+        for delivery in list(self._exited):  # the program has gone on all the same
+            del self._exited[delivery]
+            delivery.drop()
         self._ask("begin", self._dispatcher.begin, self._shard)
 
     def end_life(self) -> None:
@@ -103,6 +109,8 @@ class DispatchedCallbacks(Callbacks):
         except LeftToParent:
             raise
         except BaseException as error:
+            if isinstance(argument, Delivery):
+                self._exited[argument] = None
             self._stop(error)
 
     def tell_failure(self, method: str, error: Exception) -> None:
@@ -179,8 +187,9 @@ class DispatchedCallbacks(Callbacks):
                 count(SUMMARY_INTERVAL, "second"),
             )
 
-    def stop(self, error: BaseException) -> None:
-        """Close the shard because of an error. Any thread."""
+    def exit(self, delivery: Delivery, error: BaseException) -> None:
+        """Close the shard because of an error that a callback has raised. Any thread."""
+        self._exited[delivery] = None
         self._stop(error)
 
     def wait_for_room(self, has_room: Callable[[], bool]) -> None:
@@ -212,4 +221,5 @@ class DispatchedCallbacks(Callbacks):
     def leave_to_parent(self) -> None:
         super().leave_to_parent()
         self.outstanding.clear()
+        self._exited.clear()
         self._dispatcher.leave_to_parent()

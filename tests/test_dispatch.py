@@ -880,3 +880,27 @@ def test_a_wake_function_that_fails_is_told_and_loses_no_event(
         assert seen == [0, 1, 2]
         assert shard.stats.dropped == 0
     assert any("failed in on_wake()" in message for message in caplog.messages)
+
+
+def test_an_event_that_an_exit_has_ended_holds_no_later_session_back(
+    gateway: LocalGateway,
+) -> None:
+    def on_typing(shard: Shard, data: dict[str, Any]) -> None:
+        if data["n"] == 1:
+            raise SystemExit(3)
+
+    shard = make_shard(dispatcher=Worker())
+    shard.on("TYPING_START", on_typing)
+    shard.connect(gateway.url)
+    shard.wait_until_ready(10)
+    settled_sequence(shard)
+    dispatch_numbers(gateway, [1])
+    with pytest.raises(SystemExit):
+        shard.join(10)
+    shard.connect(gateway.url)
+    with shard:
+        shard.wait_until_ready(10)
+        dispatch_numbers(gateway, [2])
+        wait_until(lambda: shard.stats.events["TYPING_START"] == 2)
+        wait_until(lambda: not_none(shard.session).sequence == shard.last_sequence)
+        assert shard.stats.waiting == 0
