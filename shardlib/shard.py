@@ -1237,16 +1237,29 @@ class Shard:
             closing = life.close_deadline.earlier(deadline)
             if not self._lifecycle.wait(lambda: life.ended, closing):
                 return life.close_deadline.remaining() == 0
-        self._join_threads(life, deadline)
+        self._join_reader(life, deadline)
+        self._lifecycle.wait(
+            lambda: self._callbacks.are_done() or life.close_deadline is not None, deadline
+        )
+        if life.close_deadline is not None:  # a dispatcher may be behind such a callback, too
+            deadline = life.close_deadline.earlier(deadline)
+        self._join_dispatcher(deadline)
         return True
 
     def _join_threads(self, life: Life, deadline: Deadline) -> None:
         """Wait until the threads of a life that has ended have left the list of threads."""
+        self._join_reader(life, deadline)
+        self._join_dispatcher(deadline)
+
+    def _join_reader(self, life: Life, deadline: Deadline) -> None:
         thread = life.thread
         # The thread is past its last line; only its end is to be noticed. A finaliser may call
         # disconnect() on that very thread, and no thread can join itself.
         if thread is not None and thread.ident not in (None, threading.get_ident()):
             thread.join(deadline.remaining())
+
+    def _join_dispatcher(self, deadline: Deadline) -> None:
+        """Wait until a dispatcher has called the callbacks of a life that has ended."""
         if self._lifecycle.wait(self._callbacks.are_done, deadline):
             self._callbacks.join_dispatcher(deadline.remaining())
 

@@ -904,3 +904,41 @@ def test_an_event_that_an_exit_has_ended_holds_no_later_session_back(
         wait_until(lambda: shard.stats.events["TYPING_START"] == 2)
         wait_until(lambda: not_none(shard.session).sequence == shard.last_sequence)
         assert shard.stats.waiting == 0
+
+
+@pytest.mark.parametrize("dispatcher", [Worker(), Pool()], ids=["worker", "pool"])
+def test_a_callback_that_does_not_return_holds_join_no_longer_than_disconnect(
+    gateway: LocalGateway, dispatcher: Dispatcher
+) -> None:
+    goes_on = threading.Event()
+    shard = make_shard(dispatcher=dispatcher, close_timeout=0.3)
+    runs = threading.Event()
+
+    def on_typing(shard: Shard, data: Any) -> None:
+        runs.set()
+        goes_on.wait(20)
+
+    shard.on("TYPING_START", on_typing)
+    shard.connect(gateway.url)
+    shard.wait_until_ready(10)
+    dispatch_numbers(gateway, [1])
+    assert runs.wait(10)
+    joined = in_background(shard.join)
+    try:
+        shard.disconnect()
+        joined.result(5)
+    finally:
+        goes_on.set()
+
+
+def test_join_does_not_wait_for_a_mailbox_whose_thread_waits_for_join(
+    gateway: LocalGateway,
+) -> None:
+    mailbox = Mailbox()
+    shard = make_shard(dispatcher=mailbox, close_timeout=0.3)
+    shard.connect(gateway.url)
+    shard.wait_until_ready(10)
+    mailbox.run_pending()
+    joined = in_background(shard.join)
+    shard.disconnect()
+    joined.result(5)
