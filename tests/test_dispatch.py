@@ -942,3 +942,27 @@ def test_join_does_not_wait_for_a_mailbox_whose_thread_waits_for_join(
     joined = in_background(shard.join)
     shard.disconnect()
     joined.result(5)
+
+
+@pytest.mark.parametrize("dispatcher", [Worker(maxsize=2), Pool(maxsize=2)], ids=["worker", "pool"])
+def test_a_system_without_threads_drops_events_and_the_shard_goes_on(
+    gateway: LocalGateway, dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.startswith("shardlib-"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    recorder = Recorder()
+    with connected(gateway, recorder, dispatcher=dispatcher) as shard:
+        dispatch_numbers(gateway, range(10))
+        wait_until(lambda: shard.stats.events["TYPING_START"] == 10 and not shard.stats.waiting)
+        assert recorder.numbers() == []
+        monkeypatch.undo()
+        dispatch_numbers(gateway, [10])
+        wait_until(lambda: recorder.numbers() == [10])
+        wait_until(lambda: not_none(shard.session).sequence == shard.last_sequence)
+    assert recorder.count("closed") == 1

@@ -48,10 +48,9 @@ class Worker(Dispatcher):
             self._shards += 1
 
     def submit(self, delivery: Delivery) -> None:
+        self._start()  # first: without a thread a full backlog would never have room
         self._backlog.put(delivery)
-        with self._lock:
-            if not self._runs:
-                self._start()
+        self._start()  # between lives the thread may have ended meanwhile
         self._alarm.ring()
 
     def end(self, shard: Any) -> None:
@@ -60,10 +59,17 @@ class Worker(Dispatcher):
         self._alarm.ring()
 
     def _start(self) -> None:
-        thread = threading.Thread(target=self._run, name="shardlib-worker", daemon=True)
-        thread.start()
-        self._thread = thread
-        self._runs = True
+        """Have a thread run.
+
+        :raises RuntimeError: if the system has no thread to give.
+        """
+        with self._lock:
+            if self._runs:
+                return
+            thread = threading.Thread(target=self._run, name="shardlib-worker", daemon=True)
+            thread.start()
+            self._thread = thread
+            self._runs = True
 
     def _run(self) -> None:
         try:
