@@ -1468,13 +1468,16 @@ def _close_all_at_exit() -> None:
     # Of a list that is made in one step: other threads may make shards meanwhile, and a set that
     # changes cannot be gone through.
     shards = [shard for reference in _shards.valuerefs() if (shard := reference()) is not None]
-    ours = [shard._lifecycle for shard in shards if not shard._is_parents()]
+    shards = [shard for shard in shards if not shard._is_parents()]
+    ours = [shard._lifecycle for shard in shards]
     for lifecycle in ours:
         lifecycle.interpreter_exits()
     lives = [lifecycle.request_close(RESUMABLE_CLOSE_CODE, deadline) for lifecycle in ours]
     peer_deadline = Deadline(EXIT_TIMEOUT * PEERS_SHARE)
     for lifecycle, life in zip(ours, lives, strict=True):
         lifecycle.close(life, deadline, peer_deadline)
+    for shard in shards:  # a dispatcher may have callbacks left, on_socket_closed for one
+        shard._lifecycle.wait(shard._callbacks.are_done, deadline)
 
 
 atexit.register(_close_all_at_exit)

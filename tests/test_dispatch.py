@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import logging
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -22,7 +23,7 @@ from shardlib.dispatch import mailbox as mailbox_module
 from shardlib.testing import LocalGateway
 from tests.recorder import Recorder, dispatch_numbers
 from tests.shards import heartbeats, make_gateway, make_shard
-from tests.support import Thread, in_background, not_none, wait_until
+from tests.support import TOKEN, Thread, in_background, not_none, wait_until
 
 EVENTS = 200
 
@@ -966,3 +967,30 @@ def test_a_system_without_threads_drops_events_and_the_shard_goes_on(
         wait_until(lambda: recorder.numbers() == [10])
         wait_until(lambda: not_none(shard.session).sequence == shard.last_sequence)
     assert recorder.count("closed") == 1
+
+
+@pytest.mark.parametrize("dispatcher", ["Worker()", "Pool(workers=2)"])
+def test_callbacks_that_wait_at_exit_are_called_and_closed_comes_last(
+    gateway: LocalGateway, dispatcher: str
+) -> None:
+    program = f"""
+import sys, time
+from shardlib import Intents, Shard
+from shardlib.dispatch import Pool, Worker
+
+def closed(shard, error):
+    time.sleep(0.05)
+    print("closed", flush=True)
+
+shard = Shard(sys.argv[1], Intents.all(), dispatcher={dispatcher}, on_socket_closed=closed)
+shard.on("READY", lambda shard, data: time.sleep(0.05))
+shard.connect(sys.argv[2])
+shard.wait_until_ready(10)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program, TOKEN, gateway.url],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "closed\n", "")
