@@ -994,3 +994,11 @@ shard.wait_until_ready(10)
         timeout=30,
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "closed\n", "")
+
+
+@pytest.mark.parametrize("dispatcher", [Worker(), Pool()], ids=["worker", "pool"])
+def test_a_thread_begins_with_the_shard_since_python_may_begin_none_at_exit(
+    gateway: LocalGateway, dispatcher: Dispatcher
+) -> None:
+    with connected(gateway, dispatcher=dispatcher):
+        assert any(thread.name.startswith("shardlib-") for thread in threading.enumerate())

@@ -14,8 +14,8 @@ from shardlib.waiting import Alarm
 class Worker(Dispatcher):
     """Calls the callbacks on one thread, in order, so that slow ones never delay reading.
 
-    The thread, a daemon named ``shardlib-worker``, begins with the first callback, and ends when
-    the last shard of this worker has closed and its callbacks have returned. disconnect() waits for
+    The thread, a daemon named ``shardlib-worker``, begins with the first shard, and ends when the
+    last shard of this worker has closed and its callbacks have returned. disconnect() waits for
     them, for the shard's `close_timeout` at most; the thread calls what is left after that, too.
 
     :param maxsize: callbacks that may wait, an int from 1. While as many wait, the shard stops
@@ -46,6 +46,7 @@ class Worker(Dispatcher):
     def begin(self, shard: Any) -> None:
         with self._lock:
             self._shards += 1
+        self._start()  # now: Python 3.12 begins no thread at exit, for on_socket_closed
 
     def submit(self, delivery: Delivery) -> None:
         self._start()  # first: without a thread a full backlog would never have room
