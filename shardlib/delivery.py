@@ -19,8 +19,8 @@ class Deliverer(Protocol):
     def drop(self, delivery: Delivery) -> None:
         """Be done with a delivery whose callbacks are not called."""
 
-    def stop(self, error: BaseException) -> None:
-        """Close the shard because of an error."""
+    def exit(self, delivery: Delivery, error: BaseException) -> None:
+        """Close the shard because of an error that a callback of a delivery has raised."""
 
     def wait_for_room(self, has_room: Callable[[], bool]) -> None:
         """Block the reader until a queue has room."""
@@ -96,7 +96,7 @@ class Delivery(Handover):
         except LeftToParent:  # a callback has forked: in the child nothing is left to do
             raise
         except BaseException as error:
-            self._deliverer.stop(error)
+            self._deliverer.exit(self, error)
 
     def run(self) -> None:
         """Call the callbacks, on a thread of the program's own: SystemExit and its like go up.

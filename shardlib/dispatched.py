@@ -52,6 +52,9 @@ class DispatchedCallbacks(Callbacks):
         self._delivering: set[int] = set()  # numbers of the threads that are inside deliver()
         self._in_life = False
         self._last: Delivery | None = None  # the last one of a life that has ended
+        # Deliveries that SystemExit or its like has ended: not done with, so that a program that
+        # ends has them replayed.
+        self._exited: dict[Delivery, None] = {}
         self._drops = FailureLog()
         self._runnings: dict[int, Running] = {}  # by number of the thread that calls
 
@@ -60,6 +63,9 @@ class DispatchedCallbacks(Callbacks):
     def begin_life(self) -> None:
         super().begin_life()
         self._last = None
+        for delivery in list(self._exited):  # the program has gone on all the same
+            del self._exited[delivery]
+            delivery.drop()
         if not self._in_life:
             self._in_life = True
             self._ask("begin", self._dispatcher.begin, self._shard)
@@ -126,13 +132,16 @@ class DispatchedCallbacks(Callbacks):
                 describe(error),
                 exc_info=error,
             )
-            for argument in arguments:
-                if isinstance(argument, Delivery):
-                    argument.drop()
+            for delivery in self._deliveries_among(arguments):
+                delivery.drop()
         except LeftToParent:
             raise
         except BaseException as error:
+            self._exited.update(dict.fromkeys(self._deliveries_among(arguments)))
             self._stop(error)
+
+    def _deliveries_among(self, arguments: tuple[Any, ...]) -> list[Delivery]:
+        return [each for each in arguments if isinstance(each, Delivery)]
 
     # Deliveries: the threads of the dispatcher
 
@@ -185,7 +194,7 @@ class DispatchedCallbacks(Callbacks):
 
     def drop(self, delivery: Delivery) -> None:
         """Be done with a delivery whose callbacks are not called. Any thread."""
-        if delivery is not self._last:
+        if delivery is not self._last and delivery in self.outstanding:
             self._tell_drop(delivery)
         self._finish(delivery)
 
@@ -202,8 +211,9 @@ class DispatchedCallbacks(Callbacks):
                 count(SUMMARY_INTERVAL, "second"),
             )
 
-    def stop(self, error: BaseException) -> None:
-        """Close the shard because of an error. Any thread."""
+    def exit(self, delivery: Delivery, error: BaseException) -> None:
+        """Close the shard because of an error that a callback has raised. Any thread."""
+        self._exited[delivery] = None
         self._stop(error)
 
     def wait_for_room(self, has_room: Callable[[], bool]) -> None:
@@ -236,4 +246,5 @@ class DispatchedCallbacks(Callbacks):
     def leave_to_parent(self) -> None:
         super().leave_to_parent()
         self.outstanding.clear()
+        self._exited.clear()
         self._dispatcher.leave_to_parent()

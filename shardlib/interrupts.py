@@ -19,6 +19,7 @@ _HOLDING = frozenset(
     f"shardlib.{name}"
     for name in (
         "callbacks",
+        "candidate",
         "compression",
         "connection",
         "delivery",

@@ -1550,16 +1550,29 @@ class Shard:
             closing = life.close_deadline.earlier(deadline)
             if not self._lifecycle.wait(lambda: life.ended, closing):
                 return life.close_deadline.remaining() == 0
-        self._join_threads(life, deadline)
+        self._join_reader(life, deadline)
+        self._lifecycle.wait(
+            lambda: self._callbacks.are_done() or life.close_deadline is not None, deadline
+        )
+        if life.close_deadline is not None:  # a dispatcher may be behind such a callback, too
+            deadline = life.close_deadline.earlier(deadline)
+        self._join_dispatcher(deadline)
         return True
 
     def _join_threads(self, life: Life, deadline: Deadline) -> None:
         """Wait until the threads of a life that has ended have left the list of threads."""
+        self._join_reader(life, deadline)
+        self._join_dispatcher(deadline)
+
+    def _join_reader(self, life: Life, deadline: Deadline) -> None:
         thread = life.thread
         # The thread is past its last line; only its end is to be noticed. A finaliser may call
         # disconnect() on that very thread, and no thread can join itself.
         if thread is not None and thread.ident not in (None, threading.get_ident()):
             thread.join(deadline.remaining())
+
+    def _join_dispatcher(self, deadline: Deadline) -> None:
+        """Wait until a dispatcher has called the callbacks of a life that has ended."""
         if self._lifecycle.wait(self._callbacks.are_done, deadline):
             self._callbacks.join_dispatcher(deadline.remaining())
 
@@ -1834,13 +1847,16 @@ def running_shards() -> list[Shard]:
 def _close_all_at_exit() -> None:
     """Close every shard as the interpreter exits; their sessions stay resumable."""
     deadline = Deadline(EXIT_TIMEOUT)
-    ours = [shard._lifecycle for shard in _shards_of_this_process()]
+    shards = _shards_of_this_process()
+    ours = [shard._lifecycle for shard in shards]
     for lifecycle in ours:
         lifecycle.interpreter_exits()
     lives = [lifecycle.request_close(RESUMABLE_CLOSE_CODE, deadline) for lifecycle in ours]
     peer_deadline = Deadline(EXIT_TIMEOUT * PEERS_SHARE)
     for lifecycle, life in zip(ours, lives, strict=True):
         lifecycle.close(life, deadline, peer_deadline)
+    for shard in shards:  # a dispatcher may have callbacks left, on_socket_closed for one
+        shard._lifecycle.wait(shard._callbacks.are_done, deadline)
 
 
 atexit.register(_close_all_at_exit)

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import itertools
 import logging
 import os
+import subprocess
+import sys
 import threading
 import time
+import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from shardlib import Session, Shard, ShardClosed, ShardError
-from shardlib.dispatch import Delivery, Dispatcher, Mailbox, Pool, Worker
+from shardlib.dispatch import Delivery, Dispatcher, Mailbox, Pool, Worker, backlog, room
+from shardlib.dispatch import mailbox as mailbox_module
 from shardlib.testing import LocalGateway
 from tests.recorder import Recorder, dispatch_numbers
 from tests.shards import heartbeats, make_gateway, make_shard
-from tests.support import Thread, in_background, not_none, wait_until
+from tests.support import TOKEN, Thread, in_background, not_none, wait_until
 
 EVENTS = 200
 
@@ -777,3 +782,223 @@ def test_a_mailbox_whose_thread_has_ended_makes_no_disconnect_wait(gateway: Loca
         since = time.monotonic()
         shard.disconnect()
         assert time.monotonic() - since < 5
+
+
+# What a program survives
+
+
+def test_an_interrupt_at_any_line_of_a_mailbox_loses_no_sequence(gateway: LocalGateway) -> None:
+    """Ctrl-C may come between two lines: no event may stay outstanding for ever, or come twice."""
+    own = {mailbox_module.__file__, backlog.__file__, room.__file__}
+    lines = 0
+
+    def interrupt(frame: types.FrameType, kind: str, value: Any) -> Any:
+        nonlocal lines
+        if frame.f_code.co_filename not in own:
+            return None
+        if kind == "line":
+            lines -= 1
+            if lines == 0:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return interrupt
+
+    mailbox = Mailbox()
+    with connected(gateway, dispatcher=mailbox) as shard:
+        numbers: list[int] = []
+        shard.on("TYPING_START", lambda shard, data: numbers.append(data["n"]))
+        for line in itertools.count(1):
+            dispatch_numbers(gateway, [line])
+            wait_until(lambda: shard.stats.events["TYPING_START"] == line and len(mailbox) == 1)
+            lines, before = line, sys.gettrace()
+            sys.settrace(interrupt)
+            try:
+                mailbox.run_pending()
+                break
+            except KeyboardInterrupt:
+                mailbox.run_pending()
+            finally:
+                sys.settrace(before)
+            assert not_none(shard.session).sequence == shard.last_sequence
+            assert len(numbers) + shard.stats.dropped == line
+        assert line > 10
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_child_runs_a_mailbox_that_the_parents_thread_was_running(gateway: LocalGateway) -> None:
+    """The child has no thread that is in run_pending(), whichever thread has forked."""
+    mailbox, runs, goes_on = Mailbox(), threading.Event(), threading.Event()
+
+    def on_typing(shard: Shard, data: Any) -> None:
+        runs.set()
+        goes_on.wait(10)
+
+    with connected(gateway, dispatcher=mailbox) as shard, running(mailbox):
+        shard.on("TYPING_START", on_typing)
+        dispatch_numbers(gateway, [1])
+        assert runs.wait(10)
+        child = os.fork()
+        if child == 0:
+            try:
+                os._exit(mailbox.run_pending())
+            finally:
+                os._exit(9)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        goes_on.set()
+
+
+def test_a_loop_is_awakened_for_what_an_exception_has_left_behind(gateway: LocalGateway) -> None:
+    def on_typing(shard: Shard, data: dict[str, Any]) -> None:
+        if data["n"] == 0:
+            raise KeyboardInterrupt
+
+    mailbox, wake = Mailbox(), threading.Event()
+    with connected(gateway, dispatcher=mailbox) as shard:
+        shard.on("TYPING_START", on_typing)
+        dispatch_numbers(gateway, range(3))
+        wait_until(lambda: len(mailbox) == 3)
+        mailbox.on_wake = wake.set
+        wake.clear()
+        with pytest.raises(KeyboardInterrupt):
+            mailbox.run_pending()
+        assert wake.is_set()
+
+
+def test_a_wake_function_that_fails_is_told_and_loses_no_event(
+    gateway: LocalGateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("no loop")
+
+    mailbox, seen = Mailbox(), []
+    with connected(gateway, dispatcher=mailbox) as shard:
+        shard.on("TYPING_START", lambda shard, data: seen.append(data["n"]))
+        mailbox.on_wake = fail
+        dispatch_numbers(gateway, range(3))
+        wait_until(lambda: shard.stats.events["TYPING_START"] == 3 and len(mailbox) == 3)
+        mailbox.run_pending()
+        assert seen == [0, 1, 2]
+        assert shard.stats.dropped == 0
+    assert any("failed in flush()" in message for message in caplog.messages)
+
+
+def test_an_event_that_an_exit_has_ended_holds_no_later_session_back(
+    gateway: LocalGateway,
+) -> None:
+    def on_typing(shard: Shard, data: dict[str, Any]) -> None:
+        if data["n"] == 1:
+            raise SystemExit(3)
+
+    shard = make_shard(dispatcher=Worker())
+    shard.on("TYPING_START", on_typing)
+    shard.connect(gateway.url)
+    shard.wait_until_ready(10)
+    settled_sequence(shard)
+    dispatch_numbers(gateway, [1])
+    with pytest.raises(SystemExit):
+        shard.join(10)
+    shard.connect(gateway.url)
+    with shard:
+        shard.wait_until_ready(10)
+        dispatch_numbers(gateway, [2])
+        wait_until(lambda: shard.stats.events["TYPING_START"] == 2)
+        wait_until(lambda: not_none(shard.session).sequence == shard.last_sequence)
+        assert shard.stats.waiting == 0
+
+
+@pytest.mark.parametrize("dispatcher", [Worker(), Pool()], ids=["worker", "pool"])
+def test_a_callback_that_does_not_return_holds_join_no_longer_than_disconnect(
+    gateway: LocalGateway, dispatcher: Dispatcher
+) -> None:
+    goes_on = threading.Event()
+    shard = make_shard(dispatcher=dispatcher, close_timeout=0.3)
+    runs = threading.Event()
+
+    def on_typing(shard: Shard, data: Any) -> None:
+        runs.set()
+        goes_on.wait(20)
+
+    shard.on("TYPING_START", on_typing)
+    shard.connect(gateway.url)
+    shard.wait_until_ready(10)
+    dispatch_numbers(gateway, [1])
+    assert runs.wait(10)
+    joined = in_background(shard.join)
+    try:
+        shard.disconnect()
+        joined.result(5)
+    finally:
+        goes_on.set()
+
+
+def test_join_does_not_wait_for_a_mailbox_whose_thread_waits_for_join(
+    gateway: LocalGateway,
+) -> None:
+    mailbox = Mailbox()
+    shard = make_shard(dispatcher=mailbox, close_timeout=0.3)
+    shard.connect(gateway.url)
+    shard.wait_until_ready(10)
+    mailbox.run_pending()
+    joined = in_background(shard.join)
+    shard.disconnect()
+    joined.result(5)
+
+
+@pytest.mark.parametrize("dispatcher", [Worker(maxsize=2), Pool(maxsize=2)], ids=["worker", "pool"])
+def test_a_system_without_threads_drops_events_and_the_shard_goes_on(
+    gateway: LocalGateway, dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.startswith("shardlib-"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    recorder = Recorder()
+    with connected(gateway, recorder, dispatcher=dispatcher) as shard:
+        dispatch_numbers(gateway, range(10))
+        wait_until(lambda: shard.stats.events["TYPING_START"] == 10 and not shard.stats.waiting)
+        assert recorder.numbers() == []
+        monkeypatch.undo()
+        dispatch_numbers(gateway, [10])
+        wait_until(lambda: recorder.numbers() == [10])
+        wait_until(lambda: not_none(shard.session).sequence == shard.last_sequence)
+    assert recorder.count("closed") == 1
+
+
+@pytest.mark.parametrize("dispatcher", ["Worker()", "Pool(workers=2)"])
+def test_callbacks_that_wait_at_exit_are_called_and_closed_comes_last(
+    gateway: LocalGateway, dispatcher: str
+) -> None:
+    program = f"""
+import sys, time
+from shardlib import Intents, Shard
+from shardlib.dispatch import Pool, Worker
+
+def closed(shard, error):
+    time.sleep(0.05)
+    print("closed", flush=True)
+
+shard = Shard(sys.argv[1], Intents.all(), dispatcher={dispatcher}, on_socket_closed=closed)
+shard.on("READY", lambda shard, data: time.sleep(0.05))
+shard.connect(sys.argv[2])
+shard.wait_until_ready(10)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program, TOKEN, gateway.url],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "closed\n", "")
+
+
+@pytest.mark.parametrize("dispatcher", [Worker(), Pool()], ids=["worker", "pool"])
+def test_a_thread_begins_with_the_shard_since_python_may_begin_none_at_exit(
+    gateway: LocalGateway, dispatcher: Dispatcher
+) -> None:
+    with connected(gateway, dispatcher=dispatcher):
+        assert any(thread.name.startswith("shardlib-") for thread in threading.enumerate())

@@ -10,7 +10,9 @@ from shardlib.dispatch.schedule import Job, Schedule
 class Deliverer:
     def deliver(self, delivery: object) -> None: ...
 
-    drop = stop = wait_for_room = deliver
+    drop = wait_for_room = deliver
+
+    def exit(self, delivery: object, error: BaseException) -> None: ...
 
     def wake(self) -> None: ...
 

@@ -28,8 +28,8 @@ class Backlog:
 
     def renew(self) -> None:
         """Begin anew, in a forked child: what waits is the parent's, which may hold the lock."""
-        # Guards the deque, for moments. No signal handler ever waits for it: one that has
-        # interrupted its holder is turned away, see shardlib.interrupts.
+        # Lets one reader after the other add, so that the first of several sees that the backlog
+        # was empty. The thread that takes out needs no lock, which Ctrl-C could leave taken.
         self._lock = threading.Lock()
         self._deliveries: deque[Delivery] = deque()
 
@@ -57,17 +57,37 @@ class Backlog:
             dropped.drop()
         return was_empty
 
+    def oldest(self) -> Delivery | None:
+        """Return the oldest delivery, which stays in the backlog; None if there is none."""
+        try:
+            return self._deliveries[0]
+        except IndexError:
+            return None
+
+    def take_out(self, delivery: Delivery) -> bool:
+        """Take out the oldest delivery. False if a reader has dropped it since."""
+        try:
+            self._deliveries.remove(delivery)
+        except ValueError:
+            return False
+        self._room.made()
+        return True
+
     def take(self) -> Delivery | None:
         """Take the oldest delivery out, or return None if there is none."""
-        with self._lock:
-            delivery = self._deliveries.popleft() if self._deliveries else None
-        self._room.made()
-        return delivery
+        while (delivery := self.oldest()) is not None:
+            if self.take_out(delivery):
+                return delivery
+        return None
+
+    def __contains__(self, delivery: Delivery) -> bool:
+        return delivery in self._deliveries.copy()
 
     def _take_oldest_that_can_be_dropped(self) -> Delivery | None:
-        with self._lock:
-            for index, delivery in enumerate(self._deliveries):
-                if delivery.can_be_dropped:
-                    del self._deliveries[index]
-                    return delivery
+        oldest = self.oldest()
+        if oldest is not None and oldest.can_be_dropped and self.take_out(oldest):
+            return oldest
+        for delivery in self._deliveries.copy():  # another thread takes out meanwhile
+            if delivery.can_be_dropped and self.take_out(delivery):
+                return delivery
         return None

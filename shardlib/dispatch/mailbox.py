@@ -51,7 +51,8 @@ class Mailbox(Dispatcher):
         self._thread: threading.Thread | None = None  # that has called run_pending() last
         self._runs = False  # True inside run_pending()
         self._has_to_wake = False  # the backlog was empty, and is not
-        self._interrupted: Delivery | None = None  # one that SystemExit or Ctrl-C has ended
+        # The one that is being called, or that SystemExit or Ctrl-C has ended.
+        self._current: Delivery | None = None
 
     def __len__(self) -> int:
         """How many callbacks wait. Any thread."""
@@ -66,7 +67,8 @@ class Mailbox(Dispatcher):
 
         It is called once when the mailbox stops being empty, by the thread of a shard, and must not
         block; by the calling thread if something waits already when it is assigned, and if
-        run_pending() leaves something behind, because of its bounds or of an exception.
+        run_pending() leaves something behind because of its bounds, or of an exception. What it
+        raises on a shard's thread is logged, and nothing is lost.
         """
         return self._on_wake
 
@@ -112,27 +114,30 @@ class Mailbox(Dispatcher):
             return self._run(max_events, max_seconds)
         finally:
             self._runs = False
-            if len(self):
+            if len(self):  # also after an exception: no reader wakes a loop for what waits already
                 self._wake()
 
     def _run(self, max_events: int | None, max_seconds: float | None) -> int:
-        if self._interrupted is not None:  # the program has gone on all the same
-            interrupted, self._interrupted = self._interrupted, None
+        interrupted, self._current = self._current, None
+        # If the interruption came before it was taken out, it is called now. Else the program has
+        # gone on all the same.
+        if interrupted is not None and interrupted not in self._backlog:
             interrupted.drop()
         until = None if max_seconds is None else perf_counter() + max_seconds
         done = 0
         while max_events is None or done < max_events:
-            delivery = self._backlog.take()
+            delivery = self._backlog.oldest()
             if delivery is None:
                 break
+            self._current = delivery  # first: Ctrl-C may come before the next line
+            if not self._backlog.take_out(delivery):
+                continue
             done += 1
             try:
                 delivery.run()
             except LeftToParent:
                 break  # in a forked child: the rest is the parent's
-            except BaseException:
-                self._interrupted = delivery
-                raise
+            self._current = None
             if until is not None and perf_counter() >= until:
                 break
         return done
@@ -160,4 +165,5 @@ class Mailbox(Dispatcher):
 
     def leave_to_parent(self) -> None:
         self._backlog.renew()
-        self._interrupted = None
+        self._current = None
+        self._runs = False  # the parent's thread does, which the child may not have

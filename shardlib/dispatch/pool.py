@@ -36,9 +36,10 @@ class Pool(Dispatcher):
 
         shard = Shard(token, intents, dispatcher=Pool(workers=8, key=channel))
 
-    The threads, daemons named ``shardlib-pool-0`` and so on, begin when they are needed and end
-    when the last shard of this pool has closed and its callbacks have returned. disconnect() waits
-    for them, for the shard's `close_timeout` at most.
+    The threads are daemons named ``shardlib-pool-0`` and so on. The first begins with the first
+    shard, the others when they are needed; they end when the last shard of this pool has closed and
+    its callbacks have returned. disconnect() waits for them, for the shard's `close_timeout` at
+    most.
 
     :param workers: callbacks that may run at once, an int from 1.
     :param maxsize: callbacks that may wait, an int from 1. While as many wait, the shard stops
@@ -94,6 +95,8 @@ class Pool(Dispatcher):
     def begin(self, shard: Any) -> None:
         with self._lock:
             self._shards += 1
+        if self._executor is None:
+            self._own.begin()
 
     def submit(self, delivery: Delivery) -> None:
         key = None

@@ -34,6 +34,15 @@ class Threads:
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._ended: list[threading.Thread] = []
 
+    def begin(self) -> None:
+        """Have one thread at least: Python 3.12 begins none at exit, when on_socket_closed comes.
+
+        :raises RuntimeError: if the system has no thread to give.
+        """
+        with self._lock:
+            if not self._threads:
+                self._start()
+
     def submit(self, function: Callable[..., object], /, *arguments: Any) -> None:
         """Call a function on one of the threads, or on a new one if all are busy.
 

@@ -14,8 +14,8 @@ from shardlib.waiting import Alarm
 class Worker(Dispatcher):
     """Calls the callbacks on one thread, in order, so that slow ones never delay reading.
 
-    The thread, a daemon named ``shardlib-worker``, begins with the first callback, and ends when
-    the last shard of this worker has closed and its callbacks have returned. disconnect() waits for
+    The thread, a daemon named ``shardlib-worker``, begins with the first shard, and ends when the
+    last shard of this worker has closed and its callbacks have returned. disconnect() waits for
     them, for the shard's `close_timeout` at most; the thread calls what is left after that, too.
 
     :param maxsize: callbacks that may wait, an int from 1. While as many wait, the shard stops
@@ -46,12 +46,12 @@ class Worker(Dispatcher):
     def begin(self, shard: Any) -> None:
         with self._lock:
             self._shards += 1
+        self._start()  # now: Python 3.12 begins no thread at exit, for on_socket_closed
 
     def submit(self, delivery: Delivery) -> None:
+        self._start()  # first: without a thread a full backlog would never have room
         self._backlog.put(delivery)
-        with self._lock:
-            if not self._runs:
-                self._start()
+        self._start()  # between lives the thread may have ended meanwhile
 
     def flush(self) -> None:
         self._alarm.ring()
@@ -62,10 +62,17 @@ class Worker(Dispatcher):
         self._alarm.ring()
 
     def _start(self) -> None:
-        thread = threading.Thread(target=self._run, name="shardlib-worker", daemon=True)
-        thread.start()
-        self._thread = thread
-        self._runs = True
+        """Have a thread run.
+
+        :raises RuntimeError: if the system has no thread to give.
+        """
+        with self._lock:
+            if self._runs:
+                return
+            thread = threading.Thread(target=self._run, name="shardlib-worker", daemon=True)
+            thread.start()
+            self._thread = thread
+            self._runs = True
 
     def _run(self) -> None:
         try:
