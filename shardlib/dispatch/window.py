@@ -18,6 +18,9 @@ SLICE = 0.010
 # handler waits for the rest, if the program ends then, and the two together for half a second.
 CLOSE_TIMEOUT = 0.1
 
+# Seconds that the threads which do so may take to begin.
+START_TIMEOUT = 1.0
+
 
 class WindowMailbox(Mailbox):
     """A mailbox that belongs to a window, which the thread that makes it owns.
@@ -61,9 +64,11 @@ class WindowMailbox(Mailbox):
             pass
 
     def _disconnect_all(self) -> None:
+        begun: SimpleQueue[None] = SimpleQueue()
         closed: SimpleQueue[None] = SimpleQueue()
 
         def disconnect(shard: Any) -> None:
+            begun.put(None)
             shard.disconnect()
             closed.put(None)
 
@@ -81,12 +86,9 @@ class WindowMailbox(Mailbox):
 
         # All at once, so that this takes the time of one. A signal handler may close the window.
         run_uninterrupted(start)
-        deadline = Deadline(CLOSE_TIMEOUT)
-        try:
-            for _ in threads:
-                closed.get(timeout=deadline.remaining())
-        except Empty:
-            pass
+        # On a busy machine the exit handler, which uses another code, must not come first.
+        _take(len(threads), begun, START_TIMEOUT)
+        _take(len(threads), closed, CLOSE_TIMEOUT)
 
     # Dispatcher
 
@@ -104,3 +106,13 @@ class WindowMailbox(Mailbox):
 
     def is_running(self) -> bool:
         return not self._is_closed and super().is_running()
+
+
+def _take(count: int, queue: SimpleQueue[None], timeout: float) -> None:
+    """Wait until a queue has had so many items, or the time has run out."""
+    deadline = Deadline(timeout)
+    try:
+        for _ in range(count):
+            queue.get(timeout=deadline.remaining())
+    except Empty:
+        pass
