@@ -813,7 +813,7 @@ def test_an_interrupt_at_any_line_of_a_mailbox_loses_no_sequence(gateway: LocalG
             lines, before = line, sys.gettrace()
             sys.settrace(interrupt)
             try:
-                mailbox.run_pending()
+                assert mailbox.run_pending() == 1
                 break
             except KeyboardInterrupt:
                 mailbox.run_pending()
@@ -1002,3 +1002,35 @@ def test_a_thread_begins_with_the_shard_since_python_may_begin_none_at_exit(
 ) -> None:
     with connected(gateway, dispatcher=dispatcher):
         assert any(thread.name.startswith("shardlib-") for thread in threading.enumerate())
+
+
+def test_of_threads_that_run_a_mailbox_at_the_same_moment_one_is_let_in(
+    gateway: LocalGateway,
+) -> None:
+    inside, most, seen = 0, 0, []
+
+    def on_typing(shard: Shard, data: dict[str, Any]) -> None:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        seen.append(data["n"])
+        inside -= 1
+
+    def run() -> None:
+        while len(seen) < EVENTS:
+            with contextlib.suppress(ShardError):
+                mailbox.run_pending(max_events=1)
+
+    mailbox = Mailbox()
+    before = sys.getswitchinterval()
+    with connected(gateway, dispatcher=mailbox) as shard:
+        shard.on("TYPING_START", on_typing)
+        sys.setswitchinterval(1e-6)
+        try:
+            threads = [Thread(run) for _ in range(3)]
+            dispatch_numbers(gateway, range(EVENTS))
+            for thread in threads:
+                thread.finish()
+        finally:
+            sys.setswitchinterval(before)
+    assert (most, seen) == (1, list(range(EVENTS)))

@@ -28,8 +28,8 @@ class Backlog:
 
     def renew(self) -> None:
         """Begin anew, in a forked child: what waits is the parent's, which may hold the lock."""
-        # Lets one reader after the other add, so that the first of several sees that the backlog was
-        # empty. The thread that takes out needs no lock, which Ctrl-C could leave taken.
+        # Lets one reader after the other add, so that the first of several sees that the backlog
+        # was empty. The thread that takes out needs no lock, which Ctrl-C could leave taken.
         self._lock = threading.Lock()
         self._deliveries: deque[Delivery] = deque()
 
@@ -80,11 +80,12 @@ class Backlog:
                 return delivery
         return None
 
-    def __contains__(self, delivery: Delivery) -> bool:
-        return delivery in self._deliveries.copy()
-
     def _take_oldest_that_can_be_dropped(self) -> Delivery | None:
-        for delivery in self._deliveries.copy():  # another thread takes out meanwhile
+        for index in range(len(self._deliveries)):
+            try:
+                delivery = self._deliveries[index]
+            except IndexError:  # the other thread takes out meanwhile
+                break
             if delivery.can_be_dropped and self.take_out(delivery):
                 return delivery
         return None
