@@ -47,6 +47,7 @@ class Delivery(Handover):
 
     __slots__ = (
         "_deliverer",
+        "_unclaimed",
         "alone",
         "arguments",
         "can_be_dropped",
@@ -73,6 +74,7 @@ class Delivery(Handover):
     ) -> None:
         super().__init__(session)
         self._deliverer = deliverer
+        self._unclaimed = [True]
         self.shard = shard
         self.function = function  # name of the on_socket_* function to call, if there is one
         self.arguments = arguments  # of that function
@@ -84,6 +86,13 @@ class Delivery(Handover):
 
     def __repr__(self) -> str:
         return f"<Delivery {self.event or self.function or 'end'} of {self.shard!r}>"
+
+    def claim(self) -> bool:
+        """True for the first caller, also of several threads: it is to call the callbacks."""
+        try:
+            return self._unclaimed.pop()  # one step of C code
+        except IndexError:
+            return False
 
     def __call__(self) -> None:
         """Call the callbacks, on this thread. It returns when they have.

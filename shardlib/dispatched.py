@@ -150,7 +150,7 @@ class DispatchedCallbacks(Callbacks):
 
         :raises BaseException: what is no Exception; then the delivery is not done with.
         """
-        if delivery not in self.outstanding:
+        if delivery not in self.outstanding or not delivery.claim():
             return  # it was called, or dropped, or is the parent's of this forked child
         thread = threading.get_ident()
         nested = thread in self._delivering

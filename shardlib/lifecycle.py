@@ -430,15 +430,21 @@ class Lifecycle:
     ) -> None:
         """Block the reader until a queue of events has room, or waiting would lead nowhere.
 
-        That is so if the shard is being closed, or if a thread that makes room waits for something
-        that only the reader can bring about. Then the queue has to take more than it should.
+        That is so if the shard is being closed, if a new connection is asked for, or if a thread
+        that makes room waits for something that only the reader can bring about. Then the queue has
+        to take more than it should.
 
         :param has_room: looked at again after each change, and each :meth:`notify`.
         :param makes_room: True for the number of a thread that takes events out of the queue.
         """
         life = self.life
         self._waiters.wait(
-            lambda: has_room() or life.is_over or any(map(makes_room, list(self._awaiting))),
+            lambda: (
+                has_room()
+                or life.is_over
+                or life.request is not None
+                or any(map(makes_room, list(self._awaiting)))
+            ),
             Deadline(None),
         )
 

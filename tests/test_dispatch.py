@@ -813,7 +813,7 @@ def test_an_interrupt_at_any_line_of_a_mailbox_loses_no_sequence(gateway: LocalG
             lines, before = line, sys.gettrace()
             sys.settrace(interrupt)
             try:
-                mailbox.run_pending()
+                assert mailbox.run_pending() == 1
                 break
             except KeyboardInterrupt:
                 mailbox.run_pending()
@@ -1002,3 +1002,89 @@ def test_a_thread_begins_with_the_shard_since_python_may_begin_none_at_exit(
 ) -> None:
     with connected(gateway, dispatcher=dispatcher):
         assert any(thread.name.startswith("shardlib-") for thread in threading.enumerate())
+
+
+def test_of_threads_that_run_a_mailbox_at_the_same_moment_one_is_let_in(
+    gateway: LocalGateway,
+) -> None:
+    inside, most, seen = 0, 0, []
+
+    def on_typing(shard: Shard, data: dict[str, Any]) -> None:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        seen.append(data["n"])
+        inside -= 1
+
+    def run() -> None:
+        while len(seen) < EVENTS:
+            with contextlib.suppress(ShardError):
+                mailbox.run_pending(max_events=1)
+
+    mailbox = Mailbox()
+    before = sys.getswitchinterval()
+    with connected(gateway, dispatcher=mailbox) as shard:
+        shard.on("TYPING_START", on_typing)
+        sys.setswitchinterval(1e-6)
+        try:
+            threads = [Thread(run) for _ in range(3)]
+            dispatch_numbers(gateway, range(EVENTS))
+            for thread in threads:
+                thread.finish()
+        finally:
+            sys.setswitchinterval(before)
+    assert (most, seen) == (1, list(range(EVENTS)))
+
+
+def test_a_delivery_that_several_threads_call_is_called_once(gateway: LocalGateway) -> None:
+    seen: list[int] = []
+
+    class Twice(Later):
+        def submit(self, delivery: Delivery) -> None:
+            barrier = threading.Barrier(2)
+
+            def call() -> None:
+                barrier.wait(10)
+                delivery()
+
+            for thread in [Thread(call) for _ in range(2)]:
+                thread.finish()
+
+    with connected(gateway, dispatcher=Twice()) as shard:
+        shard.on("TYPING_START", lambda shard, data: seen.append(data["n"]))
+        dispatch_numbers(gateway, range(EVENTS))
+        wait_until(lambda: shard.stats.events["TYPING_START"] == EVENTS and not shard.stats.waiting)
+    assert seen == list(range(EVENTS))
+
+
+def test_keys_that_cannot_be_compared_drop_the_event_alone(gateway: LocalGateway) -> None:
+    class Key:
+        def __hash__(self) -> int:
+            return 1
+
+        def __eq__(self, other: object) -> bool:
+            raise LookupError("not comparable")
+
+    recorder, gate = Recorder(), threading.Event()
+    pool = Pool(key=lambda event, data: Key() if event == "TYPING_START" else event)
+    with connected(gateway, recorder, dispatcher=pool) as shard:
+        shard.on("TYPING_START", lambda shard, data: gate.wait(10))
+        dispatch_numbers(gateway, range(3))
+        wait_until(lambda: shard.stats.dropped == 2)
+        gate.set()
+        wait_until(lambda: not_none(shard.session).sequence == shard.last_sequence)
+    assert recorder.calls[-1] == ("closed", None)
+
+
+def test_a_new_connection_that_is_asked_for_waits_for_no_full_mailbox(
+    gateway: LocalGateway,
+) -> None:
+    seen: list[int] = []
+    mailbox = Mailbox(maxsize=4)
+    with connected(gateway, dispatcher=mailbox) as shard:
+        shard.on("TYPING_START", lambda shard, data: seen.append(data["n"]))
+        dispatch_numbers(gateway, range(EVENTS))
+        wait_until(lambda: len(mailbox) >= 4)
+        in_background(shard.reconnect).result(10)
+        run_until(mailbox, lambda: len(seen) == EVENTS)
+    assert seen == list(range(EVENTS))

@@ -6,13 +6,14 @@ from pathlib import Path
 import shardlib
 from shardlib import interrupts
 
-SOURCES = Path(shardlib.__file__).parent.glob("*.py")
+PACKAGE = Path(shardlib.__file__).parent
+SOURCES = [*PACKAGE.glob("*.py"), *PACKAGE.glob("dispatch/*.py")]
 
 
 def test_every_module_with_a_lock_is_one_that_a_handler_may_interrupt() -> None:
     """A handler that has interrupted a function with a lock must not wait for another thread."""
     with_lock = {
-        f"shardlib.{path.stem}"
+        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
         for path in SOURCES
         if re.search(r"threading\.R?Lock\(\)|threading\.Lock\(\)", path.read_text())
     }

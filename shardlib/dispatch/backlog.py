@@ -80,14 +80,12 @@ class Backlog:
                 return delivery
         return None
 
-    def __contains__(self, delivery: Delivery) -> bool:
-        return delivery in self._deliveries.copy()
-
     def _take_oldest_that_can_be_dropped(self) -> Delivery | None:
-        oldest = self.oldest()
-        if oldest is not None and oldest.can_be_dropped and self.take_out(oldest):
-            return oldest
-        for delivery in self._deliveries.copy():  # another thread takes out meanwhile
+        for index in range(len(self._deliveries)):
+            try:
+                delivery = self._deliveries[index]
+            except IndexError:  # the other thread takes out meanwhile
+                break
             if delivery.can_be_dropped and self.take_out(delivery):
                 return delivery
         return None

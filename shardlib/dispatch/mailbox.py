@@ -49,8 +49,9 @@ class Mailbox(Dispatcher):
         self._backlog = Backlog(maxsize, overflow)
         self._on_wake: Callable[[], object] | None = None
         self._thread: threading.Thread | None = None  # that has called run_pending() last
-        self._runs = False  # True inside run_pending()
         self._has_to_wake = False  # the backlog was empty, and is not
+        # The call of run_pending() that is under way, with its thread.
+        self._runner: dict[str, tuple[threading.Thread]] = {}
         # The one that is being called, or that SystemExit or Ctrl-C has ended.
         self._current: Delivery | None = None
 
@@ -101,19 +102,31 @@ class Mailbox(Dispatcher):
         if max_events is not None and max_events < 0:
             raise ValueError(f"max_events must not be negative, not {max_events}")
         check_timeout("max_seconds", max_seconds)
-        if self._runs:
-            if self._thread is threading.current_thread():
-                return 0
-            raise ShardError(
-                "another thread is in run_pending() of this mailbox, whose callbacks are called by "
-                "one thread at a time"
-            )
+        call = (threading.current_thread(),)  # an object of this call's own
         try:
-            self._runs = True
-            self._thread = threading.current_thread()
-            return self._run(max_events, max_seconds)
+            try:
+                # One step of C code: of two threads at the same moment one is the runner.
+                runner = self._runner.setdefault("run_pending", call)
+                if runner is not call:
+                    return self._refuse(runner[0])
+                self._thread = call[0]
+                return self._run(max_events, max_seconds)
+            finally:
+                self._end_run(call)
         finally:
-            self._runs = False
+            self._end_run(call)  # again: Ctrl-C may have kept the first from being called
+
+    def _refuse(self, runner: threading.Thread) -> int:
+        if runner is threading.current_thread():
+            return 0
+        raise ShardError(
+            "another thread is in run_pending() of this mailbox, whose callbacks are called by one "
+            "thread at a time"
+        )
+
+    def _end_run(self, call: tuple[threading.Thread]) -> None:
+        if self._runner.get("run_pending") is call:
+            del self._runner["run_pending"]
             if len(self):  # also after an exception: no reader wakes a loop for what waits already
                 self._wake()
 
@@ -121,7 +134,7 @@ class Mailbox(Dispatcher):
         interrupted, self._current = self._current, None
         # If the interruption came before it was taken out, it is called now. Else the program has
         # gone on all the same.
-        if interrupted is not None and interrupted not in self._backlog:
+        if interrupted is not None and interrupted is not self._backlog.oldest():
             interrupted.drop()
         until = None if max_seconds is None else perf_counter() + max_seconds
         done = 0
@@ -166,4 +179,4 @@ class Mailbox(Dispatcher):
     def leave_to_parent(self) -> None:
         self._backlog.renew()
         self._current = None
-        self._runs = False  # the parent's thread does, which the child may not have
+        self._runner.clear()  # the parent's thread, which the child may not have

@@ -50,7 +50,8 @@ class Pool(Dispatcher):
     :param executor: a thread pool of the program's own, as a
         ``concurrent.futures.ThreadPoolExecutor``, of which at most `workers` threads are used at
         once; None for threads of this pool's own. It must not be shut down before the shards are
-        closed: what it refuses is dropped.
+        closed: what it refuses is dropped. Other jobs of the executor must not wait for the shard
+        if they can fill it: no thread would be left for the callbacks.
     :raises ValueError: if an argument has a value that cannot be.
     :raises TypeError: if an argument has the wrong type, or the executor runs its jobs in other
         processes or interpreters, which have neither the shard nor the program's data.

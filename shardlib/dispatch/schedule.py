@@ -11,6 +11,39 @@ from collections.abc import Hashable
 from shardlib.delivery import Delivery
 
 
+class _Queue:
+    """The jobs of one key: one may run, the others wait for it."""
+
+    __slots__ = ("is_busy", "jobs", "key", "waiting")
+
+    def __init__(self, key: tuple[Hashable]) -> None:
+        self.key = key
+        self.jobs = 0  # that were added and are not done
+        self.is_busy = False  # one of them is ready, or running
+        self.waiting: deque[Job] = deque()
+
+    def admit(self, job: Job) -> bool:
+        """Let a job through, or return False: it waits for the one before it."""
+        if self.is_busy:
+            self.waiting.append(job)
+            return False
+        self.is_busy = True
+        return True
+
+    def leave(self) -> Job | None:
+        """Note that the job that was let through is done. Returns the one that follows it."""
+        self.jobs -= 1
+        if self.waiting:
+            return self.waiting.popleft()
+        self.is_busy = False
+        return None
+
+    def enter(self) -> _Queue:
+        """Note one more job."""
+        self.jobs += 1
+        return self
+
+
 class Job:
     """A delivery on its way.
 
@@ -19,11 +52,20 @@ class Job:
         be called beside all others.
     """
 
-    __slots__ = ("delivery", "key")
+    __slots__ = ("delivery", "key", "queue")
 
     def __init__(self, delivery: Delivery, key: tuple[Hashable] | None) -> None:
         self.delivery = delivery
         self.key = key
+        self.queue: _Queue | None = None
+
+    def join(self, queues: dict[tuple[Hashable], _Queue]) -> None:
+        """Join the queue of the key.
+
+        :raises Exception: what the key raises if it cannot be compared; then nothing has changed.
+        """
+        if self.key is not None:
+            self.queue = queues.setdefault(self.key, _Queue(self.key)).enter()
 
 
 class _Lane:
@@ -56,8 +98,7 @@ class Schedule:
     def __init__(self) -> None:
         self._length = 0
         self._ready: deque[Job] = deque()
-        # By key of a job that is ready or running: those that come after it.
-        self._successors: dict[tuple[Hashable], deque[Job]] = {}
+        self._queues: dict[tuple[Hashable], _Queue] = {}  # by key of a job that is here
         self._lanes: dict[int, _Lane] = {}  # by id() of a shard that has jobs here
 
     def __len__(self) -> int:
@@ -70,7 +111,11 @@ class Schedule:
         return not self._lanes
 
     def add(self, job: Job) -> None:
-        """Add a job; those of a shard in the order in which they came."""
+        """Add a job; those of a shard in the order in which they came.
+
+        :raises Exception: what the key raises if it cannot be compared; then nothing has changed.
+        """
+        job.join(self._queues)  # keys are compared here, and nowhere else
         self._length += 1
         lane = self._lanes.setdefault(id(job.delivery.shard), _Lane())
         if lane.kept_back or not lane.admit(job):
@@ -87,12 +132,8 @@ class Schedule:
 
     def done(self, job: Job) -> None:
         """Note that a job that was taken is done, so that those behind it may run."""
-        if job.key is not None:
-            successors = self._successors[job.key]
-            if successors:
-                self._ready.append(successors.popleft())
-            else:
-                del self._successors[job.key]
+        if job.queue is not None:
+            self._leave(job.queue)
         shard = id(job.delivery.shard)
         lane = self._lanes[shard]
         lane.done()
@@ -101,11 +142,13 @@ class Schedule:
         if not lane.admitted:
             del self._lanes[shard]
 
+    def _leave(self, queue: _Queue) -> None:
+        follower = queue.leave()
+        if follower is not None:
+            self._ready.append(follower)
+        if not queue.jobs:
+            del self._queues[queue.key]
+
     def _admitted(self, job: Job) -> None:
-        if job.key is None:
-            self._ready.append(job)
-        elif job.key in self._successors:
-            self._successors[job.key].append(job)
-        else:
-            self._successors[job.key] = deque()
+        if job.queue is None or job.queue.admit(job):
             self._ready.append(job)
