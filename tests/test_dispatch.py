@@ -511,6 +511,29 @@ def test_an_exit_in_a_mailbox_goes_up_to_the_program_which_may_go_on(
         assert shard.stats.dropped == 1
 
 
+def test_on_socket_error_is_no_work_of_the_reader_if_a_dispatcher_calls_it(
+    gateway: LocalGateway,
+) -> None:
+    def on_typing(shard: Shard, data: dict[str, Any]) -> None:
+        raise LookupError("one")
+
+    def on_error(shard: Shard, error: Exception) -> None:
+        # If this were taken for work of the reader, the predicate would count as a part of it.
+        dispatch_numbers(gateway, [2])
+        shard.wait_for("TYPING_START", lambda data: data["n"] == 2, timeout=10)
+        raise SystemExit(3)
+
+    mailbox = Mailbox()
+    with connected(gateway, dispatcher=mailbox, on_socket_error=on_error) as shard:
+        shard.on("TYPING_START", on_typing)
+        dispatch_numbers(gateway, [1])
+        wait_until(lambda: shard.stats.events["TYPING_START"] == 1)
+        with pytest.raises(SystemExit):
+            mailbox.run_pending()
+        assert not shard.socket_disconnecting
+        assert shard.stats.callbacks["the predicate of a wait_for()"].count == 1
+
+
 def test_a_session_counts_what_has_returned_whatever_the_order(gateway: LocalGateway) -> None:
     gates = [threading.Event() for _ in range(3)]
     done: list[int] = []
