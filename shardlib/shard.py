@@ -1750,9 +1750,15 @@ class Shard:
     def _wait_for_another_connection(
         self, life: Life, connection: Connection, deadline: Deadline
     ) -> None:
-        """Wait until a connection is READY no more: the next one may be so already."""
-        self._lifecycle.wait(
-            lambda: not life.is_ready or self._reader.connection is not connection, deadline
+        """Wait until a connection is READY no more: the next one may be so already.
+
+        Only the reader can notice that. If it waits for room in a queue that the calling thread
+        empties, this lets it go on.
+        """
+        self._lifecycle.wait_in(
+            life,
+            lambda: not life.is_ready or self._reader.connection is not connection,
+            deadline,
         )
 
     def _ready_connection(self, life: Life, deadline: Deadline) -> Connection:

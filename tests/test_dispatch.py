@@ -443,6 +443,62 @@ def test_running_within_a_callback_runs_nothing_and_another_thread_is_refused(
     assert results[2:] == [0, 1]
 
 
+def test_a_life_that_ends_before_its_first_attempt_is_begun_and_ended(
+    gateway: LocalGateway,
+) -> None:
+    told: list[str] = []
+
+    class Telling(Dispatcher):
+        def begin(self, shard: Shard) -> None:
+            told.append("begin")
+
+        def submit(self, delivery: Delivery) -> None:
+            told.append("submit")
+            delivery()
+
+        def end(self, shard: Shard) -> None:
+            told.append("end")
+
+    def hold_reader(frame: types.FrameType, event: str, argument: object) -> None:
+        if frame.f_code.co_name == "_connection_loop":
+            wait_until(lambda: shard.socket_disconnecting)
+
+    shard = make_shard(dispatcher=Telling(), on_socket_closed=lambda shard, error: None)
+    threading.settrace(hold_reader)
+    try:
+        shard.start(gateway.url)
+    finally:
+        threading.settrace(None)  # type: ignore[arg-type]
+    shard.disconnect()
+    assert told == ["begin", "submit", "submit", "end"]
+
+
+def test_a_callback_may_send_behind_a_full_queue_though_the_connection_is_lost(
+    gateway: LocalGateway,
+) -> None:
+    sent: list[bool] = []
+
+    def on_invite(shard: Shard, data: Any) -> None:
+        inside.set()
+        full.wait(10)
+        gateway.connections[-1].drop()
+        while shard.stats.connections == 1:
+            shard.update_presence(timeout=20)
+        sent.append(True)
+
+    inside, full = threading.Event(), threading.Event()
+    worker = Worker(maxsize=4)
+    with connected(gateway, dispatcher=worker) as shard:
+        shard.on("INVITE_CREATE", on_invite)
+        shard.on("TYPING_START", lambda shard, data: None)
+        gateway.dispatch("INVITE_CREATE", {"guild_id": None})
+        wait_until(inside.is_set)
+        dispatch_numbers(gateway, range(EVENTS))
+        wait_until(lambda: len(worker) == 4)  # the reader waits
+        full.set()
+        wait_until(lambda: sent)
+
+
 # Errors
 
 
