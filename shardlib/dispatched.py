@@ -236,7 +236,7 @@ class DispatchedCallbacks(Callbacks):
         return threading.get_ident() in self._delivering
 
     def are_done(self) -> bool:
-        """True if the callbacks of a life that has ended have returned, or waiting is vain."""
+        """True if the callbacks of a life that has ended have returned, or cannot be waited for."""
         return (
             self._last is None
             or self._last not in self.outstanding

@@ -468,7 +468,7 @@ def test_a_life_that_ends_before_its_first_attempt_is_begun_and_ended(
     try:
         shard.start(gateway.url)
     finally:
-        threading.settrace(None)  # type: ignore[arg-type]
+        threading.settrace(None)
     shard.disconnect()
     assert told == ["begin", "submit", "submit", "end"]
 
@@ -641,12 +641,13 @@ def test_a_callback_on_another_thread_may_disconnect_and_connect_again(
     shard.disconnect()
 
 
-def test_joining_in_a_callback_is_refused(gateway: LocalGateway) -> None:
+@pytest.mark.parametrize("method", ["join", "run_forever"])
+def test_joining_in_a_callback_is_refused(gateway: LocalGateway, method: str) -> None:
     results: list[BaseException] = []
 
     def on_typing(shard: Shard, data: Any) -> None:
         try:
-            shard.join()
+            getattr(shard, method)()
         except ShardError as error:
             results.append(error)
 
