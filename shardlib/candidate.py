@@ -138,7 +138,9 @@ class Candidate:
                 exc_info=True,
             )
         finally:
-            if self.role is not Role.LEFT:
+            with _registry_lock:
+                left = self.role is Role.LEFT
+            if not left:
                 self._finish()
 
     def _settle(self) -> bool:
@@ -287,9 +289,10 @@ class Candidate:
 
     def before_fork(self) -> None:
         """Leave the lock to the children, if this process has not begun to wait for it."""
-        if self._closing or not self._settled.acquire(blocking=False):
-            return
-        self.role = Role.LEFT
+        with _registry_lock:  # for the thread, which may find the role taken, and not yet noted
+            if self._closing or not self._settled.acquire(blocking=False):
+                return
+            self.role = Role.LEFT
         self._alarm.ring()
         if self._thread.ident is not None:
             self._thread.join(SETTLING_TIME)  # the process forks without a thread of ours
@@ -378,8 +381,9 @@ class Troubles:
         self._told.pop(what, None)
 
 
-# The candidates of this process, and the lock that guards the list, and that no lock file is opened
-# twice in one process. No thread waits for anything else while it has this lock.
+# The candidates of this process, and the lock that guards the list, that no lock file is opened
+# twice in one process, and that a candidate which leaves the lock to its children stays in the
+# list. No thread waits for anything else while it has this lock.
 _candidates: list[Candidate] = []
 _registry_lock = threading.RLock()
 
