@@ -341,25 +341,20 @@ class Callbacks:
 
     def _failed(self, function: Callback, error: Exception) -> None:
         """Tell of a function's failure, on the thread that has called it."""
-        self._tell_failure(function, error)
+        self._tell_failure(f"the callback {name_of(function)}", _underlying(function), error)
         if function is not self._functions.get("on_socket_error", (None,))[0]:
             self.notify("on_socket_error", error)
 
-    def _tell_failure(self, function: Callback, error: Exception) -> None:
-        failures, in_full = self._failures.add(_underlying(function))
+    def _tell_failure(self, what: str, source: object, error: Exception) -> None:
+        failures, in_full = self._failures.add(source)
         if in_full:
-            self.log(
-                logging.ERROR,
-                "the callback %s failed; the shard goes on",
-                name_of(function),
-                exc_info=error,
-            )
+            self.log(logging.ERROR, "%s failed; the shard goes on", what, exc_info=error)
         elif failures:
             self.log(
                 logging.ERROR,
-                "the callback %s failed %s more, the last time with %r; the log tells of later "
-                "failures after %s at the earliest",
-                name_of(function),
+                "%s failed %s more, the last time with %r; the log tells of later failures after "
+                "%s at the earliest",
+                what,
                 count(failures, "time"),
                 error,
                 count(SUMMARY_INTERVAL, "second"),

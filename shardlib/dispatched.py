@@ -18,7 +18,7 @@ from shardlib.currentsession import CurrentSession
 from shardlib.delivery import Delivery, Dispatcher
 from shardlib.failurelog import SUMMARY_INTERVAL, FailureLog
 from shardlib.running import Callback, LeftToParent, Running
-from shardlib.text import count, describe
+from shardlib.text import count
 
 # Callbacks that come in between others, neither before nor after them in any way that matters.
 _UNORDERED = frozenset({"on_socket_raw_message", "on_socket_heartbeat", "on_socket_error"})
@@ -126,13 +126,7 @@ class DispatchedCallbacks(Callbacks):
             self.run(self._waiting, function, *arguments)
         except Exception as error:
             # Not told to on_socket_error, which would be submitted, too, and fail likewise.
-            self.log(
-                logging.ERROR,
-                "the dispatcher failed in %s(), the shard goes on: %s",
-                method,
-                describe(error),
-                exc_info=error,
-            )
+            self._tell_failure(f"{method}() of the dispatcher", method, error)
             for delivery in self._deliveries_among(arguments):
                 delivery.drop()
         except LeftToParent:

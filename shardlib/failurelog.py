@@ -37,7 +37,9 @@ class _Failures:
 
 
 class FailureLog:
-    """Decides what the log tells of a failure. The reader thread uses it.
+    """Decides what the log tells of a failure.
+
+    Needs no lock: of failures on several threads at the same moment, one may go uncounted.
 
     :param clock: returns seconds of a monotonic clock.
     """
