@@ -1,8 +1,9 @@
 """Callbacks: the user's functions, and the one place where they are called.
 
 All of them run on the reader thread, one after the other, in the order of the wire, while no lock
-of the library's is held. Each call is made by :mod:`shardlib.running`, which counts its time: a
-connection is no zombie if its acknowledgement is unread because a callback runs.
+of the library's is held; :mod:`shardlib.dispatched` has those that run elsewhere. Each call is made
+by :mod:`shardlib.running`, which counts its time: a connection is no zombie if its acknowledgement
+is unread because a callback runs.
 """
 
 from __future__ import annotations
@@ -392,7 +393,7 @@ class Callbacks:
         return False
 
     def are_done(self) -> bool:
-        """True if the callbacks of a life that has ended have returned, or waiting is vain."""
+        """True if the callbacks of a life that has ended have returned, or cannot be waited for."""
         return True
 
     def join_dispatcher(self, timeout: float | None) -> None:

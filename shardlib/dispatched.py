@@ -80,8 +80,9 @@ class DispatchedCallbacks(Callbacks):
         super().end_life()
 
     def notify(self, name: str, *arguments: Any) -> None:
-        if threading.get_ident() in self._delivering:  # a callback has failed: on_socket_error
-            super().notify(name, *arguments)
+        thread = threading.get_ident()
+        if thread in self._delivering:  # a callback has failed: on_socket_error
+            self._call_function(self._runnings[thread], name, arguments, name)
         elif name in self._functions:
             unordered = name in _UNORDERED
             self._submit(
@@ -98,7 +99,7 @@ class DispatchedCallbacks(Callbacks):
 
     def dispatch(self, event: str | None, payload: Any) -> None:
         # First those that wait: once submitted, other threads may change the data.
-        super()._offer(event, payload)
+        self._offer(event, payload)
         listeners = () if event is None else self._listeners.get(event, ())
         if listeners or self._on_dispatch is not None:
             self._submit(
@@ -158,16 +159,20 @@ class DispatchedCallbacks(Callbacks):
         try:
             running = self._runnings.get(thread) or self._create_running(thread)
             name = delivery.function
-            function, first = self._functions.get(name, (None, ()))
-            if function is not None:
-                arguments = (*first, *delivery.arguments)
-                running.call(function, function, arguments, name, delivery.event or name)
+            self._call_function(running, name, delivery.arguments, delivery.event or name)
             if delivery.event is not None and delivery.listeners:
                 self._call_listeners(running, delivery.event, delivery)
         finally:
             if not nested:
                 self._delivering.discard(thread)
         self._finish(delivery)
+
+    def _call_function(
+        self, running: Running, name: str, arguments: tuple[Any, ...], occasion: str
+    ) -> None:
+        function, first = self._functions.get(name, (None, ()))
+        if function is not None:
+            running.call(function, function, (*first, *arguments), name, occasion)
 
     def _call_listeners(self, running: Running, event: str, delivery: Delivery) -> None:
         for function in delivery.listeners:
@@ -231,7 +236,7 @@ class DispatchedCallbacks(Callbacks):
         return threading.get_ident() in self._delivering
 
     def are_done(self) -> bool:
-        """True if the callbacks of a life that has ended have returned, or waiting is vain."""
+        """True if the callbacks of a life that has ended have returned, or cannot be waited for."""
         return (
             self._last is None
             or self._last not in self.outstanding

@@ -78,7 +78,7 @@ class LockFile:
             file was deleted and cannot be created again.
         """
         if not self._is_at_path():
-            # Somebody has deleted the file. The next process locks the one that it creates.
+            # The file was deleted. Another process would lock the one that it creates.
             descriptor = self._open()
             os.close(self._descriptor)
             self._descriptor = descriptor

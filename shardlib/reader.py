@@ -231,12 +231,12 @@ class Reader:
                     self._recover(life, told)
                     del told  # its traceback refers to this frame: the two would be a cycle
                     self.lifecycle.wait(lambda: life.is_over, Deadline(_FAULT_PAUSE))
+                if policy is None:
+                    self._callbacks.begin_life()  # first: on_socket_closed may follow at once
+                    policy = self._create_policy(life)
                 if life.request is Request.CLOSE:
                     plan = self._decide(after_disconnect(plan, life.close_code))
                     break
-                if policy is None:
-                    self._callbacks.begin_life()
-                    policy = self._create_policy(life)
                 if plan is None:
                     plan = self._decide(self._begin_plan(life, policy))
                 if self._pause(life, plan):

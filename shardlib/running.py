@@ -80,8 +80,8 @@ class Running:
         self._thread: int | None = None
         self._moment: _Moment = (0.0, None, None, 0.0)
         self._is_forked = False
-        # False if no other thread is going to look: the next call asks for one. True also while
-        # nobody is to look.
+        # False if no other thread is going to look: the next call asks for one. True also between
+        # two lives, in which no thread is to look.
         self._is_watched = True
         # Of the thread that looks: what it found the last time, and the call that it has judged.
         self._seen: _Moment | None = None

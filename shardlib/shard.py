@@ -1,9 +1,9 @@
 """Shard: one session with Discord's Gateway, as an ordinary object.
 
 Two threads serve a connected shard: the reader (:mod:`shardlib.reader`), which owns its life and
-calls the user's functions, and the heartbeat (:mod:`shardlib.heartbeat`) of each connection. What
-is in this file runs on the threads of users: the methods state requests, wake the reader, and wait
-for what comes of them.
+calls the user's functions, unless a dispatcher does, and the heartbeat (:mod:`shardlib.heartbeat`)
+of each connection. What is in this file runs on the threads of users: the methods state requests,
+wake the reader, and wait for what comes of them.
 """
 
 from __future__ import annotations
@@ -125,9 +125,14 @@ class Shard:
 
     The constructor only checks and stores; no thread and no socket exists before :meth:`connect` or
     :meth:`start`. All callbacks are called on the reader thread, one at a time, in the order of the
-    wire. They may call every method of the shard, and use other shards as any thread may. A method
-    may be called from any thread, unless its description says otherwise; a call in a signal handler
-    that has interrupted another call of the library never waits, but returns or raises at once.
+    wire, unless a `dispatcher` calls them elsewhere. They may call every method of the shard, and
+    use other shards as any thread may. A method may be called from any thread, unless its
+    description says otherwise; a call in a signal handler that has interrupted another call of the
+    library never waits, but returns or raises at once.
+
+    "In a callback" means on the reader thread, in the descriptions of the methods. A callback that
+    a dispatcher calls elsewhere may wait as any thread may: :meth:`join` and :meth:`run_forever`
+    alone raise in it, too.
 
     A subclass may have its callbacks as methods, ``def on_socket_ready(self)``: self is the shard.
     A callback that is given to the constructor, or assigned, takes the place of the method.
@@ -152,11 +157,12 @@ class Shard:
         trip, a float in seconds.
     :param on_socket_dispatch: ``(shard, payload)``: every event, as the whole payload, a dict with
         ``op``, ``t``, ``s`` and ``d``.
-    :param on_socket_raw_message: ``(shard, payload)``: every payload, before the shard acts on it.
+    :param on_socket_raw_message: ``(shard, payload)``: every payload, before the shard acts on it;
+        with a `dispatcher`, before or after that.
         The callbacks of one payload share one dict, so each sees what the one before changed in it;
         the shard itself has taken out what it needs before.
     :param on_socket_ready: ``(shard)``: READY was handled, a new session has begun.
-    :param on_socket_error: ``(shard, error)``: an Exception on the reader thread: what a callback
+    :param on_socket_error: ``(shard, error)``: an Exception that ends nothing: what a callback
         raised, an unreadable message. The shard goes on.
     :param on_socket_closed: ``(shard, error)``: once, at the end of a life; `error` is the
         exception that ended it, None after :meth:`disconnect`. It is not called if :meth:`connect`
@@ -643,7 +649,9 @@ class Shard:
     def on(self, event: str, function: _Function) -> _Function: ...
 
     def on(self, event: str, function: Any = None) -> Any:
-        """Call a function with ``(shard, data)`` for each event of a name, on the reader thread.
+        """Call a function with ``(shard, data)`` for each event of a name.
+
+        It is called on the reader thread, or where the shard's dispatcher calls callbacks.
 
         ::
 
@@ -1094,7 +1102,7 @@ class Shard:
         :raises TypeError: if an argument has the wrong type.
         """
         self._check_process()
-        self._refuse_to_wait("run_forever")
+        self._refuse_to_wait("run_forever", in_delivery=self._callbacks.in_delivery())
         try:
             life = self._begin(Beginning(socket_url, socket_version, awaited=False))
             self._join(life, Deadline(None))
@@ -1750,9 +1758,15 @@ class Shard:
     def _wait_for_another_connection(
         self, life: Life, connection: Connection, deadline: Deadline
     ) -> None:
-        """Wait until a connection is READY no more: the next one may be so already."""
-        self._lifecycle.wait(
-            lambda: not life.is_ready or self._reader.connection is not connection, deadline
+        """Wait until a connection is READY no more: the next one may be so already.
+
+        Only the reader can notice that. If it waits for room in a queue that the calling thread
+        empties, this lets it go on.
+        """
+        self._lifecycle.wait_in(
+            life,
+            lambda: not life.is_ready or self._reader.connection is not connection,
+            deadline,
         )
 
     def _ready_connection(self, life: Life, deadline: Deadline) -> Connection:

@@ -41,8 +41,10 @@ class Stats:
     :param callbacks: the calls of the user's functions that have returned, each counted under one
         name: a listener's under its event, an ``on_socket_...`` function's under its own name, and
         others under what they are, as the log says it: "the predicate of a wait_for()", "a handler
-        of the logger", "loads() of the option json", "the identify gate". What runs inside
-        another of these functions counts as part of that one.
+        of the logger", "loads() of the option json", "the identify gate". What the reader hands to
+        a dispatcher or to an ``events()`` iterator counts, too, with the wait while that is full:
+        "the wait for room in the Worker", "the loop that is to take 10000 waiting events of
+        events()". What runs inside another of these functions counts as part of that one.
     :param waiting: events and callbacks that a dispatcher, or a consumer of ``events()``, has been
         given and is not done with.
     :param lag: seconds since the oldest of these was handed on, 0.0 if there is none.

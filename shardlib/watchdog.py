@@ -1,10 +1,10 @@
 """Watchdog: tells in the log which function of the user's has been running for too long.
 
-Whoever looks never runs a function of the user's: the report is written by a thread of its own,
-since a log handler may be what stands still. While a heartbeat thread lives, that thread looks;
-it sleeps until its next heartbeat if no function has been called for a while, and the next call
-wakes it. If a callback is called while there is no heartbeat thread, another thread looks, until
-there is one, or until nothing is called any more.
+The thread that looks never runs a function of the user's: another one writes the report, since a
+log handler may be what stands still. While a heartbeat thread lives, that thread looks; it sleeps
+until its next heartbeat if no function has been called for a while, and the next call wakes it. If
+a callback is called while there is no heartbeat thread, another thread looks, until there is one,
+or until nothing is called any more.
 """
 
 from __future__ import annotations

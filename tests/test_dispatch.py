@@ -443,6 +443,62 @@ def test_running_within_a_callback_runs_nothing_and_another_thread_is_refused(
     assert results[2:] == [0, 1]
 
 
+def test_a_life_that_ends_before_its_first_attempt_is_begun_and_ended(
+    gateway: LocalGateway,
+) -> None:
+    told: list[str] = []
+
+    class Telling(Dispatcher):
+        def begin(self, shard: Shard) -> None:
+            told.append("begin")
+
+        def submit(self, delivery: Delivery) -> None:
+            told.append("submit")
+            delivery()
+
+        def end(self, shard: Shard) -> None:
+            told.append("end")
+
+    def hold_reader(frame: types.FrameType, event: str, argument: object) -> None:
+        if frame.f_code.co_name == "_connection_loop":
+            wait_until(lambda: shard.socket_disconnecting)
+
+    shard = make_shard(dispatcher=Telling(), on_socket_closed=lambda shard, error: None)
+    threading.settrace(hold_reader)
+    try:
+        shard.start(gateway.url)
+    finally:
+        threading.settrace(None)
+    shard.disconnect()
+    assert told == ["begin", "submit", "submit", "end"]
+
+
+def test_a_callback_may_send_behind_a_full_queue_though_the_connection_is_lost(
+    gateway: LocalGateway,
+) -> None:
+    sent: list[bool] = []
+
+    def on_invite(shard: Shard, data: Any) -> None:
+        inside.set()
+        full.wait(10)
+        gateway.connections[-1].drop()
+        while shard.stats.connections == 1:
+            shard.update_presence(timeout=20)
+        sent.append(True)
+
+    inside, full = threading.Event(), threading.Event()
+    worker = Worker(maxsize=4)
+    with connected(gateway, dispatcher=worker) as shard:
+        shard.on("INVITE_CREATE", on_invite)
+        shard.on("TYPING_START", lambda shard, data: None)
+        gateway.dispatch("INVITE_CREATE", {"guild_id": None})
+        wait_until(inside.is_set)
+        dispatch_numbers(gateway, range(EVENTS))
+        wait_until(lambda: len(worker) == 4)  # the reader waits
+        full.set()
+        wait_until(lambda: sent)
+
+
 # Errors
 
 
@@ -511,6 +567,29 @@ def test_an_exit_in_a_mailbox_goes_up_to_the_program_which_may_go_on(
         assert shard.stats.dropped == 1
 
 
+def test_on_socket_error_is_no_work_of_the_reader_if_a_dispatcher_calls_it(
+    gateway: LocalGateway,
+) -> None:
+    def on_typing(shard: Shard, data: dict[str, Any]) -> None:
+        raise LookupError("one")
+
+    def on_error(shard: Shard, error: Exception) -> None:
+        # If this were taken for work of the reader, the predicate would count as a part of it.
+        dispatch_numbers(gateway, [2])
+        shard.wait_for("TYPING_START", lambda data: data["n"] == 2, timeout=10)
+        raise SystemExit(3)
+
+    mailbox = Mailbox()
+    with connected(gateway, dispatcher=mailbox, on_socket_error=on_error) as shard:
+        shard.on("TYPING_START", on_typing)
+        dispatch_numbers(gateway, [1])
+        wait_until(lambda: shard.stats.events["TYPING_START"] == 1)
+        with pytest.raises(SystemExit):
+            mailbox.run_pending()
+        assert not shard.socket_disconnecting
+        assert shard.stats.callbacks["the predicate of a wait_for()"].count == 1
+
+
 def test_a_session_counts_what_has_returned_whatever_the_order(gateway: LocalGateway) -> None:
     gates = [threading.Event() for _ in range(3)]
     done: list[int] = []
@@ -562,12 +641,13 @@ def test_a_callback_on_another_thread_may_disconnect_and_connect_again(
     shard.disconnect()
 
 
-def test_joining_in_a_callback_is_refused(gateway: LocalGateway) -> None:
+@pytest.mark.parametrize("method", ["join", "run_forever"])
+def test_joining_in_a_callback_is_refused(gateway: LocalGateway, method: str) -> None:
     results: list[BaseException] = []
 
     def on_typing(shard: Shard, data: Any) -> None:
         try:
-            shard.join()
+            getattr(shard, method)()
         except ShardError as error:
             results.append(error)
 

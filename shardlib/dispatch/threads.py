@@ -21,7 +21,7 @@ class Threads:
     """Runs jobs on as many threads as there are jobs at once, up to a number.
 
     :param name: of the threads, followed by their numbers.
-    :param most: threads.
+    :param most: how many threads there may be at once.
     """
 
     def __init__(self, name: str, most: int) -> None:
