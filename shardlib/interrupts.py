@@ -19,7 +19,6 @@ _HOLDING = frozenset(
     f"shardlib.{name}"
     for name in (
         "callbacks",
-        "candidate",
         "compression",
         "connection",
         "delivery",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import signal
@@ -343,3 +344,75 @@ def test_legacy_handles_ten_lines_on_its_own_pool(gateway: LocalGateway) -> None
         assert program.process.wait(PATIENCE) == 0
         program.wait_for("lines: 10")
     assert len(program.lines) == 1
+
+
+def test_prompt_answers_while_the_shard_works(gateway: LocalGateway) -> None:
+    pexpect = pytest.importorskip("pexpect")
+    environment = {
+        **os.environ,
+        "DISCORD_TOKEN": gateway.token,
+        "DISCORD_GATEWAY": gateway.url,
+        "PYTHONPATH": str(ROOT),
+        "PYTHON_BASIC_REPL": "1",
+    }
+    prompt = pexpect.spawn(
+        sys.executable,
+        ["-i", str(ROOT / "examples" / "prompt.py")],
+        env=environment,
+        timeout=PATIENCE,
+        encoding="utf-8",
+        echo=False,
+    )
+    prompt.expect("<Shard 0/1 ready, .* is in the variable shard")
+    prompt.expect(">>> ")
+    write(gateway, "hello")
+    prompt.sendline("message = next(event for event in events if event.name == 'MESSAGE_CREATE')")
+    prompt.expect(">>> ")
+    prompt.sendline("message.data['content']")
+    prompt.expect("'hello ")
+    prompt.sendline("shard.update_presence(status='idle')")
+    assert connected(gateway).expect(3, PATIENCE)["d"]["status"] == "idle"
+    prompt.sendeof()
+    prompt.expect(pexpect.EOF)
+    prompt.close()
+    assert prompt.exitstatus == 0
+
+
+# Runs a notebook as Jupyter does, and prints what its cells have shown.
+EXECUTE = """
+import json, sys, nbclient, nbformat
+notebook = nbformat.read(sys.argv[1], as_version=4)
+nbclient.NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
+outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+print(json.dumps([each["data"]["text/plain"] for each in outputs if "data" in each]))
+"""
+
+
+def test_notebook_runs_from_its_first_cell_to_its_last(gateway: LocalGateway) -> None:
+    for module in ("nbclient", "ipykernel"):
+        if importlib.util.find_spec(module) is None:
+            pytest.skip(f"{module} is not installed")
+    process = subprocess.Popen(
+        [sys.executable, "-c", EXECUTE, str(ROOT / "examples" / "notebook.ipynb")],
+        env={
+            **os.environ,
+            "DISCORD_TOKEN": gateway.token,
+            "DISCORD_GATEWAY": gateway.url,
+            "PYTHONPATH": str(ROOT),
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    connected(gateway)
+    while process.poll() is None:
+        write(gateway, "hello")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.2)
+    output, errors = process.communicate()
+    assert process.returncode == 0, errors
+    made, message, authors, closed = json.loads(output)
+    assert made.startswith("<Shard 0/1 ready")
+    assert "hello" in message
+    assert authors.startswith("['")
+    assert closed == "<Shard 0/1 closed>"
