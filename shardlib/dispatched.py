@@ -56,6 +56,7 @@ class DispatchedCallbacks(Callbacks):
         # ends has them replayed.
         self._exited: dict[Delivery, None] = {}
         self._drops = FailureLog()
+        self._dispatcher_failures = FailureLog()
         self._runnings: dict[int, Running] = {}  # by number of the thread that calls
 
     # The reader
@@ -125,13 +126,7 @@ class DispatchedCallbacks(Callbacks):
             self.run(self._waiting, function, *arguments)
         except Exception as error:
             # Not told to on_socket_error, which would be submitted, too, and fail likewise.
-            self.log(
-                logging.ERROR,
-                "the dispatcher failed in %s(), the shard goes on: %s",
-                method,
-                describe(error),
-                exc_info=error,
-            )
+            self._tell_dispatcher_failure(method, error)
             for delivery in self._deliveries_among(arguments):
                 delivery.drop()
         except LeftToParent:
@@ -200,8 +195,14 @@ class DispatchedCallbacks(Callbacks):
 
     def _tell_drop(self, delivery: Delivery) -> None:
         self.dropped += 1
-        drops, _ = self._drops.add(self)
-        if drops:
+        drops, in_full = self._drops.add(self)
+        if in_full:
+            self.log(
+                logging.WARNING,
+                "an event was dropped before its callbacks were called: %s",
+                delivery.event or delivery.function,
+            )
+        elif drops:
             self.log(
                 logging.WARNING,
                 "%s dropped before its callbacks were called, the last one %s; the log tells of "
@@ -215,6 +216,27 @@ class DispatchedCallbacks(Callbacks):
         """Close the shard because of an error that a callback has raised. Any thread."""
         self._exited[delivery] = None
         self._stop(error)
+
+    def _tell_dispatcher_failure(self, method: str, error: Exception) -> None:
+        failures, in_full = self._dispatcher_failures.add(self)
+        if in_full:
+            self.log(
+                logging.ERROR,
+                "the dispatcher failed in %s(), the shard goes on: %s",
+                method,
+                describe(error),
+                exc_info=error,
+            )
+        elif failures:
+            self.log(
+                logging.ERROR,
+                "the dispatcher failed %s more, the last time in %s(): %s; the log tells of later "
+                "failures after %s at the earliest",
+                count(failures, "time"),
+                method,
+                describe(error),
+                count(SUMMARY_INTERVAL, "second"),
+            )
 
     def wait_for_room(self, has_room: Callable[[], bool]) -> None:
         """Block the reader until a queue has room."""
