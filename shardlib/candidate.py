@@ -258,6 +258,8 @@ class Candidate:
             return
         try:
             shard.join(0)
+        except TimeoutError:  # start() returns before its state changes, and it has changed now
+            return
         except BaseException as error:  # SystemExit, too, if a callback has raised it
             self._tell_fatal(error)
             return

@@ -46,6 +46,8 @@ class DispatchedCallbacks(Callbacks):
         self._dispatcher = dispatcher
         # What the log says of a call of the dispatcher's that takes long.
         self._waiting = f"the wait for room in the {type(dispatcher).__name__}"
+        if hasattr(dispatcher, "run_pending"):
+            self._waiting += ", which its run_pending() makes,"
         self._session = session
         self._wait_for_room = wait_for_room
         self._has_to_flush = False  # something was submitted since the dispatcher's last flush()
@@ -199,8 +201,14 @@ class DispatchedCallbacks(Callbacks):
 
     def _tell_drop(self, delivery: Delivery) -> None:
         self.dropped += 1
-        drops, _ = self._drops.add(self)
-        if drops:
+        drops, in_full = self._drops.add(self)
+        if in_full:
+            self.log(
+                logging.WARNING,
+                "an event was dropped before its callbacks were called: %s",
+                delivery.event or delivery.function,
+            )
+        elif drops:
             self.log(
                 logging.WARNING,
                 "%s dropped before its callbacks were called, the last one %s; the log tells of "

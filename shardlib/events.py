@@ -230,8 +230,8 @@ class EventQueue:
         life = self._joined_life()
         if life is None:
             raise ShardError(
-                "the next event would be waited for without end: the shard is not connected; "
-                "connect() first"
+                "the next event can never come: the shard is not connected; "
+                "connect() or start() first"
             )
         has_come = False  # once it has, another thread may take it before this one does
 

@@ -42,11 +42,12 @@ _HOLDING = frozenset(
     )
 )
 # Functions that call the user's with no lock held: callbacks, which may use other shards,
-# predicates, log handlers.
+# predicates, log handlers, the start() of one_process().
 _CALLING_OUT = {
     ("shardlib.callbacks", "_log"),
     ("shardlib.callbacks", "offer"),
     ("shardlib.callbacks", "run"),
+    ("shardlib.candidate", "_started_shard"),
     ("shardlib.dispatch.mailbox", "_wake"),
     ("shardlib.running", "call"),
 }

@@ -401,6 +401,11 @@ class Shard:
                 "dispatcher must be a Mailbox, a Worker or a Pool of shardlib.dispatch, or of a "
                 f"subclass of its Dispatcher, not {describe(dispatcher)}"
             )
+        if type(dispatcher).submit is Dispatcher.submit:
+            raise TypeError(
+                f"dispatcher cannot be a {type(dispatcher).__name__}, which has no method submit() "
+                "of its own: it is called with each delivery, and has to call or drop it"
+            )
         return DispatchedCallbacks(
             self,
             self._logger,

@@ -281,7 +281,7 @@ def test_a_full_mailbox_drops_events_counts_and_tells(
         mailbox.run_pending()
         assert seen == list(kept)
         wait_until(lambda: not_none(shard.session).sequence == shard.last_sequence)
-    assert any("1 event was dropped" in message for message in caplog.messages)
+    assert any("an event was dropped" in message for message in caplog.messages)
 
 
 def test_callbacks_about_connections_are_never_dropped(gateway: LocalGateway) -> None:
@@ -752,6 +752,30 @@ def test_a_dispatcher_that_fails_is_told_and_the_shard_goes_on(
         assert recorder.numbers() == [1]
         assert shard.stats.dropped == 1
     assert "full up" in caplog.text
+
+
+def test_a_dispatcher_that_fails_for_every_event_does_not_flood_the_log(
+    gateway: LocalGateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Failing(Dispatcher):
+        def submit(self, delivery: Delivery) -> None:
+            raise LookupError("full up")
+
+    with connected(gateway, dispatcher=Failing()) as shard:
+        shard.on("TYPING_START", lambda shard, data: None)
+        dispatch_numbers(gateway, range(50))
+        wait_until(lambda: shard.stats.dropped >= 50)
+    assert sum("the dispatcher failed" in message for message in caplog.messages) == 3
+    assert sum("dropped before" in message for message in caplog.messages) == 3
+    assert sum(record.exc_info is not None for record in caplog.records) == 3
+
+
+def test_a_dispatcher_without_submit_is_refused() -> None:
+    class Idle(Dispatcher):
+        pass
+
+    with pytest.raises(TypeError, match=r"^dispatcher cannot be a Idle, .* no method submit\(\)"):
+        make_shard(dispatcher=Idle())
 
 
 def test_an_executor_that_was_shut_down_drops_and_tells(

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from shardlib import IdentifyGate, Intents, Session, Shard, ShardError, candidate
+from shardlib import IdentifyGate, Intents, Session, Shard, ShardError, ShardState, candidate
 from shardlib.embed import OneProcess, one_process
 from shardlib.lockfile import LockFile
 from shardlib.testing import GatewayConnection, LocalGateway
@@ -425,6 +425,29 @@ def test_a_fatal_error_that_start_raises_is_told_and_start_is_not_called_again(
     wait_until(lambda: "has ended for good" in caplog.text)
     assert keeper.holds_lock
     assert len(gateway.all_connections) == 1
+
+
+def test_a_shard_whose_connection_has_only_begun_is_not_told_as_ended(
+    keep: Callable[..., OneProcess], gateway: LocalGateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Begun(Shard):
+        """Shows its state of before start() twice: the reader has changed it right after."""
+
+        looks = 0
+
+        @property
+        def state(self) -> ShardState:
+            self.looks += 1
+            return ShardState.DISCONNECTED if self.looks <= 2 else super().state
+
+    def start(session: Session | None) -> Shard:
+        shard = Begun(gateway.token, Intents.default(), session=session)
+        shard.start(gateway.url)
+        return shard
+
+    keeper = keep(start)
+    wait_until(lambda: os.path.exists(keeper.session_path))
+    assert "has ended for good" not in caplog.text
 
 
 def test_a_shard_closed_by_disconnect_stays_closed_and_leaves_no_session(

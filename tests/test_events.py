@@ -207,7 +207,7 @@ def test_an_iterator_made_before_connect_joins_the_next_life(gateway: LocalGatew
     with make_shard() as shard:
         events = shard.events("READY", timeout=10)
         assert events.poll() == []
-        with pytest.raises(ShardError, match=r"not connected; connect\(\) first"):
+        with pytest.raises(ShardError, match=r"not connected; connect\(\) or start\(\) first"):
             next(events)
         with pytest.raises(ConnectionFailed):
             shard.connect("ws://127.0.0.1:1")
