@@ -935,6 +935,13 @@ class Shard:
         peer_deadline = Deadline(self._options.close_timeout * PEERS_SHARE)
         if self._lifecycle.close(life, deadline, peer_deadline):
             self._join_threads(life, deadline)
+            if not self._callbacks.are_done():
+                self._callbacks.log(
+                    logging.WARNING,
+                    "closed, but %s did not return in time; their thread goes on calling them "
+                    "while the process lives",
+                    count(len(self._callbacks.outstanding), "callback"),
+                )
 
     def reconnect(self) -> None:
         """Close with a resumable code, connect again and Resume; blocks until the socket is open.

@@ -686,7 +686,7 @@ def test_a_slow_worker_delays_no_reading(gateway: LocalGateway) -> None:
 
 
 def test_a_callback_that_does_not_return_holds_disconnect_for_close_timeout(
-    gateway: LocalGateway,
+    gateway: LocalGateway, caplog: pytest.LogCaptureFixture
 ) -> None:
     gate, inside = threading.Event(), threading.Event()
 
@@ -703,6 +703,7 @@ def test_a_callback_that_does_not_return_holds_disconnect_for_close_timeout(
         shard.disconnect()
         assert 0.4 < time.monotonic() - since < 5
         assert recorder.count("closed") == 0
+        assert "did not return in time" in caplog.messages[-1]
         gate.set()
         recorder.wait_for("closed")
 
