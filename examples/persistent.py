@@ -19,9 +19,7 @@ path = sys.argv[1]
 def load() -> Session | None:
     try:
         return Session.load(path)
-    except FileNotFoundError:
-        return None  # the first time
-    except ValueError as error:  # it was damaged
+    except (FileNotFoundError, ValueError) as error:  # the first time, or it was damaged
         print(error, "- a new session begins", file=sys.stderr)
         return None
 
@@ -31,18 +29,12 @@ def save(shard: Shard, *_: object) -> None:
         shard.session.save(path)
 
 
-def ready(shard: Shard) -> None:
-    print("a new session", flush=True)
-    save(shard)
-
-
-# Saved at every heartbeat, so that even a crash loses nothing. What came since the last one comes
-# again then: handlers that must not see an event twice have to remember what they have seen.
+# Saved at every heartbeat: after a crash, what came since the last one comes once more.
 bot = Shard(
     os.environ["DISCORD_TOKEN"],
     Intents.GUILDS | Intents.GUILD_MESSAGES,
     session=load(),
-    on_socket_ready=ready,
+    on_socket_ready=save,
     on_socket_reconnected=save,
     on_socket_heartbeat=save,
 )

@@ -124,7 +124,8 @@ class Callbacks:
         self._in_reader_thread = in_reader_thread
         self._stop = stop
         self._notify = notify
-        # Guards changes of the tables. Reentrant: a signal handler may interrupt a change.
+        # Guards changes of the tables, and the count of what was dropped. Reentrant: a signal
+        # handler may interrupt a change.
         self._lock = threading.RLock()
         # The on_socket_* functions, each with its first arguments: the shard, or none for a method
         # of a subclass, which is bound to it.

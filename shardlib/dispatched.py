@@ -44,7 +44,7 @@ class DispatchedCallbacks(Callbacks):
     ) -> None:
         super().__init__(shard, *arguments, **options)
         self._dispatcher = dispatcher
-        # What the log says of a call of the dispatcher's that takes long.
+        # What the log says of a submit() that takes long.
         self._waiting = f"the wait for room in the {type(dispatcher).__name__}"
         if hasattr(dispatcher, "run_pending"):
             self._waiting += ", which its run_pending() makes,"
@@ -125,7 +125,8 @@ class DispatchedCallbacks(Callbacks):
     def _ask(self, method: str, function: Callable[..., object], *arguments: Any) -> None:
         """Call a method of the dispatcher, which may be the user's."""
         try:
-            self.run(self._waiting, function, *arguments)
+            what = self._waiting if method == "submit" else f"{method}() of the dispatcher"
+            self.run(what, function, *arguments)
         except Exception as error:
             # Not told to on_socket_error, which would be submitted, too, and fail likewise.
             self._tell_failure(f"{method}() of the dispatcher", method, error)
@@ -200,7 +201,8 @@ class DispatchedCallbacks(Callbacks):
         self._finish(delivery)
 
     def _tell_drop(self, delivery: Delivery) -> None:
-        self.dropped += 1
+        with self._lock:
+            self.dropped += 1
         drops, in_full = self._drops.add(self)
         if in_full:
             self.log(

@@ -372,7 +372,7 @@ def test_prompt_answers_while_the_shard_works(gateway: LocalGateway) -> None:
     prompt.expect("'hello ")
     prompt.sendline("shard.update_presence(status='idle')")
     assert connected(gateway).expect(3, PATIENCE)["d"]["status"] == "idle"
-    prompt.sendeof()
+    prompt.sendline("exit()")
     prompt.expect(pexpect.EOF)
     prompt.close()
     assert prompt.exitstatus == 0

@@ -85,6 +85,9 @@ class Worker(Dispatcher):
                     del delivery  # its data is not kept while the next one is awaited
         except LeftToParent:
             pass  # a callback has forked, and came back in the child
+        except BaseException:  # memory is short, say: the next delivery begins another thread
+            self._runs = False
+            raise
 
     def _ends(self) -> bool:
         with self._lock:
