@@ -31,6 +31,7 @@ __all__ = [
     "Latency",
     "Listener",
     "NotReady",
+    "OnSocketBatch",
     "OnSocketClosed",
     "OnSocketConnected",
     "OnSocketDisconnected",
@@ -83,6 +84,7 @@ if TYPE_CHECKING:
     from shardlib.session import Session
     from shardlib.shard import (
         Listener,
+        OnSocketBatch,
         OnSocketClosed,
         OnSocketConnected,
         OnSocketDisconnected,

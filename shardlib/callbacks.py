@@ -130,6 +130,7 @@ class Callbacks:
         self._functions: dict[str, tuple[Callback, tuple[Any, ...]]] = {}
         # What the reader asks for each event, derived from that table.
         self._on_dispatch: tuple[Callback, tuple[Any, ...]] | None = None
+        self._wants_batches = False
         self.wants_payloads = False  # True if one of the functions looks at whole payloads
         self.wants_raw_payloads = False
         self._listeners: dict[str, tuple[Callback, ...]] = {}
@@ -175,6 +176,7 @@ class Callbacks:
             self._functions = functions
             self._on_dispatch = functions.get("on_socket_dispatch")
             self.wants_raw_payloads = "on_socket_raw_message" in functions
+            self._wants_batches = "on_socket_batch" in functions
             self._derive_wants_payloads()
 
     def _derive_wants_payloads(self) -> None:
@@ -266,8 +268,13 @@ class Callbacks:
         """Notify the waiting threads at the next :meth:`flush`. For subscribers, on the reader."""
         self._has_to_notify = True
 
-    def flush(self) -> None:
-        """Wake the threads for which the messages of one read have brought something."""
+    def flush(self, messages: int = 0) -> None:
+        """Tell on_socket_batch of the messages of one read, and wake the threads that wait for one.
+
+        :param messages: how many were handled.
+        """
+        if self._wants_batches and messages and not self.is_forked:
+            self.notify("on_socket_batch", messages)
         if self._has_to_notify:
             self._has_to_notify = False
             self._notify()

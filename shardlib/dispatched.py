@@ -22,6 +22,8 @@ from shardlib.text import count, describe
 
 # Callbacks that come in between others, neither before nor after them in any way that matters.
 _UNORDERED = frozenset({"on_socket_raw_message", "on_socket_heartbeat", "on_socket_error"})
+# Callbacks that come as often as events do: a queue that is full need not take them.
+_FREQUENT = _UNORDERED | {"on_socket_batch"}
 
 
 class DispatchedCallbacks(Callbacks):
@@ -73,15 +75,19 @@ class DispatchedCallbacks(Callbacks):
         if threading.get_ident() in self._delivering:  # a callback has failed: on_socket_error
             super().notify(name, *arguments)
         elif name in self._functions:
-            unordered = name in _UNORDERED
             self._submit(
-                self._create(name, arguments, alone=not unordered, can_be_dropped=unordered)
+                self._create(
+                    name,
+                    arguments,
+                    alone=name not in _UNORDERED,
+                    can_be_dropped=name in _FREQUENT,
+                )
             )
             if name != "on_socket_raw_message":  # of which one read may bring many
                 self.flush()
 
-    def flush(self) -> None:
-        super().flush()
+    def flush(self, messages: int = 0) -> None:
+        super().flush(messages)
         if self._has_to_flush:
             self._has_to_flush = False
             self._ask("flush", self._dispatcher.flush)

@@ -383,6 +383,7 @@ class Reader:
                     self._pass_deadline(connection)
                     continue
                 until = Deadline(max(0.0, deadline - self._now()))
+            handled_before = self.messages
             try:
                 # At a break CPython closes the generator at once, which then puts back what it has
                 # not taken out: the closing handshake reads on from there.
@@ -406,7 +407,7 @@ class Reader:
                     error=error,
                 )
             finally:
-                self._callbacks.flush()
+                self._callbacks.flush(self.messages - handled_before)
 
     def _pass_deadline(self, connection: Connection) -> None:
         self.protocol.on_deadline(self._now())
@@ -523,6 +524,7 @@ class Reader:
     def handle_message(self, message: bytes | str) -> None:
         """Handle a message without a connection that could be lost."""
         connection = self.connection
+        handled_before = self.messages
         try:
             if isinstance(message, str):
                 self._handle(connection, frames.TEXT, message.encode(errors="surrogatepass"))
@@ -531,7 +533,7 @@ class Reader:
         except BrokenStream as error:
             self._callbacks.report(error)
             self._lost = Loss(Cause.UNREADABLE, str(error))
-        self._callbacks.flush()
+        self._callbacks.flush(self.messages - handled_before)
 
     def _handle(self, connection: Connection, frame_type: int, data: bytes) -> None:
         """Inflate a message, decode it, act on it, call back. The hot path.

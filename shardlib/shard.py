@@ -101,6 +101,7 @@ OnSocketDispatch = (
     Callable[["Shard", GatewayPayload], object] | Callable[["Shard", Payload], object]
 )
 OnSocketRawMessage = OnSocketDispatch
+OnSocketBatch = Callable[["Shard", int], object]
 OnSocketReady = Callable[["Shard"], object]
 OnSocketError = Callable[["Shard", Exception], object]
 OnSocketClosed = Callable[["Shard", BaseException | None], object]
@@ -114,6 +115,7 @@ _CALLBACKS = {
     "on_socket_heartbeat": 1,
     "on_socket_dispatch": 1,
     "on_socket_raw_message": 1,
+    "on_socket_batch": 1,
     "on_socket_ready": 0,
     "on_socket_error": 1,
     "on_socket_closed": 1,
@@ -155,6 +157,11 @@ class Shard:
     :param on_socket_raw_message: ``(shard, payload)``: every payload, before the shard acts on it.
         The callbacks of one payload share one dict, so each sees what the one before changed in it;
         the shard itself has taken out what it needs before.
+    :param on_socket_batch: ``(shard, count)``: all messages that one read of the socket has brought
+        were handled, `count` of them, an int from 1; their callbacks have returned. For what is
+        better done for several events at once, writing to a database for example. At the end of a
+        connection it comes before on_socket_disconnected. :attr:`session` does not wait for it: it
+        counts an event when the event's own callbacks have returned.
     :param on_socket_ready: ``(shard)``: READY was handled, a new session has begun.
     :param on_socket_error: ``(shard, error)``: an Exception on the reader thread: what a callback
         raised, an unreadable message. The shard goes on.
@@ -225,6 +232,7 @@ class Shard:
         on_socket_heartbeat: OnSocketHeartbeat | None = None,
         on_socket_dispatch: OnSocketDispatch | None = None,
         on_socket_raw_message: OnSocketRawMessage | None = None,
+        on_socket_batch: OnSocketBatch | None = None,
         on_socket_ready: OnSocketReady | None = None,
         on_socket_error: OnSocketError | None = None,
         on_socket_closed: OnSocketClosed | None = None,
@@ -288,6 +296,7 @@ class Shard:
             on_socket_heartbeat,
             on_socket_dispatch,
             on_socket_raw_message,
+            on_socket_batch,
             on_socket_ready,
             on_socket_error,
             on_socket_closed,
@@ -322,6 +331,7 @@ class Shard:
     on_socket_heartbeat: Any = None
     on_socket_dispatch: Any = None
     on_socket_raw_message: Any = None
+    on_socket_batch: Any = None
     on_socket_ready: Any = None
     on_socket_error: Any = None
     on_socket_closed: Any = None

@@ -477,7 +477,7 @@ def test_an_untrusted_certificate_is_refused() -> None:
 def test_every_callback_runs_on_the_reader_thread(
     recorder: Recorder, gateway: LocalGateway, shard: Shard
 ) -> None:
-    """Row 35: the nine on_socket_* functions, listeners, and the predicates of wait_for()."""
+    """Row 35: the on_socket_* functions, listeners, and the predicates of wait_for()."""
     listening: set[str] = set()
     judging: set[str] = set()
 

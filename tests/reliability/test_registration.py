@@ -81,6 +81,7 @@ ARITIES = {
     "on_socket_heartbeat": 2,
     "on_socket_dispatch": 2,
     "on_socket_raw_message": 2,
+    "on_socket_batch": 2,
     "on_socket_ready": 1,
     "on_socket_error": 2,
     "on_socket_closed": 2,
