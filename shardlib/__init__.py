@@ -41,6 +41,7 @@ __all__ = [
     "OnSocketRawMessage",
     "OnSocketReady",
     "OnSocketReconnected",
+    "OnSocketText",
     "Opcode",
     "SendTimeout",
     "Session",
@@ -94,6 +95,7 @@ if TYPE_CHECKING:
         OnSocketRawMessage,
         OnSocketReady,
         OnSocketReconnected,
+        OnSocketText,
         Shard,
         running_shards,
     )

@@ -130,9 +130,10 @@ class Callbacks:
         self._functions: dict[str, tuple[Callback, tuple[Any, ...]]] = {}
         # What the reader asks for each event, derived from that table.
         self._on_dispatch: tuple[Callback, tuple[Any, ...]] | None = None
-        self._wants_batches = False
         self.wants_payloads = False  # True if one of the functions looks at whole payloads
         self.wants_raw_payloads = False
+        self.wants_texts = False
+        self.wants_batches = False
         self._listeners: dict[str, tuple[Callback, ...]] = {}
         self._subscribers: dict[str, tuple[Subscriber, ...]] = {}
         self._subscribers_to_all: tuple[Subscriber, ...] = ()
@@ -176,7 +177,8 @@ class Callbacks:
             self._functions = functions
             self._on_dispatch = functions.get("on_socket_dispatch")
             self.wants_raw_payloads = "on_socket_raw_message" in functions
-            self._wants_batches = "on_socket_batch" in functions
+            self.wants_texts = "on_socket_text" in functions
+            self.wants_batches = "on_socket_batch" in functions
             self._derive_wants_payloads()
 
     def _derive_wants_payloads(self) -> None:
@@ -268,13 +270,16 @@ class Callbacks:
         """Notify the waiting threads at the next :meth:`flush`. For subscribers, on the reader."""
         self._has_to_notify = True
 
-    def flush(self, messages: int = 0) -> None:
-        """Tell on_socket_batch of the messages of one read, and wake the threads that wait for one.
+    def notify_batch(self, count: int) -> None:
+        """Call on_socket_batch, if one read has brought any messages.
 
-        :param messages: how many were handled.
+        :param count: of those that were handled.
         """
-        if self._wants_batches and messages and not self.is_forked:
-            self.notify("on_socket_batch", messages)
+        if count and not self.is_forked:
+            self.notify("on_socket_batch", count)
+
+    def flush(self) -> None:
+        """Wake the threads for which the messages of one read have brought something."""
         if self._has_to_notify:
             self._has_to_notify = False
             self._notify()
@@ -289,6 +294,18 @@ class Callbacks:
         if name in functions:
             function, first = functions[name]
             self._running.call(function, function, (*first, *arguments), name, name)
+
+    def hand_on_text(self, event: str, sequence: int | None, text: bytes) -> None:
+        """Call on_socket_text, if :attr:`wants_texts`.
+
+        :param event: the event's name.
+        :param sequence: of the event, None if a Resume could not name it.
+        :param text: the whole payload.
+        """
+        function, first = self._functions.get("on_socket_text", (None, ()))
+        if function is not None:
+            arguments = (*first, event, sequence, text)
+            self._running.call(function, function, arguments, "on_socket_text", event)
 
     def dispatch(self, event: str | None, payload: Any) -> None:
         """Hand an event to on_socket_dispatch, to its listeners, and to its subscribers.

@@ -86,11 +86,15 @@ class DispatchedCallbacks(Callbacks):
             if name != "on_socket_raw_message":  # of which one read may bring many
                 self.flush()
 
-    def flush(self, messages: int = 0) -> None:
-        super().flush(messages)
+    def flush(self) -> None:
+        super().flush()
         if self._has_to_flush:
             self._has_to_flush = False
             self._ask("flush", self._dispatcher.flush)
+
+    def hand_on_text(self, event: str, sequence: int | None, text: bytes) -> None:
+        # No event of the delivery's: its data, which a dispatcher may look at, is not decoded.
+        self._submit(self._create("on_socket_text", (event, sequence, text)))
 
     def dispatch(self, event: str | None, payload: Any) -> None:
         # First those that wait: once submitted, other threads may change the data.

@@ -36,6 +36,7 @@ from shardlib.gateway import (
     GATEWAY_URL,
     RESUMABLE_CLOSE_CODE,
     Intents,
+    Opcode,
     gateway_url,
 )
 from shardlib.heartbeat import Heartbeat
@@ -44,7 +45,7 @@ from shardlib.limits import check_gate_wait, default_gate
 from shardlib.loss import Cause, Loss
 from shardlib.options import Options
 from shardlib.payloads import Payload
-from shardlib.protocol import PROTOCOL_EVENTS, GatewayProtocol
+from shardlib.protocol import PROTOCOL_EVENTS, GatewayProtocol, Message
 from shardlib.reconnect import Reconnect, ReconnectPolicy, Stop, after_disconnect
 from shardlib.running import LeftToParent
 from shardlib.state import ShardState
@@ -363,6 +364,7 @@ class Reader:
 
     def _read(self, life: Life, connection: Connection) -> Loss:
         """Handle messages until the connection ends, or is to end. Returns why it does."""
+        callbacks = self._callbacks
         while True:
             loss = self._lost or connection.failure
             if loss is not None:
@@ -372,7 +374,7 @@ class Reader:
                     del loss  # its error's traceback may refer to this frame: a cycle
             if life.request is not None:
                 return self._requested(life)
-            self._debugging = self._callbacks.debugging
+            self._debugging = callbacks.debugging
             heartbeat = self.heartbeat
             if heartbeat is not None and heartbeat.notes:
                 self._write_notes(heartbeat)
@@ -407,7 +409,9 @@ class Reader:
                     error=error,
                 )
             finally:
-                self._callbacks.flush(self.messages - handled_before)
+                if callbacks.wants_batches:
+                    callbacks.notify_batch(self.messages - handled_before)
+                callbacks.flush()
 
     def _pass_deadline(self, connection: Connection) -> None:
         self.protocol.on_deadline(self._now())
@@ -533,7 +537,9 @@ class Reader:
         except BrokenStream as error:
             self._callbacks.report(error)
             self._lost = Loss(Cause.UNREADABLE, str(error))
-        self._callbacks.flush(self.messages - handled_before)
+        if self._callbacks.wants_batches:
+            self._callbacks.notify_batch(self.messages - handled_before)
+        self._callbacks.flush()
 
     def _handle(self, connection: Connection, frame_type: int, data: bytes) -> None:
         """Inflate a message, decode it, act on it, call back. The hot path.
@@ -556,14 +562,21 @@ class Reader:
             if self.heartbeat is not None:  # first what this may be an answer to
                 self._write_notes(self.heartbeat)
             callbacks.log_traffic("received %r", text)
-        if not (callbacks.wants_payloads or gateway.resume_pending):
+        if not callbacks.wants_payloads:
             header = payloads.read_dispatch_header(text)
             if header is not None:
                 name, sequence = header
                 # No function listens: the data, most of the message, need not be decoded.
-                unwanted = not callbacks.wants(name) and name not in PROTOCOL_EVENTS
-                if unwanted and gateway.session.receive_next(sequence):
+                if not callbacks.wants(name) and name not in PROTOCOL_EVENTS:
+                    if gateway.resume_pending or not gateway.session.receive_next(sequence):
+                        message = Message(Opcode.DISPATCH, name, sequence, None)
+                        self._act_and_call_back(connection, message, text)
+                        return
                     self.events.add(name)
+                    if callbacks.wants_texts:
+                        callbacks.hand_on_text(name, sequence, text)
+                        if self.lifecycle.life.error is not None:
+                            return  # a callback raised its way out
                     gateway.session.complete()
                     return
         try:
@@ -588,6 +601,8 @@ class Reader:
             return
         # What is left is the next event of a session: nothing of the protocol can be concerned.
         self.events.add(event)
+        if callbacks.wants_texts:
+            callbacks.hand_on_text(event, payload["s"], text)
         callbacks.dispatch(event, payload)
         if self.lifecycle.life.error is None:  # else a callback raised its way out
             gateway.session.complete()
@@ -598,20 +613,34 @@ class Reader:
         :param text: of the message.
         :param decoded: what the JSON module made of it, or None.
         """
-        gateway = self.protocol
         try:
             payload = payloads.check_payload(text, decoded)
         except UnreadableMessage as error:
             self._unreadable(error)
             return
-        extracted = protocol.extract(payload)
+        message = protocol.extract(payload)
         self._callbacks.notify("on_socket_raw_message", payload)
-        deliver = gateway.receive(extracted, self._now())
-        if deliver and extracted.event is not None:
-            self.events.add(extracted.event)
+        self._act_and_call_back(connection, message, text, payload)
+
+    def _act_and_call_back(
+        self, connection: Connection, message: Message, text: bytes, payload: Payload | None = None
+    ) -> None:
+        """Act on a message, and call back if it is an event that is to be delivered.
+
+        :param message: what the protocol needs of it.
+        :param text: of the message.
+        :param payload: the whole of it, None if no function listens to the event.
+        """
+        gateway, callbacks = self.protocol, self._callbacks
+        deliver = gateway.receive(message, self._now())
+        if deliver and message.event is not None:
+            self.events.add(message.event)
         self._carry_out(connection)
         if deliver:
-            self._callbacks.dispatch(extracted.event, payload)
+            if message.event is not None and callbacks.wants_texts:
+                callbacks.hand_on_text(message.event, message.sequence, text)
+            if payload is not None:
+                callbacks.dispatch(message.event, payload)
             if self.lifecycle.life.error is None:  # else a callback raised its way out
                 gateway.session.complete()
 

@@ -101,6 +101,10 @@ OnSocketDispatch = (
     Callable[["Shard", GatewayPayload], object] | Callable[["Shard", Payload], object]
 )
 OnSocketRawMessage = OnSocketDispatch
+OnSocketText = (
+    Callable[["Shard", str, int | None, bytes], object]
+    | Callable[["Shard", str, int, bytes], object]
+)
 OnSocketBatch = Callable[["Shard", int], object]
 OnSocketReady = Callable[["Shard"], object]
 OnSocketError = Callable[["Shard", Exception], object]
@@ -115,6 +119,7 @@ _CALLBACKS = {
     "on_socket_heartbeat": 1,
     "on_socket_dispatch": 1,
     "on_socket_raw_message": 1,
+    "on_socket_text": 3,
     "on_socket_batch": 1,
     "on_socket_ready": 0,
     "on_socket_error": 1,
@@ -157,6 +162,11 @@ class Shard:
     :param on_socket_raw_message: ``(shard, payload)``: every payload, before the shard acts on it.
         The callbacks of one payload share one dict, so each sees what the one before changed in it;
         the shard itself has taken out what it needs before.
+    :param on_socket_text: ``(shard, event, sequence, text)``: every event, READY and RESUMED
+        included, without decoding it: its name, a str; its sequence, an int (None if a server other
+        than Discord's gives none); the whole payload, bytes of JSON as the Gateway sent it. For
+        programs that carry events on: the shard decodes only those that another function looks at.
+        It comes before on_socket_dispatch.
     :param on_socket_batch: ``(shard, count)``: all messages that one read of the socket has brought
         were handled, `count` of them, an int from 1; their callbacks have returned. For what is
         better done for several events at once, writing to a database for example. At the end of a
@@ -232,6 +242,7 @@ class Shard:
         on_socket_heartbeat: OnSocketHeartbeat | None = None,
         on_socket_dispatch: OnSocketDispatch | None = None,
         on_socket_raw_message: OnSocketRawMessage | None = None,
+        on_socket_text: OnSocketText | None = None,
         on_socket_batch: OnSocketBatch | None = None,
         on_socket_ready: OnSocketReady | None = None,
         on_socket_error: OnSocketError | None = None,
@@ -296,6 +307,7 @@ class Shard:
             on_socket_heartbeat,
             on_socket_dispatch,
             on_socket_raw_message,
+            on_socket_text,
             on_socket_batch,
             on_socket_ready,
             on_socket_error,
@@ -331,6 +343,7 @@ class Shard:
     on_socket_heartbeat: Any = None
     on_socket_dispatch: Any = None
     on_socket_raw_message: Any = None
+    on_socket_text: Any = None
     on_socket_batch: Any = None
     on_socket_ready: Any = None
     on_socket_error: Any = None

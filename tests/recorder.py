@@ -18,6 +18,7 @@ CALLBACKS = (
     "on_socket_heartbeat",
     "on_socket_dispatch",
     "on_socket_raw_message",
+    "on_socket_text",
     "on_socket_batch",
     "on_socket_ready",
     "on_socket_error",
@@ -25,7 +26,7 @@ CALLBACKS = (
 )
 
 # The callbacks for each message, which are recorded if a test asks for them.
-_FOR_EACH_MESSAGE = {"on_socket_raw_message", "on_socket_batch"}
+_FOR_EACH_MESSAGE = {"on_socket_raw_message", "on_socket_text", "on_socket_batch"}
 
 # The callbacks about connections, each with its letter in the grammar below.
 _LETTERS = {"connected": "c", "ready": "y", "reconnected": "r", "disconnected": "d", "closed": "x"}
@@ -38,8 +39,8 @@ class Recorder:
 
     Each call is a tuple: ``("connected",)``, ``("disconnected", code, closed_by_self)``.
 
-    :param raw: True to record on_socket_raw_message and on_socket_batch, too. A shard with these
-        callbacks takes another way through its code for each event.
+    :param raw: True to record on_socket_raw_message, on_socket_text and on_socket_batch, too. A
+        shard with these callbacks takes another way through its code for each event.
     """
 
     def __init__(self, *, raw: bool = False) -> None:

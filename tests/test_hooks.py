@@ -1,9 +1,11 @@
-"""Callbacks for programs that carry events on: on_socket_batch, on the shard alone."""
+"""Callbacks for programs that carry events on, on the shard alone."""
 
 from __future__ import annotations
 
+import collections
 import functools
 import itertools
+import json
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -193,3 +195,140 @@ def test_a_batch_can_be_dropped_from_a_full_mailbox(gateway: LocalGateway, calls
             wait_until(lambda: shard.stats.messages == number + 4)
         assert len(mailbox) == 5
         assert shard.stats.dropped >= 15
+
+
+# on_socket_text
+
+
+class CountingJSON:
+    """A JSON module that counts the messages that it decodes, by their event."""
+
+    dumps = staticmethod(json.dumps)
+
+    def __init__(self) -> None:
+        self.decoded: collections.Counter[str | None] = collections.Counter()
+
+    def loads(self, data: bytes) -> Any:
+        payload = json.loads(data)
+        self.decoded[payload.get("t")] += 1
+        return payload
+
+
+def check_texts(texts: list[tuple[Any, ...]]) -> None:
+    """Fail unless each text is the payload of its event and its sequence."""
+    for event, sequence, text in texts:
+        assert type(text) is bytes
+        payload = json.loads(text)
+        assert (payload["t"], payload["s"], payload["op"]) == (event, sequence, 0)
+
+
+def test_every_event_comes_as_text_undecoded_in_replays_too(
+    gateway: LocalGateway, calls: Calls
+) -> None:
+    decoder = CountingJSON()
+    with make_shard(on_socket_text=calls.recording("text"), json=decoder) as shard:
+        connection = connect(shard, gateway)
+        dispatch_numbers(gateway, [1])
+        wait_until(lambda: shard.stats.events["TYPING_START"] == 1)
+        connection.drop()
+        dispatch_numbers(gateway, [2, 3])
+        wait_until(lambda: shard.stats.resumes == 1)
+        dispatch_numbers(gateway, [4])
+        wait_until(lambda: shard.stats.events["TYPING_START"] == 4)
+        wait_until(lambda: len(calls.of("text")) == 7)
+        assert shard.stats.replayed == 2
+    texts = calls.of("text")
+    check_texts(texts)
+    assert [event for event, _, _ in texts] == [
+        *("READY", "GUILD_CREATE", "TYPING_START", "TYPING_START", "TYPING_START"),
+        *("RESUMED", "TYPING_START"),
+    ]
+    assert decoder.decoded.keys() == {None, "READY", "RESUMED"}
+
+
+def test_what_a_replay_repeats_comes_as_text_once(gateway: LocalGateway, calls: Calls) -> None:
+    def repeat(connection: GatewayConnection) -> None:
+        connection.send_compressed(
+            json.dumps({"t": "A", "s": 1, "op": 0, "d": {}}, separators=(",", ":"))
+        )
+
+    with make_shard(on_socket_text=calls.recording("text")) as shard:
+        connection = connect(shard, gateway)
+        gateway.inject(repeat, before="replay")
+        connection.drop()
+        wait_until(lambda: shard.stats.resumes == 1)
+        assert shard.stats.duplicates == 1
+    assert "A" not in [event for event, *_ in calls.of("text")]
+
+
+@pytest.mark.parametrize("other", ["listener", "on_socket_dispatch", "on_socket_raw_message"])
+def test_text_comes_once_beside_functions_that_look_at_the_payload(
+    gateway: LocalGateway, calls: Calls, other: str
+) -> None:
+    with make_shard(on_socket_text=calls.recording("text")) as shard:
+        if other == "listener":
+            shard.on("TYPING_START", calls.recording("other"))
+        else:
+            setattr(shard, other, calls.recording("other"))
+        connect(shard, gateway)
+        dispatch_numbers(gateway, range(3))
+        wait_until(lambda: shard.stats.events["TYPING_START"] == 3)
+        wait_until(lambda: sum(event == "TYPING_START" for event, *_ in calls.of("text")) == 3)
+    check_texts(calls.of("text"))
+    names = [call[0] for call in calls.made if "TYPING_START" in str(call) or call[0] == "other"]
+    if other != "on_socket_raw_message":
+        wanted = ["text", "other"] * 3
+        assert names[-6:] == wanted
+
+
+def test_an_event_in_whose_on_socket_text_the_program_ends_is_not_counted_as_done(
+    gateway: LocalGateway,
+) -> None:
+    def leave(shard: Shard, event: str, sequence: int, text: bytes) -> None:
+        if event == "TYPING_START":
+            raise SystemExit(3)
+
+    shard = make_shard(on_socket_text=leave)
+    connect(shard, gateway)
+    wait_until(lambda: shard.stats.events["GUILD_CREATE"] == 1)
+    dispatch_numbers(gateway, [1])
+    with pytest.raises(SystemExit):
+        shard.join(10)
+    assert shard.session is not None and shard.last_sequence is not None
+    assert shard.session.sequence == shard.last_sequence - 1
+
+
+def test_a_dispatcher_calls_on_socket_text_and_the_session_waits_for_it(
+    gateway: LocalGateway, calls: Calls
+) -> None:
+    mailbox = Mailbox()
+    with make_shard(on_socket_text=calls.recording("text"), dispatcher=mailbox) as shard:
+        connect(shard, gateway)
+        dispatch_numbers(gateway, [1, 2])
+        wait_until(lambda: shard.stats.events["TYPING_START"] == 2)
+        assert shard.session is not None
+        assert shard.session.sequence != shard.last_sequence
+        mailbox.run_pending()
+        assert shard.session.sequence == shard.last_sequence
+    check_texts(calls.of("text"))
+    assert [event for event, *_ in calls.of("text")][-2:] == ["TYPING_START"] * 2
+
+
+def test_a_pool_with_a_key_takes_texts_whose_data_it_cannot_know(
+    gateway: LocalGateway, calls: Calls
+) -> None:
+    pool = Pool(key=lambda event, data: data["guild_id"])
+    with make_shard(on_socket_text=calls.recording("text"), dispatcher=pool) as shard:
+        connect(shard, gateway)
+        dispatch_numbers(gateway, range(5))
+        wait_until(lambda: len(calls.of("text")) == 7)
+    assert shard.stats.dropped == 0
+
+
+def test_a_gap_is_counted_though_nothing_is_decoded() -> None:
+    shard = Shard("token", 0)
+    for sequence in (1, 2, 5):
+        shard._handle_message(f'{{"t":"A","s":{sequence},"op":0,"d":{{}}}}')
+    assert shard.last_sequence == 5
+    assert shard.stats.gaps == 1
+    assert shard.stats.events["A"] == 3

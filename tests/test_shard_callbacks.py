@@ -20,6 +20,7 @@ from tests.support import HAS_GIL, in_background, wait_until
 IN_A_CONNECTION = (
     "on_socket_connected",
     "on_socket_raw_message",
+    "on_socket_text",
     "on_socket_batch",
     "on_socket_ready",
     "on_socket_dispatch",

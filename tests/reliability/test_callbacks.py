@@ -22,6 +22,7 @@ from tests.support import owner, wait_until
 CALLBACKS = (
     "on_socket_connected",
     "on_socket_raw_message",
+    "on_socket_text",
     "on_socket_batch",
     "on_socket_ready",
     "on_socket_dispatch",
