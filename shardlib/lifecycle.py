@@ -83,6 +83,9 @@ class Life:
     def __init__(self, beginning: Beginning, waiters: Waiters) -> None:
         self.beginning = beginning
         self.state = ShardState.CONNECTING
+        #: The states that on_socket_state is to be told, oldest first, each once. The reader takes
+        #: them, whichever thread has changed the state.
+        self.untold_states: tuple[ShardState, ...] = (ShardState.CONNECTING,)
         self.thread: threading.Thread | None = None  # the reader
         self.sockets_opened = 0
         # For the reader, which looks after each message and before it dials.
@@ -201,7 +204,7 @@ class Life:
                 self.close_code = code
                 self.close_deadline = deadline
                 self.request = Request.CLOSE
-                self.state = ShardState.CLOSING
+                self._enter(ShardState.CLOSING)
         self._interrupt()
 
     def stop(self, error: BaseException, code: int, deadline: Deadline) -> None:
@@ -262,7 +265,7 @@ class Life:
             self._connection = connection
             if self.request is Request.CLOSE:
                 return False
-            self.state = ShardState.CONNECTING
+            self._enter(ShardState.CONNECTING)
         self._waiters.notify()
         return True
 
@@ -302,8 +305,21 @@ class Life:
 
     def _change(self, state: ShardState) -> None:
         if self.thread is not None and not self.is_over:
-            self.state = state
+            self._enter(state)
             self._waiters.notify()
+
+    def _enter(self, state: ShardState) -> None:
+        """Change the state. The caller holds the lock."""
+        if state is not self.state:
+            self.state = state
+            self.untold_states = (*self.untold_states, state)
+
+    def take_state(self) -> ShardState:
+        """Take the oldest state out that on_socket_state is to be told; there must be one."""
+        with self._lock:
+            state, *later = self.untold_states
+            self.untold_states = tuple(later)
+            return state
 
     def connection_ended(self, how: str) -> None:
         """Remember how a connection ended, for the messages of errors."""
@@ -325,13 +341,14 @@ class Life:
             if self.request is not Request.CLOSE:
                 self.error = self.error or error
             told_by_connect = self.first_attempt_awaited and self.error is not None
-            self.state = ShardState.DISCONNECTED if told_by_connect else ShardState.CLOSED
+            self._enter(ShardState.DISCONNECTED if told_by_connect else ShardState.CLOSED)
             self.is_closed = True
         self._waiters.notify()
 
     def never_begin(self) -> None:
         """Make this the life of a shard before its first connect(): one that has ended."""
         self.state = ShardState.DISCONNECTED
+        self.untold_states = ()
         self.is_closed = self.ended = True
 
     def end(self) -> None:

@@ -194,6 +194,7 @@ class Reader:
         error: BaseException | None = None
         try:
             self._callbacks.begin_life()
+            self._tell_states(life)
             error = self._connection_loop(life)
         except BaseException as unexpected:  # SystemExit and its like, or a fault of the library's
             if isinstance(unexpected, LeftToParent):
@@ -220,6 +221,11 @@ class Reader:
             except BaseException as interruption:
                 fault = interruption
         error = fault = None  # their tracebacks refer to this frame: they would be a cycle
+
+    def _tell_states(self, life: Life) -> None:
+        """Call on_socket_state for each change of the state, whichever thread has made it."""
+        while life.untold_states:
+            self._callbacks.notify("on_socket_state", life.take_state())
 
     def _connection_loop(self, life: Life) -> BaseException | None:
         """One connection after the other. Returns the error that closes the shard, if any does."""
@@ -283,6 +289,7 @@ class Reader:
         """Put things in order after an exception that the policy could not judge."""
         for step in (
             functools.partial(life.set_state, ShardState.WAITING),
+            functools.partial(self._tell_states, life),
             self._stop_heartbeat,
             self.connection.release,
             functools.partial(self._callbacks.report, fault),
@@ -348,6 +355,7 @@ class Reader:
         self.connection = connection
 
     def _open_and_read(self, life: Life, connection: Connection) -> Loss:
+        self._tell_states(life)
         self._callbacks.log(logging.DEBUG, "connecting to %s", connection.url)
         try:
             connection.open()
@@ -358,6 +366,7 @@ class Reader:
             return Loss(Cause.NOT_OPENED, str(failure), failure=failure.with_traceback(None))
         self.protocol.opened(self._now())
         life.socket_opened()
+        self._tell_states(life)
         self._connection_is_told = True
         self._callbacks.notify("on_socket_connected")
         return self._read(life, connection)
@@ -366,6 +375,8 @@ class Reader:
         """Handle messages until the connection ends, or is to end. Returns why it does."""
         callbacks = self._callbacks
         while True:
+            if life.untold_states:  # another thread may have changed the state, or a callback
+                self._tell_states(life)
             loss = self._lost or connection.failure
             if loss is not None:
                 try:
@@ -432,6 +443,7 @@ class Reader:
         """End a connection properly, as far as its peer takes part."""
         heartbeat = self.heartbeat
         life.set_state(ShardState.WAITING)  # what is sent now waits for the next connection
+        self._tell_states(life)
         try:
             code, timeout = RESUMABLE_CLOSE_CODE, AT_ONCE
             if life.request is Request.CLOSE and life.error is None:
@@ -469,6 +481,7 @@ class Reader:
             life.connection_ended(str(loss))
         elif plan.error is not None:
             life.begin_closing(plan.error)
+        self._tell_states(life)
         if loss.error is not None:
             self._callbacks.report(loss.error)
         if isinstance(plan, Reconnect) and plan.fault is not None:
@@ -504,11 +517,13 @@ class Reader:
 
     def _finish(self, life: Life, error: BaseException | None) -> None:
         """End a life: note why, log, and call on_socket_closed."""
+        self._tell_states(life)
         self._notify_disconnected(None, closed_by_self=False)  # SystemExit and its like come here
         if not life.is_closed:
             life.close(error)
+        self._tell_states(life)
         error = life.error
-        # If the first attempt failed, connect() raises the error, and no callback has been called.
+        # If the first attempt failed, connect() raises the error.
         if life.state is ShardState.CLOSED and not self._end_is_told:
             if isinstance(error, Exception):
                 self._callbacks.log(logging.ERROR, "closed: %s", error)
@@ -721,6 +736,7 @@ class Reader:
             )
         except BaseException as error:  # SystemExit, KeyboardInterrupt: for join() to raise
             self.stop(error)
+        self._tell_states(self.lifecycle.life)
 
     def stop(self, error: BaseException) -> None:
         """Close the shard because of an error, which the waiting methods raise. For the reader."""
@@ -735,8 +751,10 @@ class Reader:
         def claimed() -> None:
             self.protocol.resume_sent(self._now())
 
-        if self.lifecycle.life.claim_opening(connection, ShardState.RESUMING, claimed):
+        life = self.lifecycle.life
+        if life.claim_opening(connection, ShardState.RESUMING, claimed):
             self._send(connection, text)  # else a user's identify() was faster
+        self._tell_states(life)
 
     def _established(self, resumed: bool) -> None:
         self._established_at = time.monotonic()
@@ -751,6 +769,7 @@ class Reader:
         self.resumes += resumed
         self.reconnects += again
         life.established()
+        self._tell_states(life)
         if not resumed:
             self._callbacks.notify("on_socket_ready")
         if resumed or again:

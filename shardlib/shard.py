@@ -108,6 +108,7 @@ OnSocketText = (
 OnSocketBatch = Callable[["Shard", int], object]
 OnSocketReady = Callable[["Shard"], object]
 OnSocketError = Callable[["Shard", Exception], object]
+OnSocketState = Callable[["Shard", ShardState], object]
 OnSocketClosed = Callable[["Shard", BaseException | None], object]
 Listener = Callable[["Shard", Any], object]
 
@@ -123,6 +124,7 @@ _CALLBACKS = {
     "on_socket_batch": 1,
     "on_socket_ready": 0,
     "on_socket_error": 1,
+    "on_socket_state": 1,
     "on_socket_closed": 1,
 }
 
@@ -175,6 +177,11 @@ class Shard:
     :param on_socket_ready: ``(shard)``: READY was handled, a new session has begun.
     :param on_socket_error: ``(shard, error)``: an Exception on the reader thread: what a callback
         raised, an unreadable message. The shard goes on.
+    :param on_socket_state: ``(shard, state)``: the :class:`shardlib.ShardState` has changed, from
+        CONNECTING at the beginning of a life to CLOSED or DISCONNECTED at its end: each change, in
+        order, before the other callbacks that tell of it. :attr:`state` may be further on: another
+        thread that calls :meth:`disconnect` makes it CLOSING, which the reader tells as soon as it
+        can.
     :param on_socket_closed: ``(shard, error)``: once, at the end of a life; `error` is the
         exception that ended it, None after :meth:`disconnect`. It is not called if :meth:`connect`
         itself raises the failure of its first attempt.
@@ -246,6 +253,7 @@ class Shard:
         on_socket_batch: OnSocketBatch | None = None,
         on_socket_ready: OnSocketReady | None = None,
         on_socket_error: OnSocketError | None = None,
+        on_socket_state: OnSocketState | None = None,
         on_socket_closed: OnSocketClosed | None = None,
         should_reconnect: bool = True,
         large_threshold: int | None = None,
@@ -311,6 +319,7 @@ class Shard:
             on_socket_batch,
             on_socket_ready,
             on_socket_error,
+            on_socket_state,
             on_socket_closed,
         )
         self._process_id = os.getpid()
@@ -347,6 +356,7 @@ class Shard:
     on_socket_batch: Any = None
     on_socket_ready: Any = None
     on_socket_error: Any = None
+    on_socket_state: Any = None
     on_socket_closed: Any = None
 
     def __init_subclass__(cls, **arguments: Any) -> None:

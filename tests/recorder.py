@@ -22,6 +22,7 @@ CALLBACKS = (
     "on_socket_batch",
     "on_socket_ready",
     "on_socket_error",
+    "on_socket_state",
     "on_socket_closed",
 )
 

@@ -6,19 +6,20 @@ import collections
 import functools
 import itertools
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from shardlib import Shard
+from shardlib import AuthenticationFailed, ConnectionFailed, Shard, ShardState
 from shardlib.delivery import Dispatcher
 from shardlib.dispatch import Mailbox, Pool, Worker
 from shardlib.testing import GatewayConnection, LocalGateway
 from tests.recorder import dispatch_numbers
-from tests.shards import make_gateway, make_shard
-from tests.support import wait_until
+from tests.shards import fast_options, make_gateway, make_shard
+from tests.support import TOKEN, in_background, wait_until
 
 
 @pytest.fixture
@@ -332,3 +333,212 @@ def test_a_gap_is_counted_though_nothing_is_decoded() -> None:
     assert shard.last_sequence == 5
     assert shard.stats.gaps == 1
     assert shard.stats.events["A"] == 3
+
+
+# on_socket_state
+
+CONNECTION = [
+    ShardState.CONNECTING,
+    ShardState.CONNECTED,
+    ShardState.IDENTIFYING,
+    ShardState.READY,
+]
+RESUMED = [
+    ShardState.WAITING,
+    ShardState.CONNECTING,
+    ShardState.CONNECTED,
+    ShardState.RESUMING,
+    ShardState.READY,
+]
+END = [ShardState.CLOSING, ShardState.CLOSED]
+
+
+def states(calls: Calls) -> list[ShardState]:
+    """The states that on_socket_state was called with."""
+    return [state for (state,) in calls.of("state")]
+
+
+def test_each_change_of_the_state_is_told_once_in_order(
+    gateway: LocalGateway, calls: Calls
+) -> None:
+    with make_shard(on_socket_state=calls.recording("state")) as shard:
+        assert states(calls) == []
+        for _ in range(2):  # in each life
+            calls.made.clear()
+            connect(shard, gateway).drop()
+            wait_until(lambda: states(calls)[-1:] == RESUMED[-1:] and len(states(calls)) > 4)
+            shard.disconnect()
+            assert states(calls) == CONNECTION + RESUMED + END
+
+
+def test_a_state_is_told_before_the_other_callbacks_of_its_change(
+    gateway: LocalGateway, calls: Calls
+) -> None:
+    names = ["connected", "ready", "reconnected", "disconnected", "closed"]
+    callbacks = {f"on_socket_{name}": calls.recording(name) for name in [*names, "state"]}
+    with make_shard(**callbacks) as shard:
+        connect(shard, gateway).drop()
+        wait_until(lambda: calls.of("reconnected"))
+    before = {
+        call[0]: calls.made[index - 1][1] if calls.made[index - 1][0] == "state" else None
+        for index, call in reversed(list(enumerate(calls.made)))
+        if call[0] != "state"
+    }
+    assert before == {
+        "connected": ShardState.CONNECTED,
+        "ready": ShardState.READY,
+        "disconnected": ShardState.WAITING,
+        "reconnected": ShardState.READY,
+        "closed": ShardState.CLOSED,
+    }
+
+
+def test_closing_is_told_before_a_peer_that_does_not_answer_is_given_up(
+    gateway: LocalGateway, calls: Calls
+) -> None:
+    gateway.inject(instead_of="close")
+    with make_shard(on_socket_state=calls.recording("state"), close_timeout=8.0) as shard:
+        connection = connect(shard, gateway)
+        disconnecting = in_background(shard.disconnect)
+        wait_until(lambda: states(calls)[-1] is ShardState.CLOSING, 5)
+        assert not disconnecting.done()
+        connection.proceed()
+        disconnecting.result(10)
+    assert states(calls) == CONNECTION + END
+
+
+def test_a_shard_that_never_connects_tells_so(calls: Calls) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"ws://127.0.0.1:{server.getsockname()[1]}"
+    shard = make_shard(on_socket_state=calls.recording("state"))
+    with pytest.raises(ConnectionFailed):
+        shard.connect(url)
+    assert states(calls) == [
+        *(ShardState.CONNECTING, ShardState.WAITING),
+        *(ShardState.CLOSING, ShardState.DISCONNECTED),
+    ]
+
+
+def test_a_fatal_error_is_told_as_closing_and_closed(gateway: LocalGateway, calls: Calls) -> None:
+    shard = make_shard(on_socket_state=calls.recording("state"))
+    connect(shard, gateway).close(4004)
+    with pytest.raises(AuthenticationFailed):
+        shard.join(10)
+    assert states(calls) == [*CONNECTION, ShardState.WAITING, *END]
+
+
+class ClosedGate:
+    """An identify gate that lets a shard through once it was opened."""
+
+    def __init__(self) -> None:
+        self.is_open = False
+
+    def try_acquire(self, shard_id: int) -> float:
+        return 0.0 if self.is_open else 60.0
+
+
+def test_identify_on_another_thread_is_told(gateway: LocalGateway, calls: Calls) -> None:
+    gate = ClosedGate()
+    gateway.inject(instead_of="ready")
+    with make_shard(on_socket_state=calls.recording("state"), identify_gate=gate) as shard:
+        shard.connect(gateway.url)
+        wait_until(lambda: shard.heartbeat_interval)
+        gate.is_open = True
+        shard.identify()
+        wait_until(lambda: states(calls)[-1] is ShardState.IDENTIFYING)
+
+
+def test_states_that_have_changed_during_a_callback_are_all_told(
+    gateway: LocalGateway, calls: Calls
+) -> None:
+    gate = ClosedGate()
+    inside, release = threading.Event(), threading.Event()
+
+    def hold(shard: Shard, ping: float) -> None:
+        inside.set()
+        release.wait(10)
+
+    with make_shard(
+        on_socket_state=calls.recording("state"), on_socket_heartbeat=hold, identify_gate=gate
+    ) as shard:
+        shard.connect(gateway.url)
+        wait_until(lambda: shard.heartbeat_interval)
+        shard.heartbeat()
+        assert inside.wait(10)
+        gate.is_open = True
+        shard.identify()
+        disconnecting = in_background(shard.disconnect)
+        wait_until(lambda: shard.state is ShardState.CLOSING)
+        assert states(calls)[-1] is ShardState.CONNECTED
+        release.set()
+        disconnecting.result(10)
+    assert states(calls) == [*CONNECTION[:-1], *END]
+
+
+@pytest.mark.parametrize("state", [*CONNECTION, ShardState.WAITING, ShardState.RESUMING])
+def test_disconnect_in_on_socket_state_is_told_next(
+    gateway: LocalGateway, calls: Calls, state: ShardState
+) -> None:
+    def leave(shard: Shard, new: ShardState) -> None:
+        calls.made.append(("state", new))
+        if new is state:
+            shard.disconnect()
+
+    shard = make_shard(on_socket_state=leave)
+    shard.start(gateway.url)
+    if state not in CONNECTION:
+        shard.wait_until_ready(10)
+        gateway.connections[-1].drop()
+    shard.join(10)
+    told = states(calls)
+    assert told[told.index(state) :] == [state, *END]
+
+
+def test_on_socket_state_is_called_on_the_reader_with_no_lock_held(
+    gateway: LocalGateway,
+) -> None:
+    threads: set[str] = set()
+
+    def use(shard: Shard, state: ShardState) -> None:
+        threads.add(threading.current_thread().name)
+        in_background(lambda: (shard.on("PING", print), shard.stats, repr(shard))).result(5)
+        in_background(shard.disconnect if state is ShardState.CLOSING else str).result(5)
+
+    shard = make_shard(on_socket_state=use, close_timeout=0.2)
+    connect(shard, gateway)
+    shard.disconnect()
+    wait_until(lambda: shard.state is ShardState.CLOSED)
+    shard.join(10)
+    assert threads == {"shard-0-reader"}
+
+
+def test_a_dispatcher_calls_on_socket_state_in_order_and_drops_none(
+    gateway: LocalGateway, calls: Calls
+) -> None:
+    mailbox = Mailbox(maxsize=1, overflow="drop_newest")
+    with make_shard(on_socket_state=calls.recording("state"), dispatcher=mailbox) as shard:
+        connect(shard, gateway).drop()
+        wait_until(lambda: shard.stats.resumes == 1)
+    mailbox.run_pending()
+    assert states(calls) == CONNECTION + RESUMED + END
+
+
+def test_methods_of_a_subclass_are_called(gateway: LocalGateway) -> None:
+    class Bot(Shard):
+        def __init__(self) -> None:
+            self.heard: list[Any] = []
+            super().__init__(TOKEN, 0, **fast_options())
+
+        def on_socket_state(self, state: ShardState) -> None:
+            self.heard.append(state)
+
+        def on_socket_text(self, event: str, sequence: int, text: bytes) -> None:
+            self.heard.append(event)
+
+        def on_socket_batch(self, count: int) -> None:
+            self.heard.append(count)
+
+    with Bot() as bot:
+        connect(bot, gateway)
+        wait_until(lambda: bot.heard[-1:] == [1])
+    assert {ShardState.READY, "READY", 1} <= set(bot.heard)

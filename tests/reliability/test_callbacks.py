@@ -28,6 +28,7 @@ CALLBACKS = (
     "on_socket_dispatch",
     "on_socket_heartbeat",
     "on_socket_error",
+    "on_socket_state",
     "on_socket_disconnected",
     "on_socket_reconnected",
     "on_socket_closed",

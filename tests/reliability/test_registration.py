@@ -85,6 +85,7 @@ ARITIES = {
     "on_socket_batch": 2,
     "on_socket_ready": 1,
     "on_socket_error": 2,
+    "on_socket_state": 2,
     "on_socket_closed": 2,
 }
 
