@@ -7,6 +7,7 @@ the next.
 
 from __future__ import annotations
 
+import _thread
 import enum
 import threading
 from collections.abc import Callable
@@ -96,6 +97,7 @@ class Life:
         self.error: BaseException | None = None  # for which the life ends, or ended
         self.is_closed = False  # at most on_socket_closed is still to be called
         self.ended = False  # on_socket_closed has returned
+        self.closes_in_background = False  # a thread waits for the end, see Lifecycle
         self.ends: tuple[str, ...] = ()  # how the last connections ended, oldest first
         self._immediate = False  # a thread waits for the next connection: no back-off
         self._connection: Interruptible | None = None
@@ -471,6 +473,23 @@ class Lifecycle:
         if not self.wait(lambda: life.ended, peer_deadline):
             life.fail_connection(deadline)
         return self.wait(lambda: life.ended, deadline)
+
+    def close_in_background(self, life: Life, deadline: Deadline, peer_deadline: Deadline) -> None:
+        """:meth:`close` on a short-lived thread, for a caller that does not wait.
+
+        The reader gives a peer that does not answer up in time by itself. The thread is for what
+        may hold the reader up before that: a peer that takes no bytes, a callback.
+
+        :param life: as for :meth:`close`, as are the rest.
+        """
+        if life.ended or life.closes_in_background:
+            return
+        life.closes_in_background = True
+        try:
+            # No signal handler and no Ctrl-C can split this; threading.Thread.start() they can.
+            _thread.start_new_thread(self.close, (life, deadline, peer_deadline))
+        except RuntimeError:  # the system has none to give, or the interpreter exits
+            life.closes_in_background = False
 
     def _waits_on_at_exit(self) -> bool:
         """True on a daemon thread of the user's while the interpreter exits.

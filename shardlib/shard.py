@@ -928,7 +928,7 @@ class Shard:
         self._check_process()
         self._begin(Beginning(socket_url, socket_version, awaited=False))
 
-    def disconnect(self, code: int | None = None) -> None:
+    def disconnect(self, code: int | None = None, *, wait: bool = True) -> None:
         """Close for good, from whatever state.
 
         Blocks the calling thread for `close_timeout` at most, whatever the peer does. In a
@@ -937,23 +937,36 @@ class Shard:
         time, the socket is closed, and the reader ends when the callback does. A shard that is not
         running stays as it is.
 
+        With ``wait=False`` it returns at once on every thread; the shard is closed within
+        `close_timeout` all the same, and :meth:`join` waits for that. So many shards whose peers do
+        not answer are closed in the time of one::
+
+            for shard in shards:
+                shard.disconnect(wait=False)
+            for shard in shards:
+                shard.join()
+
         :param code: an int. None is 1000, which ends the session: the bot goes offline. A code from
             4000 to 4999 keeps it resumable for some minutes (see :attr:`session` and
             https://docs.discord.com/developers/events/gateway#initiating-a-disconnect).
+        :param wait: a bool; False: return before the shard is closed.
         :raises ValueError: if `code` is neither 1000, 1001 nor from 4000 to 4999.
-        :raises TypeError: if `code` is not an int.
+        :raises TypeError: if `code` is not an int, or `wait` is not a bool.
         """
         self._check_process()
         if code is not None:
             check_type("code", code, int)
             if code not in SESSION_ENDING_CLOSE_CODES and not 4000 <= code <= 4999:
                 raise ValueError(f"code must be 1000, 1001, or from 4000 to 4999, not {code}")
+        check_type("wait", wait, bool)
         deadline = Deadline(self._options.close_timeout)
         life = self._lifecycle.request_close(NORMAL_CLOSURE if code is None else code, deadline)
         if life.in_reader_thread() or has_interrupted_own_call():
             return  # the reader closes when the callback, or the interrupted call, has returned
         peer_deadline = Deadline(self._options.close_timeout * PEERS_SHARE)
-        if self._lifecycle.close(life, deadline, peer_deadline):
+        if not wait:
+            self._lifecycle.close_in_background(life, deadline, peer_deadline)
+        elif self._lifecycle.close(life, deadline, peer_deadline):
             self._join_threads(life, deadline)
 
     def reconnect(self) -> None:

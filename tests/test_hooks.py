@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import _thread
 import collections
 import functools
 import itertools
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -402,6 +404,7 @@ def test_closing_is_told_before_a_peer_that_does_not_answer_is_given_up(
         disconnecting = in_background(shard.disconnect)
         wait_until(lambda: states(calls)[-1] is ShardState.CLOSING, 5)
         assert not disconnecting.done()
+        wait_until(lambda: connection.close_code)
         connection.proceed()
         disconnecting.result(10)
     assert states(calls) == CONNECTION + END
@@ -432,8 +435,10 @@ class ClosedGate:
 
     def __init__(self) -> None:
         self.is_open = False
+        self.was_asked = False
 
     def try_acquire(self, shard_id: int) -> float:
+        self.was_asked = True
         return 0.0 if self.is_open else 60.0
 
 
@@ -442,7 +447,8 @@ def test_identify_on_another_thread_is_told(gateway: LocalGateway, calls: Calls)
     gateway.inject(instead_of="ready")
     with make_shard(on_socket_state=calls.recording("state"), identify_gate=gate) as shard:
         shard.connect(gateway.url)
-        wait_until(lambda: shard.heartbeat_interval)
+        wait_until(lambda: gate.was_asked)
+        wait_until(shard._reader.connection.is_idle)
         gate.is_open = True
         shard.identify()
         wait_until(lambda: states(calls)[-1] is ShardState.IDENTIFYING)
@@ -542,3 +548,105 @@ def test_methods_of_a_subclass_are_called(gateway: LocalGateway) -> None:
         connect(bot, gateway)
         wait_until(lambda: bot.heard[-1:] == [1])
     assert {ShardState.READY, "READY", 1} <= set(bot.heard)
+
+
+# disconnect(wait=False)
+
+
+def test_disconnect_without_waiting_returns_at_once_and_join_waits(
+    gateway: LocalGateway, calls: Calls
+) -> None:
+    gateway.inject(instead_of="close")
+    shard = make_shard(on_socket_closed=calls.recording("closed"), close_timeout=8.0)
+    connection = connect(shard, gateway)
+    since = time.perf_counter()
+    shard.disconnect(4000, wait=False)
+    shard.disconnect(4001, wait=False)
+    assert time.perf_counter() - since < 2
+    assert shard.state is ShardState.CLOSING and not calls.made
+    wait_until(lambda: connection.close_code)
+    connection.proceed()
+    shard.join(10)
+    assert time.perf_counter() - since < 5  # the peer has answered
+    assert calls.made == [("closed", None)]
+    assert shard.socket_thread is None
+    assert connection.wait_closed() == 4000
+
+
+def test_unresponsive_peers_of_many_shards_cost_one_close_timeout(gateway: LocalGateway) -> None:
+    gateway.inject(instead_of="close", connections=None)
+    shards = [make_shard(close_timeout=1.0) for _ in range(8)]
+    for shard in shards:
+        connect(shard, gateway)
+    since = time.perf_counter()
+    for shard in shards:
+        shard.disconnect(wait=False)
+    for shard in shards:
+        shard.join(10)
+    assert time.perf_counter() - since < 3
+    assert all(shard.state is ShardState.CLOSED for shard in shards)
+
+
+def test_disconnect_without_waiting_closes_the_socket_behind_a_stuck_callback(
+    gateway: LocalGateway, calls: Calls
+) -> None:
+    """No thread joins the shard, and its reader cannot close anything."""
+    shard = make_shard(close_timeout=0.4)
+    shard.on("TYPING_START", calls.number)
+    connection = connect(shard, gateway)
+    calls.gate.clear()
+    dispatch_numbers(gateway, [1])
+    wait_until(lambda: shard.stats.events["TYPING_START"] == 1)
+    shard.disconnect(wait=False)
+    assert connection.wait_closed(5) == 1000
+    calls.gate.set()
+    shard.join(10)
+    wait_until(lambda: shard.socket_thread is None)
+
+
+def test_a_peer_that_takes_no_bytes_holds_up_no_disconnect_without_waiting(
+    gateway: LocalGateway, calls: Calls
+) -> None:
+    """A callback of the reader's is inside send(), for longer than close_timeout."""
+    errors: list[Exception] = []
+
+    def send(shard: Shard, data: Any) -> None:
+        try:
+            while True:
+                shard._reader.connection.send("x" * 4000, urgent=True)
+        except Exception as error:
+            errors.append(error)
+
+    shard = make_shard(close_timeout=0.4, send_timeout=30.0)
+    shard.on("USER_UPDATE", send)
+    connection = connect(shard, gateway)
+    connection.stop_reading()
+    gateway.dispatch("USER_UPDATE", {})
+    wait_until(lambda: shard.stats.events["USER_UPDATE"] == 1)
+    since = time.perf_counter()
+    shard.disconnect(wait=False)
+    wait_until(lambda: shard.state is ShardState.CLOSED, 5)
+    assert time.perf_counter() - since < 5
+    assert errors
+    shard.join(10)
+
+
+def test_connect_may_follow_disconnect_without_waiting(gateway: LocalGateway) -> None:
+    with make_shard() as shard:
+        for _ in range(5):
+            connect(shard, gateway)
+            shard.disconnect(wait=False)
+        connect(shard, gateway)
+        assert shard.state is ShardState.READY
+
+
+def test_disconnect_without_waiting_leaves_a_shard_that_does_not_run(
+    gateway: LocalGateway,
+) -> None:
+    shard = make_shard()
+    threads = _thread._count()
+    shard.disconnect(wait=False)
+    assert shard.state is ShardState.DISCONNECTED
+    assert _thread._count() == threads
+    with pytest.raises(TypeError, match="wait must be of type bool"):
+        shard.disconnect(wait=None)  # type: ignore[arg-type]
