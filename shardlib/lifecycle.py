@@ -97,7 +97,7 @@ class Life:
         self.error: BaseException | None = None  # for which the life ends, or ended
         self.is_closed = False  # at most on_socket_closed is still to be called
         self.ended = False  # on_socket_closed has returned
-        self.closes_in_background = False  # a thread waits for the end, see Lifecycle
+        self._closes_in_background = False  # a thread waits for the end, see Lifecycle
         self.ends: tuple[str, ...] = ()  # how the last connections ended, oldest first
         self._immediate = False  # a thread waits for the next connection: no back-off
         self._connection: Interruptible | None = None
@@ -221,6 +221,14 @@ class Life:
             if self.request is not Request.CLOSE or not isinstance(error, Exception):
                 self.error = self.error or error
         self.request_close(code, deadline)
+
+    def begin_background_close(self) -> bool:
+        """True for the first caller, unless the life has ended: one thread is enough for a life."""
+        with self._lock:
+            if self.ended or self._closes_in_background:
+                return False
+            self._closes_in_background = True
+            return True
 
     def fail_connection(self, deadline: Deadline) -> None:
         """End the connection of a life that is to be closed, without waiting for the reader.
@@ -482,14 +490,13 @@ class Lifecycle:
 
         :param life: as for :meth:`close`, as are the rest.
         """
-        if life.ended or life.closes_in_background:
+        if not life.begin_background_close():
             return
-        life.closes_in_background = True
         try:
             # No signal handler and no Ctrl-C can split this; threading.Thread.start() they can.
             _thread.start_new_thread(self.close, (life, deadline, peer_deadline))
         except RuntimeError:  # the system has none to give, or the interpreter exits
-            life.closes_in_background = False
+            pass
 
     def _waits_on_at_exit(self) -> bool:
         """True on a daemon thread of the user's while the interpreter exits.

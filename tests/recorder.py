@@ -69,6 +69,11 @@ class Recorder:
         """
         return [call for call in self.calls[since:] if call[0] in names]
 
+    @property
+    def besides_states(self) -> list[tuple[Any, ...]]:
+        """All calls but those of on_socket_state."""
+        return [call for call in self.calls if call[0] != "state"]
+
     def life_since(self, since: int) -> list[tuple[Any, ...]]:
         """The calls of the callbacks about connections.
 

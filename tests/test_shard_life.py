@@ -336,7 +336,7 @@ def test_a_first_attempt_that_fails_raises_and_leaves_the_shard_disconnected(
     with pytest.raises(ConnectionFailed, match="refused"):
         shard.connect(url)
     assert shard.state is ShardState.DISCONNECTED
-    assert recorder.life == []
+    assert recorder.besides_states == []
     with pytest.raises(ConnectionFailed):
         shard.wait_until_ready(1)
     with make_gateway() as gateway, shard:
