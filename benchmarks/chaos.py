@@ -304,7 +304,7 @@ class Round:
             self._gateway.token,
             Intents.all(),
             compression=rng.choice(COMPRESSIONS),
-            identify_gate=IdentifyGate(interval=0.001, daily_limit=10**9),
+            identify_gate=IdentifyGate(interval=0.001, slack=0, daily_limit=10**9),
             backoff=Backoff(base=0.005, cap=0.05),
             connect_timeout=0.3,
             hello_timeout=0.3,

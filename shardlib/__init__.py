@@ -31,6 +31,7 @@ __all__ = [
     "Latency",
     "Listener",
     "NotReady",
+    "OnSocketBatch",
     "OnSocketClosed",
     "OnSocketConnected",
     "OnSocketDisconnected",
@@ -40,6 +41,8 @@ __all__ = [
     "OnSocketRawMessage",
     "OnSocketReady",
     "OnSocketReconnected",
+    "OnSocketState",
+    "OnSocketText",
     "Opcode",
     "SendTimeout",
     "Session",
@@ -83,6 +86,7 @@ if TYPE_CHECKING:
     from shardlib.session import Session
     from shardlib.shard import (
         Listener,
+        OnSocketBatch,
         OnSocketClosed,
         OnSocketConnected,
         OnSocketDisconnected,
@@ -92,6 +96,8 @@ if TYPE_CHECKING:
         OnSocketRawMessage,
         OnSocketReady,
         OnSocketReconnected,
+        OnSocketState,
+        OnSocketText,
         Shard,
         running_shards,
     )

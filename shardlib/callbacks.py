@@ -134,6 +134,8 @@ class Callbacks:
         self._on_dispatch: tuple[Callback, tuple[Any, ...]] | None = None
         self.wants_payloads = False  # True if one of the functions looks at whole payloads
         self.wants_raw_payloads = False
+        self.wants_texts = False
+        self.wants_batches = False
         self._listeners: dict[str, tuple[Callback, ...]] = {}
         self._subscribers: dict[str, tuple[Subscriber, ...]] = {}
         self._subscribers_to_all: tuple[Subscriber, ...] = ()
@@ -177,6 +179,8 @@ class Callbacks:
             self._functions = functions
             self._on_dispatch = functions.get("on_socket_dispatch")
             self.wants_raw_payloads = "on_socket_raw_message" in functions
+            self.wants_texts = "on_socket_text" in functions
+            self.wants_batches = "on_socket_batch" in functions
             self._derive_wants_payloads()
 
     def _derive_wants_payloads(self) -> None:
@@ -268,6 +272,14 @@ class Callbacks:
         """Notify the waiting threads at the next :meth:`flush`. For subscribers, on the reader."""
         self._has_to_notify = True
 
+    def notify_batch(self, count: int) -> None:
+        """Call on_socket_batch, if one read has brought any messages.
+
+        :param count: of those that were handled.
+        """
+        if count and not self.is_forked:
+            self.notify("on_socket_batch", count)
+
     def flush(self) -> None:
         """Wake the threads for which the messages of one read have brought something."""
         if self._has_to_notify:
@@ -284,6 +296,18 @@ class Callbacks:
         if name in functions:
             function, first = functions[name]
             self._running.call(function, function, (*first, *arguments), name, name)
+
+    def hand_on_text(self, event: str, sequence: int | None, text: bytes) -> None:
+        """Call on_socket_text, if :attr:`wants_texts`.
+
+        :param event: the event's name.
+        :param sequence: of the event, None if a Resume could not name it.
+        :param text: the whole payload.
+        """
+        function, first = self._functions.get("on_socket_text", (None, ()))
+        if function is not None:
+            arguments = (*first, event, sequence, text)
+            self._running.call(function, function, arguments, "on_socket_text", event)
 
     def dispatch(self, event: str | None, payload: Any) -> None:
         """Hand an event to on_socket_dispatch, to its listeners, and to its subscribers.

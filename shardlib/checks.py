@@ -142,6 +142,21 @@ def check_positive(name: str, value: Any) -> float:
     return value
 
 
+def check_not_negative(name: str, value: Any) -> float:
+    """Check a number, and return it.
+
+    :param name: of the argument, as the error names it.
+    :param value: of the argument.
+    :raises TypeError: if the value is not an int or a float.
+    :raises ValueError: if it is below 0, or is infinite or NaN.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, not {type(value).__name__}")
+    if not 0 <= value <= _LARGEST:
+        raise ValueError(f"{name} must be a number from 0 up, not {value!r}")
+    return value
+
+
 def check_timeout(name: str, value: Any) -> float | None:
     """Check seconds, and return them.
 

@@ -39,8 +39,8 @@ class Delivery(Handover):
     :ivar event: name of the event, a str; None for the shard's own callbacks, as on_socket_ready.
     :ivar data: the event's ``d``; None for the shard's own callbacks.
     :ivar alone: True if all earlier deliveries of the shard must have returned before it is called,
-        and it must have returned before any later one is: of a callback about connections, or of
-        the end of the shard's life.
+        and it must have returned before any later one is: of a callback about connections, of
+        on_socket_batch, or of the end of the shard's life.
     :ivar can_be_dropped: True for events, and for callbacks that come as often as they do. A queue
         that is full has to take the others all the same.
     """

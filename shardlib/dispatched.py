@@ -22,6 +22,8 @@ from shardlib.text import count
 
 # Callbacks that come in between others, neither before nor after them in any way that matters.
 _UNORDERED = frozenset({"on_socket_raw_message", "on_socket_heartbeat", "on_socket_error"})
+# Callbacks that come as often as events do: a queue that is full need not take them.
+_FREQUENT = _UNORDERED | {"on_socket_batch"}
 
 
 class DispatchedCallbacks(Callbacks):
@@ -86,9 +88,13 @@ class DispatchedCallbacks(Callbacks):
         if thread in self._delivering:  # a callback has failed: on_socket_error
             self._call_function(self._runnings[thread], name, arguments, name)
         elif name in self._functions:
-            unordered = name in _UNORDERED
             self._submit(
-                self._create(name, arguments, alone=not unordered, can_be_dropped=unordered)
+                self._create(
+                    name,
+                    arguments,
+                    alone=name not in _UNORDERED,
+                    can_be_dropped=name in _FREQUENT,
+                )
             )
             if name != "on_socket_raw_message":  # of which one read may bring many
                 self.flush()
@@ -98,6 +104,10 @@ class DispatchedCallbacks(Callbacks):
         if self._has_to_flush:
             self._has_to_flush = False
             self._ask("flush", self._dispatcher.flush)
+
+    def hand_on_text(self, event: str, sequence: int | None, text: bytes) -> None:
+        # No event of the delivery's: its data, which a dispatcher may look at, is not decoded.
+        self._submit(self._create("on_socket_text", (event, sequence, text)))
 
     def dispatch(self, event: str | None, payload: Any) -> None:
         # First those that wait: once submitted, other threads may change the data.

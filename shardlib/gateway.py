@@ -25,6 +25,9 @@ SEND_PERIOD = 60.0
 IDENTIFY_INTERVAL = 5.0
 """Seconds between two Identifies of one concurrency bucket (*Gateway: Identifying*)."""
 
+IDENTIFY_SLACK = 0.25
+"""Seconds by which two Identifies are sent further apart: the second may travel faster."""
+
 SESSION_START_LIMIT = 1000
 """Identifies a token may send in 24 hours before Discord resets it (*Gateway: Identifying*)."""
 

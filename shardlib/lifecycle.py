@@ -7,6 +7,7 @@ the next.
 
 from __future__ import annotations
 
+import _thread
 import enum
 import threading
 from collections.abc import Callable
@@ -83,6 +84,9 @@ class Life:
     def __init__(self, beginning: Beginning, waiters: Waiters) -> None:
         self.beginning = beginning
         self.state = ShardState.CONNECTING
+        #: The states that on_socket_state is to be told, oldest first, each once. The reader takes
+        #: them, whichever thread has changed the state.
+        self.untold_states: tuple[ShardState, ...] = (ShardState.CONNECTING,)
         self.thread: threading.Thread | None = None  # the reader
         self.sockets_opened = 0
         # For the reader, which looks after each message and before it dials.
@@ -93,6 +97,7 @@ class Life:
         self.error: BaseException | None = None  # for which the life ends, or ended
         self.is_closed = False  # at most on_socket_closed is still to be called
         self.ended = False  # on_socket_closed has returned
+        self._closes_in_background = False  # a thread waits for the end, see Lifecycle
         self.ends: tuple[str, ...] = ()  # how the last connections ended, oldest first
         self._immediate = False  # a thread waits for the next connection: no back-off
         self._connection: Interruptible | None = None
@@ -201,7 +206,7 @@ class Life:
                 self.close_code = code
                 self.close_deadline = deadline
                 self.request = Request.CLOSE
-                self.state = ShardState.CLOSING
+                self._enter(ShardState.CLOSING)
         self._interrupt()
 
     def stop(self, error: BaseException, code: int, deadline: Deadline) -> None:
@@ -216,6 +221,14 @@ class Life:
             if self.request is not Request.CLOSE or not isinstance(error, Exception):
                 self.error = self.error or error
         self.request_close(code, deadline)
+
+    def begin_background_close(self) -> bool:
+        """True for the first caller, unless the life has ended: one thread is enough for a life."""
+        with self._lock:
+            if self.ended or self._closes_in_background:
+                return False
+            self._closes_in_background = True
+            return True
 
     def fail_connection(self, deadline: Deadline) -> None:
         """End the connection of a life that is to be closed, without waiting for the reader.
@@ -262,7 +275,7 @@ class Life:
             self._connection = connection
             if self.request is Request.CLOSE:
                 return False
-            self.state = ShardState.CONNECTING
+            self._enter(ShardState.CONNECTING)
         self._waiters.notify()
         return True
 
@@ -302,8 +315,21 @@ class Life:
 
     def _change(self, state: ShardState) -> None:
         if self.thread is not None and not self.is_over:
-            self.state = state
+            self._enter(state)
             self._waiters.notify()
+
+    def _enter(self, state: ShardState) -> None:
+        """Change the state. The caller holds the lock."""
+        if state is not self.state:
+            self.state = state
+            self.untold_states = (*self.untold_states, state)
+
+    def take_state(self) -> ShardState:
+        """Take the oldest state out that on_socket_state is to be told; there must be one."""
+        with self._lock:
+            state, *later = self.untold_states
+            self.untold_states = tuple(later)
+            return state
 
     def connection_ended(self, how: str) -> None:
         """Remember how a connection ended, for the messages of errors."""
@@ -325,13 +351,14 @@ class Life:
             if self.request is not Request.CLOSE:
                 self.error = self.error or error
             told_by_connect = self.first_attempt_awaited and self.error is not None
-            self.state = ShardState.DISCONNECTED if told_by_connect else ShardState.CLOSED
+            self._enter(ShardState.DISCONNECTED if told_by_connect else ShardState.CLOSED)
             self.is_closed = True
         self._waiters.notify()
 
     def never_begin(self) -> None:
         """Make this the life of a shard before its first connect(): one that has ended."""
         self.state = ShardState.DISCONNECTED
+        self.untold_states = ()
         self.is_closed = self.ended = True
 
     def end(self) -> None:
@@ -460,6 +487,22 @@ class Lifecycle:
         if not self.wait(lambda: life.ended, peer_deadline):
             life.fail_connection(deadline)
         return self.wait(lambda: life.ended, deadline)
+
+    def close_in_background(self, life: Life, deadline: Deadline, peer_deadline: Deadline) -> None:
+        """:meth:`close` on a short-lived thread, for a caller that does not wait.
+
+        The reader gives a peer that does not answer up in time by itself. The thread is for what
+        may hold the reader up before that: a peer that takes no bytes, a callback.
+
+        :param life: as for :meth:`close`, as are the rest.
+        """
+        if not life.begin_background_close():
+            return
+        try:
+            # No signal handler and no Ctrl-C can split this; threading.Thread.start() they can.
+            _thread.start_new_thread(self.close, (life, deadline, peer_deadline))
+        except RuntimeError:  # the system has none to give, or the interpreter exits
+            pass
 
     def _waits_on_at_exit(self) -> bool:
         """True on a daemon thread of the user's while the interpreter exits.

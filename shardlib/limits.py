@@ -15,11 +15,12 @@ import threading
 import time
 from collections.abc import Callable
 
-from shardlib.checks import check_positive, check_type
+from shardlib.checks import check_not_negative, check_positive, check_type
 from shardlib.deadline import LONGEST_WAIT
 from shardlib.errors import ShardClosed
 from shardlib.gateway import (
     IDENTIFY_INTERVAL,
+    IDENTIFY_SLACK,
     SEND_LIMIT,
     SEND_PERIOD,
     SESSION_START_LIMIT,
@@ -144,18 +145,26 @@ def _has_interrupted_itself() -> bool:
 class IdentifyGate:
     """When a shard may identify.
 
-    One gate serves all shards of a token, from any thread; its method never blocks. Shards in
+    One gate serves all shards of a token, from any thread; its methods never block. Shards in
     several processes need a gate that asks a place common to all of them: any object with this
     ``try_acquire`` will do. The rules stand at
     https://docs.discord.com/developers/events/gateway#identifying and
     https://docs.discord.com/developers/events/gateway#sharding.
 
+    What counts for Discord is when an Identify arrives, and some arrive sooner after they were sent
+    than others. So the gate lets those of a bucket through `slack` further apart than `interval`:
+    of 64 that were sent exactly 5.0 seconds apart, 16 arrived too early.
+
     :param max_concurrency: an int, as *Get Gateway Bot* gives it.
-    :param interval: seconds between two Identifies of the same bucket.
-    :param daily_limit: an int, the Identifies in 24 hours after which Discord resets the token. The
-        gate stops at 95 percent of them.
+    :param interval: seconds between two Identifies of the same bucket, as Discord counts them.
+    :param daily_limit: an int, the Identifies in 24 hours after which Discord resets the token, the
+        ``total`` of *Get Gateway Bot*. The gate stops at 95 percent of them.
+    :param slack: seconds by which two Identifies of a bucket are sent further apart than
+        `interval`, 0 for a gateway on this machine.
+    :param used: an int, the Identifies of the last 24 hours that did not pass this gate: those of
+        other processes, and of this one before it was restarted.
     :param clock: a function that gives seconds of a monotonic clock; for tests.
-    :raises ValueError: if an argument is not positive.
+    :raises ValueError: if an argument is not positive; `slack` and `used` may be 0.
     :raises TypeError: if an argument has the wrong type.
     """
 
@@ -165,6 +174,8 @@ class IdentifyGate:
         interval: float = IDENTIFY_INTERVAL,
         *,
         daily_limit: int = SESSION_START_LIMIT,
+        slack: float = IDENTIFY_SLACK,
+        used: int = 0,
         clock: Clock = time.monotonic,
     ) -> None:
         check_type("max_concurrency", max_concurrency, int)
@@ -172,12 +183,63 @@ class IdentifyGate:
         check_positive("interval", interval)
         check_type("daily_limit", daily_limit, int)
         check_positive("daily_limit", daily_limit)
+        check_not_negative("slack", slack)
+        check_type("used", used, int)
+        check_not_negative("used", used)
         self._max_concurrency = max_concurrency
-        self._interval = interval
+        self._spacing = interval + slack
+        self._daily_limit = daily_limit
         self._budget = max(1, daily_limit * _DAILY_SHARE // 100)
         self._clock = clock
         self._free_at: dict[int, float] = {}  # by bucket
-        self._today: collections.deque[float] = collections.deque()  # times of the last 24 hours
+        self._others_free_at = -math.inf  # of the buckets that are not in there
+        # The times of the Identifies of the last 24 hours; those of others might all be new.
+        self._today = collections.deque([clock()] * min(used, self._budget))
+        # What Discord had counted when update() was called, until it counts anew. Below 0 if it
+        # allows more than daily_limit.
+        self._counted = 0
+        self._reset_at = math.inf
+
+    def update(self, max_concurrency: int, remaining: int, reset_after: float) -> None:
+        """Take in what *Get Gateway Bot* says of the session start limit.
+
+        Discord counts the Identifies of all processes, so its number replaces the gate's own. Never
+        blocks.
+
+        :param max_concurrency: an int, as for the constructor. If it changes, no bucket is free
+            sooner than the last one was.
+        :param remaining: an int, how many more Identifies Discord allows. Of these the gate keeps 5
+            percent of `daily_limit` back.
+        :param reset_after: seconds until Discord counts anew; it gives milliseconds.
+        :raises ValueError: if `max_concurrency` is not positive, or another argument is negative.
+        :raises TypeError: if an argument has the wrong type.
+        """
+        check_type("max_concurrency", max_concurrency, int)
+        check_positive("max_concurrency", max_concurrency)
+        check_type("remaining", remaining, int)
+        check_not_negative("remaining", remaining)
+        check_not_negative("reset_after", reset_after)
+        with _gates_lock:
+            if max_concurrency != self._max_concurrency:
+                self._others_free_at = max(self._others_free_at, *self._free_at.values(), -math.inf)
+                self._free_at.clear()
+                self._max_concurrency = max_concurrency
+            self._reset_at = self._clock() + reset_after
+            self._counted = self._daily_limit - remaining
+            self._today.clear()  # Discord's number has them in it
+
+    def expected_wait(self, shard_id: int) -> float:
+        """When a shard may identify at the earliest, if no other shard comes before it.
+
+        A program with many shards opens the socket of each when its slot is near: a socket on which
+        Identify does not come is closed by the Gateway. Takes no slot, and never blocks.
+
+        :param shard_id: number of the shard, an int.
+        :returns: seconds, 0.0 if the slot is free now.
+        """
+        with _gates_lock:
+            now = self._clock()
+            return max(self._wait_for_slot(shard_id, now), self._wait_for_budget(now))
 
     def try_acquire(self, shard_id: int) -> float:
         """Take the slot and return 0.0, or return the seconds after which to ask again.
@@ -190,7 +252,6 @@ class IdentifyGate:
         :raises ShardClosed: with code None, if the day's Identifies are nearly used up.
         """
         global _gates_thread
-        bucket = shard_id % self._max_concurrency
         thread = threading.get_ident()
         with _gates_lock:
             # The stack is looked at only if an interruption is possible: Python makes an object of
@@ -199,22 +260,41 @@ class IdentifyGate:
                 return _INTERRUPTED_WAIT
             _gates_thread = thread
             now = self._clock()
-            while self._today and self._today[0] + _DAY <= now:
-                self._today.popleft()
-            if len(self._today) >= self._budget:
-                minutes = math.ceil((self._today[0] + _DAY - now) / 60)
+            wait = self._wait_for_budget(now)
+            if wait > 0:
+                minutes = math.ceil(wait / 60)
                 raise ShardClosed(
                     None,
-                    f"{self._budget} sessions were started in the last 24 hours. Soon Discord "
-                    "would reset the bot token, so no other is started. Find out from the log why "
-                    f"sessions keep ending; the next may start in {count(minutes, 'minute')}",
+                    f"{self._counted + len(self._today)} sessions were started in the last 24 "
+                    "hours. Soon Discord would reset the bot token, so no other is started. Find "
+                    "out from the log why sessions keep ending; the next may start in "
+                    f"{count(minutes, 'minute')}",
                 )
-            wait = self._free_at.get(bucket, now) - now
+            wait = self._wait_for_slot(shard_id, now)
             if wait > 0:
                 return wait
-            self._free_at[bucket] = now + self._interval
+            self._free_at[shard_id % self._max_concurrency] = now + self._spacing
             self._today.append(now)
             return 0.0
+
+    # With the lock held
+
+    def _wait_for_slot(self, shard_id: int, now: float) -> float:
+        bucket = shard_id % self._max_concurrency
+        return max(0.0, self._free_at.get(bucket, self._others_free_at) - now)
+
+    def _wait_for_budget(self, now: float) -> float:
+        """Seconds until one more Identify is safe for the token."""
+        if self._reset_at <= now:
+            self._counted = 0
+            self._reset_at = math.inf
+            self._today.clear()
+        while self._today and self._today[0] + _DAY <= now:
+            self._today.popleft()
+        if self._counted + len(self._today) < self._budget:
+            return 0.0
+        oldest_forgotten_at = self._today[0] + _DAY if self._today else math.inf
+        return min(oldest_forgotten_at, self._reset_at) - now
 
 
 # Seconds, the shortest wait between two questions to a gate: shorter ones would burn a core.

@@ -36,6 +36,7 @@ from shardlib.gateway import (
     GATEWAY_URL,
     RESUMABLE_CLOSE_CODE,
     Intents,
+    Opcode,
     gateway_url,
 )
 from shardlib.heartbeat import Heartbeat
@@ -44,7 +45,7 @@ from shardlib.limits import check_gate_wait, default_gate
 from shardlib.loss import Cause, Loss
 from shardlib.options import Options
 from shardlib.payloads import Payload
-from shardlib.protocol import PROTOCOL_EVENTS, GatewayProtocol
+from shardlib.protocol import PROTOCOL_EVENTS, GatewayProtocol, Message
 from shardlib.reconnect import Reconnect, ReconnectPolicy, Stop, after_disconnect
 from shardlib.running import LeftToParent
 from shardlib.state import ShardState
@@ -219,6 +220,11 @@ class Reader:
                 fault = interruption
         error = fault = None  # their tracebacks refer to this frame: they would be a cycle
 
+    def _tell_states(self, life: Life) -> None:
+        """Call on_socket_state for each change of the state, whichever thread has made it."""
+        while life.untold_states:
+            self._callbacks.notify("on_socket_state", life.take_state())
+
     def _connection_loop(self, life: Life) -> BaseException | None:
         """One connection after the other. Returns the error that closes the shard, if any does."""
         policy: ReconnectPolicy | None = None
@@ -282,6 +288,7 @@ class Reader:
         """Put things in order after an exception that the policy could not judge."""
         for step in (
             functools.partial(life.set_state, ShardState.WAITING),
+            functools.partial(self._tell_states, life),
             self._stop_heartbeat,
             self.connection.release,
             functools.partial(self._callbacks.report, fault),
@@ -347,6 +354,7 @@ class Reader:
         self.connection = connection
 
     def _open_and_read(self, life: Life, connection: Connection) -> Loss:
+        self._tell_states(life)
         self._callbacks.log(logging.DEBUG, "connecting to %s", connection.url)
         try:
             connection.open()
@@ -357,13 +365,17 @@ class Reader:
             return Loss(Cause.NOT_OPENED, str(failure), failure=failure.with_traceback(None))
         self.protocol.opened(self._now())
         life.socket_opened()
+        self._tell_states(life)
         self._connection_is_told = True
         self._callbacks.notify("on_socket_connected")
         return self._read(life, connection)
 
     def _read(self, life: Life, connection: Connection) -> Loss:
         """Handle messages until the connection ends, or is to end. Returns why it does."""
+        callbacks = self._callbacks
         while True:
+            if life.untold_states:  # another thread may have changed the state, or a callback
+                self._tell_states(life)
             loss = self._lost or connection.failure
             if loss is not None:
                 try:
@@ -372,7 +384,7 @@ class Reader:
                     del loss  # its error's traceback may refer to this frame: a cycle
             if life.request is not None:
                 return self._requested(life)
-            self._debugging = self._callbacks.debugging
+            self._debugging = callbacks.debugging
             heartbeat = self.heartbeat
             if heartbeat is not None and heartbeat.notes:
                 self._write_notes(heartbeat)
@@ -383,6 +395,7 @@ class Reader:
                     self._pass_deadline(connection)
                     continue
                 until = Deadline(max(0.0, deadline - self._now()))
+            handled_before = self.messages
             try:
                 # At a break CPython closes the generator at once, which then puts back what it has
                 # not taken out: the closing handshake reads on from there.
@@ -406,7 +419,9 @@ class Reader:
                     error=error,
                 )
             finally:
-                self._callbacks.flush()
+                if callbacks.wants_batches:
+                    callbacks.notify_batch(self.messages - handled_before)
+                callbacks.flush()
 
     def _pass_deadline(self, connection: Connection) -> None:
         self.protocol.on_deadline(self._now())
@@ -427,6 +442,7 @@ class Reader:
         """End a connection properly, as far as its peer takes part."""
         heartbeat = self.heartbeat
         life.set_state(ShardState.WAITING)  # what is sent now waits for the next connection
+        self._tell_states(life)
         try:
             code, timeout = RESUMABLE_CLOSE_CODE, AT_ONCE
             if life.request is Request.CLOSE and life.error is None:
@@ -464,6 +480,7 @@ class Reader:
             life.connection_ended(str(loss))
         elif plan.error is not None:
             life.begin_closing(plan.error)
+        self._tell_states(life)
         if loss.error is not None:
             self._callbacks.report(loss.error)
         if isinstance(plan, Reconnect) and plan.fault is not None:
@@ -499,11 +516,13 @@ class Reader:
 
     def _finish(self, life: Life, error: BaseException | None) -> None:
         """End a life: note why, log, and call on_socket_closed."""
+        self._tell_states(life)
         self._notify_disconnected(None, closed_by_self=False)  # SystemExit and its like come here
         if not life.is_closed:
             life.close(error)
+        self._tell_states(life)
         error = life.error
-        # If the first attempt failed, connect() raises the error, and no callback has been called.
+        # If the first attempt failed, connect() raises the error.
         if life.state is ShardState.CLOSED and not self._end_is_told:
             if isinstance(error, Exception):
                 self._callbacks.log(logging.ERROR, "closed: %s", error)
@@ -523,6 +542,7 @@ class Reader:
     def handle_message(self, message: bytes | str) -> None:
         """Handle a message without a connection that could be lost."""
         connection = self.connection
+        handled_before = self.messages
         try:
             if isinstance(message, str):
                 self._handle(connection, frames.TEXT, message.encode(errors="surrogatepass"))
@@ -531,6 +551,8 @@ class Reader:
         except BrokenStream as error:
             self._callbacks.report(error)
             self._lost = Loss(Cause.UNREADABLE, str(error))
+        if self._callbacks.wants_batches:
+            self._callbacks.notify_batch(self.messages - handled_before)
         self._callbacks.flush()
 
     def _handle(self, connection: Connection, frame_type: int, data: bytes) -> None:
@@ -554,14 +576,21 @@ class Reader:
             if self.heartbeat is not None:  # first what this may be an answer to
                 self._write_notes(self.heartbeat)
             callbacks.log_traffic("received %r", text)
-        if not (callbacks.wants_payloads or gateway.resume_pending):
+        if not callbacks.wants_payloads:
             header = payloads.read_dispatch_header(text)
             if header is not None:
                 name, sequence = header
                 # No function listens: the data, most of the message, need not be decoded.
-                unwanted = not callbacks.wants(name) and name not in PROTOCOL_EVENTS
-                if unwanted and gateway.session.receive_next(sequence):
+                if not callbacks.wants(name) and name not in PROTOCOL_EVENTS:
+                    if gateway.resume_pending or not gateway.session.receive_next(sequence):
+                        message = Message(Opcode.DISPATCH, name, sequence, None)
+                        self._act_and_call_back(connection, message, text)
+                        return
                     self.events.add(name)
+                    if callbacks.wants_texts:
+                        callbacks.hand_on_text(name, sequence, text)
+                        if self.lifecycle.life.error is not None:
+                            return  # a callback raised its way out
                     gateway.session.complete()
                     return
         try:
@@ -586,6 +615,8 @@ class Reader:
             return
         # What is left is the next event of a session: nothing of the protocol can be concerned.
         self.events.add(event)
+        if callbacks.wants_texts:
+            callbacks.hand_on_text(event, payload["s"], text)
         callbacks.dispatch(event, payload)
         if self.lifecycle.life.error is None:  # else a callback raised its way out
             gateway.session.complete()
@@ -596,20 +627,34 @@ class Reader:
         :param text: of the message.
         :param decoded: what the JSON module made of it, or None.
         """
-        gateway = self.protocol
         try:
             payload = payloads.check_payload(text, decoded)
         except UnreadableMessage as error:
             self._unreadable(error)
             return
-        extracted = protocol.extract(payload)
+        message = protocol.extract(payload)
         self._callbacks.notify("on_socket_raw_message", payload)
-        deliver = gateway.receive(extracted, self._now())
-        if deliver and extracted.event is not None:
-            self.events.add(extracted.event)
+        self._act_and_call_back(connection, message, text, payload)
+
+    def _act_and_call_back(
+        self, connection: Connection, message: Message, text: bytes, payload: Payload | None = None
+    ) -> None:
+        """Act on a message, and call back if it is an event that is to be delivered.
+
+        :param message: what the protocol needs of it.
+        :param text: of the message.
+        :param payload: the whole of it, None if no function listens to the event.
+        """
+        gateway, callbacks = self.protocol, self._callbacks
+        deliver = gateway.receive(message, self._now())
+        if deliver and message.event is not None:
+            self.events.add(message.event)
         self._carry_out(connection)
         if deliver:
-            self._callbacks.dispatch(extracted.event, payload)
+            if message.event is not None and callbacks.wants_texts:
+                callbacks.hand_on_text(message.event, message.sequence, text)
+            if payload is not None:
+                callbacks.dispatch(message.event, payload)
             if self.lifecycle.life.error is None:  # else a callback raised its way out
                 gateway.session.complete()
 
@@ -690,6 +735,7 @@ class Reader:
             )
         except BaseException as error:  # SystemExit, KeyboardInterrupt: for join() to raise
             self.stop(error)
+        self._tell_states(self.lifecycle.life)
 
     def stop(self, error: BaseException) -> None:
         """Close the shard because of an error, which the waiting methods raise. For the reader."""
@@ -704,8 +750,10 @@ class Reader:
         def claimed() -> None:
             self.protocol.resume_sent(self._now())
 
-        if self.lifecycle.life.claim_opening(connection, ShardState.RESUMING, claimed):
+        life = self.lifecycle.life
+        if life.claim_opening(connection, ShardState.RESUMING, claimed):
             self._send(connection, text)  # else a user's identify() was faster
+        self._tell_states(life)
 
     def _established(self, resumed: bool) -> None:
         self._established_at = time.monotonic()
@@ -720,6 +768,7 @@ class Reader:
         self.resumes += resumed
         self.reconnects += again
         life.established()
+        self._tell_states(life)
         if not resumed:
             self._callbacks.notify("on_socket_ready")
         if resumed or again:

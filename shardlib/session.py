@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import urllib.parse
+from collections.abc import Container, Mapping
 from typing import Any
 
 from shardlib import sessionfile
@@ -71,8 +73,7 @@ class Session:
         :param path: of the file, a str or a path object.
         :raises OSError: if the file cannot be written.
         """
-        content = {"format": _FORMAT, "version": _VERSION, **dataclasses.asdict(self)}
-        sessionfile.write(path, json.dumps(content, indent=2) + "\n")
+        sessionfile.write(path, json.dumps(self.to_dict(), indent=2) + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Session:
@@ -85,14 +86,66 @@ class Session:
         :raises OSError: if the file cannot be read.
         """
         try:
-            return cls._from_json(json.loads(sessionfile.read(path)))
+            content = json.loads(sessionfile.read(path))
+            if not isinstance(content, dict):
+                raise ValueError("it is not a JSON object")
+            return cls._from_mapping(content)
         except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"{os.fspath(path)!r} holds no usable session: {error}") from error
 
+    def to_dict(self) -> dict[str, str | int | None]:
+        """What :meth:`save` writes into a file, for a database or a cache.
+
+        Only str, int and None are in it, so that any JSON module can write it.
+
+        :returns: a new dict, for :meth:`from_dict`.
+        """
+        return {"format": _FORMAT, "version": _VERSION, **dataclasses.asdict(self)}
+
     @classmethod
-    def _from_json(cls, content: Any) -> Session:
-        if not isinstance(content, dict) or content.get("format") != _FORMAT:
-            raise ValueError("it was not written by Session.save()")
+    def from_dict(
+        cls, mapping: Mapping[str, Any], *, resume_hosts: Container[str] | None = None
+    ) -> Session:
+        """The session that :meth:`to_dict` has described, checked as :meth:`load` does.
+
+        The shard sends its token to `resume_gateway_url`. If others may write to the place that the
+        mapping comes from, `resume_hosts` keeps them from receiving the token.
+
+        :param mapping: what :meth:`to_dict` has returned, numbers as numbers; keys that it does not
+            have are ignored.
+        :param resume_hosts: the hosts that `resume_gateway_url` may name, in small letters, a set
+            of str for example, or an object whose ``__contains__`` judges a host; None for any.
+        :returns: the session.
+        :raises ValueError: if the mapping holds no usable session; the message says what is wrong
+            with it.
+        :raises TypeError: if `mapping` is no mapping, or `resume_hosts` no container.
+        """
+        if not isinstance(mapping, Mapping):
+            raise TypeError(f"mapping must be a mapping, not {type(mapping).__name__}")
+        if isinstance(resume_hosts, (str, bytes)):  # of which any part would pass for a host
+            raise TypeError(
+                f"resume_hosts must be a set of hosts, not {type(resume_hosts).__name__}"
+            )
+        if resume_hosts is not None and not isinstance(resume_hosts, Container):
+            raise TypeError(
+                f"resume_hosts must be a container or None, not {type(resume_hosts).__name__}"
+            )
+        try:
+            session = cls._from_mapping(mapping)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"the mapping holds no usable session: {error}") from error
+        host = _host(session.resume_gateway_url)
+        if resume_hosts is not None and host is not None and host not in resume_hosts:
+            raise ValueError(
+                "the mapping holds no usable session: its resume_gateway_url names the host "
+                f"{host!r}, to which resume_hosts does not let the token go"
+            )
+        return session
+
+    @classmethod
+    def _from_mapping(cls, content: Mapping[str, Any]) -> Session:
+        if content.get("format") != _FORMAT:
+            raise ValueError("it was not written by Session.save() or Session.to_dict()")
         if content.get("version") != _VERSION:
             raise ValueError(f"its version is {content.get('version')!r}, not {_VERSION}")
         names = [field.name for field in dataclasses.fields(cls)]
@@ -100,7 +153,15 @@ class Session:
         if missing:
             raise ValueError(f"{', '.join(missing)} is missing")
         session = cls(**{name: content[name] for name in names})
-        if session.resume_gateway_url is not None:
-            # The token will be sent there.
-            gateway_url(session.resume_gateway_url, API_VERSION, None)
+        _host(session.resume_gateway_url)  # raises if it is no URL of a gateway
         return session
+
+
+def _host(url: str | None) -> str | None:
+    """The host that the token is sent to, as it is looked up; None for no URL.
+
+    :raises ValueError: if it is no URL of a gateway.
+    """
+    return (
+        None if url is None else urllib.parse.urlsplit(gateway_url(url, API_VERSION, None)).hostname
+    )

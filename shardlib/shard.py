@@ -101,8 +101,14 @@ OnSocketDispatch = (
     Callable[["Shard", GatewayPayload], object] | Callable[["Shard", Payload], object]
 )
 OnSocketRawMessage = OnSocketDispatch
+OnSocketText = (
+    Callable[["Shard", str, int | None, bytes], object]
+    | Callable[["Shard", str, int, bytes], object]
+)
+OnSocketBatch = Callable[["Shard", int], object]
 OnSocketReady = Callable[["Shard"], object]
 OnSocketError = Callable[["Shard", Exception], object]
+OnSocketState = Callable[["Shard", ShardState], object]
 OnSocketClosed = Callable[["Shard", BaseException | None], object]
 Listener = Callable[["Shard", Any], object]
 
@@ -114,8 +120,11 @@ _CALLBACKS = {
     "on_socket_heartbeat": 1,
     "on_socket_dispatch": 1,
     "on_socket_raw_message": 1,
+    "on_socket_text": 3,
+    "on_socket_batch": 1,
     "on_socket_ready": 0,
     "on_socket_error": 1,
+    "on_socket_state": 1,
     "on_socket_closed": 1,
 }
 
@@ -161,9 +170,24 @@ class Shard:
         with a `dispatcher`, before or after that.
         The callbacks of one payload share one dict, so each sees what the one before changed in it;
         the shard itself has taken out what it needs before.
+    :param on_socket_text: ``(shard, event, sequence, text)``: every event, READY and RESUMED
+        included, without decoding it: its name, a str; its sequence, an int (None if a server other
+        than Discord's gives none); the whole payload, bytes of JSON as the Gateway sent it. For
+        programs that carry events on: the shard decodes only those that another function looks at.
+        It comes before on_socket_dispatch.
+    :param on_socket_batch: ``(shard, count)``: all messages that one read of the socket has brought
+        were handled, `count` of them, an int from 1; their callbacks have returned. For what is
+        better done for several events at once, writing to a database for example. At the end of a
+        connection it comes before on_socket_disconnected. :attr:`session` does not wait for it: it
+        counts an event when the event's own callbacks have returned.
     :param on_socket_ready: ``(shard)``: READY was handled, a new session has begun.
     :param on_socket_error: ``(shard, error)``: an Exception that ends nothing: what a callback
         raised, an unreadable message. The shard goes on.
+    :param on_socket_state: ``(shard, state)``: the :class:`shardlib.ShardState` has changed, from
+        CONNECTING at the beginning of a life to CLOSED or DISCONNECTED at its end: each change, in
+        order, before the other callbacks that tell of it. :attr:`state` may be further on: another
+        thread that calls :meth:`disconnect` makes it CLOSING, which the reader tells as soon as it
+        can.
     :param on_socket_closed: ``(shard, error)``: once, at the end of a life; `error` is the
         exception that ended it, None after :meth:`disconnect`. It is not called if :meth:`connect`
         itself raises the failure of its first attempt.
@@ -231,8 +255,11 @@ class Shard:
         on_socket_heartbeat: OnSocketHeartbeat | None = None,
         on_socket_dispatch: OnSocketDispatch | None = None,
         on_socket_raw_message: OnSocketRawMessage | None = None,
+        on_socket_text: OnSocketText | None = None,
+        on_socket_batch: OnSocketBatch | None = None,
         on_socket_ready: OnSocketReady | None = None,
         on_socket_error: OnSocketError | None = None,
+        on_socket_state: OnSocketState | None = None,
         on_socket_closed: OnSocketClosed | None = None,
         should_reconnect: bool = True,
         large_threshold: int | None = None,
@@ -294,8 +321,11 @@ class Shard:
             on_socket_heartbeat,
             on_socket_dispatch,
             on_socket_raw_message,
+            on_socket_text,
+            on_socket_batch,
             on_socket_ready,
             on_socket_error,
+            on_socket_state,
             on_socket_closed,
         )
         self._process_id = os.getpid()
@@ -328,8 +358,11 @@ class Shard:
     on_socket_heartbeat: Any = None
     on_socket_dispatch: Any = None
     on_socket_raw_message: Any = None
+    on_socket_text: Any = None
+    on_socket_batch: Any = None
     on_socket_ready: Any = None
     on_socket_error: Any = None
+    on_socket_state: Any = None
     on_socket_closed: Any = None
 
     def __init_subclass__(cls, **arguments: Any) -> None:
@@ -908,7 +941,7 @@ class Shard:
         self._check_process()
         self._begin(Beginning(socket_url, socket_version, awaited=False))
 
-    def disconnect(self, code: int | None = None) -> None:
+    def disconnect(self, code: int | None = None, *, wait: bool = True) -> None:
         """Close for good, from whatever state.
 
         Blocks the calling thread for `close_timeout` at most, whatever the peer does. In a
@@ -917,23 +950,36 @@ class Shard:
         time, the socket is closed, and the reader ends when the callback does. A shard that is not
         running stays as it is.
 
+        With ``wait=False`` it returns at once on every thread; the shard is closed within
+        `close_timeout` all the same, and :meth:`join` waits for that. So many shards whose peers do
+        not answer are closed in the time of one::
+
+            for shard in shards:
+                shard.disconnect(wait=False)
+            for shard in shards:
+                shard.join()
+
         :param code: an int. None is 1000, which ends the session: the bot goes offline. A code from
             4000 to 4999 keeps it resumable for some minutes (see :attr:`session` and
             https://docs.discord.com/developers/events/gateway#initiating-a-disconnect).
+        :param wait: a bool; False: return before the shard is closed.
         :raises ValueError: if `code` is neither 1000, 1001 nor from 4000 to 4999.
-        :raises TypeError: if `code` is not an int.
+        :raises TypeError: if `code` is not an int, or `wait` is not a bool.
         """
         self._check_process()
         if code is not None:
             check_type("code", code, int)
             if code not in SESSION_ENDING_CLOSE_CODES and not 4000 <= code <= 4999:
                 raise ValueError(f"code must be 1000, 1001, or from 4000 to 4999, not {code}")
+        check_type("wait", wait, bool)
         deadline = Deadline(self._options.close_timeout)
         life = self._lifecycle.request_close(NORMAL_CLOSURE if code is None else code, deadline)
         if life.in_reader_thread() or has_interrupted_own_call():
             return  # the reader closes when the callback, or the interrupted call, has returned
         peer_deadline = Deadline(self._options.close_timeout * PEERS_SHARE)
-        if self._lifecycle.close(life, deadline, peer_deadline):
+        if not wait:
+            self._lifecycle.close_in_background(life, deadline, peer_deadline)
+        elif self._lifecycle.close(life, deadline, peer_deadline):
             self._join_threads(life, deadline)
             if not self._callbacks.are_done():
                 self._callbacks.log(

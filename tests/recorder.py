@@ -18,10 +18,16 @@ CALLBACKS = (
     "on_socket_heartbeat",
     "on_socket_dispatch",
     "on_socket_raw_message",
+    "on_socket_text",
+    "on_socket_batch",
     "on_socket_ready",
     "on_socket_error",
+    "on_socket_state",
     "on_socket_closed",
 )
+
+# The callbacks for each message, which are recorded if a test asks for them.
+_FOR_EACH_MESSAGE = {"on_socket_raw_message", "on_socket_text", "on_socket_batch"}
 
 # The callbacks about connections, each with its letter in the grammar below.
 _LETTERS = {"connected": "c", "ready": "y", "reconnected": "r", "disconnected": "d", "closed": "x"}
@@ -34,8 +40,8 @@ class Recorder:
 
     Each call is a tuple: ``("connected",)``, ``("disconnected", code, closed_by_self)``.
 
-    :param raw: True to record on_socket_raw_message, too. A shard with that callback takes another
-        way through its code for each event.
+    :param raw: True to record on_socket_raw_message, on_socket_text and on_socket_batch, too. A
+        shard with these callbacks takes another way through its code for each event.
     """
 
     def __init__(self, *, raw: bool = False) -> None:
@@ -45,7 +51,7 @@ class Recorder:
 
     def callbacks(self) -> dict[str, Callable[..., None]]:
         """The callbacks to give to the shard."""
-        names = [name for name in CALLBACKS if self._raw or name != "on_socket_raw_message"]
+        names = [name for name in CALLBACKS if self._raw or name not in _FOR_EACH_MESSAGE]
         return {name: self._callback(name.removeprefix("on_socket_")) for name in names}
 
     def _callback(self, name: str) -> Callable[..., None]:
@@ -62,6 +68,11 @@ class Recorder:
         :param since: how many calls, of whichever callbacks, came before the first that counts.
         """
         return [call for call in self.calls[since:] if call[0] in names]
+
+    @property
+    def besides_states(self) -> list[tuple[Any, ...]]:
+        """All calls but those of on_socket_state."""
+        return [call for call in self.calls if call[0] != "state"]
 
     def life_since(self, since: int) -> list[tuple[Any, ...]]:
         """The calls of the callbacks about connections.

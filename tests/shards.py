@@ -18,7 +18,7 @@ def make_gateway(**options: Any) -> LocalGateway:
 def fast_options(**options: Any) -> dict[str, Any]:
     """The options of a shard that identifies and connects again at once."""
     return {
-        "identify_gate": IdentifyGate(interval=0.001),
+        "identify_gate": IdentifyGate(interval=0.001, slack=0),
         "backoff": Backoff(base=0.01, cap=0.05),
         **options,
     }

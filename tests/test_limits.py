@@ -179,11 +179,124 @@ def test_each_bucket_of_an_identify_gate_has_its_own_slot() -> None:
     gate = IdentifyGate(max_concurrency=2, clock=clock)
     assert gate.try_acquire(0) == 0.0
     assert gate.try_acquire(1) == 0.0
-    assert gate.try_acquire(2) == 5.0
+    assert gate.try_acquire(2) == 5.25
     clock.now += 3.0
-    assert gate.try_acquire(2) == 2.0
-    clock.now += 2.0
+    assert gate.try_acquire(2) == 2.25
+    clock.now += 2.25
     assert gate.try_acquire(2) == 0.0
+
+
+def test_identifies_of_a_bucket_are_sent_further_apart_than_they_may_arrive() -> None:
+    """Of two, the second may arrive sooner after it was sent than the first."""
+    for slack in (0, 0.25, 1.5):
+        clock = Clock()
+        gate = IdentifyGate(clock=clock, slack=slack)
+        assert gate.try_acquire(0) == 0.0
+        assert gate.try_acquire(0) == 5.0 + slack
+
+
+def test_expected_wait_tells_when_the_slot_is_free_and_takes_none() -> None:
+    clock = Clock()
+    gate = IdentifyGate(2, clock=clock)
+    assert gate.expected_wait(0) == gate.expected_wait(0) == 0.0
+    assert gate.try_acquire(0) == 0.0
+    assert gate.expected_wait(2) == 5.25
+    assert gate.expected_wait(1) == 0.0
+    clock.now += 5.0
+    assert gate.expected_wait(2) == 0.25
+    clock.now += 50.0
+    assert gate.expected_wait(2) == 0.0
+    assert gate.try_acquire(2) == 0.0
+
+
+def starts(gate: IdentifyGate, clock: Clock) -> int:
+    """Start as many sessions as the gate allows, one after the other; return how many."""
+    count = 0
+    try:
+        while True:
+            wait = gate.try_acquire(0)
+            clock.now += wait
+            count += wait == 0.0
+    except ShardClosed:
+        return count
+
+
+def test_identifies_that_others_have_sent_count_for_a_day() -> None:
+    clock = Clock()
+    start = clock.now
+    gate = IdentifyGate(1, 0.001, slack=0, clock=clock, used=940)
+    clock.now += 3600.0
+    assert starts(gate, clock) == 10
+    assert gate.expected_wait(0) == start + 24 * 60 * 60 - clock.now
+    clock.now = start + 24 * 60 * 60
+    assert starts(gate, clock) == 940  # its own ten are younger
+
+
+def test_more_identifies_than_the_budget_leave_none() -> None:
+    clock = Clock()
+    gate = IdentifyGate(clock=clock, used=10**12)
+    with pytest.raises(ShardClosed, match="may start in 1440 minutes"):
+        gate.try_acquire(0)
+
+
+@pytest.mark.parametrize("sent", [0, 100])
+def test_update_takes_what_discord_has_counted(sent: int) -> None:
+    """Discord's number has in it what this gate let through."""
+    clock = Clock()
+    gate = IdentifyGate(clock=clock)
+    for _ in range(sent):
+        clock.now += gate.try_acquire(0) or 5.25
+    gate.update(1, remaining=60, reset_after=3600.0)
+    reset = clock.now + 3600
+    assert starts(gate, clock) == 10
+    with pytest.raises(ShardClosed, match="950 sessions"):
+        gate.try_acquire(0)
+    assert gate.expected_wait(0) == reset - clock.now
+    clock.now = reset
+    assert starts(gate, clock) == 950  # Discord counts anew
+
+
+def test_a_bot_that_discord_allows_more_may_use_it() -> None:
+    clock = Clock()
+    gate = IdentifyGate(clock=clock)
+    gate.update(1, remaining=2000, reset_after=80_000.0)
+    reset = clock.now + 80_000
+    assert starts(gate, clock) == 1950
+    clock.now = reset
+    assert starts(gate, clock) == 950
+
+
+def test_no_bucket_is_free_sooner_after_update_has_divided_them_anew() -> None:
+    clock = Clock()
+    gate = IdentifyGate(2, clock=clock)
+    assert gate.try_acquire(1) == 0.0
+    gate.update(2, 1000, 0.0)
+    assert gate.expected_wait(0) == 0.0
+    gate.update(3, 1000, 0.0)
+    assert [gate.try_acquire(shard) for shard in range(3)] == [5.25] * 3
+    clock.now += 5.25
+    assert [gate.try_acquire(shard) for shard in range(4)] == [0.0, 0.0, 0.0, 5.25]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "name"),
+    [
+        ((0, 1, 1.0), ValueError, "max_concurrency"),
+        ((1, -1, 1.0), ValueError, "remaining"),
+        ((1, 1, -1.0), ValueError, "reset_after"),
+        ((1, 1, float("nan")), ValueError, "reset_after"),
+        ((1.0, 1, 1.0), TypeError, "max_concurrency"),
+        ((1, "1", 1.0), TypeError, "remaining"),
+        ((1, 1, None), TypeError, "reset_after"),
+    ],
+)
+def test_update_refuses_what_discord_cannot_say(
+    arguments: Any, error: type[Exception], name: str
+) -> None:
+    gate = IdentifyGate()
+    with pytest.raises(error, match=name):
+        gate.update(*arguments)
+    assert gate.try_acquire(0) == 0.0
 
 
 def test_the_daily_limit_stops_before_discord_resets_the_token() -> None:
@@ -192,7 +305,7 @@ def test_the_daily_limit_stops_before_discord_resets_the_token() -> None:
     start = clock.now
     for _ in range(950):
         assert gate.try_acquire(0) == 0.0
-        clock.now += 5.0
+        clock.now += 5.25
     with pytest.raises(ShardClosed, match="950 sessions") as caught:
         gate.try_acquire(0)
     assert caught.value.code is None
@@ -284,13 +397,13 @@ def test_a_signal_handler_may_use_the_identify_gate_it_interrupts(
         waits.append(gate.try_acquire(0))
 
     def ask_anew() -> None:
-        clock.now += 5.0
+        clock.now += 5.25
         waits.clear()
         if first:
             monkeypatch.setattr(limits, "_gates_thread", None)
         ask()
         assert waits.count(0.0) == 1
-        assert len(waits) == 1 or max(waits) in (limits._INTERRUPTED_WAIT, 5.0)
+        assert len(waits) == 1 or max(waits) in (limits._INTERRUPTED_WAIT, 5.25)
 
     assert interrupt_at_each_line(ask_anew, ask) > 10
 
@@ -321,6 +434,9 @@ def test_a_signal_handler_may_make_a_shard_while_one_is_made(token: str) -> None
         {"interval": 10**400},
         {"daily_limit": 0},
         {"daily_limit": 10**400},
+        {"slack": -0.1},
+        {"slack": float("inf")},
+        {"used": -1},
     ],
 )
 def test_identify_gate_refuses_numbers_with_which_it_never_opens(arguments: dict[str, Any]) -> None:
@@ -328,7 +444,7 @@ def test_identify_gate_refuses_numbers_with_which_it_never_opens(arguments: dict
         IdentifyGate(**arguments)
 
 
-@pytest.mark.parametrize("name", ["max_concurrency", "interval", "daily_limit"])
+@pytest.mark.parametrize("name", ["max_concurrency", "interval", "daily_limit", "slack", "used"])
 @pytest.mark.parametrize("value", [None, "1", True, Decimal("nan")])
 def test_identify_gate_refuses_arguments_that_are_no_numbers(name: str, value: Any) -> None:
     with pytest.raises(TypeError, match=name):

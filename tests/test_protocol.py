@@ -507,7 +507,13 @@ def test_ready_begins_the_session_of_a_shard(shard: Shard, recorder: Recorder) -
     assert shard.session_id == "abc"
     assert shard.session_gateway == "wss://resume.discord.gg"
     assert shard.last_sequence == 1
-    assert [call[0] for call in recorder.calls] == ["raw_message", "ready", "dispatch"]
+    assert [call[0] for call in recorder.calls] == [
+        "raw_message",
+        "ready",
+        "text",
+        "dispatch",
+        "batch",
+    ]
 
 
 def test_without_a_reader_thread_the_state_stays_disconnected(shard: Shard) -> None:

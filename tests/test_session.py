@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import stat
+import types
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ def test_a_saved_session_is_loaded_unchanged(
     session = Session(session_id, sequence, url, *shard)
     session.save(path)
     assert Session.load(path) == session
+    assert Session.from_dict(json.loads(json.dumps(session.to_dict()))) == session
 
 
 def test_saving_replaces_the_file_and_leaves_no_other(tmp_path: Path) -> None:
@@ -88,7 +90,7 @@ def saved(tmp_path: Path, **changes: object) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
+WRONG = pytest.mark.parametrize(
     ("changes", "why"),
     [
         ({"format": "other"}, "Session.save"),
@@ -108,6 +110,9 @@ def saved(tmp_path: Path, **changes: object) -> Path:
         ({"resume_gateway_url": 5}, "resume_gateway_url"),
     ],
 )
+
+
+@WRONG
 def test_a_damaged_session_file_is_refused_with_its_path_and_the_reason(
     tmp_path: Path, changes: dict[str, Any], why: str
 ) -> None:
@@ -115,6 +120,74 @@ def test_a_damaged_session_file_is_refused_with_its_path_and_the_reason(
     with pytest.raises(ValueError, match=why) as caught:
         Session.load(path)
     assert str(path) in str(caught.value)
+
+
+@WRONG
+def test_from_dict_makes_the_checks_of_load(changes: dict[str, Any], why: str) -> None:
+    content = {**SESSION.to_dict(), **changes}
+    mapping = {key: value for key, value in content.items() if value != "gone"}
+    with pytest.raises(ValueError, match=f"the mapping holds no usable session: .*{why}"):
+        Session.from_dict(mapping)
+
+
+def test_from_dict_ignores_other_keys_and_takes_any_mapping() -> None:
+    mapping = types.MappingProxyType({**SESSION.to_dict(), "owner": "a worker"})
+    assert Session.from_dict(mapping) == SESSION
+
+
+def test_to_dict_returns_a_new_dict() -> None:
+    SESSION.to_dict()["sequence"] = 99
+    assert SESSION.to_dict()["sequence"] == 12
+
+
+class Subdomains:
+    """A container of all hosts under one."""
+
+    def __contains__(self, host: object) -> bool:
+        return isinstance(host, str) and host.endswith(".example")
+
+
+@pytest.mark.parametrize("url", ["wss://resume.example/", "wss://RESUME.example:444/?a=1"])
+@pytest.mark.parametrize("hosts", [{"resume.example"}, ["resume.example"], Subdomains(), None])
+def test_from_dict_takes_a_url_whose_host_is_allowed(url: str, hosts: Any) -> None:
+    session = dataclasses.replace(SESSION, resume_gateway_url=url)
+    assert Session.from_dict(session.to_dict(), resume_hosts=hosts) == session
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "wss://elsewhere.test/",
+        "wss://resume.example.elsewhere.test/",
+        "wss://elsewhere.test/?resume.example",
+        "wss://resume.example./",
+    ],
+)
+@pytest.mark.parametrize("hosts", [{"resume.example"}, Subdomains(), ()])
+def test_from_dict_refuses_a_url_of_another_host(url: str, hosts: Any) -> None:
+    """The shard would send the token there."""
+    session = dataclasses.replace(SESSION, resume_gateway_url=url)
+    with pytest.raises(ValueError, match="resume_hosts does not let the token go"):
+        Session.from_dict(session.to_dict(), resume_hosts=hosts)
+
+
+def test_a_session_without_a_url_needs_no_allowed_host() -> None:
+    session = dataclasses.replace(SESSION, resume_gateway_url=None)
+    assert Session.from_dict(session.to_dict(), resume_hosts=()) == session
+
+
+@pytest.mark.parametrize(
+    ("mapping", "hosts", "why"),
+    [
+        ([], None, "mapping must be a mapping, not list"),
+        ("{}", None, "mapping must be a mapping, not str"),
+        (SESSION.to_dict(), "resume.example", "resume_hosts must be a set of hosts, not str"),
+        (SESSION.to_dict(), 5, "resume_hosts must be a container or None, not int"),
+    ],
+)
+def test_from_dict_refuses_arguments_of_another_type(mapping: Any, hosts: Any, why: str) -> None:
+    with pytest.raises(TypeError, match=why):
+        Session.from_dict(mapping, resume_hosts=hosts)
 
 
 @pytest.mark.parametrize(

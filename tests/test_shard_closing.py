@@ -147,7 +147,7 @@ def test_disconnect_ends_a_back_off(gateway: LocalGateway, caplog: Any) -> None:
 
 
 def test_disconnect_ends_the_wait_for_an_identify_slot(gateway: LocalGateway) -> None:
-    gate = shardlib.IdentifyGate(interval=60)
+    gate = shardlib.IdentifyGate(interval=60, slack=0)
     assert gate.try_acquire(0) == 0
     shard = make_shard(identify_gate=gate)
     shard.connect(gateway.url)
@@ -188,7 +188,7 @@ def test_a_first_attempt_that_fails_says_why() -> None:
 SCRIPT = """
 import os, signal, sys, threading
 from shardlib import IdentifyGate, Intents, Shard
-shard = Shard({token!r}, Intents.all(), identify_gate=IdentifyGate(interval=0.01))
+shard = Shard({token!r}, Intents.all(), identify_gate=IdentifyGate(interval=0.01, slack=0))
 {setup}
 shard.connect({url!r})
 shard.wait_until_ready(10)

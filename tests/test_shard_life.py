@@ -336,7 +336,7 @@ def test_a_first_attempt_that_fails_raises_and_leaves_the_shard_disconnected(
     with pytest.raises(ConnectionFailed, match="refused"):
         shard.connect(url)
     assert shard.state is ShardState.DISCONNECTED
-    assert recorder.calls == []
+    assert recorder.besides_states == []
     with pytest.raises(ConnectionFailed):
         shard.wait_until_ready(1)
     with make_gateway() as gateway, shard:
@@ -477,7 +477,7 @@ def test_an_untrusted_certificate_is_refused() -> None:
 def test_every_callback_runs_on_the_reader_thread(
     recorder: Recorder, gateway: LocalGateway, shard: Shard
 ) -> None:
-    """Row 35: the nine on_socket_* functions, listeners, and the predicates of wait_for()."""
+    """Row 35: the on_socket_* functions, listeners, and the predicates of wait_for()."""
     listening: set[str] = set()
     judging: set[str] = set()
 

@@ -22,7 +22,8 @@ from shardlib import IdentifyGate, Intents, Session, Shard
 
 url, path, last = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 session = Session.load(path) if path.exists() else None
-shard = Shard({token!r}, Intents.all(), session=session, identify_gate=IdentifyGate(interval=0.01))
+gate = IdentifyGate(interval=0.01, slack=0)
+shard = Shard({token!r}, Intents.all(), session=session, identify_gate=gate)
 
 @shard.on("TYPING_START")
 def number(shard, data):

@@ -98,7 +98,7 @@ def test_disconnect_during_the_first_attempts_of_start_ends_them(
     assert time.monotonic() - since < 5
     assert shard.state is ShardState.CLOSED
     assert shard.socket_thread is None
-    assert recorder.calls == [("closed", None)]
+    assert recorder.besides_states == [("closed", None)]
     joining.result(10)
     with pytest.raises(ShardClosed):
         shard.wait_until_ready(0)
@@ -111,7 +111,7 @@ def test_without_should_reconnect_the_first_failure_of_start_closes_the_shard(
     shard.start(down.url)
     with pytest.raises(ConnectionFailed, match="refused") as caught:
         shard.join(10)
-    assert recorder.calls == [("closed", caught.value)]
+    assert recorder.besides_states == [("closed", caught.value)]
     assert shard.state is ShardState.CLOSED
     with pytest.raises(ConnectionFailed):
         shard.wait_until_ready(0)

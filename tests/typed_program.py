@@ -15,8 +15,11 @@ from shardlib import (
     OnSocketClosed,
     OnSocketDispatch,
     OnSocketReady,
+    OnSocketState,
+    OnSocketText,
     Session,
     Shard,
+    ShardState,
 )
 from shardlib.dispatch import Mailbox, Pool, Worker
 
@@ -40,6 +43,14 @@ def closed(shard: Shard, error: BaseException | None) -> None:
     print(error)
 
 
+def state(shard: Shard, new: ShardState) -> None:
+    print(new.value)
+
+
+def text(shard: Shard, event: str, sequence: int, text: bytes) -> None:
+    print(event, sequence, text.decode())
+
+
 def message(shard: Shard, data: dict[str, Any]) -> None:
     print(data["content"])
 
@@ -50,6 +61,9 @@ bot = Shard(
     on_socket_ready=ready,
     on_socket_dispatch=dispatch,
     on_socket_raw_message=raw,
+    on_socket_text=text,
+    on_socket_batch=lambda shard, count: print(count + 1),
+    on_socket_state=state,
     on_socket_closed=closed,
     dispatcher=Mailbox(),
 )
@@ -57,12 +71,14 @@ Shard("token", 0, dispatcher=Worker(maxsize=5))
 Shard("token", 0, dispatcher=Pool(key=lambda event, data: data["channel_id"]))
 Shard("token", 0, on_socket_dispatch=lambda shard, payload: print(payload["d"]))
 Shard("token", 0, on_socket_dispatch=ready)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+Shard("token", 0, on_socket_text=message)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 Shard("token", 0, on_socket_ready=message)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 Shard("token", 0, dispatcher="mailbox")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 Shard("token", "0")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 listener: Listener = bot.on("MESSAGE_CREATE", message)
 functions: tuple[OnSocketReady, OnSocketDispatch, OnSocketClosed] = (ready, raw, closed)
+more_functions: tuple[OnSocketText, OnSocketState] = (text, state)
 bot.on("MESSAGE_CREATE", ready)  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]
 
 

@@ -67,7 +67,7 @@ def idle(job: Job) -> Iterator[None]:
 
 
 # Of all shards, as by default for those of a token; but it lets them identify at once.
-_GATE = IdentifyGate(interval=0.001)
+_GATE = IdentifyGate(interval=0.001, slack=0)
 
 
 def _create(job: Job, **options: Any) -> Shard:

@@ -27,9 +27,10 @@ class Pool(Dispatcher):
     """Calls callbacks on several threads, for callbacks that wait for something: a site, a disk.
 
     Events are called in any order, or in order for each key. Callbacks about connections
-    (on_socket_connected, on_socket_ready, on_socket_disconnected, on_socket_closed) come in order:
-    what came before has returned, and what comes after waits for them. on_socket_heartbeat,
-    on_socket_error and on_socket_raw_message come in any order. ::
+    (on_socket_connected, on_socket_ready, on_socket_state, on_socket_closed, say) come in order:
+    what came before has returned, and what comes after waits for them; so does on_socket_batch,
+    which makes a pool wait after each read. on_socket_heartbeat, on_socket_error,
+    on_socket_raw_message and on_socket_text come in any order. ::
 
         def channel(event, data):
             return data.get("channel_id")

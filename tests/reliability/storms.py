@@ -75,7 +75,7 @@ class Ground:
         logger.propagate = False
         logger.handlers = [CriticalRecords(self.unexpected)]
         self.shard = make_shard(
-            identify_gate=IdentifyGate(interval=0.001, daily_limit=10**9),
+            identify_gate=IdentifyGate(interval=0.001, slack=0, daily_limit=10**9),
             backoff=Backoff(0.01, 0.02),
             connect_timeout=2.0,
             send_timeout=2.0,

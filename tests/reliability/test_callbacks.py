@@ -22,10 +22,13 @@ from tests.support import owner, wait_until
 CALLBACKS = (
     "on_socket_connected",
     "on_socket_raw_message",
+    "on_socket_text",
+    "on_socket_batch",
     "on_socket_ready",
     "on_socket_dispatch",
     "on_socket_heartbeat",
     "on_socket_error",
+    "on_socket_state",
     "on_socket_disconnected",
     "on_socket_reconnected",
     "on_socket_closed",

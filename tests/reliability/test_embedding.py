@@ -81,7 +81,7 @@ def test_shards_of_one_token_identify_one_after_the_other(
 ) -> None:
     """Row 38: they share a gate; a connection lost before Hello holds up none of them."""
     gateway = make_gateway(shards=4)
-    gate = IdentifyGate(interval=0.2)
+    gate = IdentifyGate(interval=0.2, slack=0)
     gateway.inject(lambda connection: connection.reset(), instead_of="hello")
     shards = [
         watch_shard(gateway, ready=False, shard_id=number, shard_count=4, identify_gate=gate)[0]

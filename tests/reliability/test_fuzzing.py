@@ -836,7 +836,7 @@ class Bot:
         self.shard = make_shard(
             compression=compression,
             on_socket_error=lambda _, error: self.errors.append(error),
-            identify_gate=IdentifyGate(interval=0.001, daily_limit=1 << 30),
+            identify_gate=IdentifyGate(interval=0.001, slack=0, daily_limit=1 << 30),
             backoff=Backoff(base=0.001, cap=0.002),
         )
         self.shard.on("MESSAGE_CREATE")(self._hear)
@@ -943,7 +943,7 @@ def test_any_close_frame_is_followed_as_its_code_says(
     """Rows 11 and 13: the documented error, or RESUMED, or READY if the code ends the session."""
     shard, recorder = watch_shard(
         gateway,
-        identify_gate=IdentifyGate(interval=0.001, daily_limit=1 << 30),
+        identify_gate=IdentifyGate(interval=0.001, slack=0, daily_limit=1 << 30),
         backoff=Backoff(base=0.001, cap=0.002),
     )
     numbers: list[int] = []  # the recorder would search through ever more calls

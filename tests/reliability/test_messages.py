@@ -131,7 +131,7 @@ def test_half_a_frame_is_kept_while_the_reader_identifies(
     """Row 32: Identify becomes due, and the reader sends it, when half of the frame has come."""
     # No heartbeat: the gateway would send its acknowledgement into the middle of the frame.
     gateway = make_gateway(heartbeat_interval=10**7)
-    gate = IdentifyGate(interval=0.3)
+    gate = IdentifyGate(interval=0.3, slack=0)
     assert gate.try_acquire(0) == 0.0
     gateway.inject(instead_of="ready")
     shard, recorder = watch_shard(gateway, ready=False, identify_gate=gate, compression=None)

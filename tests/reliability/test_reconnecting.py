@@ -349,7 +349,7 @@ def test_the_daily_budget_of_identifies_is_never_used_up(
     shard, recorder = watch_shard(
         gateway,
         ready=False,
-        identify_gate=IdentifyGate(interval=1e-6),
+        identify_gate=IdentifyGate(interval=1e-6, slack=0),
         backoff=Backoff(base=1e-6, cap=1e-6),
         compression=None,
     )

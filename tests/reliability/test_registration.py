@@ -81,8 +81,11 @@ ARITIES = {
     "on_socket_heartbeat": 2,
     "on_socket_dispatch": 2,
     "on_socket_raw_message": 2,
+    "on_socket_text": 4,
+    "on_socket_batch": 2,
     "on_socket_ready": 1,
     "on_socket_error": 2,
+    "on_socket_state": 2,
     "on_socket_closed": 2,
 }
 
@@ -90,7 +93,13 @@ ARITIES = {
 @pytest.mark.parametrize("name", ARITIES)
 def test_each_callback_has_its_own_number_of_arguments(name: str, shard: Shard) -> None:
     """Row 89: a function with one argument more or less is refused."""
-    functions = [lambda: None, lambda a: None, lambda a, b: None, lambda a, b, c: None]
+    functions = [
+        lambda: None,
+        lambda a: None,
+        lambda a, b: None,
+        lambda a, b, c: None,
+        lambda a, b, c, d: None,
+    ]
     for number, function in enumerate(functions):
         if number == ARITIES[name]:
             setattr(shard, name, function)

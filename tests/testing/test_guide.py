@@ -15,7 +15,7 @@ def echo_bot(token: str, heard: queue.Queue[str]) -> Shard:
         token,
         Intents.all(),
         backoff=Backoff(base=0.01, cap=0.1),
-        identify_gate=IdentifyGate(interval=0.01),
+        identify_gate=IdentifyGate(interval=0.01, slack=0),
     )
     shard.on("MESSAGE_CREATE")(lambda shard, message: heard.put(message["content"]))
     return shard
