@@ -26,6 +26,8 @@ _FIELD_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _LENGTH = re.compile("[0-9]{1,9}")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})[^\n]*\n")
 
+_LONGEST_LINE = 4096  # bytes of the line before a chunk: a length, and extensions that are ignored
+
 # Seconds, thirty years: a Retry-After of more digits is no number that anybody means.
 _LONGEST_WAIT = 999_999_999.0
 
@@ -132,6 +134,99 @@ def parse_head(head: bytes) -> Head:
 def phrase_of(status: int) -> str:
     """What a status code means, in the words of the standards."""
     return HTTPStatus(status).phrase if status in set(HTTPStatus) else "unknown status"
+
+
+def read_body(head: Head, received: bytes, receive: _Receive, limit: int) -> bytes:
+    """Read the whole body of an answer: in chunks, of a known length, or all that comes.
+
+    :param received: what was received after the head.
+    :param receive: called until the body is complete.
+    :param limit: bytes of the largest body that is taken.
+    :raises UnusableAnswer: if the body is larger, or not complete, or its length is not told as
+        RFC 9112, section 6, has it.
+    """
+    rest = _Rest(received, receive)
+    if head.members("transfer-encoding"):  # if there is a length as well, it does not count
+        if [each.lower() for each in head.members("transfer-encoding")] != ["chunked"]:
+            raise UnusableAnswer(
+                "the body has a transfer encoding that was not asked for",
+                ", ".join(head.members("transfer-encoding")),
+            )
+        return _read_chunks(rest, limit)
+    lengths = set(head.members("content-length"))
+    if not lengths:
+        return rest.take_all(limit)
+    length = lengths.pop()
+    if lengths or not _LENGTH.fullmatch(length):
+        said = ", ".join(head.members("content-length"))
+        raise UnusableAnswer("the length of the body cannot be read", said)
+    if int(length) > limit:
+        raise _too_large(limit)
+    return rest.take(int(length))
+
+
+def _read_chunks(rest: _Rest, limit: int) -> bytes:
+    """The content of chunks (RFC 9112, section 7.1). What follows the last chunk is not read."""
+    body = bytearray()
+    while True:
+        line = rest.take_line()
+        match = _CHUNK_SIZE.fullmatch(line)
+        if match is None:
+            raise UnusableAnswer("a chunk of the body has no length", line.decode("latin-1"))
+        size = int(match[1], 16)
+        if size == 0:
+            return bytes(body)
+        if len(body) + size > limit:
+            raise _too_large(limit)
+        body += rest.take(size)
+        if rest.take_line().strip(b"\r\n"):
+            raise UnusableAnswer("a chunk of the body is longer than it says")
+
+
+def _too_large(limit: int) -> UnusableAnswer:
+    return UnusableAnswer(f"the body has more than {limit} bytes")
+
+
+class _Rest:
+    """What comes after the head.
+
+    :param received: what was received of it.
+    :param receive: called for more.
+    """
+
+    def __init__(self, received: bytes, receive: _Receive) -> None:
+        self._received = bytearray(received)
+        self._receive = receive
+
+    def take(self, size: int) -> bytes:
+        """The next bytes, as many as are asked for."""
+        while len(self._received) < size:
+            if not self._receive_more():
+                raise UnusableAnswer(f"the body ends {size - len(self._received)} bytes too early")
+        taken = bytes(self._received[:size])
+        del self._received[:size]
+        return taken
+
+    def take_line(self) -> bytes:
+        """The next line, its line feed included."""
+        while (end := self._received.find(b"\n", 0, _LONGEST_LINE)) < 0:
+            if len(self._received) >= _LONGEST_LINE:
+                raise UnusableAnswer("a line between the chunks of the body has no end")
+            if not self._receive_more():
+                raise UnusableAnswer("the body ends too early")
+        return self.take(end + 1)
+
+    def take_all(self, limit: int) -> bytes:
+        """All bytes up to the end of the stream."""
+        while len(self._received) <= limit:
+            if not self._receive_more():
+                return bytes(self._received)
+        raise _too_large(limit)
+
+    def _receive_more(self) -> bool:
+        data = self._receive()
+        self._received += data
+        return bool(data)
 
 
 def read_beginning(head: Head, received: bytes, receive: _Receive) -> str:
