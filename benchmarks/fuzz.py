@@ -20,11 +20,12 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["shardlib"]):
+    from shardlib.answers import UnusableAnswer, read_beginning, read_head
     from shardlib.cli.faults import Script
     from shardlib.compression import create_inflater
     from shardlib.errors import BrokenStream, UnreadableMessage
     from shardlib.frames import FrameReader
-    from shardlib.handshake import HandshakeFailed, check_upgrade, read_beginning, read_head
+    from shardlib.handshake import check_upgrade
     from shardlib.session import Session
 
 _LIMIT = 1 << 16  # the most bytes of a message
@@ -76,7 +77,7 @@ def fuzz_handshake(data: bytes) -> None:
                 check_upgrade(head, _KEY)
                 return head, rest + b"".join(pieces)
             return head, read_beginning(head, rest, lambda: next(pieces, b""))
-        except HandshakeFailed as error:
+        except UnusableAnswer as error:
             return str(error)
 
     # Without the empty pieces, each of which would mean the end of the stream.

@@ -21,8 +21,10 @@ __all__ = [
     "Event",
     "Events",
     "ForkedProcess",
+    "GatewayBot",
     "GatewayPayload",
     "GuildMembers",
+    "HTTPFailed",
     "IdentifyGate",
     "Intents",
     "InvalidAPIVersion",
@@ -54,6 +56,7 @@ __all__ = [
     "Stats",
     "UnreadableMessage",
     "VoiceUpdates",
+    "fetch_gateway_bot",
     "running_shards",
 ]
 
@@ -67,6 +70,7 @@ if TYPE_CHECKING:
         ConnectionFailed,
         DisallowedIntents,
         ForkedProcess,
+        HTTPFailed,
         InvalidAPIVersion,
         InvalidIntents,
         InvalidShard,
@@ -80,6 +84,7 @@ if TYPE_CHECKING:
     from shardlib.events import Event, Events
     from shardlib.fetching import GuildMembers, VoiceUpdates
     from shardlib.gateway import CloseCode, Intents, Opcode
+    from shardlib.gatewaybot import GatewayBot, fetch_gateway_bot
     from shardlib.limits import IdentifyGate
     from shardlib.liveness import Latency
     from shardlib.payloads import GatewayPayload
@@ -120,6 +125,7 @@ else:
         "fetching",
         "session",
         "stats",
+        "gatewaybot",
     )
 
     def __getattr__(name):

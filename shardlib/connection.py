@@ -11,7 +11,6 @@ import ssl
 import struct
 import threading
 import time
-import urllib.parse
 from collections.abc import Callable, Iterator
 
 import websocket
@@ -19,8 +18,7 @@ import websocket
 from shardlib import frames
 from shardlib.compression import Inflater, PlainText
 from shardlib.deadline import Deadline
-from shardlib.dial import Dialer
-from shardlib.errors import BrokenStream, ConnectionFailed, SendTimeout
+from shardlib.errors import BrokenStream, SendTimeout
 from shardlib.frames import FrameReader, FrameType
 from shardlib.gateway import (
     INVALID_DATA,
@@ -28,12 +26,10 @@ from shardlib.gateway import (
     RESUMABLE_CLOSE_CODE,
     may_be_sent,
 )
-from shardlib.handshake import HandshakeFailed, shake_hands
+from shardlib.handshake import shake_hands
 from shardlib.limits import SendWindow
 from shardlib.loss import Cause, Loss
-from shardlib.proxies import address_of, environment_proxy
-from shardlib.text import count, printable
-from shardlib.tls import CertificateRefused, start_tls
+from shardlib.opening import Opening
 from shardlib.transport import StreamBroken, Transport
 
 # Seconds for a frame that is worth sending only if the peer takes it at once: the close frame of a
@@ -98,14 +94,13 @@ class Connection:
         self._frames = FrameReader(max_payload)
         self._connect_timeout = connect_timeout
         self._send_timeout = send_timeout
-        self._ssl_context = ssl_context
-        parts = urllib.parse.urlsplit(url)
-        self._secure = parts.scheme == "wss"
-        self._host = parts.hostname or ""
-        self._port = parts.port or (443 if self._secure else 80)
-        self._proxy = proxy
-        self._hide_token = hide_token
-        self._dialer = Dialer(self._host, self._port)
+        self._opening = Opening(
+            url,
+            ssl_context=ssl_context,
+            proxy=proxy,
+            timeout=connect_timeout,
+            hide_token=hide_token,
+        )
         self._transport: Transport | None = None
         self._unread = b""
 
@@ -124,59 +119,25 @@ class Connection:
         :raises ConnectionFailed: for every reason; the message says which.
         """
         deadline = Deadline(self._connect_timeout)
-        step = "connecting"
+        opening = self._opening
         try:
-            # Looked up only here, where no lock is held: some systems ask the network about it.
-            proxy = self._proxy
-            if proxy is None:
-                proxy = environment_proxy(self._host, self._port, self._secure)
-            if proxy:
-                step = f"connecting through the proxy {address_of(proxy)}"
-            self._transport = transport = self._dialer.dial(proxy, deadline)
-            if self._secure:
-                step = "the TLS handshake"
-                start_tls(transport, self._ssl_context, self._host.rstrip("."), deadline)
-            step = "the WebSocket handshake"
+            self._transport = transport = opening.dial(deadline)
+            opening.start_tls(transport, deadline)
+            opening.begin("the WebSocket handshake")
             client, self._unread = shake_hands(self.url, transport, deadline)
             if transport.aborted:  # interrupt() came before it could know of an open connection
                 raise ConnectionAbortedError("the connection attempt was given up")
         except Exception as error:
             self.release()
-            message = f"cannot connect to {self._host}:{self._port}: {self._explain(error, step)}"
-            retry_after = error.retry_after if isinstance(error, HandshakeFailed) else None
-            if not self._shows_token(error):
-                raise ConnectionFailed(message, retry_after=retry_after) from error
+            failure, cause = opening.failure(error, "cannot connect to")
         else:
             client.sock = transport.socket
             self.websocket = client
             return
-        # Outside of the handler, whose error would be the context of this one, token and all.
-        raise ConnectionFailed(message, retry_after=retry_after)
-
-    def _shows_token(self, error: BaseException | None) -> bool:
-        while error is not None:
-            text = str(error)
-            if self._hide_token(text) != text:
-                return True
-            error = error.__cause__ or error.__context__
-        return False
-
-    def _explain(self, error: Exception, step: str) -> str:
-        if isinstance(error, TimeoutError):
-            return f"{step} was not done within {count(self._connect_timeout, 'second')}"
-        if isinstance(error, HandshakeFailed):
-            said = printable(self._hide_token(error.said), 200)
-            return f"{step} failed: {error}: {said}" if said else f"{step} failed: {error}"
-        if isinstance(error, CertificateRefused):
-            return self._hide_token(str(error))
-        if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
-            return (
-                f"{step} failed: the server does not speak TLS there; is the port right, or should "
-                "the URL begin with ws://?"
-            )
-        if isinstance(error, OSError) and error.strerror:
-            return f"{step} failed: {error.strerror}"
-        return f"{step} failed: {printable(self._hide_token(str(error)), 200)}"
+        try:
+            raise failure from cause
+        finally:
+            del failure, cause  # else a cycle: their tracebacks refer to this frame
 
     # Reading: the reader thread
 
@@ -354,7 +315,7 @@ class Connection:
 
     def abort(self) -> None:
         """End the connection, or its opening, at once. Any thread, at any time."""
-        self._dialer.abort()
+        self._opening.abort()
 
     def close(self, code: int, deadline: Deadline) -> None:
         """Send a close frame and wait for the peer's. For the reader.

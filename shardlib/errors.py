@@ -13,6 +13,8 @@ from shardlib.text import printable
 
 _REASON_SHOWN = 200  # characters of a close reason; WebSocket itself allows fewer bytes
 
+_BODY_SHOWN = 200  # characters of an HTTP answer's body
+
 
 class ShardError(Exception):
     """The base of all errors of this library.
@@ -38,6 +40,34 @@ class ConnectionFailed(ShardError):
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class HTTPFailed(ShardError):
+    """The HTTP API answered :func:`~shardlib.fetch_gateway_bot`, but not with what was asked for.
+
+    A wrong token is :class:`AuthenticationFailed`; no answer at all, or half of one, is
+    :class:`ConnectionFailed`.
+
+    :param status: the HTTP status code, an int. 200 if the body is not what Discord documents.
+    :param body: the beginning of the answer's body, a str exactly as it was received; for a
+        redirect, where it leads. So escape it before you print it, as ``str()`` of the error does.
+    :param message: what was asked, and what is wrong with the answer, a str.
+    :param retry_after: seconds that the server asked to wait before the next request, or None.
+    """
+
+    def __init__(
+        self, status: int, body: str, message: str = "", *, retry_after: float | None = None
+    ) -> None:
+        super().__init__(status, body, message)
+        self.status = status
+        self.body = body
+        self.message = message
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        text = printable(self.message) or f"the HTTP API answered with status {self.status}"
+        body = printable(self.body, _BODY_SHOWN)
+        return f"{text}; it says: {body}" if body else text
 
 
 class NotReady(ShardError):

@@ -10,10 +10,11 @@ import enum
 import functools
 import operator
 import re
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
 GATEWAY_URL = "wss://gateway.discord.gg/"
 API_VERSION = 10
+API_URL = f"https://discord.com/api/v{API_VERSION}"
 
 MAX_SEND_SIZE = 4096
 """Bytes a sent payload may have (*Gateway: Sending Events*)."""
@@ -341,6 +342,43 @@ def is_encrypted(url: str) -> bool:
     return urlsplit(url).scheme == "wss"
 
 
+def check_url(name: str, url: str, *schemes: str) -> SplitResult:
+    """The parts of a URL, its host in ASCII, if a client can connect there.
+
+    :param name: of the URL, for the messages of errors.
+    :param url: as a user or a peer gives it.
+    :param schemes: those that it may have.
+    :raises TypeError: if it is no str.
+    :raises ValueError: if it cannot be used; the message says why.
+    """
+    if not isinstance(url, str):
+        raise TypeError(f"{name} must be a str, not {type(url).__name__}")
+    if any(character.isspace() or not character.isprintable() for character in url):
+        raise ValueError(f"{name} must have no whitespace or control characters: {url!r}")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"{name} must be a URL: {error}") from None
+    if "@" in parts.netloc:
+        # The URL is not shown: what stands before the @ may be a password.
+        raise ValueError(f"{name} must have no user name or password")
+    if parts.scheme not in schemes:
+        beginnings = " or ".join(f"{scheme}://" for scheme in schemes)
+        raise ValueError(f"{name} must begin with {beginnings}, not {url!r}")
+    if not parts.hostname or port == 0:
+        raise ValueError(f"{name} must name a host, and a port other than 0, not {url!r}")
+    if "#" in url:
+        raise ValueError(f"{name} must have no fragment (#): {url!r}")
+    netloc = parts.netloc
+    if not netloc.isascii():  # a name in the letters of its language
+        try:
+            netloc = parts.hostname.encode("idna").decode() + (f":{port}" if port else "")
+        except UnicodeError:
+            raise ValueError(f"{name} must name a host that can be, not {url!r}") from None
+    return SplitResult(parts.scheme, netloc, parts.path, parts.query, "")
+
+
 def gateway_url(url: str, version: int, compression: str | None) -> str:
     """Complete the URL of a gateway with the query that a connection needs.
 
@@ -354,43 +392,20 @@ def gateway_url(url: str, version: int, compression: str | None) -> str:
     :raises ValueError: if the URL, the version or the compression cannot be used; the message says
         why.
     """
-    if not isinstance(url, str):
-        raise TypeError(f"a gateway URL must be a str, not {type(url).__name__}")
+    parts = check_url("a gateway URL", url, "ws", "wss")
     if not isinstance(version, int) or isinstance(version, bool):
         raise TypeError(f"the API version must be an int, not {type(version).__name__}")
     if version < 1:
         raise ValueError(f"the API version must be 1 or more, not {version}")
     if compression not in COMPRESSIONS:
         raise ValueError(f"compression must be one of {COMPRESSIONS}, not {compression!r}")
-    if any(character.isspace() or not character.isprintable() for character in url):
-        raise ValueError(f"a gateway URL must have no whitespace or control characters: {url!r}")
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        raise ValueError(f"a gateway URL must be a URL: {error}") from None
-    if "@" in parts.netloc:
-        # The URL is not shown: what stands before the @ may be a password.
-        raise ValueError("a gateway URL must have no user name or password")
-    if parts.scheme not in ("ws", "wss"):
-        raise ValueError(f"a gateway URL must begin with ws:// or wss://, not {url!r}")
-    if not parts.hostname or port == 0:
-        raise ValueError(f"a gateway URL must name a host, and a port other than 0, not {url!r}")
-    if "#" in url:
-        raise ValueError(f"a gateway URL must have no fragment (#): {url!r}")
-    netloc = parts.netloc
-    if not netloc.isascii():  # a name in the letters of its language
-        try:
-            netloc = parts.hostname.encode("idna").decode() + (f":{port}" if port else "")
-        except UnicodeError:
-            raise ValueError(f"a gateway URL must name a host that can be, not {url!r}") from None
     ours = {"v": str(version), "encoding": "json"}
     if compression in TRANSPORT_COMPRESSIONS:
         ours["compress"] = compression
     theirs = parse_qsl(parts.query, keep_blank_values=True)
     kept = [(key, value) for key, value in theirs if key not in ("v", "encoding", "compress")]
     query = urlencode(kept + list(ours.items()))
-    return urlunsplit((parts.scheme, netloc, parts.path or "/", query, ""))
+    return urlunsplit((parts.scheme, parts.netloc, parts.path or "/", query, ""))
 
 
 def check_resume_url(url: str, socket_url: str) -> str:

@@ -10,9 +10,6 @@ from shardlib import payloads
 from shardlib.currentsession import CurrentSession
 from shardlib.payloads import JSONModule, Payload
 
-# Characters of a token's beginning that are hidden at the end of a text. Fewer may be any word.
-_TELLING = 8
-
 
 class Identity:
     """What stays the same in every Identify of a shard, copied and checked.
@@ -106,12 +103,8 @@ class Identity:
         )
 
     def hide_token(self, text: str) -> str:
-        """A text without the token, for logs and errors. At its end the token may be cut off."""
-        text = text.replace(json.dumps(self.token)[1:-1], "***").replace(self.token, "***")
-        for length in range(len(self.token) - 1, _TELLING - 1, -1):
-            if text.endswith(self.token[:length]):
-                return text[:-length] + "***"
-        return text
+        """A text without the token, for logs and errors."""
+        return payloads.hide_token(text, self.token)
 
 
 def _write(payload: Payload, *, ascii_only: bool = False) -> str:

@@ -44,6 +44,8 @@ CHANNEL_INFO_FIELDS = ("status", "voice_start_time")
 _ACTIVITY_TYPES = range(6)  # Gateway Events: Activity Types
 _MAX_MEMBERS = 100  # that Request Guild Members returns for a prefix or for user_ids
 _MAX_NONCE_SIZE = 32
+# Characters of a token's beginning that are hidden at the end of a text. Fewer may be any word.
+_TELLING = 8
 
 # How Discord's own dispatches begin. Anything else, even a space, is left to the decoder.
 _match_header = re.compile(rb'\{"t":"([A-Z][A-Z0-9_]*)","s":(0|[1-9][0-9]{0,17}),"op":0,"d":').match
@@ -211,6 +213,15 @@ def check_token(token: str) -> str:
             "was it read from a file with the end of the line?"
         )
     return token
+
+
+def hide_token(text: str, token: str) -> str:
+    """A text without the token, for logs and errors. At its end the token may be cut off."""
+    text = text.replace(standard_json.dumps(token)[1:-1], "***").replace(token, "***")
+    for length in range(len(token) - 1, _TELLING - 1, -1):
+        if text.endswith(token[:length]):
+            return text[:-length] + "***"
+    return text
 
 
 def resume(*, token: str, session_id: str, sequence: int | None) -> Payload:

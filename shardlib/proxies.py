@@ -21,9 +21,8 @@ def environment_proxy(host: str, port: int, secure: bool) -> str | None:
     :param port: to connect to.
     :param secure: True for ``wss``.
     """
-    address = _parse_address(host)
-    if host == "localhost" or (address is not None and address.is_loopback):
-        return None  # no proxy leads back to this machine
+    if is_this_machine(host):
+        return None  # no proxy leads back to it
     import urllib.request  # here: it takes a while to import
 
     proxies = urllib.request.getproxies()
@@ -33,6 +32,15 @@ def environment_proxy(host: str, port: int, secure: bool) -> str | None:
     if urllib.request.proxy_bypass(host):  # the exceptions in the system's settings, too
         return None
     return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def is_this_machine(host: str) -> bool:
+    """True for ``localhost`` and for the addresses by which this machine reaches itself alone.
+
+    :param host: as :func:`urllib.parse.urlsplit` takes it from a URL.
+    """
+    address = _parse_address(host)
+    return host == "localhost" or (address is not None and address.is_loopback)
 
 
 def address_of(proxy: str) -> str:

@@ -173,7 +173,7 @@ def _explain(
     code = error.verify_code
     name = _name(chain[-1]["issuer"]) if chain else ""
     authority = f'the authority "{name}"' if name else "an authority"
-    knower = "this computer" if is_default else "the ssl_context that the shard was given"
+    knower = "this computer" if is_default else "the ssl_context that was given"
     if code in _OTHER_NAME:
         return (
             f"it is for {_hosts(chain) or 'another host'}, not for {host}, and was issued by "

@@ -67,6 +67,7 @@ def test_shard_closed_shows_its_reason_with_and_without_a_code() -> None:
         ShardClosed(None, "why"),
         UnreadableMessage("not JSON", b"\xff"),
         errors.ConnectionFailed("refused"),
+        errors.HTTPFailed(429, "wait", "asked, and refused", retry_after=65.0),
         SendTimeout("too slow"),
         errors.BrokenStream("damaged"),
         errors.BrokenStream("too large", limit=1000),
@@ -112,6 +113,8 @@ FORGED = "bye\r\n00:00:00 all is well\x1b[2J\u202eknab\x85\u2028\ud800"
         UnreadableMessage(FORGED, FORGED),
         errors.BrokenStream(FORGED),
         errors.ConnectionFailed(FORGED),
+        errors.HTTPFailed(500, FORGED),
+        errors.HTTPFailed(500, "", FORGED),
         SendTimeout(FORGED),
         errors.NotReady(FORGED),
     ],
@@ -133,3 +136,11 @@ def test_a_long_reason_of_a_peer_is_cut_in_the_message() -> None:
     # A reason without a code is a sentence of this library, and is shown whole.
     sentence = "why " * 100 + "so"
     assert str(ShardClosed(None, sentence)) == sentence
+
+
+def test_a_long_body_is_cut_in_the_message() -> None:
+    error = errors.HTTPFailed(500, "x" * 4096)
+    assert len(str(error)) < 300
+    assert str(error).endswith("it says: " + "x" * 200 + "...")
+    assert error.body == "x" * 4096
+    assert str(errors.HTTPFailed(500, "")) == "the HTTP API answered with status 500"

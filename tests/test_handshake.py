@@ -12,18 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardlib.handshake import (
+from shardlib.answers import (
     BODY_BYTES,
     MAX_HEAD,
-    HandshakeFailed,
     Head,
-    accept_value,
-    check_upgrade,
+    UnusableAnswer,
     parse_head,
     read_beginning,
     read_head,
-    refusal,
 )
+from shardlib.handshake import accept_value, check_upgrade, refusal
 
 # Key and answer are those of RFC 6455, section 1.3.
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -66,7 +64,7 @@ def judge(pieces: Iterable[bytes]) -> tuple[Any, ...]:
             body = read_beginning(head, unread, receive)
             raise refusal(head, body, 0.0)
         check_upgrade(head, KEY)
-    except HandshakeFailed as error:
+    except UnusableAnswer as error:
         # How much of what is no HTTP has come, and is shown, is chance.
         said = "" if "not speak HTTP" in str(error) else error.said
         return str(error), said, error.retry_after
@@ -177,7 +175,7 @@ def test_a_valid_head_is_accepted_and_what_follows_it_is_kept(head: bytes) -> No
     ],
 )
 def test_what_is_no_consent_is_refused_and_the_error_says_why(answer: bytes, why: str) -> None:
-    with pytest.raises(HandshakeFailed, match=why):
+    with pytest.raises(UnusableAnswer, match=why):
         head, unread = read_head(Pieces([answer]))
         if head.status != 101:
             raise refusal(head, "", 0.0)
@@ -185,7 +183,7 @@ def test_what_is_no_consent_is_refused_and_the_error_says_why(answer: bytes, why
 
 
 def test_what_the_server_wrote_stands_apart_from_the_message() -> None:
-    with pytest.raises(HandshakeFailed) as caught:
+    with pytest.raises(UnusableAnswer) as caught:
         read_head(Pieces([b"SSH-2.0-OpenSSH_9.6\r\n"]))
 
     assert caught.value.said == "SSH-2.0-OpenSSH_9.6\r"
@@ -217,7 +215,7 @@ def test_the_end_of_a_head_is_found_after_an_announcement_that_was_longer() -> N
 def test_announcements_without_end_are_a_head_without_end() -> None:
     receive = Pieces([head_of("HTTP/1.1 100 Continue")] * MAX_HEAD)
 
-    with pytest.raises(HandshakeFailed, match="more than"):
+    with pytest.raises(UnusableAnswer, match="more than"):
         read_head(receive)
 
 

@@ -25,9 +25,9 @@ FILE holds a JSON array of faults. Each says when something goes wrong, and what
   ]
 
 "after" and "every" are seconds since the start. The fault then strikes all open connections.
-"before" and "instead_of" name a step of a connection: accept, upgrade, hello, ready, replay, ack,
-close. The fault strikes the next connection; "connections" is the number of the next connections
-that it strikes, or "all". "instead_of" without "do" leaves the step out.
+"before" and "instead_of" name a step of a connection: accept, answer (of plain HTTP), upgrade,
+hello, ready, replay, ack, close. The fault strikes the next connection; "connections" is the number
+of the next connections that it strikes, or "all". "instead_of" without "do" leaves the step out.
 
 "do" must be one of:
   close ("code", "reason")           close the WebSocket
@@ -44,7 +44,7 @@ that it strikes, or "all". "instead_of" without "do" leaves the step out.
   send_bomb ("size")                 send a message that inflates to so many bytes
   split_messages ("size")            cut what follows into WebSocket messages of so many bytes
   fragment_messages ("size")         cut what follows into fragments of so many bytes
-  refuse ("status", "body")          answer with HTTP; with "instead_of": "upgrade"
+  refuse ("status", "body")          answer with HTTP; with "instead_of": "upgrade" or "answer"
   accept_wrongly                     answer the handshake wrongly; with "instead_of": "upgrade"
   outage ("seconds")                 reset all connections, and refuse new ones for so long
 """
@@ -75,8 +75,9 @@ _TYPE_NAMES: dict[Any, str] = {int: "a whole number", str: "a string", bool: "tr
 _RANGES = {"status": (300, 599), "seconds": (0.01, 1e9)}
 # Bytes of a close frame's reason (RFC 6455, section 5.5).
 _LONGEST_REASON = 123
-# They stand for the answer to the client's request, and mean nothing on an open WebSocket.
-_ANSWERS = ("refuse", "accept_wrongly")
+# By what stands for the answer to the client's request, the steps that it can replace. On an open
+# WebSocket it would mean nothing.
+_ANSWERS = {"refuse": ("upgrade", "answer"), "accept_wrongly": ("upgrade",)}
 
 
 class Script:
@@ -176,8 +177,10 @@ class _Fault:
         self.do = rest.pop("do", None)
         if self.do is not None or rest or not self.replaces_step:
             _check_action(self.do, rest)
-        if self.do in _ANSWERS and (self.step, self.replaces_step) != ("upgrade", True):
-            raise ValueError(f'"{self.do}" goes with "instead_of": "upgrade"')
+        answered = _ANSWERS.get(self.do or "")
+        if answered is not None and not (self.replaces_step and self.step in answered):
+            steps = " or ".join(f'"{step}"' for step in answered)
+            raise ValueError(f'"{self.do}" goes with "instead_of": {steps}')
         if self.do == "outage" and not is_timed:
             raise ValueError('"outage" goes with "after" and "every"')
         self.parameters = rest

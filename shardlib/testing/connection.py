@@ -194,8 +194,8 @@ class GatewaySession:
 class GatewayConnection:
     """One connection to a :class:`~shardlib.testing.LocalGateway`.
 
-    The gateway makes the object when a client asks for a WebSocket, or when a fault replaces the
-    step "accept". Any thread may call the methods. Only a method with a ``timeout`` waits for the
+    The gateway makes the object when a client asks for a WebSocket, or when a fault strikes at
+    another step. Any thread may call the methods. Only a method with a ``timeout`` waits for the
     client.
 
     After the connection has ended, a method that sends raises :exc:`ConnectionError`, and a method
@@ -587,7 +587,7 @@ class GatewayConnection:
             self._driver.fragment_messages(size)
 
     def refuse(self, status: int, body: str = "", headers: dict[str, str] | None = None) -> None:
-        """Answer the client's request with an HTTP error, in place of the step "upgrade".
+        """Answer the client's request with an HTTP error, in place of "upgrade" or "answer".
 
         :param status: the HTTP status code.
         :param body: the body of the response.

@@ -26,7 +26,7 @@ from shardlib.testing.compression import (
     PlainText,
     ZlibPayload,
 )
-from shardlib.testing.faults import Faults, Steps
+from shardlib.testing.faults import BEFORE_REQUEST, PLAIN_HTTP, WEBSOCKET, Faults, Steps
 from shardlib.testing.payloads import encode
 from shardlib.testing.rules import Rules
 from shardlib.testing.session import Session
@@ -128,7 +128,7 @@ class ConnectionDriver:
         self._transport: ClientTransport | None = None
         #: Whether a fault replaces the step "accept". If so, the gateway ignores what the client
         #: sends, and makes no TLS handshake.
-        self.accept_is_replaced = self._steps.take_faults(accept=True)
+        self.accept_is_replaced = self._steps.take_faults(BEFORE_REQUEST)
         #: The :class:`GatewayConnection` through which tests see this connection.
         self.handle = environment.make_handle(self)
 
@@ -243,13 +243,14 @@ class ConnectionDriver:
         except ValueError:
             self.respond(http.json_response(400, {"message": "400: Bad Request", "code": 0}))
             return
-        self.headers = {name.lower(): value for name, value in request.headers.raw_items()}
-        if self.headers.get("upgrade", "").lower() != "websocket":
-            self.respond(self._environment.answer(request))
-            return
         self.url = request.path
         self.query = dict(parse_qsl(target.query, keep_blank_values=True))
-        self._steps.take_faults(accept=False)
+        self.headers = {name.lower(): value for name, value in request.headers.raw_items()}
+        if self.headers.get("upgrade", "").lower() != "websocket":
+            self._steps.take_faults(PLAIN_HTTP)
+            self.step("answer", lambda: self.respond(self._environment.answer(request)))
+            return
+        self._steps.take_faults(WEBSOCKET)
         self._environment.register(self.handle)
         self.step("upgrade", lambda: self._upgrade(request))
 

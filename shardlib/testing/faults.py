@@ -9,6 +9,7 @@ from typing import Any
 #: The steps of a connection's life, in order, at which a fault can strike.
 STEPS = {
     "accept": "the gateway begins to serve a new TCP connection, with the TLS handshake if any",
+    "answer": "the gateway answers an HTTP request that asks for no WebSocket",
     "upgrade": "the gateway answers the WebSocket handshake (101)",
     "hello": "the gateway sends Hello",
     "ready": "the gateway answers Identify (READY and the guilds) or Resume (replay and RESUMED)",
@@ -16,6 +17,11 @@ STEPS = {
     "ack": "the gateway acknowledges a heartbeat, each one of the connection",
     "close": "the gateway answers a CLOSE frame",
 }
+
+#: The steps at which a connection can be struck: before the request, and after each kind of it.
+BEFORE_REQUEST = frozenset({"accept"})
+PLAIN_HTTP = frozenset({"answer"})
+WEBSOCKET = frozenset(STEPS) - BEFORE_REQUEST - PLAIN_HTTP
 
 
 @dataclass
@@ -76,16 +82,16 @@ class Faults:
         """Remove all faults."""
         self._waiting.clear()
 
-    def take(self, *, accept: bool) -> list[Fault]:
+    def take(self, steps: frozenset[str]) -> list[Fault]:
         """Count a new connection, and return the faults that strike it.
 
-        Called once when the gateway accepts a client, for the step "accept", and again when the
-        client asks for a WebSocket, for the other steps, so that a plain HTTP request uses up no
-        fault.
+        Called once when the gateway accepts a client, and again when the client has sent its
+        request, so that a request for a WebSocket and one of plain HTTP use up no fault of each
+        other's.
 
-        :param accept: True for the faults of the step "accept", False for all others.
+        :param steps: BEFORE_REQUEST, PLAIN_HTTP or WEBSOCKET.
         """
-        taken = [fault for fault in self._waiting if (fault.step == "accept") is accept]
+        taken = [fault for fault in self._waiting if fault.step in steps]
         for fault in taken:
             if not fault.count_connection():
                 self._waiting.remove(fault)
@@ -106,13 +112,13 @@ class Steps:
         # Replaced steps, which proceed() takes.
         self._replaced: list[Callable[[], None]] = []
 
-    def take_faults(self, *, accept: bool) -> bool:
+    def take_faults(self, steps: frozenset[str]) -> bool:
         """Take the faults that strike this connection from the gateway's faults.
 
-        :param accept: True for the faults of the step "accept", False for all others.
+        :param steps: BEFORE_REQUEST, PLAIN_HTTP or WEBSOCKET.
         :returns: whether any fault strikes the connection.
         """
-        faults = self._source.take(accept=accept)
+        faults = self._source.take(steps)
         self._faults += faults
         return bool(faults)
 

@@ -496,8 +496,8 @@ class LocalGateway:
     ) -> None:
         """Cause a fault at one step of each of the next connections.
 
-        The steps of a connection are "accept", "upgrade", "hello", "ready", "replay", "ack" and
-        "close"; :data:`shardlib.testing.STEPS` describes them::
+        The steps of a connection are "accept", "answer", "upgrade", "hello", "ready", "replay",
+        "ack" and "close"; :data:`shardlib.testing.STEPS` describes them::
 
             gateway.inject(instead_of="hello")  # a stall: the gateway sends no Hello
             gateway.inject(instead_of="close", connections=None)  # never answers CLOSE
@@ -505,6 +505,8 @@ class LocalGateway:
             gateway.inject(GatewayConnection.linger, before="close")  # never ends TCP
             gateway.inject(lambda connection: connection.refuse(502), instead_of="upgrade")
             gateway.inject(lambda connection: connection.slow(1), before="upgrade")
+            busy = {"Retry-After": "1"}  # to GET /gateway/bot, say
+            gateway.inject(lambda it: it.refuse(429, headers=busy), instead_of="answer")
 
         :meth:`GatewayConnection.proceed <shardlib.testing.GatewayConnection.proceed>` takes a
         replaced step later.

@@ -195,7 +195,7 @@ def test_an_authority_that_a_given_context_does_not_know_is_named(
     other = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     said = refusal(certificates.serving(authority.issue_cert(HOST)), other)
 
-    assert "which the ssl_context that the shard was given does not know" in said
+    assert "which the ssl_context that was given does not know" in said
 
 
 @pytest.mark.parametrize(

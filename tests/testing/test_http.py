@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from shardlib.testing import LocalGateway
+from shardlib.testing import GatewayConnection, LocalGateway
 from tests.testing.client import connected
 
 
@@ -104,3 +105,39 @@ def test_a_target_that_is_no_url_is_answered(
         )
         assert client.recv(1000).startswith(b"HTTP/1.1 400 ")
     assert local_gateway.all_connections == []
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_fault_can_answer_a_plain_request(tls: bool) -> None:
+    urls: list[str] = []
+
+    def refuse(connection: GatewayConnection) -> None:
+        urls.append(connection.url)
+        connection.refuse(429, '{"retry_after": 1.5}', {"Content-Type": "application/json"})
+
+    with LocalGateway(tls=tls) as gateway:
+        gateway.inject(refuse, instead_of="answer", connections=2)
+        answers = [get(gateway, "/v10/gateway") for _ in range(3)]
+        assert answers == [(429, {"retry_after": 1.5})] * 2 + [(200, {"url": gateway.url})]
+        assert gateway.all_connections == []
+    assert urls == ["/api/v10/gateway"] * 2
+
+
+def test_a_fault_can_delay_the_answer_to_a_plain_request(local_gateway: LocalGateway) -> None:
+    local_gateway.inject(lambda connection: connection.proceed(after=0.2), instead_of="answer")
+    began = time.monotonic()
+    assert get(local_gateway, "/v10/gateway")[0] == 200
+    assert time.monotonic() - began >= 0.2
+
+
+def test_websockets_and_plain_requests_use_up_no_faults_of_each_other(
+    local_gateway: LocalGateway,
+) -> None:
+    local_gateway.inject(lambda connection: connection.refuse(500, "{}"), instead_of="answer")
+    with connected(local_gateway) as client:
+        client.ready()
+    local_gateway.inject(instead_of="hello")
+    assert get(local_gateway, "/v10/gateway/bot")[0] == 500
+    assert get(local_gateway, "/v10/gateway")[0] == 200
+    with connected(local_gateway) as client:
+        client.nothing_more()
