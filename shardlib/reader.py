@@ -239,6 +239,7 @@ class Reader:
                     self.lifecycle.wait(lambda: life.is_over, Deadline(_FAULT_PAUSE))
                 if policy is None:
                     self._callbacks.begin_life()  # first: on_socket_closed may follow at once
+                    self._tell_states(life)
                     policy = self._create_policy(life)
                 if life.request is Request.CLOSE:
                     plan = self._decide(after_disconnect(plan, life.close_code))
