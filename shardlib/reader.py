@@ -373,7 +373,7 @@ class Reader:
 
     def _read(self, life: Life, connection: Connection) -> Loss:
         """Handle messages until the connection ends, or is to end. Returns why it does."""
-        callbacks = self._callbacks
+        callbacks, gateway = self._callbacks, self.protocol
         while True:
             if life.untold_states:  # another thread may have changed the state, or a callback
                 self._tell_states(life)
@@ -389,7 +389,7 @@ class Reader:
             heartbeat = self.heartbeat
             if heartbeat is not None and heartbeat.notes:
                 self._write_notes(heartbeat)
-            deadline = self.protocol.deadline
+            deadline = gateway.deadline
             until = _NEVER
             if deadline is not None:
                 if deadline <= self._now():  # also while bytes keep coming
