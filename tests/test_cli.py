@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from shardlib import IdentifyGate, Intents, Shard
 from shardlib.cli.faults import Script
 from shardlib.cli.program import run
+from shardlib.cli.shards import duration
 from shardlib.cli.summary import _SUMMARIES, Places, summarize
 from shardlib.testing import LocalGateway
 from tests.command import CTRL_C, PATIENCE, Command, Pipe, assert_quiet, run_to_end, wait_for
@@ -303,7 +304,7 @@ def test_a_refused_connection_is_reported_in_one_line() -> None:
     assert len(command.err) == 2
 
 
-@pytest.mark.parametrize("arguments", [("tail", "--local"), ("gateway",)])
+@pytest.mark.parametrize("arguments", [("tail", "--local"), ("shards", "--local"), ("gateway",)])
 def test_without_websockets_the_command_says_what_to_install(
     arguments: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -374,7 +375,9 @@ class restored_sigint:
         signal.signal(signal.SIGINT, self._handler)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["tail", "--help"], ["gateway", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["tail", "--help"], ["shards", "--help"], ["gateway", "--help"]]
+)
 def test_help_of_the_command_fits_a_terminal(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -384,6 +387,112 @@ def test_help_of_the_command_fits_a_terminal(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("usage: shardlib")
     assert max(map(len, lines)) <= 100
+
+
+# shards
+
+
+def test_shards_prints_the_limits_as_a_table(gateway: LocalGateway) -> None:
+    gateway.shards = 16
+    gateway.max_concurrency = 4
+    with Command("tail", "--url", gateway.url, token=gateway.token) as tail:
+        wait_for(tail.read().out, "READY")
+    gateway.clock.advance(3630)
+    command = run_to_end("shards", "--api-url", gateway.http_url, token=gateway.token)
+    assert command.status == 0
+    assert not command.err
+    url, shards, starts, concurrency = (line.split("  ", 1) for line in command.out)
+    assert url[1].strip() == gateway.url
+    assert (shards[0], shards[1].strip()) == ("Shards", "16 recommended")
+    assert concurrency == ["Max concurrency", "4 every 5 seconds"]
+    assert re.fullmatch(
+        r"Session starts   999 of 1000 left, all again in 22 h 59 min, at \d\d:\d\d:\d\d",
+        "  ".join(starts),
+    )
+
+
+def test_shards_with_json_prints_one_object() -> None:
+    command = run_to_end("shards", "--local", "--json")
+    assert command.status == 0
+    (line,) = command.out
+    answer = json.loads(line)
+    assert answer.pop("url").startswith("ws://127.0.0.1:")
+    assert answer == {
+        "shards": 1,
+        "total": 1000,
+        "remaining": 1000,
+        "reset_after": 0.0,
+        "max_concurrency": 1,
+    }
+
+
+def test_shards_asks_over_tls_what_the_environment_trusts(tmp_path: Path) -> None:
+    certificate = tmp_path / "authority.pem"
+    with LocalGateway(tls=True) as gateway:
+        certificate.write_bytes(gateway.ca_certificate)
+        arguments = ("shards", "--api-url", gateway.http_url)
+        trusting = run_to_end(
+            *arguments, token=gateway.token, environment={"SSL_CERT_FILE": str(certificate)}
+        )
+        other = run_to_end(*arguments, token=gateway.token)
+    assert trusting.status == 0
+    assert "1000 of 1000 left" in trusting.out[2]
+    assert other.status == 1
+    (error,) = other.err
+    assert "certificate is not trusted" in error
+
+
+@pytest.mark.parametrize(
+    "arguments, token, status, says",
+    [
+        (["--api-url", "{url}"], TOKEN, 1, "the bot token is wrong"),
+        (["--api-url", "{url}/nowhere"], TOKEN, 1, "is api_url the base of the API"),
+        (["--api-url", "http://127.0.0.1:1"], TOKEN, 1, "connecting failed"),
+        (["--api-url", "{url}"], None, 2, "DISCORD_TOKEN"),
+        (["--api-url", "{url}"], "Bot x", 2, 'without "Bot "'),
+        (["--api-url", "http://discord.com"], TOKEN, 2, "would be sent unencrypted"),
+        (["--local", "--api-url", "{url}"], TOKEN, 2, "not allowed with"),
+    ],
+)
+def test_shards_reports_an_error_in_one_line(
+    arguments: list[str], token: str | None, status: int, says: str, gateway: LocalGateway
+) -> None:
+    url = gateway.http_url
+    command = run_to_end("shards", *(each.replace("{url}", url) for each in arguments), token=token)
+    assert command.status == status
+    assert not command.out
+    (error,) = command.err
+    assert error.startswith("shardlib: ")
+    assert says in error
+    assert TOKEN not in error
+
+
+def test_ctrl_c_while_shards_waits_for_the_answer_ends_it_quietly() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = "http://127.0.0.1:%d" % silent.getsockname()[1]
+        with Command("shards", "--api-url", url, token=TOKEN) as command:
+            command.read()
+            silent.settimeout(PATIENCE)
+            client, _ = silent.accept()
+            with client:
+                command.interrupt()
+                assert command.finish(CTRL_C) == 0
+    assert not command.err
+
+
+@pytest.mark.parametrize(
+    "seconds, shown",
+    [
+        (0.0, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 0 s"),
+        (3599.0, "59 min 59 s"),
+        (3600.0, "1 h 0 min"),
+        (86_399.0, "23 h 59 min"),
+    ],
+)
+def test_a_duration_is_told_in_its_two_largest_units(seconds: float, shown: str) -> None:
+    assert duration(seconds) == shown
 
 
 # gateway
@@ -510,7 +619,9 @@ def test_gateway_ends_quietly_when_the_pipe_is_closed() -> None:
         ('[{"before": ["ready"], "do": "drop"}]', "is no step of a connection"),
         ('[{"before": {}, "do": "drop"}]', "is no step of a connection"),
         ('[{"after": 3, "do": "refuse", "status": 502}]', 'goes with "instead_of": "upgrade"'),
+        ('[{"before": "answer", "do": "refuse", "status": 502}]', '"upgrade" or "answer"'),
         ('[{"before": "ready", "do": "accept_wrongly"}]', 'goes with "instead_of": "upgrade"'),
+        ('[{"instead_of": "answer", "do": "accept_wrongly"}]', 'goes with "instead_of": "upgrade"'),
         ('[{"after": 1, "do": "close", "reason": 12}]', "reason"),
         ('[{"after": 1, "do": "drop", "code": 4000}]', "'code'"),
         ('[{"before": "ready", "do": "outage", "seconds": 1}]', "outage"),

@@ -1,4 +1,4 @@
-"""The program ``shardlib``: its arguments, its two commands, its exit status."""
+"""The program ``shardlib``: its arguments, its commands, its exit status."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ def run(arguments: Sequence[str] | None) -> int:
     parser.add_argument("--version", action="version", version=f"shardlib {shardlib.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_tail(commands)
+    _add_shards(commands)
     _add_gateway(commands)
     namespace = parser.parse_args(arguments)
     try:
@@ -130,6 +131,35 @@ def _add_tail(commands: _Commands[_Parser]) -> None:
     parser.set_defaults(run=_tail, parser=parser)
 
 
+def _add_shards(commands: _Commands[_Parser]) -> None:
+    parser = commands.add_parser(
+        "shards",
+        help="print how many shards Discord recommends for a bot, and its limits",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Print what Discord answers to GET /gateway/bot: how many shards it\n"
+        "recommends, how many sessions the bot may still start and when that number is\n"
+        "reset, and how many shards may identify at once.",
+        epilog="The bot's token is taken from the environment variable DISCORD_TOKEN.\n\n"
+        "Exit status: 0 after the answer and after Ctrl-C; 1 if there is no usable answer;\n"
+        "2 for bad arguments.\n\n"
+        "examples:\n"
+        "  shardlib shards\n"
+        "  shardlib shards --json | jq .shards",
+        allow_abbrev=False,
+    )
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--local", action="store_true", help="ask a local gateway, started for it; needs no token"
+    )
+    where.add_argument(
+        "--api-url",
+        metavar="URL",
+        help="the https:// base of another HTTP API to ask; http:// for one of this machine",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=_shards, parser=parser)
+
+
 def _add_gateway(commands: _Commands[_Parser]) -> None:
     try:
         from shardlib.cli.faults import FORMAT
@@ -204,6 +234,12 @@ def _tail(arguments: argparse.Namespace) -> None:
     from shardlib.cli import tail
 
     tail.run(arguments)
+
+
+def _shards(arguments: argparse.Namespace) -> None:
+    from shardlib.cli import shards
+
+    shards.run(arguments)
 
 
 def _gateway(arguments: argparse.Namespace) -> None:

@@ -6,13 +6,13 @@ import contextlib
 import functools
 import json
 import logging
-import os
 import sys
 import threading
 import time
 from argparse import Namespace
 from typing import Any
 
+from shardlib.cli.environment import bot_token
 from shardlib.cli.errors import UsageError, gateway_class
 from shardlib.cli.shutdown import Shutdown
 from shardlib.cli.summary import Places, summarize
@@ -51,7 +51,7 @@ def run(arguments: Namespace) -> None:
     :raises OSError: if standard output cannot be written.
     """
     gateway = gateway_class()() if arguments.local else None
-    token = _token() if gateway is None else gateway.token
+    token = bot_token() if gateway is None else gateway.token
     shutdown = Shutdown()
     tail = Tail(arguments, token, shutdown)
     with gateway or contextlib.nullcontext():
@@ -214,13 +214,3 @@ def to_json(payload: dict[str, Any]) -> str:
     except ValueError:
         plain = json.loads(json.dumps(payload), parse_constant=lambda _: None)
         return json.dumps(plain)
-
-
-def _token() -> str:
-    token = os.environ.get("DISCORD_TOKEN")
-    if not token:
-        raise UsageError(
-            "the bot's token is taken from the environment variable DISCORD_TOKEN, which is not "
-            "set; --local needs none"
-        )
-    return token
