@@ -194,7 +194,6 @@ class Reader:
         error: BaseException | None = None
         try:
             self._callbacks.begin_life()
-            self._tell_states(life)
             error = self._connection_loop(life)
         except BaseException as unexpected:  # SystemExit and its like, or a fault of the library's
             if isinstance(unexpected, LeftToParent):
@@ -443,8 +442,8 @@ class Reader:
         """End a connection properly, as far as its peer takes part."""
         heartbeat = self.heartbeat
         life.set_state(ShardState.WAITING)  # what is sent now waits for the next connection
-        self._tell_states(life)
         try:
+            self._tell_states(life)
             code, timeout = RESUMABLE_CLOSE_CODE, AT_ONCE
             if life.request is Request.CLOSE and life.error is None:
                 code, timeout = life.close_code, self._options.close_timeout * PEERS_SHARE
