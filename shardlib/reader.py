@@ -443,8 +443,8 @@ class Reader:
         """End a connection properly, as far as its peer takes part."""
         heartbeat = self.heartbeat
         life.set_state(ShardState.WAITING)  # what is sent now waits for the next connection
-        self._tell_states(life)
         try:
+            self._tell_states(life)
             code, timeout = RESUMABLE_CLOSE_CODE, AT_ONCE
             if life.request is Request.CLOSE and life.error is None:
                 code, timeout = life.close_code, self._options.close_timeout * PEERS_SHARE
