@@ -129,27 +129,30 @@ class DispatchedCallbacks(Callbacks):
 
     def _submit(self, delivery: Delivery) -> None:
         self.outstanding.add(delivery)
-        self._ask("submit", self._dispatcher.submit, delivery)
+        error = self._ask("submit", self._dispatcher.submit, delivery)
+        if isinstance(error, Exception):
+            delivery.drop()
+        elif error is not None:
+            self._exited[delivery] = None
         self._has_to_flush = True  # last: submit() flushes what came before, if it has to wait
 
-    def _ask(self, method: str, function: Callable[..., object], *arguments: Any) -> None:
-        """Call a method of the dispatcher, which may be the user's."""
+    def _ask(
+        self, method: str, function: Callable[..., object], *arguments: Any
+    ) -> BaseException | None:
+        """Call a method of the dispatcher, which may be the user's. Returns what it has raised."""
         try:
             what = self._waiting if method == "submit" else f"{method}() of the dispatcher"
             self.run(what, function, *arguments)
         except Exception as error:
             # Not told to on_socket_error, which would be submitted, too, and fail likewise.
             self._tell_failure(f"{method}() of the dispatcher", method, error)
-            for delivery in self._deliveries_among(arguments):
-                delivery.drop()
+            return error
         except LeftToParent:
             raise
         except BaseException as error:
-            self._exited.update(dict.fromkeys(self._deliveries_among(arguments)))
             self._stop(error)
-
-    def _deliveries_among(self, arguments: tuple[Any, ...]) -> list[Delivery]:
-        return [each for each in arguments if isinstance(each, Delivery)]
+            return error
+        return None
 
     # Deliveries: the threads of the dispatcher
 

@@ -104,7 +104,6 @@ class Pool(Dispatcher):
         key = None
         if self._key is not None and delivery.event is not None:
             key = (self._key(delivery.event, delivery.data),)
-            hash(key)  # raises here, where the event is known
         if delivery.can_be_dropped and self._room.is_full:
             self._room.wait(delivery)
         with self._lock:
