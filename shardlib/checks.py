@@ -112,6 +112,27 @@ def _unbound(value: Any) -> Any:
             return value
 
 
+def _check_number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, not {type(value).__name__}")
+    return value
+
+
+def check_at_least_one(name: str, value: Any) -> int:
+    """Check an int, and return it.
+
+    :param name: of the argument, as the error names it.
+    :param value: of the argument.
+    :raises TypeError: if the value is not an int.
+    :raises ValueError: if it is below 1.
+    """
+    check_type(name, value, int)
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, not {value}")
+    number: int = value
+    return number
+
+
 def check_finite(name: str, value: Any) -> float:
     """Check a number, and return it.
 
@@ -120,11 +141,10 @@ def check_finite(name: str, value: Any) -> float:
     :raises TypeError: if the value is not an int or a float.
     :raises ValueError: if it is infinite or NaN.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number, not {type(value).__name__}")
-    if not -_LARGEST <= value <= _LARGEST:
-        raise ValueError(f"{name} must be a finite number, not {value!r}")
-    return value
+    number = _check_number(name, value)
+    if not -_LARGEST <= number <= _LARGEST:
+        raise ValueError(f"{name} must be a finite number, not {number!r}")
+    return number
 
 
 def check_positive(name: str, value: Any) -> float:
@@ -135,11 +155,10 @@ def check_positive(name: str, value: Any) -> float:
     :raises TypeError: if the value is not an int or a float.
     :raises ValueError: if it is not above 0, or is infinite or NaN.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number, not {type(value).__name__}")
-    if not 0 < value <= _LARGEST:
-        raise ValueError(f"{name} must be a number above 0, not {value!r}")
-    return value
+    number = _check_number(name, value)
+    if not 0 < number <= _LARGEST:
+        raise ValueError(f"{name} must be a number above 0, not {number!r}")
+    return number
 
 
 def check_not_negative(name: str, value: Any) -> float:
@@ -150,11 +169,10 @@ def check_not_negative(name: str, value: Any) -> float:
     :raises TypeError: if the value is not an int or a float.
     :raises ValueError: if it is below 0, or is infinite or NaN.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number, not {type(value).__name__}")
-    if not 0 <= value <= _LARGEST:
-        raise ValueError(f"{name} must be a number from 0 up, not {value!r}")
-    return value
+    number = _check_number(name, value)
+    if not 0 <= number <= _LARGEST:
+        raise ValueError(f"{name} must be a number from 0 up, not {number!r}")
+    return number
 
 
 def check_timeout(name: str, value: Any) -> float | None:

@@ -176,17 +176,22 @@ def test_ctrl_c_while_the_command_runs_ends_it_quietly(arguments: tuple[str, ...
     assert_quiet(command)
 
 
-def test_ctrl_c_while_the_command_connects_ends_it_quietly() -> None:
+def interrupted_while_it_waits(*arguments: str, scheme: str) -> Command:
+    """A command that was interrupted while a server, whose URL is its last argument, is silent."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        url = "ws://127.0.0.1:%d/" % silent.getsockname()[1]
-        with Command("tail", "--url", url, token=TOKEN) as command:
+        url = "%s://127.0.0.1:%d/" % (scheme, silent.getsockname()[1])
+        with Command(*arguments, url, token=TOKEN) as command:
             command.read()
             silent.settimeout(PATIENCE)
             client, _ = silent.accept()
             with client:
                 command.interrupt()
                 assert command.finish(CTRL_C) == 0
-    assert_quiet(command)
+    return command
+
+
+def test_ctrl_c_while_the_command_connects_ends_it_quietly() -> None:
+    assert_quiet(interrupted_while_it_waits("tail", "--url", scheme="ws"))
 
 
 def test_ctrl_c_while_the_command_waits_to_connect_again_ends_it_quietly(
@@ -468,15 +473,7 @@ def test_shards_reports_an_error_in_one_line(
 
 
 def test_ctrl_c_while_shards_waits_for_the_answer_ends_it_quietly() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        url = "http://127.0.0.1:%d" % silent.getsockname()[1]
-        with Command("shards", "--api-url", url, token=TOKEN) as command:
-            command.read()
-            silent.settimeout(PATIENCE)
-            client, _ = silent.accept()
-            with client:
-                command.interrupt()
-                assert command.finish(CTRL_C) == 0
+    command = interrupted_while_it_waits("shards", "--api-url", scheme="http")
     assert not command.err
 
 

@@ -267,6 +267,12 @@ def test_send_waits_for_room_in_the_send_window(
         assert gateway.connections[0].is_open
 
 
+def use_up_window(shard: Shard) -> None:
+    with pytest.raises(SendTimeout):
+        while True:
+            shard.send(json.dumps(SEND), timeout=0)
+
+
 def test_a_send_that_waits_for_room_uses_the_window_of_the_next_connection(
     gateway: LocalGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -275,9 +281,7 @@ def test_a_send_that_waits_for_room_uses_the_window_of_the_next_connection(
     with make_shard(send_timeout=7200.0) as shard:
         shard.connect(gateway.url)
         shard.wait_until_ready(10)
-        with pytest.raises(SendTimeout):
-            while True:
-                shard.send(json.dumps(SEND), timeout=0)
+        use_up_window(shard)
         sending = in_background(shard.send, json.dumps(SEND))
         gateway.connections[0].drop()
         sending.result(10)
@@ -292,9 +296,7 @@ def test_a_send_told_to_wait_by_a_connection_that_is_replaced_meanwhile_waits_no
     with make_shard(send_timeout=7200.0) as shard:
         shard.connect(gateway.url)
         shard.wait_until_ready(10)
-        with pytest.raises(SendTimeout):
-            while True:
-                shard.send(json.dumps(SEND), timeout=0)
+        use_up_window(shard)
         connection = shard._reader.connection
         send = connection.send
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Hashable
 from typing import Any, Protocol
 
-from shardlib.checks import check_callback, check_methods, check_type
+from shardlib.checks import check_at_least_one, check_callback, check_methods
 from shardlib.delivery import Delivery, Dispatcher
 from shardlib.dispatch.room import Room
 from shardlib.dispatch.schedule import Job, Schedule
@@ -65,12 +65,9 @@ class Pool(Dispatcher):
         key: Key | None = None,
         executor: Executor | None = None,
     ) -> None:
-        check_type("workers", workers, int)
-        if workers < 1:
-            raise ValueError(f"workers must be at least 1, not {workers}")
+        self._workers = check_at_least_one("workers", workers)
         check_callback("key", key, 2)
         _check_executor(executor)
-        self._workers = workers
         self._key = key
         self._executor = executor
         self._room = Room(maxsize, lambda: len(self._schedule))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from shardlib.checks import check_type
+from shardlib.checks import check_at_least_one
 from shardlib.delivery import Delivery
 
 
@@ -19,10 +19,7 @@ class Room:
     """
 
     def __init__(self, maxsize: int, length: Callable[[], int]) -> None:
-        check_type("maxsize", maxsize, int)
-        if maxsize < 1:
-            raise ValueError(f"maxsize must be at least 1, not {maxsize}")
-        self._maxsize = maxsize
+        self._maxsize = check_at_least_one("maxsize", maxsize)
         self._length = length
         # Those whose readers wait. Each change is one step of C code, and needs no lock.
         self._blocked: dict[Delivery, None] = {}
