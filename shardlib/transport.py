@@ -13,6 +13,7 @@ import select
 import socket
 import ssl
 import threading
+import traceback
 from collections.abc import Callable
 
 from shardlib.deadline import Deadline
@@ -46,6 +47,21 @@ def wait_until_ready(
     if waker is not None:
         reading.append(waker.fileno())
     return any(select.select(reading, written, [file_descriptor], timeout))
+
+
+def _wrap(sock: socket.socket, context: ssl.SSLContext, server_hostname: str) -> ssl.SSLSocket:
+    try:
+        return context.wrap_socket(
+            sock, server_hostname=server_hostname, do_handshake_on_connect=False
+        )
+    except BaseException as error:
+        # Where the peer was faster, and has reset the connection, Python before 3.13 drops the
+        # socket that it has just made, open. Only the frames of the error know it.
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            abandoned = frame.f_locals.get("self")
+            if isinstance(abandoned, ssl.SSLSocket):
+                abandoned.close()
+        raise
 
 
 class StreamBroken(ConnectionAbortedError):
@@ -105,9 +121,7 @@ class Transport:
         with self._io_lock:
             if self._aborted:
                 raise ConnectionAbortedError("the connection attempt was given up")
-            self._socket = context.wrap_socket(
-                self._socket, server_hostname=server_hostname, do_handshake_on_connect=False
-            )
+            self._socket = _wrap(self._socket, context, server_hostname)
             self._pending = self._socket.pending
         while True:
             with self._io_lock:

@@ -5,16 +5,22 @@ from __future__ import annotations
 import collections
 import contextlib
 import functools
+import gc
+import socket
 import ssl
+import struct
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from shardlib import Backoff, NotReady, SendTimeout, Shard
+from shardlib.deadline import Deadline
 from shardlib.limits import SendWindow
+from shardlib.transport import Transport
 from tests.recorder import dispatch_numbers
 from tests.reliability.conftest import MakeGateway, WatchShard
 from tests.reliability.support import Relay
@@ -163,6 +169,25 @@ def _outside_of_tls_records(stream: bytearray) -> bytes:
             return bytes(stream[position:])
         position += 5 + size
     return b""
+
+
+def test_a_reset_before_the_handshake_leaves_no_socket_open() -> None:
+    """Python before 3.13 drops the socket that it is making; the garbage collector complains."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname())
+        theirs, _ = listener.accept()
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    theirs.close()  # and the reset is there before anything else
+    transport = Transport(ours)
+
+    with warnings.catch_warnings(record=True) as complaints:
+        warnings.simplefilter("always")
+        with pytest.raises(ConnectionResetError):
+            transport.start_tls(ssl.create_default_context(), "127.0.0.1", Deadline(5))
+        gc.collect()
+    transport.close()
+
+    assert [str(complaint.message) for complaint in complaints] == []
 
 
 def test_a_resume_url_without_tls_is_not_used_after_a_url_with_wss_in_capitals(
