@@ -56,7 +56,7 @@ _CALLING_OUT = {
 # that has interrupted one of them, called by the user, would wait for a reader that cannot start.
 _STARTING = frozenset({"active_count", "enumerate", "start"})
 
-_OWN = _HOLDING | {"shardlib.interrupts", "shardlib.shard"}
+_OWN = _HOLDING | {"shardlib.interrupts", "shardlib.lifecontrol", "shardlib.shard"}
 
 
 def has_interrupted_own_call() -> bool:

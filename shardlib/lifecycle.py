@@ -21,8 +21,11 @@ from shardlib.loss import Cause, Loss
 from shardlib.state import ON_THE_WAY, ShardState
 from shardlib.waiting import Waiters
 
-ALREADY_CONNECTED = "the shard is connected, or connecting; disconnect() first"
-CLOSED_BY_DISCONNECT = "the shard was closed by disconnect(); connect() would begin anew"
+ALREADY_CONNECTED = "connected already, or connecting; disconnect() first"
+CLOSED_BY_DISCONNECT = "closed by disconnect(); connect() would begin anew"
+
+# The part of close_timeout in which disconnect() waits for the peer; the rest is for the callbacks.
+PEERS_SHARE = 0.75
 
 # How the last attempts to connect ended, for the message of a wait that runs out.
 _MOST_ENDS = 3

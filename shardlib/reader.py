@@ -40,7 +40,7 @@ from shardlib.gateway import (
     gateway_url,
 )
 from shardlib.heartbeat import Heartbeat
-from shardlib.lifecycle import Life, Lifecycle, Request
+from shardlib.lifecycle import PEERS_SHARE, Life, Lifecycle, Request
 from shardlib.limits import check_gate_wait, default_gate
 from shardlib.loss import Cause, Loss
 from shardlib.options import Options
@@ -57,9 +57,6 @@ from shardlib.transport import StreamBroken
 CLOSE_HANDSHAKE_TIMEOUT = 1.0
 
 _NEVER = Deadline(None)
-
-# The part of close_timeout in which disconnect() waits for the peer; the rest is for the callbacks.
-PEERS_SHARE = 0.75
 
 _Plan = TypeVar("_Plan", Reconnect, Stop, Reconnect | Stop)
 

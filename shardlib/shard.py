@@ -13,7 +13,6 @@ import functools
 import logging
 import os
 import ssl
-import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
@@ -37,12 +36,9 @@ from shardlib.connection import Connection
 from shardlib.deadline import Deadline
 from shardlib.errors import (
     AlreadyConnected,
-    ConnectionFailed,
     ForkedProcess,
     NotReady,
     SendTimeout,
-    ShardClosed,
-    ShardError,
 )
 from shardlib.gateway import (
     API_VERSION,
@@ -61,18 +57,13 @@ from shardlib.heartbeat import Heartbeat
 from shardlib.identity import Identity
 from shardlib.interactive import earlier_definition_of
 from shardlib.interrupts import has_interrupted_own_call
-from shardlib.lifecycle import (
-    ALREADY_CONNECTED,
-    CLOSED_BY_DISCONNECT,
-    Beginning,
-    Life,
-    Request,
-)
+from shardlib.lifecontrol import LifeControl
+from shardlib.lifecycle import PEERS_SHARE, Beginning, Life, Request
 from shardlib.limits import IdentifyGate
 from shardlib.liveness import Latency
 from shardlib.options import Options
 from shardlib.payloads import GatewayPayload, JSONModule, Payload, Snowflake
-from shardlib.reader import PEERS_SHARE, Reader
+from shardlib.reader import Reader
 from shardlib.running import Callback
 from shardlib.state import IDENTIFIED, ON_THE_WAY, SOCKET_OPEN, ShardState
 from shardlib.text import count, describe, name_of, printable
@@ -293,7 +284,7 @@ class Shard:
             compress=compression == "payload",
             json=json,
         )
-        self._options = options = Options(
+        self._options = Options(
             identity=identity,
             should_reconnect=should_reconnect,
             presence=identity.presence(presence, json),
@@ -344,8 +335,7 @@ class Shard:
                         f"{error}; in a subclass self is the shard, which is not given again"
                     ) from None
                 self._callbacks.assign(name, method, is_method=True)
-        self._reader = Reader(options, self._callbacks)
-        self._lifecycle = self._reader.lifecycle
+        self._create_reader()
         _shards[id(self)] = self
 
     # The functions that are called: assigned, given to the constructor, or methods of a subclass.
@@ -446,6 +436,18 @@ class Shard:
             dispatcher=dispatcher,
             session=lambda: self._reader.protocol.session,
             wait_for_room=lambda *waiting: self._lifecycle.wait_for_room(*waiting),
+        )
+
+    def _create_reader(self) -> None:
+        options = self._options
+        self._reader = Reader(options, self._callbacks)
+        self._lifecycle = self._reader.lifecycle
+        self._control = LifeControl(
+            self._lifecycle,
+            self._callbacks,
+            connect_timeout=options.connect_timeout,
+            close_timeout=options.close_timeout,
+            about_to_begin=self._warn_of_twin,
         )
 
     # What a user sees
@@ -799,8 +801,8 @@ class Shard:
         name = event_name(event)
         check_callback("predicate", predicate, 1)
         deadline = Deadline(check_timeout("timeout", timeout))
-        life = self._begun_life("wait_for")
-        self._refuse_to_wait("wait_for")
+        life = self._control.begun_life("wait_for")
+        self._control.refuse_to_wait("wait_for")
         self._warn_of_unknown(name)
         waiter = Waiter(predicate)
         try:
@@ -972,22 +974,7 @@ class Shard:
             if code not in SESSION_ENDING_CLOSE_CODES and not 4000 <= code <= 4999:
                 raise ValueError(f"code must be 1000, 1001, or from 4000 to 4999, not {code}")
         check_type("wait", wait, bool)
-        deadline = Deadline(self._options.close_timeout)
-        life = self._lifecycle.request_close(NORMAL_CLOSURE if code is None else code, deadline)
-        if life.in_reader_thread() or has_interrupted_own_call():
-            return  # the reader closes when the callback, or the interrupted call, has returned
-        peer_deadline = Deadline(self._options.close_timeout * PEERS_SHARE)
-        if not wait:
-            self._lifecycle.close_in_background(life, deadline, peer_deadline)
-        elif self._lifecycle.close(life, deadline, peer_deadline):
-            self._join_threads(life, deadline)
-            if not self._callbacks.are_done():
-                self._callbacks.log(
-                    logging.WARNING,
-                    "closed, but %s did not return in time; their thread goes on calling them "
-                    "while the process lives",
-                    count(len(self._callbacks.outstanding), "callback"),
-                )
+        self._control.close(NORMAL_CLOSURE if code is None else code, wait=wait)
 
     def reconnect(self) -> None:
         """Close with a resumable code, connect again and Resume; blocks until the socket is open.
@@ -1094,10 +1081,10 @@ class Shard:
         """
         self._check_process()
         deadline = Deadline(check_timeout("timeout", timeout))
-        life = self._begun_life("wait_until_ready")
+        life = self._control.begun_life("wait_until_ready")
         if life.is_ready:
             return
-        self._refuse_to_wait("wait_until_ready")
+        self._control.refuse_to_wait("wait_until_ready")
         if not self._lifecycle.wait_in(life, lambda: life.is_ready, deadline):
             raise TimeoutError(
                 f"the shard was not ready within {count(timeout or 0, 'second')}, it is "
@@ -1128,15 +1115,7 @@ class Shard:
         """
         self._check_process()
         deadline = Deadline(check_timeout("timeout", timeout))
-        self._refuse_to_wait("join", in_delivery=self._callbacks.in_delivery())
-        life = self._lifecycle.latest
-        if not self._join(life, deadline):
-            raise TimeoutError(
-                f"the shard was not closed within {count(timeout or 0, 'second')}, it is "
-                f"{life.state.value}; disconnect() closes it"
-            )
-        if life.error is not None:
-            raise life.closed_error()
+        self._control.join("the shard", deadline, timeout)
 
     def run_forever(self, socket_url: str = GATEWAY_URL, socket_version: int = API_VERSION) -> None:
         """:meth:`start`, then :meth:`join`. Ctrl-C disconnects and returns.
@@ -1160,20 +1139,8 @@ class Shard:
         :raises TypeError: if an argument has the wrong type.
         """
         self._check_process()
-        self._refuse_to_wait("run_forever", in_delivery=self._callbacks.in_delivery())
-        try:
-            life = self._begin(Beginning(socket_url, socket_version, awaited=False))
-            self._join(life, Deadline(None))
-            if life.error is not None:
-                raise life.closed_error()
-        except ShardClosed as error:
-            if error.reason != CLOSED_BY_DISCONNECT:
-                raise
-            # disconnect() on another thread, or in a signal handler, came before the life began.
-        except KeyboardInterrupt as interrupt:
-            if interrupt is self._lifecycle.life.error:  # a callback has raised it
-                raise
-            self.disconnect()
+        self._control.refuse_to_wait("run_forever", in_delivery=True)
+        self._control.run(Beginning(socket_url, socket_version, awaited=False), self.disconnect)
 
     def __enter__(self: _Shard) -> _Shard:
         return self
@@ -1579,106 +1546,14 @@ class Shard:
             self._reader.leave_to_parent()
             return
         self._callbacks.begin_in_forked_child()
-        self._reader = Reader(self._options, self._callbacks)
-        self._lifecycle = self._reader.lifecycle
+        self._create_reader()
         self._process_id = os.getpid()
 
-    def _refuse_to_wait(self, method: str, in_delivery: bool = False) -> None:
-        if self._lifecycle.in_reader_thread() or in_delivery:
-            raise ShardError(
-                f"{method}() was called in a callback: it would wait for what can only happen "
-                "after the callback has returned; call it on another thread"
-            )
-        if has_interrupted_own_call():
-            raise ShardError(
-                f"{method}() was called by a signal handler, or a finaliser, that has interrupted "
-                "another call of the library: it would wait for what that call holds; set a flag, "
-                "or call it on another thread"
-            )
-
-    def _begun_life(self, method: str) -> Life:
-        if not self._lifecycle.began:
-            raise ShardError(
-                f"{method}() would wait for ever: the shard was never connected; connect() or "
-                "start() first"
-            )
-        return self._lifecycle.latest
-
-    # Ending
-
-    def _join(self, life: Life, deadline: Deadline) -> bool:
-        """Wait until a life has ended, or disconnect() has waited for that long enough."""
-        if not self._lifecycle.wait(
-            lambda: life.ended or life.close_deadline is not None, deadline
-        ):
-            return False
-        if life.close_deadline is not None:  # behind a callback that does not return
-            closing = life.close_deadline.earlier(deadline)
-            if not self._lifecycle.wait(lambda: life.ended, closing):
-                return life.close_deadline.remaining() == 0
-        self._join_reader(life, deadline)
-        self._lifecycle.wait(
-            lambda: self._callbacks.are_done() or life.close_deadline is not None, deadline
-        )
-        if life.close_deadline is not None:  # a dispatcher may be behind such a callback, too
-            deadline = life.close_deadline.earlier(deadline)
-        self._join_dispatcher(deadline)
-        return True
-
-    def _join_threads(self, life: Life, deadline: Deadline) -> None:
-        """Wait until the threads of a life that has ended have left the list of threads."""
-        self._join_reader(life, deadline)
-        self._join_dispatcher(deadline)
-
-    def _join_reader(self, life: Life, deadline: Deadline) -> None:
-        thread = life.thread
-        # The thread is past its last line; only its end is to be noticed. A finaliser may call
-        # disconnect() on that very thread, and no thread can join itself.
-        if thread is not None and thread.ident not in (None, threading.get_ident()):
-            thread.join(deadline.remaining())
-
-    def _join_dispatcher(self, deadline: Deadline) -> None:
-        """Wait until a dispatcher has called the callbacks of a life that has ended."""
-        if self._lifecycle.wait(self._callbacks.are_done, deadline):
-            self._callbacks.join_dispatcher(deadline.remaining())
-
-    # Connecting
-
-    def _begin(self, beginning: Beginning) -> Life:
+    def _begin(self, beginning: Beginning) -> None:
         """Begin a life. If it is awaited, wait until its first socket is open."""
         # Raises if the arguments can't be.
         gateway_url(beginning.socket_url, beginning.socket_version, self._options.compression)
-        lifecycle = self._lifecycle
-        previous = lifecycle.life
-        closes = lifecycle.closes
-        if not lifecycle.latest.is_over:
-            raise AlreadyConnected(ALREADY_CONNECTED)
-        _refuse_eventlet()
-        own = previous.in_reader_thread()
-        if own:
-            beginning = beginning.unawaited()
-        elif beginning.awaited:
-            self._refuse_to_wait("connect")
-            self._wait_for_previous(previous, closes)
-        has_interrupted = not own and has_interrupted_own_call()
-        if not has_interrupted:
-            self._warn_of_twin()
-        awaited = beginning.awaited
-        life = lifecycle.prepare(beginning)
-        try:
-            at_once = lifecycle.begin(life, closes)
-            if awaited:
-                lifecycle.wait_in(life, lambda: life.sockets_opened > 0, Deadline(None))
-            elif at_once and not has_interrupted:
-                lifecycle.wait(lambda: life.has_begun or life.ended, Deadline(None))
-        except BaseException:  # Ctrl-C: the caller would not know of the connection under way
-            life.request_close(NORMAL_CLOSURE, Deadline(self._options.close_timeout))
-            raise
-        failed = life.sockets_opened == 0 if awaited else life.ended and not life.has_begun
-        if failed:
-            self._join(life, Deadline(self._options.close_timeout))
-            raise life.closed_error()
-        return life
+        self._control.begin(beginning)
 
     def _warn_of_twin(self) -> None:
         """Tell once that another shard of this process receives the same events."""
@@ -1695,20 +1570,6 @@ class Shard:
                 "wanted: shardlib.running_shards() returns both, also one that no name refers to "
                 "any more",
             )
-
-    def _wait_for_previous(self, previous: Life, closes: int) -> None:
-        """Wait until the reader has left a life that is being closed."""
-        lifecycle = self._lifecycle
-        deadline = Deadline(self._options.connect_timeout)
-        if not lifecycle.wait(lambda: previous.ended or lifecycle.closes != closes, deadline):
-            raise ConnectionFailed(
-                "the shard is still being closed: a callback has not returned within "
-                f"{count(self._options.connect_timeout, 'second')}, and no new connection can "
-                "begin before it does"
-            )
-        if lifecycle.closes != closes:
-            raise ShardClosed(None, CLOSED_BY_DISCONNECT)
-        self._join_threads(previous, deadline)
 
     def _renew(self, request: Request, no_fail: bool | None = None) -> None:
         """Ask the reader for a new connection, and wait until it is open."""
@@ -1754,8 +1615,8 @@ class Shard:
     def _line(self, method: str) -> Line:
         """What a method needs that asks the Gateway and waits for the answer."""
         self._check_process()
-        life = self._begun_life(method)
-        self._refuse_to_wait(method)
+        life = self._control.begun_life(method)
+        self._control.refuse_to_wait(method)
         json = self._options.json
         from shardlib.fetching import Line  # here: few programs need it
 
@@ -1874,20 +1735,6 @@ def _check_callback_name(name: str) -> None:
     """
     if name.startswith("on_socket_") and name not in _CALLBACKS:
         raise AttributeError(f"a shard has no callback {name!r}; it has {', '.join(_CALLBACKS)}")
-
-
-def _refuse_eventlet() -> None:
-    """Refuse to start threads that eventlet has replaced: it offers them no ``poll()``.
-
-    :raises ShardError: if ``eventlet.monkey_patch()`` was called.
-    """
-    patcher = sys.modules.get("eventlet.patcher")
-    if patcher is not None and any(map(patcher.is_monkey_patched, ("select", "socket", "thread"))):
-        raise ShardError(
-            "eventlet.monkey_patch() has replaced Python's threads and sockets by its own, with "
-            "which no shard works; use gevent or plain threads, or run the shard in a process of "
-            "its own"
-        )
 
 
 # All shards there are. Those with a reader are closed at exit while threads still can: a daemon
