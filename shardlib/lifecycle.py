@@ -81,10 +81,10 @@ class Life:
     I/O, no callback and no wait happens while it is held. Other threads read without it.
 
     :param beginning: what connect() or start() was given.
-    :param waiters: to be notified of every change.
+    :param changed: called after every change.
     """
 
-    def __init__(self, beginning: Beginning, waiters: Waiters) -> None:
+    def __init__(self, beginning: Beginning, changed: Callable[[], object]) -> None:
         self.beginning = beginning
         self.state = ShardState.CONNECTING
         #: The states that on_socket_state is to be told, oldest first, each once. The reader takes
@@ -108,7 +108,7 @@ class Life:
         # 700 bytes.
         self._error_was_raised: threading.local | None = None
         self._lock = threading.RLock()
-        self._waiters = waiters
+        self._changed = changed
 
     # Where the life is
 
@@ -244,7 +244,7 @@ class Life:
             connection.fail(loss, self.close_code, deadline)
 
     def _interrupt(self) -> None:
-        self._waiters.notify()
+        self._changed()
         with self._lock:
             # Once the reader has taken the request, the connection that begins is what was asked
             # for.
@@ -279,7 +279,7 @@ class Life:
             if self.request is Request.CLOSE:
                 return False
             self._enter(ShardState.CONNECTING)
-        self._waiters.notify()
+        self._changed()
         return True
 
     def socket_opened(self) -> None:
@@ -319,7 +319,7 @@ class Life:
     def _change(self, state: ShardState) -> None:
         if self.thread is not None and not self.is_over:
             self._enter(state)
-            self._waiters.notify()
+            self._changed()
 
     def _enter(self, state: ShardState) -> None:
         """Change the state. The caller holds the lock."""
@@ -356,7 +356,7 @@ class Life:
             told_by_connect = self.first_attempt_awaited and self.error is not None
             self._enter(ShardState.DISCONNECTED if told_by_connect else ShardState.CLOSED)
             self.is_closed = True
-        self._waiters.notify()
+        self._changed()
 
     def never_begin(self) -> None:
         """Make this the life of a shard before its first connect(): one that has ended."""
@@ -367,7 +367,17 @@ class Life:
     def end(self) -> None:
         """Note that on_socket_closed has returned."""
         self.ended = True
-        self._waiters.notify()
+        self._changed()
+
+
+class Observer(Protocol):
+    """What is told of a shard on behalf of many: its manager's lifecycle. Any thread calls it."""
+
+    def notified(self) -> None:
+        """Note that threads which wait for something of the shard were woken."""
+
+    def changed(self) -> None:
+        """Note that the life of the shard has changed; they were woken for that."""
 
 
 class Lifecycle:
@@ -379,6 +389,7 @@ class Lifecycle:
     def __init__(self, create_thread: Callable[[Life], threading.Thread]) -> None:
         self._create_thread = create_thread
         self._waiters = Waiters()
+        self._observer: Observer | None = None
         self._awaiting: set[int] = set()  # the threads that are inside wait_in()
         # Guards `life` while one follows another. Held for moments; reentrant, since a signal
         # handler may call disconnect() while its own thread holds the lock.
@@ -386,7 +397,7 @@ class Lifecycle:
         self._closes = 0  # calls of disconnect(): a connect() that began before one ends with it
         self._interpreter_exiting = False
         # Before the first connect() the current life is one that has ended.
-        self.life = Life(Beginning(GATEWAY_URL, API_VERSION), self._waiters)
+        self.life = Life(Beginning(GATEWAY_URL, API_VERSION), self._changed)
         self.life.never_begin()
         self._next: Life | None = None  # begins when the current life has ended
         # A life, and the sockets opened before it. Replaced as a whole: the sum never goes back.
@@ -422,6 +433,17 @@ class Lifecycle:
     def notify(self) -> None:
         """Let waiting threads look at their conditions again. Any thread."""
         self._waiters.notify()
+        if self._observer is not None:
+            self._observer.notified()
+
+    def _changed(self) -> None:
+        self._waiters.notify()
+        if self._observer is not None:
+            self._observer.changed()
+
+    def observe(self, observer: Observer) -> None:
+        """Tell an observer, too, from now on."""
+        self._observer = observer
 
     def wait(self, condition: Callable[[], bool], deadline: Deadline) -> bool:
         """Block until a condition holds.
@@ -529,7 +551,7 @@ class Lifecycle:
         The thread is made here, too: making it on the short-lived thread that starts it would cost
         each shard one more page of memory, of a stack.
         """
-        life = Life(beginning, self._waiters)
+        life = Life(beginning, self._changed)
         life.set_thread(self._create_thread(life))
         return life
 

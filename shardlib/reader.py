@@ -474,8 +474,8 @@ class Reader:
             plan = after_disconnect(plan, life.close_code)
         self._decide(plan)
         if isinstance(plan, Reconnect):
-            life.set_state(ShardState.WAITING)
             life.connection_ended(str(loss))
+            life.set_state(ShardState.WAITING)
         elif plan.error is not None:
             life.begin_closing(plan.error)
         self._tell_states(life)

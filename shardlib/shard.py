@@ -34,6 +34,7 @@ from shardlib.checks import (
 )
 from shardlib.connection import Connection
 from shardlib.deadline import Deadline
+from shardlib.dispatching import create_callbacks
 from shardlib.errors import (
     AlreadyConnected,
     ForkedProcess,
@@ -66,7 +67,7 @@ from shardlib.payloads import GatewayPayload, JSONModule, Payload, Snowflake
 from shardlib.reader import Reader
 from shardlib.running import Callback
 from shardlib.state import IDENTIFIED, ON_THE_WAY, SOCKET_OPEN, ShardState
-from shardlib.text import count, describe, name_of, printable
+from shardlib.text import count, name_of, printable
 from shardlib.transport import StreamBroken
 
 if TYPE_CHECKING:
@@ -405,37 +406,16 @@ class Shard:
         )
 
     def _create_callbacks(self, dispatcher: Dispatcher | None) -> Callbacks:
-        arguments: dict[str, Any] = {
-            "hide_token": self._options.identity.hide_token,
-            "in_reader_thread": lambda: self._lifecycle.in_reader_thread(),
-            "stop": lambda error: self._reader.stop(error),
-            "notify": lambda: self._lifecycle.notify(),
-            "slow_callback": self._options.slow_callback,
-            "thread_prefix": f"shard-{self.shard_id}",
-        }
-        if dispatcher is None:
-            return Callbacks(self, self._logger, **arguments)
-        # Here: most shards call their callbacks on the reader thread, and need neither module.
-        from shardlib.delivery import Dispatcher
-        from shardlib.dispatched import DispatchedCallbacks
-
-        if not isinstance(dispatcher, Dispatcher):
-            raise TypeError(
-                "dispatcher must be a Mailbox, a Worker or a Pool of shardlib.dispatch, or of a "
-                f"subclass of its Dispatcher, not {describe(dispatcher)}"
-            )
-        if type(dispatcher).submit is Dispatcher.submit:
-            raise TypeError(
-                f"dispatcher cannot be a {type(dispatcher).__name__}, which has no method submit() "
-                "of its own: it is called with each delivery, and has to call or drop it"
-            )
-        return DispatchedCallbacks(
+        return create_callbacks(
             self,
             self._logger,
-            **arguments,
-            dispatcher=dispatcher,
+            dispatcher,
+            lifecycle=lambda: self._lifecycle,
             session=lambda: self._reader.protocol.session,
-            wait_for_room=lambda *waiting: self._lifecycle.wait_for_room(*waiting),
+            hide_token=self._options.identity.hide_token,
+            stop=lambda error: self._reader.stop(error),
+            slow_callback=self._options.slow_callback,
+            thread_prefix=f"shard-{self.shard_id}",
         )
 
     def _create_reader(self) -> None:

@@ -81,7 +81,7 @@ def begin(lifecycle: Lifecycle) -> Life:
 
 def begun() -> Life:
     """A life that has begun, with another thread as its reader."""
-    life = Life(BEGINNING, Waiters())
+    life = Life(BEGINNING, Waiters().notify)
     life.set_thread(threading.Thread())
     return life
 
@@ -268,7 +268,7 @@ def test_a_request_does_not_interrupt_the_connection_that_fulfils_it() -> None:
                 assert woken.take_request() is Request.RECONNECT
                 woken.use(new)
 
-    woken = Life(BEGINNING, Waking())
+    woken = Life(BEGINNING, Waking().notify)
     woken.set_thread(threading.Thread())
     woken.use(old)
     woken.request_connection(Request.RECONNECT, no_fail=None, immediate=True)
