@@ -32,6 +32,7 @@ __all__ = [
     "InvalidShard",
     "Latency",
     "Listener",
+    "ManagerStats",
     "NotReady",
     "OnSocketBatch",
     "OnSocketClosed",
@@ -51,6 +52,7 @@ __all__ = [
     "Shard",
     "ShardClosed",
     "ShardError",
+    "ShardInfo",
     "ShardState",
     "ShardingRequired",
     "Stats",
@@ -107,7 +109,7 @@ if TYPE_CHECKING:
         running_shards,
     )
     from shardlib.state import ShardState
-    from shardlib.stats import CallbackStats, Stats
+    from shardlib.stats import CallbackStats, ManagerStats, ShardInfo, Stats
 else:
     # Hidden from type checkers: to them a module with __getattr__ has every name.
 
