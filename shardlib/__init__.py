@@ -32,6 +32,7 @@ __all__ = [
     "InvalidShard",
     "Latency",
     "Listener",
+    "ManagerStats",
     "NotReady",
     "OnSocketBatch",
     "OnSocketClosed",
@@ -48,11 +49,14 @@ __all__ = [
     "Opcode",
     "SendTimeout",
     "Session",
+    "SessionLimitReached",
     "Shard",
     "ShardClosed",
     "ShardError",
+    "ShardInfo",
     "ShardState",
     "ShardingRequired",
+    "ShardsFailed",
     "Stats",
     "UnreadableMessage",
     "VoiceUpdates",
@@ -76,9 +80,11 @@ if TYPE_CHECKING:
         InvalidShard,
         NotReady,
         SendTimeout,
+        SessionLimitReached,
         ShardClosed,
         ShardError,
         ShardingRequired,
+        ShardsFailed,
         UnreadableMessage,
     )
     from shardlib.events import Event, Events
@@ -107,7 +113,7 @@ if TYPE_CHECKING:
         running_shards,
     )
     from shardlib.state import ShardState
-    from shardlib.stats import CallbackStats, Stats
+    from shardlib.stats import CallbackStats, ManagerStats, ShardInfo, Stats
 else:
     # Hidden from type checkers: to them a module with __getattr__ has every name.
 

@@ -21,7 +21,6 @@ from hypothesis import strategies as st
 from shardlib import IdentifyGate, Intents, Shard
 from shardlib.cli.faults import Script
 from shardlib.cli.program import run
-from shardlib.cli.shards import duration
 from shardlib.cli.summary import _SUMMARIES, Places, summarize
 from shardlib.testing import LocalGateway
 from tests.command import CTRL_C, PATIENCE, Command, Pipe, assert_quiet, run_to_end, wait_for
@@ -475,21 +474,6 @@ def test_shards_reports_an_error_in_one_line(
 def test_ctrl_c_while_shards_waits_for_the_answer_ends_it_quietly() -> None:
     command = interrupted_while_it_waits("shards", "--api-url", scheme="http")
     assert not command.err
-
-
-@pytest.mark.parametrize(
-    "seconds, shown",
-    [
-        (0.0, "0 s"),
-        (59.4, "59 s"),
-        (59.6, "1 min 0 s"),
-        (3599.0, "59 min 59 s"),
-        (3600.0, "1 h 0 min"),
-        (86_399.0, "23 h 59 min"),
-    ],
-)
-def test_a_duration_is_told_in_its_two_largest_units(seconds: float, shown: str) -> None:
-    assert duration(seconds) == shown
 
 
 # gateway
