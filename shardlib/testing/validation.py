@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from shardlib.gateway import MAX_SEND_SIZE, CloseCode, Intents
+from shardlib.testing.rules import Rules
 
 _STATUSES = ("online", "dnd", "idle", "invisible", "offline")
 
@@ -110,6 +111,27 @@ def check_shard(shard: Any) -> tuple[int, int]:
     if not valid or not 0 <= shard[0] < shard[1]:
         raise Refused(CloseCode.INVALID_SHARD, "shard is not [shard_id, num_shards]")
     return shard[0], shard[1]
+
+
+def check_shard_count(shard_count: int, rules: Rules) -> None:
+    """Check the number of shards against what the gateway demands of the bot.
+
+    :param shard_count: the number of shards that the client sent.
+    :param rules: the gateway's rules.
+    :raises Refused: if the bot must have more shards, or a multiple of another number (Gateway,
+        "Sharding for Large Bots").
+    """
+    if shard_count < rules.min_shards:
+        raise Refused(
+            CloseCode.SHARDING_REQUIRED,
+            f"{shard_count} shards; this bot needs {rules.min_shards} or more",
+        )
+    if shard_count % rules.shard_multiple != 0:
+        raise Refused(
+            CloseCode.INVALID_SHARD,
+            f"{shorten(shard_count)} shards; the number must be a multiple of "
+            f"{rules.shard_multiple}",
+        )
 
 
 def check_intents(intents: Any, allowed: Intents) -> None:
