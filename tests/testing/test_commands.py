@@ -244,3 +244,5 @@ def test_requests_for_a_guild_of_another_shard_are_ignored(local_gateway: LocalG
         client.send(3, {"status": "idle", "afk": False, "since": None, "activities": []})
         assert client.event("PRESENCE_UPDATE")["guild_id"] == own.id
         client.nothing_more()
+    bot = local_gateway.world.user["id"]
+    assert (bot in own.presences, bot in other.presences) == (True, False)

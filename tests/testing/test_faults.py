@@ -506,7 +506,7 @@ def test_a_fault_of_a_shard_strikes_that_shard_alone(
         assert client.close_code() == code
     with connected(local_gateway) as client:
         session_id = client.ready(shard=[1, 3])["session_id"]
-    local_gateway.inject(lambda it: it.close(code), instead_of="replay", shard_id=1)
+    local_gateway.inject(lambda it: it.close(code), before="replay", shard_id=1)
     with connected(local_gateway) as client:
         client.ready(shard=[2, 3])
     with connected(local_gateway) as client:
