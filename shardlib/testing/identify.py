@@ -86,7 +86,9 @@ class Identification:
         :returns: False if the Identify came too early for its bucket.
         :raises Refused: if the Identify breaks another rule.
         """
-        check_shard_count(shard_count, self._rules)
+        check_shard_count(
+            shard_count, least=self._rules.min_shards, multiple=self._rules.shard_multiple
+        )
         check_intents(intents, self._rules.allowed_intents)
         guild_count = len(self._guilds(shard_id, shard_count))
         if guild_count > self._rules.max_guilds_per_shard:
