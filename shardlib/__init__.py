@@ -54,6 +54,7 @@ __all__ = [
     "ShardClosed",
     "ShardError",
     "ShardInfo",
+    "ShardManager",
     "ShardState",
     "ShardingRequired",
     "ShardsFailed",
@@ -93,6 +94,7 @@ if TYPE_CHECKING:
     from shardlib.gatewaybot import GatewayBot, fetch_gateway_bot
     from shardlib.limits import IdentifyGate
     from shardlib.liveness import Latency
+    from shardlib.manager import ShardManager
     from shardlib.payloads import GatewayPayload
     from shardlib.session import Session
     from shardlib.shard import (
@@ -132,6 +134,7 @@ else:
         "session",
         "stats",
         "gatewaybot",
+        "manager",
     )
 
     def __getattr__(name):
