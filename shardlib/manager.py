@@ -721,13 +721,7 @@ class ShardManager:
                     f"{place} of {count(len(ids), 'shard')} restarted within "
                     f"{count(timeout or 0, 'second')}; the others are as they were"
                 )
-            if new_session:
-                shard.reinstantiate()
-            else:
-                shard.reconnect()
-            if life.is_over:  # since that was asked last: the shard may have begun anew
-                shard.disconnect()
-                raise life.closed_error()
+            _connect_anew(shard, life, new_session)
             try:
                 shard.wait_until_ready(deadline.remaining())
             except TimeoutError:
@@ -1024,6 +1018,17 @@ class ShardManager:
         self._lock = threading.RLock()
         self._callbacks.begin_in_forked_child()
         self._create_supervisor()
+
+
+def _connect_anew(shard: ManagedShard, life: Life, new_session: bool) -> None:
+    """Connect a shard anew, unless the manager's life ends."""
+    if new_session:
+        shard.reinstantiate()
+    else:
+        shard.reconnect()
+    if life.is_over:  # before that, perhaps, and the shard has begun anew
+        shard.disconnect()
+        raise life.closed_error()
 
 
 class _Asking:
