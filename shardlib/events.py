@@ -1,8 +1,8 @@
-"""Event, and Events: an iterator over the events of a shard, for a thread that asks for them.
+"""Event, and Events: an iterator over the events of shards, for a thread that asks for them.
 
-The reader puts events into a queue, and waits while that is full. The reader's tables refer to the
-queue alone, never to the iterator: once the program has no more use for the iterator, Python
-collects it, and it closes the queue.
+The readers put events into a queue, each through a feed, and wait while the queue is full. Their
+tables refer to the feed and the queue alone, never to the iterator: once the program has no more
+use for the iterator, Python collects it, and it closes the queue.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from shardlib.deadline import Deadline
 from shardlib.errors import ForkedProcess, ShardError
 from shardlib.interrupts import has_interrupted_own_call
 from shardlib.lifecycle import Life, Lifecycle
-from shardlib.outstanding import Handover
+from shardlib.outstanding import Handover, Outstanding
 from shardlib.state import ShardState
 from shardlib.text import count
 
@@ -47,19 +47,40 @@ class Event(NamedTuple):
     shard: Any
 
 
-class _Entry(NamedTuple):
-    event: Event
-    handover: Handover
+class Entry(Handover):
+    """An event on its way through a queue.
+
+    :param session: the session under way.
+    :param event: the event.
+    :param outstanding: of the event's shard, to note there that the user's code is done with it.
+    """
+
+    __slots__ = ("event", "outstanding")
+
+    def __init__(self, session: CurrentSession, event: Event, outstanding: Outstanding) -> None:
+        super().__init__(session)
+        self.event = event
+        self.outstanding = outstanding
 
 
 class EventQueue:
-    """The events between the reader and the threads that take them.
+    """The events between the readers of one or more shards and the threads that take them.
 
     A thread may be interrupted after any call and at any jump backwards, by Ctrl-C or by a signal
     handler that takes events itself. So events move to the thread's list in `pending` first, in one
     call of C code, and from there to the program in a few lines without a call. No interrupt can
     split either: an event is returned once, or the next call returns it.
 
+    Several readers may put events in at once. Each looks for room before it adds one event, so two
+    readers may exceed `maxsize` by one event, and 16 by 15.
+
+    :ivar entries: the events that wait. The feeds add to them.
+    :ivar taker: number of the thread that took events last; at first of the one that has made the
+        queue.
+    :ivar waiting: numbers of the threads that wait for an event, for which the readers notify.
+    :ivar held: numbers of the readers that wait for room.
+    :ivar turn: an object, another one each time the readers that wait may go on: all of them, even
+        if the first have filled the room again before the last one looks.
     :ivar pending: by thread, the entries that it has taken out of the queue, to be returned.
     :ivar returned: by thread, the entries that it was given since its last call. Each change of
         this replaces the list.
@@ -67,10 +88,9 @@ class EventQueue:
     :param names: of the events, none for all.
     :param timeout: seconds that :meth:`await_event` waits, or None.
     :param maxsize: how many events may wait.
-    :param shard: of the events.
-    :param callbacks: of the shard; to be subscribed to by the caller.
-    :param lifecycle: of the shard.
-    :param current_session: returns the session under way.
+    :param lifecycle: of the owner: the shard, or what observes the shards. The queue ends with the
+        owner's life.
+    :param owner: what the owner is, in words for messages.
     """
 
     def __init__(
@@ -79,78 +99,92 @@ class EventQueue:
         timeout: float | None,
         maxsize: int,
         *,
-        shard: Any,
-        callbacks: Callbacks,
         lifecycle: Lifecycle,
-        current_session: Callable[[], CurrentSession],
+        owner: str = "the shard",
     ) -> None:
         shown = ", ".join(map(repr, names))
         self.what = f"the loop that is to take {count(maxsize, 'waiting event')} of events({shown})"
         self.names = names
+        self.maxsize = maxsize
         self._timeout = timeout
-        self._maxsize = maxsize
-        self._shard = shard
-        self._callbacks = callbacks
         self._lifecycle = lifecycle
-        self._current_session = current_session
+        self._owner = owner
         self._process_id = os.getpid()
         life = lifecycle.life
         # The queue belongs to one life: to the current one, or else to the next that begins.
         self._life_before = life if life.is_over else None
         self._life: Life | None = None if life.is_over else life
-        self._entries: deque[_Entry] = deque()
-        self.returned: dict[int, list[_Entry]] = {}
-        self.pending: dict[int, list[_Entry]] = {}
-        self._taker = threading.get_ident()  # the thread that took events last; first the maker
-        self._waiting: set[int] = set()  # threads for which the reader calls notify()
-        self._reader_waits = False
+        self.entries: deque[Entry] = deque()
+        self.returned: dict[int, list[Entry]] = {}
+        self.pending: dict[int, list[Entry]] = {}
+        self.taker = threading.get_ident()
+        self.waiting: set[int] = set()
+        self.held: set[int] = set()
+        self.turn = object()
         self.is_closed = False
         self._has_ended = False  # with its life
         self._iterator: weakref.ref[Events] | None = None
+        # Weak, so that the queue keeps no shard that the owner has replaced, and Python needs no
+        # search for cycles to free a queue. Each change of the table is one step of C code.
+        self._feeds: dict[weakref.ref[Feed], None] = {}
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self.entries)
 
-    # The reader
+    def add_feed(
+        self,
+        *,
+        shard: Any,
+        callbacks: Callbacks,
+        lifecycle: Lifecycle,
+        current_session: Callable[[], CurrentSession],
+    ) -> None:
+        """Take the events in, too, that a shard receives from now on. Any thread, at any time.
 
-    def offer(self, event: str, payload: Any) -> bool:
-        """Take an event in; wait while the queue is full. True if no later event is wanted."""
-        if not self._is_wanted():
-            return True
-        # The thread that takes events may be this one, in a callback: nothing would make room.
-        if len(self._entries) >= self._maxsize and self._taker != threading.get_ident():
-            self._reader_waits = True
-            self._callbacks.flush()  # the thread that makes room may sleep
-            self._lifecycle.wait_for_room(self._has_room, self._makes_room)
-            self._reader_waits = False
-        handover = Handover(self._current_session())
-        entry = _Entry(Event(event, payload.get("d"), payload.get("s"), self._shard), handover)
-        self._callbacks.outstanding.add(handover)
-        self._entries.append(entry)
+        :param shard: of the events.
+        :param callbacks: of the shard.
+        :param lifecycle: of the shard.
+        :param current_session: returns the shard's session under way.
+        """
+        feed = Feed(self, shard, callbacks, lifecycle, current_session)
+        self._feeds[weakref.ref(feed, self._feeds.pop)] = None  # first: close() abandons it
+        callbacks.subscribe(feed, self.names)
         if self.is_closed:  # meanwhile
-            self._drop()
-            return True
-        if self._waiting:
-            self._callbacks.notify_later()
-        return False
+            feed.abandon()
 
-    def _is_wanted(self) -> bool:
+    # The readers
+
+    def is_wanted(self) -> bool:
         """True if an event that comes now is one of the queue's life, and the queue is open."""
         life = self._lifecycle.life
-        if self._life is None and life is not self._life_before:
-            self._life = life
-        elif self._life is not None and life is not self._life:
-            self._has_ended = True
+        if life is not self._life:
+            if self._life is not None:
+                self._has_ended = True
+            elif life is not self._life_before:
+                self._life = life
         return not (self.is_closed or self._has_ended)
 
-    def _has_room(self) -> bool:
-        # Once the reader waits, it waits for half of the room: waking it for each event costs more
-        # than the event.
-        return len(self._entries) <= self._maxsize // 2
+    def has_room(self) -> bool:
+        """True if the readers that wait for room may go on."""
+        # Once a reader waits, it waits for half of the room: waking it for each event costs more
+        # than the event. If the queue is closed, other readers may still be about to drop theirs.
+        return self.is_closed or len(self.entries) <= self.maxsize // 2
 
-    def _makes_room(self, thread: int) -> bool:
-        # One that waits for this queue itself is about to see that there are events.
-        return thread == self._taker and thread not in self._waiting
+    def makes_room(self, thread: int) -> bool:
+        """True for the number of the thread that takes events, unless it waits for the queue.
+
+        One that waits for this queue itself is about to see that there are events.
+        """
+        return thread == self.taker and thread not in self.waiting
+
+    def drop(self) -> None:
+        """Drop the events that wait: the queue is closed."""
+        while True:
+            try:
+                entry = self.entries.popleft()
+            except IndexError:
+                return
+            entry.outstanding.finish(entry)
 
     # The threads that take events
 
@@ -172,7 +206,7 @@ class EventQueue:
             if self.pending[thread]:
                 return
             self._finish_returned(thread)
-            if not self._entries:
+            if not self.entries:
                 self._wait(thread, deadline)
             self._move(thread, 1)
         raise StopIteration
@@ -186,16 +220,16 @@ class EventQueue:
         self._check_process()
         self._begin_taking(thread)
         self._finish_returned(thread)
-        wanted = len(self._entries)
+        wanted = len(self.entries)
         if most is not None:
             wanted = min(wanted, most - len(self.pending[thread]))
         self._move(thread, max(0, wanted))
         life = self._joined_life()
-        if life is not None and life.is_closed and not self.pending[thread] and not self._entries:
+        if life is not None and life.is_closed and not self.pending[thread] and not self.entries:
             self._end(life)
 
     def _begin_taking(self, thread: int) -> None:
-        self._taker = thread
+        self.taker = thread
         self.returned.setdefault(thread, [])
         self.pending.setdefault(thread, [])
 
@@ -203,18 +237,19 @@ class EventQueue:
         """Note that the caller is done with what the thread was given before."""
         returned = self.returned[thread]
         for entry in returned:
-            self._callbacks.outstanding.finish(entry.handover)
+            entry.outstanding.finish(entry)
         if self.returned[thread] is returned:  # else a signal handler was given more
             self.returned[thread] = []
 
     def _move(self, thread: int, most: int) -> None:
         """Move events, as far as there are any, to those that only this thread returns."""
-        entries = itertools.islice(iter(self._entries.popleft, None), most)
+        entries = itertools.islice(iter(self.entries.popleft, None), most)
         try:
             self.pending[thread].extend(entries)
         except IndexError:
             pass  # another thread was faster
-        if self._reader_waits and self._has_room():
+        if self.held and self.has_room():
+            self.turn = object()
             self._lifecycle.notify()
 
     def _wait(self, thread: int, deadline: Deadline) -> None:
@@ -230,26 +265,26 @@ class EventQueue:
         life = self._joined_life()
         if life is None:
             raise ShardError(
-                "the next event can never come: the shard is not connected; "
+                f"the next event can never come: {self._owner} is not connected; "
                 "connect() or start() first"
             )
         has_come = False  # once it has, another thread may take it before this one does
 
         def look() -> bool:
             nonlocal has_come
-            has_come = has_come or bool(self._entries) or self.is_closed
+            has_come = has_come or bool(self.entries) or self.is_closed
             return has_come
 
         try:
-            self._waiting.add(thread)
+            self.waiting.add(thread)
             in_time = self._lifecycle.wait_in(life, look, deadline)
         finally:
-            self._waiting.discard(thread)
+            self.waiting.discard(thread)
         if has_come or look():
             return
         if not in_time:
             awaited = " or ".join(self.names) or "event"
-            state = "" if life.is_ready else f"; the shard is {life.progress()}"
+            state = "" if life.is_ready else f"; {self._owner} is {life.progress()}"
             within = count(self._timeout or 0, "second")
             raise TimeoutError(f"no {awaited} came within {within}{state}")
         self._end(life)
@@ -296,21 +331,87 @@ class EventQueue:
     def close(self) -> None:
         """Take no more events, and drop those that wait."""
         self.is_closed = True
-        self._callbacks.abandon(self)
-        self._drop()
+        for reference in list(self._feeds):
+            feed = reference()
+            if feed is not None:
+                feed.abandon()
+        self.drop()
         for entries in (*list(self.returned.values()), *list(self.pending.values())):
             for entry in entries:
-                self._callbacks.outstanding.finish(entry.handover)
+                entry.outstanding.finish(entry)
         self._lifecycle.notify()
         self._iterator = None
 
-    def _drop(self) -> None:
-        while True:
-            try:
-                entry = self._entries.popleft()
-            except IndexError:
-                return
-            self._callbacks.outstanding.finish(entry.handover)
+
+class Feed:
+    """What one shard puts into a queue: a subscriber of the shard's callbacks.
+
+    :param queue: to put the events into.
+    :param shard: of the events.
+    :param callbacks: of the shard.
+    :param lifecycle: of the shard.
+    :param current_session: returns the session under way.
+    """
+
+    def __init__(
+        self,
+        queue: EventQueue,
+        shard: Any,
+        callbacks: Callbacks,
+        lifecycle: Lifecycle,
+        current_session: Callable[[], CurrentSession],
+    ) -> None:
+        self.what = queue.what
+        self._queue = queue
+        self._shard = shard
+        self._callbacks = callbacks
+        self._outstanding = callbacks.outstanding
+        self._lifecycle = lifecycle
+        self._current_session = current_session
+
+    def offer(self, event: str, payload: Any) -> bool:
+        """Put an event in; wait while the queue is full. True if no later event is wanted."""
+        queue = self._queue
+        if not queue.is_wanted():
+            return True
+        entries = queue.entries
+        # While one reader waits for half of the room, none fills that half before it.
+        if len(entries) >= queue.maxsize or queue.held:
+            self._wait_for_room()
+        outstanding = self._outstanding
+        entry = Entry(
+            self._current_session(),
+            Event(event, payload.get("d"), payload.get("s"), self._shard),
+            outstanding,
+        )
+        outstanding.add(entry)
+        entries.append(entry)
+        if queue.is_closed:  # meanwhile
+            queue.drop()
+            return True
+        if queue.waiting:
+            self._callbacks.notify_later()
+        return False
+
+    def _wait_for_room(self) -> None:
+        queue = self._queue
+        thread = threading.get_ident()
+        # The thread that takes events may be this one, in a callback: nothing would make room.
+        if thread == queue.taker:
+            return
+        turn = queue.turn
+        queue.held.add(thread)
+        try:
+            self._callbacks.flush()  # the thread that makes room may sleep
+            self._lifecycle.wait_for_room(
+                lambda: queue.turn is not turn or queue.has_room(), queue.makes_room
+            )
+        finally:
+            queue.held.discard(thread)
+
+    def abandon(self) -> None:
+        """Put no more events in: the queue is closed. Takes no lock, for finalisers."""
+        self._callbacks.abandon(self)
 
 
 class Events(Iterator[Event]):

@@ -379,6 +379,12 @@ class Observer(Protocol):
     def changed(self) -> None:
         """Note that the life of the shard has changed; they were woken for that."""
 
+    def is_awaited_by(self, threads: Callable[[int], bool]) -> bool:
+        """True if one of some threads waits for what the readers of the shards bring about.
+
+        :param threads: True for the numbers of those threads.
+        """
+
 
 class Lifecycle:
     """The lives of a shard, one after the other.
@@ -467,7 +473,7 @@ class Lifecycle:
         """
         thread = threading.get_ident()
         self._awaiting.add(thread)
-        self._waiters.notify()  # a reader in wait_for_room(), which may wait for this very thread
+        self.notify()  # a reader in wait_for_room(), which may wait for this very thread
         try:
             if not self.wait(lambda: condition() or life.is_over, deadline):
                 return False
@@ -477,25 +483,33 @@ class Lifecycle:
         finally:
             self._awaiting.discard(thread)
 
+    def is_awaited_by(self, threads: Callable[[int], bool]) -> bool:
+        """True if one of some threads is inside :meth:`wait_in`.
+
+        :param threads: True for the numbers of those threads.
+        """
+        return any(map(threads, list(self._awaiting)))
+
     def wait_for_room(
         self, has_room: Callable[[], bool], makes_room: Callable[[int], bool]
     ) -> None:
         """Block the reader until a queue of events has room, or waiting would lead nowhere.
 
         That is so if the shard is being closed, if a new connection is asked for, or if a thread
-        that makes room waits for something that only the reader can bring about. Then the queue has
-        to take more than it should.
+        that makes room waits for something that only the reader can bring about, or only the
+        readers of all the observer's shards. Then the queue has to take more than it should.
 
         :param has_room: looked at again after each change, and each :meth:`notify`.
         :param makes_room: True for the number of a thread that takes events out of the queue.
         """
-        life = self.life
+        life, observer = self.life, self._observer
         self._waiters.wait(
             lambda: (
                 has_room()
                 or life.is_over
                 or life.request is not None
-                or any(map(makes_room, list(self._awaiting)))
+                or self.is_awaited_by(makes_room)
+                or (observer is not None and observer.is_awaited_by(makes_room))
             ),
             Deadline(None),
         )

@@ -853,17 +853,14 @@ class Shard:
             self._warn_of_unknown(name)
         from shardlib.events import EventQueue, Events  # here: few programs need them
 
-        queue = EventQueue(
-            wanted,
-            timeout,
-            maxsize,
+        queue = EventQueue(wanted, timeout, maxsize, lifecycle=self._lifecycle)
+        events = Events(queue)  # first: it closes the queue if Ctrl-C comes now
+        queue.add_feed(
             shard=self,
             callbacks=self._callbacks,
             lifecycle=self._lifecycle,
             current_session=lambda: self._reader.protocol.session,
         )
-        events = Events(queue)  # first: it closes the queue if Ctrl-C comes now
-        self._callbacks.subscribe(queue, wanted)
         return events
 
     # Life

@@ -61,8 +61,8 @@ def waiting(events: Events) -> int:
 
 def fill(gateway: LocalGateway, events: Events) -> None:
     """Send more events than the iterator takes, until the reader waits."""
-    send(gateway, *range(events._queue._maxsize + 5))
-    wait_until(lambda: events._queue._reader_waits)
+    send(gateway, *range(events._queue.maxsize + 5))
+    wait_until(lambda: events._queue.held)
 
 
 # What it yields
@@ -266,7 +266,7 @@ def test_a_thread_that_waits_for_the_next_event_is_told_of_the_end(
 ) -> None:
     events = shard.events("USER_UPDATE")
     taking = in_background(next, events)
-    wait_until(lambda: events._queue._waiting)
+    wait_until(lambda: events._queue.waiting)
     gateway.connections[0].close(4004)
     assert isinstance(taking.exception(10), AuthenticationFailed)
     with pytest.raises(AuthenticationFailed):
@@ -329,7 +329,7 @@ def test_the_reader_goes_on_once_half_of_a_full_queue_was_taken(
     events = shard.events("USER_UPDATE", maxsize=10)
     fill(gateway, events)
     assert numbers(events.poll(4)) == [0, 1, 2, 3]
-    assert not events._queue._has_room()
+    assert not events._queue.has_room()
     assert next(events).data == {"n": 4}
     wait_until(lambda: waiting(events) == 10)
 
@@ -528,7 +528,7 @@ def test_in_a_signal_handler_poll_works_and_waiting_is_refused(
         next(events)
 
         def interrupt() -> None:
-            wait_until(lambda: events._queue._waiting)
+            wait_until(lambda: events._queue.waiting)
             os.kill(os.getpid(), signal.SIGUSR1)
 
         interrupting = in_background(interrupt)
