@@ -32,6 +32,7 @@ __all__ = [
     "InvalidShard",
     "Latency",
     "Listener",
+    "ManagerStats",
     "NotReady",
     "OnSocketBatch",
     "OnSocketClosed",
@@ -48,11 +49,15 @@ __all__ = [
     "Opcode",
     "SendTimeout",
     "Session",
+    "SessionLimitReached",
     "Shard",
     "ShardClosed",
     "ShardError",
+    "ShardInfo",
+    "ShardManager",
     "ShardState",
     "ShardingRequired",
+    "ShardsFailed",
     "Stats",
     "UnreadableMessage",
     "VoiceUpdates",
@@ -76,9 +81,11 @@ if TYPE_CHECKING:
         InvalidShard,
         NotReady,
         SendTimeout,
+        SessionLimitReached,
         ShardClosed,
         ShardError,
         ShardingRequired,
+        ShardsFailed,
         UnreadableMessage,
     )
     from shardlib.events import Event, Events
@@ -87,6 +94,7 @@ if TYPE_CHECKING:
     from shardlib.gatewaybot import GatewayBot, fetch_gateway_bot
     from shardlib.limits import IdentifyGate
     from shardlib.liveness import Latency
+    from shardlib.manager import ShardManager
     from shardlib.payloads import GatewayPayload
     from shardlib.session import Session
     from shardlib.shard import (
@@ -107,7 +115,7 @@ if TYPE_CHECKING:
         running_shards,
     )
     from shardlib.state import ShardState
-    from shardlib.stats import CallbackStats, Stats
+    from shardlib.stats import CallbackStats, ManagerStats, ShardInfo, Stats
 else:
     # Hidden from type checkers: to them a module with __getattr__ has every name.
 
@@ -126,6 +134,7 @@ else:
         "session",
         "stats",
         "gatewaybot",
+        "manager",
     )
 
     def __getattr__(name):

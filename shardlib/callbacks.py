@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol, TypeVar, Union
 
 from shardlib.failurelog import SUMMARY_INTERVAL, FailureLog
 from shardlib.outstanding import Outstanding
 from shardlib.running import Callback
 from shardlib.text import count, describe, name_of, printable
-from shardlib.watchdog import Watchdog
+from shardlib.watchdog import AWAITED_SWITCH, Watchdog
 
 Predicate = Callable[[Any], object]
 Logger = Union[logging.Logger, "logging.LoggerAdapter[Any]"]
@@ -60,6 +60,17 @@ class Subscriber(Protocol):
         :param event: its name, as the payload had it before any callback saw it.
         :param payload: the whole of it.
         :returns: True if no later event is wanted.
+        """
+
+
+class Screen(Protocol):
+    """What decides on the reader, before any callback, whether an event is delivered at all."""
+
+    def admits(self, event: str, text: bytes) -> bool:
+        """Decide; may block the reader.
+
+        :param event: the event's name.
+        :param text: the whole payload.
         """
 
 
@@ -139,6 +150,7 @@ class Callbacks:
         self._listeners: dict[str, tuple[Callback, ...]] = {}
         self._subscribers: dict[str, tuple[Subscriber, ...]] = {}
         self._subscribers_to_all: tuple[Subscriber, ...] = ()
+        self._screen: Screen | None = None
         self._has_to_notify = False  # a subscriber has something for a thread that waits
         self._abandoned: list[Subscriber] = []
         self.outstanding = Outstanding()  # what other threads are not done with
@@ -178,17 +190,29 @@ class Callbacks:
                 functions[name] = (function, () if is_method else (self._shard,))
             self._functions = functions
             self._on_dispatch = functions.get("on_socket_dispatch")
-            self.wants_raw_payloads = "on_socket_raw_message" in functions
             self.wants_texts = "on_socket_text" in functions
             self.wants_batches = "on_socket_batch" in functions
             self._derive_wants_payloads()
 
     def _derive_wants_payloads(self) -> None:
+        # A screen looks at each event, beside the reader's short cuts.
+        self.wants_raw_payloads = (
+            "on_socket_raw_message" in self._functions or self._screen is not None
+        )
         self.wants_payloads = (
             self.wants_raw_payloads
             or self._on_dispatch is not None
             or bool(self._subscribers_to_all)
         )
+
+    def has_function(self, name: str) -> bool:
+        """True if there is an ``on_...`` function of a name."""
+        return name in self._functions
+
+    @property
+    def listeners(self) -> Mapping[str, tuple[Callback, ...]]:
+        """The functions that listen, by event, as they are now."""
+        return dict(self._listeners)
 
     def add_listener(
         self, event: str, function: Callback, is_replaced: Callable[[Callback], bool]
@@ -254,6 +278,12 @@ class Callbacks:
         if subscriber not in self._abandoned:
             self._abandoned.append(subscriber)
 
+    def set_screen(self, screen: Screen | None) -> None:
+        """Have a screen decide which events are delivered; None for all."""
+        with self._lock:
+            self._screen = screen
+            self._derive_wants_payloads()
+
     # The reader
 
     def begin_life(self) -> None:
@@ -296,6 +326,17 @@ class Callbacks:
         if name in functions:
             function, first = functions[name]
             self._running.call(function, function, (*first, *arguments), name, name)
+
+    def admits(self, event: str | None, text: bytes) -> bool:
+        """True if an event is to be delivered. A screen may block the reader.
+
+        :param event: the event's name, None for a message that is none.
+        :param text: the whole payload.
+        """
+        screen = self._screen
+        if screen is None or event is None:
+            return True
+        return self.run(AWAITED_SWITCH, screen.admits, event, text)
 
     def hand_on_text(self, event: str, sequence: int | None, text: bytes) -> None:
         """Call on_socket_text, if :attr:`wants_texts`.

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from shardlib.gateway import SESSION_ENDING_CLOSE_CODES
 from shardlib.text import describe
 
 # An int may be larger; then no time in seconds can be computed from it.
@@ -131,6 +132,17 @@ def check_at_least_one(name: str, value: Any) -> int:
         raise ValueError(f"{name} must be at least 1, not {value}")
     number: int = value
     return number
+
+
+def check_close_code(code: Any) -> None:
+    """Check a close code that a client may send, or None.
+
+    :raises TypeError: if it is not an int.
+    :raises ValueError: if a client must not send it.
+    """
+    check_type("code", code, int, optional=True)
+    if code is not None and code not in SESSION_ENDING_CLOSE_CODES and not 4000 <= code <= 4999:
+        raise ValueError(f"code must be 1000, 1001, or from 4000 to 4999, not {code}")
 
 
 def check_finite(name: str, value: Any) -> float:

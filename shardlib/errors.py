@@ -6,14 +6,17 @@ Bad arguments are :exc:`ValueError` or :exc:`TypeError`, and a wait that runs ou
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from shardlib.gateway import CloseCode, Intents
-from shardlib.text import printable
+from shardlib.text import count, duration, message_of, printable
 
 _REASON_SHOWN = 200  # characters of a close reason; WebSocket itself allows fewer bytes
 
 _BODY_SHOWN = 200  # characters of an HTTP answer's body
+
+_SHARDS_SHOWN = 10  # of those that have failed
 
 
 class ShardError(Exception):
@@ -68,6 +71,58 @@ class HTTPFailed(ShardError):
         text = printable(self.message) or f"the HTTP API answered with status {self.status}"
         body = printable(self.body, _BODY_SHOWN)
         return f"{text}; it says: {body}" if body else text
+
+
+class SessionLimitReached(ShardError):
+    """Discord lets the bot start fewer sessions until the next reset than its shards need.
+
+    Nothing was connected. Discord resets the token of a bot that goes beyond the limit
+    (https://docs.discord.com/developers/events/gateway#session-start-limit).
+
+    :param needed: how many sessions would have been started, an int: one for each shard without a
+        session to resume.
+    :param remaining: how many Discord still allows, an int.
+    :param reset_after: seconds, a float, until Discord allows the full number again.
+    """
+
+    def __init__(self, needed: int, remaining: int, reset_after: float) -> None:
+        super().__init__(needed, remaining, reset_after)
+        self.needed = needed
+        self.remaining = remaining
+        self.reset_after = reset_after
+
+    def __str__(self) -> str:
+        allowed = f"{self.remaining} more" if self.remaining else "no more"
+        return (
+            f"the bot needs {count(self.needed, 'new session')}, and Discord allows {allowed} for "
+            f"now; the full number is allowed again in {duration(self.reset_after)}. Wait until "
+            "then, and first stop what restarts the bot again and again: each start without saved "
+            "sessions takes one for every shard"
+        )
+
+
+class ShardsFailed(ShardError):
+    """Some of a bot's shards have ended because of an error each; the others go on.
+
+    :param errors: the error of each of these shards, by shard number; at least one.
+    :raises ValueError: if there is none.
+    """
+
+    def __init__(self, errors: Mapping[int, BaseException]) -> None:
+        if not errors:
+            raise ValueError("errors must have an error of at least one shard")
+        self.errors = dict(sorted(errors.items()))
+        super().__init__(self.errors)
+
+    def __str__(self) -> str:
+        failed = [f"{shard_id} ({type(error).__name__})" for shard_id, error in self.errors.items()]
+        shown = ", ".join(failed[:_SHARDS_SHOWN])
+        if len(failed) > _SHARDS_SHOWN:
+            shown += f" and {len(failed) - _SHARDS_SHOWN} more"
+        first, error = next(iter(self.errors.items()))
+        return printable(
+            f"{count(len(failed), 'shard')} failed: {shown}. Shard {first}: {message_of(error)}"
+        )
 
 
 class NotReady(ShardError):

@@ -97,11 +97,7 @@ def fetch_gateway_bot(
         unencrypted is one of these.
     :raises RuntimeError: if the system has no thread to give.
     """
-    check_token(token)
-    check_proxy(proxy)
-    check_positive("timeout", timeout)
-    check_type("ssl_context", ssl_context, ssl.SSLContext, optional=True)
-    return _Request(token, _check_api_url(api_url, proxy), timeout, ssl_context, proxy).wait()
+    return GatewayBotRequest(token, api_url, timeout, ssl_context, proxy).wait()
 
 
 def _check_api_url(api_url: str, proxy: str | None) -> str:
@@ -117,24 +113,27 @@ def _check_api_url(api_url: str, proxy: str | None) -> str:
     return parts.geturl().rstrip("/")
 
 
-class _Request:
+class GatewayBotRequest:
     """One GET, which a thread of its own makes while the caller waits.
 
-    So Ctrl-C splits nothing but the wait, and ends it on every system.
-
-    :param base: of the URL, as :func:`_check_api_url` returns it.
+    So Ctrl-C splits nothing but the wait, and ends it on every system. The arguments are those of
+    :func:`fetch_gateway_bot`.
     """
 
     def __init__(
         self,
         token: str,
-        base: str,
-        timeout: float,
-        ssl_context: ssl.SSLContext | None,
-        proxy: str | None,
+        api_url: str = API_URL,
+        timeout: float = 10.0,
+        ssl_context: ssl.SSLContext | None = None,
+        proxy: str | None = None,
     ) -> None:
+        check_token(token)
+        check_proxy(proxy)
+        check_positive("timeout", timeout)
+        check_type("ssl_context", ssl_context, ssl.SSLContext, optional=True)
         self._token = token
-        self._base = base
+        self._base = _check_api_url(api_url, proxy)
         self._timeout = timeout
         self._ssl_context = ssl_context
         self._proxy = proxy
@@ -154,7 +153,7 @@ class _Request:
                 if latest.remaining() == 0:  # the system looks a proxy up, and takes its time
                     raise self._opening.failure(TimeoutError(), "cannot ask")[0]
         finally:
-            self._give_up()
+            self.abort()
         result, self._result = self._result, None
         if isinstance(result, GatewayBot):
             return result
@@ -171,7 +170,8 @@ class _Request:
             self._result = error
             self._done.ring()
 
-    def _give_up(self) -> None:
+    def abort(self) -> None:
+        """End the request; :meth:`wait` raises. Any thread, at any time."""
         self._is_given_up = True  # before the opening is looked at: see _ask
         self._given_up.ring()
         self._opening.abort()

@@ -88,6 +88,12 @@ class Heartbeat:
         return self._liveness.acknowledged
 
     @property
+    def all_acknowledged(self) -> bool:
+        """False while a heartbeat of any kind waits for its acknowledgement."""
+        with self._lock:
+            return self._liveness.all_acknowledged
+
+    @property
     def latency(self) -> Latency:
         """The round trips so far."""
         with self._lock:

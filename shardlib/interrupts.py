@@ -21,6 +21,7 @@ _HOLDING = frozenset(
         "callbacks",
         "compression",
         "connection",
+        "delivered",
         "delivery",
         "dial",
         "dispatch.backlog",
@@ -34,6 +35,7 @@ _HOLDING = frozenset(
         "heartbeat",
         "lifecycle",
         "limits",
+        "manager",
         "reader",
         "running",
         "transport",
@@ -42,13 +44,16 @@ _HOLDING = frozenset(
     )
 )
 # Functions that call the user's with no lock held: callbacks, which may use other shards,
-# predicates, log handlers, the start() of one_process().
+# predicates, log handlers, the start() of one_process(), what is told of progress.
 _CALLING_OUT = {
     ("shardlib.callbacks", "_log"),
     ("shardlib.callbacks", "offer"),
     ("shardlib.callbacks", "run"),
     ("shardlib.candidate", "_started_shard"),
     ("shardlib.dispatch.mailbox", "_wake"),
+    ("shardlib.manager", "_ask"),
+    ("shardlib.manager", "_tell_closed"),
+    ("shardlib.manager", "wait_until_ready"),
     ("shardlib.running", "call"),
 }
 
@@ -56,7 +61,19 @@ _CALLING_OUT = {
 # that has interrupted one of them, called by the user, would wait for a reader that cannot start.
 _STARTING = frozenset({"active_count", "enumerate", "start"})
 
-_OWN = _HOLDING | {"shardlib.interrupts", "shardlib.lifecontrol", "shardlib.shard"}
+_OWN = _HOLDING | {
+    f"shardlib.{name}"
+    for name in (
+        "interrupts",
+        "lifecontrol",
+        "managedshard",
+        "managerlifecycle",
+        "resharding",
+        "shard",
+        "shardgroup",
+        "supervisor",
+    )
+}
 
 
 def has_interrupted_own_call() -> bool:

@@ -442,6 +442,10 @@ class Lifecycle:
         if self._observer is not None:
             self._observer.notified()
 
+    def wake(self) -> None:
+        """:meth:`notify`, by the observer itself."""
+        self._waiters.notify()
+
     def _changed(self) -> None:
         self._waiters.notify()
         if self._observer is not None:

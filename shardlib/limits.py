@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 from shardlib.checks import check_not_negative, check_positive, check_type
 from shardlib.deadline import LONGEST_WAIT
@@ -140,6 +141,13 @@ def _has_interrupted_itself() -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+class Gate(Protocol):
+    """An :class:`IdentifyGate`, or an object of the user's with its ``try_acquire``."""
+
+    def try_acquire(self, shard_id: int) -> float:
+        """Take the slot of a shard and return 0.0, or return the seconds after which to ask."""
 
 
 class IdentifyGate:

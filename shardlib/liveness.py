@@ -96,6 +96,11 @@ class Liveness:
         self._grace_period_used = False
 
     @property
+    def all_acknowledged(self) -> bool:
+        """False while a heartbeat of any kind waits for its acknowledgement."""
+        return not self._waiting
+
+    @property
     def latency(self) -> Latency:
         """The round trips so far."""
         recent = self._round_trips

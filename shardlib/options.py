@@ -11,7 +11,7 @@ from shardlib.backoff import Backoff
 from shardlib.checks import check_methods, check_positive, check_type
 from shardlib.dial import check_proxy
 from shardlib.identity import Identity
-from shardlib.limits import IdentifyGate
+from shardlib.limits import Gate
 from shardlib.payloads import JSONModule, Payload
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Options:
         compression: str | None,
         session: Session | None,
         json: JSONModule,
-        identify_gate: IdentifyGate | None,
+        identify_gate: Gate | None,
         backoff: Backoff | None,
         connect_timeout: float,
         hello_timeout: float,

@@ -305,8 +305,8 @@ def voice_state_update(
     :param channel_id: None to leave
     """
     data = {
-        "guild_id": _snowflake("guild_id", guild_id),
-        "channel_id": None if channel_id is None else _snowflake("channel_id", channel_id),
+        "guild_id": check_snowflake("guild_id", guild_id),
+        "channel_id": None if channel_id is None else check_snowflake("channel_id", channel_id),
         "self_mute": _check_bool("self_mute", self_mute),
         "self_deaf": _check_bool("self_deaf", self_deaf),
     }
@@ -330,7 +330,7 @@ def request_guild_members(
     :param user_ids: one id, or up to 100, instead of ``query``
     :param nonce: comes back with the answer; up to 32 bytes
     """
-    data: Payload = {"guild_id": _snowflake("guild_id", guild_id)}
+    data: Payload = {"guild_id": check_snowflake("guild_id", guild_id)}
     _check_int("limit", limit, 0)
     if user_ids is None:
         query = "" if query is None else query
@@ -382,7 +382,7 @@ def request_channel_info(
     unknown = [name for name in names if name not in CHANNEL_INFO_FIELDS]
     if unknown or not names:
         raise ValueError(f"fields must be one or more of {CHANNEL_INFO_FIELDS}, not {names!r}")
-    data = {"guild_id": _snowflake("guild_id", guild_id), "fields": names}
+    data = {"guild_id": check_snowflake("guild_id", guild_id), "fields": names}
     return _payload(Opcode.REQUEST_CHANNEL_INFO, data)
 
 
@@ -391,7 +391,14 @@ def _payload(opcode: Opcode, data: Any) -> Payload:
     return {"op": int(opcode), "d": data}
 
 
-def _snowflake(name: str, value: Any) -> str:
+def check_snowflake(name: str, value: Any) -> str:
+    """Check an id, and return its digits.
+
+    :param name: of the argument, as the error names it.
+    :param value: of the argument.
+    :raises TypeError: if the value is neither an int nor a str.
+    :raises ValueError: if it is not the number of a snowflake.
+    """
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         raise TypeError(f"{name} must be an int or a str of digits, not {type(value).__name__}")
     text = str(value)
@@ -403,7 +410,7 @@ def _snowflake(name: str, value: Any) -> str:
 def _snowflakes(name: str, values: Any) -> list[str]:
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
         raise TypeError(f"{name} must be a list of snowflakes, not {type(values).__name__}")
-    snowflakes = [_snowflake(name, value) for value in values]
+    snowflakes = [check_snowflake(name, value) for value in values]
     if not snowflakes:
         raise ValueError(f"{name} must have an id at least")
     return snowflakes

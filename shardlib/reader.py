@@ -649,10 +649,11 @@ class Reader:
             self.events.add(message.event)
         self._carry_out(connection)
         if deliver:
-            if message.event is not None and callbacks.wants_texts:
-                callbacks.hand_on_text(message.event, message.sequence, text)
-            if payload is not None:
-                callbacks.dispatch(message.event, payload)
+            if callbacks.admits(message.event, text):
+                if message.event is not None and callbacks.wants_texts:
+                    callbacks.hand_on_text(message.event, message.sequence, text)
+                if payload is not None:
+                    callbacks.dispatch(message.event, payload)
             if self.lifecycle.life.error is None:  # else a callback raised its way out
                 gateway.session.complete()
 

@@ -35,6 +35,21 @@ def write(path: str | os.PathLike[str], text: str) -> None:
         raise OSError(error.errno, error.strerror, target) from error
 
 
+def remove(path: str | os.PathLike[str]) -> None:
+    """Delete a file, or the file that a symbolic link names; the link stays, for the next session.
+
+    :raises OSError: if the file cannot be deleted, or is a device, a FIFO or the like.
+    """
+    target = os.fsdecode(os.path.realpath(path))
+    try:
+        if _is_regular(target):
+            os.unlink(target)
+    except FileNotFoundError:  # another process was faster
+        pass
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, target) from error
+
+
 def _is_regular(target: str) -> bool:
     """True for a regular file, False if there is nothing.
 

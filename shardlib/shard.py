@@ -27,6 +27,7 @@ from shardlib.backoff import Backoff
 from shardlib.callbacks import Callbacks, Logger, Predicate, Waiter
 from shardlib.checks import (
     check_callback,
+    check_close_code,
     check_methods,
     check_positive,
     check_timeout,
@@ -48,7 +49,6 @@ from shardlib.gateway import (
     NORMAL_CLOSURE,
     RESUMABLE_CLOSE_CODE,
     SEND_LIMIT,
-    SESSION_ENDING_CLOSE_CODES,
     Opcode,
     event_name,
     gateway_url,
@@ -60,7 +60,7 @@ from shardlib.interactive import earlier_definition_of
 from shardlib.interrupts import has_interrupted_own_call
 from shardlib.lifecontrol import LifeControl
 from shardlib.lifecycle import PEERS_SHARE, Beginning, Life, Request
-from shardlib.limits import IdentifyGate
+from shardlib.limits import Gate
 from shardlib.liveness import Latency
 from shardlib.options import Options
 from shardlib.payloads import GatewayPayload, JSONModule, Payload, Snowflake
@@ -260,7 +260,7 @@ class Shard:
         compression: str | None = "zlib-stream",
         session: Session | None = None,
         json: JSONModule = ujson,
-        identify_gate: IdentifyGate | None = None,
+        identify_gate: Gate | None = None,
         backoff: Backoff | None = None,
         connect_timeout: float = 10.0,
         hello_timeout: float = 10.0,
@@ -946,10 +946,7 @@ class Shard:
         :raises TypeError: if `code` is not an int, or `wait` is not a bool.
         """
         self._check_process()
-        if code is not None:
-            check_type("code", code, int)
-            if code not in SESSION_ENDING_CLOSE_CODES and not 4000 <= code <= 4999:
-                raise ValueError(f"code must be 1000, 1001, or from 4000 to 4999, not {code}")
+        check_close_code(code)
         check_type("wait", wait, bool)
         self._control.close(NORMAL_CLOSURE if code is None else code, wait=wait)
 

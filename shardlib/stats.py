@@ -1,10 +1,29 @@
-"""Stats: what a shard has done so far, in numbers."""
+"""Stats: what a shard has done so far, in numbers; ManagerStats: what all shards have done."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from shardlib.state import ShardState
+
+# Of these the total is the sum.
+_COUNTERS = (
+    "messages",
+    "bytes_received",
+    "bytes_inflated",
+    "connections",
+    "reconnects",
+    "resumes",
+    "replayed",
+    "duplicates",
+    "gaps",
+    "callback_seconds",
+    "waiting",
+    "dropped",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +38,14 @@ class CallbackStats:
     count: int
     total: float
     longest: float
+
+    def __add__(self, other: CallbackStats) -> CallbackStats:
+        """The calls of both."""
+        return CallbackStats(
+            self.count + other.count,
+            self.total + other.total,
+            max(self.longest, other.longest),
+        )
 
 
 @dataclass(slots=True)
@@ -66,3 +93,60 @@ class Stats:
     waiting: int = 0
     lag: float = 0.0
     dropped: int = 0
+
+    def add(self, other: Stats) -> None:
+        """Add the counters of another shard, or of the same shard before it was made anew.
+
+        Numbers of events, calls and seconds are added. Of two longest calls the longer one stays,
+        and of two values of `lag` the larger one.
+
+        :param other: the counters to add; they stay as they are.
+        """
+        for name in _COUNTERS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.events.update(other.events)
+        for name, calls in other.callbacks.items():
+            known = self.callbacks.get(name)
+            self.callbacks[name] = calls if known is None else known + calls
+        self.lag = max(self.lag, other.lag)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardInfo:
+    """One of a manager's shards, as it is at one moment.
+
+    :param state: where in its life the shard is.
+    :param ping: seconds of the last heartbeat's round trip, or None before the first.
+    :param session_id: of the current session, or None.
+    :param stats: the shard's counters.
+    """
+
+    state: ShardState
+    ping: float | None
+    session_id: str | None
+    stats: Stats
+
+
+@dataclass(slots=True)
+class ManagerStats(Stats):
+    """The counters of all shards of a manager together, and each shard's own. It is a snapshot.
+
+    The counters are those of :class:`~shardlib.Stats`, added up as :meth:`shardlib.Stats.add` does:
+    `lag` is the largest of any shard.
+
+    :param shards: each shard by its number.
+    """
+
+    shards: dict[int, ShardInfo] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(cls, shards: Mapping[int, ShardInfo]) -> ManagerStats:
+        """Add the counters of shards up.
+
+        :param shards: each shard by its number.
+        :returns: a new object; those of the shards stay as they are.
+        """
+        total = cls(shards=dict(shards))
+        for info in shards.values():
+            total.add(info.stats)
+        return total

@@ -14,6 +14,17 @@ def describe(value: object) -> str:
         return type(value).__qualname__
 
 
+def message_of(error: BaseException) -> str:
+    """What an exception says, or if that is nothing, what it is.
+
+    :param error: of any origin: one of the user's may raise an exception when it is shown.
+    """
+    try:
+        return str(error) or describe(error)
+    except Exception:
+        return describe(error)
+
+
 def count(number: float, noun: str) -> str:
     """A number with its noun, "1 second" or "2.5 seconds"; three decimals at most are shown.
 
@@ -24,6 +35,18 @@ def count(number: float, noun: str) -> str:
     if isinstance(number, float):
         shown = f"{number:.3f}".rstrip("0").rstrip(".")
     return f"{shown} {noun}" if shown == "1" else f"{shown} {noun}s"
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it, in its two largest units: "23 h 4 min" or "12 s".
+
+    :param seconds: how many, 0 or more.
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def printable(text: str, limit: int | None = None) -> str:

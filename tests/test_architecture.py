@@ -29,6 +29,8 @@ STORES = {
 # Private names that may be used from elsewhere, as (module, code): why.
 PRIVATE = {
     ("candidate", "sys._getframe"): "Python's only way to who has called fork()",
+    ("manager", "manager._begin_in_forked_child"): "the handler for forked children stands beside",
+    ("manager", "manager._close_at_exit"): "so does the exit handler",
     ("running", "sys._current_frames"): "Python's only way to a thread's stack",
     ("deadline", "other._end"): "compares two of its own kind",
     ("interrupts", "sys._getframe"): "Python's only way to the stack",

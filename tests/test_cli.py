@@ -18,10 +18,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardlib import IdentifyGate, Intents, Shard
+from shardlib import IdentifyGate, Intents, InvalidShard, Shard
 from shardlib.cli.faults import Script
 from shardlib.cli.program import run
-from shardlib.cli.shards import duration
 from shardlib.cli.summary import _SUMMARIES, Places, summarize
 from shardlib.testing import LocalGateway
 from tests.command import CTRL_C, PATIENCE, Command, Pipe, assert_quiet, run_to_end, wait_for
@@ -349,6 +348,7 @@ def test_bad_arguments_end_the_process_with_status_2() -> None:
         (["gateway", "--port", "65536"], "65535"),
         (["gateway", "--rate", "-1"], "'-1'"),
         (["gateway", "--rate", "nan"], "'nan'"),
+        (["gateway", "--identify-interval", "-1"], "a number of seconds from 0 up, not '-1'"),
         (["gateway", "--shards", "0"], "not 0"),
         (["gateway", "--seed", "x"], "'x'"),
     ],
@@ -477,21 +477,6 @@ def test_ctrl_c_while_shards_waits_for_the_answer_ends_it_quietly() -> None:
     assert not command.err
 
 
-@pytest.mark.parametrize(
-    "seconds, shown",
-    [
-        (0.0, "0 s"),
-        (59.4, "59 s"),
-        (59.6, "1 min 0 s"),
-        (3599.0, "59 min 59 s"),
-        (3600.0, "1 h 0 min"),
-        (86_399.0, "23 h 59 min"),
-    ],
-)
-def test_a_duration_is_told_in_its_two_largest_units(seconds: float, shown: str) -> None:
-    assert duration(seconds) == shown
-
-
 # gateway
 
 
@@ -569,6 +554,26 @@ def test_gateway_takes_as_many_identifies_at_once_as_it_is_told() -> None:
                 shard.wait_until_ready(4)  # one after the other would take five seconds
 
 
+def test_gateway_takes_the_identify_interval_and_the_faults_of_a_shard(tmp_path: Path) -> None:
+    faults = tmp_path / "faults.json"
+    faults.write_text('[{"instead_of": "ready", "do": "close", "code": 4010, "shard_id": 1}]')
+    options = ("--identify-interval", "0", "--token", TOKEN, "--faults", str(faults))
+    with Command("gateway", *options) as gateway:
+        gateway.read()
+        url = wait_for(gateway.out, "Gateway").split()[1]
+        gate = IdentifyGate(interval=0.001, slack=0)
+        with contextlib.ExitStack() as stack:
+            zero, one, two = (
+                stack.enter_context(Shard(TOKEN, Intents.GUILDS, number, 3, identify_gate=gate))
+                for number in range(3)
+            )
+            for shard in (zero, two):
+                shard.connect(url)
+                shard.wait_until_ready(4)  # with an interval of 5 seconds, two would get op 9
+            with pytest.raises(InvalidShard):
+                one.run_forever(url)
+
+
 def test_gateway_says_that_its_port_is_taken(gateway: LocalGateway) -> None:
     port = gateway.url.rpartition(":")[2].rstrip("/")
     command = run_to_end("gateway", "--port", port)
@@ -624,6 +629,9 @@ def test_gateway_ends_quietly_when_the_pipe_is_closed() -> None:
         ('[{"before": "ready", "do": "outage", "seconds": 1}]', "outage"),
         ('[{"after": 1, "do": "outage"}]', "seconds"),
         ('[{"after": 1, "do": "drop"}, {"after": 1, "do": "?"}]', "fault 2"),
+        ('[{"after": 1, "do": "drop", "shard_id": 1}]', '"shard_id" goes with the steps ack,'),
+        ('[{"instead_of": "hello", "shard_id": 1}]', '"shard_id" goes with the steps ack,'),
+        ('[{"instead_of": "ready", "shard_id": "1"}]', '"shard_id" must be a number from 0 up'),
     ],
 )
 def test_an_invalid_faults_file_is_refused_with_the_reason(faults: str, says: str) -> None:

@@ -12,8 +12,11 @@ from shardlib import errors
 from shardlib.errors import (
     DisallowedIntents,
     SendTimeout,
+    SessionLimitReached,
     ShardClosed,
     ShardError,
+    ShardingRequired,
+    ShardsFailed,
     UnreadableMessage,
     fatal_error,
 )
@@ -68,6 +71,7 @@ def test_shard_closed_shows_its_reason_with_and_without_a_code() -> None:
         UnreadableMessage("not JSON", b"\xff"),
         errors.ConnectionFailed("refused"),
         errors.HTTPFailed(429, "wait", "asked, and refused", retry_after=65.0),
+        SessionLimitReached(16, 3, 65.5),
         SendTimeout("too slow"),
         errors.BrokenStream("damaged"),
         errors.BrokenStream("too large", limit=1000),
@@ -115,6 +119,8 @@ FORGED = "bye\r\n00:00:00 all is well\x1b[2J\u202eknab\x85\u2028\ud800"
         errors.ConnectionFailed(FORGED),
         errors.HTTPFailed(500, FORGED),
         errors.HTTPFailed(500, "", FORGED),
+        ShardsFailed({3: ShardClosed(4000, FORGED)}),
+        ShardsFailed({3: ValueError(FORGED)}),
         SendTimeout(FORGED),
         errors.NotReady(FORGED),
     ],
@@ -144,3 +150,58 @@ def test_a_long_body_is_cut_in_the_message() -> None:
     assert str(error).endswith("it says: " + "x" * 200 + "...")
     assert error.body == "x" * 4096
     assert str(errors.HTTPFailed(500, "")) == "the HTTP API answered with status 500"
+
+
+@pytest.mark.parametrize(
+    ("remaining", "allowed"), [(0, "allows no more"), (1, "allows 1 more"), (15, "allows 15 more")]
+)
+def test_a_reached_session_limit_says_how_long_to_wait_and_what_to_stop(
+    remaining: int, allowed: str
+) -> None:
+    error = SessionLimitReached(16, remaining, 83_040.7)
+    assert (error.needed, error.remaining, error.reset_after) == (16, remaining, 83_040.7)
+    text = str(error)
+    assert text.startswith(f"the bot needs 16 new sessions, and Discord {allowed} for now; ")
+    assert "again in 23 h 4 min. Wait until then" in text
+    assert "stop what restarts the bot" in text
+    assert "needs 1 new session, and" in str(SessionLimitReached(1, 0, 0.0))
+
+
+def test_failed_shards_are_named_with_their_errors_and_the_first_in_full() -> None:
+    first = ShardingRequired(4011, "too many guilds")
+    error = ShardsFailed({12: KeyError("d"), 3: first})
+    assert error.errors == {3: first, 12: error.errors[12]}
+    assert list(error.errors) == [3, 12]
+    assert str(error) == f"2 shards failed: 3 (ShardingRequired), 12 (KeyError). Shard 3: {first}"
+    assert str(ShardsFailed({0: KeyError()})) == "1 shard failed: 0 (KeyError). Shard 0: KeyError()"
+
+
+@pytest.mark.parametrize(("shards", "more"), [(10, ""), (11, " and 1 more"), (17, " and 7 more")])
+def test_of_many_failed_shards_the_message_names_ten(shards: int, more: str) -> None:
+    error = ShardsFailed({shard_id: SystemExit(1) for shard_id in reversed(range(shards))})
+    assert len(error.errors) == shards
+    assert str(error).startswith(f"{shards} shards failed: 0 (SystemExit), 1 (SystemExit), ")
+    assert str(error).endswith(f"8 (SystemExit), 9 (SystemExit){more}. Shard 0: 1")
+
+
+def test_failed_shards_are_no_shards_without_an_error() -> None:
+    with pytest.raises(ValueError, match="at least one shard"):
+        ShardsFailed({})
+
+
+def test_failed_shards_keep_their_errors_whatever_becomes_of_the_argument() -> None:
+    errors_by_shard: dict[int, BaseException] = {3: ValueError("why")}
+    error = ShardsFailed(errors_by_shard)
+    errors_by_shard.clear()
+    assert list(error.errors) == [3]
+
+
+def test_failed_shards_survive_copying_and_pickling() -> None:
+    error = ShardsFailed({3: ShardingRequired(4011, "why"), 4: ValueError("wrong")})
+    for again in (copy.copy(error), copy.deepcopy(error), pickle.loads(pickle.dumps(error))):
+        assert type(again) is ShardsFailed
+        assert str(again) == str(error)
+        assert repr(again) == repr(error)
+        assert type(again.errors[4]) is ValueError
+        required = again.errors[3]
+        assert isinstance(required, ShardingRequired) and required.code == 4011

@@ -56,7 +56,7 @@ class Owner(Lifecycle):
     def notify(self) -> None:
         super().notify()
         for shard in self.shards:
-            shard._lifecycle._waiters.notify()
+            shard._lifecycle.wake()
 
     def notified(self) -> None:
         self._waiters.notify()

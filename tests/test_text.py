@@ -1,4 +1,4 @@
-"""printable(): text of others that is safe to show in a terminal or a log."""
+"""Text of others that is safe to show in a terminal or a log, errors in words, and durations."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardlib.text import printable
+from shardlib.text import duration, message_of, printable
 
 
 @given(st.text(st.characters()))
@@ -34,3 +34,40 @@ def test_printable_escapes_control_and_format_characters(text: str, shown: str) 
 def test_printable_with_a_limit_cuts_and_adds_dots(text: str, limit: int) -> None:
     shown = printable(text, limit)
     assert shown == printable(text[:limit]) + ("..." if len(text) > limit else "")
+
+
+@pytest.mark.parametrize(
+    "seconds, shown",
+    [
+        (0.0, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 0 s"),
+        (3599.0, "59 min 59 s"),
+        (3600.0, "1 h 0 min"),
+        (86_399.0, "23 h 59 min"),
+    ],
+)
+def test_a_duration_is_told_in_its_two_largest_units(seconds: float, shown: str) -> None:
+    assert duration(seconds) == shown
+
+
+class Speechless(Exception):
+    """An exception of a user's that fails to say anything."""
+
+    def __str__(self) -> str:
+        raise ValueError("nothing to say")
+
+    __repr__ = __str__
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ValueError("wrong"), "wrong"),
+        (ValueError(), "ValueError()"),
+        (KeyError("d"), "'d'"),
+        (Speechless(), "Speechless"),
+    ],
+)
+def test_message_of_any_error_says_something(error: Exception, message: str) -> None:
+    assert message_of(error) == message

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from shardlib.gateway import may_be_sent
 from shardlib.testing import STEPS, GatewayConnection
+from shardlib.testing.faults import AFTER_IDENTIFY
 
 if TYPE_CHECKING:
     from shardlib.testing import LocalGateway
@@ -27,7 +28,8 @@ FILE holds a JSON array of faults. Each says when something goes wrong, and what
 "after" and "every" are seconds since the start. The fault then strikes all open connections.
 "before" and "instead_of" name a step of a connection: accept, answer (of plain HTTP), upgrade,
 hello, ready, replay, ack, close. The fault strikes the next connection; "connections" is the number
-of the next connections that it strikes, or "all". "instead_of" without "do" leaves the step out.
+of the next connections that it strikes, or "all"; with "shard_id", of that shard's connections (at
+ready, replay, ack and close only). "instead_of" without "do" leaves the step out.
 
 "do" must be one of:
   close ("code", "reason")           close the WebSocket
@@ -174,6 +176,14 @@ class _Fault:
                 f'"connections" must be a number from 1 up, or "all", not {connections!r}'
             )
         self.connections = None if connections == "all" else connections
+        self.shard_id = rest.pop("shard_id", None)
+        if self.shard_id is not None:
+            if self.step not in AFTER_IDENTIFY:
+                raise ValueError(
+                    f'"shard_id" goes with the steps {", ".join(sorted(AFTER_IDENTIFY))}'
+                )
+            if type(self.shard_id) is not int or self.shard_id < 0:
+                raise ValueError(f'"shard_id" must be a number from 0 up, not {self.shard_id!r}')
         self.do = rest.pop("do", None)
         if self.do is not None or rest or not self.replaces_step:
             _check_action(self.do, rest)
@@ -191,6 +201,7 @@ class _Fault:
             before=None if self.replaces_step else self.step,
             instead_of=self.step if self.replaces_step else None,
             connections=self.connections,
+            shard_id=self.shard_id,
         )
 
     def strike(self, gateway: LocalGateway) -> str:

@@ -46,6 +46,7 @@ def run(arguments: Namespace) -> None:
                         seed=arguments.seed,
                         shards=arguments.shards,
                         max_concurrency=arguments.max_concurrency,
+                        identify_interval=arguments.identify_interval,
                     )
                 )
             except OSError as error:

@@ -216,7 +216,14 @@ def _add_gateway(commands: _Commands[_Parser]) -> None:
         type=_positive,
         default=1,
         metavar="N",
-        help="Identifies taken within 5 seconds, of shards in different buckets (default: 1)",
+        help="Identifies taken at once, of shards in different buckets (default: 1)",
+    )
+    parser.add_argument(
+        "--identify-interval",
+        type=_seconds,
+        default=5.0,
+        metavar="S",
+        help="the least seconds between two Identifies of a bucket; 0 for no limit (default: 5)",
     )
     parser.add_argument(
         "--token",
@@ -272,13 +279,21 @@ def _port(text: str) -> int:
 
 
 def _rate(text: str) -> float:
+    return _from_zero(text, "a number of events a second")
+
+
+def _seconds(text: str) -> float:
+    return _from_zero(text, "a number of seconds from 0 up")
+
+
+def _from_zero(text: str, what: str) -> float:
     try:
-        rate = float(text)
+        number = float(text)
     except ValueError:
-        rate = -1.0
-    if not 0 <= rate < float("inf"):
-        raise argparse.ArgumentTypeError(f"it must be a number of events a second, not {text!r}")
-    return rate
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError(f"it must be {what}, not {text!r}")
+    return number
 
 
 def _token(text: str) -> str:

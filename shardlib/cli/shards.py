@@ -13,7 +13,7 @@ from shardlib.cli.errors import UsageError, gateway_class
 from shardlib.cli.terminal import DIM, Output, clock
 from shardlib.gateway import API_URL, IDENTIFY_INTERVAL
 from shardlib.gatewaybot import GatewayBot, fetch_gateway_bot
-from shardlib.text import count, printable
+from shardlib.text import count, duration, printable
 
 
 def run(arguments: Namespace) -> None:
@@ -56,15 +56,3 @@ def _reset(bot: GatewayBot) -> str:
     if bot.reset_after == 0:
         return ""
     return f", all again in {duration(bot.reset_after)}, at {clock(time.time() + bot.reset_after)}"
-
-
-def duration(seconds: float) -> str:
-    """Return a time as people say it, in its two largest units: "23 h 4 min" or "12 s".
-
-    :param seconds: how many, 0 or more.
-    """
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -13,7 +13,9 @@ __all__ = [
     "GatewayConnection",
     "GatewaySession",
     "Guild",
+    "IssuedEvent",
     "LocalGateway",
+    "ReceivedIdentify",
     "ReceivedPayload",
     "Traffic",
     "World",
@@ -25,13 +27,24 @@ if TYPE_CHECKING:
     from shardlib.testing.connection import GatewayConnection, GatewaySession, ReceivedPayload
     from shardlib.testing.faults import STEPS
     from shardlib.testing.gateway import LocalGateway
+    from shardlib.testing.session import IssuedEvent
+    from shardlib.testing.sessions import ReceivedIdentify
     from shardlib.testing.traffic import TRAFFIC_MIX, Traffic
     from shardlib.testing.world import Guild, World
 else:
     # Type checkers must not see __getattr__, because they would accept any name in this module.
     # Importing this package imports nothing else, because pytest loads the plugin in this package
     # even if the packages of the extra are not installed.
-    _MODULES = ("clock", "faults", "world", "traffic", "connection", "gateway")
+    _MODULES = (
+        "clock",
+        "faults",
+        "session",
+        "sessions",
+        "world",
+        "traffic",
+        "connection",
+        "gateway",
+    )
 
     def __getattr__(name):
         if name not in __all__:

@@ -128,11 +128,22 @@ class Commands:
         if connection.acknowledges:
             connection.step("ack", lambda: connection.send_op(Opcode.HEARTBEAT_ACK, None))
 
+    def _guild(self, session: Session, guild_id: str) -> Guild | None:
+        """Return a guild; None if the world has no such guild, or on another shard only.
+
+        :param session: the session that asks for the guild.
+        :param guild_id: the guild's id.
+        """
+        guild = self._world.guilds.get(guild_id)
+        return guild if guild is not None and session.has_guild(int(guild.id)) else None
+
     def _presence_update(self, session: Session, data: Any) -> None:
         check_presence(data)
         session.set_presence(data)
         user_id = self._world.user["id"]
         for guild in self._world.guilds.values():
+            if not session.has_guild(int(guild.id)):
+                continue
             status = "offline" if data["status"] == "invisible" else data["status"]
             presence = {
                 "user": {"id": user_id},
@@ -153,7 +164,7 @@ class Commands:
             all(isinstance(flag, bool) for flag in flags.values()),
             "self_mute or self_deaf is not a boolean",
         )
-        guild = self._world.guilds.get(guild_id)
+        guild = self._guild(session, guild_id)
         channels = [] if guild is None else [channel["id"] for channel in guild.voice_channels]
         if guild is None or (channel_id is not None and channel_id not in channels):
             return  # as Discord ignores a request to join a channel that the bot cannot join
@@ -180,7 +191,7 @@ class Commands:
         extra: dict[str, Any] = (
             {"nonce": nonce} if isinstance(nonce, str) and len(nonce.encode()) <= 32 else {}
         )
-        guild = self._world.guilds.get(guild_id)
+        guild = self._guild(session, guild_id)
         if user_ids is not None:
             wanted = user_ids if isinstance(user_ids, list) else [user_ids]
             problem = "user_ids holds something that is not a snowflake"
@@ -241,8 +252,9 @@ class Commands:
         guild_ids = data.get("guild_ids")
         require(isinstance(guild_ids, list), "guild_ids is not an array")
         for guild_id in guild_ids or ():
-            guild = self._world.guilds.get(
-                check_snowflake(guild_id, "guild_ids holds something that is not a snowflake")
+            guild = self._guild(
+                session,
+                check_snowflake(guild_id, "guild_ids holds something that is not a snowflake"),
             )
             if guild is not None:
                 sounds = {"guild_id": guild.id, "soundboard_sounds": guild.sounds}
@@ -255,7 +267,7 @@ class Commands:
             isinstance(fields, list) and set(map(str, fields)) <= {"status", "voice_start_time"},
             "fields is not an array of status and voice_start_time",
         )
-        guild = self._world.guilds.get(guild_id)
+        guild = self._guild(session, guild_id)
         if guild is not None:
             info = {"guild_id": guild_id, "channels": guild.channel_info(fields)}
             session.issue("CHANNEL_INFO", encode(info))

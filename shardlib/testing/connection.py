@@ -13,7 +13,7 @@ from shardlib.testing.compression import Message
 from shardlib.testing.driver import ConnectionDriver
 from shardlib.testing.events import Event
 from shardlib.testing.payloads import encode, opcode_name
-from shardlib.testing.session import Session
+from shardlib.testing.session import IssuedEvent, Session
 from shardlib.testing.thread import GatewayThread
 
 #: Number of received payloads that the gateway keeps, over all its connections.
@@ -164,8 +164,27 @@ class GatewaySession:
 
     @property
     def ended(self) -> str | None:
-        """Why the session has ended ("closed with 1000", ...); None while a Resume may succeed."""
+        """Why the session has ended ("closed with 1000", "lost", ...).
+
+        None while the session is connected or a Resume may succeed.
+        """
         return self._session.ended
+
+    @property
+    def history(self) -> list[IssuedEvent]:
+        """All events that the gateway has issued to the session, READY and RESUMED included.
+
+        The events are in the order of their sequences, and remain after the end of the session.
+
+        :raises ValueError: if the gateway kept no history when the session began.
+        """
+        with self._thread.lock:
+            if self._session.history is None:
+                raise ValueError(
+                    "this gateway kept no history when the session began; make the gateway with "
+                    "keep_history=True"
+                )
+            return list(self._session.history)
 
     def dispatch(self, event: str, data: Any) -> int:
         """Send an event to this session alone, whatever the session's intents.

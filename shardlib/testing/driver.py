@@ -26,7 +26,14 @@ from shardlib.testing.compression import (
     PlainText,
     ZlibPayload,
 )
-from shardlib.testing.faults import BEFORE_REQUEST, PLAIN_HTTP, WEBSOCKET, Faults, Steps
+from shardlib.testing.faults import (
+    AFTER_IDENTIFY,
+    BEFORE_REQUEST,
+    PLAIN_HTTP,
+    WEBSOCKET,
+    Faults,
+    Steps,
+)
 from shardlib.testing.payloads import encode
 from shardlib.testing.rules import Rules
 from shardlib.testing.session import Session
@@ -123,6 +130,8 @@ class ConnectionDriver:
         self._payload_times: deque[float] = deque()
         self._last_heartbeat_at = self._thread.clock()
         self._request_answered = False
+        # The shard whose faults this connection has taken; None before Identify or Resume.
+        self._shard_id: int | None = None
         # Seconds that TCP stays open after the closing handshake; None until the client ends TCP.
         self._linger: float | None = 0.0
         self._transport: ClientTransport | None = None
@@ -229,6 +238,16 @@ class ConnectionDriver:
                 step()
 
         self._steps.take(name, self.handle, step_unless_closed)
+
+    def take_faults_of_shard(self, shard_id: int) -> None:
+        """Take the faults that strike the connections of a shard.
+
+        :param shard_id: the id of the shard that identifies or resumes on this connection.
+        """
+        # After op 9 a client may identify again on the same connection, which counts once.
+        if shard_id != self._shard_id:
+            self._shard_id = shard_id
+            self._steps.take_faults(AFTER_IDENTIFY, shard_id)
 
     def proceed(self) -> None:
         """Take the steps that faults have replaced so far, in their order."""

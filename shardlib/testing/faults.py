@@ -23,13 +23,17 @@ BEFORE_REQUEST = frozenset({"accept"})
 PLAIN_HTTP = frozenset({"answer"})
 WEBSOCKET = frozenset(STEPS) - BEFORE_REQUEST - PLAIN_HTTP
 
+#: The steps at which the gateway knows which shard a connection belongs to.
+AFTER_IDENTIFY = frozenset({"ready", "replay", "ack", "close"})
+
 
 @dataclass
 class Fault:
     """A fault passed to :meth:`LocalGateway.inject <shardlib.testing.LocalGateway.inject>`.
 
-    :raises ValueError: if there is no such step, if the fault would do nothing, or if
-        ``connections`` is less than 1.
+    :raises ValueError: if there is no such step, if the fault would do nothing, if
+        ``connections`` is less than 1, or if ``shard_id`` is negative or the step comes before
+        Identify.
     """
 
     #: The step at which the fault strikes, one of :data:`STEPS`.
@@ -40,6 +44,8 @@ class Fault:
     replaces_step: bool
     #: The number of connections that the fault has still to strike; None for every connection.
     connections: int | None
+    #: The id of the shard whose connections the fault strikes; None for any connection.
+    shard_id: int | None = None
 
     def __post_init__(self) -> None:
         if self.step not in STEPS:
@@ -54,6 +60,13 @@ class Fault:
             raise ValueError(
                 f"connections must be at least 1, or None for all, not {self.connections}"
             )
+        if self.shard_id is not None and self.step not in AFTER_IDENTIFY:
+            raise ValueError(
+                f"shard_id goes with {', '.join(sorted(AFTER_IDENTIFY))}: at {self.step!r} the "
+                "gateway does not know yet which shard connects"
+            )
+        if self.shard_id is not None and self.shard_id < 0:
+            raise ValueError(f"shard_id must be at least 0, not {self.shard_id}")
 
     def count_connection(self) -> bool:
         """Count a connection that the fault strikes.
@@ -82,16 +95,20 @@ class Faults:
         """Remove all faults."""
         self._waiting.clear()
 
-    def take(self, steps: frozenset[str]) -> list[Fault]:
+    def take(self, steps: frozenset[str], shard_id: int | None) -> list[Fault]:
         """Count a new connection, and return the faults that strike it.
 
-        Called once when the gateway accepts a client, and again when the client has sent its
-        request, so that a request for a WebSocket and one of plain HTTP use up no fault of each
-        other's.
+        Called once when the gateway accepts a client, again when the client has sent its request,
+        so that a request for a WebSocket and one of plain HTTP use up no fault of each other's, and
+        again when the gateway knows the client's shard.
 
-        :param steps: BEFORE_REQUEST, PLAIN_HTTP or WEBSOCKET.
+        :param steps: BEFORE_REQUEST, PLAIN_HTTP, WEBSOCKET or AFTER_IDENTIFY.
+        :param shard_id: the id of the shard for AFTER_IDENTIFY, which takes that shard's faults
+            only; else None, which takes the faults of no shard in particular.
         """
-        taken = [fault for fault in self._waiting if fault.step in steps]
+        taken = [
+            fault for fault in self._waiting if fault.step in steps and fault.shard_id == shard_id
+        ]
         for fault in taken:
             if not fault.count_connection():
                 self._waiting.remove(fault)
@@ -112,13 +129,14 @@ class Steps:
         # Replaced steps, which proceed() takes.
         self._replaced: list[Callable[[], None]] = []
 
-    def take_faults(self, steps: frozenset[str]) -> bool:
+    def take_faults(self, steps: frozenset[str], shard_id: int | None = None) -> bool:
         """Take the faults that strike this connection from the gateway's faults.
 
-        :param steps: BEFORE_REQUEST, PLAIN_HTTP or WEBSOCKET.
+        :param steps: BEFORE_REQUEST, PLAIN_HTTP, WEBSOCKET or AFTER_IDENTIFY.
+        :param shard_id: the id of the shard for AFTER_IDENTIFY; else None.
         :returns: whether any fault strikes the connection.
         """
-        faults = self._source.take(steps)
+        faults = self._source.take(steps, shard_id)
         self._faults += faults
         return bool(faults)
 

@@ -32,7 +32,7 @@ from shardlib.testing.identify import Identification
 from shardlib.testing.listeners import Listeners
 from shardlib.testing.payloads import opcode_name
 from shardlib.testing.rules import Rules, check_minimum
-from shardlib.testing.sessions import Sessions, SessionStarts
+from shardlib.testing.sessions import ReceivedIdentify, Sessions, SessionStarts
 from shardlib.testing.thread import GatewayThread
 from shardlib.testing.traffic import Traffic
 from shardlib.testing.world import World
@@ -80,7 +80,14 @@ class LocalGateway:
     :param seed: a number that decides the world and the traffic: equal seeds make equal worlds.
     :param guilds: how many guilds the bot is in, 0 or more.
     :param members: how many members each guild has, beside the bot; 0 or more.
-    :param shards: the number of shards that ``/gateway/bot`` recommends, 1 or more.
+    :param shards: the number of shards that ``/gateway/bot`` recommends, 1 or more. If
+        ``min_shards`` and ``shard_multiple`` do not allow this number, ``/gateway/bot`` recommends
+        the next one that they allow.
+    :param shard_multiple: the number of which the bot's number of shards must be a multiple, as
+        Discord demands of large bots; 1 or more. If a shard with another shard count identifies,
+        the gateway closes with 4010.
+    :param min_shards: the least number of shards that the bot must have, 1 or more. If a shard with
+        a lower shard count identifies, the gateway closes with 4011.
     :param tls: whether to serve ``wss://``, with a certificate of a throw-away authority that
         :attr:`ssl_context` trusts.
     :param host: the address to listen at.
@@ -102,6 +109,9 @@ class LocalGateway:
         the gateway closes with 4008. None for no limit.
     :param replay_limit: how many events the gateway keeps for a Resume, 0 or more. The gateway
         answers a Resume that needs more events with op 9.
+    :param keep_history: whether sessions that begin keep all events issued to them, for
+        :attr:`GatewaySession.history`. The memory for these events grows until the gateway is
+        dropped.
     :param resume_after_close: whether a client must close the session's former connection before
         the client sends Resume. If True, and a Resume arrives while the gateway still reads from
         the former connection, the gateway ends the session and answers with op 9. If False, the
@@ -119,6 +129,8 @@ class LocalGateway:
     heartbeat_interval = _Rule[int]()
     heartbeat_tolerance = _Rule[float]()
     shards = _Rule[int]()
+    shard_multiple = _Rule[int]()
+    min_shards = _Rule[int]()
     allowed_intents = _Rule[Intents]()
     max_concurrency = _Rule[int]()
     identify_interval = _Rule[float]()
@@ -127,6 +139,7 @@ class LocalGateway:
     max_guilds_per_shard = _Rule[int]()
     send_limit = _Rule["int | None"]()
     replay_limit = _Rule[int]()
+    keep_history = _Rule[bool]()
     resume_after_close = _Rule[bool]()
     close_timeout = _Rule[float]()
 
@@ -140,6 +153,8 @@ class LocalGateway:
         guilds: int = 3,
         members: int = 20,
         shards: int = 1,
+        shard_multiple: int = 1,
+        min_shards: int = 1,
         tls: bool = False,
         host: str = "127.0.0.1",
         port: int = 0,
@@ -151,6 +166,7 @@ class LocalGateway:
         max_guilds_per_shard: int = 2500,
         send_limit: int | None = SEND_LIMIT,
         replay_limit: int = 20_000,
+        keep_history: bool = False,
         resume_after_close: bool = False,
         close_timeout: float = 2.0,
         receive_buffer: int | None = None,
@@ -170,6 +186,8 @@ class LocalGateway:
             heartbeat_interval=heartbeat_interval,
             heartbeat_tolerance=heartbeat_tolerance,
             shards=shards,
+            shard_multiple=shard_multiple,
+            min_shards=min_shards,
             allowed_intents=Intents.all() if allowed_intents is None else allowed_intents,
             max_concurrency=max_concurrency,
             identify_interval=identify_interval,
@@ -178,6 +196,7 @@ class LocalGateway:
             max_guilds_per_shard=max_guilds_per_shard,
             send_limit=send_limit,
             replay_limit=replay_limit,
+            keep_history=keep_history,
             resume_after_close=resume_after_close,
             close_timeout=close_timeout,
         )
@@ -197,7 +216,12 @@ class LocalGateway:
         self._dispatcher = Dispatcher(self.world, self._sessions)
         self._traffic: Traffic | None = None
         identification = Identification(
-            self.rules, self.world, self._sessions, self._starts, lambda: self.resume_url
+            self.rules,
+            self.clock,
+            self.world,
+            self._sessions,
+            self._starts,
+            lambda: self.resume_url,
         )
         commands = Commands(
             self.rules, self.clock, self.world, self._dispatcher, identification, self._remember
@@ -349,6 +373,50 @@ class LocalGateway:
             return [session.handle for session in self._sessions.alive()]
 
     @property
+    def all_sessions(self) -> list[GatewaySession]:
+        """All sessions so far, oldest first, including those that have ended."""
+        with self._thread.lock:
+            return [session.handle for session in self._sessions.all()]
+
+    def lose_session(self, session: GatewaySession | int, *, close_code: int | None = None) -> None:
+        """Lose a session: the gateway answers each later Resume with op 9, ``d`` false.
+
+        A connected client keeps getting events until the client disconnects, as at Discord, where a
+        client learns of the loss when it resumes.
+
+        :param session: the session; or the id of a shard, to lose all sessions of the shard,
+            whatever their shard counts.
+        :param close_code: the code with which the gateway closes the session's connection; None to
+            leave the connection open.
+        :raises ValueError: if there is no such session that a Resume could continue, or if no CLOSE
+            frame may carry ``close_code``.
+        """
+        with self._thread.lock:
+            lost = [
+                each
+                for each in self._sessions.alive()
+                if each.handle is session or each.shard[0] == session
+            ]
+            if not lost:
+                name = f"shard {session}" if isinstance(session, int) else repr(session)
+                raise ValueError(f"{name} has no session that a Resume could continue")
+            for each in lost:
+                carrier = each.carrier
+                each.lose()
+                if close_code is not None and carrier is not None:
+                    carrier.handle.close(close_code, "the session was lost")
+
+    @property
+    def identifies(self) -> list[ReceivedIdentify]:
+        """The Identifies that arrived, oldest first, accepted or not.
+
+        The list leaves out Identifies with a wrong token or an impossible shard, and those that are
+        malformed. The gateway remembers the last 20,000.
+        """
+        with self._thread.lock:
+            return list(self._starts.received)
+
+    @property
     def session_starts(self) -> dict[str, int]:
         """The session start limit object, as ``/gateway/bot`` returns it."""
         with self._thread.lock:
@@ -493,6 +561,7 @@ class LocalGateway:
         before: str | None = None,
         instead_of: str | None = None,
         connections: int | None = 1,
+        shard_id: int | None = None,
     ) -> None:
         """Cause a fault at one step of each of the next connections.
 
@@ -507,6 +576,7 @@ class LocalGateway:
             gateway.inject(lambda connection: connection.slow(1), before="upgrade")
             busy = {"Retry-After": "1"}  # to GET /gateway/bot, say
             gateway.inject(lambda it: it.refuse(429, headers=busy), instead_of="answer")
+            gateway.inject(lambda it: it.close(4010), instead_of="ready", shard_id=3)
 
         :meth:`GatewayConnection.proceed <shardlib.testing.GatewayConnection.proceed>` takes a
         replaced step later.
@@ -517,14 +587,17 @@ class LocalGateway:
         :param instead_of: the step that the gateway omits, to call ``action`` instead.
         :param connections: how many connections the fault strikes, 1 or more; None for every later
             connection.
+        :param shard_id: the id of the shard whose connections the fault strikes, from its Identify
+            or Resume on; the steps can be "ready", "replay", "ack" and "close". None for the
+            connections of any shard.
         :raises ValueError: if there is no such step, if not exactly one of ``before`` and
-            ``instead_of`` is given, if the fault would do nothing, or if ``connections`` is less
-            than 1.
+            ``instead_of`` is given, if the fault would do nothing, if ``connections`` is less than
+            1, or if ``shard_id`` is negative or does not go with the step.
         """
         if before is not None and instead_of is None:
-            fault = Fault(before, action, replaces_step=False, connections=connections)
+            fault = Fault(before, action, False, connections, shard_id)
         elif instead_of is not None and before is None:
-            fault = Fault(instead_of, action, replaces_step=True, connections=connections)
+            fault = Fault(instead_of, action, True, connections, shard_id)
         else:
             raise ValueError(
                 "give before or instead_of, one of the two: the step at which the fault happens"

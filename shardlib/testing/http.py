@@ -67,7 +67,7 @@ class Api:
     def _gateway_bot(self) -> dict[str, Any]:
         return {
             "url": self._url(),
-            "shards": self._rules.shards,
+            "shards": self._rules.recommended_shards,
             "session_start_limit": self._session_starts(),
         }
 

@@ -6,16 +6,18 @@ from collections.abc import Callable
 from typing import Any
 
 from shardlib.gateway import CloseCode, Intents, Opcode
+from shardlib.testing.clock import Clock
 from shardlib.testing.driver import ConnectionDriver
 from shardlib.testing.payloads import encode
 from shardlib.testing.rules import Rules
 from shardlib.testing.session import Session
-from shardlib.testing.sessions import Sessions, SessionStarts
+from shardlib.testing.sessions import ReceivedIdentify, Sessions, SessionStarts
 from shardlib.testing.validation import (
     Refused,
     check_identify,
     check_intents,
     check_shard,
+    check_shard_count,
     is_int,
     require,
     shorten,
@@ -27,6 +29,7 @@ class Identification:
     """Answers Identify and Resume. The callers hold the gateway's lock.
 
     :param rules: the gateway's rules.
+    :param clock: the gateway's clock.
     :param world: the guilds for READY and GUILD_CREATE.
     :param sessions: the gateway's sessions.
     :param starts: the limits on Identifies.
@@ -36,12 +39,14 @@ class Identification:
     def __init__(
         self,
         rules: Rules,
+        clock: Clock,
         world: World,
         sessions: Sessions,
         starts: SessionStarts,
         resume_url: Callable[[], str],
     ) -> None:
         self._rules = rules
+        self._clock = clock
         self._world = world
         self._sessions = sessions
         self._starts = starts
@@ -58,9 +63,34 @@ class Identification:
             raise Refused(CloseCode.ALREADY_AUTHENTICATED, "this connection has identified already")
         self._check_token(data)
         check_identify(data)
-        shard_id, shards = check_shard(data.get("shard", [0, 1]))
-        check_intents(data.get("intents"), self._rules.allowed_intents)
-        guild_count = len(self._guilds(shard_id, shards))
+        shard_id, shard_count = check_shard(data.get("shard", [0, 1]))
+        now = self._clock()
+        accepted = False
+        try:
+            accepted = self._admit(shard_id, shard_count, data.get("intents"), now)
+        finally:
+            self._starts.received.append(ReceivedIdentify(now, shard_id, shard_count, accepted))
+        if accepted:
+            connection.take_faults_of_shard(shard_id)
+            connection.step("ready", lambda: self._start(connection, data))
+        else:
+            connection.send_op(Opcode.INVALID_SESSION, False)
+
+    def _admit(self, shard_id: int, shard_count: int, intents: Any, now: float) -> bool:
+        """Apply the rules on shards, intents and session starts to an Identify.
+
+        :param shard_id: the id of the shard that identifies.
+        :param shard_count: the number of shards that the Identify names.
+        :param intents: the ``intents`` that the Identify names, of any type.
+        :param now: when the Identify arrived, by the gateway's clock.
+        :returns: False if the Identify came too early for its bucket.
+        :raises Refused: if the Identify breaks another rule.
+        """
+        check_shard_count(
+            shard_count, least=self._rules.min_shards, multiple=self._rules.shard_multiple
+        )
+        check_intents(intents, self._rules.allowed_intents)
+        guild_count = len(self._guilds(shard_id, shard_count))
         if guild_count > self._rules.max_guilds_per_shard:
             raise Refused(
                 CloseCode.SHARDING_REQUIRED,
@@ -71,10 +101,7 @@ class Identification:
             raise Refused(
                 CloseCode.AUTHENTICATION_FAILED, "too many Identifies: the token was reset"
             )
-        if self._starts.take_slot(shard_id):
-            connection.step("ready", lambda: self._start(connection, data))
-        else:
-            connection.send_op(Opcode.INVALID_SESSION, False)
+        return self._starts.take_slot(shard_id, now)
 
     def resume(self, connection: ConnectionDriver, data: Any) -> None:
         """Answer Resume.
@@ -94,6 +121,8 @@ class Identification:
             raise Refused(CloseCode.INVALID_SEQ, f"seq {shorten(sequence)} was never issued")
         if session is not None and self._rules.resume_after_close:
             _end_if_connected(session)
+        if session is not None:
+            connection.take_faults_of_shard(session.shard[0])
         connection.step("ready", lambda: self._answer_resume(connection, session, sequence))
 
     def _check_token(self, data: Any) -> None:

@@ -11,6 +11,8 @@ from shardlib.gateway import Intents
 _MINIMUMS = {
     "heartbeat_interval": 1,
     "shards": 1,
+    "shard_multiple": 1,
+    "min_shards": 1,
     "max_concurrency": 1,
     "replay_limit": 0,
 }
@@ -31,6 +33,8 @@ class Rules:
     heartbeat_interval: int
     heartbeat_tolerance: float
     shards: int
+    shard_multiple: int
+    min_shards: int
     allowed_intents: Intents
     max_concurrency: int
     identify_interval: float
@@ -39,12 +43,19 @@ class Rules:
     max_guilds_per_shard: int
     send_limit: int | None
     replay_limit: int
+    keep_history: bool
     resume_after_close: bool
     close_timeout: float
 
     def __post_init__(self) -> None:
         for name, least in _MINIMUMS.items():
             check_minimum(name, getattr(self, name), least)
+
+    @property
+    def recommended_shards(self) -> int:
+        """The number of shards to recommend: the least one from ``shards`` up that is allowed."""
+        least = max(self.shards, self.min_shards)
+        return least + -least % self.shard_multiple
 
     def change(self, name: str, value: Any) -> None:
         """Change a rule.

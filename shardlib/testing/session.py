@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from shardlib.gateway import Intents
 from shardlib.testing.clock import Clock
 from shardlib.testing.events import Event
 from shardlib.testing.payloads import encode
 from shardlib.testing.rules import Rules
+
+
+class IssuedEvent(NamedTuple):
+    """An event that the gateway issued to a session, whether or not a client got the event."""
+
+    #: The event's sequence in the session.
+    sequence: int
+    #: The event's name.
+    name: str
+    #: The event's ``d``, as JSON.
+    text: bytes
+
+    @property
+    def data(self) -> Any:
+        """The event's ``d``, decoded."""
+        return json.loads(self.text)
 
 
 class Carrier(Protocol):
@@ -80,16 +97,20 @@ class Session:
         self.sequence = 0
         #: How often the client has resumed the session.
         self.resumes = 0
-        #: Why the session has ended; None while a Resume may succeed.
+        #: Whether the session only lasts until its client disconnects, and no Resume can succeed.
+        self.is_lost = False
+        #: Why the session has ended; None while the session is connected or a Resume may succeed.
         self.ended: str | None = None
         self._clock = clock
         # An int, since arithmetic on flags is slow.
         self._intent_bits = int(self.intents)
         # When the client disconnected, by the gateway's clock; None while the client is connected.
         self._left_at: float | None = None
-        # Sequence, name and data of the events that a Resume can replay. Bounded, so that a gateway
-        # that runs for days does not fill the memory.
-        self._kept: deque[tuple[int, str, bytes]] = deque(maxlen=rules.replay_limit)
+        # The events that a Resume can replay. Bounded, so that a gateway that runs for days does
+        # not fill the memory.
+        self._kept: deque[IssuedEvent] = deque(maxlen=rules.replay_limit)
+        #: All events issued; None if the gateway keeps no history.
+        self.history: list[IssuedEvent] | None = [] if rules.keep_history else None
         #: The :class:`GatewaySession` through which tests see this session.
         self.handle = make_handle(self)
 
@@ -100,10 +121,17 @@ class Session:
         """
         if event.intents and not event.intents & self._intent_bits:
             return False
-        shard_id, shards = self.shard
         if event.guild_id is None:
-            return shard_id == 0
-        return (event.guild_id >> 22) % shards == shard_id
+            return self.shard[0] == 0
+        return self.has_guild(event.guild_id)
+
+    def has_guild(self, guild_id: int) -> bool:
+        """Return whether a guild belongs to the session's shard (Gateway, "Sharding Formula").
+
+        :param guild_id: the guild's id.
+        """
+        shard_id, shard_count = self.shard
+        return (guild_id >> 22) % shard_count == shard_id
 
     def issue_event(self, event: Event) -> None:
         """Issue an event, without the content that the session's intents do not include.
@@ -121,8 +149,11 @@ class Session:
         :returns: the event's sequence.
         """
         self.sequence += 1
+        event = IssuedEvent(self.sequence, name, data)
         if keep:
-            self._kept.append((self.sequence, name, data))
+            self._kept.append(event)
+        if self.history is not None:
+            self.history.append(event)
         if self.carrier is not None:
             self.carrier.send_event(name, self.sequence, data)
         return self.sequence
@@ -161,6 +192,14 @@ class Session:
         """Record that the client has disconnected, so that a Resume may continue the session."""
         self.carrier = None
         self._left_at = self._clock()
+        if self.is_lost:
+            self.end("lost")
+
+    def lose(self) -> None:
+        """Let no later Resume succeed. The session ends when its client disconnects."""
+        self.is_lost = True
+        if self.carrier is None:
+            self.end("lost")
 
     def end(self, reason: str) -> None:
         """End the session, so that no Resume can continue it.

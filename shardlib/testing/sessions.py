@@ -4,13 +4,30 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from shardlib.testing.clock import Clock
 from shardlib.testing.rules import Rules
 from shardlib.testing.session import Carrier, Session
 
 _DAY = 24 * 60 * 60.0
+
+#: Number of Identifies that the gateway remembers.
+_MAX_REMEMBERED = 20_000
+
+
+class ReceivedIdentify(NamedTuple):
+    """An Identify that arrived, with the right token and a possible shard."""
+
+    #: When the Identify arrived, in seconds of the gateway's clock.
+    time: float
+    #: The id of the shard that identified.
+    shard_id: int
+    #: The number of shards that the Identify named; 1 if the Identify has no ``shard``.
+    shard_count: int
+    #: Whether the Identify kept the gateway's rules. If not, the gateway answered with op 9 or
+    #: closed the connection.
+    accepted: bool
 
 
 class Sessions:
@@ -26,11 +43,17 @@ class Sessions:
         self._clock = clock
         self._make_handle = make_handle
         self._by_id: dict[str, Session] = {}
+        self._all: list[Session] = []
 
     def alive(self) -> list[Session]:
         """Return the sessions that are connected or that a Resume can continue, oldest first."""
         self._drop_ended()
         return list(self._by_id.values())
+
+    def all(self) -> list[Session]:
+        """Return all sessions so far, oldest first."""
+        self._drop_ended()
+        return list(self._all)
 
     def _drop_ended(self) -> None:
         """End the sessions whose time for a Resume is over, and drop all that have ended."""
@@ -45,7 +68,10 @@ class Sessions:
 
         :param session_id: the ``session_id`` that the client sent, of any type.
         """
-        return next((each for each in self.alive() if each.session_id == session_id), None)
+        for session in self.alive():
+            if session.session_id == session_id and not session.is_lost:
+                return session
+        return None
 
     def start(self, carrier: Carrier, identify: dict[str, Any]) -> Session:
         """Begin a session, and return it.
@@ -62,6 +88,7 @@ class Sessions:
             make_handle=self._make_handle,
         )
         self._by_id[session.session_id] = session
+        self._all.append(session)
         return session
 
 
@@ -77,8 +104,10 @@ class SessionStarts:
         self._clock = clock
         # By bucket (shard_id % max_concurrency), the time of the last Identify that was accepted.
         self._identified_at: dict[int, float] = {}
-        # The times at which the Identifies of the last 24 hours arrived.
+        # The times at which the Identifies accepted in the last 24 hours arrived.
         self._times: deque[float] = deque()
+        #: The newest Identifies, oldest first.
+        self.received: deque[ReceivedIdentify] = deque(maxlen=_MAX_REMEMBERED)
 
     def remaining(self) -> int:
         """Return how many sessions the token may start until the limit resets."""
@@ -93,17 +122,17 @@ class SessionStarts:
             return 0
         return int((self._times[0] + _DAY - self._clock()) * 1000)
 
-    def take_slot(self, shard_id: int) -> bool:
-        """Count an Identify, and return whether the bucket of the shard has a free slot.
+    def take_slot(self, shard_id: int, now: float) -> bool:
+        """Take the slot of an Identify, if the bucket of the shard has a free slot.
 
         :param shard_id: the id of the shard that identifies.
+        :param now: when the Identify arrived, by the gateway's clock.
         :returns: False if the bucket accepted another Identify less than ``identify_interval`` ago.
         """
-        now = self._clock()
-        self._times.append(now)
         bucket = shard_id % self._rules.max_concurrency
         last = self._identified_at.get(bucket)
         if last is not None and now - last < self._rules.identify_interval:
             return False
         self._identified_at[bucket] = now
+        self._times.append(now)
         return True

@@ -112,6 +112,27 @@ def check_shard(shard: Any) -> tuple[int, int]:
     return shard[0], shard[1]
 
 
+def check_shard_count(shard_count: int, *, least: int, multiple: int) -> None:
+    """Check the number of shards against what the gateway demands of the bot.
+
+    :param shard_count: the number of shards that the client sent.
+    :param least: the least number of shards that the bot must have.
+    :param multiple: the number of which the bot's number of shards must be a multiple.
+    :raises Refused: if the bot must have more shards, or a multiple of another number (Gateway,
+        "Sharding for Large Bots").
+    """
+    if shard_count < least:
+        raise Refused(
+            CloseCode.SHARDING_REQUIRED,
+            f"{shard_count} shards; this bot needs {least} or more",
+        )
+    if shard_count % multiple != 0:
+        raise Refused(
+            CloseCode.INVALID_SHARD,
+            f"{shorten(shard_count)} shards; the number must be a multiple of {multiple}",
+        )
+
+
 def check_intents(intents: Any, allowed: Intents) -> None:
     """Check the ``intents`` of Identify.
 

@@ -8,6 +8,7 @@ Discord's documented resources; snowflakes are strings of digits.
 from __future__ import annotations
 
 import base64
+import math
 import random
 import re
 import string
@@ -24,9 +25,9 @@ DISCORD_EPOCH = 1_420_070_400_000
 #: The permissions of each role, and of the bot and the users in an interaction.
 PERMISSIONS = "2248473465835073"
 
-# Guild number n gets an id for which (id >> 22) % shards is n % shards, for up to ten shards, so
-# that a few guilds reach every shard. 2520 is the least common multiple of 1 to 10.
-_SHARD_STRIDE = 2520
+# Guild number n gets an id for which (id >> 22) % shards is n % shards, for up to 16 shards, and
+# for 32 and 64, so that a few guilds reach every shard.
+_SHARD_STRIDE = math.lcm(*range(1, 17), 64)
 
 # Channel types (Channel, "Channel Types").
 _TEXT, _VOICE, _CATEGORY = 0, 2, 4

@@ -221,3 +221,28 @@ def test_an_invalid_payload_for_an_opcode_is_closed_with_4001(
         client.ready()
         client.send(opcode, data)
         assert client.close_code() == 4001
+
+
+@pytest.mark.local_gateway(guilds=2)
+def test_requests_for_a_guild_of_another_shard_are_ignored(local_gateway: LocalGateway) -> None:
+    other, own = local_gateway.world.guilds.values()
+    with connected(local_gateway) as client:
+        client.ready(shard=[1, 2])
+        for guild in (other, own):
+            client.send(8, {"guild_id": guild.id, "query": "", "limit": 0})
+            client.send(4, {"guild_id": guild.id, "channel_id": guild.voice_channels[0]["id"]})
+            client.send(31, {"guild_ids": [guild.id]})
+            client.send(43, {"guild_id": guild.id, "fields": ["status"]})
+        for event in (
+            "GUILD_MEMBERS_CHUNK",
+            "VOICE_STATE_UPDATE",
+            "VOICE_SERVER_UPDATE",
+            "SOUNDBOARD_SOUNDS",
+            "CHANNEL_INFO",
+        ):
+            assert client.event(event)["guild_id"] == own.id
+        client.send(3, {"status": "idle", "afk": False, "since": None, "activities": []})
+        assert client.event("PRESENCE_UPDATE")["guild_id"] == own.id
+        client.nothing_more()
+    bot = local_gateway.world.user["id"]
+    assert (bot in own.presences, bot in other.presences) == (True, False)

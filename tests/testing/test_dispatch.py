@@ -8,7 +8,13 @@ import pytest
 
 from shardlib.gateway import Intents
 from shardlib.testing import LocalGateway
-from shardlib.testing.intents import DIRECT_EVENTS, GUILD_EVENTS, required_intents, without_content
+from shardlib.testing.intents import (
+    DIRECT_EVENTS,
+    GUILD_EVENTS,
+    guild_id_of,
+    required_intents,
+    without_content,
+)
 from tests.testing.client import Client, connected
 
 BOT = "42"
@@ -159,6 +165,49 @@ def test_shards_get_the_events_of_their_guilds(local_gateway: LocalGateway) -> N
     for client in clients:
         client.nothing_more()
         client.socket.shutdown()
+
+
+@pytest.mark.local_gateway(guilds=6, identify_interval=0)
+def test_sessions_of_two_shard_counts_get_the_same_events_each_by_its_own_count(
+    local_gateway: LocalGateway,
+) -> None:
+    world = local_gateway.world
+    shards = [(0, 2), (1, 2), (0, 3), (1, 3), (2, 3)]
+    clients = {shard: Client(local_gateway) for shard in shards}
+    for shard, client in clients.items():
+        client.ready(shard=list(shard))
+    for guild in world.guilds.values():
+        data = {"guild_id": guild.id, "user_id": "1", "channel_id": "2"}
+        assert local_gateway.dispatch("TYPING_START", data) == 2
+        local_gateway.send_message(guild.text_channels[0]["id"], guild.owner_id)
+    assert local_gateway.dispatch("MESSAGE_CREATE", {"channel_id": "1", "content": "direct"}) == 2
+    for (shard_id, shard_count), client in clients.items():
+        for guild in world.guilds.values():
+            if guild.shard_id(shard_count) == shard_id:
+                assert client.event("TYPING_START")["guild_id"] == guild.id
+                assert client.event("MESSAGE_CREATE")["guild_id"] == guild.id
+        if shard_id == 0:
+            assert client.event("MESSAGE_CREATE")["content"] == "direct"
+        client.nothing_more()
+        client.socket.shutdown()
+
+
+@pytest.mark.local_gateway(guilds=6, identify_interval=0, keep_history=True)
+def test_traffic_reaches_the_sessions_of_every_shard_count(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway) as one, connected(local_gateway) as two:
+        one.ready(shard=[0, 1])
+        two.ready(shard=[1, 2])
+        whole, half = local_gateway.sessions
+        traffic = local_gateway.traffic(2000)
+        local_gateway.wait_until(lambda: traffic.events > 200)
+        traffic.stop()
+        expected = [
+            event[1:]
+            for event in whole.history[7:]
+            if (guild_id_of(event.name, event.data) or 0) >> 22 & 1
+        ]
+        assert expected
+        assert [event[1:] for event in half.history[4:]] == expected
 
 
 def test_an_event_can_be_dispatched_to_one_session(local_gateway: LocalGateway) -> None:

@@ -490,3 +490,49 @@ def test_an_action_that_raises_is_logged(
     with pytest.raises((websocket.WebSocketException, OSError)), connected(local_gateway) as client:
         client.receive()
     assert "a bug in a test" in caplog.text
+
+
+@pytest.mark.parametrize("code", [4004, 4010, 4011])
+@pytest.mark.local_gateway(identify_interval=0)
+def test_a_fault_of_a_shard_strikes_that_shard_alone(
+    local_gateway: LocalGateway, code: int
+) -> None:
+    local_gateway.inject(lambda it: it.close(code), instead_of="ready", shard_id=1)
+    with connected(local_gateway) as client:
+        client.ready(shard=[0, 3])
+    with connected(local_gateway) as client:
+        client.receive()
+        client.identify(shard=[1, 3])
+        assert client.close_code() == code
+    with connected(local_gateway) as client:
+        session_id = client.ready(shard=[1, 3])["session_id"]
+    local_gateway.inject(lambda it: it.close(code), before="replay", shard_id=1)
+    with connected(local_gateway) as client:
+        client.ready(shard=[2, 3])
+    with connected(local_gateway) as client:
+        client.resume(session_id, 1)
+        assert client.close_code() == code
+
+
+@pytest.mark.local_gateway(identify_interval=0)
+def test_a_fault_of_a_shard_counts_a_connection_once(local_gateway: LocalGateway) -> None:
+    local_gateway.inject(
+        lambda it: it.invalid_session(), instead_of="ready", shard_id=1, connections=2
+    )
+    for answer in (9, 9, 0):
+        with connected(local_gateway) as client:
+            client.receive()
+            for _ in range(2 if answer == 9 else 1):
+                client.identify(shard=[1, 2])
+                assert client.receive()["op"] == answer
+
+
+@pytest.mark.parametrize(
+    ("step", "shard_id", "says"),
+    [("hello", 1, "does not know yet which shard"), ("ready", -1, "at least 0, not -1")],
+)
+def test_a_fault_of_a_shard_that_could_never_strike_is_refused(
+    local_gateway: LocalGateway, step: str, shard_id: int, says: str
+) -> None:
+    with pytest.raises(ValueError, match=says):
+        local_gateway.inject(instead_of=step, shard_id=shard_id)

@@ -51,6 +51,36 @@ def test_gateway_bot_answers_with_shards_and_session_start_limit(
     assert limit == {"total": 1000, "remaining": 999, "max_concurrency": 2}
 
 
+@pytest.mark.parametrize(
+    ("options", "shards"),
+    [
+        ({"shards": 3, "min_shards": 5}, 5),
+        ({"shards": 3, "shard_multiple": 16}, 16),
+        ({"shards": 17, "shard_multiple": 16, "min_shards": 2}, 32),
+        ({"shards": 32, "shard_multiple": 16, "min_shards": 18}, 32),
+    ],
+)
+def test_gateway_bot_recommends_a_shard_count_that_the_gateway_takes(
+    options: dict[str, Any], shards: int
+) -> None:
+    with LocalGateway(**options) as gateway:
+        assert get(gateway, "/v10/gateway/bot", gateway.token)[1]["shards"] == shards
+        with connected(gateway) as client:
+            client.ready(shard=[0, shards])
+
+
+@pytest.mark.local_gateway(session_start_limit=5)
+def test_gateway_bot_counts_the_identifies_that_were_accepted(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway) as client, connected(local_gateway) as early:
+        client.ready(shard=[0, 2])
+        early.receive()
+        early.identify(shard=[1, 2])
+        assert early.receive()["op"] == 9
+    _, answer = get(local_gateway, "/v10/gateway/bot", local_gateway.token)
+    assert answer["session_start_limit"]["total"] == 5
+    assert answer["session_start_limit"]["remaining"] == 4
+
+
 @pytest.mark.parametrize("path", ["/v10/gateway/bot", "/v10/users/@me", "/v10/applications/@me"])
 @pytest.mark.parametrize("token", [None, "wrong"])
 def test_a_request_without_the_token_gets_status_401(

@@ -9,6 +9,7 @@ import pytest
 
 from shardlib.gateway import Intents
 from shardlib.testing import LocalGateway
+from shardlib.testing.sessions import SessionStarts
 from tests.testing.client import connected
 
 
@@ -111,6 +112,36 @@ def test_too_many_guilds_for_one_shard_are_closed_with_4011() -> None:
 
 
 @pytest.mark.parametrize(
+    ("shard", "code"),
+    [([0, 1], 4011), ([2, 3], 4011), ([0, 6], 4010), ([0, 4], None), ([7, 8], None)],
+)
+def test_a_shard_count_that_the_bot_may_not_have_is_closed_with_its_code(
+    shard: list[int], code: int | None
+) -> None:
+    with LocalGateway(min_shards=4, shard_multiple=4) as gateway, connected(gateway) as client:
+        client.receive()
+        client.identify(shard=shard)
+        if code is None:
+            assert client.event("READY")["shard"] == shard
+        else:
+            assert client.close_code() == code
+
+
+def test_the_reason_for_a_huge_shard_count_fits_into_a_close_frame() -> None:
+    with LocalGateway(shard_multiple=16) as gateway, connected(gateway) as client:
+        client.receive()
+        client.identify(shard=[0, int("1" * 500)])
+        assert client.closed().reason.endswith("must be a multiple of 16")
+
+
+@pytest.mark.parametrize("option", ["shard_multiple", "min_shards"])
+def test_a_demand_on_shard_counts_must_be_at_least_1(option: str) -> None:
+    options: dict[str, Any] = {option: 0}
+    with pytest.raises(ValueError, match=f"{option} must be at least 1, not 0"):
+        LocalGateway(**options)
+
+
+@pytest.mark.parametrize(
     ("message", "code"),
     [
         ("not JSON", 4002),
@@ -191,6 +222,63 @@ def test_identifies_of_one_bucket_keep_five_seconds_apart() -> None:
             gateway.clock.advance(5)
             second.identify(shard=[1, 2])
             second.event("READY")
+
+
+@pytest.mark.parametrize(("seconds", "accepted"), [(4.999, False), (5.0, True)])
+def test_the_interval_of_a_bucket_has_no_slack(seconds: float, accepted: bool) -> None:
+    with LocalGateway(max_concurrency=2) as gateway:
+        starts = SessionStarts(gateway.rules, gateway.clock)
+        assert starts.take_slot(1, 100.0)
+        assert starts.take_slot(3, 100.0 + seconds) is accepted
+        assert starts.take_slot(2, 100.0)
+
+
+def test_identifies_are_listed_in_the_order_in_which_they_arrived() -> None:
+    with LocalGateway(max_concurrency=2, min_shards=2) as gateway:
+        with connected(gateway) as first, connected(gateway) as second, connected(gateway) as third:
+            first.ready(shard=[2, 4])
+            second.receive()
+            second.identify(shard=[0, 4])
+            assert second.receive()["op"] == 9
+            third.receive()
+            third.identify()
+            assert third.close_code() == 4011
+            second.identify(shard=[1, 4])
+            second.event("READY")
+            gateway.clock.advance(5)
+        with connected(gateway) as client:
+            client.ready(shard=[0, 4])
+        identifies = gateway.identifies
+    assert [each[1:] for each in identifies] == [
+        (2, 4, True),
+        (0, 4, False),
+        (0, 1, False),
+        (1, 4, True),
+        (0, 4, True),
+    ]
+    times = [each.time for each in identifies]
+    assert times == sorted(times)
+    assert 5 <= times[4] - times[0] < 10
+
+
+def test_malformed_identifies_and_those_with_a_wrong_token_are_not_listed(
+    local_gateway: LocalGateway,
+) -> None:
+    for changes in ({"token": "wrong"}, {"properties": None}, {"shard": [1, 1]}):
+        with connected(local_gateway) as client:
+            client.receive()
+            client.identify(**changes)
+            client.close_code()
+    assert local_gateway.identifies == []
+
+
+def test_an_identify_that_is_refused_uses_up_no_session_start() -> None:
+    with LocalGateway(session_start_limit=2, min_shards=2) as gateway:
+        with connected(gateway) as client:
+            client.receive()
+            client.identify()
+            assert client.close_code() == 4011
+        assert gateway.session_starts["remaining"] == 2
 
 
 def test_different_buckets_identify_at_once() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from shardlib.testing import LocalGateway
-from tests.testing.client import connected
+from tests.testing.client import Client, connected
 
 PLAIN = {"id": "1", "note": "an event that belongs to no guild"}
 
@@ -309,3 +309,101 @@ def test_a_missed_heartbeat_closes_the_connection_and_keeps_the_session() -> Non
         gateway.clock.advance(6)
         assert client.close_code() == 4000
         assert gateway.sessions
+
+
+@pytest.mark.parametrize("by_shard_id", [True, False])
+def test_a_lost_session_gets_events_until_its_client_leaves_and_is_not_resumed(
+    local_gateway: LocalGateway, by_shard_id: bool
+) -> None:
+    with connected(local_gateway) as client:
+        session_id = client.ready()["session_id"]
+        (session,) = local_gateway.sessions
+        local_gateway.lose_session(0 if by_shard_id else session)
+        local_gateway.dispatch("USER_UPDATE", PLAIN)
+        assert client.event("USER_UPDATE") == PLAIN
+        assert (session.ended, local_gateway.sessions) == (None, [session])
+        client.leave(4000)
+    local_gateway.wait_until(lambda: session.ended == "lost")
+    assert local_gateway.sessions == []
+    with connected(local_gateway) as client:
+        client.resume(session_id, 5)
+        assert client.receive() == {"t": None, "s": None, "op": 9, "d": False}
+
+
+def test_a_lost_session_is_not_resumed_while_its_former_connection_is_open(
+    local_gateway: LocalGateway,
+) -> None:
+    with connected(local_gateway) as former, connected(local_gateway) as client:
+        session_id = former.ready()["session_id"]
+        local_gateway.lose_session(0)
+        client.resume(session_id, 4)
+        assert client.receive()["op"] == 9
+        former.nothing_more()
+
+
+def test_a_session_whose_client_is_away_is_lost_at_once(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway) as client:
+        client.ready()
+        (session,) = local_gateway.sessions
+        client.leave(4000)
+    local_gateway.wait_until(lambda: session.connection is None)
+    local_gateway.lose_session(session)
+    assert session.ended == "lost"
+    with pytest.raises(ValueError, match="no session that a Resume could continue"):
+        local_gateway.lose_session(session)
+
+
+@pytest.mark.local_gateway(identify_interval=0)
+def test_losing_the_sessions_of_a_shard_can_close_their_connections(
+    local_gateway: LocalGateway,
+) -> None:
+    clients = [Client(local_gateway) for _ in range(3)]
+    for client, shard in zip(clients, ([1, 2], [1, 3], [2, 3]), strict=True):
+        client.ready(shard=shard)
+    local_gateway.lose_session(1, close_code=4000)
+    assert [client.close_code() for client in clients[:2]] == [4000, 4000]
+    for client in clients[:2]:
+        client.socket.shutdown()
+    clients[2].nothing_more()
+    local_gateway.wait_until(lambda: len(local_gateway.sessions) == 1)
+    assert [each.shard for each in local_gateway.sessions] == [(2, 3)]
+    clients[2].socket.shutdown()
+    with pytest.raises(ValueError, match="shard 1 has no session"):
+        local_gateway.lose_session(1)
+
+
+@pytest.mark.local_gateway(keep_history=True, identify_interval=0, replay_limit=1)
+def test_the_history_holds_every_event_of_every_session(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway) as client:
+        session_id = client.ready()["session_id"]
+        local_gateway.dispatch("USER_UPDATE", PLAIN)
+        client.leave(4000)
+    local_gateway.wait_until(lambda: local_gateway.sessions[0].connection is None)
+    local_gateway.dispatch("USER_UPDATE", {"id": "2"})
+    with connected(local_gateway) as client:
+        client.resume(session_id, 5)
+        client.events_until("RESUMED")
+        client.leave(1000)
+    with connected(local_gateway) as client:
+        client.ready()
+    first, second = local_gateway.all_sessions
+    assert first.ended == "closed with 1000"
+    history = first.history
+    assert [event.sequence for event in history] == list(range(1, 8))
+    assert [event.name for event in history] == [
+        "READY",
+        *["GUILD_CREATE"] * 3,
+        "USER_UPDATE",
+        "USER_UPDATE",
+        "RESUMED",
+    ]
+    assert history[0].data["session_id"] == session_id
+    assert [event.data for event in history[4:6]] == [PLAIN, {"id": "2"}]
+    assert [event.sequence for event in second.history] == [1, 2, 3, 4]
+
+
+def test_a_session_without_a_history_says_how_to_get_one(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway) as client:
+        client.ready()
+    with pytest.raises(ValueError, match="keep_history=True"):
+        _ = local_gateway.all_sessions[0].history

@@ -1,0 +1,169 @@
+"""ManagedShard: a shard of a manager, with what the manager alone asks of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from shardlib.callbacks import Screen, Waiter
+from shardlib.checks import check_type
+from shardlib.delivered import Holder
+from shardlib.events import EventQueue
+from shardlib.gateway import event_name
+from shardlib.interactive import earlier_definition_of
+from shardlib.lifecycle import Observer
+from shardlib.options import Options
+from shardlib.running import Callback
+from shardlib.shard import Shard
+from shardlib.state import IDENTIFIED
+
+
+class ManagedShard(Shard):
+    """A shard that a manager has made. Users see a Shard; what is added here is the manager's."""
+
+    def observe(self, observer: Observer) -> None:
+        """Tell the manager of each change of this shard's life. Before the shard begins."""
+        self._lifecycle.observe(observer)
+
+    def wake(self) -> None:
+        """Let the threads look at their conditions that wait for this shard, its reader too."""
+        self._lifecycle.wake()
+
+    # Where its life is
+
+    def runs_in_this_thread(self) -> bool:
+        """True on the reader thread, in a callback."""
+        return self._lifecycle.in_reader_thread()
+
+    @property
+    def was_begun(self) -> bool:
+        """True once the shard was started."""
+        return self._lifecycle.began
+
+    @property
+    def is_over(self) -> bool:
+        """True if the shard does not run, and is not about to."""
+        return self._lifecycle.latest.is_over
+
+    @property
+    def has_ended(self) -> bool:
+        """True if the reader has ended, too, or never began."""
+        return self._lifecycle.latest.ended
+
+    @property
+    def is_ready(self) -> bool:
+        """True while events flow."""
+        return self._lifecycle.life.is_ready
+
+    @property
+    def is_under_way(self) -> bool:
+        """True from the start until the shard has identified, or has failed to for once."""
+        life = self._lifecycle.life
+        return not (life.state in IDENTIFIED or life.ends or life.is_over)
+
+    @property
+    def has_opened(self) -> bool:
+        """True once a socket was open in this life."""
+        return self._lifecycle.life.sockets_opened > 0
+
+    @property
+    def progress(self) -> str:
+        """Where its life is, in words."""
+        return self._lifecycle.life.progress() if self.was_begun else "waiting for its turn"
+
+    @property
+    def last_end(self) -> str | None:
+        """How the last connection ended, in words, or None."""
+        ends = self._lifecycle.life.ends
+        return ends[-1] if ends else None
+
+    @property
+    def are_callbacks_done(self) -> bool:
+        """True once the callbacks of a life that has ended have returned."""
+        return self._callbacks.are_done()
+
+    @property
+    def error(self) -> BaseException | None:
+        """What has closed the shard for good, or None."""
+        life = self._lifecycle.latest
+        return life.error if life.is_closed else None
+
+    # What is the same for all shards
+
+    @property
+    def options(self) -> Options:
+        """What the shard was made with."""
+        return self._options
+
+    def begin_with(self, presence: Mapping[str, Any] | None) -> None:
+        """Begin every later session with a presence."""
+        if presence is not None:
+            presence = self._options.identity.presence(presence, self._options.json)
+        self._reader.keep_presence(presence)
+
+    @property
+    def next_presence(self) -> Mapping[str, Any] | None:
+        """The presence with which the next session begins."""
+        return self._reader.presence
+
+    @property
+    def listeners(self) -> Mapping[str, tuple[Callback, ...]]:
+        """The functions that listen, by event, as they are now."""
+        return self._callbacks.listeners
+
+    def listen_like(self, listeners: Mapping[str, tuple[Callback, ...]]) -> None:
+        """Have functions called that another shard's listen to."""
+        for event, functions in listeners.items():
+            for function in functions:
+                self._callbacks.add_listener(event, function, lambda other: False)
+
+    def wanted_events(self, names: Iterable[str]) -> tuple[str, ...]:
+        """The names of events as Discord writes them, checked, each once."""
+        names = tuple(names)
+        for name in names:
+            check_type("names", name, str)
+        wanted = tuple(dict.fromkeys(map(event_name, names)))
+        for name in wanted:
+            self._warn_of_unknown(name)
+        return wanted
+
+    def add_listener(self, event: str, function: Callback) -> None:
+        """What :meth:`on` does for an event and a function that were checked."""
+        self._callbacks.add_listener(event, function, earlier_definition_of(function))
+
+    def set_screen(self, screen: Screen | None) -> None:
+        """Have a screen decide which events are delivered; None for all."""
+        self._callbacks.set_screen(screen)
+
+    def hold(self, holder: Holder) -> None:
+        """Block the reader until it is released, or is to do something else. On the reader."""
+        self._lifecycle.wait_for_room(lambda: holder.is_released, lambda thread: False)
+
+    def is_answered(self, before: float | None) -> bool:
+        """True if a later heartbeat was answered, and every one.
+
+        :param before: when the last one was sent before, as :attr:`heartbeat_clock_time` has it.
+        """
+        heartbeat = self._reader.heartbeat
+        if self.is_over:
+            return True
+        if heartbeat is None or not self.is_ready:
+            return False
+        return heartbeat.clock_time != before and heartbeat.all_acknowledged
+
+    def subscribe(self, waiter: Waiter, event: str) -> None:
+        """Offer events of a name to a thread that waits for one."""
+        self._callbacks.subscribe(waiter, (event,))
+
+    def unsubscribe(self, waiter: Waiter) -> None:
+        """Undo :meth:`subscribe`, if that is still to be done."""
+        self._callbacks.unsubscribe(waiter)
+
+    def feed(self, queue: EventQueue) -> None:
+        """Put the events that a queue wants into it, too."""
+        queue.add_feed(
+            shard=self,
+            callbacks=self._callbacks,
+            lifecycle=self._lifecycle,
+            current_session=lambda: self._reader.protocol.session,
+        )

@@ -1,0 +1,71 @@
+"""ManagerLifecycle: the lives of a manager, and the way in which its threads and shards meet."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+
+from shardlib.deadline import Deadline
+from shardlib.lifecycle import Life, Lifecycle
+from shardlib.managedshard import ManagedShard
+from shardlib.waiting import Alarm
+
+
+class ManagerLifecycle(Lifecycle):
+    """The lives of a manager, whose thread takes the place that the reader has for a shard.
+
+    It observes the shards (:class:`shardlib.lifecycle.Observer`): threads that wait for the manager
+    look at their conditions when those would that wait for a shard.
+
+    :param create_thread: makes the manager's thread of a life, without starting it.
+    :param shards: returns all shards that there are.
+    """
+
+    def __init__(
+        self,
+        create_thread: Callable[[Life], threading.Thread],
+        shards: Callable[[], Iterable[ManagedShard]],
+    ) -> None:
+        self._shards = shards
+        self._alarm = Alarm()  # for the manager's thread
+        super().__init__(create_thread)
+
+    def in_reader_thread(self) -> bool:
+        """True in a callback of the manager's, or of one of its shards."""
+        return super().in_reader_thread() or any(
+            shard.runs_in_this_thread() for shard in self._shards()
+        )
+
+    def request_close(self, code: int, deadline: Deadline) -> Life:
+        """Ask the manager and each shard to close; none waits for another."""
+        life = super().request_close(code, deadline)
+        for shard in self._shards():
+            shard.disconnect(code, wait=False)
+        return life
+
+    def await_change(self, timeout: float | None) -> None:
+        """Block the manager's thread until something has changed since the last call.
+
+        :param timeout: seconds, None for no end.
+        """
+        self._alarm.wait(timeout)
+
+    def notify(self) -> None:
+        """Let threads look that wait for the manager, and readers that wait for such a thread."""
+        super().notify()
+        for shard in self._shards():
+            shard.wake()
+
+    def _changed(self) -> None:
+        super()._changed()
+        self._alarm.ring()
+
+    # What the shards tell
+
+    def notified(self) -> None:
+        """Note that threads which wait for something of a shard were woken."""
+        self._waiters.notify()
+
+    def changed(self) -> None:
+        """Note that the life of a shard has changed."""
+        self._changed()

@@ -1,0 +1,87 @@
+"""ShardGroup: the shards of a manager among which the bot's guilds are divided at one time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from shardlib.managedshard import ManagedShard
+from shardlib.patientgate import PatientGate
+from shardlib.startorder import StartOrder
+
+
+class ShardGroup:
+    """Shards of one shard_count, and their start.
+
+    :param shards: by number.
+    :param shard_count: the number of the bot's shards, of which these may be a part.
+    :param socket_url: where they connect.
+    :param gate: which they ask before they identify.
+    :param max_concurrency: how many may identify at once.
+    """
+
+    def __init__(
+        self,
+        shards: Mapping[int, ManagedShard],
+        shard_count: int,
+        *,
+        socket_url: str,
+        gate: PatientGate,
+        max_concurrency: int,
+    ) -> None:
+        self.shards = shards
+        self.shard_count = shard_count
+        self._socket_url = socket_url
+        self._gate = gate
+        self._max_concurrency = max_concurrency
+        self._order = StartOrder((), max_concurrency)
+
+    def begin(self) -> None:
+        """Start the shards that have a session to resume; the others wait for :meth:`start_due`."""
+        identifying = [each for each, shard in self.shards.items() if shard.session_id is None]
+        self._order = StartOrder(identifying, self._max_concurrency)
+        for shard_id, shard in self.shards.items():
+            if shard_id not in identifying:
+                shard.start(self._socket_url)
+
+    def start_due(self) -> float | None:
+        """Start the shards whose turn to identify is near.
+
+        :returns: seconds after which to call this again, None if a shard has to change before.
+        """
+        due = self._order.take_due(
+            lambda shard_id: self.shards[shard_id].is_under_way, self._gate.expected_wait
+        )
+        for shard_id in due.shard_ids:
+            self.shards[shard_id].start(self._socket_url)
+        return due.wait
+
+    @property
+    def needed(self) -> int:
+        """How many shards have no session to resume, and so need an Identify."""
+        return sum(shard.session_id is None for shard in self.shards.values())
+
+    @property
+    def ready(self) -> int:
+        """How many shards are READY."""
+        return sum(shard.is_ready for shard in self.shards.values())
+
+    @property
+    def progress(self) -> tuple[tuple[bool, bool, bool], ...]:
+        """What there is to act on: which shards are under way, READY, or have ended."""
+        return tuple(
+            (shard.is_under_way, shard.is_ready, shard.is_over) for shard in self.shards.values()
+        )
+
+    @property
+    def is_over(self) -> bool:
+        """True if no shard runs, and none is to be started."""
+        return not self._order.waiting and all(shard.is_over for shard in self.shards.values())
+
+    @property
+    def errors(self) -> dict[int, BaseException]:
+        """What has closed shards for good, by their number."""
+        return {
+            shard_id: error
+            for shard_id, shard in self.shards.items()
+            if (error := shard.error) is not None
+        }

@@ -1,0 +1,302 @@
+"""Supervisor: the thread that owns the life of a manager.
+
+It alone asks Discord, makes the shards, starts them, notes which have failed, and saves their
+sessions. Each shard's own reader does all the rest.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from shardlib.backoff import Backoff
+from shardlib.callbacks import Callbacks
+from shardlib.deadline import Deadline
+from shardlib.errors import (
+    AuthenticationFailed,
+    ConnectionFailed,
+    DisallowedIntents,
+    InvalidAPIVersion,
+    InvalidIntents,
+    InvalidShard,
+    SessionLimitReached,
+    ShardError,
+    ShardingRequired,
+    ShardsFailed,
+)
+from shardlib.gateway import RESUMABLE_CLOSE_CODE
+from shardlib.gatewaybot import GatewayBot
+from shardlib.lifecycle import Life, Request
+from shardlib.managedshard import ManagedShard
+from shardlib.managerlifecycle import ManagerLifecycle
+from shardlib.running import LeftToParent
+from shardlib.sessionstore import SessionStore
+from shardlib.shardgroup import ShardGroup
+from shardlib.state import ShardState
+from shardlib.text import count
+
+# Errors of one shard that every other one would meet, too: they are the token's, or the intents'.
+_COMMON = (AuthenticationFailed, DisallowedIntents, InvalidAPIVersion, InvalidIntents)
+
+# Errors that say that the guilds are to be divided among another number of shards.
+DIVISION = (InvalidShard, ShardingRequired)
+
+# Seconds between two looks at which sessions have moved on, to save them.
+SAVE_INTERVAL = 5.0
+
+
+class Supervisor:
+    """The lives of a manager, as its thread lives them.
+
+    :param callbacks: of the manager.
+    :param ask: returns what Discord recommends.
+    :param make_group: makes the shards of a life, and the way they start.
+    :param adopt: calls :meth:`publish`, having given the shards what all have alike.
+    :param store: of their sessions, None to keep them in memory only.
+    :param close_timeout: seconds that the shards may take to close.
+    """
+
+    def __init__(
+        self,
+        callbacks: Callbacks,
+        *,
+        ask: Callable[[Life | None], GatewayBot],
+        make_group: Callable[[Life, GatewayBot], ShardGroup],
+        adopt: Callable[[ShardGroup], object],
+        store: SessionStore | None,
+        close_timeout: float,
+    ) -> None:
+        self._callbacks = callbacks
+        self._ask = ask
+        self._make_group = make_group
+        self._adopt = adopt
+        self._store = store
+        self._close_timeout = close_timeout
+        self.lifecycle = ManagerLifecycle(self._create_thread, self.all_shards)
+        #: The group of the shards that users see, and one that is being formed or closed beside it.
+        #: Replaced as a whole; empty before the first life.
+        self.groups: tuple[ShardGroup, ...] = ()
+        self._saved_ids: dict[tuple[int, int], str | None] = {}
+        self._told: set[tuple[int, int]] = set()  # (shard_id, shard_count) of those that failed
+        self._all_ready: ShardGroup | None = None  # the one of which that was told
+        self._division_told: ShardGroup | None = None  # likewise
+
+    def all_shards(self) -> Iterator[ManagedShard]:
+        """All shards that there are. Any thread."""
+        for group in self.groups:
+            yield from group.shards.values()
+
+    def publish(self, *groups: ShardGroup) -> None:
+        """Let all threads see groups from now on; users see the first."""
+        self.groups = groups
+
+    def check_limit(self, group: ShardGroup, gateway_bot: GatewayBot) -> None:
+        """Check that Discord allows as many new sessions as a group needs.
+
+        :raises SessionLimitReached: if not.
+        """
+        if group.needed > gateway_bot.remaining:
+            raise SessionLimitReached(group.needed, gateway_bot.remaining, gateway_bot.reset_after)
+
+    def stop(self, error: BaseException) -> None:
+        """Close everything because of an error, which the waiting methods raise."""
+        life = self.lifecycle.life
+        life.stop(error, RESUMABLE_CLOSE_CODE, Deadline(self._close_timeout))
+
+    # One life
+
+    def _create_thread(self, life: Life) -> threading.Thread:
+        return threading.Thread(target=self._run, args=(life,), name="shard-manager", daemon=True)
+
+    def _run(self, life: Life) -> None:
+        """The manager's thread."""
+        error: BaseException | None = None
+        try:
+            error = self._supervise(life)
+        except LeftToParent:
+            return
+        except BaseException as unexpected:
+            error = unexpected
+            if not isinstance(error, (ShardError, OSError)):
+                self._callbacks.log(
+                    logging.CRITICAL,
+                    "the manager's thread failed, which closes all shards",
+                    exc_info=error,
+                )
+        try:
+            self._finish(life, error)
+        finally:
+            if not life.is_closed:
+                life.close(error)
+            error = None  # its traceback refers to this frame: the two would be a cycle
+            self.lifecycle.end(life)
+
+    def _supervise(self, life: Life) -> BaseException | None:
+        """Look after the shards until the life is to end. Returns the error that ends it."""
+        self._callbacks.begin_life()
+        gateway_bot = self._await_answer(life)
+        if gateway_bot is None:
+            return None
+        group = self._make_group(life, gateway_bot)
+        self.check_limit(group, gateway_bot)
+        self._adopt(group)
+        began_at = time.monotonic()
+        self._callbacks.log(
+            logging.INFO,
+            "starting %s of %d, %d of them with a session to resume",
+            count(len(group.shards), "shard"),
+            group.shard_count,
+            len(group.shards) - group.needed,
+        )
+        group.begin()
+        next_save = time.monotonic() + SAVE_INTERVAL
+        while life.request is not Request.CLOSE:
+            group = self.groups[0]
+            wait = group.start_due()
+            error = self._look_for_errors(life, group)
+            if error is not None or group.is_over:
+                return error
+            self._tell_progress(life, group, began_at)
+            if self._store is not None:
+                due = time.monotonic() >= next_save
+                self._save_sessions(self._store, all_of_them=due)
+                if due:
+                    next_save = time.monotonic() + SAVE_INTERVAL
+                left = max(0.0, next_save - time.monotonic())
+                wait = left if wait is None else min(wait, left)
+            self.lifecycle.await_change(wait)
+        return None
+
+    def _await_answer(self, life: Life) -> GatewayBot | None:
+        """Ask Discord until it answers; None if the life is to be closed before."""
+        backoff = Backoff()
+        backoff.next_delay()  # the first is none
+        failure: Exception | None = None
+        while life.request is None:
+            if failure is not None:
+                delay = max(backoff.next_delay(), getattr(failure, "retry_after", None) or 0.0)
+                shown = count(round(delay, 1), "second")
+                self._callbacks.log(logging.WARNING, "%s; asking again in %s", failure, shown)
+                self.lifecycle.wait(lambda: life.is_over, Deadline(delay))
+            try:
+                return self._ask(life)
+            except (ShardError, OSError) as error:
+                if isinstance(error, AuthenticationFailed) or life.first_attempt_awaited:
+                    raise
+                failure = error.with_traceback(None)  # whose frames refer to this one
+        return None
+
+    # Looking after the shards
+
+    def _look_for_errors(self, life: Life, group: ShardGroup) -> BaseException | None:
+        """Tell of shards that have failed. Returns an error that closes all of them."""
+        errors = group.errors
+        for error in errors.values():
+            if not isinstance(error, Exception) or isinstance(error, _COMMON):
+                return error
+        if life.first_attempt_awaited:
+            self._note_first_socket(life, group)
+            if life.first_attempt_awaited and (why := _why_none_opened(group)) is not None:
+                return ConnectionFailed(why)
+        if group.is_over and errors:
+            return ShardsFailed(errors)
+        self._told &= {(shard_id, group.shard_count) for shard_id in errors}
+        for shard_id in errors:
+            if (shard_id, group.shard_count) not in self._told:
+                self._told.add((shard_id, group.shard_count))
+                self._callbacks.log(
+                    logging.ERROR,
+                    "shard %d of %d is closed, and its guilds are without the bot; the others go "
+                    "on, and restart() starts it again",
+                    shard_id,
+                    group.shard_count,
+                )
+        if group is not self._division_told:
+            if any(isinstance(error, DIVISION) for error in errors.values()):
+                self._division_told = group
+                self._tell_of_division()
+        return None
+
+    def _note_first_socket(self, life: Life, group: ShardGroup) -> None:
+        if any(shard.has_opened for shard in group.shards.values()):
+            life.socket_opened()
+
+    def _tell_of_division(self) -> None:
+        if not self._callbacks.has_function("on_resharding_needed"):
+            return
+        try:
+            gateway_bot = self._ask(None)
+        except (ShardError, OSError) as error:
+            self._callbacks.report(error, "Discord was to be asked how many shards are needed: ")
+            return
+        self._callbacks.notify("on_resharding_needed", gateway_bot)
+
+    def _tell_progress(self, life: Life, group: ShardGroup, began_at: float) -> None:
+        if life.sockets_opened == 0:
+            self._note_first_socket(life, group)
+        all_ready = group.ready == len(group.shards)
+        if all_ready is not life.is_ready:
+            life.set_state(ShardState.READY if all_ready else ShardState.CONNECTED)
+        if all_ready and group is not self._all_ready:
+            self._all_ready = group
+            self._callbacks.log(
+                logging.INFO,
+                "all of %s are ready, after %.1f seconds",
+                count(len(group.shards), "shard"),
+                time.monotonic() - began_at,
+            )
+            self._callbacks.notify("on_all_ready")
+
+    def _save_sessions(self, store: SessionStore, *, all_of_them: bool = True) -> None:
+        """Save the sessions that have changed; those that have just begun or ended, at least."""
+        current = {(shard.shard_id, shard.shard_count): shard for shard in self.all_shards()}
+        for key in self._saved_ids.keys() - current:  # of shards that others have replaced
+            del self._saved_ids[key]
+            store.forget(*key)
+        for key, shard in current.items():
+            session_id = shard.session_id
+            if all_of_them or session_id != self._saved_ids.get(key):
+                session = shard.session
+                if session is None:
+                    store.forget(*key)
+                else:
+                    store.save(session)
+                self._saved_ids[key] = session_id
+
+    # Its end
+
+    def _finish(self, life: Life, error: BaseException | None) -> None:
+        if error is not None:
+            life.begin_closing(error)
+        shards = list(self.all_shards())
+        for shard in shards:  # a user who disconnects has asked them already
+            shard.disconnect(life.close_code or RESUMABLE_CLOSE_CODE, wait=False)
+        in_time = self.lifecycle.wait(
+            lambda: all(shard.has_ended and shard.are_callbacks_done for shard in shards),
+            Deadline(self._close_timeout),
+        )
+        if not in_time:
+            left = [shard.shard_id for shard in shards if not shard.has_ended]
+            self._callbacks.log(
+                logging.WARNING,
+                "closing, but callbacks have not returned in time, of these shards: %s",
+                ", ".join(map(str, left)) or "of a dispatcher",
+            )
+        if self._store is not None:
+            self._save_sessions(self._store)
+        life.close(error)
+        if life.state is ShardState.CLOSED:
+            if life.error is None:
+                self._callbacks.log(logging.INFO, "all shards are closed")
+            else:
+                self._callbacks.log(logging.ERROR, "all shards are closed: %s", life.error)
+        self._callbacks.end_life()
+
+
+def _why_none_opened(group: ShardGroup) -> str | None:
+    """Why no shard of those that were started could connect; None while one may."""
+    begun = [shard for shard in group.shards.values() if shard.was_begun]
+    whys = [shard.last_end or shard.error for shard in begun if not shard.is_under_way]
+    return str(whys[0]) if whys and len(whys) == len(begun) else None
