@@ -31,10 +31,6 @@ class ManagedShard(Shard):
 
     # Where its life is
 
-    def runs_in_this_thread(self) -> bool:
-        """True on the reader thread, in a callback."""
-        return self._lifecycle.in_reader_thread()
-
     @property
     def was_begun(self) -> bool:
         """True once the shard was started."""
@@ -44,6 +40,11 @@ class ManagedShard(Shard):
     def is_over(self) -> bool:
         """True if the shard does not run, and is not about to."""
         return self._lifecycle.latest.is_over
+
+    @property
+    def was_closed_by_hand(self) -> bool:
+        """True if the user has closed this shard alone; it counts no more until a restart."""
+        return self.was_begun and self.is_over and self.error is None
 
     @property
     def has_ended(self) -> bool:

@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from shardlib.session import Session
     from shardlib.sessionstore import SessionStore
     from shardlib.shardoptions import ShardOptions
-    from shardlib.stats import ManagerStats
+    from shardlib.stats import ManagerStats, Stats
 
 _Function = TypeVar("_Function", bound=Callable[[Any, Any], object])
 _Arguments = ParamSpec("_Arguments")
@@ -208,6 +208,7 @@ class ShardManager:
         # reach them, too. Held for moments; reentrant, for a signal handler.
         self._lock = threading.RLock()
         self._resharding = threading.Lock()  # held by the thread that reshards
+        self._past: tuple[Stats, ...] = ()  # of shards that others have replaced
         self._queues: list[EventQueue] = []
         self._waiters: list[tuple[str, Waiter]] = []
         self._create_supervisor()
@@ -303,11 +304,14 @@ class ShardManager:
 
     @property
     def stats(self) -> ManagerStats:
-        """A snapshot: the sums of the counters of all shards, and each shard's state."""
+        """A snapshot: the sums of the counters of all shards, and each shard's state.
+
+        The sums count the shards, too, that :meth:`reshard` has replaced.
+        """
         self._check_process()
         from shardlib.stats import ManagerStats, ShardInfo  # here: dataclasses take long to import
 
-        return ManagerStats.of(
+        stats = ManagerStats.of(
             {
                 shard_id: ShardInfo(
                     shard.state, shard.heartbeat_ping, shard.session_id, shard.stats
@@ -315,6 +319,9 @@ class ShardManager:
                 for shard_id, shard in self.shards.items()
             }
         )
+        for past in self._past:
+            stats.add(past)
+        return stats
 
     # Listening
 
@@ -543,7 +550,7 @@ class ShardManager:
     def _counts(self) -> tuple[int, int, int]:
         """How many shards are READY, how many there are, and how many have failed."""
         group = self._group
-        return (0, 0, 0) if group is None else (group.ready, len(group.shards), len(group.errors))
+        return (0, 0, 0) if group is None else (group.ready, group.expected, len(group.errors))
 
     def _progress(self) -> str:
         """What the shards are doing that are not ready, in words for a message."""
@@ -718,7 +725,13 @@ class ShardManager:
                 shard.reinstantiate()
             else:
                 shard.reconnect()
-            shard.wait_until_ready(deadline.remaining())
+            try:
+                shard.wait_until_ready(deadline.remaining())
+            except TimeoutError:
+                raise TimeoutError(
+                    f"shard {shard_id}, number {place + 1} of {len(ids)} to restart, was not ready "
+                    f"within {count(timeout or 0, 'second')}; it is {shard.progress}"
+                ) from None
 
     def reshard(
         self, shard_count: int | GatewayBot | None = None, *, timeout: float | None = None
@@ -801,6 +814,7 @@ class ShardManager:
         )
         resharding.run(life, deadline)
         self._shard_count = wanted
+        self._past = (*self._past, *(shard.stats for shard in old.shards.values()))
         self._callbacks.log(
             logging.INFO,
             "resharded from %d to %d shards; %s had come to both, and %s delivered once",

@@ -28,13 +28,12 @@ class ManagerLifecycle(Lifecycle):
     ) -> None:
         self._shards = shards
         self._alarm = Alarm()  # for the manager's thread
+        self._local = threading.local()  # `is_reader` in the readers of the shards
         super().__init__(create_thread)
 
     def in_reader_thread(self) -> bool:
         """True in a callback of the manager's, or of one of its shards."""
-        return super().in_reader_thread() or any(
-            shard.runs_in_this_thread() for shard in self._shards()
-        )
+        return super().in_reader_thread() or hasattr(self._local, "is_reader")
 
     def request_close(self, code: int, deadline: Deadline) -> Life:
         """Ask the manager and each shard to close; none waits for another."""
@@ -61,6 +60,10 @@ class ManagerLifecycle(Lifecycle):
         self._alarm.ring()
 
     # What the shards tell
+
+    def enter_reader(self) -> None:
+        """Note that the calling thread is the reader of a shard, until it ends."""
+        self._local.is_reader = True
 
     def notified(self) -> None:
         """Note that threads which wait for something of a shard were woken."""

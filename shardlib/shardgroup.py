@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Mapping
 
+from shardlib.errors import AlreadyConnected, ShardClosed
 from shardlib.managedshard import ManagedShard
 from shardlib.patientgate import PatientGate
 from shardlib.startorder import StartOrder
@@ -34,6 +37,7 @@ class ShardGroup:
         self._gate = gate
         self._max_concurrency = max_concurrency
         self._order = StartOrder((), max_concurrency)
+        self._began_at = time.monotonic()
 
     def begin(self) -> None:
         """Start the shards that have a session to resume; the others wait for :meth:`start_due`."""
@@ -41,7 +45,7 @@ class ShardGroup:
         self._order = StartOrder(identifying, self._max_concurrency)
         for shard_id, shard in self.shards.items():
             if shard_id not in identifying:
-                shard.start(self._socket_url)
+                self._start(shard)
 
     def start_due(self) -> float | None:
         """Start the shards whose turn to identify is near.
@@ -52,8 +56,23 @@ class ShardGroup:
             lambda shard_id: self.shards[shard_id].is_under_way, self._gate.expected_wait
         )
         for shard_id in due.shard_ids:
-            self.shards[shard_id].start(self._socket_url)
+            self._start(self.shards[shard_id])
         return due.wait
+
+    def _start(self, shard: ManagedShard) -> None:
+        # The user may do as much with the shard at the same moment, by hand.
+        with contextlib.suppress(AlreadyConnected, ShardClosed):
+            shard.start(self._socket_url)
+
+    @property
+    def age(self) -> float:
+        """Seconds since the group was made."""
+        return time.monotonic() - self._began_at
+
+    @property
+    def expected(self) -> int:
+        """How many shards are to be READY: all that the user has not closed by hand."""
+        return sum(not shard.was_closed_by_hand for shard in self.shards.values())
 
     @property
     def needed(self) -> int:
