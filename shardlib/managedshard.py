@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from shardlib.callbacks import Screen, Waiter
 from shardlib.checks import check_type
 from shardlib.delivered import Holder
+from shardlib.errors import AlreadyConnected, ShardClosed
 from shardlib.events import EventQueue
 from shardlib.gateway import event_name
 from shardlib.interactive import earlier_definition_of
@@ -21,6 +23,10 @@ from shardlib.state import IDENTIFIED
 class ManagedShard(Shard):
     """A shard that a manager has made. Users see a Shard; what is added here is the manager's."""
 
+    # Until the shard is started in a life of the manager, how its own last life went counts for
+    # nothing.
+    _awaits_turn = True
+
     def observe(self, observer: Observer) -> None:
         """Tell the manager of each change of this shard's life. Before the shard begins."""
         self._lifecycle.observe(observer)
@@ -31,10 +37,20 @@ class ManagedShard(Shard):
 
     # Where its life is
 
+    def await_turn(self) -> None:
+        """Note that the manager, in a life that begins now, starts the shard later."""
+        self._awaits_turn = True
+
+    def take_turn(self, socket_url: str) -> None:
+        """Start the shard, unless the user does so at the same moment, by hand."""
+        with contextlib.suppress(AlreadyConnected, ShardClosed):
+            self.start(socket_url)
+        self._awaits_turn = False
+
     @property
     def was_begun(self) -> bool:
-        """True once the shard was started."""
-        return self._lifecycle.began
+        """True once the shard was started in the manager's life."""
+        return not self._awaits_turn
 
     @property
     def is_over(self) -> bool:
@@ -65,7 +81,7 @@ class ManagedShard(Shard):
     @property
     def has_opened(self) -> bool:
         """True once a socket was open in this life."""
-        return self._lifecycle.life.sockets_opened > 0
+        return self.was_begun and self._lifecycle.life.sockets_opened > 0
 
     @property
     def progress(self) -> str:
@@ -78,16 +94,20 @@ class ManagedShard(Shard):
         ends = self._lifecycle.life.ends
         return ends[-1] if ends else None
 
-    @property
-    def are_callbacks_done(self) -> bool:
-        """True once the callbacks of a life that has ended have returned."""
-        return self._callbacks.are_done()
+    def are_callbacks_done(self, is_waited_for_by: Callable[[Callable[[int], bool]], bool]) -> bool:
+        """True if the callbacks of a life that has ended have returned, or cannot for now.
+
+        :param is_waited_for_by: True if one of some threads waits for the manager, which then calls
+            no callbacks.
+        """
+        callbacks = self._callbacks
+        return callbacks.are_done() or is_waited_for_by(callbacks.are_called_in)
 
     @property
     def error(self) -> BaseException | None:
-        """What has closed the shard for good, or None."""
+        """What has closed the shard for good in the manager's life, or None."""
         life = self._lifecycle.latest
-        return life.error if life.is_closed else None
+        return life.error if self.was_begun and life.is_closed else None
 
     # What is the same for all shards
 

@@ -725,6 +725,9 @@ class ShardManager:
                 shard.reinstantiate()
             else:
                 shard.reconnect()
+            if life.is_over:  # since that was asked last: the shard may have begun anew
+                shard.disconnect()
+                raise life.closed_error()
             try:
                 shard.wait_until_ready(deadline.remaining())
             except TimeoutError:

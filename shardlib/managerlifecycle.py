@@ -29,6 +29,7 @@ class ManagerLifecycle(Lifecycle):
         self._shards = shards
         self._alarm = Alarm()  # for the manager's thread
         self._local = threading.local()  # `is_reader` in the readers of the shards
+        self._waiting: set[int] = set()  # the threads that are inside wait()
         super().__init__(create_thread)
 
     def in_reader_thread(self) -> bool:
@@ -41,6 +42,23 @@ class ManagerLifecycle(Lifecycle):
         for shard in self._shards():
             shard.disconnect(code, wait=False)
         return life
+
+    def wait(self, condition: Callable[[], bool], deadline: Deadline) -> bool:
+        """As of a shard. The manager's thread must not wait for a thread that waits here."""
+        thread = threading.get_ident()
+        self._waiting.add(thread)
+        self._waiters.notify()
+        try:
+            return super().wait(condition, deadline)
+        finally:
+            self._waiting.discard(thread)
+
+    def is_waited_for_by(self, threads: Callable[[int], bool]) -> bool:
+        """True if one of some threads is inside :meth:`wait`.
+
+        :param threads: True for the numbers of those threads.
+        """
+        return any(map(threads, list(self._waiting)))
 
     def await_change(self, timeout: float | None) -> None:
         """Block the manager's thread until something has changed since the last call.

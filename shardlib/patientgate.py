@@ -48,7 +48,7 @@ class PatientGate:
         try:
             wait = check_gate_wait(self._gate.try_acquire(shard_id))
         except ShardClosed as error:
-            wait = max(self.expected_wait(shard_id), _LONG_WAIT)
+            wait = self.expected_wait(shard_id) or _LONG_WAIT
             self._tell(f": {error.reason}")
         else:
             if wait == 0:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Mapping
 
-from shardlib.errors import AlreadyConnected, ShardClosed
 from shardlib.managedshard import ManagedShard
 from shardlib.patientgate import PatientGate
 from shardlib.startorder import StartOrder
@@ -38,6 +36,8 @@ class ShardGroup:
         self._max_concurrency = max_concurrency
         self._order = StartOrder((), max_concurrency)
         self._began_at = time.monotonic()
+        for shard in shards.values():  # of the life before, perhaps
+            shard.await_turn()
 
     def begin(self) -> None:
         """Start the shards that have a session to resume; the others wait for :meth:`start_due`."""
@@ -45,7 +45,7 @@ class ShardGroup:
         self._order = StartOrder(identifying, self._max_concurrency)
         for shard_id, shard in self.shards.items():
             if shard_id not in identifying:
-                self._start(shard)
+                shard.take_turn(self._socket_url)
 
     def start_due(self) -> float | None:
         """Start the shards whose turn to identify is near.
@@ -56,13 +56,8 @@ class ShardGroup:
             lambda shard_id: self.shards[shard_id].is_under_way, self._gate.expected_wait
         )
         for shard_id in due.shard_ids:
-            self._start(self.shards[shard_id])
+            self.shards[shard_id].take_turn(self._socket_url)
         return due.wait
-
-    def _start(self, shard: ManagedShard) -> None:
-        # The user may do as much with the shard at the same moment, by hand.
-        with contextlib.suppress(AlreadyConnected, ShardClosed):
-            shard.start(self._socket_url)
 
     @property
     def age(self) -> float:

@@ -227,7 +227,7 @@ class Supervisor:
             return
         try:
             gateway_bot = self._ask(None)
-        except (ShardError, OSError) as error:
+        except Exception as error:  # the user's function may raise anything
             self._callbacks.report(error, "Discord was to be asked how many shards are needed: ")
             return
         self._callbacks.notify("on_resharding_needed", gateway_bot)
@@ -273,7 +273,10 @@ class Supervisor:
         for shard in shards:  # a user who disconnects has asked them already
             shard.disconnect(life.close_code or RESUMABLE_CLOSE_CODE, wait=False)
         in_time = self.lifecycle.wait(
-            lambda: all(shard.has_ended and shard.are_callbacks_done for shard in shards),
+            lambda: all(
+                shard.has_ended and shard.are_callbacks_done(self.lifecycle.is_waited_for_by)
+                for shard in shards
+            ),
             Deadline(self._close_timeout),
         )
         if not in_time:
