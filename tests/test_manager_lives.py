@@ -98,8 +98,8 @@ def test_a_shard_that_had_failed_is_not_taken_for_failed_in_the_next_life(
 ) -> None:
     """4014 has closed all; the intent was switched on since."""
     with make_manager(late_gateway, identify_gate=make_gate(late_gateway, slack=0.1)) as manager:
-        connect(manager)
-        close_shard(late_gateway, 2, 4014)
+        late_gateway.inject(lambda it: it.close(4014), instead_of="ready", shard_id=2)
+        manager.start()
         with pytest.raises(ShardClosed, match="4014"):
             manager.join(10)
         connect(manager)
