@@ -599,23 +599,27 @@ class ShardManager:
             return
         shards = list(self._supervisor.all_shards())
         if progress is not None:
-            self._tell_closed(shards, progress, deadline)
+            self._tell_closed(life, shards, progress, deadline)
         self._control.wait_for_end(life, deadline)
 
     def _tell_closed(
         self,
+        life: Life,
         shards: list[ManagedShard],
         progress: Callable[[int, int], object],
         deadline: Deadline,
     ) -> None:
-        closed = -1
+        told = -1
 
-        def have_changed() -> bool:
-            return sum(shard.has_ended for shard in shards) != closed
+        def closed() -> int:
+            return sum(shard.has_ended for shard in shards)
 
-        while closed < len(shards) and self._lifecycle.wait(have_changed, deadline):
-            closed = sum(shard.has_ended for shard in shards)
-            progress(closed, len(shards))
+        def has_changed() -> bool:  # the life ends without shards whose callbacks do not return
+            return life.ended or closed() != told
+
+        while self._lifecycle.wait(has_changed, deadline) and (now := closed()) != told:
+            told = now
+            progress(told, len(shards))
 
     def disconnect(self, code: int | None = None, *, wait: bool = True) -> None:
         """Close all shards, as :meth:`Shard.disconnect` closes one.
