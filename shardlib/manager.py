@@ -724,14 +724,14 @@ class ShardManager:
     ) -> bool:
         """Restart one shard. False if it was not READY in time."""
         self._lifecycle.wait_in(life, functools.partial(getattr, shard, "was_begun"), deadline)
-        if not life.is_over and deadline.remaining() != 0:
+        _refuse_if_over(life, shard)
+        if deadline.remaining() != 0:
             has_restarted = shard.request_restart(new_session=new_session)
+            _refuse_if_over(life, shard)
             self._lifecycle.wait_in(life, lambda: shard.is_over or has_restarted(), deadline)
             if has_restarted():
                 return True
-        if life.is_over:
-            shard.disconnect(wait=False)  # it may have begun anew since the others were closed
-            raise life.closed_error()
+        _refuse_if_over(life, shard)
         if shard.is_over:
             raise shard.error or ShardClosed(None, CLOSED_BY_DISCONNECT)
         return False
@@ -1024,6 +1024,13 @@ class ShardManager:
         self._lock = threading.RLock()
         self._callbacks.begin_in_forked_child()
         self._create_supervisor()
+
+
+def _refuse_if_over(life: Life, shard: ManagedShard) -> None:
+    """Raise if the manager closes, or is closed, which a shard that restarts must not outlive."""
+    if life.is_over:
+        shard.disconnect(wait=False)  # it may have begun anew since the others were closed
+        raise life.closed_error()
 
 
 class _Asking:
