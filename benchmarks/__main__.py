@@ -16,6 +16,7 @@ _COMMANDS = {
     "large": 1,
     "startup": 1,
     "shards": 5,
+    "manager": 3,
     "dispatch": 1,
 }
 

@@ -456,6 +456,10 @@ class Callbacks:
         """True if the callbacks of a life that has ended have returned, or cannot be waited for."""
         return True
 
+    def are_called_in(self, thread: int) -> bool:
+        """True for the number of a thread of the dispatcher's."""
+        return False
+
     def join_dispatcher(self, timeout: float | None) -> None:
         """Wait until threads of the dispatcher's own have ended, if no shard uses it any more.
 

@@ -261,6 +261,9 @@ class DispatchedCallbacks(Callbacks):
             or not self._dispatcher.is_running()
         )
 
+    def are_called_in(self, thread: int) -> bool:
+        return self._dispatcher.runs_in(thread)
+
     def join_dispatcher(self, timeout: float | None) -> None:
         if not self._dispatcher.runs_in(threading.get_ident()):
             self._dispatcher.join(timeout)

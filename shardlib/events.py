@@ -29,7 +29,7 @@ from shardlib.text import count
 
 
 class Event(NamedTuple):
-    """One event of a shard, as :meth:`Shard.events` yields it.
+    """One event of a shard, as an :class:`Events` yields it.
 
     A named tuple: ``name, data, sequence, shard = event`` works, too.
 
@@ -71,14 +71,16 @@ class EventQueue:
     call of C code, and from there to the program in a few lines without a call. No interrupt can
     split either: an event is returned once, or the next call returns it.
 
-    Several readers may put events in at once. Each looks for room before it adds one event, so the
-    queue may exceed `maxsize` by one event for each reader but one.
+    Several readers may put events in at once. Each looks for room before it adds one event, so two
+    readers may exceed `maxsize` by one event, and 16 by 15.
 
     :ivar entries: the events that wait. The feeds add to them.
     :ivar taker: number of the thread that took events last; at first of the one that has made the
         queue.
     :ivar waiting: numbers of the threads that wait for an event, for which the readers notify.
     :ivar held: numbers of the readers that wait for room.
+    :ivar turn: an object, another one each time the readers that wait may go on: all of them, even
+        if the first have filled the room again before the last one looks.
     :ivar pending: by thread, the entries that it has taken out of the queue, to be returned.
     :ivar returned: by thread, the entries that it was given since its last call. Each change of
         this replaces the list.
@@ -118,6 +120,7 @@ class EventQueue:
         self.taker = threading.get_ident()
         self.waiting: set[int] = set()
         self.held: set[int] = set()
+        self.turn = object()
         self.is_closed = False
         self._has_ended = False  # with its life
         self._iterator: weakref.ref[Events] | None = None
@@ -246,6 +249,7 @@ class EventQueue:
         except IndexError:
             pass  # another thread was faster
         if self.held and self.has_room():
+            self.turn = object()
             self._lifecycle.notify()
 
     def _wait(self, thread: int, deadline: Deadline) -> None:
@@ -395,10 +399,13 @@ class Feed:
         # The thread that takes events may be this one, in a callback: nothing would make room.
         if thread == queue.taker:
             return
+        turn = queue.turn
         queue.held.add(thread)
         try:
             self._callbacks.flush()  # the thread that makes room may sleep
-            self._lifecycle.wait_for_room(queue.has_room, queue.makes_room)
+            self._lifecycle.wait_for_room(
+                lambda: queue.turn is not turn or queue.has_room(), queue.makes_room
+            )
         finally:
             queue.held.discard(thread)
 
@@ -408,11 +415,12 @@ class Feed:
 
 
 class Events(Iterator[Event]):
-    """The events of a shard, one after the other, as :meth:`Shard.events` returns them.
+    """The events of one shard or of several, one after the other.
 
-    An iterator, and a context manager that closes itself. Several threads may share one: each event
-    goes to one of them. ``break``, :meth:`close`, and losing the last reference to the iterator
-    free the shard at once, also if the shard waits because the queue is full.
+    :meth:`Shard.events` and :meth:`ShardManager.events` return one. An iterator, and a context
+    manager that closes itself. Several threads may share one: each event goes to one of them.
+    ``break``, :meth:`close`, and losing the last reference to the iterator free the shards at once,
+    also if they wait because the queue is full.
     """
 
     def __init__(self, queue: EventQueue) -> None:

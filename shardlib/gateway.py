@@ -24,7 +24,7 @@ SEND_PERIOD = 60.0
 """Seconds in which a connection may send :data:`SEND_LIMIT` payloads (*Gateway: Rate Limiting*)."""
 
 IDENTIFY_INTERVAL = 5.0
-"""Seconds between two Identifies of one concurrency bucket (*Gateway: Identifying*)."""
+"""Seconds between two Identifies of one rate limit key (*Gateway: Identifying*)."""
 
 IDENTIFY_SLACK = 0.25
 """Seconds by which two Identifies are sent further apart: the second may travel faster."""

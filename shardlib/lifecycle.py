@@ -373,6 +373,9 @@ class Life:
 class Observer(Protocol):
     """What is told of a shard on behalf of many: its manager's lifecycle. Any thread calls it."""
 
+    def enter_reader(self) -> None:
+        """Note that the calling thread is the reader of a shard, until it ends."""
+
     def notified(self) -> None:
         """Note that threads which wait for something of the shard were woken."""
 
@@ -450,6 +453,11 @@ class Lifecycle:
         self._waiters.notify()
         if self._observer is not None:
             self._observer.changed()
+
+    def enter_reader(self) -> None:
+        """Note that the calling thread is the reader."""
+        if self._observer is not None:
+            self._observer.enter_reader()
 
     def observe(self, observer: Observer) -> None:
         """Tell an observer, too, from now on."""

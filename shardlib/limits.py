@@ -159,16 +159,18 @@ class IdentifyGate:
     https://docs.discord.com/developers/events/gateway#identifying and
     https://docs.discord.com/developers/events/gateway#sharding.
 
-    What counts for Discord is when an Identify arrives, and some arrive sooner after they were sent
-    than others. So the gate lets those of a bucket through `slack` further apart than `interval`:
-    of 64 that were sent exactly 5.0 seconds apart, 16 arrived too early.
+    Shards that may not identify at the same time share a rate limit key, which is ``shard_id %
+    max_concurrency``: the first shard of each bucket has key 0, the second has key 1. What counts
+    for Discord is when an Identify arrives, and some arrive sooner after they were sent than
+    others. So the gate lets two of one key through `slack` further apart than `interval`: of 64
+    that were sent exactly 5.0 seconds apart, 16 arrived too early.
 
     :param max_concurrency: an int, as *Get Gateway Bot* gives it.
-    :param interval: seconds between two Identifies of the same bucket, as Discord counts them.
+    :param interval: seconds between two Identifies of one rate limit key, as Discord counts them.
     :param daily_limit: an int, the Identifies in 24 hours after which Discord resets the token, the
         ``total`` of *Get Gateway Bot*. The gate stops at 95 percent of them.
-    :param slack: seconds by which two Identifies of a bucket are sent further apart than
-        `interval`, 0 for a gateway on this machine.
+    :param slack: seconds by which two Identifies of one key are sent further apart than `interval`,
+        0 for a gateway on this machine.
     :param used: an int, the Identifies of the last 24 hours that did not pass this gate: those of
         other processes, and of this one before it was restarted.
     :param clock: a function that gives seconds of a monotonic clock; for tests.
@@ -199,8 +201,8 @@ class IdentifyGate:
         self._daily_limit = daily_limit
         self._budget = max(1, daily_limit * _DAILY_SHARE // 100)
         self._clock = clock
-        self._free_at: dict[int, float] = {}  # by bucket
-        self._others_free_at = -math.inf  # of the buckets that are not in there
+        self._free_at: dict[int, float] = {}  # by rate limit key
+        self._others_free_at = -math.inf  # of the keys that are not in there
         # The times of the Identifies of the last 24 hours; those of others might all be new.
         self._today = collections.deque([clock()] * min(used, self._budget))
         # What Discord had counted when update() was called, until it counts anew. Below 0 if it
@@ -214,8 +216,8 @@ class IdentifyGate:
         Discord counts the Identifies of all processes, so its number replaces the gate's own. Never
         blocks.
 
-        :param max_concurrency: an int, as for the constructor. If it changes, no bucket is free
-            sooner than the last one was.
+        :param max_concurrency: an int, as for the constructor. If it changes, no shard may identify
+            sooner than it could have with the key that was to wait longest.
         :param remaining: an int, how many more Identifies Discord allows. Of these the gate keeps 5
             percent of `daily_limit` back.
         :param reset_after: seconds until Discord counts anew; it gives milliseconds.
@@ -281,15 +283,18 @@ class IdentifyGate:
             wait = self._wait_for_slot(shard_id, now)
             if wait > 0:
                 return wait
-            self._free_at[shard_id % self._max_concurrency] = now + self._spacing
+            self._free_at[self._rate_limit_key(shard_id)] = now + self._spacing
             self._today.append(now)
             return 0.0
 
     # With the lock held
 
     def _wait_for_slot(self, shard_id: int, now: float) -> float:
-        bucket = shard_id % self._max_concurrency
-        return max(0.0, self._free_at.get(bucket, self._others_free_at) - now)
+        free_at = self._free_at.get(self._rate_limit_key(shard_id), self._others_free_at)
+        return max(0.0, free_at - now)
+
+    def _rate_limit_key(self, shard_id: int) -> int:
+        return shard_id % self._max_concurrency
 
     def _wait_for_budget(self, now: float) -> float:
         """Seconds until one more Identify is safe for the token."""

@@ -8,11 +8,11 @@ from typing import Any
 
 from shardlib.callbacks import Screen, Waiter
 from shardlib.checks import check_type
-from shardlib.errors import NotReady
+from shardlib.errors import AlreadyConnected, NotReady, ShardClosed
 from shardlib.events import EventQueue
 from shardlib.gateway import event_name
 from shardlib.interactive import earlier_definition_of
-from shardlib.lifecycle import Observer
+from shardlib.lifecycle import Observer, Request
 from shardlib.options import Options
 from shardlib.running import Callback
 from shardlib.shard import Shard
@@ -22,6 +22,10 @@ from shardlib.watchdog import AWAITED_SWITCH
 
 class ManagedShard(Shard):
     """A shard that a manager has made. Users see a Shard; what is added here is the manager's."""
+
+    # Until the shard is started in a life of the manager, how its own last life went counts for
+    # nothing.
+    _awaits_turn = True
 
     def observe(self, observer: Observer) -> None:
         """Tell the manager of each change of this shard's life. Before the shard begins."""
@@ -33,19 +37,30 @@ class ManagedShard(Shard):
 
     # Where its life is
 
-    def runs_in_this_thread(self) -> bool:
-        """True on the reader thread, in a callback."""
-        return self._lifecycle.in_reader_thread()
+    def await_turn(self) -> None:
+        """Note that the manager, in a life that begins now, starts the shard later."""
+        self._awaits_turn = True
+
+    def take_turn(self, socket_url: str) -> None:
+        """Start the shard, unless the user does so at the same moment, by hand."""
+        with contextlib.suppress(AlreadyConnected, ShardClosed):
+            self.start(socket_url)
+        self._awaits_turn = False
 
     @property
     def was_begun(self) -> bool:
-        """True once the shard was started."""
-        return self._lifecycle.began
+        """True once the shard was started in the manager's life."""
+        return not self._awaits_turn
 
     @property
     def is_over(self) -> bool:
         """True if the shard does not run, and is not about to."""
         return self._lifecycle.latest.is_over
+
+    @property
+    def was_closed_by_hand(self) -> bool:
+        """True if the user has closed this shard alone; it counts no more until a restart."""
+        return self.was_begun and self.is_over and self.error is None
 
     @property
     def has_ended(self) -> bool:
@@ -71,7 +86,7 @@ class ManagedShard(Shard):
     @property
     def has_opened(self) -> bool:
         """True once a socket was open in this life."""
-        return self._lifecycle.life.sockets_opened > 0
+        return self.was_begun and self._lifecycle.life.sockets_opened > 0
 
     @property
     def progress(self) -> str:
@@ -84,16 +99,38 @@ class ManagedShard(Shard):
         ends = self._lifecycle.life.ends
         return ends[-1] if ends else None
 
-    @property
-    def are_callbacks_done(self) -> bool:
-        """True once the callbacks of a life that has ended have returned."""
-        return self._callbacks.are_done()
+    def are_callbacks_done(self, is_waited_for_by: Callable[[Callable[[int], bool]], bool]) -> bool:
+        """True if the callbacks of a life that has ended have returned, or cannot for now.
+
+        :param is_waited_for_by: True if one of some threads waits for the manager, which then calls
+            no callbacks.
+        """
+        callbacks = self._callbacks
+        return callbacks.are_done() or is_waited_for_by(callbacks.are_called_in)
 
     @property
     def error(self) -> BaseException | None:
-        """What has closed the shard for good, or None."""
+        """What has closed the shard for good in the manager's life, or None."""
         life = self._lifecycle.latest
-        return life.error if life.is_closed else None
+        return life.error if self.was_begun and life.is_closed else None
+
+    def request_restart(self, *, new_session: bool) -> Callable[[], bool]:
+        """Ask for a new connection, without waiting for it.
+
+        :param new_session: True to begin a new session.
+        :returns: a function that returns True while that connection, or a later one, is READY.
+        """
+        life = self._lifecycle.latest
+        opened = self._lifecycle.sockets_opened
+        if life.is_over:
+            self._begin(life.beginning.renewed(None, new_session).unawaited())
+        elif new_session:
+            life.request_connection(Request.REINSTANTIATE, no_fail=None, immediate=True)
+        elif self.is_ready:
+            life.request_connection(Request.RECONNECT, no_fail=None, immediate=True)
+        else:
+            opened -= 1  # the connection that is on its way will do
+        return lambda: self.is_ready and self._lifecycle.sockets_opened > opened
 
     # What is the same for all shards
 

@@ -30,7 +30,7 @@ from shardlib.checks import (
 from shardlib.currentsession import CurrentSession
 from shardlib.deadline import Deadline
 from shardlib.dispatching import create_callbacks
-from shardlib.errors import ForkedProcess, NotReady, ShardError, ShardsFailed
+from shardlib.errors import ForkedProcess, NotReady, ShardClosed, ShardError, ShardsFailed
 from shardlib.gateway import (
     API_VERSION,
     NORMAL_CLOSURE,
@@ -41,7 +41,7 @@ from shardlib.gateway import (
 from shardlib.gatewaybot import GatewayBot, GatewayBotRequest
 from shardlib.interrupts import has_interrupted_own_call
 from shardlib.lifecontrol import LifeControl
-from shardlib.lifecycle import Beginning, Life
+from shardlib.lifecycle import CLOSED_BY_DISCONNECT, Beginning, Life
 from shardlib.limits import Gate, default_gate
 from shardlib.loss import Loss
 from shardlib.managedshard import ManagedShard
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from shardlib.session import Session
     from shardlib.sessionstore import SessionStore
     from shardlib.shardoptions import ShardOptions
-    from shardlib.stats import ManagerStats
+    from shardlib.stats import ManagerStats, Stats
 
 _Function = TypeVar("_Function", bound=Callable[[Any, Any], object])
 _Arguments = ParamSpec("_Arguments")
@@ -205,6 +205,7 @@ class ShardManager:
         # reach them, too. Held for moments; reentrant, for a signal handler.
         self._lock = threading.RLock()
         self._resharding = threading.Lock()  # held by the thread that reshards
+        self._past: tuple[Stats, ...] = ()  # of shards that others have replaced
         self._queues: list[EventQueue] = []
         self._waiters: list[tuple[str, Waiter]] = []
         self._create_supervisor()
@@ -300,11 +301,14 @@ class ShardManager:
 
     @property
     def stats(self) -> ManagerStats:
-        """A snapshot: the sums of the counters of all shards, and each shard's state."""
+        """A snapshot: the sums of the counters of all shards, and each shard's state.
+
+        The sums count the shards, too, that :meth:`reshard` has replaced.
+        """
         self._check_process()
         from shardlib.stats import ManagerStats, ShardInfo  # here: dataclasses take long to import
 
-        return ManagerStats.of(
+        stats = ManagerStats.of(
             {
                 shard_id: ShardInfo(
                     shard.state, shard.heartbeat_ping, shard.session_id, shard.stats
@@ -312,6 +316,9 @@ class ShardManager:
                 for shard_id, shard in self.shards.items()
             }
         )
+        for past in self._past:
+            stats.add(past)
+        return stats
 
     # Listening
 
@@ -540,7 +547,7 @@ class ShardManager:
     def _counts(self) -> tuple[int, int, int]:
         """How many shards are READY, how many there are, and how many have failed."""
         group = self._group
-        return (0, 0, 0) if group is None else (group.ready, len(group.shards), len(group.errors))
+        return (0, 0, 0) if group is None else (group.ready, group.expected, len(group.errors))
 
     def _progress(self) -> str:
         """What the shards are doing that are not ready, in words for a message."""
@@ -702,20 +709,29 @@ class ShardManager:
         for place, shard_id in enumerate(ids):
             if place and pause:
                 self._lifecycle.wait(lambda: life.is_over, Deadline(pause).earlier(deadline))
-            shard = group.shards[shard_id]
-            self._lifecycle.wait_in(life, functools.partial(getattr, shard, "was_begun"), deadline)
-            if life.is_over:
-                raise life.closed_error()
-            if deadline.remaining() == 0:
+            if not self._restart(life, group.shards[shard_id], new_session, deadline):
                 raise TimeoutError(
                     f"{place} of {count(len(ids), 'shard')} restarted within "
-                    f"{count(timeout or 0, 'second')}; the others are as they were"
+                    f"{count(timeout or 0, 'second')}; shard {shard_id} is "
+                    f"{group.shards[shard_id].progress}"
                 )
-            if new_session:
-                shard.reinstantiate()
-            else:
-                shard.reconnect()
-            shard.wait_until_ready(deadline.remaining())
+
+    def _restart(
+        self, life: Life, shard: ManagedShard, new_session: bool, deadline: Deadline
+    ) -> bool:
+        """Restart one shard. False if it was not READY in time."""
+        self._lifecycle.wait_in(life, functools.partial(getattr, shard, "was_begun"), deadline)
+        if not life.is_over and deadline.remaining() != 0:
+            has_restarted = shard.request_restart(new_session=new_session)
+            self._lifecycle.wait_in(life, lambda: shard.is_over or has_restarted(), deadline)
+            if has_restarted():
+                return True
+        if life.is_over:
+            shard.disconnect(wait=False)  # it may have begun anew since the others were closed
+            raise life.closed_error()
+        if shard.is_over:
+            raise shard.error or ShardClosed(None, CLOSED_BY_DISCONNECT)
+        return False
 
     def reshard(
         self, shard_count: int | GatewayBot | None = None, *, timeout: float | None = None
@@ -797,6 +813,7 @@ class ShardManager:
         )
         resharding.run(life, deadline)
         self._shard_count = wanted
+        self._past = (*self._past, *(shard.stats for shard in old.shards.values()))
         self._callbacks.log(
             logging.INFO,
             "resharded from %d to %d shards; %s had come to both, and %s delivered once",

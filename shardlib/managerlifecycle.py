@@ -28,13 +28,13 @@ class ManagerLifecycle(Lifecycle):
     ) -> None:
         self._shards = shards
         self._alarm = Alarm()  # for the manager's thread
+        self._local = threading.local()  # `is_reader` in the readers of the shards
+        self._waiting: set[int] = set()  # the threads that are inside wait()
         super().__init__(create_thread)
 
     def in_reader_thread(self) -> bool:
         """True in a callback of the manager's, or of one of its shards."""
-        return super().in_reader_thread() or any(
-            shard.runs_in_this_thread() for shard in self._shards()
-        )
+        return super().in_reader_thread() or hasattr(self._local, "is_reader")
 
     def request_close(self, code: int, deadline: Deadline) -> Life:
         """Ask the manager and each shard to close; none waits for another."""
@@ -42,6 +42,23 @@ class ManagerLifecycle(Lifecycle):
         for shard in self._shards():
             shard.disconnect(code, wait=False)
         return life
+
+    def wait(self, condition: Callable[[], bool], deadline: Deadline) -> bool:
+        """As of a shard. The manager's thread must not wait for a thread that waits here."""
+        thread = threading.get_ident()
+        self._waiting.add(thread)
+        self._waiters.notify()
+        try:
+            return super().wait(condition, deadline)
+        finally:
+            self._waiting.discard(thread)
+
+    def is_waited_for_by(self, threads: Callable[[int], bool]) -> bool:
+        """True if one of some threads is inside :meth:`wait`.
+
+        :param threads: True for the numbers of those threads.
+        """
+        return any(map(threads, list(self._waiting)))
 
     def await_change(self, timeout: float | None) -> None:
         """Block the manager's thread until something has changed since the last call.
@@ -61,6 +78,10 @@ class ManagerLifecycle(Lifecycle):
         self._alarm.ring()
 
     # What the shards tell
+
+    def enter_reader(self) -> None:
+        """Note that the calling thread is the reader of a shard, until it ends."""
+        self._local.is_reader = True
 
     def notified(self) -> None:
         """Note that threads which wait for something of a shard were woken."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from shardlib.errors import ShardClosed
 from shardlib.gatewaybot import GatewayBot
 from shardlib.limits import Gate, check_gate_wait
-from shardlib.text import count
+from shardlib.text import count, describe
 
 # Seconds. A longer wait to identify is told; and a gate of the user's that lets no shard through
 # today is asked again after it.
@@ -41,7 +41,7 @@ class PatientGate:
         try:
             wait = check_gate_wait(self._gate.try_acquire(shard_id))
         except ShardClosed as error:
-            wait = max(self.expected_wait(shard_id), _LONG_WAIT)
+            wait = self.expected_wait(shard_id) or _LONG_WAIT
             self._tell(f": {error.reason}")
         else:
             if wait == 0:
@@ -53,7 +53,11 @@ class PatientGate:
         method = getattr(self._gate, "expected_wait", None)
         if method is None:
             return 0.0
-        wait = check_gate_wait(method(shard_id))
+        try:
+            wait = check_gate_wait(method(shard_id))
+        except Exception as error:  # the user's: try_acquire() is what counts
+            self._tell(f", but expected_wait() of the identify gate failed: {describe(error)}")
+            return 0.0
         if wait > _LONG_WAIT:
             self._tell(
                 f" in {count(round(wait / 60), 'minute')}: the sessions that Discord allows in 24 "

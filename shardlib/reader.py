@@ -190,6 +190,7 @@ class Reader:
         """The reader thread."""
         error: BaseException | None = None
         try:
+            self.lifecycle.enter_reader()
             error = self._connection_loop(life)
         except BaseException as unexpected:  # SystemExit and its like, or a fault of the library's
             if isinstance(unexpected, LeftToParent):

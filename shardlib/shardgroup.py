@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
 from shardlib.managedshard import ManagedShard
@@ -37,6 +38,9 @@ class ShardGroup:
         self._gate = gate
         self._max_concurrency = max_concurrency
         self._order = StartOrder((), max_concurrency)
+        self._began_at = time.monotonic()
+        for shard in shards.values():  # of the life before, perhaps
+            shard.await_turn()
 
     def begin(self) -> None:
         """Start the shards that have a session to resume; the others wait for :meth:`start_due`."""
@@ -44,7 +48,7 @@ class ShardGroup:
         self._order = StartOrder(identifying, self._max_concurrency)
         for shard_id, shard in self.shards.items():
             if shard_id not in identifying:
-                shard.start(self._socket_url)
+                shard.take_turn(self._socket_url)
 
     def start_due(self) -> float | None:
         """Start the shards whose turn to identify is near.
@@ -55,7 +59,7 @@ class ShardGroup:
             lambda shard_id: self.shards[shard_id].is_under_way, self._gate.expected_wait
         )
         for shard_id in due.shard_ids:
-            self.shards[shard_id].start(self._socket_url)
+            self.shards[shard_id].take_turn(self._socket_url)
         return due.wait
 
     def shard_id_for(self, guild_id: int) -> int:
@@ -65,6 +69,16 @@ class ShardGroup:
     def shard_for(self, guild_id: int) -> ManagedShard | None:
         """The shard that receives a guild's events, None if it runs elsewhere."""
         return self.shards.get(self.shard_id_for(guild_id))
+
+    @property
+    def age(self) -> float:
+        """Seconds since the group was made."""
+        return time.monotonic() - self._began_at
+
+    @property
+    def expected(self) -> int:
+        """How many shards are to be READY: all that the user has not closed by hand."""
+        return sum(not shard.was_closed_by_hand for shard in self.shards.values())
 
     @property
     def needed(self) -> int:

@@ -142,7 +142,6 @@ class Supervisor:
         group = self._make_group(life, gateway_bot)
         self.check_limit(group, gateway_bot)
         self._adopt(group)
-        began_at = time.monotonic()
         self._callbacks.log(
             logging.INFO,
             "starting %s of %d, %d of them with a session to resume",
@@ -158,7 +157,7 @@ class Supervisor:
             error = self._look_for_errors(life, group)
             if error is not None or group.is_over:
                 return error
-            self._tell_progress(life, group, began_at)
+            self._tell_progress(life, group)
             if self._store is not None:
                 due = time.monotonic() >= next_save
                 self._save_sessions(self._store, all_of_them=due)
@@ -228,24 +227,24 @@ class Supervisor:
             return
         try:
             gateway_bot = self._ask(None)
-        except (ShardError, OSError) as error:
+        except Exception as error:  # the user's function may raise anything
             self._callbacks.report(error, "Discord was to be asked how many shards are needed: ")
             return
         self._callbacks.notify("on_resharding_needed", gateway_bot)
 
-    def _tell_progress(self, life: Life, group: ShardGroup, began_at: float) -> None:
+    def _tell_progress(self, life: Life, group: ShardGroup) -> None:
         if life.sockets_opened == 0:
             self._note_first_socket(life, group)
-        all_ready = group.ready == len(group.shards)
+        all_ready = group.ready == group.expected
         if all_ready is not life.is_ready:
             life.set_state(ShardState.READY if all_ready else ShardState.CONNECTED)
         if all_ready and group is not self._all_ready:
             self._all_ready = group
             self._callbacks.log(
                 logging.INFO,
-                "all of %s are ready, after %.1f seconds",
-                count(len(group.shards), "shard"),
-                time.monotonic() - began_at,
+                "%s ready, after %.1f seconds",
+                "the shard is" if group.expected == 1 else f"all {group.expected} shards are",
+                group.age,
             )
             self._callbacks.notify("on_all_ready")
 
@@ -274,7 +273,10 @@ class Supervisor:
         for shard in shards:  # a user who disconnects has asked them already
             shard.disconnect(life.close_code or RESUMABLE_CLOSE_CODE, wait=False)
         in_time = self.lifecycle.wait(
-            lambda: all(shard.has_ended and shard.are_callbacks_done for shard in shards),
+            lambda: all(
+                shard.has_ended and shard.are_callbacks_done(self.lifecycle.is_waited_for_by)
+                for shard in shards
+            ),
             Deadline(self._close_timeout),
         )
         if not in_time:

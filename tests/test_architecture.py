@@ -20,6 +20,7 @@ CORE = sorted(Path(shardlib.__file__).parent.glob("*.py"))
 # Stores that are allowed, as (module, code): why.
 STORES = {
     ("lifecycle", "self._error_was_raised.here"): "storage of the calling thread's",
+    ("managerlifecycle", "self._local.is_reader"): "likewise",
     ("running", "calls.count"): "part of each call, for which a method would take too long",
     ("running", "calls.total"): "likewise",
     ("running", "calls.longest"): "likewise",

@@ -197,3 +197,22 @@ def test_a_large_event_is_one_of_the_recorded_ones_with_more_members() -> None:
     event = large_event(record(100), 1_000_000)
     assert 900_000 < len(event) < 1_100_000
     assert json.loads(event)["t"] == "GUILD_CREATE"
+
+
+# Many shards
+
+
+def test_a_manager_is_measured_in_a_process_of_its_own() -> None:
+    output = subprocess.run(
+        [
+            *(sys.executable, "-m", "benchmarks.manager"),
+            *("--shards", "2", "--max-concurrency", "2", "--seconds", "0.3"),
+        ],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    ).stdout
+
+    shards, start, least, identifies, threads, *_ = output.splitlines()[-1].split()
+    assert (shards, least, identifies, threads) == ("2", "0.00", "2", "5")
+    assert float(start) > 0

@@ -159,7 +159,7 @@ def test_a_second_hello_changes_the_room_kept_for_heartbeats() -> None:
 
 
 @given(steps=steps, shards=st.lists(st.integers(0, 9), min_size=1), concurrency=st.integers(1, 4))
-def test_no_bucket_identifies_more_often_than_documented(
+def test_no_rate_limit_key_identifies_more_often_than_documented(
     steps: list[float], shards: list[int], concurrency: int
 ) -> None:
     clock = Clock()
@@ -174,7 +174,7 @@ def test_no_bucket_identifies_more_often_than_documented(
         assert most_in_any(5.0 - 1e-6, granted) == 1
 
 
-def test_each_bucket_of_an_identify_gate_has_its_own_slot() -> None:
+def test_each_rate_limit_key_of_an_identify_gate_has_its_own_slot() -> None:
     clock = Clock()
     gate = IdentifyGate(max_concurrency=2, clock=clock)
     assert gate.try_acquire(0) == 0.0
@@ -186,7 +186,7 @@ def test_each_bucket_of_an_identify_gate_has_its_own_slot() -> None:
     assert gate.try_acquire(2) == 0.0
 
 
-def test_identifies_of_a_bucket_are_sent_further_apart_than_they_may_arrive() -> None:
+def test_identifies_of_one_key_are_sent_further_apart_than_they_may_arrive() -> None:
     """Of two, the second may arrive sooner after it was sent than the first."""
     for slack in (0, 0.25, 1.5):
         clock = Clock()
@@ -266,7 +266,7 @@ def test_a_bot_that_discord_allows_more_may_use_it() -> None:
     assert starts(gate, clock) == 950
 
 
-def test_no_bucket_is_free_sooner_after_update_has_divided_them_anew() -> None:
+def test_no_shard_identifies_sooner_after_update_has_given_it_another_key() -> None:
     clock = Clock()
     gate = IdentifyGate(2, clock=clock)
     assert gate.try_acquire(1) == 0.0

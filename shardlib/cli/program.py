@@ -216,14 +216,15 @@ def _add_gateway(commands: _Commands[_Parser]) -> None:
         type=_positive,
         default=1,
         metavar="N",
-        help="Identifies taken at once, of shards in different buckets (default: 1)",
+        help="Identifies taken at once, of shards with different rate limit keys (default: 1)",
     )
     parser.add_argument(
         "--identify-interval",
         type=_seconds,
         default=5.0,
         metavar="S",
-        help="the least seconds between two Identifies of a bucket; 0 for no limit (default: 5)",
+        help="the least seconds between two Identifies of one rate limit key; 0 for no limit "
+        "(default: 5)",
     )
     parser.add_argument(
         "--token",

@@ -96,9 +96,9 @@ class LocalGateway:
     :param allowed_intents: the intents that are switched on for the bot, by default all. If an
         Identify has any other privileged intent, the gateway closes with 4014.
     :param max_concurrency: how many Identifies the gateway accepts in every ``identify_interval``,
-        one for each bucket (``shard_id % max_concurrency``); 1 or more.
-    :param identify_interval: the least seconds between two Identifies of a bucket; the gateway
-        answers an earlier Identify with op 9. 0 for no limit.
+        one for each rate limit key (``shard_id % max_concurrency``); 1 or more.
+    :param identify_interval: the least seconds between two Identifies of one rate limit key; the
+        gateway answers an earlier Identify with op 9. 0 for no limit.
     :param session_start_limit: how many Identifies the gateway accepts in 24 hours. At the next
         Identify the gateway resets the token, as Discord does.
     :param session_timeout: seconds for which the gateway keeps the session of a disconnected

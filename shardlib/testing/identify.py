@@ -83,7 +83,7 @@ class Identification:
         :param shard_count: the number of shards that the Identify names.
         :param intents: the ``intents`` that the Identify names, of any type.
         :param now: when the Identify arrived, by the gateway's clock.
-        :returns: False if the Identify came too early for its bucket.
+        :returns: False if the Identify came too early after another of its rate limit key.
         :raises Refused: if the Identify breaks another rule.
         """
         check_shard_count(

@@ -102,7 +102,7 @@ class SessionStarts:
     def __init__(self, rules: Rules, clock: Clock) -> None:
         self._rules = rules
         self._clock = clock
-        # By bucket (shard_id % max_concurrency), the time of the last Identify that was accepted.
+        # By rate limit key, the time of the last Identify that was accepted.
         self._identified_at: dict[int, float] = {}
         # The times at which the Identifies accepted in the last 24 hours arrived.
         self._times: deque[float] = deque()
@@ -123,16 +123,16 @@ class SessionStarts:
         return int((self._times[0] + _DAY - self._clock()) * 1000)
 
     def take_slot(self, shard_id: int, now: float) -> bool:
-        """Take the slot of an Identify, if the bucket of the shard has a free slot.
+        """Take the slot of an Identify, if the slot of the shard's rate limit key is free.
 
         :param shard_id: the id of the shard that identifies.
         :param now: when the Identify arrived, by the gateway's clock.
-        :returns: False if the bucket accepted another Identify less than ``identify_interval`` ago.
+        :returns: False if one of the same key was accepted less than ``identify_interval`` ago.
         """
-        bucket = shard_id % self._rules.max_concurrency
-        last = self._identified_at.get(bucket)
+        rate_limit_key = shard_id % self._rules.max_concurrency
+        last = self._identified_at.get(rate_limit_key)
         if last is not None and now - last < self._rules.identify_interval:
             return False
-        self._identified_at[bucket] = now
+        self._identified_at[rate_limit_key] = now
         self._times.append(now)
         return True

@@ -212,7 +212,7 @@ def test_a_wrong_query_is_closed_with_its_code_and_a_reason(
         assert closed.reason  # for the developer of the client
 
 
-def test_identifies_of_one_bucket_keep_five_seconds_apart() -> None:
+def test_identifies_of_one_rate_limit_key_keep_five_seconds_apart() -> None:
     with LocalGateway() as gateway:
         with connected(gateway) as first, connected(gateway) as second:
             first.ready(shard=[0, 2])
@@ -225,7 +225,7 @@ def test_identifies_of_one_bucket_keep_five_seconds_apart() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "accepted"), [(4.999, False), (5.0, True)])
-def test_the_interval_of_a_bucket_has_no_slack(seconds: float, accepted: bool) -> None:
+def test_the_interval_of_a_rate_limit_key_has_no_slack(seconds: float, accepted: bool) -> None:
     with LocalGateway(max_concurrency=2) as gateway:
         starts = SessionStarts(gateway.rules, gateway.clock)
         assert starts.take_slot(1, 100.0)
@@ -281,7 +281,7 @@ def test_an_identify_that_is_refused_uses_up_no_session_start() -> None:
         assert gateway.session_starts["remaining"] == 2
 
 
-def test_different_buckets_identify_at_once() -> None:
+def test_different_rate_limit_keys_identify_at_once() -> None:
     with LocalGateway(max_concurrency=2) as gateway:
         with connected(gateway) as first, connected(gateway) as second:
             first.ready(shard=[0, 2])
