@@ -13,7 +13,7 @@ from shardlib.errors import AlreadyConnected, ShardClosed
 from shardlib.events import EventQueue
 from shardlib.gateway import event_name
 from shardlib.interactive import earlier_definition_of
-from shardlib.lifecycle import Observer
+from shardlib.lifecycle import Observer, Request
 from shardlib.options import Options
 from shardlib.running import Callback
 from shardlib.shard import Shard
@@ -108,6 +108,24 @@ class ManagedShard(Shard):
         """What has closed the shard for good in the manager's life, or None."""
         life = self._lifecycle.latest
         return life.error if self.was_begun and life.is_over else None
+
+    def request_restart(self, *, new_session: bool) -> Callable[[], bool]:
+        """Ask for a new connection, without waiting for it.
+
+        :param new_session: True to begin a new session.
+        :returns: a function that returns True while that connection, or a later one, is READY.
+        """
+        life = self._lifecycle.latest
+        opened = self._lifecycle.sockets_opened
+        if life.is_over:
+            self._begin(life.beginning.renewed(None, new_session).unawaited())
+        elif new_session:
+            life.request_connection(Request.REINSTANTIATE, no_fail=None, immediate=True)
+        elif self.is_ready:
+            life.request_connection(Request.RECONNECT, no_fail=None, immediate=True)
+        else:
+            opened -= 1  # the connection that is on its way will do
+        return lambda: self.is_ready and self._lifecycle.sockets_opened > opened
 
     # What is the same for all shards
 

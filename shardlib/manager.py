@@ -30,7 +30,7 @@ from shardlib.checks import (
 from shardlib.currentsession import CurrentSession
 from shardlib.deadline import Deadline
 from shardlib.dispatching import create_callbacks
-from shardlib.errors import ForkedProcess, NotReady, ShardError, ShardsFailed
+from shardlib.errors import ForkedProcess, NotReady, ShardClosed, ShardError, ShardsFailed
 from shardlib.gateway import (
     API_VERSION,
     NORMAL_CLOSURE,
@@ -41,7 +41,7 @@ from shardlib.gateway import (
 from shardlib.gatewaybot import GatewayBot, GatewayBotRequest
 from shardlib.interrupts import has_interrupted_own_call
 from shardlib.lifecontrol import LifeControl
-from shardlib.lifecycle import Beginning, Life
+from shardlib.lifecycle import CLOSED_BY_DISCONNECT, Beginning, Life
 from shardlib.limits import Gate, default_gate
 from shardlib.loss import Loss
 from shardlib.managedshard import ManagedShard
@@ -712,29 +712,29 @@ class ShardManager:
         for place, shard_id in enumerate(ids):
             if place and pause:
                 self._lifecycle.wait(lambda: life.is_over, Deadline(pause).earlier(deadline))
-            shard = group.shards[shard_id]
-            self._lifecycle.wait_in(life, functools.partial(getattr, shard, "was_begun"), deadline)
-            if life.is_over:
-                raise life.closed_error()
-            if deadline.remaining() == 0:
+            if not self._restart(life, group.shards[shard_id], new_session, deadline):
                 raise TimeoutError(
                     f"{place} of {count(len(ids), 'shard')} restarted within "
-                    f"{count(timeout or 0, 'second')}; the others are as they were"
+                    f"{count(timeout or 0, 'second')}; shard {shard_id} is "
+                    f"{group.shards[shard_id].progress}"
                 )
-            if new_session:
-                shard.reinstantiate()
-            else:
-                shard.reconnect()
-            if life.is_over:  # since that was asked last: the shard may have begun anew
-                shard.disconnect()
-                raise life.closed_error()
-            try:
-                shard.wait_until_ready(deadline.remaining())
-            except TimeoutError:
-                raise TimeoutError(
-                    f"shard {shard_id}, number {place + 1} of {len(ids)} to restart, was not ready "
-                    f"within {count(timeout or 0, 'second')}; it is {shard.progress}"
-                ) from None
+
+    def _restart(
+        self, life: Life, shard: ManagedShard, new_session: bool, deadline: Deadline
+    ) -> bool:
+        """Restart one shard. False if it was not READY in time."""
+        self._lifecycle.wait_in(life, functools.partial(getattr, shard, "was_begun"), deadline)
+        if not life.is_over and deadline.remaining() != 0:
+            has_restarted = shard.request_restart(new_session=new_session)
+            self._lifecycle.wait_in(life, lambda: shard.is_over or has_restarted(), deadline)
+            if has_restarted():
+                return True
+        if life.is_over:
+            shard.disconnect(wait=False)  # it may have begun anew since the others were closed
+            raise life.closed_error()
+        if shard.is_over:
+            raise shard.error or ShardClosed(None, CLOSED_BY_DISCONNECT)
+        return False
 
     def reshard(
         self, shard_count: int | GatewayBot | None = None, *, timeout: float | None = None
