@@ -190,7 +190,6 @@ class Reader:
         """The reader thread."""
         error: BaseException | None = None
         try:
-            self.lifecycle.enter_reader()
             error = self._connection_loop(life)
         except BaseException as unexpected:  # SystemExit and its like, or a fault of the library's
             if isinstance(unexpected, LeftToParent):
@@ -236,7 +235,8 @@ class Reader:
                     del told  # its traceback refers to this frame: the two would be a cycle
                     self.lifecycle.wait(lambda: life.is_over, Deadline(_FAULT_PAUSE))
                 if policy is None:
-                    self._callbacks.begin_life()  # first: on_socket_closed may follow at once
+                    self.lifecycle.enter_reader()
+                    self._callbacks.begin_life()  # before all callbacks, on_socket_closed too
                     self._tell_states(life)
                     policy = self._create_policy(life)
                 if life.request is Request.CLOSE:
