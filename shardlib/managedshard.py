@@ -112,7 +112,7 @@ class ManagedShard(Shard):
     def error(self) -> BaseException | None:
         """What has closed the shard for good in the manager's life, or None."""
         life = self._lifecycle.latest
-        return life.error if self.was_begun and life.is_closed else None
+        return life.error if self.was_begun and life.is_over else None
 
     def request_restart(self, *, new_session: bool) -> Callable[[], bool]:
         """Ask for a new connection, without waiting for it.
