@@ -83,8 +83,8 @@ class LifeControl:
         """
         if not self._lifecycle.began:
             raise ShardError(
-                f"{method}() would wait for ever: nothing was ever connected; connect() or "
-                "start() first"
+                f"{method}() would wait for ever: this was never connected; connect() or start() "
+                "first"
             )
         return self._lifecycle.latest
 

@@ -72,9 +72,6 @@ _CLOSING_GRACE = 1.0
 # Shards that a message tells of, each.
 _MOST_SHOWN = 5
 
-# The bits of a snowflake below its time (https://docs.discord.com/developers/reference#snowflakes).
-_TIME_SHIFT = 22
-
 
 def _of_the_guilds_shard(
     method: Callable[Concatenate[Shard, Snowflake, _Arguments], _Result],
@@ -294,13 +291,13 @@ class ShardManager:
                 "which shard has the guild is known when the number of shards is; connect() or "
                 "start() first"
             )
-        shard_id = (number >> _TIME_SHIFT) % group.shard_count
-        if shard_id not in group.shards:
+        shard = group.shard_for(number)
+        if shard is None:
             raise ValueError(
-                f"guild {number} belongs to shard {shard_id} of {group.shard_count}, which another "
-                "process runs"
+                f"guild {number} belongs to shard {group.shard_id_for(number)} of "
+                f"{group.shard_count}, which another process runs"
             )
-        return group.shards[shard_id]
+        return shard
 
     @property
     def stats(self) -> ManagerStats:
@@ -781,7 +778,7 @@ class ShardManager:
                 "as before; start all of them anew with another shard_count"
             )
         if not self._lifecycle.life.in_reader_thread():
-            self._control.refuse_to_wait("reshard", in_delivery=True)
+            self._control.refuse_to_wait("reshard")
         life = self._lifecycle.latest
         old = self._group
         if old is None or life.is_over:
@@ -814,7 +811,6 @@ class ShardManager:
             self._lifecycle,
             old,
             new,
-            gate=self._gate,
             publish=self._adopt,
             log=self._callbacks.log,
             close_timeout=self._template.options.close_timeout + _CLOSING_GRACE,
