@@ -856,7 +856,7 @@ class ShardManager:
     ) -> None:
         """Set the presence of all shards; their later sessions, and later shards, begin with it.
 
-        Shards without a session begin theirs with it, and are not waited for. To each of the others
+        Shards that have not identified do so with it, and are not waited for. To each of the others
         it is sent, as :meth:`Shard.update_presence` does.
 
         :param status: "online", "dnd", "idle", "invisible" or "offline".
@@ -881,7 +881,7 @@ class ShardManager:
                 shard.begin_with(payload["d"])
         failure: ShardError | None = None
         for shard in list(self._supervisor.all_shards()):
-            if shard.session_id is not None and not shard.is_over:
+            if shard.has_identified and not shard.is_over:
                 try:
                     shard.send(payload, deadline.remaining())
                 except ShardError as error:
