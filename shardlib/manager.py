@@ -229,7 +229,14 @@ class ShardManager:
             self._callbacks,
             connect_timeout=options.connect_timeout,
             close_timeout=close_timeout,
+            is_delivering=self._is_delivering,
             about_to_begin=lambda: None,
+        )
+
+    def _is_delivering(self) -> bool:
+        """True on a thread of the dispatcher's, inside a callback of the manager's or a shard's."""
+        return self._callbacks.in_delivery() or any(
+            shard.is_delivering for shard in self._supervisor.all_shards()
         )
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
