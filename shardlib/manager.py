@@ -395,6 +395,7 @@ class ShardManager:
         :raises TypeError: if an argument has the wrong type.
         """
         self._check_process()
+        check_type("event", event, str)
         (name,) = self._template.wanted_events((event,))
         check_callback("predicate", predicate, 1)
         deadline = Deadline(check_timeout("timeout", timeout))
