@@ -596,23 +596,27 @@ class ShardManager:
             return
         shards = list(self._supervisor.all_shards())
         if progress is not None:
-            self._tell_closed(shards, progress, deadline)
+            self._tell_closed(life, shards, progress, deadline)
         self._control.wait_for_end(life, deadline)
 
     def _tell_closed(
         self,
+        life: Life,
         shards: list[ManagedShard],
         progress: Callable[[int, int], object],
         deadline: Deadline,
     ) -> None:
-        closed = -1
+        told = -1
 
-        def have_changed() -> bool:
-            return sum(shard.has_ended for shard in shards) != closed
+        def closed() -> int:
+            return sum(shard.has_ended for shard in shards)
 
-        while closed < len(shards) and self._lifecycle.wait(have_changed, deadline):
-            closed = sum(shard.has_ended for shard in shards)
-            progress(closed, len(shards))
+        def has_changed() -> bool:  # the life ends without shards whose callbacks do not return
+            return life.ended or closed() != told
+
+        while self._lifecycle.wait(has_changed, deadline) and (now := closed()) != told:
+            told = now
+            progress(told, len(shards))
 
     def disconnect(self, code: int | None = None, *, wait: bool = True) -> None:
         """Close all shards, as :meth:`Shard.disconnect` closes one.
@@ -852,7 +856,7 @@ class ShardManager:
     ) -> None:
         """Set the presence of all shards; their later sessions, and later shards, begin with it.
 
-        Shards without a session begin theirs with it, and are not waited for. To each of the others
+        Shards that have not identified do so with it, and are not waited for. To each of the others
         it is sent, as :meth:`Shard.update_presence` does.
 
         :param status: "online", "dnd", "idle", "invisible" or "offline".
@@ -877,7 +881,7 @@ class ShardManager:
                 shard.begin_with(payload["d"])
         failure: ShardError | None = None
         for shard in list(self._supervisor.all_shards()):
-            if shard.session_id is not None and not shard.is_over:
+            if shard.has_identified and not shard.is_over:
                 try:
                     shard.send(payload, deadline.remaining())
                 except ShardError as error:
