@@ -100,8 +100,14 @@ def fetch_gateway_bot(
     return GatewayBotRequest(token, api_url, timeout, ssl_context, proxy).wait()
 
 
-def _check_api_url(api_url: str, proxy: str | None) -> str:
-    """The base of an API, without a slash at its end."""
+def check_api_url(api_url: str, proxy: str | None) -> str:
+    """The base of an API, checked, without a slash at its end.
+
+    :param api_url: as :func:`fetch_gateway_bot` takes it.
+    :param proxy: likewise.
+    :raises ValueError: if it cannot be used.
+    :raises TypeError: if it is not a str.
+    """
     parts = check_url("api_url", api_url, "https", "http")
     if parts.query or not parts.path.isascii():
         raise ValueError(f"api_url must have an ASCII path and no query (?), not {api_url!r}")
@@ -133,7 +139,7 @@ class GatewayBotRequest:
         check_positive("timeout", timeout)
         check_type("ssl_context", ssl_context, ssl.SSLContext, optional=True)
         self._token = token
-        self._base = _check_api_url(api_url, proxy)
+        self._base = check_api_url(api_url, proxy)
         self._timeout = timeout
         self._ssl_context = ssl_context
         self._proxy = proxy

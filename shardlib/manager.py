@@ -72,9 +72,6 @@ _CLOSING_GRACE = 1.0
 # Shards that a message tells of, each.
 _MOST_SHOWN = 5
 
-# The bits of a snowflake below its time (https://docs.discord.com/developers/reference#snowflakes).
-_TIME_SHIFT = 22
-
 
 def _of_the_guilds_shard(
     method: Callable[Concatenate[Shard, Snowflake, _Arguments], _Result],
@@ -294,13 +291,13 @@ class ShardManager:
                 "which shard has the guild is known when the number of shards is; connect() or "
                 "start() first"
             )
-        shard_id = (number >> _TIME_SHIFT) % group.shard_count
-        if shard_id not in group.shards:
+        shard = group.shard_for(number)
+        if shard is None:
             raise ValueError(
-                f"guild {number} belongs to shard {shard_id} of {group.shard_count}, which another "
-                "process runs"
+                f"guild {number} belongs to shard {group.shard_id_for(number)} of "
+                f"{group.shard_count}, which another process runs"
             )
-        return group.shards[shard_id]
+        return shard
 
     @property
     def stats(self) -> ManagerStats:
@@ -724,14 +721,14 @@ class ShardManager:
     ) -> bool:
         """Restart one shard. False if it was not READY in time."""
         self._lifecycle.wait_in(life, functools.partial(getattr, shard, "was_begun"), deadline)
-        if not life.is_over and deadline.remaining() != 0:
+        _refuse_if_over(life, shard)
+        if deadline.remaining() != 0:
             has_restarted = shard.request_restart(new_session=new_session)
+            _refuse_if_over(life, shard)
             self._lifecycle.wait_in(life, lambda: shard.is_over or has_restarted(), deadline)
             if has_restarted():
                 return True
-        if life.is_over:
-            shard.disconnect(wait=False)  # it may have begun anew since the others were closed
-            raise life.closed_error()
+        _refuse_if_over(life, shard)
         if shard.is_over:
             raise shard.error or ShardClosed(None, CLOSED_BY_DISCONNECT)
         return False
@@ -777,7 +774,7 @@ class ShardManager:
                 "as before; start all of them anew with another shard_count"
             )
         if not self._lifecycle.life.in_reader_thread():
-            self._control.refuse_to_wait("reshard", in_delivery=True)
+            self._control.refuse_to_wait("reshard")
         life = self._lifecycle.latest
         old = self._group
         if old is None or life.is_over:
@@ -810,7 +807,6 @@ class ShardManager:
             self._lifecycle,
             old,
             new,
-            gate=self._gate,
             publish=self._adopt,
             log=self._callbacks.log,
             close_timeout=self._template.options.close_timeout + _CLOSING_GRACE,
@@ -1024,6 +1020,13 @@ class ShardManager:
         self._lock = threading.RLock()
         self._callbacks.begin_in_forked_child()
         self._create_supervisor()
+
+
+def _refuse_if_over(life: Life, shard: ManagedShard) -> None:
+    """Raise if the manager closes, or is closed, which a shard that restarts must not outlive."""
+    if life.is_over:
+        shard.disconnect(wait=False)  # it may have begun anew since the others were closed
+        raise life.closed_error()
 
 
 class _Asking:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from shardlib import frames, payloads, protocol
 from shardlib.backoff import Backoff
-from shardlib.callbacks import Callbacks
+from shardlib.callbacks import Callbacks, Screen
 from shardlib.compression import create_inflater
 from shardlib.connection import AT_ONCE, Connection, ConnectionLost
 from shardlib.currentsession import CurrentSession
@@ -375,6 +375,8 @@ class Reader:
         while True:
             if life.untold_states:  # another thread may have changed the state, or a callback
                 self._tell_states(life)
+            if callbacks.screen is not None:
+                self._deliver_screened(callbacks.screen)
             loss = self._lost or connection.failure
             if loss is not None:
                 try:
@@ -649,14 +651,34 @@ class Reader:
         if deliver and message.event is not None:
             self.events.add(message.event)
         self._carry_out(connection)
-        if deliver:
-            if callbacks.admits(message.event, text):
-                if message.event is not None and callbacks.wants_texts:
-                    callbacks.hand_on_text(message.event, message.sequence, text)
-                if payload is not None:
-                    callbacks.dispatch(message.event, payload)
-            if self.lifecycle.life.error is None:  # else a callback raised its way out
-                gateway.session.complete()
+        if not deliver:
+            return
+        screen = callbacks.screen
+        if screen is not None and message.event is not None:
+            call = functools.partial(self._deliver, message, text, payload)
+            screen.put(message.event, text, call)
+            self._deliver_screened(screen)
+            return
+        self._deliver(message, text, payload)
+        if self.lifecycle.life.error is None:  # else a callback raised its way out
+            gateway.session.complete()
+
+    def _deliver(self, message: Message, text: bytes, payload: Payload | None) -> None:
+        callbacks = self._callbacks
+        if message.event is not None and callbacks.wants_texts:
+            callbacks.hand_on_text(message.event, message.sequence, text)
+        if payload is not None:
+            callbacks.dispatch(message.event, payload)
+
+    def _deliver_screened(self, screen: Screen) -> None:
+        """Deliver what a screen lets through. The session is not done with what it keeps back."""
+        life = self.lifecycle.life
+        while (deliver := screen.take()) is not None:
+            deliver()
+            if life.is_over:
+                break
+        if life.error is None and not screen.is_holding:
+            self.protocol.session.complete()
 
     def _unreadable(self, error: UnreadableMessage) -> None:
         """Skip a message. One refused for its size while READY is awaited must be READY itself."""

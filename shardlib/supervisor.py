@@ -38,7 +38,7 @@ from shardlib.state import ShardState
 from shardlib.text import count, describe
 
 # Errors of one shard that every other one would meet, too: they are the token's, or the intents'.
-_COMMON = (AuthenticationFailed, DisallowedIntents, InvalidAPIVersion, InvalidIntents)
+COMMON = (AuthenticationFailed, DisallowedIntents, InvalidAPIVersion, InvalidIntents)
 
 # Errors that say that the guilds are to be divided among another number of shards.
 DIVISION = (InvalidShard, ShardingRequired)
@@ -201,7 +201,7 @@ class Supervisor:
         """Tell of shards that have failed. Returns an error that closes all of them."""
         errors = group.errors
         for error in errors.values():
-            if not isinstance(error, Exception) or isinstance(error, _COMMON):
+            if not isinstance(error, Exception) or isinstance(error, COMMON):
                 return error
         if life.first_attempt_awaited:
             self._note_first_socket(life, group)

@@ -33,6 +33,7 @@ def run(arguments: Namespace) -> None:
     """
     make_gateway = gateway_class()
     script = _read_script(arguments.faults)
+    guilds = max(3, arguments.shards) if arguments.guilds is None else arguments.guilds
     output = Output(sys.stdout)
     shutdown = Shutdown()
     try:
@@ -42,7 +43,7 @@ def run(arguments: Namespace) -> None:
                     make_gateway(
                         port=arguments.port,
                         tls=arguments.tls,
-                        guilds=arguments.guilds,
+                        guilds=guilds,
                         seed=arguments.seed,
                         shards=arguments.shards,
                         max_concurrency=arguments.max_concurrency,
@@ -95,6 +96,8 @@ def _introduction(gateway: LocalGateway, certificate: str | None) -> str:
         f"Token        {gateway.token}",
     ]
     command = f"DISCORD_TOKEN={gateway.token} shardlib tail --url {gateway.url}"
+    if gateway.shards > 1:
+        command += f" --api-url {gateway.http_url} --shards auto"
     if certificate is not None:
         lines.append(f"Certificate  {certificate} (of the authority to trust)")
         command = f"SSL_CERT_FILE={certificate} {command}"

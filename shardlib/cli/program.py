@@ -6,7 +6,7 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 import shardlib
 from shardlib.cli.errors import Failure, UsageError
@@ -70,16 +70,24 @@ def _add_tail(commands: _Commands[_Parser]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Print a bot's events, one line each: the time, the event's sequence, its\n"
         "name, where it happened, and what it says. What happens to the connection is\n"
-        "told on standard error.",
+        "told on standard error. With --shards a line has the shard's number, too, and\n"
+        "standard error tells the state of each shard: on a terminal in a table.",
         epilog="The bot's token is taken from the environment variable DISCORD_TOKEN, so that it\n"
         "shows up neither in the shell's history nor in a list of processes.\n\n"
         "Exit status: 0 after Ctrl-C, after --count events, and when the reader of a pipe\n"
-        "has seen enough; 1 after an error that ends the connection for good; 2 for bad\n"
+        "has seen enough; 1 after an error that ends the connection for good, with\n"
+        "--shards all of them, and if Discord does not let the shards start; 2 for bad\n"
         "arguments.\n\n"
         "examples:\n"
         "  shardlib tail --local\n"
         "  shardlib tail --intents guilds,guild_messages --events MESSAGE_CREATE\n"
-        "  shardlib tail --json | jq .d.author.username",
+        "  shardlib tail --json | jq .d.author.username\n"
+        "  shardlib tail --shards auto\n"
+        "  shardlib tail --shards auto --json | jq .shard\n\n"
+        "many shards without Discord, from two terminals:\n"
+        "  shardlib gateway --port 4000 --shards 8 --max-concurrency 4\n"
+        "  DISCORD_TOKEN=... shardlib tail --url ws://127.0.0.1:4000/ \\\n"
+        "      --api-url http://127.0.0.1:4000/api/v10 --shards auto\n",
         allow_abbrev=False,
     )
     where = parser.add_mutually_exclusive_group()
@@ -108,13 +116,21 @@ def _add_tail(commands: _Commands[_Parser]) -> None:
         help="the intents to ask for: names as guilds,guild_messages, or default (all but the "
         "privileged ones), or all (the default with --local)",
     )
-    parser.add_argument(
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
         "--shard",
         type=_shard,
         default=(0, 1),
         metavar="I/N",
         help="be shard number I, counted from 0, of N shards (default: 0/1)",
     )
+    which.add_argument(
+        "--shards",
+        type=_shards_wanted,
+        metavar="N",
+        help="be all N shards of the bot, or with auto as many as Discord recommends",
+    )
+    _add_api_url(parser)
     parser.add_argument(
         "--compression",
         type=_compression,
@@ -151,11 +167,7 @@ def _add_shards(commands: _Commands[_Parser]) -> None:
     where.add_argument(
         "--local", action="store_true", help="ask a local gateway, started for it; needs no token"
     )
-    where.add_argument(
-        "--api-url",
-        metavar="URL",
-        help="the https:// base of another HTTP API to ask; http:// for one of this machine",
-    )
+    _add_api_url(where)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=_shards, parser=parser)
 
@@ -185,9 +197,8 @@ def _add_gateway(commands: _Commands[_Parser]) -> None:
     parser.add_argument(
         "--guilds",
         type=_number,
-        default=3,
         metavar="N",
-        help="the number of the bot's guilds (default: 3)",
+        help="the number of the bot's guilds (default: 3, or one for each of more shards)",
     )
     parser.add_argument(
         "--rate",
@@ -238,7 +249,26 @@ def _add_gateway(commands: _Commands[_Parser]) -> None:
     parser.set_defaults(run=_gateway, parser=parser)
 
 
+def _add_api_url(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--api-url",
+        type=_api_url,
+        metavar="URL",
+        help="the https:// base of another HTTP API to ask than Discord's; http:// for one of this "
+        "machine",
+    )
+
+
 def _tail(arguments: argparse.Namespace) -> None:
+    if arguments.local and arguments.api_url is not None:
+        raise UsageError("--api-url is not allowed with --local, whose gateway has its own")
+    if arguments.shards is not None:
+        from shardlib.cli import manyshards
+
+        manyshards.run(arguments)
+        return
+    if arguments.api_url is not None:
+        raise UsageError("--api-url goes with --shards: a single shard asks no HTTP API")
     from shardlib.cli import tail
 
     tail.run(arguments)
@@ -330,6 +360,19 @@ def _shard(text: str) -> tuple[int, int]:
             f"it must be a shard number, from 0, and a shard count, as 0/1 or 3/16, not {text!r}"
         )
     return int(match[1]), int(match[2])
+
+
+def _shards_wanted(text: str) -> int | Literal["auto"]:
+    return "auto" if text == "auto" else _positive(text)
+
+
+def _api_url(text: str) -> str:
+    from shardlib.gatewaybot import check_api_url  # here: only some commands need it
+
+    try:
+        return check_api_url(text, None)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _compression(text: str) -> str | None:

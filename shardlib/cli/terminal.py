@@ -11,12 +11,22 @@ import sys
 import time
 import unicodedata
 from collections.abc import Iterable
-from typing import TextIO, cast
+from typing import Protocol, TextIO, cast
 
 from shardlib.text import printable
 
 DIM, BOLD, RED, YELLOW = "2", "1", "31", "33"
 """Styles of a terminal's text (ECMA-48, "select graphic rendition")."""
+
+
+class Lines(Protocol):
+    """Where lines are printed: a stream, or a place in it."""
+
+    def style(self, text: str, style: str) -> str:
+        """A text in a style, if the stream takes styles."""
+
+    def write(self, text: str) -> None:
+        """Print a text, which ends a line."""
 
 
 class Output:
@@ -35,15 +45,27 @@ class Output:
             raise OSError("standard output is closed")
         self.encoding = stream.encoding
         self.is_terminal = stream.isatty()
-        #: True if styles may be used: https://no-color.org says who is asked. The old console of
-        #: Windows would print their codes.
-        self.has_styles = (
-            self.is_terminal
-            and not os.environ.get("NO_COLOR")
-            and os.environ.get("TERM") != "dumb"
-            and sys.platform != "win32"
+        #: True if the stream takes control sequences (ECMA-48), which move the cursor for example.
+        #: The old console of Windows would print them.
+        self.has_cursor = (
+            self.is_terminal and os.environ.get("TERM") != "dumb" and sys.platform != "win32"
         )
+        #: True if styles may be used: https://no-color.org says who is asked.
+        self.has_styles = self.has_cursor and not os.environ.get("NO_COLOR")
         self._file = cast(io.RawIOBase, open(stream.fileno(), "wb", buffering=0, closefd=False))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Columns and rows of the terminal; 80 and 24 if it does not know them."""
+        try:
+            columns, rows = os.get_terminal_size(self._file.fileno())
+        except OSError:
+            columns = rows = 0
+        return columns or 80, rows or 24
+
+    def is_same_as(self, other: Output) -> bool:
+        """True if two streams go to one terminal, file or pipe."""
+        return os.path.sameopenfile(self._file.fileno(), other._file.fileno())
 
     def style(self, text: str, style: str) -> str:
         """A text in a style, if this stream takes styles.
@@ -77,7 +99,7 @@ class LogLines(logging.Handler):
         line only.
     """
 
-    def __init__(self, output: Output, details: bool) -> None:
+    def __init__(self, output: Lines, details: bool) -> None:
         super().__init__()
         self._output = output
         self._details = details
