@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar, Union
 from shardlib.failurelog import SUMMARY_INTERVAL, FailureLog
 from shardlib.outstanding import Outstanding
 from shardlib.running import Callback
-from shardlib.text import count, describe, name_of, printable
+from shardlib.text import count, message_of, name_of, printable
 from shardlib.watchdog import Watchdog
 
 Predicate = Callable[[Any], object]
@@ -432,7 +432,7 @@ class Callbacks:
         :param context: what the log says before the error's own message.
         """
         failures, in_full = self._failures.add(type(error))  # a peer may send as much as it likes
-        message = f"{context}{_message_of(error)}"
+        message = f"{context}{message_of(error)}"
         if in_full:
             self.log(logging.WARNING, "%s", message)
         elif failures:
@@ -534,13 +534,6 @@ def _underlying(function: Callback) -> object:
         return getattr(function, "__func__", function)
     except Exception:  # an object of the user's whose __getattr__ fails
         return function
-
-
-def _message_of(error: BaseException) -> str:
-    try:
-        return str(error) or describe(error)
-    except Exception:  # one of the user's that fails to say anything
-        return describe(error)
 
 
 def _replace(table: dict[str, tuple[Any, ...]], event: str, left: list[Any]) -> None:

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, NoReturn
 
 from shardlib.callbacks import Callbacks
-from shardlib.checks import check_type
+from shardlib.checks import check_at_least_one
 from shardlib.currentsession import CurrentSession
 from shardlib.deadline import Deadline
 from shardlib.errors import ForkedProcess, ShardError
@@ -465,9 +465,8 @@ class Events(Iterator[Event]):
         """
         queue = self._queue
         del self  # as above
-        check_type("max_events", max_events, int, optional=True)
-        if max_events is not None and max_events < 1:
-            raise ValueError(f"max_events must be 1 or more, not {max_events}")
+        if max_events is not None:
+            check_at_least_one("max_events", max_events)
         thread = threading.get_ident()
         while not queue.is_closed:
             queue.gather_events(thread, max_events)

@@ -7,10 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from shardlib.callbacks import Screen, Waiter
-from shardlib.checks import check_type
 from shardlib.errors import AlreadyConnected, NotReady, ShardClosed
 from shardlib.events import EventQueue
-from shardlib.gateway import event_name
 from shardlib.interactive import earlier_definition_of
 from shardlib.lifecycle import Observer, Request
 from shardlib.options import Options
@@ -163,13 +161,7 @@ class ManagedShard(Shard):
 
     def wanted_events(self, names: Iterable[str]) -> tuple[str, ...]:
         """The names of events as Discord writes them, checked, each once."""
-        names = tuple(names)
-        for name in names:
-            check_type("names", name, str)
-        wanted = tuple(dict.fromkeys(map(event_name, names)))
-        for name in wanted:
-            self._warn_of_unknown(name)
-        return wanted
+        return self._wanted_events(names)
 
     def add_listener(self, event: str, function: Callback) -> None:
         """What :meth:`on` does for an event and a function that were checked."""

@@ -138,7 +138,8 @@ class Reader:
         :raises ShardClosed: if the gate lets no more through.
         """
         # First: an Identify that can't be sent must use up no slot.
-        text = self._options.identity.identify_text(self.presence)
+        presence = self.presence
+        text = self._options.identity.identify_text(presence)
         wait = check_gate_wait(
             self._callbacks.run(
                 "the identify gate", self._gate.try_acquire, self._options.identity.shard_id
@@ -158,6 +159,9 @@ class Reader:
         if self.lifecycle.life.claim_opening(connection, ShardState.IDENTIFYING, claimed):
             if not self.lifecycle.in_reader_thread():
                 connection.interrupt()  # the reader sleeps until another deadline, the gate's
+            # A presence that is kept from now on finds the shard identifying, and is sent to it.
+            if self.presence is not presence:
+                text = self._options.identity.identify_text(self.presence)
             self._send(connection, text)  # else another thread was faster
 
     def _log_wait(self, wait: float) -> None:

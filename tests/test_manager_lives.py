@@ -297,7 +297,7 @@ def test_close_on_another_thread_ends_a_restart(gateway: LocalGateway, new_sessi
     manager.close()
     with pytest.raises(ShardError):
         restarting.result(10)
-    assert gateway.connections == []
+    wait_until(lambda: gateway.connections == [])
 
 
 def test_no_shard_that_restart_connects_outlives_a_close_at_that_moment(
