@@ -754,8 +754,8 @@ class ShardManager:
         The new shards connect beside the old ones. When all of them are READY, the old ones close,
         and the new ones deliver what has come since; an event that both have received is delivered
         once. Discord gives events no id, so the manager compares their contents: two events that
-        are alike to the letter may be taken for one. The GUILD_CREATE of the guilds that the new
-        shards' READY lists is not delivered. READY is, and callbacks about connections and
+        are alike to the letter may be taken for one. The first GUILD_CREATE of a guild that an old
+        shard has told of is not delivered. READY is, and callbacks about connections and
         `on_socket_raw_message` are called for old and new shards alike.
 
         Blocks the calling thread for some 5 seconds for each bucket of `max_concurrency` shards,
