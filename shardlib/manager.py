@@ -146,9 +146,9 @@ class ShardManager:
         since :meth:`reshard`.
     :param on_resharding_needed: ``(manager, gateway_bot)``: Discord has closed a shard with 4010
         or 4011, so the guilds are to be divided among another number of shards; `gateway_bot` is
-        what it recommends now. Called once for a number of shards. Without a `dispatcher`,
-        ``on_resharding_needed=ShardManager.reshard`` reshards at once, which uses up one of the
-        day's sessions for each new shard.
+        what it recommends now. Called once for a number of shards. With
+        ``on_resharding_needed=ShardManager.reshard`` the manager reshards at once, which uses up
+        one of the day's sessions for each new shard.
     :param options: every ``on_socket_...`` callback and every option of :class:`Shard`, with the
         same meaning for each shard, but `shard_id`, `session` and `backoff`, of which each shard
         has its own.
@@ -762,14 +762,14 @@ class ShardManager:
         The new shards connect beside the old ones. When all of them are READY, the old ones close,
         and the new ones deliver what has come since; an event that both have received is delivered
         once. Discord gives events no id, so the manager compares their contents: two events that
-        are alike to the letter may be taken for one. The GUILD_CREATE of the guilds that the new
-        shards' READY lists is not delivered. READY is, and callbacks about connections and
+        are alike to the letter may be taken for one. The first GUILD_CREATE of a guild that an old
+        shard has told of is not delivered. READY is, and callbacks about connections and
         `on_socket_raw_message` are called for old and new shards alike.
 
         Blocks the calling thread for some 5 seconds for each bucket of `max_concurrency` shards,
-        and uses up one of the day's sessions for each new shard. Without a `dispatcher` it may be
-        called in the manager's own callbacks; in those of the shards, and in all that a dispatcher
-        calls, it raises :exc:`ShardError`. If it fails, the old shards go on.
+        and uses up one of the day's sessions for each new shard. It may be called in the manager's
+        own callbacks, and in every callback that a `dispatcher` calls; in others it raises
+        :exc:`ShardError`. If it fails, the old shards go on.
 
         :param shard_count: an int from 1, the new number; None for what Discord recommends now; or
             a :class:`GatewayBot`, for what that recommends.
@@ -781,7 +781,8 @@ class ShardManager:
         :raises ConnectionFailed: if Discord was to be asked, and cannot be reached.
         :raises HTTPFailed: if Discord was asked, and answers something else.
         :raises ShardError: if the manager is closed meanwhile, or is resharding already; in the
-            callbacks named above, and in a signal handler that has interrupted another call.
+            callbacks of a shard without a `dispatcher`, and in a signal handler that has
+            interrupted another call.
         :raises ValueError: if `shard_count` is below 1, or `timeout` is negative; and if this
             manager runs a part of the shards, for which other processes would have to change, too.
         :raises TypeError: if an argument has the wrong type.

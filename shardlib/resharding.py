@@ -105,10 +105,12 @@ class Resharding:
                 self._go_on_with_new()
             else:
                 self._go_on_with_old()
-        # What comes behind the answers to these heartbeats was issued when the old were closed.
-        self._await_answers(life, self._new)
-        for holder in self._holders.values():
-            holder.finish()
+        try:
+            # What comes behind these answers was issued when the old shards were closed.
+            self._await_answers(life, self._new)
+        finally:
+            for holder in self._holders.values():
+                holder.finish()
 
     @property
     def repeats(self) -> int:
