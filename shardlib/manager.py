@@ -193,6 +193,7 @@ class ShardManager:
             stop=lambda error: self._supervisor.stop(error),
             slow_callback=options_of_all.slow_callback,
             thread_prefix="shard-manager",
+            meanwhile="no shard can be started meanwhile, and no session saved",
         )
         for name, function, arguments in (
             ("on_all_ready", on_all_ready, 1),
@@ -1041,6 +1042,7 @@ class ShardManager:
             self._callbacks.leave_to_parent()
             return
         self._lock = threading.RLock()
+        self._queues, self._waiters = [], []  # the parent's
         self._callbacks.begin_in_forked_child()
         self._create_supervisor()
 
