@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from shardlib import Session, Shard, ShardClosed, ShardError, ShardState
+from shardlib import ConnectionFailed, Session, Shard, ShardClosed, ShardError, ShardState
 from shardlib.dispatch import Mailbox, Pool, Worker
 from shardlib.gatewaybot import GatewayBotRequest
 from shardlib.testing import LocalGateway
@@ -289,6 +289,26 @@ def test_a_new_life_waits_for_a_shard_whose_callback_is_stuck(
         manager.wait_until_ready(10)
 
 
+def test_connect_raises_if_a_callback_from_before_does_not_return(
+    gateway: LocalGateway, stuck: threading.Event
+) -> None:
+    inside = threading.Event()
+
+    def hang(_: Any) -> None:
+        inside.set()
+        stuck.wait(20)
+
+    manager = make_manager(gateway, on_all_ready=hang, close_timeout=0.1, connect_timeout=0.3)
+    manager.connect()
+    assert inside.wait(10)
+    manager.close(timeout=0.1)
+    with pytest.raises(ConnectionFailed, match="still being closed: a callback has not returned"):
+        manager.connect()
+    stuck.set()
+    manager.join(10)
+    wait_until(lambda: own_threads() == [])
+
+
 # From wherever
 
 
@@ -334,6 +354,7 @@ def test_closing_on_a_dispatchers_thread_does_not_wait_for_that_thread(
     manager = make_manager(gateway, dispatcher=kind(), **options)
     manager.start()
     manager.join(10)
+    wait_until(lambda: took)
     assert max(took) < 1.5
 
 
@@ -605,7 +626,7 @@ def test_a_manager_that_was_never_connected_works_in_a_forked_child(gateway: Loc
         manager.on("GUILD_CREATE", lambda *_: None)
         child = os.fork()
         if child:
-            status = os.waitpid(child, 0)[1]
+            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         manager.connect()
         manager.wait_until_ready(20)
         manager.close()
@@ -630,7 +651,7 @@ def test_a_connected_manager_raises_forkedprocess_from_every_method_in_a_child(
         manager.wait_until_ready()
         child = os.fork()
         if child:
-            status = os.waitpid(child, 0)[1]
+            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
             print(manager, flush=True)
             manager.restart([1])
             sys.exit(status)
@@ -787,3 +808,27 @@ def test_a_closed_manager_that_nothing_refers_to_is_collected(gateway: LocalGate
     reference = weakref.ref(manager)
     del manager
     wait_until(lambda: not gc.collect() and reference() is None)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+def test_an_iterator_of_the_parents_holds_up_no_shard_of_a_forked_child(
+    gateway: LocalGateway,
+) -> None:
+    process = run(
+        gateway,
+        """
+        import warnings; warnings.simplefilter("ignore")
+        events = manager.events(maxsize=1)
+        child = os.fork()
+        if child:
+            sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        manager.connect()
+        manager.wait_until_ready(20)
+        while manager.stats.events["GUILD_CREATE"] < 4:
+            time.sleep(0.01)
+        sys.exit(manager.stats.waiting)
+        """,
+        intents="1",
+    )
+    status, _, errors = finish(process)
+    assert (status, errors) == (0, "")
