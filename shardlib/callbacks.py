@@ -124,6 +124,7 @@ class Callbacks:
     :param slow_callback: seconds after which the log tells of a call that has not returned, or
         None.
     :param thread_prefix: how the names of the threads begin that tell so.
+    :param owner: whose functions these are, in words for the log.
     """
 
     def __init__(
@@ -137,8 +138,10 @@ class Callbacks:
         notify: Callable[[], object],
         slow_callback: float | None,
         thread_prefix: str,
+        owner: str = "the shard",
     ) -> None:
         self._shard = shard
+        self._owner = owner
         self._logger = logger
         self._is_enabled_for = getattr(logger, "isEnabledFor", None)
         self._hide_token = hide_token
@@ -413,7 +416,7 @@ class Callbacks:
     def _tell_failure(self, what: str, source: object, error: Exception) -> None:
         failures, in_full = self._failures.add(source)
         if in_full:
-            self.log(logging.ERROR, "%s failed; the shard goes on", what, exc_info=error)
+            self.log(logging.ERROR, "%s failed; %s goes on", what, self._owner, exc_info=error)
         elif failures:
             self.log(
                 logging.ERROR,

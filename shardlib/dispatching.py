@@ -25,6 +25,7 @@ def create_callbacks(
     stop: Callable[[BaseException], object],
     slow_callback: float | None,
     thread_prefix: str,
+    name: str = "the shard",
 ) -> Callbacks:
     """The callbacks of a shard, or of a manager.
 
@@ -34,6 +35,7 @@ def create_callbacks(
     :param lifecycle: returns the owner's. It and the session may not be there yet.
     :param session: returns the session under way.
     :param hide_token: as for :class:`shardlib.callbacks.Callbacks`, as are the rest.
+    :param name: of the owner, in words for the log.
     :raises TypeError: if `dispatcher` is no dispatcher.
     """
     options: dict[str, Any] = {
@@ -43,6 +45,7 @@ def create_callbacks(
         "notify": lambda: lifecycle().notify(),
         "slow_callback": slow_callback,
         "thread_prefix": thread_prefix,
+        "owner": name,
     }
     if dispatcher is None:
         return Callbacks(owner, logger, **options)
