@@ -751,17 +751,19 @@ class ShardManager:
     ) -> None:
         """Divide the bot's guilds among another number of shards, while events go on.
 
-        The new shards connect beside the old ones. When all of them are READY, the old ones close,
-        and the new ones deliver what has come since; an event that both have received is delivered
-        once. Discord gives events no id, so the manager compares their contents: two events that
-        are alike to the letter may be taken for one. The GUILD_CREATE of the guilds that the new
-        shards' READY lists is not delivered. READY is, and callbacks about connections and
-        `on_socket_raw_message` are called for old and new shards alike.
+        The new shards connect beside the old ones. When all of them are READY, and the old ones
+        have delivered what came before, the old ones close, and the new ones deliver what has come
+        since; an event that both have received is delivered once. Discord gives events no id, so
+        the manager compares their contents, and counts those that are alike to the letter. The
+        GUILD_CREATE of guilds that an old shard has, and that the new shards' READY lists, is not
+        delivered. READY is, and callbacks about connections and `on_socket_raw_message` are called
+        for old and new shards alike.
 
         Blocks the calling thread for some 5 seconds for each bucket of `max_concurrency` shards,
-        and uses up one of the day's sessions for each new shard. Without a `dispatcher` it may be
-        called in the manager's own callbacks; in those of the shards, and in all that a dispatcher
-        calls, it raises :exc:`ShardError`. If it fails, the old shards go on.
+        and uses up one of the day's sessions for each new shard. It may be called in the manager's
+        own callbacks, and in all that a `dispatcher` calls, which waits meanwhile; in what the
+        reader of a shard calls, it raises :exc:`ShardError`. If it fails, or Ctrl-C interrupts it
+        before the old shards close, the old ones go on.
 
         :param shard_count: an int from 1, the new number; None for what Discord recommends now; or
             a :class:`GatewayBot`, for what that recommends.
