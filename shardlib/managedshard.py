@@ -97,6 +97,11 @@ class ManagedShard(Shard):
         ends = self._lifecycle.life.ends
         return ends[-1] if ends else None
 
+    @property
+    def is_delivering(self) -> bool:
+        """True on a thread of the dispatcher's, inside a callback of this shard."""
+        return self._callbacks.in_delivery()
+
     def are_callbacks_done(self, is_waited_for_by: Callable[[Callable[[int], bool]], bool]) -> bool:
         """True if the callbacks of a life that has ended have returned, or cannot for now.
 

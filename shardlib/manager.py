@@ -146,9 +146,9 @@ class ShardManager:
         since :meth:`reshard`.
     :param on_resharding_needed: ``(manager, gateway_bot)``: Discord has closed a shard with 4010
         or 4011, so the guilds are to be divided among another number of shards; `gateway_bot` is
-        what it recommends now. Called once for a number of shards. Without a `dispatcher`,
-        ``on_resharding_needed=ShardManager.reshard`` reshards at once, which uses up one of the
-        day's sessions for each new shard.
+        what it recommends now. Called once for a number of shards. With
+        ``on_resharding_needed=ShardManager.reshard`` the manager reshards at once, which uses up
+        one of the day's sessions for each new shard.
     :param options: every ``on_socket_...`` callback and every option of :class:`Shard`, with the
         same meaning for each shard, but `shard_id`, `session` and `backoff`, of which each shard
         has its own.
@@ -234,7 +234,14 @@ class ShardManager:
             self._callbacks,
             connect_timeout=options.connect_timeout,
             close_timeout=close_timeout,
+            is_delivering=self._is_delivering,
             about_to_begin=lambda: None,
+        )
+
+    def _is_delivering(self) -> bool:
+        """True on a thread of the dispatcher's, inside a callback of the manager's or a shard's."""
+        return self._callbacks.in_delivery() or any(
+            shard.is_delivering for shard in self._supervisor.all_shards()
         )
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
@@ -394,6 +401,7 @@ class ShardManager:
         :raises TypeError: if an argument has the wrong type.
         """
         self._check_process()
+        check_type("event", event, str)
         (name,) = self._template.wanted_events((event,))
         check_callback("predicate", predicate, 1)
         deadline = Deadline(check_timeout("timeout", timeout))
@@ -751,19 +759,17 @@ class ShardManager:
     ) -> None:
         """Divide the bot's guilds among another number of shards, while events go on.
 
-        The new shards connect beside the old ones. When all of them are READY, and the old ones
-        have delivered what came before, the old ones close, and the new ones deliver what has come
-        since; an event that both have received is delivered once. Discord gives events no id, so
-        the manager compares their contents, and counts those that are alike to the letter. The
-        GUILD_CREATE of guilds that an old shard has, and that the new shards' READY lists, is not
-        delivered. READY is, and callbacks about connections and `on_socket_raw_message` are called
-        for old and new shards alike.
+        The new shards connect beside the old ones. When all of them are READY, the old ones close,
+        and the new ones deliver what has come since; an event that both have received is delivered
+        once. Discord gives events no id, so the manager compares their contents: two events that
+        are alike to the letter may be taken for one. The first GUILD_CREATE of a guild that an old
+        shard has told of is not delivered. READY is, and callbacks about connections and
+        `on_socket_raw_message` are called for old and new shards alike.
 
         Blocks the calling thread for some 5 seconds for each bucket of `max_concurrency` shards,
         and uses up one of the day's sessions for each new shard. It may be called in the manager's
-        own callbacks, and in all that a `dispatcher` calls, which waits meanwhile; in what the
-        reader of a shard calls, it raises :exc:`ShardError`. If it fails, or Ctrl-C interrupts it
-        before the old shards close, the old ones go on.
+        own callbacks, and in every callback that a `dispatcher` calls; in others it raises
+        :exc:`ShardError`. If it fails, the old shards go on.
 
         :param shard_count: an int from 1, the new number; None for what Discord recommends now; or
             a :class:`GatewayBot`, for what that recommends.
@@ -775,7 +781,8 @@ class ShardManager:
         :raises ConnectionFailed: if Discord was to be asked, and cannot be reached.
         :raises HTTPFailed: if Discord was asked, and answers something else.
         :raises ShardError: if the manager is closed meanwhile, or is resharding already; in the
-            callbacks named above, and in a signal handler that has interrupted another call.
+            callbacks of a shard without a `dispatcher`, and in a signal handler that has
+            interrupted another call.
         :raises ValueError: if `shard_count` is below 1, or `timeout` is negative; and if this
             manager runs a part of the shards, for which other processes would have to change, too.
         :raises TypeError: if an argument has the wrong type.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,6 +18,7 @@ import hypothesis
 import pytest
 
 from shardlib import ShardError
+from tests.pseudoterminal import PseudoTerminal
 from tests.support import TOKEN, wait_until
 from tests.windows import open_tk, virtual_display
 
@@ -47,6 +49,15 @@ def pytest_make_parametrize_id(val: object) -> str | None:
 @pytest.fixture
 def token() -> str:
     return TOKEN
+
+
+@pytest.fixture
+def terminal() -> Iterator[PseudoTerminal]:
+    if sys.platform == "win32":
+        pytest.skip("the system has no pseudo-terminals")
+    terminal = PseudoTerminal()
+    yield terminal
+    terminal.close()
 
 
 @pytest.fixture(scope="session")

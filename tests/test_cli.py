@@ -511,6 +511,25 @@ def test_gateway_prints_a_tail_command_that_connects_to_it(tmp_path: Path) -> No
     assert_quiet(gateway)
 
 
+def test_gateway_of_many_shards_prints_a_tail_command_for_all_of_them() -> None:
+    options = ("--shards", "8", "--max-concurrency", "8", "--identify-interval", "0")
+    with Command("gateway", *options) as gateway:
+        gateway.read()
+        token, shardlib, *suggested = wait_for(gateway.out, "DISCORD_TOKEN=").split()
+        assert shardlib == "shardlib"
+        with Command(*suggested, token=token.partition("=")[2]) as tail:
+            tail.read()
+            wait_for(gateway.out, "connections 8  sessions 8")
+            wait_for(tail.err, "all 8 shards are ready")
+            for shard_id in range(8):  # each has a guild
+                wait_for(tail.out, f"{shard_id}/8       2  GUILD_CREATE")
+            tail.interrupt()
+            assert tail.finish(CTRL_C) == 0
+        gateway.interrupt()
+        assert gateway.finish(CTRL_C) == 0
+    assert_quiet(gateway)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGTERM ends a process at once")
 def test_sigterm_ends_the_gateway_and_leaves_no_certificate() -> None:
     """Row 98."""

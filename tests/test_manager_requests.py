@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from shardlib import GatewayBot, IdentifyGate, Intents, ShardManager
+from shardlib.dispatch import Worker
 from shardlib.testing import LocalGateway
 from tests.shards import make_gateway
 from tests.support import TOKEN, wait_until
@@ -44,8 +45,12 @@ def test_members_are_fetched_through_the_shard_of_their_guild(gateway: LocalGate
             assert [member["user"]["id"] for member in members] == [guild.owner_id]
 
 
-def test_a_manager_goes_on_after_its_own_callback_has_resharded(gateway: LocalGateway) -> None:
-    with make_manager(gateway, 2, on_resharding_needed=ShardManager.reshard) as manager:
+@pytest.mark.parametrize("dispatcher", [None, Worker], ids=["", "Worker"])
+def test_a_manager_goes_on_after_its_own_callback_has_resharded(
+    dispatcher: Callable[[], Worker] | None, gateway: LocalGateway
+) -> None:
+    options = {"dispatcher": dispatcher and dispatcher()}
+    with make_manager(gateway, 2, on_resharding_needed=ShardManager.reshard, **options) as manager:
         manager.connect()
         manager.wait_until_ready(PATIENCE)
         gateway.connections[0].close(4011)

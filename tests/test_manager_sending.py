@@ -202,7 +202,7 @@ def test_a_presence_that_cannot_be_is_sent_to_no_shard(
     with pytest.raises(error, match=next(iter(options))):
         manager.update_presence(**options)
     manager.restart([0], new_session=True)
-    assert presences(gateway) == [None] * 4
+    assert set(presences(gateway)) == {None}
     assert received(gateway, Opcode.PRESENCE_UPDATE) == []
 
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import sys
-from collections.abc import Iterator
 
 import pytest
 
 from shardlib.cli.terminal import clip, columns, columns_of
 from shardlib.testing import LocalGateway
-from tests.command import PATIENCE, Command
-from tests.support import wait_until
+from tests.command import Command
+from tests.pseudoterminal import PseudoTerminal
 
 
 @pytest.mark.parametrize(
@@ -55,37 +52,7 @@ def test_columns_stand_below_each_other_whatever_is_in_them() -> None:
     assert {columns_of(line) for line in lines} == {13}
 
 
-class Terminal:
-    """A terminal of the system's, into which a command prints."""
-
-    def __init__(self) -> None:
-        self._leader, self.follower = os.openpty()
-        self.text = b""
-
-    def read_until(self, text: bytes) -> None:
-        """Read until a text was printed."""
-
-        def found() -> bool:
-            self.text += os.read(self._leader, 4096)
-            return text in self.text
-
-        wait_until(found, PATIENCE, repr(text))
-
-    def close(self) -> None:
-        os.close(self._leader)
-        os.close(self.follower)
-
-
-@pytest.fixture
-def terminal() -> Iterator[Terminal]:
-    if sys.platform == "win32":
-        pytest.skip("the system has no pseudo-terminals")
-    terminal = Terminal()
-    yield terminal
-    terminal.close()
-
-
-def printed(terminal: Terminal, gateway: LocalGateway, **environment: str) -> bytes:
+def printed(terminal: PseudoTerminal, gateway: LocalGateway, **environment: str) -> bytes:
     """What ``tail`` prints on a terminal up to READY."""
     with Command(
         *("tail", "--url", gateway.url),
@@ -101,7 +68,7 @@ def printed(terminal: Terminal, gateway: LocalGateway, **environment: str) -> by
 
 
 def test_tail_styles_its_lines_on_a_terminal(
-    terminal: Terminal, local_gateway: LocalGateway
+    terminal: PseudoTerminal, local_gateway: LocalGateway
 ) -> None:
     text = printed(terminal, local_gateway)
     assert re.search(rb"\x1b\[2m\d\d:\d\d:\d\d +1\x1b\[0m\x1b\[1m  READY\x1b\[0m", text)
@@ -110,7 +77,7 @@ def test_tail_styles_its_lines_on_a_terminal(
 
 @pytest.mark.parametrize("variable", [{"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=str)
 def test_tail_is_plain_if_the_user_says_so(
-    variable: dict[str, str], terminal: Terminal, local_gateway: LocalGateway
+    variable: dict[str, str], terminal: PseudoTerminal, local_gateway: LocalGateway
 ) -> None:
     assert b"\x1b" not in printed(terminal, local_gateway, **variable)
 

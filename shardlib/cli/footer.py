@@ -32,7 +32,7 @@ class Footer:
         self._lock = threading.Lock()
         self._shown: list[str] = []
         self._columns = 0  # of the terminal when they were shown
-        self._is_left_alone = False  # another program has printed below
+        self._is_left_alone = False  # another program may have printed below
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="footer", daemon=True)
         if hasattr(signal, "SIGCONT"):  # the shell has printed meanwhile, after Ctrl-Z
@@ -74,11 +74,7 @@ class Footer:
 
     def _renew(self, lines: list[str], columns: int) -> None:
         with self._lock:
-            if columns and columns < self._columns:
-                # The terminal may have broken the lines, or cut them: none can tell where the
-                # footer begins. It stays as it is, and the next one comes below.
-                self._is_left_alone = True
-            if lines != self._shown or self._is_left_alone:
+            if lines != self._shown or self._has_lost_its_place():
                 start = self._to_top(erase=not lines)
                 end = "\x1b[J" if lines else ""
                 # Each line is erased after its text, and not the footer before: no flicker.
@@ -90,11 +86,20 @@ class Footer:
         """Move the cursor to where the footer begins."""
         if not self._shown:
             return ""
-        if self._is_left_alone:
+        if self._has_lost_its_place():
             self._is_left_alone = False
-            return "\n"
+            self._columns = 0
+            return "\n"  # what is shown stays as it is
         up = len(self._shown) - 1
         return "\r" + (f"\x1b[{up}A" if up else "") + ("\x1b[J" if erase else "")
+
+    def _has_lost_its_place(self) -> bool:
+        """True if the footer cannot tell where it begins.
+
+        Another program may have printed below it; or the terminal has become narrower, and has
+        broken the lines, or cut them.
+        """
+        return self._is_left_alone or self._output.size[0] < self._columns
 
     def _leave_alone(self, *_: object) -> None:
         self._is_left_alone = True

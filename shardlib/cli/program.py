@@ -363,7 +363,14 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def _shards_wanted(text: str) -> int | Literal["auto"]:
-    return "auto" if text == "auto" else _positive(text)
+    if text == "auto":
+        return "auto"
+    try:
+        return _positive(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(
+            f"it must be auto, or a number from 1 up, not {text!r}"
+        ) from None
 
 
 def _api_url(text: str) -> str:
