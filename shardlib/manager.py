@@ -195,7 +195,7 @@ class ShardManager:
             stop=lambda error: self._supervisor.stop(error),
             slow_callback=options_of_all.slow_callback,
             thread_prefix="shard-manager",
-            name="the manager",
+            meanwhile="no shard can be started meanwhile, and no session saved",
         )
         given = (on_all_ready, on_resharding_needed)
         for (name, arguments), function in zip(_CALLBACKS.items(), given, strict=True):
@@ -1058,6 +1058,7 @@ class ShardManager:
             self._callbacks.leave_to_parent()
             return
         self._lock = threading.RLock()
+        self._queues, self._waiters = [], []  # the parent's
         self._callbacks.begin_in_forked_child()
         self._create_supervisor()
 
