@@ -3,13 +3,15 @@
 ::
 
     python -m benchmarks.chaos --minutes 30 --seed 1
+    python -m benchmarks.chaos --minutes 30 --seed 1 --shards 8
 
-A run has many rounds. Each round connects a new shard to a new local gateway. While the gateway
-sends events, one thread causes a fault every few milliseconds, and three threads use the shard as a
-program does: they send, read the state, reconnect, begin new sessions, disconnect and connect. The
-seed and the round's number decide the faults and the calls. Their timing also depends on the
-machine. ``--round`` repeats a round, for instance a round that has found a problem. A round records
-every event that the gateway issues, and checks that
+A run has many rounds. Each round connects a new shard to a new local gateway; with ``--shards``, a
+new manager of so many shards. While the gateway sends events, one thread causes a fault every few
+milliseconds, and three threads use the shard, or the manager, as a program does: they send, read
+the state, reconnect, restart shards, begin new sessions, iterate over events, disconnect and
+connect. The seed and the round's number decide the faults and the calls. Their timing also depends
+on the machine. ``--round`` repeats a round, for instance a round that has found a problem. A round
+records every event that the gateway issues, and checks for each shard that
 
 - within a session the shard loses no event, delivers none twice, and keeps their order;
 - the shard has delivered all events of the session that is alive at the end;
@@ -34,19 +36,24 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from unittest import mock
 
 from shardlib import (
     AlreadyConnected,
     Backoff,
     CloseCode,
     ConnectionFailed,
+    GatewayBot,
     IdentifyGate,
     Intents,
+    Opcode,
     Shard,
     ShardError,
+    ShardManager,
+    ShardState,
 )
 from shardlib.dispatch import Dispatcher, Mailbox, Pool, Worker
 from shardlib.gateway import SEND_LIMIT
@@ -71,6 +78,11 @@ LONG_INTERVAL = 2_000
 BURST = (300, 600)
 # The Retry-After of a refusal, in seconds.
 RETRY_AFTER = 1
+# Faults a second, of each shard; of the shards of a manager together, more would only queue up.
+FAULT_RATE = 30
+MOST_FAULTS = 60
+# Seconds of the least and of the longest pause before a failed connection is tried again.
+BACKOFF = (0.005, 0.05)
 
 Fault = Callable[[GatewayConnection, random.Random], object]
 
@@ -252,6 +264,9 @@ def _session_of(event: str, data: Any) -> object:
     return data["session"] if event == EVENT else None
 
 
+Calls = dict[str, tuple[float, Callable[[], object]]]
+
+
 class Round:
     """One gateway and one shard, with the faults of the one and the calls of the other.
 
@@ -272,10 +287,10 @@ class Round:
         # By session id, the number of events issued, and the numbers of the events received.
         self._issued: Counter[str] = Counter()
         self._received: dict[str, list[int]] = {}
-        # The id of the session that is alive at the end.
-        self._final: str | None = None
-        # A letter for each callback, in the order of the calls.
-        self._callbacks: list[str] = []
+        # The shards, each with the id of its session that is alive at the end.
+        self._final: dict[Shard, str | None] = {}
+        # A letter for each callback, in the order of the calls, by shard.
+        self._callbacks: dict[int, list[str]] = {}
         # Connections that the gateway does not read, so that the gateway cannot notice their end.
         self._unread: set[GatewayConnection] = set()
         self._seen_sessions: set[GatewaySession] = set()
@@ -300,12 +315,8 @@ class Round:
         logger.propagate = False
         logger.handlers = [CriticalRecords(self.figures.problems)]
         self._callback_rng = self._rng("callbacks")
-        self._shard = Shard(
-            self._gateway.token,
-            Intents.all(),
+        self._make(
             compression=rng.choice(COMPRESSIONS),
-            identify_gate=IdentifyGate(interval=0.001, slack=0, daily_limit=10**9),
-            backoff=Backoff(base=0.005, cap=0.05),
             connect_timeout=0.3,
             hello_timeout=0.3,
             ready_timeout=0.5,
@@ -313,13 +324,39 @@ class Round:
             ssl_context=self._gateway.ssl_context if self._gateway.url[2] == "s" else None,
             logger=logger,
             dispatcher=self._dispatcher,
-            on_socket_connected=lambda shard: self._callbacks.append("c"),
-            on_socket_ready=lambda shard: self._callbacks.append("y"),
-            on_socket_reconnected=lambda shard, resumed: self._callbacks.append("r"),
+            on_socket_connected=lambda shard: self._note(shard, "c"),
+            on_socket_ready=lambda shard: self._note(shard, "y"),
+            on_socket_reconnected=lambda shard, resumed: self._note(shard, "r"),
             on_socket_disconnected=self._on_disconnected,
-            on_socket_closed=lambda shard, error: self._callbacks.append("x"),
+            on_socket_closed=lambda shard, error: self._note(shard, "x"),
             on_socket_dispatch=self._on_dispatch,
         )
+
+    # What is connected.
+
+    def _make(self, **options: Any) -> None:
+        """Make what the round connects.
+
+        :param options: of each shard.
+        """
+        self._shard = Shard(
+            self._gateway.token,
+            Intents.all(),
+            identify_gate=IdentifyGate(interval=0.001, slack=0, daily_limit=10**9),
+            backoff=Backoff(*BACKOFF),
+            **options,
+        )
+
+    @property
+    def _bot(self) -> Shard | ShardManager:
+        return self._shard
+
+    @property
+    def _shards(self) -> Mapping[int, Shard]:
+        return {self._shard.shard_id: self._shard}
+
+    def _restart_closed(self) -> None:
+        """Start the shards again that the round's threads have left closed."""
 
     def _rng(self, purpose: str) -> random.Random:
         return random.Random(f"{self._seed}/{purpose}")
@@ -345,13 +382,13 @@ class Round:
             for thread in threads:
                 self._join(thread)
             self._recover()
-            self._final = self._shard.session_id
+            self._final = {shard: shard.session_id for shard in self._shards.values()}
             began = time.monotonic()
-            self._shard.disconnect()
+            self._bot.disconnect()
             if time.monotonic() - began > 3:
                 self._problem("disconnect() took longer than close_timeout")
             self._run_pending()
-            waiting = self._shard.stats.waiting
+            waiting = self._bot.stats.waiting
             if waiting:
                 self._problem(f"{waiting} callbacks were never called")
             self._check_nothing_is_left_open()
@@ -381,7 +418,7 @@ class Round:
         """Call connect() up to 20 times, since connect() raises if a fault hits its first try."""
         for attempts_left in reversed(range(20)):
             try:
-                self._shard.connect(self._gateway.url)
+                self._bot.connect(self._gateway.url)
                 return
             except ConnectionFailed:
                 if not attempts_left:
@@ -402,14 +439,18 @@ class Round:
     def _issue(self, rng: random.Random) -> None:
         """Issue events in bursts until the end of the round."""
         while not self._stop.is_set():
-            self._issue_some(rng.randint(1, 60))
+            shards = list(self._shards.values())
+            if shards:
+                self._issue_some(rng.choice(shards), rng.randint(1, 60))
             self._stop.wait(rng.expovariate(100))
 
-    def _issue_some(self, count: int) -> None:
-        sessions = self._gateway.sessions
-        if sessions and sessions[-1].session_id == self._shard.session_id:
-            session = sessions[-1]
+    def _issue_some(self, shard: Shard, count: int) -> None:
+        sessions = {each.session_id: each for each in self._gateway.sessions}
+        session = sessions.get(shard.session_id or "")
+        if session is not None:
             self._seen_sessions.add(session)
+            if session.shard != (shard.shard_id, shard.shard_count):
+                self._problem(f"{shard} has the session {session}")
             for _ in range(count):
                 number = self._issued[session.session_id]
                 session.dispatch(EVENT, {"session": session.session_id, "number": number})
@@ -419,9 +460,12 @@ class Round:
         """Cause a fault every few milliseconds until the end of the round."""
         names = list(LIVE_FAULTS)
         weights = [weight for weight, _ in LIVE_FAULTS.values()]
-        while not self._stop.wait(rng.expovariate(30)):
+        rate = min(FAULT_RATE * len(self._shards), MOST_FAULTS)
+        while not self._stop.wait(rng.expovariate(rate)):
             kind = rng.random()
-            if kind < 0.005:
+            if kind < 0.002:
+                self._lose_session(rng)
+            elif kind < 0.005:
                 self._gateway.outage(rng.uniform(0.01, 0.2))
                 self.figures.faults["outage"] += 1
             elif kind < 0.08:
@@ -429,6 +473,14 @@ class Round:
             else:
                 [name] = rng.choices(names, weights)
                 self._strike_live(name, rng)
+
+    def _lose_session(self, rng: random.Random) -> None:
+        """Have the gateway forget a session, which its shard learns at its next Resume."""
+        sessions = self._gateway.sessions
+        if sessions:
+            with contextlib.suppress(ValueError):  # it has ended meanwhile
+                self._gateway.lose_session(rng.choice(sessions))
+                self.figures.faults["session lost"] += 1
 
     def _strike_next(self, rng: random.Random) -> None:
         name = rng.choice(list(OPENING_FAULTS))
@@ -450,23 +502,32 @@ class Round:
     def _strike_live(self, name: str, rng: random.Random) -> None:
         connections = [each for each in self._gateway.connections if each.is_open]
         if connections:
+            connection = rng.choice(connections[-len(self._shards) :])
             if name in ("black hole", "stops reading"):
-                self._unread.add(connections[-1])
-            _apply(LIVE_FAULTS[name][1], connections[-1], rng)
+                self._unread.add(connection)
+            _apply(LIVE_FAULTS[name][1], connection, rng)
             self.figures.faults[name] += 1
 
     def _check_no_other(self, connection: GatewayConnection) -> None:
-        """Check, when Identify or Resume arrives, that no other connection is open.
+        """Check, when Identify or Resume arrives, that the shard has no other connection open.
 
         The gateway calls this on its thread.
         """
+        shard_id = self._shard_id_on(connection)
         others = [
             each
             for each in self._gateway.connections
-            if each is not connection and each.close_code is None and each.is_open
+            if each is not connection
+            and each.close_code is None
+            and each.is_open
+            and self._shard_id_on(each) == shard_id
         ]
         if set(others) - self._unread:
             self._problem(f"{connection} is not the only one in use: {others}")
+
+    def _shard_id_on(self, connection: GatewayConnection) -> int | None:
+        """The id of the shard whose connection it is. Of one shard, all are."""
+        return self._shard.shard_id
 
     def _linger(self, connection: GatewayConnection) -> None:
         """Leave ending TCP to the shard.
@@ -501,8 +562,11 @@ class Round:
 
     # The user's side.
 
+    def _note(self, shard: Shard, callback: str) -> None:
+        self._callbacks.setdefault(shard.shard_id, []).append(callback)
+
     def _on_disconnected(self, shard: Shard, code: int | None, closed_by_self: bool) -> None:
-        self._callbacks.append("d")
+        self._note(shard, "d")
         if code == CloseCode.RATE_LIMITED:
             self._problem("the shard has exceeded the send limit: closed with 4008")
 
@@ -519,9 +583,9 @@ class Round:
         elif chance < 0.002:
             raise ValueError("a fault of the callback")
 
-    def _use(self, rng: random.Random) -> None:
-        """Call random methods of the shard, as a program does, and check what they raise."""
-        calls: dict[str, tuple[float, Callable[[], object]]] = {
+    def _calls(self, rng: random.Random) -> Calls:
+        """The calls of a program, each with its frequency relative to the others."""
+        return {
             "send": (40, lambda: self._shard.update_presence(status="idle", timeout=0.2)),
             "read": (40, self._read),
             "begin again": (0.5, self._begin_again),
@@ -533,6 +597,10 @@ class Round:
             "wait_for": (2, lambda: self._shard.wait_for(EVENT, timeout=0.1)),
             "wait_until_ready": (5, lambda: self._shard.wait_until_ready(0.3)),
         }
+
+    def _use(self, rng: random.Random) -> None:
+        """Call random methods, as a program does, and check what they raise."""
+        calls = self._calls(rng)
         weights = [weight for weight, _ in calls.values()]
         while not self._stop.wait(rng.expovariate(100)):
             [name] = rng.choices(list(calls), weights)
@@ -545,20 +613,20 @@ class Round:
                 self._problem(f"{name} raised {error!r}")
 
     def _begin_again(self) -> None:
-        """Begin another life, which resumes the session of this one."""
-        self._shard.disconnect(4000)
+        """Begin another life, which resumes the sessions of this one."""
+        self._bot.disconnect(4000)
         self._connect()
 
     def _read(self) -> None:
-        shard = self._shard
-        assert repr(shard) and shard.stats.messages >= 0
-        for name in ("state", "socket_active", "session", "heartbeat_ping", "socket_instance"):
-            getattr(shard, name)
+        assert repr(self._bot) and self._bot.stats.messages >= 0
+        for shard in self._shards.values():
+            for name in ("state", "socket_active", "session", "heartbeat_ping", "socket_instance"):
+                getattr(shard, name)
 
     # The end.
 
     def _recover(self) -> None:
-        """Stop all faults, and wait until the shard has received all events of its session."""
+        """Stop all faults, and wait until each shard has received all events of its session."""
         self._gateway.clear_faults()
         self._gateway.restore()
         # Needed if a thread of the round has ended between disconnect() and connect().
@@ -566,9 +634,12 @@ class Round:
             self._connect()
         deadline = time.monotonic() + RECOVERY_TIME
         while time.monotonic() < deadline:
-            if self._shard.session_id not in self._issued:
-                self._issue_some(1)  # a new session, for which no event has been issued
-            elif self._is_complete(self._shard.session_id):
+            self._restart_closed()
+            shards = list(self._shards.values())
+            for shard in shards:
+                if shard.session_id not in self._issued:
+                    self._issue_some(shard, 1)  # a new session, for which none has been issued
+            if shards and all(self._is_complete(shard.session_id) for shard in shards):
                 return
             self._run_pending()
             time.sleep(0.01)
@@ -579,7 +650,7 @@ class Round:
 
     def _sum_up(self) -> None:
         figures = self.figures
-        stats = self._shard.stats
+        stats = self._bot.stats
         figures.faults += self._struck
         figures.connections = stats.connections
         figures.resumes = stats.resumes
@@ -593,20 +664,132 @@ class Round:
             if self._in_order:
                 figures.out_of_order += sum(b < a for a, b in itertools.pairwise(numbers))
             figures.lost += max(numbers) + 1 - len(known)
-        if not self._is_complete(self._final):
-            lost = self._issued[self._final or ""] - len(self._received.get(self._final or "", ()))
-            figures.lost += lost
-            self._problem(
-                f"session {self._final} is not complete, {lost} events short: {self._shard}"
-            )
+        for shard, final in self._final.items():
+            if not self._is_complete(final):
+                lost = self._issued[final or ""] - len(self._received.get(final or "", ()))
+                figures.lost += lost
+                self._problem(f"session {final} is not complete, {lost} events short: {shard}")
         for session in self._seen_sessions:
             if session.ended is not None and session.ended.startswith("resumed"):
                 self._problem(f"{session}: the shard has resumed too early, or wrongly")
-        callbacks = "".join(self._callbacks)
-        if not re.fullmatch("((c(yr?|r)?d)*x)+", callbacks):
-            self._problem(f"callbacks out of order: {callbacks}")
+        for shard_id, letters in self._callbacks.items():
+            callbacks = "".join(letters)
+            if not re.fullmatch("((c(yr?|r)?d)*x)+", callbacks):
+                self._problem(f"callbacks of shard {shard_id} out of order: {callbacks}")
         if figures.lost or figures.duplicated or figures.out_of_order:
             self._problem("events were lost, duplicated or out of order")
+
+
+class ManagerRound(Round):
+    """One gateway and a manager of several shards.
+
+    :param seed: as for :class:`Round`, as are the rest.
+    :param shards: how many.
+    """
+
+    def __init__(
+        self,
+        seed: str,
+        seconds: float = ROUND_SECONDS,
+        dispatcher: str = "reader",
+        shards: int = 8,
+    ) -> None:
+        self._shard_count = shards
+        super().__init__(seed, seconds, dispatcher)
+
+    def run(self) -> Figures:
+        # A manager takes no `backoff`, and the faults end after seconds.
+        with mock.patch.object(Backoff.__init__, "__defaults__", BACKOFF):
+            return super().run()
+
+    def _make(self, **options: Any) -> None:
+        self._gateway.max_concurrency = self._shard_count
+        self._manager = ShardManager(
+            self._gateway.token,
+            Intents.all(),
+            self._shard_count,
+            gateway_bot=lambda: GatewayBot(
+                self._gateway.url, self._shard_count, 10**6, 10**6, 0.0, self._shard_count
+            ),
+            identify_gate=IdentifyGate(self._shard_count, 0.001, slack=0, daily_limit=10**9),
+            **options,
+        )
+
+    @property
+    def _bot(self) -> Shard | ShardManager:
+        return self._manager
+
+    @property
+    def _shards(self) -> Mapping[int, Shard]:
+        return self._manager.shards
+
+    def _restart_closed(self) -> None:
+        closed = [
+            shard_id
+            for shard_id, shard in self._shards.items()
+            if shard.state in (ShardState.CLOSED, ShardState.DISCONNECTED)
+        ]
+        with contextlib.suppress(ShardError, TimeoutError):  # tried again
+            self._manager.restart(closed, timeout=1)
+
+    def _shard_id_on(self, connection: GatewayConnection) -> int | None:
+        for payload in reversed(connection.received):
+            if payload["op"] == Opcode.IDENTIFY:
+                shard_id: int = payload["d"]["shard"][0]
+                return shard_id
+            if payload["op"] == Opcode.RESUME:
+                session_id = payload["d"]["session_id"]
+                for session in self._gateway.all_sessions:
+                    if session.session_id == session_id:
+                        return session.shard[0]
+        return None  # none was sent
+
+    def _calls(self, rng: random.Random) -> Calls:
+        manager = self._manager
+
+        def any_shard() -> Shard:
+            return manager.shards[rng.randrange(self._shard_count)]
+
+        def restart(new_session: bool = False) -> None:
+            shard_id = rng.randrange(self._shard_count)
+            manager.restart([shard_id], new_session=new_session, timeout=0.5)
+
+        def close_and_restart() -> None:
+            shard_id = rng.randrange(self._shard_count)
+            manager.shards[shard_id].disconnect(4000)
+            manager.restart([shard_id], timeout=0.5)
+
+        def listen_for_a_while() -> None:
+            def listener(shard: Shard, data: Any) -> None: ...
+
+            manager.on(EVENT, listener)
+            manager.off(EVENT, listener)
+
+        return {
+            "send": (30, lambda: manager.update_presence(status="idle", timeout=0.2)),
+            "read": (40, self._read),
+            "begin again": (0.3, self._begin_again),
+            "reconnect": (3, lambda: any_shard().reconnect()),
+            "heartbeat": (3, lambda: any_shard().heartbeat()),
+            "resume": (1, lambda: any_shard().resume()),
+            "restart": (2, restart),
+            "restart, new session": (0.3, lambda: restart(new_session=True)),
+            "close and restart": (0.5, close_and_restart),
+            "on and off": (5, listen_for_a_while),
+            "events": (3, lambda: self._iterate(rng.randint(1, 200))),
+            "wait_for": (2, lambda: manager.wait_for(EVENT, timeout=0.1)),
+            "wait_until_ready": (5, lambda: manager.wait_until_ready(0.3)),
+        }
+
+    def _iterate(self, most: int) -> None:
+        """Take events from an iterator, and check their order within each session."""
+        last: dict[str, int] = {}
+        with self._manager.events(EVENT, timeout=0.2, maxsize=20) as events:
+            for event in itertools.islice(events, most):
+                session, number = event.data["session"], event.data["number"]
+                if number != last.get(session, number - 1) + 1:
+                    self._problem(f"events() gave {number} after {last[session]} of {session}")
+                last[session] = number
 
 
 def _by_kind(counts: Counter[str]) -> str:
@@ -628,7 +811,20 @@ def _apply(fault: Fault, connection: GatewayConnection, rng: random.Random) -> N
         pass  # the connection has ended
 
 
-def run(seed: int, minutes: float, dispatcher: str) -> Figures:
+def make_round(seed: str, dispatcher: str, shards: int, seconds: float = ROUND_SECONDS) -> Round:
+    """A round of one shard, or of a manager with several.
+
+    :param seed: decides the options, the faults and the calls.
+    :param dispatcher: one of DISPATCHERS.
+    :param shards: how many.
+    :param seconds: for how many seconds the faults go on.
+    """
+    if shards == 1:
+        return Round(seed, seconds, dispatcher)
+    return ManagerRound(seed, seconds, dispatcher, shards)
+
+
+def run(seed: int, minutes: float, dispatcher: str, shards: int) -> Figures:
     """Run rounds until the time is over or a round finds a problem.
 
     Prints the figures so far once a minute.
@@ -636,6 +832,7 @@ def run(seed: int, minutes: float, dispatcher: str) -> Figures:
     :param seed: decides the rounds.
     :param minutes: the minutes after which no new round begins.
     :param dispatcher: one of DISPATCHERS.
+    :param shards: how many shards a round has.
     :returns: the sum of all figures.
     """
     total = Figures()
@@ -643,7 +840,7 @@ def run(seed: int, minutes: float, dispatcher: str) -> Figures:
     printed_at = time.monotonic()
     number = 0
     while time.monotonic() < end and not total.problems:
-        total.add(Round(f"{seed}/{number}", dispatcher=dispatcher).run())
+        total.add(make_round(f"{seed}/{number}", dispatcher, shards).run())
         number += 1
         if time.monotonic() - printed_at > 60:
             printed_at = time.monotonic()
@@ -651,7 +848,7 @@ def run(seed: int, minutes: float, dispatcher: str) -> Figures:
     if total.problems:
         print(
             f"to run the round again: --seed {seed} --round {number - 1} "
-            f"--dispatcher '{dispatcher}'"
+            f"--dispatcher '{dispatcher}' --shards {shards}"
         )
     return total
 
@@ -663,14 +860,17 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--round", type=int, help="this round alone, once")
     parser.add_argument("--dispatcher", choices=DISPATCHERS, default="reader")
+    parser.add_argument("--shards", type=int, default=1, metavar="N", help="of one manager")
     options = parser.parse_args()
     # asyncio warns of each write after the client has ended the connection, which faults often do.
     logging.getLogger("asyncio").setLevel(logging.ERROR)
     if options.round is not None:
-        figures = Round(f"{options.seed}/{options.round}", dispatcher=options.dispatcher).run()
+        seed = f"{options.seed}/{options.round}"
+        figures = make_round(seed, options.dispatcher, options.shards).run()
     else:
-        figures = run(options.seed, options.minutes, options.dispatcher)
-    print(f"seed {options.seed}, callbacks by the {options.dispatcher}\n{figures}")
+        figures = run(options.seed, options.minutes, options.dispatcher, options.shards)
+    shards = f"{options.shards} shards" if options.shards > 1 else "one shard"
+    print(f"seed {options.seed}, {shards}, callbacks by the {options.dispatcher}\n{figures}")
     return 1 if figures.problems else 0
 
 

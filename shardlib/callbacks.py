@@ -16,8 +16,8 @@ from typing import Any, Protocol, TypeVar, Union
 from shardlib.failurelog import SUMMARY_INTERVAL, FailureLog
 from shardlib.outstanding import Outstanding
 from shardlib.running import Callback
-from shardlib.text import count, describe, name_of, printable
-from shardlib.watchdog import AWAITED_SWITCH, Watchdog
+from shardlib.text import count, message_of, name_of, printable
+from shardlib.watchdog import Watchdog
 
 Predicate = Callable[[Any], object]
 Logger = Union[logging.Logger, "logging.LoggerAdapter[Any]"]
@@ -64,14 +64,24 @@ class Subscriber(Protocol):
 
 
 class Screen(Protocol):
-    """What decides on the reader, before any callback, whether an event is delivered at all."""
+    """What events pass through on the reader, before any callback. It may keep some back.
 
-    def admits(self, event: str, text: bytes) -> bool:
-        """Decide; may block the reader.
+    :ivar is_holding: True while it keeps events back that are to be delivered later.
+    """
+
+    @property
+    def is_holding(self) -> bool: ...
+
+    def put(self, event: str, text: bytes, deliver: Callable[[], object]) -> None:
+        """Take an event in; may block the reader.
 
         :param event: the event's name.
         :param text: the whole payload.
+        :param deliver: calls the callbacks.
         """
+
+    def take(self) -> Callable[[], object] | None:
+        """What is to be delivered next, None if there is nothing yet."""
 
 
 class Waiter:
@@ -150,7 +160,7 @@ class Callbacks:
         self._listeners: dict[str, tuple[Callback, ...]] = {}
         self._subscribers: dict[str, tuple[Subscriber, ...]] = {}
         self._subscribers_to_all: tuple[Subscriber, ...] = ()
-        self._screen: Screen | None = None
+        self.screen: Screen | None = None  # through which events pass
         self._has_to_notify = False  # a subscriber has something for a thread that waits
         self._abandoned: list[Subscriber] = []
         self.outstanding = Outstanding()  # what other threads are not done with
@@ -197,7 +207,7 @@ class Callbacks:
     def _derive_wants_payloads(self) -> None:
         # A screen looks at each event, beside the reader's short cuts.
         self.wants_raw_payloads = (
-            "on_socket_raw_message" in self._functions or self._screen is not None
+            "on_socket_raw_message" in self._functions or self.screen is not None
         )
         self.wants_payloads = (
             self.wants_raw_payloads
@@ -279,9 +289,9 @@ class Callbacks:
             self._abandoned.append(subscriber)
 
     def set_screen(self, screen: Screen | None) -> None:
-        """Have a screen decide which events are delivered; None for all."""
+        """Have events pass through a screen; None for none."""
         with self._lock:
-            self._screen = screen
+            self.screen = screen
             self._derive_wants_payloads()
 
     # The reader
@@ -326,17 +336,6 @@ class Callbacks:
         if name in functions:
             function, first = functions[name]
             self._running.call(function, function, (*first, *arguments), name, name)
-
-    def admits(self, event: str | None, text: bytes) -> bool:
-        """True if an event is to be delivered. A screen may block the reader.
-
-        :param event: the event's name, None for a message that is none.
-        :param text: the whole payload.
-        """
-        screen = self._screen
-        if screen is None or event is None:
-            return True
-        return self.run(AWAITED_SWITCH, screen.admits, event, text)
 
     def hand_on_text(self, event: str, sequence: int | None, text: bytes) -> None:
         """Call on_socket_text, if :attr:`wants_texts`.
@@ -433,7 +432,7 @@ class Callbacks:
         :param context: what the log says before the error's own message.
         """
         failures, in_full = self._failures.add(type(error))  # a peer may send as much as it likes
-        message = f"{context}{_message_of(error)}"
+        message = f"{context}{message_of(error)}"
         if in_full:
             self.log(logging.WARNING, "%s", message)
         elif failures:
@@ -535,13 +534,6 @@ def _underlying(function: Callback) -> object:
         return getattr(function, "__func__", function)
     except Exception:  # an object of the user's whose __getattr__ fails
         return function
-
-
-def _message_of(error: BaseException) -> str:
-    try:
-        return str(error) or describe(error)
-    except Exception:  # one of the user's that fails to say anything
-        return describe(error)
 
 
 def _replace(table: dict[str, tuple[Any, ...]], event: str, left: list[Any]) -> None:

@@ -1,7 +1,8 @@
-"""Delivered: what the old shards have delivered while new ones take their place.
+"""Delivered: what old shards deliver, and what comes to the new ones that take their place.
 
-Events have no id. Two are taken for the same if they have the same name and the same data; of
-several alike, as many are left out as the old shards have delivered since the new one identified.
+Events have no id. Two are taken for the same if they have the same name and the same data; a
+GUILD_CREATE, which may differ from session to session, if it is of the same guild. Of several
+alike, each that an old shard delivers stands for one that comes to a new shard, whichever is first.
 """
 
 from __future__ import annotations
@@ -14,78 +15,182 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-# Seconds after the switch for which what an old shard has delivered is remembered: the network may
-# bring the same to a new one that much later.
-MEMORY = 30.0
+# Events that a new shard holds. If there are more, its reader waits, and the network keeps the
+# rest: an old shard is far behind.
+MOST_HELD = 10_000
+
+# Events of a session, which no other session has.
+_OWN_EVENTS = frozenset({"READY", "RESUMED"})
+
+_Deliver = Callable[[], object]
+
+
+class _Tally:
+    """How often old shards have delivered an event that has not come to a new one.
+
+    :param now: seconds of a monotonic clock.
+    """
+
+    __slots__ = ("changed_at", "count", "since")
+
+    def __init__(self, now: float) -> None:
+        self.count = 0
+        self.since = now  # when it was 0 last
+        self.changed_at = now
+
+
+class _Held:
+    """An event that a new shard holds.
+
+    :param holder: of that shard.
+    :param key: what tells the event from others, None if no other is like it.
+    :param deliver: delivers it.
+    """
+
+    __slots__ = ("deliver", "holder", "key")
+
+    def __init__(self, holder: Holder, key: bytes | None, deliver: _Deliver) -> None:
+        self.holder = holder
+        self.key = key
+        self.deliver = deliver
 
 
 class Delivered:
-    """What the old shards have delivered. Their readers add, those of the new shards take out."""
+    """What the old shards have delivered, and what the new ones hold. All their readers come here.
+
+    :ivar is_switched: True once the new shards deliver instead of the old ones.
+    :ivar repeats: how many events came to an old shard and to a new one.
+    """
 
     def __init__(self) -> None:
-        # When each was delivered, by what tells it from others, the oldest first.
-        self._times: dict[bytes, collections.deque[float]] = {}
-        self._lock = threading.Lock()  # held for moments, on readers only
-        self.repeats = 0  # events that came to an old shard and to a new one
+        self.is_switched = False
+        self.repeats = 0
+        # Guards all that follows, and the queues of the holders. Held for moments.
+        self._lock = threading.Lock()
+        # By key, what the old shards have delivered that has not come to a new one.
+        self._tallies: dict[bytes, _Tally] = {}
+        # By key, what the new ones hold that no old one has delivered, oldest first.
+        self._held: dict[bytes, collections.deque[_Held]] = {}
 
-    def add(self, event: str, data: Any, now: float) -> None:
-        """Note that an old shard delivers an event.
+    def deliver(self, key: bytes | None, now: float) -> bool:
+        """Note that an old shard is about to deliver an event.
 
-        :param event: its name.
-        :param data: its data.
+        :param key: of the event.
         :param now: seconds of a monotonic clock.
+        :returns: False after the switch: a new shard is going to deliver it.
         """
-        key = _key(event, data)
         with self._lock:
-            self._times.setdefault(key, collections.deque()).append(now)
+            if self.is_switched:
+                return False
+            if key is None:
+                return True
+            if key not in self._held:
+                tally = self._tallies.setdefault(key, _Tally(now))
+                tally.count += 1
+                tally.changed_at = now
+                return True
+            self.repeats += 1
+            alike = self._held[key]
+            held = alike.popleft()
+            if not alike:
+                del self._held[key]
+            del held.holder.queue[held]
+        held.holder.wake()
+        return True
 
-    def take(self, event: str, data: Any, since: float) -> bool:
-        """Take an event out, once, that was delivered since a time. False if there is none.
+    def hold(self, held: _Held, now: float) -> None:
+        """Hold an event that has come to a new shard, unless an old one has delivered it.
 
-        :param event: its name.
-        :param data: its data.
-        :param since: seconds of the same clock: what was delivered before is another event.
+        :param held: the event.
+        :param now: seconds of the clock.
         """
-        key = _key(event, data)
         with self._lock:
-            times = self._times.get(key, ())
-            while times:
-                if times.popleft() >= since:
-                    self.repeats += 1
-                    return True
-        return False
+            if held.key is not None and held.key in self._tallies:
+                self.repeats += 1
+                tally = self._tallies[held.key]
+                tally.count -= 1
+                tally.changed_at = now
+                if not tally.count:
+                    del self._tallies[held.key]
+                return
+            held.holder.queue[held] = None
+            if held.key is not None and not self.is_switched:
+                self._held.setdefault(held.key, collections.deque()).append(held)
 
+    def take(self, holder: Holder) -> _Deliver | None:
+        """Take out what a new shard is to deliver next, None if there is nothing yet."""
+        with self._lock:
+            if not self.is_switched or not holder.queue:
+                return None
+            held, _ = holder.queue.popitem(last=False)
+            return held.deliver
 
-def _key(event: str, data: Any) -> bytes:
-    text = f"{event} {json.dumps(data, sort_keys=True)}"
-    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
+    def switch(self) -> None:
+        """Let the new shards deliver from now on, and the old ones no more."""
+        with self._lock:
+            self.is_switched = True
+            self._held.clear()
+
+    def settle(self, asked_at: float) -> bool:
+        """Forget what old shards have delivered that can come to no new one any more.
+
+        That is what was issued before the new one had its session. It would be taken for the same
+        as a later event that is alike.
+
+        :param asked_at: seconds of the clock. All shards have handled what was issued before.
+        :returns: False if that cannot be told of some, of which more came since.
+        """
+        with self._lock:
+            for key, tally in list(self._tallies.items()):
+                if tally.changed_at < asked_at:
+                    del self._tallies[key]
+            return all(tally.since >= asked_at for tally in self._tallies.values())
 
 
 class Recorder:
     """The screen of an old shard: it lets every event pass, and notes it.
 
     :param delivered: where.
+    :param is_awaited: True for the id of a guild whose new shard has identified, so that its events
+        come there, too; 0 for events of no guild.
     """
 
-    def __init__(self, delivered: Delivered) -> None:
-        self._delivered = delivered
+    is_holding = False
 
-    def admits(self, event: str, text: bytes) -> bool:
-        """Note an event. The reader calls this before any callback.
+    def __init__(self, delivered: Delivered, is_awaited: Callable[[int], bool]) -> None:
+        self._delivered = delivered
+        self._is_awaited = is_awaited
+        self._next: _Deliver | None = None
+
+    def put(self, event: str, text: bytes, deliver: _Deliver) -> None:
+        """Note an event.
 
         :param event: its name.
         :param text: the whole payload.
+        :param deliver: delivers it.
         """
-        self._delivered.add(event, json.loads(text).get("d"), time.monotonic())
-        return True
+        data = _data(text)
+        key = _key(event, data) if self._is_awaited(_guild_of(event, data)) else None
+        if self._delivered.deliver(key, time.monotonic()):
+            self._next = deliver
+
+    def take(self) -> _Deliver | None:
+        """What is to be delivered, once."""
+        deliver, self._next = self._next, None
+        return deliver
 
 
 class Holder:
-    """The screen of a new shard.
+    """The screen of a new shard. It holds events until the switch, but those that are no news.
+
+    The reader goes on meanwhile, so that the shard keeps its session like any other.
+
+    :ivar queue: the events, oldest first; guarded by the lock of `delivered`.
 
     :param delivered: what the old shards have delivered.
-    :param wait: blocks the reader until :attr:`is_released`, or the shard is closed.
-    :param identified_at: seconds of the monotonic clock, when Identify was sent.
+    :param wait: blocks the reader until a condition holds, or it has something else to do.
+    :param wake: lets the reader look at the condition again.
+    :param is_known: True for the id of a guild that an old shard has told of.
     :param remove: takes this screen away.
     """
 
@@ -93,41 +198,121 @@ class Holder:
         self,
         delivered: Delivered,
         *,
-        wait: Callable[[Holder], object],
-        identified_at: Callable[[], float],
+        wait: Callable[[Callable[[], bool]], object],
+        wake: Callable[[], object],
+        is_known: Callable[[int], bool],
         remove: Callable[[], object],
     ) -> None:
+        self.queue: collections.OrderedDict[_Held, None] = collections.OrderedDict()
+        self._wake = wake
         self._delivered = delivered
         self._wait = wait
-        self._identified_at = identified_at
+        self._is_known = is_known
         self._remove = remove
-        self._ends_at = float("inf")
-        self._snapshots: set[str] = set()  # guilds whose first GUILD_CREATE is no news
-        self.is_released = False
+        # Guilds of READY whose first GUILD_CREATE is still to come, and is no news.
+        self._snapshots: set[int] = set()
+        self._is_waiting = False  # for room
+        self._is_done = False
 
-    def release(self) -> None:
-        """Let the reader go on. Any thread; the shard has to be woken afterwards."""
-        self._ends_at = time.monotonic() + MEMORY
-        self.is_released = True
+    # The reader
 
-    def admits(self, event: str, text: bytes) -> bool:
-        """Wait, and tell whether an event is to be delivered. The reader calls this.
+    def put(self, event: str, text: bytes, deliver: _Deliver) -> None:
+        """Take an event in.
 
         :param event: its name.
         :param text: the whole payload.
+        :param deliver: delivers it.
         """
-        if not self.is_released:
-            self._wait(self)
-            if not self.is_released:  # the shard is being closed: the old ones go on
-                return False
-        if time.monotonic() >= self._ends_at:
-            self._remove()
-            return True
-        data = json.loads(text).get("d")
+        data = _data(text)
         if event == "READY":
-            self._snapshots = {str(guild.get("id")) for guild in data.get("guilds", ())}
-            return True
-        if event == "GUILD_CREATE" and str(data.get("id")) in self._snapshots:
-            self._snapshots.discard(str(data.get("id")))
-            return False
-        return not self._delivered.take(event, data, self._identified_at())
+            self._snapshots = {guild for guild in _guilds_of(data) if self._is_known(guild)}
+        elif event in ("GUILD_CREATE", "GUILD_DELETE"):
+            guild = _guild_id(data)
+            if guild in self._snapshots:
+                self._snapshots.discard(guild)
+                if event == "GUILD_CREATE":
+                    return
+        self._delivered.hold(_Held(self, _key(event, data), deliver), time.monotonic())
+        if len(self.queue) >= MOST_HELD:
+            self._is_waiting = True
+            self._wait(self._has_room)
+            self._is_waiting = False
+
+    def take(self) -> _Deliver | None:
+        """What is to be delivered next, None before the switch, and if nothing is left."""
+        deliver = self._delivered.take(self)
+        if deliver is None and self._is_done:
+            self._remove()
+        return deliver
+
+    @property
+    def is_holding(self) -> bool:
+        """True while events are held, so that the session is not done with them."""
+        return bool(self.queue)
+
+    def _has_room(self) -> bool:
+        return self._delivered.is_switched or len(self.queue) <= MOST_HELD // 2
+
+    # Any thread
+
+    def wake(self) -> None:
+        """Let the reader go on, if it waits for room and there is some."""
+        if self._is_waiting and self._has_room():
+            self._wake()
+
+    @property
+    def is_complete(self) -> bool:
+        """True once the guilds of READY that are no news have come."""
+        return not self._snapshots
+
+    def expect_no_more(self) -> None:
+        """Take every later GUILD_CREATE for news: the guild was not available until then."""
+        self._snapshots = set()
+
+    def finish(self) -> None:
+        """Remove this screen as soon as all was delivered."""
+        self._is_done = True
+
+
+def _data(text: bytes) -> Any:
+    """The data of an event; None if this JSON module cannot read what the user's could."""
+    try:
+        return json.loads(text).get("d")
+    except (ValueError, RecursionError):
+        return None
+
+
+def _key(event: str, data: Any) -> bytes | None:
+    """What is the same for two events that are alike; None if no other is like this one."""
+    if event in _OWN_EVENTS or data is None:
+        return None
+    if event == "GUILD_CREATE" and (guild := _guild_id(data)) is not None:
+        data = guild
+    try:
+        text = f"{event} {json.dumps(data, sort_keys=True)}"
+    except RecursionError:
+        return None
+    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
+
+
+def _guild_of(event: str, data: Any) -> int:
+    """The id of the guild of an event, 0 if it has none."""
+    if event in ("GUILD_CREATE", "GUILD_UPDATE", "GUILD_DELETE"):
+        return _guild_id(data) or 0
+    try:
+        return int(data["guild_id"])
+    except (KeyError, TypeError, ValueError):
+        return 0
+
+
+def _guilds_of(ready: Any) -> set[int]:
+    guilds = ready.get("guilds") if isinstance(ready, dict) else None
+    ids = map(_guild_id, guilds if isinstance(guilds, list) else ())
+    return {guild for guild in ids if guild is not None}
+
+
+def _guild_id(guild: Any) -> int | None:
+    try:
+        return int(guild["id"])
+    except (KeyError, TypeError, ValueError):
+        return None

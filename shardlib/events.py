@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, NoReturn
 
 from shardlib.callbacks import Callbacks
-from shardlib.checks import check_type
+from shardlib.checks import check_at_least_one
 from shardlib.currentsession import CurrentSession
 from shardlib.deadline import Deadline
 from shardlib.errors import ForkedProcess, ShardError
@@ -29,7 +29,7 @@ from shardlib.text import count
 
 
 class Event(NamedTuple):
-    """One event of a shard, as :meth:`Shard.events` yields it.
+    """One event of a shard, as an :class:`Events` yields it.
 
     A named tuple: ``name, data, sequence, shard = event`` works, too.
 
@@ -415,11 +415,12 @@ class Feed:
 
 
 class Events(Iterator[Event]):
-    """The events of a shard, one after the other, as :meth:`Shard.events` returns them.
+    """The events of one shard or of several, one after the other.
 
-    An iterator, and a context manager that closes itself. Several threads may share one: each event
-    goes to one of them. ``break``, :meth:`close`, and losing the last reference to the iterator
-    free the shard at once, also if the shard waits because the queue is full.
+    :meth:`Shard.events` and :meth:`ShardManager.events` return one. An iterator, and a context
+    manager that closes itself. Several threads may share one: each event goes to one of them.
+    ``break``, :meth:`close`, and losing the last reference to the iterator free the shards at once,
+    also if they wait because the queue is full.
     """
 
     def __init__(self, queue: EventQueue) -> None:
@@ -464,9 +465,8 @@ class Events(Iterator[Event]):
         """
         queue = self._queue
         del self  # as above
-        check_type("max_events", max_events, int, optional=True)
-        if max_events is not None and max_events < 1:
-            raise ValueError(f"max_events must be 1 or more, not {max_events}")
+        if max_events is not None:
+            check_at_least_one("max_events", max_events)
         thread = threading.get_ident()
         while not queue.is_closed:
             queue.gather_events(thread, max_events)

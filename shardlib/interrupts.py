@@ -64,6 +64,7 @@ _STARTING = frozenset({"active_count", "enumerate", "start"})
 _OWN = _HOLDING | {
     f"shardlib.{name}"
     for name in (
+        "fetching",
         "interrupts",
         "lifecontrol",
         "managedshard",

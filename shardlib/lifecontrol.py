@@ -34,6 +34,7 @@ class LifeControl:
     :param callbacks: which a dispatcher may be behind with when a life has ended.
     :param connect_timeout: seconds that a life is waited for which is still being closed.
     :param close_timeout: seconds that a life may take to close.
+    :param is_delivering: True on a thread of the dispatcher's, inside a callback.
     :param about_to_begin: called before a life begins, with no lock held.
     """
 
@@ -44,12 +45,14 @@ class LifeControl:
         *,
         connect_timeout: float,
         close_timeout: float,
+        is_delivering: Callable[[], bool],
         about_to_begin: Callable[[], object],
     ) -> None:
         self._lifecycle = lifecycle
         self._callbacks = callbacks
         self._connect_timeout = connect_timeout
         self._close_timeout = close_timeout
+        self._is_delivering = is_delivering
         self._about_to_begin = about_to_begin
 
     # Refusals
@@ -62,7 +65,7 @@ class LifeControl:
         :raises ShardError: in a callback, and in a signal handler that has interrupted another
             call.
         """
-        in_delivery = in_delivery and self._callbacks.in_delivery()
+        in_delivery = in_delivery and self._is_delivering()
         if self._lifecycle.in_reader_thread() or in_delivery:
             raise ShardError(
                 f"{method}() was called in a callback: it would wait for what can only happen "
@@ -83,8 +86,8 @@ class LifeControl:
         """
         if not self._lifecycle.began:
             raise ShardError(
-                f"{method}() would wait for ever: nothing was ever connected; connect() or "
-                "start() first"
+                f"{method}() would wait for ever: this was never connected; connect() or start() "
+                "first"
             )
         return self._lifecycle.latest
 

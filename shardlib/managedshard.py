@@ -7,17 +7,15 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from shardlib.callbacks import Screen, Waiter
-from shardlib.checks import check_type
-from shardlib.delivered import Holder
-from shardlib.errors import AlreadyConnected, ShardClosed
+from shardlib.errors import AlreadyConnected, NotReady, ShardClosed
 from shardlib.events import EventQueue
-from shardlib.gateway import event_name
 from shardlib.interactive import earlier_definition_of
 from shardlib.lifecycle import Observer, Request
 from shardlib.options import Options
 from shardlib.running import Callback
 from shardlib.shard import Shard
 from shardlib.state import IDENTIFIED
+from shardlib.watchdog import AWAITED_SWITCH
 
 
 class ManagedShard(Shard):
@@ -73,6 +71,11 @@ class ManagedShard(Shard):
         return self._lifecycle.life.is_ready
 
     @property
+    def has_identified(self) -> bool:
+        """True once Identify was sent for the session that is under way."""
+        return self.session_id is not None or self._lifecycle.life.state in IDENTIFIED
+
+    @property
     def is_under_way(self) -> bool:
         """True from the start until the shard has identified, or has failed to for once."""
         life = self._lifecycle.life
@@ -94,6 +97,11 @@ class ManagedShard(Shard):
         ends = self._lifecycle.life.ends
         return ends[-1] if ends else None
 
+    @property
+    def is_delivering(self) -> bool:
+        """True on a thread of the dispatcher's, inside a callback of this shard."""
+        return self._callbacks.in_delivery()
+
     def are_callbacks_done(self, is_waited_for_by: Callable[[Callable[[int], bool]], bool]) -> bool:
         """True if the callbacks of a life that has ended have returned, or cannot for now.
 
@@ -107,7 +115,7 @@ class ManagedShard(Shard):
     def error(self) -> BaseException | None:
         """What has closed the shard for good in the manager's life, or None."""
         life = self._lifecycle.latest
-        return life.error if self.was_begun and life.is_closed else None
+        return life.error if self.was_begun and life.is_over else None
 
     def request_restart(self, *, new_session: bool) -> Callable[[], bool]:
         """Ask for a new connection, without waiting for it.
@@ -158,37 +166,49 @@ class ManagedShard(Shard):
 
     def wanted_events(self, names: Iterable[str]) -> tuple[str, ...]:
         """The names of events as Discord writes them, checked, each once."""
-        names = tuple(names)
-        for name in names:
-            check_type("names", name, str)
-        wanted = tuple(dict.fromkeys(map(event_name, names)))
-        for name in wanted:
-            self._warn_of_unknown(name)
-        return wanted
+        return self._wanted_events(names)
 
     def add_listener(self, event: str, function: Callback) -> None:
         """What :meth:`on` does for an event and a function that were checked."""
         self._callbacks.add_listener(event, function, earlier_definition_of(function))
 
     def set_screen(self, screen: Screen | None) -> None:
-        """Have a screen decide which events are delivered; None for all."""
+        """Have events pass through a screen; None for none."""
         self._callbacks.set_screen(screen)
 
-    def hold(self, holder: Holder) -> None:
-        """Block the reader until it is released, or is to do something else. On the reader."""
-        self._lifecycle.wait_for_room(lambda: holder.is_released, lambda thread: False)
+    def hold(self, until: Callable[[], bool]) -> None:
+        """Block the reader until a condition holds, or it is to do something else. On the reader.
 
-    def is_answered(self, before: float | None) -> bool:
-        """True if a later heartbeat was answered, and every one.
-
-        :param before: when the last one was sent before, as :attr:`heartbeat_clock_time` has it.
+        :param until: looked at again after each :meth:`wake`.
         """
-        heartbeat = self._reader.heartbeat
-        if self.is_over:
-            return True
-        if heartbeat is None or not self.is_ready:
-            return False
-        return heartbeat.clock_time != before and heartbeat.all_acknowledged
+        self._callbacks.flush()  # what it has handled may be awaited
+        self._callbacks.run(
+            AWAITED_SWITCH, self._lifecycle.wait_for_room, until, lambda thread: False
+        )
+
+    def ask_for_answer(self) -> Callable[[], bool]:
+        """Have a heartbeat sent, whose answer comes behind all that the Gateway has sent before.
+
+        :returns: a function that returns True once the answer was read, so that what came before
+            has been handled; and also once the session goes on with another connection, or another
+            session: RESUMED and READY come behind the rest, too. True for a shard that is over.
+        """
+        asked = self._reader.heartbeat
+        clock_time = None if asked is None else asked.clock_time
+        with contextlib.suppress(NotReady):
+            self.heartbeat()
+
+        def is_answered() -> bool:
+            heartbeat = self._reader.heartbeat
+            if self.is_over:
+                return True
+            if heartbeat is None or not self.is_ready:
+                return False
+            if heartbeat is not asked:
+                return True
+            return heartbeat.clock_time != clock_time and heartbeat.all_acknowledged
+
+        return is_answered
 
     def subscribe(self, waiter: Waiter, event: str) -> None:
         """Offer events of a name to a thread that waits for one."""

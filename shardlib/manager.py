@@ -72,9 +72,6 @@ _CLOSING_GRACE = 1.0
 # Shards that a message tells of, each.
 _MOST_SHOWN = 5
 
-# The bits of a snowflake below its time (https://docs.discord.com/developers/reference#snowflakes).
-_TIME_SHIFT = 22
-
 
 def _of_the_guilds_shard(
     method: Callable[Concatenate[Shard, Snowflake, _Arguments], _Result],
@@ -107,19 +104,21 @@ class ShardManager:
         bot.run_forever()
 
     The constructor only checks and stores. :meth:`connect`, :meth:`start` and :meth:`run_forever`
-    ask Discord how many shards it recommends and how many sessions the bot may start, and start the
-    shards, in the order that Discord asks for, each when its turn to identify is near
-    (https://docs.discord.com/developers/events/gateway#sharding). Shards with a session to resume
-    need no turn.
+    ask Discord how many shards it recommends and how many sessions the bot may start. Then they
+    start the shards in buckets of `max_concurrency`, in order, each shard when its turn to identify
+    is near (https://docs.discord.com/developers/events/gateway#sharding). A shard with a session to
+    resume starts at once.
 
     Each shard has its own two threads; the manager has one, ``shard-manager``, which looks after
     them. Callbacks are called on the reader thread of their shard, so those of several shards run
-    at the same time, unless a `dispatcher` calls them: one dispatcher serves all shards, and calls
-    the manager's own callbacks, too. Without one these run on the manager's thread.
+    at the same time. If a `dispatcher` is given, it serves all shards, and also calls the manager's
+    own callbacks, which run on the manager's thread otherwise. All callbacks are given to the
+    constructor: unlike those of a :class:`Shard`, they cannot be assigned, and methods of a
+    subclass are not called.
 
     If the token or the intents are refused (close codes 4004, 4012, 4013, 4014), or a callback
     raises SystemExit or KeyboardInterrupt, all shards are closed. Any other error closes one shard
-    at most, and the others go on.
+    at most, and the others go on. If errors have closed every shard, the manager is closed, too.
 
     A method may be called from any thread and in any callback, unless its description says
     otherwise. In a forked child, every method of a manager that was connected before raises
@@ -139,14 +138,17 @@ class ShardManager:
         manager's thread calls it, and calls it again if it raises an OSError or a ShardError.
     :param identify_gate: when a shard may identify, an :class:`IdentifyGate` or any object with its
         ``try_acquire``, which several threads call; by default the one that all shards of the token
-        in this process share. If it has an ``update``, it is told of Discord's limits. What closes
-        a shard alone, that the day's sessions are nearly used up, makes one of a manager wait.
+        in this process share. If it has an ``update``, it is told of Discord's limits; if it has an
+        ``expected_wait``, a socket is opened when its turn is near, else when all shards of the
+        bucket before have identified. A shard that the gate refuses because the day's sessions are
+        nearly used up waits; a :class:`Shard` without a manager would be closed.
     :param on_all_ready: ``(manager)``: all shards are READY, for the first time in this life, or
         since :meth:`reshard`.
     :param on_resharding_needed: ``(manager, gateway_bot)``: Discord has closed a shard with 4010
         or 4011, so the guilds are to be divided among another number of shards; `gateway_bot` is
-        what it recommends now. ``on_resharding_needed=ShardManager.reshard`` does so at once, and
-        uses up an Identify for each shard.
+        what it recommends now. Called once for a number of shards. With
+        ``on_resharding_needed=ShardManager.reshard`` the manager reshards at once, which uses up
+        one of the day's sessions for each new shard.
     :param options: every ``on_socket_...`` callback and every option of :class:`Shard`, with the
         same meaning for each shard, but `shard_id`, `session` and `backoff`, of which each shard
         has its own.
@@ -232,7 +234,14 @@ class ShardManager:
             self._callbacks,
             connect_timeout=options.connect_timeout,
             close_timeout=close_timeout,
+            is_delivering=self._is_delivering,
             about_to_begin=lambda: None,
+        )
+
+    def _is_delivering(self) -> bool:
+        """True on a thread of the dispatcher's, inside a callback of the manager's or a shard's."""
+        return self._callbacks.in_delivery() or any(
+            shard.is_delivering for shard in self._supervisor.all_shards()
         )
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
@@ -261,8 +270,9 @@ class ShardManager:
     def shards(self) -> Mapping[int, Shard]:
         """The shards, by number; read-only, and empty before the first :meth:`connect`.
 
-        :meth:`reshard` replaces them all. What may be done with a shard may be done with these:
-        one that is closed by hand stays closed until :meth:`restart`.
+        Each may be used as any :class:`Shard`. One that you disconnect stays closed until
+        :meth:`restart`, and no method waits for it; when all are closed, so is the manager.
+        :meth:`reshard` replaces them all.
         """
         self._check_process()
         group = self._group
@@ -294,13 +304,13 @@ class ShardManager:
                 "which shard has the guild is known when the number of shards is; connect() or "
                 "start() first"
             )
-        shard_id = (number >> _TIME_SHIFT) % group.shard_count
-        if shard_id not in group.shards:
+        shard = group.shard_for(number)
+        if shard is None:
             raise ValueError(
-                f"guild {number} belongs to shard {shard_id} of {group.shard_count}, which another "
-                "process runs"
+                f"guild {number} belongs to shard {group.shard_id_for(number)} of "
+                f"{group.shard_count}, which another process runs"
             )
-        return group.shards[shard_id]
+        return shard
 
     @property
     def stats(self) -> ManagerStats:
@@ -391,6 +401,7 @@ class ShardManager:
         :raises TypeError: if an argument has the wrong type.
         """
         self._check_process()
+        check_type("event", event, str)
         (name,) = self._template.wanted_events((event,))
         check_callback("predicate", predicate, 1)
         deadline = Deadline(check_timeout("timeout", timeout))
@@ -454,7 +465,9 @@ class ShardManager:
 
         Blocks until the first socket is open; :meth:`wait_until_ready` waits for all shards. If
         Discord does not answer, or no shard of the first bucket can connect, nothing is left
-        running. A later shard that cannot connect goes on trying, and holds up no other.
+        running. A later shard that cannot connect goes on trying, and holds up no other. If the
+        day's sessions are nearly used up and no shard has one to resume, this waits until Discord
+        allows more, which can take hours.
 
         :param socket_url: where to connect, a ``ws://`` or ``wss://`` URL; None for the one that
             Discord names.
@@ -479,9 +492,10 @@ class ShardManager:
     def start(self, socket_url: str | None = None) -> None:
         """Begin as :meth:`connect` does, and return at once.
 
-        If Discord does not answer, the manager goes on asking after growing pauses, and the log
-        tells of each; so it does if no shard can connect. A wrong token, and sessions that are used
-        up, close it: :meth:`join` and the other methods that wait raise that.
+        If Discord does not answer, the manager goes on asking, after growing pauses, and the log
+        tells of each. A shard that cannot connect goes on trying, too. A wrong token, and a limit
+        that does not suffice for all shards, close the manager: :meth:`join` and the other methods
+        that wait raise :exc:`AuthenticationFailed` and :exc:`SessionLimitReached`.
 
         :param socket_url: as for :meth:`connect`.
         :raises AlreadyConnected: if the manager is running.
@@ -599,23 +613,27 @@ class ShardManager:
             return
         shards = list(self._supervisor.all_shards())
         if progress is not None:
-            self._tell_closed(shards, progress, deadline)
+            self._tell_closed(life, shards, progress, deadline)
         self._control.wait_for_end(life, deadline)
 
     def _tell_closed(
         self,
+        life: Life,
         shards: list[ManagedShard],
         progress: Callable[[int, int], object],
         deadline: Deadline,
     ) -> None:
-        closed = -1
+        told = -1
 
-        def have_changed() -> bool:
-            return sum(shard.has_ended for shard in shards) != closed
+        def closed() -> int:
+            return sum(shard.has_ended for shard in shards)
 
-        while closed < len(shards) and self._lifecycle.wait(have_changed, deadline):
-            closed = sum(shard.has_ended for shard in shards)
-            progress(closed, len(shards))
+        def has_changed() -> bool:  # the life ends without shards whose callbacks do not return
+            return life.ended or closed() != told
+
+        while self._lifecycle.wait(has_changed, deadline) and (now := closed()) != told:
+            told = now
+            progress(told, len(shards))
 
     def disconnect(self, code: int | None = None, *, wait: bool = True) -> None:
         """Close all shards, as :meth:`Shard.disconnect` closes one.
@@ -724,14 +742,14 @@ class ShardManager:
     ) -> bool:
         """Restart one shard. False if it was not READY in time."""
         self._lifecycle.wait_in(life, functools.partial(getattr, shard, "was_begun"), deadline)
-        if not life.is_over and deadline.remaining() != 0:
+        _refuse_if_over(life, shard)
+        if deadline.remaining() != 0:
             has_restarted = shard.request_restart(new_session=new_session)
+            _refuse_if_over(life, shard)
             self._lifecycle.wait_in(life, lambda: shard.is_over or has_restarted(), deadline)
             if has_restarted():
                 return True
-        if life.is_over:
-            shard.disconnect(wait=False)  # it may have begun anew since the others were closed
-            raise life.closed_error()
+        _refuse_if_over(life, shard)
         if shard.is_over:
             raise shard.error or ShardClosed(None, CLOSED_BY_DISCONNECT)
         return False
@@ -743,14 +761,15 @@ class ShardManager:
 
         The new shards connect beside the old ones. When all of them are READY, the old ones close,
         and the new ones deliver what has come since; an event that both have received is delivered
-        once. Discord gives events no id, so this goes by their contents: if two events are alike
-        to the letter, one of them may be taken for a repetition of the other, or the other way
-        round. GUILD_CREATE for the guilds that READY lists is left out. Callbacks about
-        connections, on_socket_raw_message and on_socket_ready come from old and new shards alike.
+        once. Discord gives events no id, so the manager compares their contents: two events that
+        are alike to the letter may be taken for one. The first GUILD_CREATE of a guild that an old
+        shard has told of is not delivered. READY is, and callbacks about connections and
+        `on_socket_raw_message` are called for old and new shards alike.
 
-        Blocks the calling thread for some 5 seconds for each `max_concurrency` shards, and uses up
-        one of the day's sessions for each new shard. It may be called in the manager's own
-        callbacks, but not in those of its shards. If it fails, the old shards go on.
+        Blocks the calling thread for some 5 seconds for each bucket of `max_concurrency` shards,
+        and uses up one of the day's sessions for each new shard. It may be called in the manager's
+        own callbacks, and in every callback that a `dispatcher` calls; in others it raises
+        :exc:`ShardError`. If it fails, the old shards go on.
 
         :param shard_count: an int from 1, the new number; None for what Discord recommends now; or
             a :class:`GatewayBot`, for what that recommends.
@@ -761,8 +780,9 @@ class ShardManager:
         :raises NotReady: if the manager is not running.
         :raises ConnectionFailed: if Discord was to be asked, and cannot be reached.
         :raises HTTPFailed: if Discord was asked, and answers something else.
-        :raises ShardError: if the manager is closed meanwhile, or is resharding already; in a
-            callback of a shard, and in a signal handler that has interrupted another call.
+        :raises ShardError: if the manager is closed meanwhile, or is resharding already; in the
+            callbacks of a shard without a `dispatcher`, and in a signal handler that has
+            interrupted another call.
         :raises ValueError: if `shard_count` is below 1, or `timeout` is negative; and if this
             manager runs a part of the shards, for which other processes would have to change, too.
         :raises TypeError: if an argument has the wrong type.
@@ -777,7 +797,7 @@ class ShardManager:
                 "as before; start all of them anew with another shard_count"
             )
         if not self._lifecycle.life.in_reader_thread():
-            self._control.refuse_to_wait("reshard", in_delivery=True)
+            self._control.refuse_to_wait("reshard")
         life = self._lifecycle.latest
         old = self._group
         if old is None or life.is_over:
@@ -810,7 +830,6 @@ class ShardManager:
             self._lifecycle,
             old,
             new,
-            gate=self._gate,
             publish=self._adopt,
             log=self._callbacks.log,
             close_timeout=self._template.options.close_timeout + _CLOSING_GRACE,
@@ -856,7 +875,7 @@ class ShardManager:
     ) -> None:
         """Set the presence of all shards; their later sessions, and later shards, begin with it.
 
-        Shards without a session begin theirs with it, and are not waited for. To each of the others
+        Shards that have not identified do so with it, and are not waited for. To each of the others
         it is sent, as :meth:`Shard.update_presence` does.
 
         :param status: "online", "dnd", "idle", "invisible" or "offline".
@@ -881,7 +900,7 @@ class ShardManager:
                 shard.begin_with(payload["d"])
         failure: ShardError | None = None
         for shard in list(self._supervisor.all_shards()):
-            if shard.session_id is not None and not shard.is_over:
+            if shard.has_identified and not shard.is_over:
                 try:
                     shard.send(payload, deadline.remaining())
                 except ShardError as error:
@@ -1024,6 +1043,13 @@ class ShardManager:
         self._lock = threading.RLock()
         self._callbacks.begin_in_forked_child()
         self._create_supervisor()
+
+
+def _refuse_if_over(life: Life, shard: ManagedShard) -> None:
+    """Raise if the manager closes, or is closed, which a shard that restarts must not outlive."""
+    if life.is_over:
+        shard.disconnect(wait=False)  # it may have begun anew since the others were closed
+        raise life.closed_error()
 
 
 class _Asking:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
-import time
 from collections.abc import Callable
 
 from shardlib.errors import ShardClosed
@@ -31,11 +29,6 @@ class PatientGate:
         self._log = log
         # That shards wait. No lock: at worst two readers tell so in the same moment.
         self._told = False
-        self._passed_at: dict[int, float] = {}
-
-    def passed_at(self, shard_id: int) -> float:
-        """When a shard was let through last, seconds of the monotonic clock."""
-        return self._passed_at.get(shard_id, math.inf)
 
     def update(self, gateway_bot: GatewayBot) -> None:
         """Tell the gate of Discord's limits, if it wants to know."""
@@ -53,7 +46,6 @@ class PatientGate:
         else:
             if wait == 0:
                 self._told = False
-                self._passed_at[shard_id] = time.monotonic()
         return wait
 
     def expected_wait(self, shard_id: int) -> float:

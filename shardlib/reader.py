@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from shardlib import frames, payloads, protocol
 from shardlib.backoff import Backoff
-from shardlib.callbacks import Callbacks
+from shardlib.callbacks import Callbacks, Screen
 from shardlib.compression import create_inflater
 from shardlib.connection import AT_ONCE, Connection, ConnectionLost
 from shardlib.currentsession import CurrentSession
@@ -138,7 +138,8 @@ class Reader:
         :raises ShardClosed: if the gate lets no more through.
         """
         # First: an Identify that can't be sent must use up no slot.
-        text = self._options.identity.identify_text(self.presence)
+        presence = self.presence
+        text = self._options.identity.identify_text(presence)
         wait = check_gate_wait(
             self._callbacks.run(
                 "the identify gate", self._gate.try_acquire, self._options.identity.shard_id
@@ -158,6 +159,9 @@ class Reader:
         if self.lifecycle.life.claim_opening(connection, ShardState.IDENTIFYING, claimed):
             if not self.lifecycle.in_reader_thread():
                 connection.interrupt()  # the reader sleeps until another deadline, the gate's
+            # A presence that is kept from now on finds the shard identifying, and is sent to it.
+            if self.presence is not presence:
+                text = self._options.identity.identify_text(self.presence)
             self._send(connection, text)  # else another thread was faster
 
     def _log_wait(self, wait: float) -> None:
@@ -190,7 +194,6 @@ class Reader:
         """The reader thread."""
         error: BaseException | None = None
         try:
-            self.lifecycle.enter_reader()
             error = self._connection_loop(life)
         except BaseException as unexpected:  # SystemExit and its like, or a fault of the library's
             if isinstance(unexpected, LeftToParent):
@@ -236,7 +239,8 @@ class Reader:
                     del told  # its traceback refers to this frame: the two would be a cycle
                     self.lifecycle.wait(lambda: life.is_over, Deadline(_FAULT_PAUSE))
                 if policy is None:
-                    self._callbacks.begin_life()  # first: on_socket_closed may follow at once
+                    self.lifecycle.enter_reader()
+                    self._callbacks.begin_life()  # before all callbacks, on_socket_closed too
                     self._tell_states(life)
                     policy = self._create_policy(life)
                 if life.request is Request.CLOSE:
@@ -375,6 +379,8 @@ class Reader:
         while True:
             if life.untold_states:  # another thread may have changed the state, or a callback
                 self._tell_states(life)
+            if callbacks.screen is not None:
+                self._deliver_screened(callbacks.screen)
             loss = self._lost or connection.failure
             if loss is not None:
                 try:
@@ -649,14 +655,34 @@ class Reader:
         if deliver and message.event is not None:
             self.events.add(message.event)
         self._carry_out(connection)
-        if deliver:
-            if callbacks.admits(message.event, text):
-                if message.event is not None and callbacks.wants_texts:
-                    callbacks.hand_on_text(message.event, message.sequence, text)
-                if payload is not None:
-                    callbacks.dispatch(message.event, payload)
-            if self.lifecycle.life.error is None:  # else a callback raised its way out
-                gateway.session.complete()
+        if not deliver:
+            return
+        screen = callbacks.screen
+        if screen is not None and message.event is not None:
+            call = functools.partial(self._deliver, message, text, payload)
+            screen.put(message.event, text, call)
+            self._deliver_screened(screen)
+            return
+        self._deliver(message, text, payload)
+        if self.lifecycle.life.error is None:  # else a callback raised its way out
+            gateway.session.complete()
+
+    def _deliver(self, message: Message, text: bytes, payload: Payload | None) -> None:
+        callbacks = self._callbacks
+        if message.event is not None and callbacks.wants_texts:
+            callbacks.hand_on_text(message.event, message.sequence, text)
+        if payload is not None:
+            callbacks.dispatch(message.event, payload)
+
+    def _deliver_screened(self, screen: Screen) -> None:
+        """Deliver what a screen lets through. The session is not done with what it keeps back."""
+        life = self.lifecycle.life
+        while (deliver := screen.take()) is not None:
+            deliver()
+            if life.is_over:
+                break
+        if life.error is None and not screen.is_holding:
+            self.protocol.session.complete()
 
     def _unreadable(self, error: UnreadableMessage) -> None:
         """Skip a message. One refused for its size while READY is awaited must be READY itself."""

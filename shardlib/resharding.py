@@ -2,33 +2,41 @@
 
 Sessions of two shard counts may run side by side
 (https://docs.discord.com/developers/events/gateway#sharding). The new shards connect while the old
-ones go on. Each is held at its READY: its reader waits there, so that what follows stays in the
-network. When all are READY, the old shards deliver what they have received, and close; then the new
-ones go on, and leave out what an old one has delivered. Guilds change shards, so all shards are
-replaced at once.
+ones go on, and hold the events that come to them; what an old shard delivers, too, they drop. When
+all are READY, the old ones have caught up, and close; then the new ones deliver what is left. A new
+shard that loses its connection or its session meanwhile gets it back as ever, while the old ones
+still deliver. Guilds change shards, so all shards are replaced at once.
 """
 
 from __future__ import annotations
 
 import functools
 import logging
+import time
 from collections.abc import Callable
 
 from shardlib.deadline import Deadline
 from shardlib.delivered import Delivered, Holder, Recorder
-from shardlib.errors import NotReady, ShardsFailed
-from shardlib.gateway import NORMAL_CLOSURE
+from shardlib.errors import ShardsFailed
+from shardlib.gateway import NORMAL_CLOSURE, Intents
 from shardlib.lifecycle import Life
 from shardlib.managedshard import ManagedShard
 from shardlib.managerlifecycle import ManagerLifecycle
-from shardlib.patientgate import PatientGate
 from shardlib.shardgroup import ShardGroup
 from shardlib.text import count
 
-# Seconds that an old shard may be behind with what it has received.
-_LONGEST_LAG = 10.0
+# Seconds that a shard may be behind with what it has received. A connection that brings nothing any
+# more is found out within Hello's interval, some 41 seconds, and then what it has missed comes.
+_LONGEST_LAG = 60.0
 
-# Seconds between two looks whether it has caught up, of which nothing tells.
+# Seconds that a GUILD_CREATE may come after READY. A guild that takes longer has an outage.
+_LONGEST_SNAPSHOT = 5.0
+
+# Seconds for which events that are alike may come so quickly that it cannot be told which of them a
+# new shard has got, too.
+_LONGEST_SETTLING = 1.0
+
+# Seconds between two looks whether shards have caught up, of which nothing tells.
 _POLL_INTERVAL = 0.02
 
 
@@ -38,7 +46,6 @@ class Resharding:
     :param lifecycle: of the manager.
     :param old: the group that runs.
     :param new: the group that is to take its place, not begun.
-    :param gate: which the new shards ask before they identify.
     :param publish: lets all threads see groups; the first is the one that users see.
     :param log: called as :meth:`logging.Logger.log` is.
     :param close_timeout: seconds that a shard may take to close.
@@ -50,7 +57,6 @@ class Resharding:
         old: ShardGroup,
         new: ShardGroup,
         *,
-        gate: PatientGate,
         publish: Callable[..., object],
         log: Callable[..., object],
         close_timeout: float,
@@ -62,14 +68,16 @@ class Resharding:
         self._log = log
         self._close_timeout = close_timeout
         self._delivered = Delivered()
+        self._is_decided = False  # that the new shards take over
         self._holders = {
             shard: Holder(
                 self._delivered,
                 wait=shard.hold,
-                identified_at=functools.partial(gate.passed_at, shard_id),
+                wake=shard.wake,
+                is_known=self._is_known,
                 remove=functools.partial(shard.set_screen, None),
             )
-            for shard_id, shard in new.shards.items()
+            for shard in new.shards.values()
         }
 
     def run(self, life: Life, deadline: Deadline) -> None:
@@ -81,81 +89,137 @@ class Resharding:
         :raises ShardsFailed: if an error has closed one of them.
         :raises ShardError: if the manager is closed meanwhile.
         """
-        for shard, holder in self._holders.items():
-            shard.set_screen(holder)
-        recorder = Recorder(self._delivered)
-        for shard in self._old.shards.values():
-            shard.set_screen(recorder)
-        self._publish(self._old, self._new)
         try:
-            self._new.begin()
-            self._await_ready(life, deadline)
-            self._let_catch_up(life)
-        except BaseException:
+            for shard, holder in self._holders.items():
+                shard.set_screen(holder)
             for shard in self._old.shards.values():
-                shard.set_screen(None)
-            self._close(self._new)
-            self._publish(self._old)
-            raise
-        self._publish(self._new, self._old)
-        self._close(self._old)
-        for shard, holder in self._holders.items():
-            holder.release()
-            shard.wake()
-        self._publish(self._new)
+                shard.set_screen(Recorder(self._delivered, self._is_awaited))
+            self._publish(self._old, self._new)
+            self._new.begin()
+            self._prepare(life, deadline)
+            self._is_decided = True
+            self._publish(self._new, self._old)
+            self._close(self._old)
+        finally:  # Ctrl-C may come at any time
+            if self._is_decided:
+                self._go_on_with_new()
+            else:
+                self._go_on_with_old()
+        try:
+            # What comes behind these answers was issued when the old shards were closed.
+            self._await_answers(life, self._new)
+        finally:
+            for holder in self._holders.values():
+                holder.finish()
 
     @property
     def repeats(self) -> int:
         """How many events came to an old shard and to a new one, and were delivered once."""
         return self._delivered.repeats
 
+    def _is_known(self, guild_id: int) -> bool:
+        """True if an old shard has told of a guild. One that is over may never have been READY."""
+        shard = self._old.shard_for(guild_id)
+        return shard is not None and shard.session_id is not None and not shard.is_over
+
+    def _is_awaited(self, guild_id: int) -> bool:
+        """True if the events of a guild come to a new shard, or are about to."""
+        shard = self._new.shard_for(guild_id)
+        return shard is not None and shard.has_identified
+
+    def _prepare(self, life: Life, deadline: Deadline) -> None:
+        """Wait until the new shards can take over: all that they do not have is delivered."""
+        settling: Deadline | None = None
+        is_prepared = False
+        while not is_prepared:
+            self._await_ready(life, deadline)
+            self._await_snapshots(life)
+            sessions, asked_at = self._new_sessions(), time.monotonic()
+            late = self._await_answers(life, self._old, self._new)
+            if life.is_over:
+                raise life.closed_error()
+            settling = settling or Deadline(_LONGEST_SETTLING)
+            is_settled = bool(late) or self._delivered.settle(asked_at) or settling.remaining() == 0
+            all_ready = self._new.ready == len(self._new.shards)
+            is_prepared = is_settled and all_ready and sessions == self._new_sessions()
+        if late:
+            self._log(
+                logging.WARNING,
+                "some shards are behind by more than %s, and what those of the old ones have not "
+                "delivered is lost: %s",
+                count(_LONGEST_LAG, "second"),
+                ", ".join(f"{shard.shard_id} of {shard.shard_count}" for shard in late),
+            )
+
+    def _new_sessions(self) -> list[str | None]:
+        return [shard.session_id for shard in self._new.shards.values()]
+
     def _await_ready(self, life: Life, deadline: Deadline) -> None:
         new = self._new
         while new.ready < len(new.shards):
-            if new.errors:
-                raise ShardsFailed(new.errors)
-            wait = new.start_due()
-            until = deadline if wait is None else Deadline(wait).earlier(deadline)
-            self._await_progress(life, new.progress, until)
             if life.is_over:
                 raise life.closed_error()
+            if new.errors:
+                raise ShardsFailed(new.errors)
             if deadline.remaining() == 0:
                 raise TimeoutError(
                     f"{new.ready} of {count(len(new.shards), 'new shard')} were ready in time; "
                     f"they are closed again, and the {len(self._old.shards)} old ones go on"
                 )
+            wait = new.start_due()
+            until = deadline if wait is None else Deadline(wait).earlier(deadline)
+            self._await_progress(life, new.progress, until)
 
     def _await_progress(self, life: Life, seen: object, until: Deadline) -> None:
-        self._lifecycle.wait_in(life, lambda: self._new.progress != seen, until)
+        self._wait(life, lambda: self._new.progress != seen, until)
 
-    def _let_catch_up(self, life: Life) -> None:
-        """Wait until the old shards have delivered what came before the new ones were READY.
+    def _wait(self, life: Life, condition: Callable[[], bool], deadline: Deadline) -> None:
+        """Wait until a condition holds, or the manager is closed.
 
-        The answer to a heartbeat comes behind all that.
+        Not for the end of its life, which may need the calling thread.
         """
-        waiting: dict[ManagedShard, float | None] = {}
-        for shard in self._old.shards.values():
-            if not shard.is_over:
-                waiting[shard] = shard.heartbeat_clock_time
-                try:
-                    shard.heartbeat()
-                except NotReady:
-                    pass  # the connection is lost: a Resume brings the rest
+        self._lifecycle.wait_in(life, lambda: life.is_over or condition(), deadline)
+
+    def _await_snapshots(self, life: Life) -> None:
+        """Wait for the guilds that READY listed. Without the intent, none would come."""
+        holders = self._holders
+        if Intents.GUILDS & next(iter(holders)).intents:
+            deadline = Deadline(_LONGEST_SNAPSHOT)
+            while not all(holder.is_complete for holder in holders.values()):
+                if deadline.remaining() == 0 or life.is_over:
+                    break
+                self._wait(life, lambda: False, Deadline(_POLL_INTERVAL))
+        for holder in holders.values():
+            holder.expect_no_more()
+
+    def _await_answers(self, life: Life, *groups: ShardGroup) -> list[ManagedShard]:
+        """Wait until the shards of groups have handled what was issued to them before.
+
+        :returns: those that have not, as they are too far behind.
+        """
+        shards = [shard for group in groups for shard in group.shards.values()]
+        waiting = {shard: shard.ask_for_answer() for shard in shards}
         deadline = Deadline(_LONGEST_LAG)
-        while waiting and deadline.remaining() and not life.is_over:
-            waiting = {
-                shard: before for shard, before in waiting.items() if not shard.is_answered(before)
-            }
-            if waiting:
-                self._lifecycle.wait(lambda: life.is_over, Deadline(_POLL_INTERVAL))
-        if waiting and not life.is_over:
-            self._log(
-                logging.WARNING,
-                "of the old shards, some are behind by more than %s, and what they have not "
-                "delivered is lost: %s",
-                count(_LONGEST_LAG, "second"),
-                ", ".join(str(shard.shard_id) for shard in waiting),
-            )
+        while not life.is_over:
+            waiting = {shard: ask for shard, ask in waiting.items() if not ask()}
+            if not waiting or deadline.remaining() == 0:
+                break
+            self._wait(life, lambda: False, Deadline(_POLL_INTERVAL))
+        return list(waiting)
+
+    def _go_on_with_old(self) -> None:
+        for shard in self._old.shards.values():
+            shard.set_screen(None)
+        try:
+            self._close(self._new)
+        finally:
+            self._publish(self._old)
+
+    def _go_on_with_new(self) -> None:
+        for shard in self._old.shards.values():  # again, if Ctrl-C came before
+            shard.disconnect(NORMAL_CLOSURE, wait=False)
+        self._delivered.switch()
+        self._publish(self._new)
 
     def _close(self, group: ShardGroup) -> None:
         shards = list(group.shards.values())

@@ -26,6 +26,7 @@ from shardlib import payloads
 from shardlib.backoff import Backoff
 from shardlib.callbacks import Callbacks, Logger, Predicate, Waiter
 from shardlib.checks import (
+    check_at_least_one,
     check_callback,
     check_close_code,
     check_methods,
@@ -427,6 +428,7 @@ class Shard:
             self._callbacks,
             connect_timeout=options.connect_timeout,
             close_timeout=options.close_timeout,
+            is_delivering=self._callbacks.in_delivery,
             about_to_begin=self._warn_of_twin,
         )
 
@@ -842,15 +844,9 @@ class Shard:
         :raises TypeError: if an argument has the wrong type.
         """
         self._check_process()
-        for name in names:
-            check_type("names", name, str)
-        wanted = tuple(dict.fromkeys(map(event_name, names)))  # each once
         check_timeout("timeout", timeout)
-        check_type("maxsize", maxsize, int)
-        if maxsize < 1:
-            raise ValueError(f"maxsize must be 1 or more, not {maxsize}")
-        for name in wanted:
-            self._warn_of_unknown(name)
+        check_at_least_one("maxsize", maxsize)
+        wanted = self._wanted_events(names)
         from shardlib.events import EventQueue, Events  # here: few programs need them
 
         queue = EventQueue(wanted, timeout, maxsize, lifecycle=self._lifecycle)
@@ -862,6 +858,16 @@ class Shard:
             current_session=lambda: self._reader.protocol.session,
         )
         return events
+
+    def _wanted_events(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Names of events as Discord writes them, checked, each once."""
+        names = tuple(names)
+        for name in names:
+            check_type("names", name, str)
+        wanted = tuple(dict.fromkeys(map(event_name, names)))
+        for name in wanted:
+            self._warn_of_unknown(name)
+        return wanted
 
     # Life
 

@@ -9,6 +9,9 @@ from shardlib.managedshard import ManagedShard
 from shardlib.patientgate import PatientGate
 from shardlib.startorder import StartOrder
 
+# The bits of a snowflake below its time (https://docs.discord.com/developers/reference#snowflakes).
+_TIME_SHIFT = 22
+
 
 class ShardGroup:
     """Shards of one shard_count, and their start.
@@ -58,6 +61,14 @@ class ShardGroup:
         for shard_id in due.shard_ids:
             self.shards[shard_id].take_turn(self._socket_url)
         return due.wait
+
+    def shard_id_for(self, guild_id: int) -> int:
+        """The number of the shard that receives a guild's events, which may run elsewhere."""
+        return (guild_id >> _TIME_SHIFT) % self.shard_count
+
+    def shard_for(self, guild_id: int) -> ManagedShard | None:
+        """The shard that receives a guild's events, None if it runs elsewhere."""
+        return self.shards.get(self.shard_id_for(guild_id))
 
     @property
     def age(self) -> float:

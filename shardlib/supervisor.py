@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from shardlib.backoff import Backoff
 from shardlib.callbacks import Callbacks
@@ -35,7 +35,7 @@ from shardlib.running import LeftToParent
 from shardlib.sessionstore import SessionStore
 from shardlib.shardgroup import ShardGroup
 from shardlib.state import ShardState
-from shardlib.text import count
+from shardlib.text import count, describe
 
 # Errors of one shard that every other one would meet, too: they are the token's, or the intents'.
 COMMON = (AuthenticationFailed, DisallowedIntents, InvalidAPIVersion, InvalidIntents)
@@ -154,9 +154,15 @@ class Supervisor:
         while life.request is not Request.CLOSE:
             group = self.groups[0]
             wait = group.start_due()
-            error = self._look_for_errors(life, group)
-            if error is not None or group.is_over:
+            # Asked first: a shard that ends after this has its error looked at in the next round.
+            is_over = group.is_over
+            error = self._look_for_errors(life, group, is_over=is_over)
+            if error is not None:
                 return error
+            if group is not self.groups[0]:  # a callback, on this thread, has resharded
+                continue
+            if is_over:
+                return None
             self._tell_progress(life, group)
             if self._store is not None:
                 due = time.monotonic() >= next_save
@@ -189,7 +195,9 @@ class Supervisor:
 
     # Looking after the shards
 
-    def _look_for_errors(self, life: Life, group: ShardGroup) -> BaseException | None:
+    def _look_for_errors(
+        self, life: Life, group: ShardGroup, *, is_over: bool
+    ) -> BaseException | None:
         """Tell of shards that have failed. Returns an error that closes all of them."""
         errors = group.errors
         for error in errors.values():
@@ -199,8 +207,17 @@ class Supervisor:
             self._note_first_socket(life, group)
             if life.first_attempt_awaited and (why := _why_none_opened(group)) is not None:
                 return ConnectionFailed(why)
-        if group.is_over and errors:
+        if not is_over:
+            self._tell_of_failures(group, errors)
+        if group is not self._division_told:
+            if any(isinstance(error, DIVISION) for error in errors.values()):
+                self._division_told = group
+                self._tell_of_division()
+        if is_over and errors and group is self.groups[0]:  # else the callback has resharded
             return ShardsFailed(errors)
+        return None
+
+    def _tell_of_failures(self, group: ShardGroup, errors: Collection[int]) -> None:
         self._told &= {(shard_id, group.shard_count) for shard_id in errors}
         for shard_id in errors:
             if (shard_id, group.shard_count) not in self._told:
@@ -212,11 +229,6 @@ class Supervisor:
                     shard_id,
                     group.shard_count,
                 )
-        if group is not self._division_told:
-            if any(isinstance(error, DIVISION) for error in errors.values()):
-                self._division_told = group
-                self._tell_of_division()
-        return None
 
     def _note_first_socket(self, life: Life, group: ShardGroup) -> None:
         if any(shard.has_opened for shard in group.shards.values()):
@@ -292,8 +304,14 @@ class Supervisor:
         if life.state is ShardState.CLOSED:
             if life.error is None:
                 self._callbacks.log(logging.INFO, "all shards are closed")
-            else:
+            elif isinstance(life.error, Exception):
                 self._callbacks.log(logging.ERROR, "all shards are closed: %s", life.error)
+            else:  # by a callback that ends the program
+                self._callbacks.log(
+                    logging.INFO,
+                    "all shards are closed: a callback raised %s",
+                    describe(life.error),
+                )
         self._callbacks.end_life()
 
 

@@ -95,9 +95,9 @@ def opcodes(gateway: LocalGateway, opcode: int) -> int:
 def guilds_of(gateway: LocalGateway, shard_id: int, shard_count: int) -> list[str]:
     """The ids of the guilds that belong to a shard."""
     return [
-        guild.id
-        for guild in gateway.world.guilds
-        if (int(guild.id) >> 22) % shard_count == shard_id
+        guild_id
+        for guild_id in gateway.world.guilds
+        if (int(guild_id) >> 22) % shard_count == shard_id
     ]
 
 

@@ -181,6 +181,24 @@ def test_persistent_resumes_after_a_crash(tmp_path: Path) -> None:
             assert bot.interrupt() == 0
 
 
+def test_many_shards_resumes_all_of_them_after_sigterm(tmp_path: Path) -> None:
+    arguments = ("many_shards.py", str(tmp_path / "sessions"))
+    with LocalGateway(shards=4, max_concurrency=4, guilds=4, identify_interval=0) as gateway:
+        with Example(gateway, *arguments, DISCORD_API=gateway.http_url) as bot:
+            bot.wait_for("4 of 4 shards are ready")
+            write(gateway, "before")
+            bot.wait_for("message 1 in ")
+            bot.process.terminate()
+            assert bot.process.wait(PATIENCE) == 0
+        write(gateway, "meanwhile")
+        with Example(gateway, *arguments, DISCORD_API=gateway.http_url) as bot:
+            bot.wait_for("4 of 4 shards are ready")
+            bot.wait_for("message 1 in ")
+            assert bot.interrupt() == 0
+    assert not any("Traceback" in line or "message 2" in line for line in bot.lines)
+    assert len(gateway.identifies) == 4
+
+
 def get(url: str) -> dict[str, object]:
     with urllib.request.urlopen(url, timeout=PATIENCE) as response:
         return dict(json.load(response))

@@ -126,18 +126,6 @@ def test_an_ordinary_wait_for_a_slot_is_not_told(log: Log, clock: Clock) -> None
     assert log.lines == []
 
 
-def test_it_knows_when_a_shard_got_through_last(log: Log) -> None:
-    gate = PatientGate(Scripted(1.0, 0.0, 0.0), log)
-    assert gate.passed_at(0) == float("inf")
-    gate.try_acquire(0)
-    assert gate.passed_at(0) == float("inf")
-    gate.try_acquire(0)
-    first = gate.passed_at(0)
-    gate.try_acquire(0)
-    assert first <= gate.passed_at(0) < float("inf")
-    assert gate.passed_at(1) == float("inf")
-
-
 @pytest.mark.parametrize(
     "answer, error", [(None, TypeError), (True, TypeError), (-1.0, ValueError)]
 )

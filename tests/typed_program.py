@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from shardlib import (
+    Event,
+    GatewayBot,
     GatewayPayload,
     Intents,
     Listener,
@@ -19,6 +21,7 @@ from shardlib import (
     OnSocketText,
     Session,
     Shard,
+    ShardManager,
     ShardState,
 )
 from shardlib.dispatch import Mailbox, Pool, Worker
@@ -96,3 +99,54 @@ class Bot(Shard):
 
     def on_socket_dispatch(self, payload: GatewayPayload) -> None:
         print(payload["t"])
+
+
+def all_ready(manager: ShardManager) -> None:
+    count: int | None = manager.shard_count
+    print(count, manager.shards[0].state, manager.stats.shards[0].ping)
+
+
+def resharding_needed(manager: ShardManager, gateway_bot: GatewayBot) -> None:
+    manager.reshard(gateway_bot.shards, timeout=60)
+
+
+def ask() -> GatewayBot:
+    return GatewayBot("wss://gateway.discord.gg", 4, 1000, 1000, 0.0, 1)
+
+
+manager = ShardManager(
+    "token",
+    Intents.default(),
+    16,
+    shard_ids=range(4),
+    sessions="sessions",
+    gateway_bot=ask,
+    on_all_ready=all_ready,
+    on_resharding_needed=resharding_needed,
+    on_socket_dispatch=dispatch,
+    on_socket_state=state,
+    compression=None,
+    dispatcher=Worker(),
+)
+ShardManager("token", 0, on_resharding_needed=ShardManager.reshard)
+ShardManager("token", 0, gateway_bot=ask())
+ShardManager("token", 0, backoff=1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+ShardManager("token", 0, on_socket_ready=message)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+ShardManager("token", 0, on_all_ready=resharding_needed)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+ShardManager("token", 0, shard_ids=3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+manager.on("MESSAGE_CREATE", message)
+manager.on("MESSAGE_CREATE", ready)  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]
+manager.shards[0] = bot  # type: ignore[index]  # pyright: ignore[reportIndexIssue]
+
+
+@manager.on("GUILD_CREATE")
+def each_guild(shard: Shard, data: dict[str, Any]) -> None:
+    manager.request_guild_members(data["id"], query="", limit=10)
+    manager.request_guild_members(data["id"], quary="")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    manager.shard_for(data["id"]).send({"op": 1, "d": None})
+
+
+def take() -> Event:
+    with manager:
+        manager.wait_until_ready(60, lambda ready, total: print(ready, total))
+        return next(manager.events("MESSAGE_CREATE", timeout=1))

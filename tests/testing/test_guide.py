@@ -4,7 +4,7 @@ import queue
 
 import pytest
 
-from shardlib import Backoff, IdentifyGate, Intents, Shard
+from shardlib import Backoff, GatewayBot, IdentifyGate, Intents, Shard, ShardManager, ShardsFailed
 from shardlib.testing import LocalGateway
 
 
@@ -90,3 +90,25 @@ def test_the_bot_begins_anew_when_its_session_has_expired(local_gateway: LocalGa
 
 
 # end: expires
+
+
+# begin: shards
+def test_the_others_go_on_when_one_shard_is_refused() -> None:
+    with LocalGateway(shards=4, max_concurrency=4, guilds=4, identify_interval=0) as gateway:
+        gateway.inject(lambda connection: connection.close(4011), instead_of="ready", shard_id=3)
+        bot = ShardManager(
+            gateway.token,
+            Intents.default(),
+            gateway_bot=GatewayBot(gateway.url, 4, 1000, 1000, 0.0, max_concurrency=4),
+            identify_gate=IdentifyGate(4, interval=0.001, slack=0),
+        )
+        with bot:
+            bot.connect()
+            with pytest.raises(ShardsFailed) as failed:
+                bot.wait_until_ready(timeout=5)
+            assert list(failed.value.errors) == [3]
+            bot.restart([3], timeout=5)
+            bot.wait_until_ready(timeout=5)
+
+
+# end: shards

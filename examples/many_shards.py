@@ -1,0 +1,57 @@
+"""A bot of as many shards as Discord recommends, which counts the messages of each server.
+
+    DISCORD_TOKEN=... python examples/many_shards.py sessions
+
+The sessions are kept in the directory of that name. Stop the bot with Ctrl-C or SIGTERM and start
+it again within some minutes: all shards resume at once, and miss nothing.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections import Counter
+
+from shardlib import Intents, Shard, ShardManager, ShardsFailed, fetch_gateway_bot
+
+token = os.environ["DISCORD_TOKEN"]
+api_url = os.environ.get("DISCORD_API", "https://discord.com/api/v10")  # else for a local gateway
+
+bot = ShardManager(
+    token,
+    Intents.GUILDS | Intents.GUILD_MESSAGES,
+    sessions=sys.argv[1],
+    gateway_bot=lambda: fetch_gateway_bot(token, api_url=api_url),
+)
+messages: Counter[str] = Counter()
+lock = threading.Lock()
+
+
+@bot.on("MESSAGE_CREATE")
+def message(shard: Shard, data: dict) -> None:
+    with lock:  # each shard calls this on a thread of its own
+        messages[data["guild_id"]] += 1
+        count = messages[data["guild_id"]]
+    print(f"shard {shard.shard_id}: message {count} in {data['guild_id']}", flush=True)
+
+
+def show_progress(ready: int, total: int) -> None:
+    print(f"{ready} of {total} shards are ready", flush=True)
+
+
+signal.signal(signal.SIGTERM, signal.default_int_handler)  # as if it were Ctrl-C
+with contextlib.suppress(KeyboardInterrupt), bot:
+    bot.start()
+    try:
+        bot.wait_until_ready(progress=show_progress)
+    except ShardsFailed as error:  # unless all have failed, the others go on
+        print(error, file=sys.stderr)
+    while True:
+        with contextlib.suppress(TimeoutError):
+            bot.join(60)  # raises what has closed all shards, if it was an error
+            break
+        stats = bot.stats
+        states = Counter(info.state.value for info in stats.shards.values())
+        shown = ", ".join(f"{number} {state}" for state, number in states.items())
+        print(f"{shown}; {stats.messages} events, {stats.resumes} resumes", flush=True)

@@ -1,0 +1,361 @@
+"""A manager that is connected again, whose shards are restarted, or used by hand."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from shardlib import (
+    AlreadyConnected,
+    ConnectionFailed,
+    NotReady,
+    Opcode,
+    ShardClosed,
+    ShardError,
+    ShardingRequired,
+    ShardsFailed,
+    ShardState,
+)
+from shardlib.managedshard import ManagedShard
+from shardlib.testing import LocalGateway
+from tests.managers import (
+    close_shard,
+    connect,
+    gateway_bot,
+    identified,
+    make_gate,
+    make_gateway,
+    make_manager,
+    make_retries_quick,
+    opcodes,
+    wait_for_state,
+)
+from tests.support import in_background, wait_until
+
+
+@pytest.fixture
+def gateway() -> Iterator[LocalGateway]:
+    with make_gateway() as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def late_gateway(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalGateway]:
+    """A gateway whose second bucket begins so late that its shards are not started before."""
+    monkeypatch.setattr("shardlib.startorder.LEAD", 0.01)
+    with make_gateway(3, max_concurrency=1, identify_interval=0.1) as gateway:
+        yield gateway
+
+
+# Again after close()
+
+
+def test_connect_after_close_that_keeps_sessions_resumes_from_memory(gateway: LocalGateway) -> None:
+    with make_manager(gateway) as manager:
+        connect(manager)
+        shards, session_ids = dict(manager.shards), [each.session_id for each in gateway.sessions]
+        manager.close(keep_sessions=True)
+        assert [each.close_code for each in gateway.all_connections] == [4000] * 4
+        connect(manager)
+        assert dict(manager.shards) == shards
+        assert [each.session_id for each in gateway.sessions] == session_ids
+        assert len(gateway.identifies) == 4
+        assert opcodes(gateway, Opcode.RESUME) == 4
+
+
+def test_connect_after_close_that_ends_sessions_identifies_in_order_again(
+    late_gateway: LocalGateway,
+) -> None:
+    gateway, ready = late_gateway, list[Any]()
+    gate = make_gate(gateway, slack=0.1)
+    with make_manager(gateway, identify_gate=gate, on_all_ready=ready.append) as manager:
+        for _ in range(2):
+            connect(manager)
+            assert [each.state for each in manager.shards.values()] == [ShardState.READY] * 3
+            wait_until(lambda: manager in ready)
+            ready.clear()
+            manager.close()
+        assert identified(gateway) == [0, 1, 2] * 2
+        assert ready == []
+
+
+def test_connect_again_raises_if_the_gateway_is_away_by_then(late_gateway: LocalGateway) -> None:
+    with make_manager(late_gateway, identify_gate=make_gate(late_gateway, slack=0.1)) as manager:
+        connect(manager)
+        manager.close()
+        late_gateway.outage()
+        with pytest.raises(ConnectionFailed):
+            manager.connect()
+
+
+def test_a_shard_that_had_failed_is_not_taken_for_failed_in_the_next_life(
+    late_gateway: LocalGateway,
+) -> None:
+    """4014 has closed all; the intent was switched on since."""
+    with make_manager(late_gateway, identify_gate=make_gate(late_gateway, slack=0.1)) as manager:
+        late_gateway.inject(lambda it: it.close(4014), instead_of="ready", shard_id=2)
+        manager.start()
+        with pytest.raises(ShardClosed, match="4014"):
+            manager.join(10)
+        connect(manager)
+        assert "3 ready" in repr(manager)
+
+
+def test_a_shard_that_waits_for_its_turn_again_says_so(late_gateway: LocalGateway) -> None:
+    late_gateway.identify_interval = 30.0
+    gate = make_gate(late_gateway)
+    with make_manager(late_gateway, shard_count=2, identify_gate=gate) as manager:
+        manager.connect()
+        manager.close()
+        manager.start()
+        with pytest.raises(TimeoutError, match="shard 1 is waiting for its turn"):
+            manager.wait_until_ready(0.01)
+
+
+def test_connect_while_it_runs_is_refused(gateway: LocalGateway) -> None:
+    with make_manager(gateway) as manager:
+        connect(manager)
+        for method in (manager.connect, manager.start, manager.run_forever):
+            with pytest.raises(AlreadyConnected):
+                method()
+        assert "4 ready" in repr(manager)
+
+
+def test_connect_in_on_all_ready_after_close_begins_another_life(gateway: LocalGateway) -> None:
+    calls: list[int] = []
+
+    def all_ready(manager: Any) -> None:
+        calls.append(len(calls))
+        if len(calls) == 1:
+            manager.close()
+            manager.connect()
+
+    with make_manager(gateway, on_all_ready=all_ready) as manager:
+        manager.start()
+        wait_until(lambda: len(calls) == 2)
+        assert len(gateway.identifies) == 8
+
+
+def test_many_lives_leave_nothing_behind(gateway: LocalGateway) -> None:
+    manager = make_manager(gateway)
+    for _ in range(10):
+        connect(manager)
+        manager.close()
+        assert not [each for each in threading.enumerate() if each.name.startswith("shard-")]
+
+
+# Shards by hand
+
+
+def test_a_shard_that_is_closed_by_hand_stays_closed_and_the_others_go_on(
+    gateway: LocalGateway,
+) -> None:
+    with make_manager(gateway) as manager:
+        connect(manager)
+        manager.shards[1].disconnect()
+        manager.wait_until_ready(10)
+        assert repr(manager) == "<ShardManager 4 shards, 3 ready>"
+        manager.restart([1])
+        assert "4 ready" in repr(manager)
+
+
+def test_the_manager_ends_when_its_last_shard_is_closed_by_hand(gateway: LocalGateway) -> None:
+    manager = connect(make_manager(gateway))
+    for shard in manager.shards.values():
+        shard.disconnect()
+    assert manager.join(10) is None
+
+
+def test_a_shard_that_is_started_by_hand_before_its_turn_does_no_harm(
+    late_gateway: LocalGateway,
+) -> None:
+    with make_manager(late_gateway, identify_gate=make_gate(late_gateway, slack=0.1)) as manager:
+        manager.connect()
+        manager.shards[2].start(late_gateway.url)
+        manager.wait_until_ready(20)
+
+
+# restart()
+
+
+def test_restart_resumes_one_shard_after_the_other(gateway: LocalGateway) -> None:
+    with make_manager(gateway) as manager:
+        connect(manager)
+        manager.restart()
+        assert len(gateway.identifies) == 4
+        again = gateway.all_connections[4:]
+        assert [each.session.shard[0] for each in again if each.session] == [0, 1, 2, 3]
+        for before, after in itertools.pairwise(again):
+            resumed = [each for each in before.received if each["op"] == Opcode.RESUME]
+            assert len(resumed) == 1 and before.opened_at < after.opened_at
+
+
+def test_no_two_shards_are_away_at_once_while_they_restart(gateway: LocalGateway) -> None:
+    away: list[int] = []
+
+    def look(shard: Any, state: ShardState) -> None:
+        away.append(sum(each.state is not ShardState.READY for each in manager.shards.values()))
+
+    manager = make_manager(gateway)
+    with manager:
+        connect(manager)
+        for shard in manager.shards.values():
+            shard.on_socket_state = look
+        manager.restart()
+        for shard in manager.shards.values():
+            shard.on_socket_state = None
+        assert max(away) == 1
+
+
+def test_restart_takes_the_order_that_it_is_given(gateway: LocalGateway) -> None:
+    with make_manager(gateway) as manager:
+        connect(manager)
+        manager.restart(iter([3, 1]))
+        again = gateway.all_connections[4:]
+        assert [each.session.shard[0] for each in again if each.session] == [3, 1]
+
+
+def test_restart_with_new_sessions_identifies(gateway: LocalGateway) -> None:
+    with make_manager(gateway) as manager:
+        connect(manager)
+        before = manager.shards[2].session_id
+        manager.restart([2], new_session=True)
+        assert identified(gateway)[4:] == [2]
+        assert manager.shards[2].session_id not in (before, None)
+
+
+def test_restart_pauses_between_two_shards(gateway: LocalGateway) -> None:
+    with make_manager(gateway) as manager:
+        connect(manager)
+        manager.restart([0, 1, 2], pause=0.1)
+        opened_at = [each.opened_at for each in gateway.all_connections[4:]]
+        assert all(b - a >= 0.1 for a, b in itertools.pairwise(opened_at))
+
+
+def test_a_restart_that_takes_too_long_names_the_shard_and_leaves_the_rest(
+    gateway: LocalGateway,
+) -> None:
+    with make_manager(gateway) as manager:
+        connect(manager)
+        gateway.inject(instead_of="ready")
+        with pytest.raises(TimeoutError, match="0 of 2 shards .* within 0.2 seconds; shard 1 is "):
+            manager.restart([1, 2], timeout=0.2)
+        assert len(gateway.all_connections) == 5
+        with pytest.raises(TimeoutError, match="1 of 2 shards restarted"):
+            manager.restart([2, 3], pause=5.0, timeout=0.3)
+
+
+def test_restart_begins_a_shard_again_that_an_error_has_closed(gateway: LocalGateway) -> None:
+    with make_manager(gateway) as manager:
+        connect(manager)
+        close_shard(gateway, 1, 4011)
+        with pytest.raises(ShardsFailed):
+            wait_for_failure(manager)
+        manager.restart([1])
+        manager.wait_until_ready(10)
+        assert "4 ready" in repr(manager)
+
+
+def wait_for_failure(manager: Any) -> None:
+    wait_for_state(manager, lambda: "3 ready" in repr(manager), "one failed")
+    manager.wait_until_ready(10)
+
+
+def test_a_shard_that_fails_again_after_its_restart_is_told_again(
+    gateway: LocalGateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    with make_manager(gateway) as manager:
+        connect(manager)
+        close_shard(gateway, 1, 4011)
+        wait_until(lambda: caplog.text.count("shard 1 of 4 is closed") == 1)
+        gateway.inject(lambda it: it.close(4011), instead_of="ready", shard_id=1)
+        with pytest.raises(ShardingRequired):
+            manager.restart([1])
+        wait_until(lambda: caplog.text.count("shard 1 of 4 is closed") == 2)
+
+
+def test_a_manager_that_does_not_run_restarts_nothing(gateway: LocalGateway) -> None:
+    manager = make_manager(gateway)
+    with pytest.raises(NotReady, match="not running"):
+        manager.restart()
+    connect(manager).close()
+    with pytest.raises(NotReady, match="not running"):
+        manager.restart()
+
+
+@pytest.mark.parametrize("new_session", [False, True])
+def test_close_on_another_thread_ends_a_restart(gateway: LocalGateway, new_session: bool) -> None:
+    manager = connect(make_manager(gateway))
+    gateway.inject(instead_of="ready")
+    restarting = in_background(lambda: manager.restart(new_session=new_session))
+    wait_until(lambda: len(gateway.all_connections) == 5)
+    manager.close()
+    with pytest.raises(ShardError):
+        restarting.result(10)
+    wait_until(lambda: gateway.connections == [])
+
+
+def test_no_shard_that_restart_connects_outlives_a_close_at_that_moment(
+    gateway: LocalGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = connect(make_manager(gateway))
+    request_restart, closing = ManagedShard.request_restart, []
+
+    def close_first(shard: ManagedShard, **options: Any) -> Any:
+        closing.append(in_background(manager.close))
+        wait_until(lambda: shard.has_ended)
+        return request_restart(shard, **options)
+
+    monkeypatch.setattr(ManagedShard, "request_restart", close_first)
+    with pytest.raises(ShardClosed):
+        manager.restart()
+    closing[0].result(2)
+    wait_until(lambda: gateway.connections == [])
+    assert not [each for each in threading.enumerate() if each.name.startswith("shard-")]
+
+
+def test_a_restart_waits_for_shards_that_have_not_had_their_turn(
+    late_gateway: LocalGateway,
+) -> None:
+    with make_manager(late_gateway, identify_gate=make_gate(late_gateway, slack=0.1)) as manager:
+        for _ in range(2):
+            manager.connect()
+            manager.restart([2, 0])
+            manager.wait_until_ready(10)
+            manager.close()
+        assert identified(late_gateway) == [0, 1, 2] * 2
+
+
+def test_restart_in_a_callback_is_refused(gateway: LocalGateway) -> None:
+    refused: list[ShardError] = []
+
+    def restart(manager: Any) -> None:
+        try:
+            manager.restart()
+        except ShardError as error:
+            refused.append(error)
+
+    with make_manager(gateway, on_all_ready=restart) as manager:
+        connect(manager)
+        wait_until(lambda: refused)
+        assert "restart() was called in a callback" in str(refused[0])
+
+
+def test_a_gateway_that_goes_away_and_comes_back_finds_all_shards_again(
+    gateway: LocalGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_retries_quick(monkeypatch)
+    with make_manager(gateway, gateway_bot=gateway_bot(gateway)) as manager:
+        connect(manager)
+        gateway.outage()
+        wait_for_state(manager, lambda: "0 ready" in repr(manager), "lost")
+        since = time.monotonic()
+        gateway.restore()
+        manager.wait_until_ready(20)
+        assert time.monotonic() - since < 10
+        assert len(gateway.identifies) == 4

@@ -1,0 +1,95 @@
+"""What a manager asks of one of its shards, and what it does when a callback asks the manager."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from shardlib import GatewayBot, IdentifyGate, Intents, ShardManager
+from shardlib.dispatch import Worker
+from shardlib.testing import LocalGateway
+from tests.shards import make_gateway
+from tests.support import TOKEN, wait_until
+
+PATIENCE = 10.0
+
+
+@pytest.fixture
+def gateway() -> Iterator[LocalGateway]:
+    with make_gateway(guilds=8) as gateway:
+        yield gateway
+
+
+def make_manager(gateway: LocalGateway, shard_count: int, **options: Any) -> ShardManager:
+    """A manager, not connected, whose shards may identify at once."""
+    return ShardManager(
+        TOKEN,
+        Intents.default(),
+        shard_count,
+        gateway_bot=GatewayBot(gateway.url, 4, 1000, 1000, 0.0, 4),
+        identify_gate=IdentifyGate(4, 0.001, slack=0),
+        **options,
+    )
+
+
+def test_members_are_fetched_through_the_shard_of_their_guild(gateway: LocalGateway) -> None:
+    with make_manager(gateway, 2) as manager:
+        manager.connect()
+        manager.wait_until_ready(PATIENCE)
+        for guild in list(gateway.world.guilds.values())[:2]:
+            members = manager.fetch_guild_members(guild.id, user_ids=[guild.owner_id])
+            assert [member["user"]["id"] for member in members] == [guild.owner_id]
+
+
+@pytest.mark.parametrize("dispatcher", [None, Worker], ids=["", "Worker"])
+def test_a_manager_goes_on_after_its_own_callback_has_resharded(
+    dispatcher: Callable[[], Worker] | None, gateway: LocalGateway
+) -> None:
+    options = {"dispatcher": dispatcher and dispatcher()}
+    with make_manager(gateway, 2, on_resharding_needed=ShardManager.reshard, **options) as manager:
+        manager.connect()
+        manager.wait_until_ready(PATIENCE)
+        gateway.connections[0].close(4011)
+        wait_until(lambda: len(manager.shards) == 4, PATIENCE)
+        manager.wait_until_ready(PATIENCE)
+        wait_until(lambda: len(gateway.connections) == 4, PATIENCE, "the end of the old shards")
+        manager.update_presence(status="idle")
+        statuses = [each.expect(3, PATIENCE)["d"]["status"] for each in gateway.connections]
+        assert statuses == ["idle"] * 4
+
+
+def test_a_bot_of_which_every_shard_is_refused_for_its_number_can_reshard() -> None:
+    with make_gateway(guilds=8, min_shards=4) as gateway:
+        with make_manager(gateway, 2, on_resharding_needed=ShardManager.reshard) as manager:
+            manager.start()
+            wait_until(lambda: len(manager.shards) == 4, PATIENCE)
+            manager.wait_until_ready(PATIENCE)
+
+
+def test_an_exception_that_ends_the_program_is_raised_though_every_shard_ends_by_it(
+    gateway: LocalGateway,
+) -> None:
+    """The manager must not take the end of the last shard for that of a user's close()."""
+    for _ in range(10):  # nearly half of the runs failed
+        manager = make_manager(gateway, 2, on_socket_ready=lambda shard: sys.exit(3))
+        with pytest.raises(SystemExit):
+            manager.run_forever()
+
+
+def test_the_log_names_the_exception_with_which_a_callback_ends_the_program(
+    gateway: LocalGateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "shardlib.manager")
+    manager = make_manager(gateway, 2)
+
+    @manager.on("READY")
+    def leave(shard: object, data: object) -> None:
+        raise SystemExit(3)
+
+    with pytest.raises(SystemExit):
+        manager.run_forever()
+    assert caplog.messages[-1] == "all shards are closed: a callback raised SystemExit(3)"
