@@ -35,7 +35,6 @@ def create_callbacks(
     :param lifecycle: returns the owner's. It and the session may not be there yet.
     :param session: returns the session under way.
     :param hide_token: as for :class:`shardlib.callbacks.Callbacks`, as are the rest.
-    :param name: of the owner, in words for the log.
     :raises TypeError: if `dispatcher` is no dispatcher.
     """
     options: dict[str, Any] = {
