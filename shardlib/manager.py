@@ -115,8 +115,8 @@ class ShardManager:
     them. Callbacks are called on the reader thread of their shard, so those of several shards run
     at the same time. If a `dispatcher` is given, it serves all shards, and also calls the manager's
     own callbacks, which run on the manager's thread otherwise. All callbacks are given to the
-    constructor: unlike those of a :class:`Shard`, they cannot be assigned, and methods of a
-    subclass do not take their place.
+    constructor: unlike those of a :class:`Shard`, they cannot be assigned, nor be methods of a
+    subclass.
 
     If the token or the intents are refused (close codes 4004, 4012, 4013, 4014), or a callback
     raises SystemExit or KeyboardInterrupt, all shards are closed. Any other error closes one shard

@@ -56,6 +56,9 @@ from shardlib.transport import StreamBroken
 # a Gateway that still reads the old connection would refuse the Resume.
 CLOSE_HANDSHAKE_TIMEOUT = 1.0
 
+# Seconds of a wait to identify that the log tells of. A manager opens sockets a second before.
+_LONG_GATE_WAIT = 1.5
+
 _NEVER = Deadline(None)
 
 _Plan = TypeVar("_Plan", Reconnect, Stop, Reconnect | Stop)
@@ -165,7 +168,7 @@ class Reader:
             self._send(connection, text)  # else another thread was faster
 
     def _log_wait(self, wait: float) -> None:
-        if wait >= 0.5:
+        if wait >= _LONG_GATE_WAIT:
             self._callbacks.log(
                 logging.INFO,
                 "identifying in %.1f seconds: it is rationed, see shardlib.IdentifyGate",
