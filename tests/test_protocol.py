@@ -159,7 +159,7 @@ def test_hello_identify_and_ready_each_have_a_deadline() -> None:
     driver.at(4.0)
     driver.give(HELLO)
     assert driver.deadline is None  # the gate is asked at once
-    driver.protocol.identify_later(driver.now + 3.0)
+    driver.protocol.open_later(driver.now + 3.0)
     assert driver.deadline == 7.0
     assert driver.at(6.9) == []
     assert driver.at(7.0) == [Identify()]
@@ -177,7 +177,7 @@ def test_after_ready_no_deadline_is_left() -> None:
 def test_a_gate_that_answers_after_ready_causes_no_second_identify() -> None:
     """Another thread called identify() while the reader waited to ask the gate again."""
     driver = established()
-    driver.protocol.identify_later(driver.now + 3.0)
+    driver.protocol.open_later(driver.now + 3.0)
     assert driver.at(3.0) == []
     assert driver.deadline is None
 
@@ -418,9 +418,9 @@ def test_an_identify_by_another_thread_keeps_its_own_ready_deadline() -> None:
     driver = Driver()
     driver.begin()
     driver.give(HELLO)
-    driver.protocol.identify_later(driver.now + 1.0)
+    driver.protocol.open_later(driver.now + 1.0)
     driver.protocol.identify_sent(driver.now + 1.0)
-    driver.protocol.identify_later(driver.now + 0.5)  # the answer of a gate asked earlier
+    driver.protocol.open_later(driver.now + 0.5)  # the answer of a gate asked earlier
     driver.protocol.on_deadline(driver.now + 1.0)
     assert driver.effects() == []
     assert driver.deadline == 1.0 + READY_TIMEOUT
@@ -433,7 +433,7 @@ def test_a_late_gate_does_not_postpone_the_ready_deadline() -> None:
     driver.give(HELLO)
     driver.protocol.identify_sent(driver.now)
     deadline = driver.deadline
-    driver.protocol.identify_later(driver.now + 1.0)
+    driver.protocol.open_later(driver.now + 1.0)
     assert driver.deadline == deadline
 
 
