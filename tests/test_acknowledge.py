@@ -283,6 +283,22 @@ def test_the_session_is_saved_with_the_earlier_sequence_at_once(
     shard.disconnect()
 
 
+def test_what_was_received_before_a_rewind_can_be_acknowledged_after_it(
+    gateway: LocalGateway, stored: Stored
+) -> None:
+    """Another thread may have stored the events meanwhile."""
+    with make_shard(on_socket_text=stored, acknowledge="manual") as shard:
+        before = begin(shard, gateway, stored, 5)
+        gateway.inject(instead_of="replay")
+        shard.rewind(before + 1)
+        gateway.connections[-1].wait_closed()
+        wait_until(lambda: shard.last_sequence == before + 1)
+        shard.acknowledge(not_none(shard.session_id), before + 5)
+        assert saved_sequence(shard) == before + 5
+        with pytest.raises(ValueError, match=f"to {before + 5}"):
+            shard.acknowledge(not_none(shard.session_id), before + 6)
+
+
 def test_rewind_in_a_callback_takes_effect_after_it(gateway: LocalGateway, stored: Stored) -> None:
     def rewind(shard: Shard, event: str, sequence: int, text: bytes) -> None:
         stored(shard, event, sequence, text)

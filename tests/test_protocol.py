@@ -195,6 +195,37 @@ def test_events_before_ready_are_delivered() -> None:
     assert identifying().give(dispatch(1), dispatch(2)) == ([], [1, 2])
 
 
+def test_a_rewind_is_for_its_own_session_and_the_next_resume() -> None:
+    driver = Driver(CurrentSession("abc", None, 5, 5))
+    driver.protocol.rewind("another", 1)
+    driver.protocol.rewind("abc", 3)
+    driver.protocol.rewind("abc", 4)
+    assert driver.protocol.awaited_rewind("abc") == 3
+    driver.give(HELLO)
+    assert driver.protocol.awaited_rewind("abc") is None
+    assert driver.protocol.session.resume_sequence == 3
+    driver.protocol.resume_sent(driver.now)
+    _, delivered = driver.give(dispatch(3), dispatch(4), dispatch(5), dispatch(6, "RESUMED"))
+    assert delivered == [4, 5, 6]
+    assert driver.protocol.duplicates == 1 and driver.protocol.gaps == 0
+
+
+def test_a_rewind_of_a_session_that_has_ended_changes_nothing() -> None:
+    driver = Driver(CurrentSession("abc", None, 5, 5))
+    driver.protocol.rewind("ended", 1)
+    driver.give(HELLO)
+    assert driver.protocol.session.resume_sequence == 5
+    assert driver.protocol.awaited_rewind("ended") is None
+
+
+def test_a_resume_that_was_put_off_is_due_again() -> None:
+    driver = Driver(CurrentSession("abc", None, 5, 5))
+    driver.give(HELLO)
+    driver.protocol.open_later(driver.now + 1.0)
+    assert driver.deadline == 1.0
+    assert driver.at(1.0) == [Resume()]
+
+
 def test_a_new_connection_inherits_no_effect_and_no_resume_from_the_last_one() -> None:
     driver = resuming()
     driver.give(dispatch(6), {"op": 7})
