@@ -63,8 +63,8 @@ LONG_GATE_WAIT = 1.0
 READ_BEFORE_RESUME = 0.05
 
 OWNED_ELSEWHERE = (
-    "the session is owned elsewhere: the session_gate did not let the shard resume it, and the "
-    "process that it lets resume goes on from there"
+    "the session is owned elsewhere: the session_gate did not let the shard resume it, since "
+    "another process goes on with it; connect() would ask the gate again"
 )
 
 _NEVER = Deadline(None)

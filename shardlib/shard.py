@@ -1036,10 +1036,11 @@ class Shard:
         """Note that all events of a session up to one are done with, for :attr:`session`.
 
         For a shard that was made with ``acknowledge="manual"``. One call counts for all earlier
-        events, too; :attr:`session_id` in a callback, and the sequence that on_socket_text gets,
-        say what to call it with later. Two calls are ignored: one for another session than the
-        current one, since that may have ended meanwhile, and one with an earlier sequence than
-        before. Never blocks.
+        events, too. What to call it with later is known in on_socket_text: the sequence, and
+        :attr:`session_id`. (A callback that a dispatcher calls may find the id of the next session
+        there already; READY has that of its own.) Two calls are ignored: one for another session
+        than the current one, since that may have ended meanwhile, and one with an earlier sequence
+        than before. Never blocks.
 
         :param session_id: of the session in which the events came, a str.
         :param sequence: of the last of these events, an int from 0.
