@@ -234,7 +234,7 @@ if not known[1] then
             sequence = last_sequence
         end
     end
-    if remembers then
+    if remembers and epoch > 0 then  -- nothing of a session without an epoch was ever here
         redis.call('HSET', state, 'session', session, 'url', url, 'count', count,
                    'epoch', whole(epoch), 'sequence', whole(sequence))
     elseif not known[4] then
