@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import time
 from collections.abc import Callable
 
@@ -34,7 +35,10 @@ _LONGEST_SNAPSHOT = 5.0
 
 # Seconds for which events that are alike may come so quickly that it cannot be told which of them a
 # new shard has got, too.
-_LONGEST_SETTLING = 1.0
+_LONGEST_SETTLING = 2.0
+
+# Seconds between two looks at them: each takes a heartbeat, which has to fit into the send limit.
+_SETTLING_INTERVAL = 0.1
 
 # Seconds between two looks whether shards have caught up, of which nothing tells.
 _POLL_INTERVAL = 0.02
@@ -109,6 +113,7 @@ class Resharding:
             # What comes behind these answers was issued when the old shards were closed.
             self._await_answers(life, self._new)
         finally:
+            self._delivered.settle(math.inf)
             for holder in self._holders.values():
                 holder.finish()
 
@@ -140,6 +145,8 @@ class Resharding:
                 raise life.closed_error()
             settling = settling or Deadline(_LONGEST_SETTLING)
             is_settled = bool(late) or self._delivered.settle(asked_at) or settling.remaining() == 0
+            if not is_settled:
+                self._wait(life, lambda: False, Deadline(_SETTLING_INTERVAL))
             all_ready = self._new.ready == len(self._new.shards)
             is_prepared = is_settled and all_ready and sessions == self._new_sessions()
         if late:

@@ -191,6 +191,28 @@ def test_a_dispatcher_gets_every_event_once(make_dispatcher: Callable[[], Dispat
         bot.manager.reshard(4, timeout=TIMEOUT)
 
 
+@pytest.mark.parametrize(
+    "make_dispatcher",
+    [lambda: Worker(maxsize=5), lambda: Pool(1, maxsize=5)],
+    ids=["worker", "pool"],
+)
+def test_a_callback_that_a_dispatcher_calls_may_reshard(
+    make_dispatcher: Callable[[], Dispatcher],
+) -> None:
+    """Though the old shards wait for room in its queue, which its only thread makes."""
+    with under_traffic(4, dispatcher=make_dispatcher()) as bot:
+        done = threading.Event()
+
+        def reshard(shard: Shard, data: Any) -> None:
+            bot.manager.reshard(8, timeout=TIMEOUT)
+            done.set()
+
+        bot.manager.on("TYPING_START", reshard)
+        guild = guild_ids(bot.gateway)[0]
+        bot.gateway.dispatch("TYPING_START", {"guild_id": guild, "user_id": "1"})
+        assert done.wait(TIMEOUT)
+
+
 def test_a_mailbox_gets_every_event_once_if_its_own_thread_reshards() -> None:
     """Though the old shards wait for room in the mailbox, which only that thread makes."""
     mailbox = Mailbox(maxsize=5)
