@@ -49,6 +49,7 @@ __all__ = [
     "Opcode",
     "SendTimeout",
     "Session",
+    "SessionGate",
     "SessionLimitReached",
     "Shard",
     "ShardClosed",
@@ -97,6 +98,7 @@ if TYPE_CHECKING:
     from shardlib.manager import ShardManager
     from shardlib.payloads import GatewayPayload
     from shardlib.session import Session
+    from shardlib.sessiongate import SessionGate
     from shardlib.shard import (
         Listener,
         OnSocketBatch,
@@ -132,6 +134,7 @@ else:
         "events",
         "fetching",
         "session",
+        "sessiongate",
         "stats",
         "gatewaybot",
         "manager",

@@ -124,6 +124,7 @@ class Callbacks:
     :param slow_callback: seconds after which the log tells of a call that has not returned, or
         None.
     :param thread_prefix: how the names of the threads begin that tell so.
+    :param meanwhile: what cannot happen while a function runs on the reader thread, in words.
     """
 
     def __init__(
@@ -137,6 +138,7 @@ class Callbacks:
         notify: Callable[[], object],
         slow_callback: float | None,
         thread_prefix: str,
+        meanwhile: str,
     ) -> None:
         self._shard = shard
         self._logger = logger
@@ -166,7 +168,7 @@ class Callbacks:
         self.outstanding = Outstanding()  # what other threads are not done with
         self.dropped = 0  # deliveries of which a dispatcher has called no function
         self.watchdog = Watchdog(slow_callback, log=self.log, thread_prefix=thread_prefix)
-        self._running = self.watchdog.add("no event can be received meanwhile", self._on_raise)
+        self._running = self.watchdog.add(meanwhile, self._on_raise)
         self.is_forked = False  # in a forked child: only the parent's reader goes on
         self._failures = FailureLog()
 
@@ -413,7 +415,7 @@ class Callbacks:
     def _tell_failure(self, what: str, source: object, error: Exception) -> None:
         failures, in_full = self._failures.add(source)
         if in_full:
-            self.log(logging.ERROR, "%s failed; the shard goes on", what, exc_info=error)
+            self.log(logging.ERROR, "%s failed, which closes nothing", what, exc_info=error)
         elif failures:
             self.log(
                 logging.ERROR,

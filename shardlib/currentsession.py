@@ -19,10 +19,13 @@ class CurrentSession:
     :param completed_sequence: of the last event that the reader is done with, or None: its
         callbacks have returned, or it was handed to other threads.
     :param user_id: of the bot, as READY gave it, or None: READY was received by another process.
+    :param first_sequence: of READY, or None: likewise.
     """
 
     __slots__ = (
+        "_before_rewind",
         "completed_sequence",
+        "first_sequence",
         "last_sequence",
         "resume_gateway_url",
         "session_id",
@@ -36,17 +39,36 @@ class CurrentSession:
         last_sequence: int | None = None,
         completed_sequence: int | None = None,
         user_id: str | None = None,
+        first_sequence: int | None = None,
     ) -> None:
         self.session_id = session_id
         self.resume_gateway_url = resume_gateway_url
         self.last_sequence = last_sequence
         self.completed_sequence = completed_sequence
         self.user_id = user_id
+        self.first_sequence = first_sequence
+        self._before_rewind = 0  # the highest sequence received before rewind()
 
     @property
     def resume_sequence(self) -> int:
         """The sequence that Resume names: what follows is replayed."""
         return self.last_sequence or 0
+
+    @property
+    def highest_sequence(self) -> int:
+        """The highest sequence received so far: that of the last event, unless it was rewound."""
+        return max(self.last_sequence or 0, self._before_rewind)
+
+    def rewind(self, sequence: int) -> None:
+        """Take all events after a sequence for not received. Never forwards.
+
+        :param sequence: that the next Resume is to name.
+        """
+        if sequence < self.resume_sequence:
+            self._before_rewind = self.highest_sequence
+            self.last_sequence = sequence
+            if self.completed_sequence is not None:
+                self.completed_sequence = min(sequence, self.completed_sequence)
 
     def receive(self, sequence: int) -> int:
         """Take a sequence in. Never backwards: RESUMED, and some servers, repeat old numbers.

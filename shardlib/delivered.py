@@ -38,6 +38,12 @@ class _Tally:
         self.since = now  # when it was 0 last
         self.changed_at = now
 
+    def change(self, by: int, now: float) -> int:
+        """Add to the count, and return it."""
+        self.count += by
+        self.changed_at = now
+        return self.count
+
 
 class _Held:
     """An event that a new shard holds.
@@ -87,11 +93,8 @@ class Delivered:
             if key is None:
                 return True
             if key not in self._held:
-                if not is_awaited:
-                    return True
-                tally = self._tallies.setdefault(key, _Tally(now))
-                tally.count += 1
-                tally.changed_at = now
+                if is_awaited:
+                    self._tallies.setdefault(key, _Tally(now)).change(1, now)
                 return True
             self.repeats += 1
             alike = self._held[key]
@@ -111,10 +114,7 @@ class Delivered:
         with self._lock:
             if held.key is not None and held.key in self._tallies:
                 self.repeats += 1
-                tally = self._tallies[held.key]
-                tally.count -= 1
-                tally.changed_at = now
-                if not tally.count:
+                if not self._tallies[held.key].change(-1, now):
                     del self._tallies[held.key]
                 return
             held.holder.queue[held] = None

@@ -25,6 +25,7 @@ def create_callbacks(
     stop: Callable[[BaseException], object],
     slow_callback: float | None,
     thread_prefix: str,
+    meanwhile: str = "no event can be received meanwhile",
 ) -> Callbacks:
     """The callbacks of a shard, or of a manager.
 
@@ -43,6 +44,7 @@ def create_callbacks(
         "notify": lambda: lifecycle().notify(),
         "slow_callback": slow_callback,
         "thread_prefix": thread_prefix,
+        "meanwhile": meanwhile,
     }
     if dispatcher is None:
         return Callbacks(owner, logger, **options)

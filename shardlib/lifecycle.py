@@ -34,9 +34,10 @@ _MOST_ENDS = 3
 class Request(enum.IntEnum):
     """What a user asks of the reader. Of several requests the greatest counts."""
 
-    RECONNECT = 1
-    REINSTANTIATE = 2
-    CLOSE = 3
+    REWIND = 1
+    RECONNECT = 2
+    REINSTANTIATE = 3
+    CLOSE = 4
 
 
 class Beginning(NamedTuple):
@@ -171,7 +172,7 @@ class Life:
     ) -> None:
         """Ask the reader for a new connection.
 
-        :param request: RECONNECT or REINSTANTIATE.
+        :param request: REWIND, RECONNECT or REINSTANTIATE.
         :param no_fail: with REINSTANTIATE, whether to keep trying.
         :param immediate: True if the caller waits for the connection, so that no pause precedes it.
         """

@@ -18,8 +18,9 @@ class Cause(enum.Enum):
     UNRESPONSIVE = "the Gateway did not answer in time, or takes no bytes"
     UNREADABLE = "a message could not be taken in"
     FAULT = "an exception outside of any message"
+    GATE_FAILED = "the identify gate or the session gate raised an exception"
     GATEWAY_ASKED = "Reconnect (op 7) or Invalid Session (op 9)"
-    USER_ASKED = "reconnect(), resume() or reinstantiate()"
+    USER_ASKED = "rewind(), reconnect(), resume() or reinstantiate()"
     CLOSING = "disconnect()"
 
 

@@ -66,6 +66,9 @@ _Function = TypeVar("_Function", bound=Callable[[Any, Any], object])
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
+# The manager's own callbacks, and how many arguments each gets, the manager included.
+_CALLBACKS = {"on_all_ready": 1, "on_resharding_needed": 2}
+
 # Seconds beyond a shard's close_timeout in which the manager's thread notes that all are closed.
 _CLOSING_GRACE = 1.0
 
@@ -82,13 +85,12 @@ def _of_the_guilds_shard(
     def call(
         self: ShardManager,
         guild_id: Snowflake,
-        /,
         *arguments: _Arguments.args,
         **options: _Arguments.kwargs,
     ) -> _Result:
         return method(self.shard_for(guild_id), guild_id, *arguments, **options)
 
-    return call
+    return call  # type: ignore[return-value]  # no type has both the name and the parameters
 
 
 class ShardManager:
@@ -113,8 +115,8 @@ class ShardManager:
     them. Callbacks are called on the reader thread of their shard, so those of several shards run
     at the same time. If a `dispatcher` is given, it serves all shards, and also calls the manager's
     own callbacks, which run on the manager's thread otherwise. All callbacks are given to the
-    constructor: unlike those of a :class:`Shard`, they cannot be assigned, and methods of a
-    subclass are not called.
+    constructor: unlike those of a :class:`Shard`, they cannot be assigned, nor be methods of a
+    subclass.
 
     If the token or the intents are refused (close codes 4004, 4012, 4013, 4014), or a callback
     raises SystemExit or KeyboardInterrupt, all shards are closed. Any other error closes one shard
@@ -193,11 +195,10 @@ class ShardManager:
             stop=lambda error: self._supervisor.stop(error),
             slow_callback=options_of_all.slow_callback,
             thread_prefix="shard-manager",
+            meanwhile="no shard can be started meanwhile, and no session saved",
         )
-        for name, function, arguments in (
-            ("on_all_ready", on_all_ready, 1),
-            ("on_resharding_needed", on_resharding_needed, 2),
-        ):
+        given = (on_all_ready, on_resharding_needed)
+        for (name, arguments), function in zip(_CALLBACKS.items(), given, strict=True):
             check_callback(name, function, arguments)
             self._callbacks.assign(name, function, is_method=False)
         self._gate = PatientGate(identify_gate or default_gate(token), self._callbacks.log)
@@ -243,6 +244,17 @@ class ShardManager:
         return self._callbacks.in_delivery() or any(
             shard.is_delivering for shard in self._supervisor.all_shards()
         )
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        for name in vars(cls):
+            _refuse_callback(name)
+
+    if not TYPE_CHECKING:  # else any attribute could be assigned
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            _refuse_callback(name)
+            super().__setattr__(name, value)
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
         raise TypeError("a ShardManager can be neither pickled nor copied: it owns threads")
@@ -818,6 +830,11 @@ class ShardManager:
     ) -> None:
         gateway_bot = shard_count if isinstance(shard_count, GatewayBot) else self._ask(None)
         wanted = shard_count if isinstance(shard_count, int) else gateway_bot.shards
+        if wanted == old.shard_count:
+            self._callbacks.log(
+                logging.WARNING, "there is nothing to reshard: the bot has %d shards", wanted
+            )
+            return
         shards = {each: self._make_shard(each, wanted, None) for each in range(wanted)}
         new = self._make_group(life, gateway_bot, shards, wanted)
         self._supervisor.check_limit(new, gateway_bot)
@@ -1041,6 +1058,7 @@ class ShardManager:
             self._callbacks.leave_to_parent()
             return
         self._lock = threading.RLock()
+        self._queues, self._waiters = [], []  # the parent's
         self._callbacks.begin_in_forked_child()
         self._create_supervisor()
 
@@ -1066,6 +1084,18 @@ class _Asking:
 
     def fail(self, loss: Loss, code: int, deadline: Deadline) -> None:
         self._request.abort()
+
+
+def _refuse_callback(name: str) -> None:
+    """Refuse an attribute that looks like a callback, and would never be called.
+
+    :raises AttributeError: if it does.
+    """
+    if name.startswith("on_socket_") or name in _CALLBACKS:
+        raise AttributeError(
+            f"a manager takes callbacks in its constructor only: ShardManager(..., {name}=...); "
+            "on() adds a function for an event"
+        )
 
 
 def _refuse_unknown(options: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ from shardlib.dial import check_proxy
 from shardlib.identity import Identity
 from shardlib.limits import Gate
 from shardlib.payloads import JSONModule, Payload
+from shardlib.sessiongate import SessionGate
 
 if TYPE_CHECKING:
     from shardlib.session import Session
@@ -36,6 +37,8 @@ class Options:
         session: Session | None,
         json: JSONModule,
         identify_gate: Gate | None,
+        session_gate: SessionGate | None,
+        acknowledge: str,
         backoff: Backoff | None,
         connect_timeout: float,
         hello_timeout: float,
@@ -55,6 +58,8 @@ class Options:
         self.session = session
         self.json = json
         self.identify_gate = identify_gate
+        self.session_gate = session_gate
+        self.acknowledge = acknowledge
         self.backoff = backoff
         self.connect_timeout = connect_timeout
         self.hello_timeout = hello_timeout
@@ -78,6 +83,12 @@ class Options:
         if self.session is not None:
             self._check_session(self.session)
         check_methods("identify_gate", self.identify_gate, "try_acquire", optional=True)
+        check_methods("session_gate", self.session_gate, "may_resume", optional=True)
+        check_type("acknowledge", self.acknowledge, str)
+        if self.acknowledge not in ("callbacks", "manual"):
+            raise ValueError(
+                f'acknowledge must be "callbacks" or "manual", not {self.acknowledge!r}'
+            )
         check_type("backoff", self.backoff, Backoff, optional=True)
         for name in (
             "connect_timeout",

@@ -64,8 +64,7 @@ class Outstanding:
     def completed_sequence(self, session: CurrentSession) -> int | None:
         """The sequence of a session up to which the user's code is done with every event."""
         # Read first: an event that is handed on meanwhile, and not done with, comes after it.
-        handed_on = session.completed_sequence
-        for handover in list(self._handovers):
-            if handover.session is session:
-                return handover.sequence_before
-        return handed_on
+        done = [session.completed_sequence]
+        done += [each.sequence_before for each in list(self._handovers) if each.session is session]
+        # The least, not the oldest one's: after a rewind() earlier events come once more.
+        return None if None in done else min(each for each in done if each is not None)

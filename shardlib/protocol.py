@@ -133,7 +133,7 @@ class GatewayProtocol:
     """The session, the opening of each connection, and the replay of missed events.
 
     The reader thread calls everything but :meth:`identify_sent`, which any thread may call that
-    has won the right to identify.
+    has won the right to identify, and :meth:`rewind` and :meth:`awaited_rewind`.
 
     :param session: to resume; an empty one if there is none.
     :param hello_timeout: seconds from an open socket to Hello.
@@ -163,15 +163,19 @@ class GatewayProtocol:
         # end the wait for Hello: a connection without Hello would have no heartbeats, no verdict.
         self._hello_deadline: float | None = None
         self._answer_deadline: float | None = None
-        self._ask_gate_at: float | None = None  # when it is to be asked again; in the phase SLOT
+        # When the identify gate is to be asked again, or Resume is due; in the phase SLOT.
+        self._open_at: float | None = None
         self._gap_told = False
+        # What the next Resume is to bring again: session ids, each with the sequence before it. Any
+        # thread appends; the reader takes them out.
+        self._rewinds: list[tuple[str, int]] = []
 
     @property
     def deadline(self) -> float | None:
         """When :meth:`on_deadline` is to be called, on the clock of `now`; None for never."""
         hello, answer = self._hello_deadline, self._answer_deadline
-        if self._ask_gate_at is not None and self._phase is _Phase.SLOT:
-            answer = self._ask_gate_at
+        if self._open_at is not None and self._phase is _Phase.SLOT:
+            answer = self._open_at
         if hello is None or answer is None:
             return answer if hello is None else hello
         return min(hello, answer)
@@ -179,6 +183,29 @@ class GatewayProtocol:
     def drop_session(self) -> None:
         """Forget the session: it has ended, or cannot be resumed."""
         self.session = CurrentSession()
+
+    def rewind(self, session_id: str, sequence: int) -> None:
+        """Have the next Resume of a session name an earlier sequence. Any thread.
+
+        :param session_id: of the session; without effect if another one has begun by then.
+        :param sequence: of the last event that is not to be replayed.
+        """
+        self._rewinds.append((session_id, sequence))
+
+    def awaited_rewind(self, session_id: str) -> int | None:
+        """The sequence that the next Resume is to name because of a rewind. Any thread.
+
+        :param session_id: of the session under way.
+        :returns: None if no rewind waits for a Resume.
+        """
+        return min((each for of, each in list(self._rewinds) if of == session_id), default=None)
+
+    def _carry_out_rewinds(self) -> None:
+        rewinds = list(self._rewinds)
+        for session_id, sequence in rewinds:
+            if session_id == self.session.session_id:
+                self.session.rewind(sequence)
+        del self._rewinds[: len(rewinds)]  # last: until then a saved session heeds them
 
     def begin_connection(self, socket_url: str) -> None:
         """Forget what is left of the connection before: another one is about to be opened.
@@ -189,7 +216,7 @@ class GatewayProtocol:
         self._phase = _Phase.HELLO
         self.resume_pending = self.session.session_id is not None
         self.replay_begun = False
-        self._hello_deadline = self._answer_deadline = self._ask_gate_at = None
+        self._hello_deadline = self._answer_deadline = self._open_at = None
         self._gap_told = False
         self.effects.clear()
 
@@ -200,9 +227,9 @@ class GatewayProtocol:
         """
         self._hello_deadline = now + self._hello_timeout
 
-    def identify_later(self, at: float) -> None:
-        """Ask the identify gate again at a moment, which becomes the :attr:`deadline`."""
-        self._ask_gate_at = at  # without effect, if another thread has identified meanwhile
+    def open_later(self, at: float) -> None:
+        """Try to identify, or resume, again at a moment, which becomes the :attr:`deadline`."""
+        self._open_at = at  # without effect, if another thread has identified meanwhile
 
     def identify_sent(self, now: float) -> None:
         """Note that Identify is being sent."""
@@ -218,19 +245,19 @@ class GatewayProtocol:
         self._answer_deadline = now + self._ready_timeout
 
     def on_deadline(self, now: float) -> None:
-        """Act if the Gateway's answer is late, or the identify gate is to be asked again."""
+        """Act if the Gateway's answer is late, or Identify or Resume is to be tried again."""
         if self._hello_deadline is not None and now >= self._hello_deadline:
             self._lose(
                 Cause.UNRESPONSIVE, f"no Hello came within {count(self._hello_timeout, 'second')}"
             )
             return
         phase = self._phase  # looked at once: another thread may identify meanwhile
-        due = self._ask_gate_at if phase is _Phase.SLOT else self._answer_deadline
+        due = self._open_at if phase is _Phase.SLOT else self._answer_deadline
         if due is None or now < due:
             return  # put off meanwhile
         if phase is _Phase.SLOT:
-            self._ask_gate_at = None
-            self.effects.append(Identify())
+            self._open_at = None
+            self.effects.append(self._opening())
         else:
             awaited = "RESUMED" if phase is _Phase.RESUMING else "READY"
             within = count(self._ready_timeout, "second")
@@ -295,7 +322,11 @@ class GatewayProtocol:
         if self._phase is not _Phase.HELLO:
             return  # a second Hello changes the interval and nothing else
         self._phase = _Phase.SLOT
-        self.effects.append(Identify() if self.session.session_id is None else Resume())
+        self._carry_out_rewinds()
+        self.effects.append(self._opening())
+
+    def _opening(self) -> Effect:
+        return Identify() if self.session.session_id is None else Resume()
 
     def _dispatch(self, message: Message, now: float) -> bool:
         event, sequence = message.event, message.sequence
@@ -343,6 +374,7 @@ class GatewayProtocol:
             message.sequence,
             message.sequence,
             None if user_id is None else str(user_id),  # a number, from some servers
+            message.sequence,
         )
         self._establish(resumed=False)
 

@@ -48,6 +48,7 @@ from shardlib.payloads import Payload
 from shardlib.protocol import PROTOCOL_EVENTS, GatewayProtocol, Message
 from shardlib.reconnect import Reconnect, ReconnectPolicy, Stop, after_disconnect
 from shardlib.running import LeftToParent
+from shardlib.sessiongate import check_may_resume
 from shardlib.state import ShardState
 from shardlib.text import count, describe, printable
 from shardlib.transport import StreamBroken
@@ -55,6 +56,18 @@ from shardlib.transport import StreamBroken
 # Seconds that the close frame of a peer that answers is awaited before the next connection begins:
 # a Gateway that still reads the old connection would refuse the Resume.
 CLOSE_HANDSHAKE_TIMEOUT = 1.0
+
+# Seconds of a wait to identify that the log tells of. A manager opens sockets a second before.
+_LONG_IDENTIFY_WAIT = 1.5
+# Seconds after which a session gate has taken its time, and then the seconds to read in before
+# Resume is sent.
+LONG_GATE_WAIT = 1.0
+READ_BEFORE_RESUME = 0.05
+
+OWNED_ELSEWHERE = (
+    "the session is owned elsewhere: the session_gate did not let the shard resume it, since "
+    "another process goes on with it; connect() would ask the gate again"
+)
 
 _NEVER = Deadline(None)
 
@@ -109,6 +122,8 @@ class Reader:
         self._lost: Loss | None = None
         self._established_at: float | None = None
         self._connection_is_told = False
+        # True once a session gate that took its time has let Resume through on this connection.
+        self._let_through = False
         self._end_is_told = False  # of the life that ends
         self._debugging = False
 
@@ -149,7 +164,7 @@ class Reader:
         )
         if wait > 0:
             if self.lifecycle.in_reader_thread():
-                self.protocol.identify_later(self._now() + wait)
+                self.protocol.open_later(self._now() + wait)
                 self._log_wait(wait)
             return
 
@@ -165,7 +180,7 @@ class Reader:
             self._send(connection, text)  # else another thread was faster
 
     def _log_wait(self, wait: float) -> None:
-        if wait >= 0.5:
+        if wait >= _LONG_IDENTIFY_WAIT:
             self._callbacks.log(
                 logging.INFO,
                 "identifying in %.1f seconds: it is rationed, see shardlib.IdentifyGate",
@@ -353,6 +368,7 @@ class Reader:
         self.heartbeat = None
         self._lost = None
         self._established_at = None
+        self._let_through = False
         self._counted = (connection, self.bytes_received)
         self.connection = connection
 
@@ -753,15 +769,19 @@ class Reader:
             return
         try:
             self.try_identify(connection)
-        except ShardClosed as fatal:
-            self.stop(fatal)
-        except Exception as error:  # from a gate of the user's, which may ask a server
-            self._lose(
-                Loss(Cause.FAULT, f"the identify gate failed: {describe(error)}", error=error)
-            )
-        except BaseException as error:  # SystemExit, KeyboardInterrupt: for join() to raise
-            self.stop(error)
+        except BaseException as error:
+            self._gate_failed("identify gate", error)
         self._tell_states(self.lifecycle.life)
+
+    def _gate_failed(self, gate: str, error: BaseException) -> None:
+        """Go on after what a gate has raised. One of the user's may ask a server."""
+        if isinstance(error, LeftToParent):
+            raise error
+        if isinstance(error, ShardClosed) or not isinstance(error, Exception):
+            self.stop(error)  # SystemExit and KeyboardInterrupt are for join() to raise, too
+        else:
+            reason = f"the {gate} failed: {describe(error)}"
+            self._lose(Loss(Cause.GATE_FAILED, reason, error=error))
 
     def stop(self, error: BaseException) -> None:
         """Close the shard because of an error, which the waiting methods raise. For the reader."""
@@ -769,7 +789,7 @@ class Reader:
         self.lifecycle.life.stop(error, RESUMABLE_CLOSE_CODE, deadline)
 
     def _resume(self, connection: Connection) -> None:
-        if connection.websocket is None:
+        if connection.websocket is None or not self._may_resume():
             return
         text = self._options.identity.resume_text(self.protocol.session)
 
@@ -780,6 +800,32 @@ class Reader:
         if life.claim_opening(connection, ShardState.RESUMING, claimed):
             self._send(connection, text)  # else a user's identify() was faster
         self._tell_states(life)
+
+    def _may_resume(self) -> bool:
+        """Ask the session gate, if there is one. What the gate raises ends no reader."""
+        gate = self._options.session_gate
+        if gate is None or self._let_through:
+            return True
+        shard_id, session_id = self._options.identity.shard_id, self.protocol.session.session_id
+        since = time.monotonic()
+        try:
+            may_resume = check_may_resume(
+                self._callbacks.run("the session gate", gate.may_resume, shard_id, session_id)
+            )
+        except BaseException as error:
+            self._gate_failed("session gate", error)
+            return False
+        if not may_resume:
+            self.stop(ShardClosed(None, OWNED_ELSEWHERE))
+        if self.lifecycle.life.request is not None:  # perhaps since the gate was asked
+            return False
+        if time.monotonic() - since < LONG_GATE_WAIT:
+            return True
+        # The Gateway may have closed the connection meanwhile. Then a Resume would count as one
+        # that got no answer, and some of these cost the session. So the reader reads first.
+        self._let_through = True
+        self.protocol.open_later(self._now() + READ_BEFORE_RESUME)
+        return False
 
     def _established(self, resumed: bool) -> None:
         self._established_at = time.monotonic()

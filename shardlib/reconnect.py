@@ -207,7 +207,7 @@ class ReconnectPolicy:
     ) -> bool:
         # Also if the Gateway asked for a new connection: at the session's own URL it may do so each
         # time, and take the Resume at the other.
-        if failed and loss.cause is not Cause.USER_ASKED:
+        if failed and loss.cause not in (Cause.USER_ASKED, Cause.GATE_FAILED):
             self._failures_at_resume_url += 1
         broken_again = False
         if loss.cause is Cause.UNREADABLE:

@@ -25,8 +25,8 @@ class Session:
     (https://docs.discord.com/developers/events/gateway#preparing-to-resume).
 
     :param session_id: as READY gave it, a str.
-    :param sequence: of the last event whose callbacks have returned, an int, or None before the
-        first.
+    :param sequence: of the last event that is done with, an int, or None before the first: of which
+        the callbacks have returned, or which :meth:`Shard.acknowledge` was called for.
     :param resume_gateway_url: as READY gave it, a URL, or None if READY gave none.
     :param shard_id: number of the shard whose session this is, an int from 0.
     :param shard_count: number of the bot's shards when the session began, an int.

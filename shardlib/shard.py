@@ -17,12 +17,13 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, overload
 
 import ujson
 import websocket
 
 from shardlib import payloads
+from shardlib.acknowledged import Acknowledged
 from shardlib.backoff import Backoff
 from shardlib.callbacks import Callbacks, Logger, Predicate, Waiter
 from shardlib.checks import (
@@ -42,6 +43,7 @@ from shardlib.errors import (
     ForkedProcess,
     NotReady,
     SendTimeout,
+    ShardError,
 )
 from shardlib.gateway import (
     API_VERSION,
@@ -67,11 +69,13 @@ from shardlib.options import Options
 from shardlib.payloads import GatewayPayload, JSONModule, Payload, Snowflake
 from shardlib.reader import Reader
 from shardlib.running import Callback
+from shardlib.sessiongate import SessionGate
 from shardlib.state import IDENTIFIED, ON_THE_WAY, SOCKET_OPEN, ShardState
 from shardlib.text import count, name_of, printable
 from shardlib.transport import StreamBroken
 
 if TYPE_CHECKING:
+    from shardlib.currentsession import CurrentSession
     from shardlib.delivery import Dispatcher
     from shardlib.events import Events
     from shardlib.fetching import GuildMembers, Line, Progress, VoiceUpdates
@@ -200,6 +204,15 @@ class Shard:
     :param identify_gate: when to identify, an :class:`shardlib.IdentifyGate` or any object with its
         ``try_acquire``; by default one gate for all shards of the token in this process. What it
         raises is told to on_socket_error, and the shard asks it again on another connection.
+    :param session_gate: whether to resume, an object with the ``may_resume`` of a
+        :class:`shardlib.SessionGate`, for programs whose processes hand sessions on to each other;
+        None to resume whenever there is a session. It is asked on the reader before each Resume,
+        and may block. False closes the shard with :exc:`ShardClosed`, by a code that leaves the
+        session to be resumed. What it raises is told to on_socket_error, and the shard asks it
+        again on another connection.
+    :param acknowledge: "callbacks" or "manual", what :attr:`session` counts as done: an event whose
+        callbacks have returned, or one that :meth:`acknowledge` was called for. "manual" is for
+        programs whose callbacks hand events on to be stored elsewhere, later.
     :param backoff: how long to wait between attempts that fail, a :class:`shardlib.Backoff` that no
         other shard uses. What it raises is told to on_socket_error, and the default one is asked.
     :param connect_timeout: seconds for name, TCP, proxy, TLS and WebSocket handshake together.
@@ -262,6 +275,8 @@ class Shard:
         session: Session | None = None,
         json: JSONModule = ujson,
         identify_gate: Gate | None = None,
+        session_gate: SessionGate | None = None,
+        acknowledge: Literal["callbacks", "manual"] = "callbacks",
         backoff: Backoff | None = None,
         connect_timeout: float = 10.0,
         hello_timeout: float = 10.0,
@@ -294,6 +309,8 @@ class Shard:
             session=session,
             json=json,
             identify_gate=identify_gate,
+            session_gate=session_gate,
+            acknowledge=acknowledge,
             backoff=backoff,
             connect_timeout=connect_timeout,
             hello_timeout=hello_timeout,
@@ -423,6 +440,10 @@ class Shard:
         options = self._options
         self._reader = Reader(options, self._callbacks)
         self._lifecycle = self._reader.lifecycle
+        session = self._reader.protocol.session
+        self._acknowledged: Acknowledged | None = None
+        if options.acknowledge == "manual":
+            self._acknowledged = Acknowledged(session.session_id, session.last_sequence)
         self._control = LifeControl(
             self._lifecycle,
             self._callbacks,
@@ -544,7 +565,10 @@ class Shard:
 
     @property
     def last_sequence(self) -> int | None:
-        """Sequence of the last event received in the current session, or None."""
+        """Sequence of the last event received in the current session, or None.
+
+        After :meth:`rewind` it is less again, from Hello of the next connection on.
+        """
         self._check_process()
         return self._reader.protocol.session.last_sequence
 
@@ -554,7 +578,13 @@ class Shard:
 
         Its sequence is that of the last event whose callbacks have returned, and with which the
         loops over :meth:`events` are done: an event in the middle of which the process dies is
-        replayed (https://docs.discord.com/developers/events/gateway#preparing-to-resume).
+        replayed (https://docs.discord.com/developers/events/gateway#preparing-to-resume). READY,
+        which no Resume brings again, counts before its callbacks.
+
+        With ``acknowledge="manual"`` its sequence is the one that :meth:`acknowledge` was called
+        with, READY's too: before the first call there is None. The shard itself, when it has lost a
+        connection, resumes after the last event that it has received, since what waits in this
+        process to be acknowledged is not lost.
         """
         self._check_process()
         from shardlib.session import Session  # here: dataclasses take a while to import
@@ -562,13 +592,25 @@ class Shard:
         session = self._reader.protocol.session
         if session.session_id is None:
             return None
+        if self._acknowledged is not None:
+            sequence = self._acknowledged.sequence_of(session)
+            if sequence is None:
+                return None
+        else:
+            sequence = self._completed_sequence(session, session.session_id)
         return Session(
             session_id=session.session_id,
-            sequence=self._callbacks.outstanding.completed_sequence(session),
+            sequence=sequence,
             resume_gateway_url=session.resume_gateway_url,
             shard_id=self.shard_id,
             shard_count=self.shard_count,
         )
+
+    def _completed_sequence(self, session: CurrentSession, session_id: str) -> int | None:
+        # Asked first: what is not there any more, the session itself heeds.
+        rewound = self._reader.protocol.awaited_rewind(session_id)
+        completed = self._callbacks.outstanding.completed_sequence(session)
+        return completed if completed is None or rewound is None else min(completed, rewound)
 
     @property
     def socket_instance(self) -> websocket.WebSocket | None:
@@ -995,6 +1037,70 @@ class Shard:
         if self.session_id is None:
             raise NotReady("there is no session to resume; connect() begins one")
         self._renew(Request.RECONNECT)
+
+    def acknowledge(self, session_id: str, sequence: int) -> None:
+        """Note that all events of a session up to one are done with, for :attr:`session`.
+
+        For a shard that was made with ``acknowledge="manual"``. One call counts for all earlier
+        events, too. What to call it with later is known in on_socket_text: the sequence, and
+        :attr:`session_id`. (A callback that a dispatcher calls may find the id of the next session
+        there already; READY has that of its own.) Two calls are ignored: one for another session
+        than the current one, since that may have ended meanwhile, and one with an earlier sequence
+        than before. Never blocks.
+
+        :param session_id: of the session in which the events came, a str.
+        :param sequence: of the last of these events, an int from 0.
+        :raises ValueError: if the session has not brought such a sequence yet, or it is negative.
+        :raises TypeError: if an argument has the wrong type.
+        :raises ShardError: if the shard was made with ``acknowledge="callbacks"``, the default.
+        """
+        self._check_process()
+        check_type("session_id", session_id, str)
+        session = self._reader.protocol.session
+        is_current = session_id == session.session_id
+        _check_sequence(sequence, session.highest_sequence if is_current else None)
+        if self._acknowledged is None:
+            raise ShardError(
+                'acknowledge() needs a shard that was made with acknowledge="manual"; this one '
+                "counts an event as done when its callbacks have returned"
+            )
+        if is_current:
+            self._acknowledged.advance(session_id, sequence)
+
+    def rewind(self, sequence: int) -> None:
+        """Have the events after an earlier one of the current session delivered again.
+
+        For a program whose database has lost its newest writes. The shard closes the connection
+        with a resumable code, connects again and resumes from `sequence`; if a connection is on its
+        way to Hello already, that one will do. The events come as in any replay, also those that
+        were delivered before; of several calls the earliest sequence counts. :attr:`session` says
+        `sequence` at once. What waits in a dispatcher or an :meth:`events` iterator is delivered
+        before, and then again. If the Gateway does not keep the events any more, it ends the
+        session, and a new one begins.
+
+        Returns at once on every thread, unlike :meth:`reconnect`: the thread that stores the events
+        may be the one that the reader waits for, because a queue between the two is full. A shard
+        that is not running resumes from `sequence` at its next :meth:`connect`.
+
+        :param sequence: of the last event that is not to come again, an int from 0 to the highest
+            one that the session has brought.
+        :raises NotReady: if there is no session to resume.
+        :raises ValueError: if the session has not brought such a sequence yet, or it is negative.
+        :raises TypeError: if `sequence` is not an int.
+        """
+        self._check_process()
+        protocol = self._reader.protocol
+        session = protocol.session
+        _check_sequence(sequence, session.highest_sequence if session.session_id else None)
+        if session.session_id is None:
+            raise NotReady("there is no session to rewind; connect() begins one")
+        protocol.rewind(session.session_id, sequence)
+        if self._acknowledged is not None:
+            self._acknowledged.rewind(session.session_id, sequence)
+        life = self._lifecycle.life
+        # Before its socket is open, no connection has carried the rewind out, and it will.
+        if life.state in SOCKET_OPEN:
+            life.request_connection(Request.REWIND, no_fail=None, immediate=False)
 
     def reinstantiate(self, no_fail: bool | None = None) -> None:
         """Drop the session, connect to :attr:`socket_url` and Identify; else as :meth:`reconnect`.
@@ -1706,6 +1812,21 @@ class Shard:
             raise TypeError(f"message must be bytes or str, not {type(message).__name__}")
         self._check_process()
         self._reader.handle_message(message)
+
+
+def _check_sequence(sequence: int, highest: int | None) -> None:
+    """Check a sequence that the user names.
+
+    :param highest: that the session has brought; None if that is not known.
+    :raises ValueError: if it is negative, or higher.
+    :raises TypeError: if it is not an int.
+    """
+    check_type("sequence", sequence, int)
+    if sequence < 0 or (highest is not None and sequence > highest):
+        most = (
+            "" if highest is None else f" to {highest}, the last one that the session has brought"
+        )
+        raise ValueError(f"sequence must be from 0{most}, not {sequence}")
 
 
 def _check_callback_name(name: str) -> None:

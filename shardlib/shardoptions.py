@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 if TYPE_CHECKING:
     from shardlib.callbacks import Logger
     from shardlib.delivery import Dispatcher
     from shardlib.payloads import JSONModule
+    from shardlib.sessiongate import SessionGate
     from shardlib.shard import (
         OnSocketBatch,
         OnSocketClosed,
@@ -47,6 +48,8 @@ class ShardOptions(TypedDict, total=False):
     properties: Mapping[str, Any] | None
     compression: str | None
     json: JSONModule
+    session_gate: SessionGate | None
+    acknowledge: Literal["callbacks", "manual"]
     connect_timeout: float
     hello_timeout: float
     ready_timeout: float

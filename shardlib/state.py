@@ -20,7 +20,7 @@ class ShardState(enum.Enum):
     CONNECTING = "connecting"
     """A socket is being opened."""
     CONNECTED = "connected"
-    """The socket is open; Hello, or the turn to identify, is awaited."""
+    """The socket is open; Hello, the session gate, or the turn to identify, is awaited."""
     IDENTIFYING = "identifying"
     """Identify was sent on this connection; READY is awaited."""
     RESUMING = "resuming"

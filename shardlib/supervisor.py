@@ -282,8 +282,12 @@ class Supervisor:
         if error is not None:
             life.begin_closing(error)
         shards = list(self.all_shards())
+        code = life.close_code or RESUMABLE_CLOSE_CODE
         for shard in shards:  # a user who disconnects has asked them already
-            shard.disconnect(life.close_code or RESUMABLE_CLOSE_CODE, wait=False)
+            shard.disconnect(code, wait=False)
+        if self._store is not None and code >= RESUMABLE_CLOSE_CODE:
+            # Again below, unless the interpreter exits before the peers have answered.
+            self._save_sessions(self._store)
         in_time = self.lifecycle.wait(
             lambda: all(
                 shard.has_ended and shard.are_callbacks_done(self.lifecycle.is_waited_for_by)

@@ -257,8 +257,4 @@ def _where(call: Call) -> str:
     occasion = call.occasion
     if occasion is None:
         return ""
-    return (
-        f" as {occasion}"
-        if occasion.startswith("on_socket_")
-        else f" on {printable(occasion, 100)}"
-    )
+    return f" as {occasion}" if occasion.startswith("on_") else f" on {printable(occasion, 100)}"

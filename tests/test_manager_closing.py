@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import signal
 import socket
@@ -11,13 +12,14 @@ import sys
 import textwrap
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from shardlib import Shard, ShardClosed, ShardError, ShardState
+from shardlib import ConnectionFailed, Session, Shard, ShardClosed, ShardError, ShardState
 from shardlib.dispatch import Mailbox, Pool, Worker
 from shardlib.gatewaybot import GatewayBotRequest
 from shardlib.testing import LocalGateway
@@ -287,6 +289,26 @@ def test_a_new_life_waits_for_a_shard_whose_callback_is_stuck(
         manager.wait_until_ready(10)
 
 
+def test_connect_raises_if_a_callback_from_before_does_not_return(
+    gateway: LocalGateway, stuck: threading.Event
+) -> None:
+    inside = threading.Event()
+
+    def hang(_: Any) -> None:
+        inside.set()
+        stuck.wait(20)
+
+    manager = make_manager(gateway, on_all_ready=hang, close_timeout=0.1, connect_timeout=0.3)
+    manager.connect()
+    assert inside.wait(10)
+    manager.close(timeout=0.1)
+    with pytest.raises(ConnectionFailed, match="still being closed: a callback has not returned"):
+        manager.connect()
+    stuck.set()
+    manager.join(10)
+    wait_until(lambda: own_threads() == [])
+
+
 # From wherever
 
 
@@ -332,6 +354,7 @@ def test_closing_on_a_dispatchers_thread_does_not_wait_for_that_thread(
     manager = make_manager(gateway, dispatcher=kind(), **options)
     manager.start()
     manager.join(10)
+    wait_until(lambda: took)
     assert max(took) < 1.5
 
 
@@ -432,7 +455,7 @@ PROGRAM = """
 import os, signal, sys, threading, time
 from shardlib import GatewayBot, IdentifyGate, ShardManager
 manager = ShardManager(
-    {token!r}, 0,
+    {token!r}, {intents},
     gateway_bot={gateway_bot},
     identify_gate=IdentifyGate(2, 0.001, slack=0),
     sessions={sessions!r},
@@ -447,10 +470,12 @@ def run(
     *,
     sessions: Path | None = None,
     answer: str | None = None,
+    intents: str = "0",
 ) -> subprocess.Popen[str]:
     """Run a program with a manager in a process of its own."""
     program = PROGRAM.format(
         token=gateway.token,
+        intents=intents,
         gateway_bot=answer or f"GatewayBot{tuple(gateway_bot(gateway))!r}",
         sessions=None if sessions is None else str(sessions),
         body=textwrap.dedent(body),
@@ -601,7 +626,7 @@ def test_a_manager_that_was_never_connected_works_in_a_forked_child(gateway: Loc
         manager.on("GUILD_CREATE", lambda *_: None)
         child = os.fork()
         if child:
-            status = os.waitpid(child, 0)[1]
+            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         manager.connect()
         manager.wait_until_ready(20)
         manager.close()
@@ -626,7 +651,7 @@ def test_a_connected_manager_raises_forkedprocess_from_every_method_in_a_child(
         manager.wait_until_ready()
         child = os.fork()
         if child:
-            status = os.waitpid(child, 0)[1]
+            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
             print(manager, flush=True)
             manager.restart([1])
             sys.exit(status)
@@ -676,3 +701,134 @@ def test_a_connected_manager_raises_forkedprocess_from_every_method_in_a_child(
     assert (status, errors.strip()) == (0, "")
     assert output == "<ShardManager 4 shards, 4 ready>\n"
     assert len(gateway.identifies) == 4
+
+
+def test_a_program_that_ends_saves_the_sessions_of_peers_that_do_not_answer(
+    gateway: LocalGateway, tmp_path: Path
+) -> None:
+    process = run(
+        gateway,
+        """
+        manager.connect()
+        manager.wait_until_ready()
+        while manager.stats.events["GUILD_CREATE"] < 4:
+            time.sleep(0.01)
+        print(*(shard.last_sequence for shard in manager.shards.values()), flush=True)
+        sys.stdin.readline()
+        """,
+        sessions=tmp_path,
+        intents="1",
+    )
+    assert process.stdout is not None
+    sequences = [int(each) for each in process.stdout.readline().split()]
+    for connection in gateway.connections:
+        connection.freeze()
+    since = time.monotonic()
+    assert finish(process) == (0, "", "")
+    assert time.monotonic() - since < 5
+    saved = [Session.load(tmp_path / f"shard-{shard_id}-of-4.json") for shard_id in range(4)]
+    assert [each.sequence for each in saved] == sequences
+
+
+def test_ctrl_c_while_discord_is_asked_ends_the_program_at_once(gateway: LocalGateway) -> None:
+    asked = threading.Event()
+    gateway.inject(lambda it: asked.set(), instead_of="answer")
+    process = run(
+        gateway,
+        f"""
+        import functools
+        import shardlib.manager
+        shardlib.manager.GatewayBotRequest = functools.partial(
+            shardlib.manager.GatewayBotRequest, api_url={gateway.http_url!r}
+        )
+        try:
+            manager.connect()
+        except KeyboardInterrupt:
+            manager.join(5)
+            print("interrupted", manager, flush=True)
+        """,
+        answer="None",
+    )
+    assert asked.wait(20)
+    process.send_signal(signal.SIGINT)
+    since = time.monotonic()
+    assert finish(process) == (0, "interrupted <ShardManager, never connected>\n", "")
+    assert time.monotonic() - since < 5
+
+
+def test_a_signal_handler_that_closes_ends_connect(gateway: LocalGateway) -> None:
+    gateway.inject(instead_of="upgrade", connections=None)
+    process = run(
+        gateway,
+        """
+        from shardlib import ShardClosed
+        signal.signal(signal.SIGTERM, lambda *_: manager.close())
+        try:
+            manager.connect()
+        except ShardClosed as error:
+            print(error, flush=True)
+        """,
+    )
+    gateway.wait_until(lambda: gateway.all_connections or None, 20)
+    process.send_signal(signal.SIGTERM)
+    status, output, errors = finish(process)
+    assert (status, errors) == (0, "")
+    assert output.startswith("closed by disconnect()")
+
+
+def test_many_managers_of_a_program_end_together(gateway: LocalGateway) -> None:
+    process = run(
+        gateway,
+        """
+        others = [
+            ShardManager("{token}", 0, 5, shard_ids=[shard_id], gateway_bot=manager._gateway_bot,
+                identify_gate=IdentifyGate(1, 0.001, slack=0))
+            for shard_id in range(4)
+        ]
+        for each in others:
+            each.connect()
+            each.wait_until_ready()
+        print("ready", flush=True)
+        sys.stdin.readline()
+        """.replace("{token}", gateway.token),
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    for connection in gateway.connections:
+        connection.freeze()
+    since = time.monotonic()
+    assert finish(process) == (0, "", "")
+    assert time.monotonic() - since < 5
+
+
+def test_a_closed_manager_that_nothing_refers_to_is_collected(gateway: LocalGateway) -> None:
+    manager = connect(make_manager(gateway, on_all_ready=lambda manager: None))
+    manager.on("GUILD_CREATE", lambda shard, data: None)
+    manager.close()
+    reference = weakref.ref(manager)
+    del manager
+    wait_until(lambda: not gc.collect() and reference() is None)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+def test_an_iterator_of_the_parents_holds_up_no_shard_of_a_forked_child(
+    gateway: LocalGateway,
+) -> None:
+    process = run(
+        gateway,
+        """
+        import warnings; warnings.simplefilter("ignore")
+        events = manager.events(maxsize=1)
+        child = os.fork()
+        if child:
+            sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        manager.connect()
+        manager.wait_until_ready(20)
+        while manager.stats.events["GUILD_CREATE"] < 4:
+            time.sleep(0.01)
+        sys.exit(manager.stats.waiting)
+        """,
+        intents="1",
+    )
+    status, _, errors = finish(process)
+    assert (status, errors) == (0, "")

@@ -43,6 +43,30 @@ def test_members_are_fetched_through_the_shard_of_their_guild(gateway: LocalGate
         for guild in list(gateway.world.guilds.values())[:2]:
             members = manager.fetch_guild_members(guild.id, user_ids=[guild.owner_id])
             assert [member["user"]["id"] for member in members] == [guild.owner_id]
+        by_name: dict[str, Any] = {"guild_id": guild.id, "user_ids": guild.owner_id}
+        fetch: Any = manager.fetch_guild_members  # type checkers know no name of the first
+        assert fetch(**by_name) == members
+
+
+@pytest.mark.parametrize("name", ["on_socket_ready", "on_all_ready", "on_resharding_needed"])
+def test_a_callback_that_would_never_be_called_is_refused(gateway: LocalGateway, name: str) -> None:
+    manager = make_manager(gateway, 2)
+    with pytest.raises(AttributeError, match=rf"ShardManager\(..., {name}=...\)"):
+        setattr(manager, name, print)
+    with pytest.raises(AttributeError, match=name):
+        type("Bot", (ShardManager,), {name: lambda self: None})
+    type("Bot", (ShardManager,), {"on_message": lambda self, shard, message: None})
+
+
+def test_resharding_to_as_many_shards_changes_nothing(
+    gateway: LocalGateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    with make_manager(gateway, 2) as manager:
+        manager.connect()
+        shards = dict(manager.shards)
+        manager.reshard(2)
+        assert dict(manager.shards) == shards
+    assert "nothing to reshard: the bot has 2 shards" in caplog.text
 
 
 @pytest.mark.parametrize("dispatcher", [None, Worker], ids=["", "Worker"])

@@ -559,3 +559,33 @@ def test_a_budget_that_is_nearly_used_up_makes_shards_wait_and_resumes_go_on(
     assert identified(gateway)[4:] == [0, 3]
     told = [each for each in caplog.records if "may identify" in each.getMessage()]
     assert [(each.name, each.levelno) for each in told] == [("shardlib.manager", logging.ERROR)]
+
+
+# The log
+
+
+def test_a_logger_of_the_users_takes_what_the_manager_and_its_shards_say(
+    gateway: LocalGateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    logger = logging.getLogger("of.the.users")
+    with make_manager(gateway, logger=logger) as manager:
+        connect(manager)
+        wait_until(lambda: "all 4 shards are ready" in caplog.text)
+    names = {each.name for each in caplog.records if each.levelno >= logging.INFO}
+    assert names == {"of.the.users"}
+
+
+def test_a_slow_callback_of_the_managers_is_told_with_what_it_holds_up(
+    gateway: LocalGateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    def warned() -> bool:
+        return "has been running for" in caplog.text
+
+    def slow(_: ShardManager) -> None:
+        wait_until(warned)
+
+    with make_manager(gateway, on_all_ready=slow, slow_callback=0.05) as manager:
+        connect(manager)
+        wait_until(warned)
+    (line,) = [each for each in caplog.messages if "has been running for" in each]
+    assert " as on_all_ready, and no shard can be started meanwhile, and no session saved" in line

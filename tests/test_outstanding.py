@@ -46,6 +46,35 @@ def test_events_without_callbacks_count_once_those_before_them_are_done() -> Non
     assert outstanding.completed_sequence(session) == 12
 
 
+def test_after_a_rewind_the_sequence_is_below_all_that_comes_again() -> None:
+    """Of the events that waited before the rewind, only those before its sequence count."""
+    outstanding, session = Outstanding(), make_session()
+    waiting = [hand_over(outstanding, session, each) for each in (11, 12, 13, 14)]
+    session.rewind(12)
+    assert outstanding.completed_sequence(session) == 10
+    again = [hand_over(outstanding, session, each) for each in (13, 14)]
+    for each, done in zip(waiting, (11, 12, 12, 12), strict=True):
+        outstanding.finish(each)
+        assert outstanding.completed_sequence(session) == done
+    for each, done in zip(again, (13, 14), strict=True):
+        outstanding.finish(each)
+        assert outstanding.completed_sequence(session) == done
+
+
+def test_a_rewind_counts_before_the_first_event_comes_again() -> None:
+    session = make_session()
+    session.rewind(5)
+    assert Outstanding().completed_sequence(session) == 5
+
+
+def test_of_a_session_with_no_event_done_nothing_is_done() -> None:
+    outstanding, session = Outstanding(), CurrentSession("session", None, 10, None)
+    handover = hand_over(outstanding, session, 11)
+    assert outstanding.completed_sequence(session) is None
+    outstanding.finish(handover)
+    assert outstanding.completed_sequence(session) == 11
+
+
 def test_events_of_a_session_before_hold_nothing_back() -> None:
     outstanding, old, new = Outstanding(), make_session(500), make_session(1)
     hand_over(outstanding, old, 501)

@@ -159,7 +159,7 @@ def test_hello_identify_and_ready_each_have_a_deadline() -> None:
     driver.at(4.0)
     driver.give(HELLO)
     assert driver.deadline is None  # the gate is asked at once
-    driver.protocol.identify_later(driver.now + 3.0)
+    driver.protocol.open_later(driver.now + 3.0)
     assert driver.deadline == 7.0
     assert driver.at(6.9) == []
     assert driver.at(7.0) == [Identify()]
@@ -177,7 +177,7 @@ def test_after_ready_no_deadline_is_left() -> None:
 def test_a_gate_that_answers_after_ready_causes_no_second_identify() -> None:
     """Another thread called identify() while the reader waited to ask the gate again."""
     driver = established()
-    driver.protocol.identify_later(driver.now + 3.0)
+    driver.protocol.open_later(driver.now + 3.0)
     assert driver.at(3.0) == []
     assert driver.deadline is None
 
@@ -193,6 +193,37 @@ def test_ready_before_hello_does_not_end_the_wait_for_hello() -> None:
 
 def test_events_before_ready_are_delivered() -> None:
     assert identifying().give(dispatch(1), dispatch(2)) == ([], [1, 2])
+
+
+def test_a_rewind_is_for_its_own_session_and_the_next_resume() -> None:
+    driver = Driver(CurrentSession("abc", None, 5, 5))
+    driver.protocol.rewind("another", 1)
+    driver.protocol.rewind("abc", 3)
+    driver.protocol.rewind("abc", 4)
+    assert driver.protocol.awaited_rewind("abc") == 3
+    driver.give(HELLO)
+    assert driver.protocol.awaited_rewind("abc") is None
+    assert driver.protocol.session.resume_sequence == 3
+    driver.protocol.resume_sent(driver.now)
+    _, delivered = driver.give(dispatch(3), dispatch(4), dispatch(5), dispatch(6, "RESUMED"))
+    assert delivered == [4, 5, 6]
+    assert driver.protocol.duplicates == 1 and driver.protocol.gaps == 0
+
+
+def test_a_rewind_of_a_session_that_has_ended_changes_nothing() -> None:
+    driver = Driver(CurrentSession("abc", None, 5, 5))
+    driver.protocol.rewind("ended", 1)
+    driver.give(HELLO)
+    assert driver.protocol.session.resume_sequence == 5
+    assert driver.protocol.awaited_rewind("ended") is None
+
+
+def test_a_resume_that_was_put_off_is_due_again() -> None:
+    driver = Driver(CurrentSession("abc", None, 5, 5))
+    driver.give(HELLO)
+    driver.protocol.open_later(driver.now + 1.0)
+    assert driver.deadline == 1.0
+    assert driver.at(1.0) == [Resume()]
 
 
 def test_a_new_connection_inherits_no_effect_and_no_resume_from_the_last_one() -> None:
@@ -418,9 +449,9 @@ def test_an_identify_by_another_thread_keeps_its_own_ready_deadline() -> None:
     driver = Driver()
     driver.begin()
     driver.give(HELLO)
-    driver.protocol.identify_later(driver.now + 1.0)
+    driver.protocol.open_later(driver.now + 1.0)
     driver.protocol.identify_sent(driver.now + 1.0)
-    driver.protocol.identify_later(driver.now + 0.5)  # the answer of a gate asked earlier
+    driver.protocol.open_later(driver.now + 0.5)  # the answer of a gate asked earlier
     driver.protocol.on_deadline(driver.now + 1.0)
     assert driver.effects() == []
     assert driver.deadline == 1.0 + READY_TIMEOUT
@@ -433,7 +464,7 @@ def test_a_late_gate_does_not_postpone_the_ready_deadline() -> None:
     driver.give(HELLO)
     driver.protocol.identify_sent(driver.now)
     deadline = driver.deadline
-    driver.protocol.identify_later(driver.now + 1.0)
+    driver.protocol.open_later(driver.now + 1.0)
     assert driver.deadline == deadline
 
 

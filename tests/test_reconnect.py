@@ -255,6 +255,7 @@ REFUSED_TO_MAIN = [refused(), refused(), refused()]
             # Failures.
             ("no READY", [opened, silent, opened, silent], [identify(1), identify(2)]),
             ("a fault before READY", [opened, lost(Cause.FAULT)], [identify(1)]),
+            ("a gate's failure", [opened, lost(Cause.GATE_FAILED)], [identify(1)]),
             ("a reset before READY", [opened, lost(Cause.BROKEN_OFF)], [identify(1)]),
             (
                 "failures end with READY, and so does what they have cost",

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from shardlib import Session, Shard
+from shardlib.shardoptions import ShardOptions
 from tests.recorder import CALLBACKS
 from tests.shards import make_shard
 from tests.support import TOKEN
@@ -46,6 +47,9 @@ PLAYING = {"name": "a game", "type": 0}
         ({"session": Session("abc", 1, None, 1, 2)}, ValueError, "shard 1 of 2"),
         ({"json": object()}, TypeError, "json"),
         ({"identify_gate": 5}, TypeError, "identify_gate"),
+        ({"session_gate": object()}, TypeError, "session_gate must have a method may_resume"),
+        ({"acknowledge": "never"}, ValueError, 'acknowledge must be "callbacks" or "manual"'),
+        ({"acknowledge": None}, TypeError, "acknowledge"),
         ({"backoff": 1.0}, TypeError, "backoff must be of type Backoff"),
         ({"connect_timeout": 0}, ValueError, "connect_timeout"),
         ({"hello_timeout": -1}, ValueError, "hello_timeout"),
@@ -118,6 +122,10 @@ CALLS: dict[str, Callable[[Any], object]] = {
     "on(3)": lambda shard: shard.on(3),
     'on("READY")("function")': lambda shard: shard.on("READY")("function"),
     'off("READY", print)': lambda shard: shard.off("READY", print),
+    "acknowledge(1, 1)": lambda shard: shard.acknowledge(1, 1),
+    'acknowledge("abc", -1)': lambda shard: shard.acknowledge("abc", -1),
+    "rewind(-1)": lambda shard: shard.rewind(-1),
+    'rewind("1")': lambda shard: shard.rewind("1"),
     'send(\'{"op": 1}\', "soon")': lambda shard: shard.send('{"op": 1}', "soon"),
 }
 
@@ -126,6 +134,12 @@ CALLS: dict[str, Callable[[Any], object]] = {
 def test_a_wrong_argument_of_another_method_is_refused(call: Callable[[Any], object]) -> None:
     with pytest.raises((TypeError, ValueError)):
         call(make_shard())
+
+
+def test_a_manager_hands_every_option_of_a_shard_on_but_those_of_one_shard_or_its_own() -> None:
+    its_own = {"token", "intents", "shard_id", "shard_count", "session", "backoff", "identify_gate"}
+    options = inspect.signature(Shard).parameters.keys() - its_own
+    assert ShardOptions.__annotations__.keys() == options
 
 
 def test_a_missing_package_is_refused_with_the_extra_to_install(

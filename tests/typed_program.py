@@ -20,6 +20,7 @@ from shardlib import (
     OnSocketState,
     OnSocketText,
     Session,
+    SessionGate,
     Shard,
     ShardManager,
     ShardState,
@@ -70,6 +71,21 @@ bot = Shard(
     on_socket_closed=closed,
     dispatcher=Mailbox(),
 )
+
+
+class Owners:
+    def may_resume(self, shard_id: int, session_id: str) -> bool:
+        return bool(shard_id or session_id)
+
+
+class Forgetful:
+    def may_resume(self, shard_id: int) -> None: ...
+
+
+gate: SessionGate = Owners()
+Shard("token", 0, session_gate=gate, acknowledge="manual").acknowledge("session", 1)
+Shard("token", 0, session_gate=Forgetful())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+Shard("token", 0, acknowledge="never")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 Shard("token", 0, dispatcher=Worker(maxsize=5))
 Shard("token", 0, dispatcher=Pool(key=lambda event, data: data["channel_id"]))
 Shard("token", 0, on_socket_dispatch=lambda shard, payload: print(payload["d"]))

@@ -89,18 +89,15 @@ class ManyShards:
         self._shutdown = shutdown
         # True from when all shards are to be closed: that is told once, and not by each of them.
         self._is_ending = False
-        output = Output(sys.stdout)
+        stdout = Output(sys.stdout)
         errors = None if sys.stderr is None else Output(sys.stderr)
+        place: Lines = stdout
         self._footer: Footer | None = None
         if errors is not None and errors.has_cursor:
             self._footer = Footer(errors, self._table)
-        shares_terminal = errors is not None and output.is_same_as(errors)
-        self._events = EventLines(
-            arguments,
-            self._footer if self._footer is not None and shares_terminal else output,
-            shutdown,
-            with_shard=True,
-        )
+            if stdout.is_same_as(errors):  # events are printed above the table
+                place = self._footer
+        self._events = EventLines(arguments, place, shutdown, with_shard=True)
         try:
             self._manager = ShardManager(
                 token,

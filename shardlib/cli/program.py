@@ -127,8 +127,8 @@ def _add_tail(commands: _Commands[_Parser]) -> None:
     which.add_argument(
         "--shards",
         type=_shards_wanted,
-        metavar="N",
-        help="be all N shards of the bot, or with auto as many as Discord recommends",
+        metavar="auto|N",
+        help="be all shards of the bot: as many as Discord recommends, or N",
     )
     _add_api_url(parser)
     parser.add_argument(

@@ -1,0 +1,118 @@
+"""Owners of shards, as the tests of the scripts need them, and what they find in Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import redis
+
+from shardlib.fleet.connecting import Client
+from shardlib.fleet.errors import FleetError
+from shardlib.fleet.keys import Keys
+from shardlib.fleet.scripts import (
+    FIELD,
+    GAP,
+    Appended,
+    Batch,
+    Claim,
+    ClaimRequest,
+    FleetSession,
+    Outcome,
+    ShardScripts,
+    new_token,
+)
+
+LEASE = 60.0
+"""Seconds. No test waits for its end: :func:`end_lease` ends a lease."""
+
+KEEP_EVENTS = 100_000
+
+
+def text_of(session_id: str, sequence: int) -> bytes:
+    return b'{"session":"%s","s":%d}' % (session_id.encode(), sequence)
+
+
+class Owner:
+    """One owner of one shard: what it claims and what it appends.
+
+    :param scripts: to ask with.
+    :param shard_id: of its shard.
+    :param name: its own.
+    """
+
+    def __init__(self, scripts: ShardScripts, shard_id: int = 0, name: str = "one") -> None:
+        self.token = new_token()
+        self.fence = 0
+        self.session: FleetSession | None = None
+        self._scripts = scripts
+        self._shard_id = shard_id
+        self._name = name
+
+    def claim(self, *, remembering: bool = False) -> Claim:
+        session = self.session if remembering else None
+        fence = self.fence if remembering else 0
+        request = ClaimRequest(self.token, self._name, session, fence)
+        claim = self._scripts.claim({self._shard_id: request})[self._shard_id]
+        assert isinstance(claim, Claim)
+        if claim.outcome is Outcome.CLAIMED:
+            self.fence = claim.fence
+            self.session = claim.session
+        return claim
+
+    def begin(self, session_id: str) -> None:
+        """Have a new session, of which nothing is in Redis yet."""
+        self.session = FleetSession(session_id, "wss://gateway.discord.gg", 16)
+
+    def append(self, sequences: Iterable[int], last_sequence: int = 0) -> Appended:
+        """Append events of the session, and take in what Redis has then."""
+        answer = self.try_append(sequences, last_sequence)
+        assert isinstance(answer, Appended)
+        return answer
+
+    def try_append(self, sequences: Iterable[int], last_sequence: int = 0) -> Appended | FleetError:
+        assert self.session is not None
+        session_id = self.session.session_id
+        events = [(sequence, text_of(session_id, sequence)) for sequence in sequences]
+        batch = Batch(self.token, self.session, events, last_sequence)
+        answer = self._scripts.append({self._shard_id: batch})[self._shard_id]
+        if isinstance(answer, Appended) and answer.outcome is Outcome.APPENDED:
+            self.session = self.session._replace(epoch=answer.epoch, sequence=answer.sequence)
+        return answer
+
+    def renew(self) -> Outcome | FleetError:
+        return self._scripts.renew({self._shard_id: self.token})[self._shard_id]
+
+    def release(self) -> Outcome | FleetError:
+        return self._scripts.release({self._shard_id: self.token})[self._shard_id]
+
+
+def end_lease(client: redis.Redis, keys: Keys, shard_id: int = 0) -> None:
+    """Let the lease of a shard expire now."""
+    client.pexpire(keys.shard(shard_id).lease, 0)
+
+
+def owner_of_new_shard(
+    scripts: ShardScripts, client: redis.Redis, keys: Keys, shard_id: int = 0
+) -> Owner:
+    """The first owner of a shard, who has a session "S1" of which nothing is in Redis."""
+    owner = Owner(scripts, shard_id)
+    assert owner.claim().outcome is Outcome.HELD  # Redis waits for one who remembers the shard
+    end_lease(client, keys, shard_id)
+    assert owner.claim().outcome is Outcome.CLAIMED
+    owner.begin("S1")
+    return owner
+
+
+def stream(client: Client, keys: Keys, shard_id: int = 0) -> list[tuple[str, bytes]]:
+    """All that is in the stream of a shard: ids and texts."""
+    entries: Any = client.xrange(keys.shard(shard_id).events)
+    return [(entry.decode(), fields[FIELD]) for entry, fields in entries]
+
+
+def expected(epoch: int, session_id: str, sequences: Iterable[int]) -> list[tuple[str, bytes]]:
+    """What a stream has to hold of a session; the sequence 0 stands for a gap."""
+    return [
+        (f"{epoch}-{number}", text_of(session_id, number) if number else GAP)
+        for number in sequences
+    ]
