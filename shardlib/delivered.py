@@ -78,11 +78,13 @@ class Delivered:
         # By key, what the new ones hold that no old one has delivered, oldest first.
         self._held: dict[bytes, collections.deque[_Held]] = {}
 
-    def deliver(self, key: bytes | None, now: float) -> bool:
+    def deliver(self, key: bytes | None, now: float, *, is_awaited: bool) -> bool:
         """Note that an old shard is about to deliver an event.
 
         :param key: of the event.
         :param now: seconds of a monotonic clock.
+        :param is_awaited: False if it can come to no new shard any more: then it is forgotten,
+            unless it has come.
         :returns: False after the switch: a new shard is going to deliver it.
         """
         with self._lock:
@@ -91,7 +93,8 @@ class Delivered:
             if key is None:
                 return True
             if key not in self._held:
-                self._tallies.setdefault(key, _Tally(now)).change(1, now)
+                if is_awaited:
+                    self._tallies.setdefault(key, _Tally(now)).change(1, now)
                 return True
             self.repeats += 1
             alike = self._held[key]
@@ -171,8 +174,8 @@ class Recorder:
         :param deliver: delivers it.
         """
         data = _data(text)
-        key = _key(event, data) if self._is_awaited(_guild_of(event, data)) else None
-        if self._delivered.deliver(key, time.monotonic()):
+        is_awaited = self._is_awaited(_guild_of(event, data))
+        if self._delivered.deliver(_key(event, data), time.monotonic(), is_awaited=is_awaited):
             self._next = deliver
 
     def take(self) -> _Deliver | None:

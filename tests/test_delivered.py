@@ -136,6 +136,13 @@ def test_what_an_old_shard_delivers_before_the_new_one_identifies_is_not_kept() 
     assert switch.run("n1 s") == ["old 1", "new 1"]
 
 
+def test_what_a_new_shard_holds_is_known_again_though_its_session_was_lost() -> None:
+    switch = Switch()
+    switch.run("n1")
+    switch.awaited.discard(GUILD)
+    assert switch.run("o1 s") == ["old 1"]
+
+
 @pytest.mark.parametrize("event", ["READY", "RESUMED"])
 def test_an_event_of_the_session_is_each_sessions_own(event: str) -> None:
     switch = Switch()
