@@ -544,23 +544,26 @@ class ShardManager:
         deadline = Deadline(check_timeout("timeout", timeout))
         check_callback("progress", progress, 2)
         life = self._control.begun_life("wait_until_ready")
-        if not life.is_ready:
-            self._control.refuse_to_wait("wait_until_ready")
         told: tuple[int, int] | None = None
         while not life.is_over:
             counts = ready, total, failed = self._counts()
+            # Here: the life may be READY still, while the shard whose callback this is has lost its
+            # connection.
+            if not ready == total > 0:
+                self._control.refuse_to_wait("wait_until_ready")
             if progress is not None and total and told != (ready, total):
                 told = ready, total
                 progress(ready, total)
             if ready == total > 0:
                 return
-            if failed and ready + failed == total:
-                raise ShardsFailed(self._errors())
+            if failed and ready + failed == total and (errors := self._errors()):
+                raise ShardsFailed(errors)
             if not self._await_other_counts(life, counts, deadline):
                 raise TimeoutError(
                     f"not all shards were ready within {count(timeout or 0, 'second')}; "
                     f"{self._progress()}"
                 )
+        self._control.refuse_to_wait("wait_until_ready")
         self._lifecycle.wait_in(life, lambda: life.is_closed, deadline)
         raise life.closed_error()
 

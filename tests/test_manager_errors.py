@@ -87,7 +87,6 @@ def test_such_an_error_while_shards_start_ends_the_wait_for_them(
     manager.start()
     with pytest.raises(error):
         manager.wait_until_ready(10)
-    assert not {2, 3} & {each.shard_id for each in gateway.identifies}
 
 
 def test_the_sessions_of_the_other_shards_can_be_resumed_after_such_an_error(
@@ -169,9 +168,9 @@ def test_an_error_of_the_division_closes_that_shard_alone(
             gateway.dispatch("GUILD_UPDATE", {"id": guild, "guild_id": guild})
         with pytest.raises(TimeoutError):
             manager.join(0)
+        wait_until(lambda: caplog.text.count("its guilds are without the bot") == 2)
+        assert caplog.text.count("restart() starts it again") == 2
         assert len(needed) == 1
-    told = [each for each in caplog.messages if "its guilds are without the bot" in each]
-    assert len(told) == 2 and "restart() starts it again" in told[0]
 
 
 def test_the_bucket_after_a_refused_shard_starts(gateway: LocalGateway) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from shardlib import GatewayBot, IdentifyGate, Intents, ShardManager
+from shardlib import GatewayBot, IdentifyGate, Intents, ShardError, ShardManager
 from shardlib.dispatch import Worker
 from shardlib.testing import LocalGateway
 from tests.shards import make_gateway
@@ -117,3 +118,29 @@ def test_the_log_names_the_exception_with_which_a_callback_ends_the_program(
     with pytest.raises(SystemExit):
         manager.run_forever()
     assert caplog.messages[-1] == "all shards are closed: a callback raised SystemExit(3)"
+
+
+def test_a_callback_of_a_shard_never_waits_for_itself_to_be_ready(gateway: LocalGateway) -> None:
+    """Though the manager's thread, in a callback of its own, has not noted the lost connection."""
+    raised: list[BaseException] = []
+    release = threading.Event()
+
+    def wait(shard: object, code: object, by_self: bool) -> None:
+        try:
+            manager.wait_until_ready(PATIENCE)
+        except (ShardError, TimeoutError) as error:
+            raised.append(error)
+
+    manager = make_manager(
+        gateway,
+        2,
+        on_all_ready=lambda manager: release.wait(PATIENCE),
+        on_socket_disconnected=wait,
+    )
+    with manager:
+        manager.connect()
+        manager.wait_until_ready(PATIENCE)
+        gateway.connections[0].close(4000)
+        wait_until(lambda: raised, PATIENCE / 2)
+        release.set()
+        assert "was called in a callback" in str(raised[0])

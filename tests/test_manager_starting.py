@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import socket
 import threading
@@ -331,8 +332,9 @@ def test_connect_succeeds_if_one_shard_of_the_first_bucket_can_connect(
         connect(manager)
 
 
-def ask_quickly(gateway: LocalGateway) -> Callable[[], GatewayBot]:
-    return lambda: fetch_gateway_bot(gateway.token, api_url=gateway.http_url, timeout=0.4)
+def ask(gateway: LocalGateway, timeout: float = 10.0) -> Callable[[], GatewayBot]:
+    """A function that asks the gateway, as the manager asks Discord by itself."""
+    return lambda: fetch_gateway_bot(gateway.token, api_url=gateway.http_url, timeout=timeout)
 
 
 @pytest.mark.parametrize(
@@ -348,10 +350,16 @@ def ask_quickly(gateway: LocalGateway) -> Callable[[], GatewayBot]:
     ids=["401", "500", "429", "not JSON", "ends", "hangs"],
 )
 def test_connect_raises_what_discord_answers_instead_and_can_be_called_again(
-    gateway: LocalGateway, action: Any, error: type[ShardError], message: str
+    gateway: LocalGateway,
+    action: Any,
+    error: type[ShardError],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("shardlib.gatewaybot._PAUSES", ())  # no further tries
     gateway.inject(action, instead_of="answer")
-    manager = make_manager(gateway, gateway_bot=ask_quickly(gateway))
+    timeouts = itertools.chain([0.3 if action is None else 10.0], itertools.repeat(10.0))
+    manager = make_manager(gateway, gateway_bot=lambda: ask(gateway, next(timeouts))())
     with pytest.raises(error, match=message):
         manager.connect()
     assert own_threads() == []
@@ -365,7 +373,7 @@ def test_start_goes_on_asking_until_discord_answers(
 ) -> None:
     make_retries_quick(monkeypatch)
     gateway.outage()
-    with make_manager(gateway, gateway_bot=ask_quickly(gateway)) as manager:
+    with make_manager(gateway, gateway_bot=ask(gateway)) as manager:
         manager.start()
         wait_until(lambda: caplog.text.count("asking again in") >= 2)
         gateway.restore()
@@ -376,7 +384,7 @@ def test_start_waits_as_long_as_discord_asks_for(
     gateway: LocalGateway, caplog: pytest.LogCaptureFixture
 ) -> None:
     gateway.inject(lambda it: it.refuse(429, headers={"Retry-After": "1"}), instead_of="answer")
-    with make_manager(gateway, gateway_bot=ask_quickly(gateway)) as manager:
+    with make_manager(gateway, gateway_bot=ask(gateway, 1.0)) as manager:
         since = time.monotonic()
         manager.start()
         manager.wait_until_ready(20)
@@ -401,7 +409,7 @@ def test_run_forever_begins_before_the_network_is_there(
 ) -> None:
     make_retries_quick(monkeypatch)
     gateway.outage()
-    manager = make_manager(gateway, gateway_bot=ask_quickly(gateway))
+    manager = make_manager(gateway, gateway_bot=ask(gateway))
     running = in_background(manager.run_forever)
     wait_until(lambda: "asking again in" in caplog.text)
     gateway.restore()
@@ -412,7 +420,7 @@ def test_run_forever_begins_before_the_network_is_there(
 
 def test_a_wrong_token_closes_a_started_manager(gateway: LocalGateway) -> None:
     gateway.inject(lambda it: it.refuse(401), instead_of="answer")
-    manager = make_manager(gateway, gateway_bot=ask_quickly(gateway))
+    manager = make_manager(gateway, gateway_bot=ask(gateway))
     manager.start()
     with pytest.raises(AuthenticationFailed):
         manager.join(10)

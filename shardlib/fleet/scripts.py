@@ -234,9 +234,11 @@ if not known[1] then
             sequence = last_sequence
         end
     end
-    if remembers and epoch > 0 then  -- nothing of a session without an epoch was ever here
-        redis.call('HSET', state, 'session', session, 'url', url, 'count', count,
-                   'epoch', whole(epoch), 'sequence', whole(sequence))
+    if remembers then
+        if epoch > 0 then  -- without one, nothing of the session was ever here
+            redis.call('HSET', state, 'session', session, 'url', url, 'count', count,
+                       'epoch', whole(epoch), 'sequence', whole(sequence))
+        end
     elseif not known[4] then
         redis.call('HSET', state, 'born', whole(now()))
         redis.call('SET', lease, '', 'PX', milliseconds)

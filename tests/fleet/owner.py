@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import redis
-
 from shardlib.fleet.connecting import Client
 from shardlib.fleet.errors import FleetError
+from shardlib.fleet.gatescripts import GateOutcome, GateScripts
 from shardlib.fleet.keys import Keys
 from shardlib.fleet.scripts import (
     FIELD,
@@ -87,13 +86,13 @@ class Owner:
         return self._scripts.release({self._shard_id: self.token})[self._shard_id]
 
 
-def end_lease(client: redis.Redis, keys: Keys, shard_id: int = 0) -> None:
+def end_lease(client: Client, keys: Keys, shard_id: int = 0) -> None:
     """Let the lease of a shard expire now."""
     client.pexpire(keys.shard(shard_id).lease, 0)
 
 
 def owner_of_new_shard(
-    scripts: ShardScripts, client: redis.Redis, keys: Keys, shard_id: int = 0
+    scripts: ShardScripts, client: Client, keys: Keys, shard_id: int = 0
 ) -> Owner:
     """The first owner of a shard, who has a session "S1" of which nothing is in Redis."""
     owner = Owner(scripts, shard_id)
@@ -116,3 +115,23 @@ def expected(epoch: int, session_id: str, sequences: Iterable[int]) -> list[tupl
         (f"{epoch}-{number}", text_of(session_id, number) if number else GAP)
         for number in sequences
     ]
+
+
+def run_every_script(client: Client, keys: Keys, shard_id: int = 0) -> None:
+    """Have a client do for a shard all that a fleet asks of Redis, two times over."""
+    scripts = ShardScripts(client, keys, lease=LEASE, keep_events=10)
+    gate = GateScripts(client, keys)
+    owner = owner_of_new_shard(scripts, client, keys, shard_id)
+    for session_id in ("S1", "S2"):
+        owner.begin(session_id)
+        assert owner.append([1, 2]).outcome is Outcome.APPENDED
+        end_lease(client, keys, shard_id)
+        assert owner.renew() is Outcome.RENEWED
+        gate.count_starts(0, 60.0)
+        passing = gate.try_pass(shard_id, max_concurrency=64, spacing=30.0, budget=1000)
+        assert passing.outcome is (GateOutcome.PASSED if session_id == "S1" else GateOutcome.WAIT)
+    assert owner.release() is Outcome.RELEASED
+    assert owner.renew() is Outcome.FENCED
+    client.delete(keys.shard(shard_id).state)
+    assert owner.claim(remembering=True).outcome is Outcome.CLAIMED
+    assert owner.release() is Outcome.RELEASED

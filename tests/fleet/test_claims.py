@@ -212,6 +212,20 @@ def test_an_owner_who_remembers_claims_without_anybody_having_asked_before(
     assert owner.claim(remembering=True).outcome is Outcome.CLAIMED
 
 
+def test_a_session_that_redis_never_had_gets_an_epoch_after_a_loss(
+    scripts: ShardScripts, client: redis.Redis, keys: Keys
+) -> None:
+    owner = owner_of_new_shard(scripts, client, keys)
+    session = owner.session  # of which nothing was appended yet
+    client.flushall()
+    claim = owner.claim(remembering=True)
+    assert (claim.outcome, claim.session) == (Outcome.CLAIMED, None)
+    owner.session = session
+    epoch = owner.append([1]).epoch
+    assert epoch > 10**12  # milliseconds since 1970
+    assert stream(client, keys) == expected(epoch, "S1", [1])
+
+
 def test_a_memory_comes_too_late_once_another_has_claimed_the_lost_shard(
     scripts: ShardScripts, client: redis.Redis, keys: Keys
 ) -> None:

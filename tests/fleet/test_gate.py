@@ -105,6 +105,9 @@ def test_nothing_is_left_of_a_gate_that_is_not_used(
     ask(gate, 0)
     ask(gate, 2)
     assert 0 < client.pttl(keys.identify(0)) <= 32_000
+    client.pexpire(keys.identify(0), 1000)
+    ask(gate, 2)  # the note of a shard that waits lasts as long as its wait
+    assert client.pttl(keys.identify(0)) > 25_000
     assert 0 < client.pttl(keys.starts) <= _DAY * 1000
 
 
