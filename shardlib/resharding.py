@@ -232,6 +232,12 @@ class Resharding:
         shards = list(group.shards.values())
         for shard in shards:
             shard.disconnect(NORMAL_CLOSURE, wait=False)
+        # The callbacks, too: a pool may keep events back until others have returned, and must get
+        # no later ones of their guilds meanwhile.
         self._lifecycle.wait(
-            lambda: all(shard.has_ended for shard in shards), Deadline(self._close_timeout)
+            lambda: all(
+                shard.has_ended and shard.are_callbacks_done(self._lifecycle.is_waited_for_by)
+                for shard in shards
+            ),
+            Deadline(self._close_timeout),
         )

@@ -191,6 +191,26 @@ def test_a_dispatcher_gets_every_event_once(make_dispatcher: Callable[[], Dispat
         bot.manager.reshard(4, timeout=TIMEOUT)
 
 
+def test_a_pool_that_keeps_events_back_gets_no_later_ones_of_their_guild() -> None:
+    """It keeps them back behind on_socket_batch, which runs alone of its shard's callbacks."""
+
+    def make_listener(ledger: Ledger) -> Callable[[Any, Any], object]:
+        def listener(shard: Shard, data: Any) -> None:
+            time.sleep(0.002)
+            ledger.receive(data)
+
+        return listener
+
+    with under_traffic(
+        4,
+        listener=make_listener,
+        dispatcher=Pool(4, key=lambda event, data: data.get("guild_id")),
+        on_socket_batch=lambda shard, count: time.sleep(0.01),
+    ) as bot:
+        bot.await_events(100)
+        bot.manager.reshard(8, timeout=TIMEOUT)
+
+
 @pytest.mark.parametrize(
     "make_dispatcher",
     [lambda: Worker(maxsize=5), lambda: Pool(1, maxsize=5)],
