@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from shardlib import Opcode, Session, ShardClosed
+from shardlib import (
+    Opcode,
+    Session,
+    ShardClosed,
+    ShardsInUse,
+)
 from shardlib.testing import LocalGateway
 from tests.managers import (
     close_shard,
@@ -321,3 +327,265 @@ def test_no_file_holds_the_token(gateway: LocalGateway, directory: Path) -> None
     with make_manager(gateway, sessions=directory) as manager:
         connect(manager)
     assert not [path for path in directory.iterdir() if gateway.token in path.read_text()]
+
+
+# Two managers of the same shards
+
+OTHER = """
+import contextlib, logging, os, signal, sys, threading
+from shardlib import GatewayBot, IdentifyGate, ShardManager
+logging.basicConfig(level=logging.WARNING, stream=sys.stdout, format="%(message)s")
+manager = ShardManager(
+    {token!r}, 0, 4, shard_ids={shard_ids!r}, sessions={directory!r},
+    gateway_bot=GatewayBot{answer!r}, identify_gate=IdentifyGate(2, 0.001, slack=0),
+    on_all_ready=lambda manager: print("ready", flush=True),
+)
+signal.signal(signal.SIGTERM, lambda *_: manager.close())
+{body}
+"""
+
+Run = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def run(gateway: LocalGateway, directory: Path) -> Iterator[Run]:
+    """Start a process with a manager; its standard output has its warnings, and "ready"."""
+    with contextlib.ExitStack() as stack:
+
+        def run(
+            body: str = "manager.run_forever()", shard_ids: object = None
+        ) -> subprocess.Popen[str]:
+            program = OTHER.format(
+                token=gateway.token,
+                shard_ids=shard_ids,
+                directory=str(directory),
+                answer=tuple(gateway_bot(gateway)),
+                body=body,
+            )
+            process = stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", program],
+                    stdout=subprocess.PIPE,
+                    stdin=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            stack.callback(process.kill)
+            return process
+
+        yield run
+
+
+def line_of(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline()
+
+
+def lock_files(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.glob("*.lock"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_process_that_starts_before_the_old_one_has_ended_takes_over_with_resumes(
+    gateway: LocalGateway, directory: Path, run: Run, number: int
+) -> None:
+    """As in an ordinary deploy."""
+    old = run()
+    assert line_of(old) == "ready\n"
+    wait_until(lambda: len(saved(directory)) == 4)
+    new = run()
+    line = line_of(new)
+    assert line.startswith(f"shards 0, 1, 2, 3 of 4 are running already, in process {old.pid} on ")
+    assert "; this manager waits for that, and tells so again in " in line
+    assert len(gateway.all_connections) == 4
+    old.send_signal(number)
+    while (line := line_of(new)) != "ready\n":
+        assert f"process {old.pid}" in line
+    assert old.wait(20) in (0, -number)
+    assert len(gateway.identifies) == 4
+    assert opcodes(gateway, Opcode.RESUME) == 4
+    assert len(gateway.connections) == 4
+
+
+def test_connect_is_refused_while_another_process_runs_the_shards(
+    gateway: LocalGateway, directory: Path, run: Run
+) -> None:
+    old = run()
+    assert line_of(old) == "ready\n"
+    wait_until(lambda: len(saved(directory)) == 4)
+    before = saved(directory)
+    manager = make_manager(gateway, sessions=directory)
+    with pytest.raises(ShardsInUse, match=f"in process {old.pid} on .*Close that manager") as error:
+        manager.connect()
+    assert list(error.value.owners) == [0, 1, 2, 3]
+    assert len(gateway.all_connections) == 4
+    manager.close(keep_sessions=False)
+    assert saved(directory) == before
+    old.kill()
+    old.wait(20)
+    with manager:
+        connect(manager)
+        assert len(gateway.identifies) == 4
+
+
+def test_different_shards_of_one_directory_run_side_by_side(
+    gateway: LocalGateway, directory: Path, run: Run
+) -> None:
+    assert line_of(run(shard_ids=[0, 1])) == "ready\n"
+    with make_manager(gateway, shard_count=4, shard_ids=[2, 3], sessions=directory) as manager:
+        connect(manager)
+        with pytest.raises(ShardsInUse) as error:
+            make_manager(gateway, shard_count=4, shard_ids=[1, 2], sessions=directory).connect()
+        assert list(error.value.owners) == [1, 2]
+        assert "ready" in repr(manager)
+
+
+def test_two_managers_of_one_process_cannot_run_the_same_shards(
+    gateway: LocalGateway, directory: Path, tmp_path: Path
+) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(directory)
+    with make_manager(gateway, sessions=directory) as manager:
+        connect(manager)
+        other = make_manager(gateway, sessions=link)
+        with pytest.raises(ShardsInUse, match=f"in process {os.getpid()} on "):
+            other.connect()
+        assert len(gateway.all_connections) == 4
+        with other:
+            other.start()
+            with pytest.raises(TimeoutError, match=f"running already, in process {os.getpid()}"):
+                other.wait_until_ready(0.05)
+            manager.close()
+            other.wait_until_ready(20)
+            assert len(gateway.identifies) == 4
+        assert lock_files(directory) == []
+
+
+def test_a_manager_that_waits_for_another_one_can_be_closed_and_touches_no_session(
+    gateway: LocalGateway, directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = connect(make_manager(gateway, sessions=directory))
+    other.close(keep_sessions=False)  # so that this one has no session any more
+    with make_manager(gateway, sessions=directory) as manager:
+        connect(manager)
+        wait_until(lambda: len(saved(directory)) == 4)
+        before = saved(directory)
+        other.start()
+        wait_until(lambda: "this manager waits for that" in caplog.text)
+        other.close()
+        other.join(10)
+        assert saved(directory) == before
+        with pytest.raises(ShardsInUse):
+            other.connect()
+        assert saved(directory) == before
+        assert len(lock_files(directory)) == 4
+
+
+def test_the_shards_are_free_when_connect_has_failed(
+    gateway: LocalGateway, directory: Path
+) -> None:
+    manager = make_manager(gateway, sessions=directory)
+    with pytest.raises(Exception, match="ws://127.0.0.1:1|refused"):
+        manager.connect("ws://127.0.0.1:1")
+    assert lock_files(directory) == []
+    connect(make_manager(gateway, sessions=directory)).close()
+
+
+def test_resharding_locks_the_new_shards_and_frees_the_old_ones(
+    gateway: LocalGateway, directory: Path
+) -> None:
+    gateway_of_two = gateway_bot(gateway, shards=2)
+    with make_manager(gateway, sessions=directory) as manager:
+        connect(manager)
+        with make_manager(gateway, sessions=directory, gateway_bot=gateway_of_two) as other:
+            connect(other)
+            with pytest.raises(ShardsInUse, match="shards 0, 1 of 2 are running already"):
+                manager.reshard(2, timeout=20)
+            assert "4 shards, 4 ready" in repr(manager)
+            assert len(lock_files(directory)) == 6
+        manager.reshard(2, timeout=20)
+        assert lock_files(directory) == ["shard-0-of-2.lock", "shard-1-of-2.lock"]
+        with pytest.raises(TimeoutError):
+            manager.reshard(3, timeout=0)
+        assert lock_files(directory) == ["shard-0-of-2.lock", "shard-1-of-2.lock"]
+        connect(make_manager(gateway, sessions=directory)).close()
+    assert lock_files(directory) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+def test_a_forked_child_does_not_keep_the_shards_of_its_parent(
+    gateway: LocalGateway, directory: Path, run: Run
+) -> None:
+    """As the processes of a pool, which go on for a while when their parent was killed."""
+    body = """
+import warnings; warnings.simplefilter("ignore")
+manager.connect()
+manager.wait_until_ready(20)
+child = os.fork()
+if not child:
+    print(os.getpid(), flush=True)
+    signal.pause()
+threading.Event().wait()
+"""
+    old = run(body)
+    lines = {line_of(old), line_of(old)}
+    (child,) = map(int, lines - {"ready\n"})
+    try:
+        wait_until(lambda: len(saved(directory)) == 4)
+        manager = make_manager(gateway, sessions=directory)
+        with pytest.raises(ShardsInUse, match=f"process {old.pid} on"):
+            manager.connect()
+        old.kill()
+        old.wait(20)
+        with manager:
+            connect(manager)
+            assert len(gateway.identifies) == 4
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+def test_a_forked_child_is_refused_the_shards_of_its_parent(directory: Path, run: Run) -> None:
+    body = """
+import warnings; warnings.simplefilter("ignore")
+from shardlib import ShardsInUse
+options = dict(
+    sessions=manager._store.directory, gateway_bot=manager._gateway_bot, identify_gate=None
+)
+manager.connect()
+manager.wait_until_ready(20)
+child = os.fork()
+if not child:
+    try:
+        ShardManager("x.y.z", 0, 4, **options).connect()
+    except ShardsInUse as error:
+        print(error, flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+threading.Event().wait()
+"""
+    old = run(body)
+    lines = [line_of(old), line_of(old)]
+    lines.remove("ready\n")
+    assert f"in process {old.pid} on" in lines[0]
+    assert len(lock_files(directory)) == 4
+
+
+@pytest.mark.skipif(not hasattr(os, "execv"), reason="the system has no exec")
+def test_a_program_that_replaces_itself_by_exec_resumes(
+    gateway: LocalGateway, directory: Path, run: Run
+) -> None:
+    body = """
+manager.start()
+sys.stdin.readline()
+os.execv(sys.executable, [sys.executable, "-c", *sys.orig_argv[2:]])
+"""
+    process = run(body)
+    assert process.stdin is not None
+    assert line_of(process) == "ready\n"
+    wait_until(lambda: len(saved(directory)) == 4)
+    process.stdin.write("\n")
+    process.stdin.flush()
+    assert line_of(process) == "ready\n"
+    assert len(gateway.identifies) == 4
+    process.stdin.close()
