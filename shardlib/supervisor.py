@@ -215,7 +215,7 @@ class Supervisor:
             return
         self._callbacks.log(
             logging.WARNING,
-            "%s; this manager waits for that, and tells so again in %s",
+            "%s. This manager waits until that has ended, and tells so again in %s",
             obstacle,
             shown,
         )

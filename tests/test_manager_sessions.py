@@ -396,7 +396,7 @@ def test_a_process_that_starts_before_the_old_one_has_ended_takes_over_with_resu
     new = run()
     line = line_of(new)
     assert line.startswith(f"shards 0, 1, 2, 3 of 4 are running already, in process {old.pid} on ")
-    assert "; this manager waits for that, and tells so again in " in line
+    assert ". This manager waits until that has ended, and tells so again in " in line
     assert len(gateway.all_connections) == 4
     old.send_signal(number)
     while (line := line_of(new)) != "ready\n":
@@ -471,7 +471,7 @@ def test_a_manager_that_waits_for_another_one_can_be_closed_and_touches_no_sessi
         wait_until(lambda: len(saved(directory)) == 4)
         before = saved(directory)
         other.start()
-        wait_until(lambda: "this manager waits for that" in caplog.text)
+        wait_until(lambda: "This manager waits until that has ended" in caplog.text)
         other.close()
         other.join(10)
         assert saved(directory) == before

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -192,6 +193,7 @@ def test_managers_that_come_and_go_never_have_a_shard_at_the_same_time(tmp_path:
             with contextlib.suppress(ShardsInUse):
                 locks.acquire([0], 4)
                 assert inside.acquire(blocking=False)
+                time.sleep(0.0005)  # for the others to try
                 inside.release()
                 locks.release()
                 turns += 1
