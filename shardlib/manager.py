@@ -30,7 +30,14 @@ from shardlib.checks import (
 from shardlib.currentsession import CurrentSession
 from shardlib.deadline import Deadline
 from shardlib.dispatching import create_callbacks
-from shardlib.errors import ForkedProcess, NotReady, ShardClosed, ShardError, ShardsFailed
+from shardlib.errors import (
+    ForkedProcess,
+    NotReady,
+    SendTimeout,
+    ShardClosed,
+    ShardError,
+    ShardsFailed,
+)
 from shardlib.gateway import (
     API_VERSION,
     NORMAL_CLOSURE,
@@ -69,11 +76,18 @@ _Result = TypeVar("_Result")
 # The manager's own callbacks, and how many arguments each gets, the manager included.
 _CALLBACKS = {"on_all_ready": 1, "on_resharding_needed": 2}
 
+# The options of a shard that a manager does not take, and what it has instead.
+_OF_EACH_SHARD = {
+    "shard_id": "shard_ids= runs a part of them",
+    "session": "sessions= names a directory for all",
+    "backoff": "it cannot be changed",
+}
+
 # Seconds beyond a shard's close_timeout in which the manager's thread notes that all are closed.
 _CLOSING_GRACE = 1.0
 
 # Shards that a message tells of, each.
-_MOST_SHOWN = 5
+_MOST_SHOWN = 3
 
 
 def _of_the_guilds_shard(
@@ -546,7 +560,7 @@ class ShardManager:
         life = self._control.begun_life("wait_until_ready")
         told: tuple[int, int] | None = None
         while not life.is_over:
-            counts = ready, total, failed = self._counts()
+            seen = ready, total, failed, is_told = self._seen()
             # Here: the life may be READY still, while the shard whose callback this is has lost its
             # connection.
             if not ready == total > 0:
@@ -554,11 +568,11 @@ class ShardManager:
             if progress is not None and total and told != (ready, total):
                 told = ready, total
                 progress(ready, total)
-            if ready == total > 0:
+            if ready == total > 0 and (is_told or self._is_in_callback()):
                 return
-            if failed and ready + failed == total and (errors := self._errors()):
+            if failed and ready + failed == total and is_told and (errors := self._errors()):
                 raise ShardsFailed(errors)
-            if not self._await_other_counts(life, counts, deadline):
+            if not self._await_change(life, seen, deadline):
                 raise TimeoutError(
                     f"not all shards were ready within {count(timeout or 0, 'second')}; "
                     f"{self._progress()}"
@@ -567,19 +581,31 @@ class ShardManager:
         self._lifecycle.wait_in(life, lambda: life.is_closed, deadline)
         raise life.closed_error()
 
-    def _await_other_counts(
-        self, life: Life, counts: tuple[int, int, int], deadline: Deadline
-    ) -> bool:
-        return self._lifecycle.wait_in(life, lambda: self._counts() != counts, deadline)
+    def _await_change(self, life: Life, seen: object, deadline: Deadline) -> bool:
+        return self._lifecycle.wait_in(life, lambda: self._seen() != seen, deadline)
+
+    def _is_in_callback(self) -> bool:
+        """True where waiting for the manager's own callbacks could lead nowhere."""
+        return (
+            self._lifecycle.in_reader_thread()
+            or self._callbacks.in_delivery()
+            or has_interrupted_own_call()
+        )
 
     def _errors(self) -> dict[int, BaseException]:
         group = self._group
         return {} if group is None else group.errors
 
-    def _counts(self) -> tuple[int, int, int]:
-        """How many shards are READY, how many there are, and how many have failed."""
+    def _seen(self) -> tuple[int, int, int, bool]:
+        """How many shards are READY, how many there are, and how many have failed.
+
+        The last is True if the manager's own callbacks were told what there is to tell of them.
+        """
         group = self._group
-        return (0, 0, 0) if group is None else (group.ready, group.expected, len(group.errors))
+        if group is None:
+            return 0, 0, 0, False
+        is_told = self._supervisor.has_told(group)
+        return group.ready, group.expected, len(group.errors), is_told
 
     def _progress(self) -> str:
         """What the shards are doing that are not ready, in words for a message."""
@@ -717,15 +743,17 @@ class ShardManager:
 
         A shard that was closed, by an error or by hand, begins again. Blocks the calling thread.
 
-        :param shard_ids: numbers of the shards, in the order in which they restart; None for all.
+        :param shard_ids: numbers of the shards, in the order in which they restart; None for all
+            but those that were closed by hand.
         :param new_session: a bool. False: resume the session, if there is one; True: begin a new
             one, which uses up one of the day's.
         :param pause: seconds to wait between two shards.
         :param timeout: seconds for all of it; None waits without end.
         :raises TimeoutError: if it takes longer; shards that were not reached are as they were.
         :raises NotReady: if the manager is not running.
-        :raises ShardError: if a shard, or the manager, is closed meanwhile; in a callback, and in a
-            signal handler that has interrupted another call.
+        :raises ShardError: if a shard, or the manager, is closed meanwhile, or :meth:`reshard` has
+            replaced the shards; in a callback, and in a signal handler that has interrupted another
+            call.
         :raises ValueError: if `pause` or `timeout` is negative, or a number is none of a shard of
             this manager.
         :raises TypeError: if an argument has the wrong type.
@@ -738,36 +766,54 @@ class ShardManager:
         group, life = self._group, self._lifecycle.latest
         if group is None or life.is_over:
             raise NotReady("nothing can be restarted: the manager is not running; connect() first")
-        ids = list(group.shards) if shard_ids is None else list(shard_ids)
+        if shard_ids is None:
+            ids = [each for each, shard in group.shards.items() if not shard.was_closed_by_hand]
+        else:
+            ids = _check_numbers(shard_ids)
         for shard_id in ids:
             if shard_id not in group.shards:
                 raise ValueError(f"shard_ids has {shard_id!r}, which is no shard of this manager")
+        self._callbacks.log(logging.INFO, "restarting %s", count(len(ids), "shard"))
         for place, shard_id in enumerate(ids):
             if place and pause:
                 self._lifecycle.wait(lambda: life.is_over, Deadline(pause).earlier(deadline))
-            if not self._restart(life, group.shards[shard_id], new_session, deadline):
+            if not self._restart(life, group, shard_id, new_session, deadline):
                 raise TimeoutError(
                     f"{place} of {count(len(ids), 'shard')} restarted within "
                     f"{count(timeout or 0, 'second')}; shard {shard_id} is "
                     f"{group.shards[shard_id].progress}"
                 )
+        self._callbacks.log(logging.INFO, "%s restarted", count(len(ids), "shard"))
 
     def _restart(
-        self, life: Life, shard: ManagedShard, new_session: bool, deadline: Deadline
+        self, life: Life, group: ShardGroup, shard_id: int, new_session: bool, deadline: Deadline
     ) -> bool:
         """Restart one shard. False if it was not READY in time."""
+        shard = group.shards[shard_id]
         self._lifecycle.wait_in(life, functools.partial(getattr, shard, "was_begun"), deadline)
-        _refuse_if_over(life, shard)
+        self._refuse_to_outlive(life, group, shard)
         if deadline.remaining() != 0:
             has_restarted = shard.request_restart(new_session=new_session)
-            _refuse_if_over(life, shard)
+            self._refuse_to_outlive(life, group, shard)
             self._lifecycle.wait_in(life, lambda: shard.is_over or has_restarted(), deadline)
             if has_restarted():
                 return True
-        _refuse_if_over(life, shard)
+        self._refuse_to_outlive(life, group, shard)
         if shard.is_over:
             raise shard.error or ShardClosed(None, CLOSED_BY_DISCONNECT)
         return False
+
+    def _refuse_to_outlive(self, life: Life, group: ShardGroup, shard: ManagedShard) -> None:
+        """Raise if the manager is being closed, or others have replaced its shards.
+
+        The shard may have begun anew since the others were closed, and must not outlive that.
+        """
+        if life.is_over:
+            shard.disconnect(wait=False)
+            raise life.closed_error()
+        if group is not self._group:
+            shard.disconnect(wait=False)
+            raise ShardError("the shards were not all restarted: reshard() has replaced them")
 
     def reshard(
         self, shard_count: int | GatewayBot | None = None, *, timeout: float | None = None
@@ -905,7 +951,6 @@ class ShardManager:
         :param timeout: seconds for all shards together; None means `send_timeout` for each.
         :raises NotReady: if a shard is not READY in time; the others were told all the same.
         :raises SendTimeout: if it could not be sent to a shard in time, likewise.
-        :raises ShardError: if a shard is closed meanwhile, likewise.
         :raises ValueError: if an argument has a value that Discord does not document; nothing was
             sent.
         :raises TypeError: if an argument has the wrong type; nothing was sent.
@@ -918,15 +963,21 @@ class ShardManager:
         with self._lock:
             for shard in (self._template, *self._supervisor.all_shards()):
                 shard.begin_with(payload["d"])
-        failure: ShardError | None = None
-        for shard in list(self._supervisor.all_shards()):
-            if shard.has_identified and not shard.is_over:
-                try:
-                    shard.send(payload, deadline.remaining())
-                except ShardError as error:
-                    failure = failure or error
-        if failure is not None:
-            raise failure
+        shards = [shard for shard in self._supervisor.all_shards() if shard.has_identified]
+        failures: list[tuple[ManagedShard, NotReady | SendTimeout]] = []
+        for shard in shards:
+            try:
+                shard.send(payload, deadline.remaining())
+            except (NotReady, SendTimeout) as error:
+                failures.append((shard, error))
+            except ShardError:
+                pass  # it is closed; if it begins anew, it begins with the presence
+        if failures:
+            shard, failure = failures[0]
+            raise type(failure)(
+                f"{len(shards) - len(failures)} of {count(len(shards), 'shard')} have the "
+                f"presence; shard {shard.shard_id}: {failure}"
+            ) from failure
 
     update_voice_state = _of_the_guilds_shard(Shard.update_voice_state)
     request_guild_members = _of_the_guilds_shard(Shard.request_guild_members)
@@ -1066,11 +1117,17 @@ class ShardManager:
         self._create_supervisor()
 
 
-def _refuse_if_over(life: Life, shard: ManagedShard) -> None:
-    """Raise if the manager closes, or is closed, which a shard that restarts must not outlive."""
-    if life.is_over:
-        shard.disconnect(wait=False)  # it may have begun anew since the others were closed
-        raise life.closed_error()
+def _check_numbers(shard_ids: Any) -> list[int]:
+    """The numbers in `shard_ids`, an argument of the user's.
+
+    :raises TypeError: if it is something else than a list of int.
+    """
+    if isinstance(shard_ids, (str, bytes)) or not isinstance(shard_ids, Iterable):
+        raise TypeError(f"shard_ids must be a list of int, not {type(shard_ids).__name__}")
+    numbers = list(shard_ids)
+    for number in numbers:
+        check_type("shard_ids", number, int)
+    return numbers
 
 
 class _Asking:
@@ -1109,8 +1166,11 @@ def _refuse_unknown(options: Mapping[str, Any]) -> None:
     from shardlib.shardoptions import ShardOptions
 
     for name in options:
-        if name in ("shard_id", "session", "backoff"):
-            raise TypeError(f"ShardManager() takes no {name}: each of its shards has its own")
+        if name in _OF_EACH_SHARD:
+            raise TypeError(
+                f"ShardManager() takes no {name}: each of its shards has its own; "
+                f"{_OF_EACH_SHARD[name]}"
+            )
         if name not in ShardOptions.__annotations__:
             raise TypeError(f"ShardManager() got an unexpected keyword argument {name!r}")
 
@@ -1123,11 +1183,7 @@ def _check_shard_ids(
         check_at_least_one("shard_count", shard_count)
     if shard_ids is None:
         return None
-    if isinstance(shard_ids, (str, bytes)) or not isinstance(shard_ids, Iterable):
-        raise TypeError(f"shard_ids must be a list of int, not {type(shard_ids).__name__}")
-    numbers = tuple(shard_ids)
-    for number in numbers:
-        check_type("shard_ids", number, int)
+    numbers = _check_numbers(shard_ids)
     if shard_count is None:
         raise ValueError(
             "shard_ids needs shard_count: all processes must divide the guilds among the same "

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from shardlib.backoff import Backoff
 from shardlib.callbacks import Callbacks
@@ -80,8 +80,10 @@ class Supervisor:
         self.groups: tuple[ShardGroup, ...] = ()
         self._saved_ids: dict[tuple[int, int], str | None] = {}
         self._told: set[tuple[int, int]] = set()  # (shard_id, shard_count) of those that failed
-        self._all_ready: ShardGroup | None = None  # the one of which that was told
-        self._division_told: ShardGroup | None = None  # likewise
+        # The groups of which the manager's callbacks were told that all shards are READY, and that
+        # a shard was refused for its number.
+        self._told_ready: ShardGroup | None = None
+        self._told_division: ShardGroup | None = None
 
     def all_shards(self) -> Iterator[ManagedShard]:
         """All shards that there are. Any thread."""
@@ -99,6 +101,12 @@ class Supervisor:
         """
         if group.needed > gateway_bot.remaining:
             raise SessionLimitReached(group.needed, gateway_bot.remaining, gateway_bot.reset_after)
+
+    def has_told(self, group: ShardGroup) -> bool:
+        """True once the manager's callbacks were told what is to be told of a group as it is."""
+        if any(isinstance(error, DIVISION) for error in group.errors.values()):
+            return group is self._told_division
+        return group is self._told_ready or bool(group.errors)
 
     def stop(self, error: BaseException) -> None:
         """Close everything because of an error, which the waiting methods raise."""
@@ -209,26 +217,34 @@ class Supervisor:
                 return ConnectionFailed(why)
         if not is_over:
             self._tell_of_failures(group, errors)
-        if group is not self._division_told:
+        if group is not self._told_division:
             if any(isinstance(error, DIVISION) for error in errors.values()):
-                self._division_told = group
                 self._tell_of_division()
+                self._told_division = group
+                self.lifecycle.notify()  # wait_until_ready() waits for that
         if is_over and errors and group is self.groups[0]:  # else the callback has resharded
             return ShardsFailed(errors)
         return None
 
-    def _tell_of_failures(self, group: ShardGroup, errors: Collection[int]) -> None:
+    def _tell_of_failures(self, group: ShardGroup, errors: Mapping[int, BaseException]) -> None:
         self._told &= {(shard_id, group.shard_count) for shard_id in errors}
-        for shard_id in errors:
-            if (shard_id, group.shard_count) not in self._told:
-                self._told.add((shard_id, group.shard_count))
-                self._callbacks.log(
-                    logging.ERROR,
-                    "shard %d of %d is closed, and its guilds are without the bot; the others go "
-                    "on, and restart() starts it again",
-                    shard_id,
-                    group.shard_count,
-                )
+        new = [each for each in errors if (each, group.shard_count) not in self._told]
+        if not new:
+            return
+        self._told.update((shard_id, group.shard_count) for shard_id in new)
+        shown = ", ".join(map(str, new))
+        if any(isinstance(errors[shard_id], DIVISION) for shard_id in new):
+            advice = "reshard() divides the guilds anew"
+        else:
+            advice = f"restart([{shown}]) begins anew"
+        which = (
+            f"shard {shown} of {group.shard_count} is closed, and its guilds are"
+            if len(new) == 1
+            else f"shards {shown} of {group.shard_count} are closed, and their guilds are"
+        )
+        self._callbacks.log(
+            logging.ERROR, "%s without the bot; the others go on, and %s", which, advice
+        )
 
     def _note_first_socket(self, life: Life, group: ShardGroup) -> None:
         if any(shard.has_opened for shard in group.shards.values()):
@@ -250,14 +266,18 @@ class Supervisor:
         all_ready = group.ready == group.expected
         if all_ready is not life.is_ready:
             life.set_state(ShardState.READY if all_ready else ShardState.CONNECTED)
-        if all_ready and group is not self._all_ready:
-            self._all_ready = group
+        if all_ready and group is not self._told_ready:
             self._callbacks.log(
                 logging.INFO,
                 "%s ready, after %.1f seconds",
                 "the shard is" if group.expected == 1 else f"all {group.expected} shards are",
                 group.age,
             )
+            # From here on the callback is sure to be called, whatever close() does meanwhile: only
+            # now wait_until_ready() returns. It does not wait for the callback, which may wait for
+            # its thread.
+            self._told_ready = group
+            self.lifecycle.notify()
             self._callbacks.notify("on_all_ready")
 
     def _save_sessions(self, store: SessionStore, *, all_of_them: bool = True) -> None:
