@@ -39,13 +39,14 @@ from shardlib.errors import (
     ShardsFailed,
 )
 from shardlib.gateway import (
+    API_URL,
     API_VERSION,
     NORMAL_CLOSURE,
     RESUMABLE_CLOSE_CODE,
     event_name,
     gateway_url,
 )
-from shardlib.gatewaybot import GatewayBot, GatewayBotRequest
+from shardlib.gatewaybot import GatewayBot, GatewayBotRequest, check_api_url
 from shardlib.interrupts import has_interrupted_own_call
 from shardlib.lifecontrol import LifeControl
 from shardlib.lifecycle import CLOSED_BY_DISCONNECT, Beginning, Life
@@ -152,6 +153,9 @@ class ShardManager:
     :param gateway_bot: what Discord recommends, instead of asking: a :class:`GatewayBot`, or a
         function that returns one, for a program with an HTTP client of its own for example. The
         manager's thread calls it, and calls it again if it raises an OSError or a ShardError.
+    :param api_url: the base of Discord's HTTP API, which is asked if `gateway_bot` is None, a str,
+        as :func:`fetch_gateway_bot` takes it: :attr:`shardlib.testing.LocalGateway.http_url`, for
+        example.
     :param identify_gate: when a shard may identify, an :class:`IdentifyGate` or any object with its
         ``try_acquire``, which several threads call; by default the one that all shards of the token
         in this process share. If it has an ``update``, it is told of Discord's limits; if it has an
@@ -182,6 +186,7 @@ class ShardManager:
         shard_ids: Iterable[int] | None = None,
         sessions: str | os.PathLike[str] | None = None,
         gateway_bot: GatewayBot | Callable[[], GatewayBot] | None = None,
+        api_url: str = API_URL,
         identify_gate: Gate | None = None,
         on_all_ready: Callable[[ShardManager], object] | None = None,
         on_resharding_needed: Callable[[ShardManager, GatewayBot], object] | None = None,
@@ -198,6 +203,7 @@ class ShardManager:
         if not isinstance(gateway_bot, GatewayBot):
             check_callback("gateway_bot", gateway_bot, 0)
         self._gateway_bot = gateway_bot
+        self._api_url = check_api_url(api_url, options_of_all.proxy)
         self._logger = options.get("logger") or logging.getLogger("shardlib.manager")
         self._callbacks = create_callbacks(
             self,
@@ -776,7 +782,10 @@ class ShardManager:
         self._callbacks.log(logging.INFO, "restarting %s", count(len(ids), "shard"))
         for place, shard_id in enumerate(ids):
             if place and pause:
-                self._lifecycle.wait(lambda: life.is_over, Deadline(pause).earlier(deadline))
+                self._lifecycle.wait(
+                    lambda: life.is_over or group is not self._group,
+                    Deadline(pause).earlier(deadline),
+                )
             if not self._restart(life, group, shard_id, new_session, deadline):
                 raise TimeoutError(
                     f"{place} of {count(len(ids), 'shard')} restarted within "
@@ -1012,6 +1021,7 @@ class ShardManager:
         if source is None:
             request = GatewayBotRequest(
                 self._template.token,
+                self._api_url,
                 ssl_context=self._template.options.ssl_context,
                 proxy=self._template.options.proxy,
             )

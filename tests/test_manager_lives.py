@@ -359,3 +359,24 @@ def test_a_gateway_that_goes_away_and_comes_back_finds_all_shards_again(
         manager.wait_until_ready(20)
         assert time.monotonic() - since < 10
         assert len(gateway.identifies) == 4
+
+
+def test_a_restart_ends_when_reshard_has_replaced_the_shards(gateway: LocalGateway) -> None:
+    with connect(make_manager(gateway)) as manager:
+        restarting = in_background(lambda: manager.restart(pause=20))
+        wait_until(lambda: manager.stats.resumes == 1)
+        manager.reshard(2)
+        with pytest.raises(ShardError, match=r"reshard\(\) has replaced them"):
+            restarting.result(10)
+        wait_until(lambda: len(gateway.connections) == 2)
+
+
+def test_a_restart_of_all_leaves_a_shard_closed_that_was_closed_by_hand(
+    gateway: LocalGateway,
+) -> None:
+    with connect(make_manager(gateway)) as manager:
+        manager.shards[1].disconnect()
+        manager.restart()
+        assert manager.shards[1].state is ShardState.CLOSED
+        manager.restart([1])
+        assert manager.shards[1].state is ShardState.READY

@@ -270,6 +270,36 @@ def test_all_shards_being_ready_is_told_once_on_the_managers_thread(gateway: Loc
         wait_until(lambda: len(told) == 2)
 
 
+def test_all_shards_being_ready_is_told_however_soon_the_manager_is_closed(
+    gateway: LocalGateway,
+) -> None:
+    for _ in range(20):
+        told = []
+        with make_manager(gateway, on_all_ready=told.append) as manager:
+            manager.connect()
+            manager.wait_until_ready(10)
+        assert told == [manager]
+
+
+def test_a_wait_goes_on_while_on_resharding_needed_mends_what_has_failed() -> None:
+    with make_gateway(4, min_shards=4) as gateway:
+        manager = make_manager(gateway, shard_count=2, on_resharding_needed=ShardManager.reshard)
+        with manager:
+            manager.start()
+            manager.wait_until_ready(20)
+            assert len(manager.shards) == 4
+
+
+def test_the_api_of_another_server_is_asked_for_the_number_of_shards(
+    gateway: LocalGateway,
+) -> None:
+    with make_manager(gateway, gateway_bot=None, api_url=gateway.http_url) as manager:
+        manager.connect()
+        assert len(manager.shards) == gateway.shards
+    with pytest.raises(ValueError, match="api_url must begin with https://"):
+        make_manager(gateway, gateway_bot=None, api_url="http://discord.com/api/v10")
+
+
 def test_waiting_in_on_all_ready_returns_at_once(gateway: LocalGateway) -> None:
     outcome: list[object] = []
 
