@@ -733,7 +733,7 @@ class ShardManager:
         for place, shard_id in enumerate(ids):
             if place and pause:
                 self._lifecycle.wait(lambda: life.is_over, Deadline(pause).earlier(deadline))
-            if not self._restart(life, group.shards[shard_id], new_session, deadline):
+            if not self._restart(life, group, shard_id, new_session, deadline):
                 raise TimeoutError(
                     f"{place} of {count(len(ids), 'shard')} restarted within "
                     f"{count(timeout or 0, 'second')}; shard {shard_id} is "
@@ -741,13 +741,14 @@ class ShardManager:
                 )
 
     def _restart(
-        self, life: Life, shard: ManagedShard, new_session: bool, deadline: Deadline
+        self, life: Life, group: ShardGroup, shard_id: int, new_session: bool, deadline: Deadline
     ) -> bool:
         """Restart one shard. False if it was not READY in time."""
-        self._lifecycle.wait_in(life, functools.partial(getattr, shard, "was_begun"), deadline)
+        shard = group.shards[shard_id]
+        self._lifecycle.wait_in(life, lambda: shard.was_begun, deadline)
         _refuse_if_over(life, shard)
         if deadline.remaining() != 0:
-            has_restarted = shard.request_restart(new_session=new_session)
+            has_restarted = shard.request_restart(group.socket_url, new_session=new_session)
             _refuse_if_over(life, shard)
             self._lifecycle.wait_in(life, lambda: shard.is_over or has_restarted(), deadline)
             if has_restarted():

@@ -34,7 +34,7 @@ class ShardGroup:
     ) -> None:
         self.shards = shards
         self.shard_count = shard_count
-        self._socket_url = socket_url
+        self.socket_url = socket_url
         self._gate = gate
         self._max_concurrency = max_concurrency
         self._order = StartOrder((), max_concurrency)
@@ -48,19 +48,23 @@ class ShardGroup:
         self._order = StartOrder(identifying, self._max_concurrency)
         for shard_id, shard in self.shards.items():
             if shard_id not in identifying:
-                shard.take_turn(self._socket_url)
+                shard.take_turn(self.socket_url)
 
     def start_due(self) -> float | None:
         """Start the shards whose turn to identify is near.
 
         :returns: seconds after which to call this again, None if a shard has to change before.
         """
-        due = self._order.take_due(
-            lambda shard_id: self.shards[shard_id].is_under_way, self._gate.expected_wait
-        )
-        for shard_id in due.shard_ids:
-            self.shards[shard_id].take_turn(self._socket_url)
-        return due.wait
+        while True:
+            due = self._order.take_due(
+                lambda shard_id: self.shards[shard_id].is_under_way, self._gate.expected_wait
+            )
+            if not due.shard_ids:
+                return due.wait
+            # Again after these: one that the user has closed, or has started by hand, may never
+            # change, and must not hold up the next bucket.
+            for shard_id in due.shard_ids:
+                self.shards[shard_id].take_turn(self.socket_url)
 
     def shard_id_for(self, guild_id: int) -> int:
         """The number of the shard that receives a guild's events, which may run elsewhere."""
