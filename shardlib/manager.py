@@ -1045,6 +1045,8 @@ class ShardManager:
             self._callbacks.leave_to_parent()
             return
         self._lock = threading.RLock()
+        # Those of the parent take nothing here: their queues would fill, and hold the shards up.
+        self._queues, self._waiters = [], []
         self._callbacks.begin_in_forked_child()
         self._create_supervisor()
 

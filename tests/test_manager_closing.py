@@ -601,7 +601,7 @@ def test_a_manager_that_was_never_connected_works_in_a_forked_child(gateway: Loc
         manager.on("GUILD_CREATE", lambda *_: None)
         child = os.fork()
         if child:
-            status = os.waitpid(child, 0)[1]
+            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         manager.connect()
         manager.wait_until_ready(20)
         manager.close()
@@ -611,6 +611,33 @@ def test_a_manager_that_was_never_connected_works_in_a_forked_child(gateway: Loc
     status, _, errors = finish(process)
     assert (status, errors) == (0, "")
     assert len(gateway.identifies) == 8
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_an_iterator_of_the_parent_does_not_hold_up_the_shards_of_a_forked_child(
+    gateway: LocalGateway,
+) -> None:
+    process = run(
+        gateway,
+        """
+        import warnings; warnings.simplefilter("ignore")
+        events = manager.events("READY", maxsize=1)
+        child = os.fork()
+        if child:
+            sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        ready = []
+        manager.on("READY", lambda *_: ready.append(1))
+        manager.connect()
+        for _ in range(1000):
+            if len(ready) == 4:
+                break
+            time.sleep(0.01)
+        os._exit(0 if len(ready) == 4 and len(events._queue) == 0 else 1)
+        """,
+    )
+    status, _, errors = finish(process)
+    assert (status, errors) == (0, "")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
@@ -626,7 +653,7 @@ def test_a_connected_manager_raises_forkedprocess_from_every_method_in_a_child(
         manager.wait_until_ready()
         child = os.fork()
         if child:
-            status = os.waitpid(child, 0)[1]
+            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
             print(manager, flush=True)
             manager.restart([1])
             sys.exit(status)
