@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shardlib.callbacks import Screen, Waiter
 from shardlib.errors import AlreadyConnected, NotReady, ShardClosed
-from shardlib.events import EventQueue
 from shardlib.gateway import API_VERSION
 from shardlib.interactive import earlier_definition_of
 from shardlib.lifecycle import Beginning, Observer, Request
@@ -17,6 +16,9 @@ from shardlib.running import Callback
 from shardlib.shard import Shard
 from shardlib.state import IDENTIFIED
 from shardlib.watchdog import AWAITED_SWITCH
+
+if TYPE_CHECKING:
+    from shardlib.events import EventQueue
 
 
 class ManagedShard(Shard):

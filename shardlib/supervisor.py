@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
+from typing import TYPE_CHECKING
 
 from shardlib.backoff import Backoff
 from shardlib.callbacks import Callbacks
@@ -32,10 +33,12 @@ from shardlib.lifecycle import Life, Request
 from shardlib.managedshard import ManagedShard
 from shardlib.managerlifecycle import ManagerLifecycle
 from shardlib.running import LeftToParent
-from shardlib.sessionstore import SessionStore
 from shardlib.shardgroup import ShardGroup
 from shardlib.state import ShardState
 from shardlib.text import count, describe
+
+if TYPE_CHECKING:
+    from shardlib.sessionstore import SessionStore
 
 # Errors of one shard that every other one would meet, too: they are the token's, or the intents'.
 COMMON = (AuthenticationFailed, DisallowedIntents, InvalidAPIVersion, InvalidIntents)
@@ -317,6 +320,8 @@ class Supervisor:
 
 def _why_none_opened(group: ShardGroup) -> str | None:
     """Why no shard of those that were started could connect; None while one may."""
-    begun = [shard for shard in group.shards.values() if shard.was_begun]
+    begun = [
+        shard for shard in group.shards.values() if shard.was_begun and not shard.was_closed_by_hand
+    ]
     whys = [shard.last_end or shard.error for shard in begun if not shard.is_under_way]
     return str(whys[0]) if whys and len(whys) == len(begun) else None

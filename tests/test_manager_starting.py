@@ -559,3 +559,19 @@ def test_a_budget_that_is_nearly_used_up_makes_shards_wait_and_resumes_go_on(
     assert identified(gateway)[4:] == [0, 3]
     told = [each for each in caplog.records if "may identify" in each.getMessage()]
     assert [(each.name, each.levelno) for each in told] == [("shardlib.manager", logging.ERROR)]
+
+
+def test_connect_says_so_if_its_only_shard_is_closed_by_hand_before_a_socket_is_open(
+    gateway: LocalGateway,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"ws://127.0.0.1:{silent.getsockname()[1]}/"
+        answer = gateway_bot(gateway, url=url, shards=1)
+        manager = make_manager(gateway, gateway_bot=answer, close_timeout=0.2)
+        connecting = in_background(manager.connect)
+        wait_until(
+            lambda: manager.shards and manager.shards[0].state is ShardState.CONNECTING,
+        )
+        manager.shards[0].disconnect()
+        with pytest.raises(ShardClosed, match="closed by disconnect"):
+            connecting.result(10)
