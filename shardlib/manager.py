@@ -276,7 +276,7 @@ class ShardManager:
         """
         self._check_process()
         group = self._group
-        return MappingProxyType({} if group is None else dict(group.shards))
+        return MappingProxyType({} if group is None else group.shards)
 
     @property
     def shard_count(self) -> int | None:
@@ -948,8 +948,8 @@ class ShardManager:
                 ssl_context=self._template.options.ssl_context,
                 proxy=self._template.options.proxy,
             )
-            if life is not None:
-                life.use(_Asking(request))
+            if life is not None and not life.use(_Asking(request)):
+                request.abort()  # the life was asked to close before it had what to interrupt
             return request.wait()
         answer = (
             self._callbacks.run("the function gateway_bot", source)
@@ -1023,11 +1023,13 @@ class ShardManager:
 
     # Processes
 
-    def _close_at_exit(self, deadline: Deadline) -> None:
-        if not self._is_parents() and self._lifecycle.began:
-            self._lifecycle.interpreter_exits()
-            life = self._lifecycle.request_close(RESUMABLE_CLOSE_CODE, deadline)
-            self._lifecycle.wait(lambda: life.ended, deadline)
+    def _close_at_exit(self, deadline: Deadline) -> Callable[[], object]:
+        """Ask all shards to close. Returns a function that waits until they are."""
+        if self._is_parents() or not self._lifecycle.began:
+            return lambda: None
+        self._lifecycle.interpreter_exits()
+        life = self._lifecycle.request_close(RESUMABLE_CLOSE_CODE, deadline)
+        return lambda: self._lifecycle.wait(lambda: life.ended, deadline)
 
     def _is_parents(self) -> bool:
         return os.getpid() != self._process_id
@@ -1129,8 +1131,8 @@ def _close_all_at_exit() -> None:
     This runs before the shards' own exit handler, which was registered first.
     """
     deadline = Deadline(EXIT_TIMEOUT)
-    for manager in _all_managers():
-        manager._close_at_exit(deadline)
+    for wait in [manager._close_at_exit(deadline) for manager in _all_managers()]:
+        wait()
 
 
 def _begin_all_in_forked_child() -> None:

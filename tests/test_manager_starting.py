@@ -26,6 +26,7 @@ from shardlib import (
     ShardState,
     fetch_gateway_bot,
 )
+from shardlib.gatewaybot import GatewayBotRequest
 from shardlib.testing import GatewayConnection, LocalGateway
 from tests.managers import (
     connect,
@@ -575,3 +576,20 @@ def test_connect_says_so_if_its_only_shard_is_closed_by_hand_before_a_socket_is_
         manager.shards[0].disconnect()
         with pytest.raises(ShardClosed, match="closed by disconnect"):
             connecting.result(10)
+
+
+def test_closing_ends_a_request_to_discord_that_begins_at_the_same_moment(
+    gateway: LocalGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        api_url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+
+        class LateRequest(GatewayBotRequest):
+            def __init__(self, token: str, **options: Any) -> None:
+                super().__init__(token, api_url, **options)
+                manager.disconnect()
+
+        monkeypatch.setattr("shardlib.manager.GatewayBotRequest", LateRequest)
+        manager = make_manager(gateway, gateway_bot=None)
+        manager.start()
+        wait_until(lambda: not own_threads(), 5)
