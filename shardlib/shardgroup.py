@@ -39,6 +39,9 @@ class ShardGroup:
         self._max_concurrency = max_concurrency
         self._order = StartOrder((), max_concurrency)
         self._began_at = time.monotonic()
+        #: What the manager's callbacks were told of the group, each once.
+        self.is_ready_told = False
+        self.is_division_told = False
         for shard in shards.values():  # of the life before, perhaps
             shard.await_turn()
 

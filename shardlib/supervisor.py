@@ -83,8 +83,6 @@ class Supervisor:
         self.groups: tuple[ShardGroup, ...] = ()
         self._saved_ids: dict[tuple[int, int], str | None] = {}
         self._told: set[tuple[int, int]] = set()  # (shard_id, shard_count) of those that failed
-        self._all_ready: ShardGroup | None = None  # the one of which that was told
-        self._division_told: ShardGroup | None = None  # likewise
 
     def all_shards(self) -> Iterator[ManagedShard]:
         """All shards that there are. Any thread."""
@@ -212,9 +210,9 @@ class Supervisor:
                 return ConnectionFailed(why)
         if not is_over:
             self._tell_of_failures(group, errors)
-        if group is not self._division_told:
+        if not group.is_division_told:
             if any(isinstance(error, DIVISION) for error in errors.values()):
-                self._division_told = group
+                group.is_division_told = True
                 self._tell_of_division()
         if is_over and errors and group is self.groups[0]:  # else the callback has resharded
             return ShardsFailed(errors)
@@ -253,8 +251,8 @@ class Supervisor:
         all_ready = group.ready == group.expected
         if all_ready is not life.is_ready:
             life.set_state(ShardState.READY if all_ready else ShardState.CONNECTED)
-        if all_ready and group is not self._all_ready:
-            self._all_ready = group
+        if all_ready and not group.is_ready_told:
+            group.is_ready_told = True
             self._callbacks.log(
                 logging.INFO,
                 "%s ready, after %.1f seconds",

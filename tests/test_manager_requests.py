@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -120,3 +122,20 @@ def test_a_callback_of_a_shard_never_waits_for_itself_to_be_ready(gateway: Local
         wait_until(lambda: raised, PATIENCE / 2)
         release.set()
         assert "was called in a callback" in str(raised[0])
+
+
+def test_a_manager_keeps_no_shard_that_resharding_has_replaced(gateway: LocalGateway) -> None:
+    with make_manager(gateway, 2, on_resharding_needed=ShardManager.reshard) as manager:
+        manager.connect()
+        manager.wait_until_ready(PATIENCE)
+        old = [weakref.ref(shard) for shard in manager.shards.values()]
+        gateway.connections[0].close(4011)
+        wait_until(lambda: len(manager.shards) == 4, PATIENCE)
+
+        def are_gone() -> bool:
+            for shard in manager.shards.values():
+                shard.heartbeat(requested=True)  # whose answer wakes the reader
+            gc.collect()
+            return not any(shard() for shard in old)
+
+        wait_until(are_gone, PATIENCE)
