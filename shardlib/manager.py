@@ -558,7 +558,18 @@ class ShardManager:
     def _await_other_counts(
         self, life: Life, counts: tuple[int, int, int], deadline: Deadline
     ) -> bool:
-        return self._lifecycle.wait_in(life, lambda: self._counts() != counts, deadline)
+        lifecycle = self._lifecycle
+        seen: object = None
+        are_other = False
+
+        def look() -> bool:
+            nonlocal seen, are_other
+            if not are_other and lifecycle.latest_change is not seen:
+                seen = lifecycle.latest_change  # first, so that no change is missed
+                are_other = self._counts() != counts
+            return are_other
+
+        return lifecycle.wait_in(life, look, deadline)
 
     def _errors(self) -> dict[int, BaseException]:
         group = self._group

@@ -92,6 +92,7 @@ class Supervisor:
     def publish(self, *groups: ShardGroup) -> None:
         """Let all threads see groups from now on; users see the first."""
         self.groups = groups
+        self.lifecycle.changed()
 
     def check_limit(self, group: ShardGroup, gateway_bot: GatewayBot) -> None:
         """Check that Discord allows as many new sessions as a group needs.

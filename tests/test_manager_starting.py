@@ -593,3 +593,23 @@ def test_closing_ends_a_request_to_discord_that_begins_at_the_same_moment(
         manager = make_manager(gateway, gateway_bot=None)
         manager.start()
         wait_until(lambda: not own_threads(), 5)
+
+
+def test_a_thread_that_waits_for_all_shards_does_not_count_them_at_each_event(
+    gateway: LocalGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with make_manager(gateway) as manager, manager.events("TYPING_START", timeout=10) as events:
+        gateway.inject(instead_of="ready", shard_id=3, connections=None)
+        manager.connect()
+        wait_for_state(manager, lambda: "3 ready" in repr(manager), "three shards")
+        counts, counted = manager._counts, []
+        monkeypatch.setattr(manager, "_counts", lambda: counted.append(1) or counts())
+        waiting = in_background(manager.wait_until_ready)
+        wait_until(lambda: counted)
+        (guild_id,) = guilds_of(gateway, 0, 4)
+        for number in range(100):
+            gateway.dispatch("TYPING_START", {"n": number, "guild_id": guild_id})
+            next(events)
+        assert len(counted) < 10
+    with pytest.raises(ShardClosed):
+        waiting.result(10)
