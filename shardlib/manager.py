@@ -450,7 +450,14 @@ class ShardManager:
         check_at_least_one("maxsize", maxsize)
         from shardlib.events import EventQueue, Events  # here: few programs need them
 
-        queue = EventQueue(wanted, timeout, maxsize, lifecycle=self._lifecycle, owner="the manager")
+        queue = EventQueue(
+            wanted,
+            timeout,
+            maxsize,
+            lifecycle=self._lifecycle,
+            owner="the manager",
+            progress=self._progress,
+        )
         events = Events(queue)  # first: it closes the queue if Ctrl-C comes now
         with self._lock:
             self._queues = [*(each for each in self._queues if not each.is_closed), queue]
