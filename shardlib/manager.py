@@ -13,7 +13,7 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, TypeVar, overload
 
@@ -316,21 +316,25 @@ class ShardManager:
     def stats(self) -> ManagerStats:
         """A snapshot: the sums of the counters of all shards, and each shard's state.
 
-        The sums count the shards, too, that :meth:`reshard` has replaced.
+        The sums count the shards, too, that others have replaced: by :meth:`reshard`, or at a
+        :meth:`connect` for which Discord has recommended another number.
         """
         self._check_process()
         from shardlib.stats import ManagerStats, ShardInfo  # here: dataclasses take long to import
 
+        with self._lock:
+            past, groups = self._past, self._supervisor.groups
         stats = ManagerStats.of(
             {
                 shard_id: ShardInfo(
                     shard.state, shard.heartbeat_ping, shard.session_id, shard.stats
                 )
-                for shard_id, shard in self.shards.items()
+                for group in groups[:1]
+                for shard_id, shard in group.shards.items()
             }
         )
-        for past in self._past:
-            stats.add(past)
+        for replaced in (*past, *(shard.stats for shard in _older_shards(groups))):
+            stats.add(replaced)
         return stats
 
     # Listening
@@ -858,7 +862,6 @@ class ShardManager:
         )
         resharding.run(life, deadline)
         self._shard_count = wanted
-        self._past = (*self._past, *(shard.stats for shard in old.shards.values()))
         self._callbacks.log(
             logging.INFO,
             "resharded from %d to %d shards; %s had come to both, and %s delivered once",
@@ -1037,6 +1040,9 @@ class ShardManager:
                     shard.feed(queue)
                 for name, waiter in self._waiters:
                     shard.subscribe(waiter, name)
+            left = [group for group in self._supervisor.groups if group not in groups]
+            gone = [shard for shard in _older_shards((groups[0], *left)) if shard not in shards]
+            self._past = (*self._past, *(shard.stats for shard in gone))
             self._supervisor.publish(*groups)
 
     # Processes
@@ -1069,6 +1075,13 @@ class ShardManager:
         self._queues, self._waiters = [], []
         self._callbacks.begin_in_forked_child()
         self._create_supervisor()
+
+
+def _older_shards(groups: Sequence[ShardGroup]) -> Iterator[ManagedShard]:
+    """The shards of those groups that the first one replaces, and not of one that replaces it."""
+    for group in groups[1:]:
+        if group.is_older(groups[0]):
+            yield from group.shards.values()
 
 
 def _refuse_if_over(life: Life, shard: ManagedShard) -> None:

@@ -82,6 +82,10 @@ class ShardGroup:
         """Seconds since the group was made."""
         return time.monotonic() - self._began_at
 
+    def is_older(self, other: ShardGroup) -> bool:
+        """True if another group was made after this one, to replace it."""
+        return self._began_at < other._began_at
+
     @property
     def expected(self) -> int:
         """How many shards are to be READY: all that the user has not closed by hand."""
