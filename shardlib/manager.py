@@ -234,6 +234,7 @@ class ShardManager:
             self._callbacks,
             connect_timeout=options.connect_timeout,
             close_timeout=close_timeout,
+            close_code=self._close_code(None),
             is_delivering=self._is_delivering,
             about_to_begin=lambda: None,
         )

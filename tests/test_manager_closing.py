@@ -510,6 +510,29 @@ def test_ctrl_c_ends_a_wait_for_a_gateway_that_says_nothing(
     assert time.monotonic() - since < 5
 
 
+def test_ctrl_c_in_connect_keeps_the_saved_sessions(gateway: LocalGateway, tmp_path: Path) -> None:
+    connect(make_manager(gateway, sessions=tmp_path)).close()
+    saved = sorted(os.listdir(tmp_path))
+    assert len(saved) == 4
+    gateway.inject(instead_of="upgrade", connections=None)
+    before = len(gateway.all_connections)
+    process = run(
+        gateway,
+        """
+        try:
+            manager.connect()
+        except KeyboardInterrupt:
+            manager.join(5)
+            print("interrupted", flush=True)
+        """,
+        sessions=tmp_path,
+    )
+    gateway.wait_until(lambda: len(gateway.all_connections) > before or None, 20)
+    process.send_signal(signal.SIGINT)
+    assert finish(process) == (0, "interrupted\n", "")
+    assert sorted(os.listdir(tmp_path)) == saved
+
+
 def test_ctrl_c_in_connect_leaves_nothing_running(gateway: LocalGateway) -> None:
     gateway.inject(instead_of="upgrade", connections=None)
     process = run(
