@@ -13,7 +13,7 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, TypeVar, overload
 
@@ -255,6 +255,7 @@ class ShardManager:
             self._callbacks,
             connect_timeout=options.connect_timeout,
             close_timeout=close_timeout,
+            close_code=self._close_code(None),
             is_delivering=self._is_delivering,
             about_to_begin=lambda: None,
         )
@@ -308,7 +309,7 @@ class ShardManager:
         """
         self._check_process()
         group = self._group
-        return MappingProxyType({} if group is None else dict(group.shards))
+        return MappingProxyType({} if group is None else group.shards)
 
     @property
     def shard_count(self) -> int | None:
@@ -348,21 +349,25 @@ class ShardManager:
     def stats(self) -> ManagerStats:
         """A snapshot: the sums of the counters of all shards, and each shard's state.
 
-        The sums count the shards, too, that :meth:`reshard` has replaced.
+        The sums count the shards, too, that others have replaced: by :meth:`reshard`, or at a
+        :meth:`connect` for which Discord has recommended another number.
         """
         self._check_process()
         from shardlib.stats import ManagerStats, ShardInfo  # here: dataclasses take long to import
 
+        with self._lock:
+            past, groups = self._past, self._supervisor.groups
         stats = ManagerStats.of(
             {
                 shard_id: ShardInfo(
                     shard.state, shard.heartbeat_ping, shard.session_id, shard.stats
                 )
-                for shard_id, shard in self.shards.items()
+                for group in groups[:1]
+                for shard_id, shard in group.shards.items()
             }
         )
-        for past in self._past:
-            stats.add(past)
+        for replaced in (*past, *(shard.stats for shard in _older_shards(groups))):
+            stats.add(replaced)
         return stats
 
     # Listening
@@ -482,7 +487,14 @@ class ShardManager:
         check_at_least_one("maxsize", maxsize)
         from shardlib.events import EventQueue, Events  # here: few programs need them
 
-        queue = EventQueue(wanted, timeout, maxsize, lifecycle=self._lifecycle, owner="the manager")
+        queue = EventQueue(
+            wanted,
+            timeout,
+            maxsize,
+            lifecycle=self._lifecycle,
+            owner="the manager",
+            progress=self._progress,
+        )
         events = Events(queue)  # first: it closes the queue if Ctrl-C comes now
         with self._lock:
             self._queues = [*(each for each in self._queues if not each.is_closed), queue]
@@ -587,8 +599,20 @@ class ShardManager:
         self._lifecycle.wait_in(life, lambda: life.is_closed, deadline)
         raise life.closed_error()
 
-    def _await_change(self, life: Life, seen: object, deadline: Deadline) -> bool:
-        return self._lifecycle.wait_in(life, lambda: self._seen() != seen, deadline)
+    def _await_change(self, life: Life, last: object, deadline: Deadline) -> bool:
+        """Wait until :meth:`_seen` returns something else than it did."""
+        lifecycle = self._lifecycle
+        looked_at: object = None
+        is_other = False
+
+        def look() -> bool:
+            nonlocal looked_at, is_other
+            if not is_other and lifecycle.latest_change is not looked_at:
+                looked_at = lifecycle.latest_change  # first, so that no change is missed
+                is_other = self._seen() != last
+            return is_other
+
+        return lifecycle.wait_in(life, look, deadline)
 
     def _is_in_callback(self) -> bool:
         """True where waiting for the manager's own callbacks could lead nowhere."""
@@ -799,10 +823,10 @@ class ShardManager:
     ) -> bool:
         """Restart one shard. False if it was not READY in time."""
         shard = group.shards[shard_id]
-        self._lifecycle.wait_in(life, functools.partial(getattr, shard, "was_begun"), deadline)
+        self._lifecycle.wait_in(life, lambda: shard.was_begun, deadline)
         self._refuse_to_outlive(life, group, shard)
         if deadline.remaining() != 0:
-            has_restarted = shard.request_restart(new_session=new_session)
+            has_restarted = shard.request_restart(group.socket_url, new_session=new_session)
             self._refuse_to_outlive(life, group, shard)
             self._lifecycle.wait_in(life, lambda: shard.is_over or has_restarted(), deadline)
             if has_restarted():
@@ -911,7 +935,6 @@ class ShardManager:
         )
         resharding.run(life, deadline)
         self._shard_count = wanted
-        self._past = (*self._past, *(shard.stats for shard in old.shards.values()))
         self._callbacks.log(
             logging.INFO,
             "resharded from %d to %d shards; %s had come to both, and %s delivered once",
@@ -1025,8 +1048,8 @@ class ShardManager:
                 ssl_context=self._template.options.ssl_context,
                 proxy=self._template.options.proxy,
             )
-            if life is not None:
-                life.use(_Asking(request))
+            if life is not None and not life.use(_Asking(request)):
+                request.abort()  # the life was asked to close before it had what to interrupt
             return request.wait()
         answer = (
             self._callbacks.run("the function gateway_bot", source)
@@ -1096,15 +1119,20 @@ class ShardManager:
                     shard.feed(queue)
                 for name, waiter in self._waiters:
                     shard.subscribe(waiter, name)
+            left = [group for group in self._supervisor.groups if group not in groups]
+            gone = [shard for shard in _older_shards((groups[0], *left)) if shard not in shards]
+            self._past = (*self._past, *(shard.stats for shard in gone))
             self._supervisor.publish(*groups)
 
     # Processes
 
-    def _close_at_exit(self, deadline: Deadline) -> None:
-        if not self._is_parents() and self._lifecycle.began:
-            self._lifecycle.interpreter_exits()
-            life = self._lifecycle.request_close(RESUMABLE_CLOSE_CODE, deadline)
-            self._lifecycle.wait(lambda: life.ended, deadline)
+    def _close_at_exit(self, deadline: Deadline) -> Callable[[], object]:
+        """Ask all shards to close. Returns a function that waits until they are."""
+        if self._is_parents() or not self._lifecycle.began:
+            return lambda: None
+        self._lifecycle.interpreter_exits()
+        life = self._lifecycle.request_close(RESUMABLE_CLOSE_CODE, deadline)
+        return lambda: self._lifecycle.wait(lambda: life.ended, deadline)
 
     def _is_parents(self) -> bool:
         return os.getpid() != self._process_id
@@ -1122,9 +1150,17 @@ class ShardManager:
             self._callbacks.leave_to_parent()
             return
         self._lock = threading.RLock()
-        self._queues, self._waiters = [], []  # the parent's
+        # Those of the parent take nothing here: their queues would fill, and hold the shards up.
+        self._queues, self._waiters = [], []
         self._callbacks.begin_in_forked_child()
         self._create_supervisor()
+
+
+def _older_shards(groups: Sequence[ShardGroup]) -> Iterator[ManagedShard]:
+    """The shards of those groups that the first one replaces, and not of one that replaces it."""
+    for group in groups[1:]:
+        if group.is_older(groups[0]):
+            yield from group.shards.values()
 
 
 def _check_numbers(shard_ids: Any) -> list[int]:
@@ -1222,8 +1258,8 @@ def _close_all_at_exit() -> None:
     This runs before the shards' own exit handler, which was registered first.
     """
     deadline = Deadline(EXIT_TIMEOUT)
-    for manager in _all_managers():
-        manager._close_at_exit(deadline)
+    for wait in [manager._close_at_exit(deadline) for manager in _all_managers()]:
+        wait()
 
 
 def _begin_all_in_forked_child() -> None:

@@ -30,6 +30,9 @@ class ManagerLifecycle(Lifecycle):
         self._alarm = Alarm()  # for the manager's thread
         self._local = threading.local()  # `is_reader` in the readers of the shards
         self._waiting: set[int] = set()  # the threads that are inside wait()
+        #: Another object after each change of the manager's life or a shard's. A thread that waits
+        #: for what takes long to find out looks at this first: shards that are busy wake it often.
+        self.latest_change = object()
         super().__init__(create_thread)
 
     def in_reader_thread(self) -> bool:
@@ -74,6 +77,7 @@ class ManagerLifecycle(Lifecycle):
             shard.wake()
 
     def _changed(self) -> None:
+        self.latest_change = object()
         super()._changed()
         self._alarm.ring()
 

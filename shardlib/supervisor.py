@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from shardlib.backoff import Backoff
 from shardlib.callbacks import Callbacks
@@ -32,10 +33,12 @@ from shardlib.lifecycle import Life, Request
 from shardlib.managedshard import ManagedShard
 from shardlib.managerlifecycle import ManagerLifecycle
 from shardlib.running import LeftToParent
-from shardlib.sessionstore import SessionStore
 from shardlib.shardgroup import ShardGroup
 from shardlib.state import ShardState
 from shardlib.text import count, describe
+
+if TYPE_CHECKING:
+    from shardlib.sessionstore import SessionStore
 
 # Errors of one shard that every other one would meet, too: they are the token's, or the intents'.
 COMMON = (AuthenticationFailed, DisallowedIntents, InvalidAPIVersion, InvalidIntents)
@@ -80,10 +83,6 @@ class Supervisor:
         self.groups: tuple[ShardGroup, ...] = ()
         self._saved_ids: dict[tuple[int, int], str | None] = {}
         self._told: set[tuple[int, int]] = set()  # (shard_id, shard_count) of those that failed
-        # The groups of which the manager's callbacks were told that all shards are READY, and that
-        # a shard was refused for its number.
-        self._told_ready: ShardGroup | None = None
-        self._told_division: ShardGroup | None = None
 
     def all_shards(self) -> Iterator[ManagedShard]:
         """All shards that there are. Any thread."""
@@ -93,7 +92,7 @@ class Supervisor:
     def publish(self, *groups: ShardGroup) -> None:
         """Let all threads see groups from now on; users see the first."""
         self.groups = groups
-        self.lifecycle.notify()
+        self.lifecycle.changed()
 
     def check_limit(self, group: ShardGroup, gateway_bot: GatewayBot) -> None:
         """Check that Discord allows as many new sessions as a group needs.
@@ -106,8 +105,8 @@ class Supervisor:
     def has_told(self, group: ShardGroup) -> bool:
         """True once the manager's callbacks were told what is to be told of a group as it is."""
         if any(isinstance(error, DIVISION) for error in group.errors.values()):
-            return group is self._told_division
-        return group is self._told_ready or bool(group.errors)
+            return group.is_division_told
+        return group.is_ready_told or bool(group.errors)
 
     def stop(self, error: BaseException) -> None:
         """Close everything because of an error, which the waiting methods raise."""
@@ -218,11 +217,11 @@ class Supervisor:
                 return ConnectionFailed(why)
         if not is_over:
             self._tell_of_failures(group, errors)
-        if group is not self._told_division:
+        if not group.is_division_told:
             if any(isinstance(error, DIVISION) for error in errors.values()):
                 self._tell_of_division()
-                self._told_division = group
-                self.lifecycle.notify()  # wait_until_ready() waits for that
+                group.note_division_told()
+                self.lifecycle.changed()  # wait_until_ready() waits for that
         if is_over and errors and group is self.groups[0]:  # else the callback has resharded
             return ShardsFailed(errors)
         return None
@@ -267,7 +266,7 @@ class Supervisor:
         all_ready = group.ready == group.expected
         if all_ready is not life.is_ready:
             life.set_state(ShardState.READY if all_ready else ShardState.CONNECTED)
-        if all_ready and group is not self._told_ready:
+        if all_ready and not group.is_ready_told:
             self._callbacks.log(
                 logging.INFO,
                 "%s ready, after %.1f seconds",
@@ -277,8 +276,8 @@ class Supervisor:
             # From here on the callback is sure to be called, whatever close() does meanwhile: only
             # now wait_until_ready() returns. It does not wait for the callback, which may wait for
             # its thread.
-            self._told_ready = group
-            self.lifecycle.notify()
+            group.note_ready_told()
+            self.lifecycle.changed()
             self._callbacks.notify("on_all_ready")
 
     def _save_sessions(self, store: SessionStore, *, all_of_them: bool = True) -> None:
@@ -342,6 +341,8 @@ class Supervisor:
 
 def _why_none_opened(group: ShardGroup) -> str | None:
     """Why no shard of those that were started could connect; None while one may."""
-    begun = [shard for shard in group.shards.values() if shard.was_begun]
+    begun = [
+        shard for shard in group.shards.values() if shard.was_begun and not shard.was_closed_by_hand
+    ]
     whys = [shard.last_end or shard.error for shard in begun if not shard.is_under_way]
     return str(whys[0]) if whys and len(whys) == len(begun) else None

@@ -306,10 +306,10 @@ def test_no_shard_that_restart_connects_outlives_a_close_at_that_moment(
     manager = connect(make_manager(gateway))
     request_restart, closing = ManagedShard.request_restart, []
 
-    def close_first(shard: ManagedShard, **options: Any) -> Any:
+    def close_first(shard: ManagedShard, *arguments: Any, **options: Any) -> Any:
         closing.append(in_background(manager.close))
         wait_until(lambda: shard.has_ended)
-        return request_restart(shard, **options)
+        return request_restart(shard, *arguments, **options)
 
     monkeypatch.setattr(ManagedShard, "request_restart", close_first)
     with pytest.raises(ShardClosed):
@@ -329,6 +329,53 @@ def test_a_restart_waits_for_shards_that_have_not_had_their_turn(
             manager.wait_until_ready(10)
             manager.close()
         assert identified(late_gateway) == [0, 1, 2] * 2
+
+
+def test_a_shard_that_is_closed_before_its_turn_stays_closed_until_it_is_restarted(
+    late_gateway: LocalGateway,
+) -> None:
+    with make_manager(late_gateway, identify_gate=make_gate(late_gateway, slack=0.1)) as manager:
+        manager.connect()
+        manager.shards[1].disconnect()
+        manager.wait_until_ready(10)
+        assert identified(late_gateway) == [0, 2]
+        manager.restart([1])
+        manager.wait_until_ready(10)
+        assert identified(late_gateway) == [0, 2, 1]
+
+
+class LateGate:
+    """A gate that expects shard 1 to wait, and lets it through at once."""
+
+    def __init__(self) -> None:
+        self.is_late = True
+
+    def try_acquire(self, shard_id: int) -> float:
+        return 0.0
+
+    def expected_wait(self, shard_id: int) -> float:
+        return 1.2 if shard_id == 1 and self.is_late else 0.0
+
+
+def test_a_shard_that_was_started_by_hand_before_its_turn_holds_up_no_other() -> None:
+    gate = LateGate()
+    with make_gateway(3, max_concurrency=1) as gateway:
+        with make_manager(gateway, identify_gate=gate) as manager:
+            manager.connect()
+            manager.shards[1].start(gateway.url)
+            manager.shards[1].wait_until_ready(10)
+            gate.is_late = False
+            manager.wait_until_ready(10)
+
+
+def test_a_restart_goes_on_when_its_shard_was_started_by_hand_before_its_turn(
+    late_gateway: LocalGateway,
+) -> None:
+    with make_manager(late_gateway, identify_gate=make_gate(late_gateway, slack=0.1)) as manager:
+        manager.connect()
+        manager.shards[2].start(late_gateway.url)
+        manager.shards[2].wait_until_ready(10)
+        in_background(manager.restart, [2]).result(10)
 
 
 def test_restart_in_a_callback_is_refused(gateway: LocalGateway) -> None:
