@@ -65,8 +65,11 @@ class FleetSession(NamedTuple):
     :param session_id: as READY gave it.
     :param resume_gateway_url: as READY gave it, or None.
     :param shard_count: the number of the bot's shards when the session began.
-    :param epoch: the first half of the ids of its events; 0 in the first batch of a new session,
-        whose epoch Redis then makes.
+    :param epoch: the first half of the ids of its events, milliseconds since 1970. The owner of a
+        new session proposes one, above that of the session before; 0 for none. Redis takes it if it
+        is higher than the last one there, and otherwise makes another. Without a proposal, a first
+        batch whose answer was lost, and which Redis has lost as well, would come back with other
+        ids.
     :param sequence: of the last event that Redis has, 0 for none.
     """
 
@@ -307,7 +310,7 @@ if expected > math.max(sequence, 0) then
     return refuse(state, {'REGRESSED', is_new and 0 or known[3], whole(math.max(sequence, 0))})
 end
 if is_new then
-    -- The epoch that this session had before Redis lost it, if that is still possible.
+    -- The one proposed, or that which the session had before Redis lost it, if still possible.
     local floor = math.max(tonumber(known[3] or 0), (last_id(events)))
     if epoch <= floor then
         epoch = math.max(now(), floor + 1)

@@ -78,6 +78,34 @@ def test_the_first_batch_of_a_session_keeps_its_epoch_when_it_is_repeated(
     assert stream(client, keys) == expected(first.epoch, "S1", [1, 2])
 
 
+def test_a_proposed_epoch_is_taken_if_it_is_higher_than_the_last_one(
+    owner: Owner, client: redis.Redis, keys: Keys
+) -> None:
+    proposed = 1_700_000_000_000  # which is past, and so not what Redis would have made
+    for session_id, epoch in (("S1", proposed), ("S2", proposed + 1)):
+        owner.begin(session_id, epoch)
+        before = owner.session
+        assert owner.append([1]).epoch == epoch
+        owner.session = before
+        assert owner.append([1]).epoch == epoch
+    owner.begin("S3", proposed)
+    assert owner.append([1]).epoch > proposed + 1
+
+
+def test_a_first_batch_that_was_lost_with_its_answer_comes_back_with_its_ids(
+    redis_server: RedisServer, owner: Owner, client: redis.Redis, keys: Keys
+) -> None:
+    size = redis_server.size_of_log()
+    owner.begin("S1", 1_800_000_000_000)
+    before = owner.session
+    owner.append([1, 2])
+    seen = stream(client, keys)  # by a consumer
+    redis_server.restart_without_tail(redis_server.size_of_log() - size)
+    owner.session = before
+    owner.append([1, 2])
+    assert stream(client, keys) == seen
+
+
 def test_a_new_session_begins_a_higher_epoch_behind_a_gap(
     owner: Owner, client: redis.Redis, keys: Keys
 ) -> None:
