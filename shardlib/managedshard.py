@@ -37,6 +37,10 @@ class ManagedShard(Shard):
         """Let the threads look at their conditions that wait for this shard, its reader too."""
         self._lifecycle.wake()
 
+    def interpreter_exits(self) -> None:
+        """Note that the interpreter exits, before the manager closes the shard for that."""
+        self._lifecycle.interpreter_exits()
+
     # Where its life is
 
     def await_turn(self) -> None:

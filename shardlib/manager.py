@@ -46,7 +46,12 @@ from shardlib.gateway import (
     event_name,
     gateway_url,
 )
-from shardlib.gatewaybot import GatewayBot, GatewayBotRequest, check_api_url
+from shardlib.gatewaybot import (
+    GatewayBot,
+    GatewayBotRequest,
+    check_api_url,
+    check_gateway_bot,
+)
 from shardlib.interrupts import has_interrupted_own_call
 from shardlib.lifecontrol import LifeControl
 from shardlib.lifecycle import CLOSED_BY_DISCONNECT, Beginning, Life
@@ -152,7 +157,9 @@ class ShardManager:
         connect(), in another process, too. It is made if it is not there. None keeps none.
     :param gateway_bot: what Discord recommends, instead of asking: a :class:`GatewayBot`, or a
         function that returns one, for a program with an HTTP client of its own for example. The
-        manager's thread calls it, and calls it again if it raises an OSError or a ShardError.
+        manager's thread calls it, and calls it again if it raises an OSError or a ShardError. What
+        else it raises, and an answer that cannot be, close the manager, and the methods that wait
+        raise it.
     :param api_url: the base of Discord's HTTP API, which is asked if `gateway_bot` is None, a str,
         as :func:`fetch_gateway_bot` takes it: :attr:`shardlib.testing.LocalGateway.http_url`, for
         example.
@@ -200,7 +207,9 @@ class ShardManager:
         options_of_all = self._template.options
         self._shard_count = shard_count
         self._shard_ids = _check_shard_ids(shard_ids, shard_count)
-        if not isinstance(gateway_bot, GatewayBot):
+        if isinstance(gateway_bot, GatewayBot):
+            check_gateway_bot(gateway_bot)
+        else:
             check_callback("gateway_bot", gateway_bot, 0)
         self._gateway_bot = gateway_bot
         self._api_url = check_api_url(api_url, options_of_all.proxy)
@@ -268,8 +277,10 @@ class ShardManager:
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
-        for name in vars(cls):
-            _refuse_callback(name)
+        for each in cls.__mro__:
+            if each not in ShardManager.__mro__:  # those beside it count as well
+                for name in vars(each):
+                    _refuse_callback(name)
 
     if not TYPE_CHECKING:  # else any attribute could be assigned
 
@@ -877,12 +888,15 @@ class ShardManager:
         :raises ShardError: if the manager is closed meanwhile, or is resharding already; in the
             callbacks of a shard without a `dispatcher`, and in a signal handler that has
             interrupted another call.
-        :raises ValueError: if `shard_count` is below 1, or `timeout` is negative; and if this
-            manager runs a part of the shards, for which other processes would have to change, too.
+        :raises ValueError: if `shard_count` is below 1, or is a GatewayBot with a value that cannot
+            be; if `timeout` is negative; and if this manager runs a part of the shards, for which
+            other processes would have to change, too.
         :raises TypeError: if an argument has the wrong type.
         """
         self._check_process()
-        if shard_count is not None and not isinstance(shard_count, GatewayBot):
+        if isinstance(shard_count, GatewayBot):
+            check_gateway_bot(shard_count)
+        elif shard_count is not None:
             check_at_least_one("shard_count", shard_count)
         deadline = Deadline(check_timeout("timeout", timeout))
         if self._shard_ids is not None:
@@ -914,7 +928,9 @@ class ShardManager:
         wanted = shard_count if isinstance(shard_count, int) else gateway_bot.shards
         if wanted == old.shard_count:
             self._callbacks.log(
-                logging.WARNING, "there is nothing to reshard: the bot has %d shards", wanted
+                logging.WARNING,
+                "there is nothing to reshard: the bot has %s",
+                count(wanted, "shard"),
             )
             return
         shards = {each: self._make_shard(each, wanted, None) for each in range(wanted)}
@@ -1061,7 +1077,7 @@ class ShardManager:
                 "the function gateway_bot must return a GatewayBot, as fetch_gateway_bot() does, "
                 f"not {type(answer).__name__}"
             )
-        return answer
+        return check_gateway_bot(answer)
 
     def _begin_group(self, life: Life, gateway_bot: GatewayBot) -> ShardGroup:
         """The shards of a life: those of the life before, with their sessions, if they fit."""

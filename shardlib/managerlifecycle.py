@@ -63,6 +63,12 @@ class ManagerLifecycle(Lifecycle):
         """
         return any(map(threads, list(self._waiting)))
 
+    def interpreter_exits(self) -> None:
+        """As of a shard; threads of the user's that wait for a shard wait on, too."""
+        super().interpreter_exits()
+        for shard in self._shards():
+            shard.interpreter_exits()
+
     def await_change(self, timeout: float | None) -> None:
         """Block the manager's thread until something has changed since the last call.
 

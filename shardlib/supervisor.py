@@ -127,7 +127,7 @@ class Supervisor:
             return
         except BaseException as unexpected:
             error = unexpected
-            if not isinstance(error, (ShardError, OSError)):
+            if isinstance(error, Exception) and not isinstance(error, (ShardError, OSError)):
                 self._callbacks.log(
                     logging.CRITICAL,
                     "the manager's thread failed, which closes all shards",

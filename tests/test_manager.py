@@ -26,6 +26,8 @@ from tests.support import TOKEN
 OWN = {"shard_id", "session", "backoff"}
 SHARED = {"token", "intents", "shard_count", "identify_gate"}
 
+ANSWER = GatewayBot("wss://gateway.discord.gg", 4, 1000, 1000, 0.0, 1)
+
 
 @pytest.fixture
 def gateway() -> Iterator[LocalGateway]:
@@ -69,6 +71,13 @@ def make(**options: Any) -> ShardManager:
         ({"sessions": "a\0b"}, ValueError, "sessions"),
         ({"gateway_bot": "wss://gateway.discord.gg"}, TypeError, "gateway_bot"),
         ({"gateway_bot": lambda token: None}, TypeError, "gateway_bot"),
+        ({"gateway_bot": ANSWER._replace(shards=0)}, ValueError, "GatewayBot.shards"),
+        ({"gateway_bot": ANSWER._replace(shards="4")}, TypeError, "GatewayBot.shards"),
+        ({"gateway_bot": ANSWER._replace(max_concurrency=0)}, ValueError, "max_concurrency"),
+        ({"gateway_bot": ANSWER._replace(remaining=-1)}, ValueError, "GatewayBot.remaining"),
+        ({"gateway_bot": ANSWER._replace(total=None)}, TypeError, "GatewayBot.total"),
+        ({"gateway_bot": ANSWER._replace(reset_after=-1.0)}, ValueError, "reset_after"),
+        ({"gateway_bot": ANSWER._replace(url="https://discord.com")}, ValueError, "gateway URL"),
         ({"identify_gate": 5}, TypeError, "identify_gate"),
         ({"on_all_ready": 5}, TypeError, "on_all_ready"),
         ({"on_all_ready": lambda: None}, TypeError, "on_all_ready"),

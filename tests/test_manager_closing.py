@@ -630,6 +630,27 @@ def test_a_program_that_ends_saves_all_sessions_and_is_quick(
         assert len(gateway.identifies) == 4
 
 
+def test_threads_that_wait_for_a_shard_do_not_disturb_the_end_of_a_program(
+    gateway: LocalGateway,
+) -> None:
+    process = run(
+        gateway,
+        """
+        manager.connect()
+        manager.wait_until_ready()
+
+        def wait(function, *arguments):
+            threading.Thread(target=function, args=arguments, daemon=True).start()
+
+        wait(manager.fetch_guild_members, 1)
+        wait(manager.shards[0].wait_for, "TYPING_START")
+        wait(manager.wait_for, "TYPING_START")
+        time.sleep(0.5)
+        """,
+    )
+    assert finish(process) == (0, "", "")
+
+
 # Forks
 
 

@@ -58,7 +58,39 @@ def test_a_callback_that_would_never_be_called_is_refused(gateway: LocalGateway,
         setattr(manager, name, print)
     with pytest.raises(AttributeError, match=name):
         type("Bot", (ShardManager,), {name: lambda self: None})
+    mixin = type("Mixin", (), {name: lambda self: None})
+    with pytest.raises(AttributeError, match=name):
+        type("Bot", (mixin, ShardManager), {})
     type("Bot", (ShardManager,), {"on_message": lambda self, shard, message: None})
+
+
+def test_resharding_to_no_shard_is_refused_at_the_call(gateway: LocalGateway) -> None:
+    with make_manager(gateway, 2) as manager:
+        manager.connect()
+        shards = dict(manager.shards)
+        with pytest.raises(ValueError, match="GatewayBot.shards must be at least 1, not 0"):
+            manager.reshard(GatewayBot(gateway.url, 0, 1000, 1000, 0.0, 4))
+        assert dict(manager.shards) == shards
+
+
+def test_a_function_gateway_bot_that_returns_what_cannot_be_is_told_so(
+    gateway: LocalGateway,
+) -> None:
+    def no_shards() -> GatewayBot:
+        return GatewayBot(gateway.url, 0, 1000, 1000, 0.0, 4)
+
+    manager = ShardManager(TOKEN, Intents.default(), gateway_bot=no_shards)
+    with pytest.raises(ValueError, match="GatewayBot.shards must be at least 1, not 0"):
+        manager.connect()
+
+
+def test_a_function_gateway_bot_that_ends_the_program_is_no_failure(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    manager = ShardManager(TOKEN, Intents.default(), gateway_bot=lambda: sys.exit(3))
+    with pytest.raises(SystemExit):
+        manager.run_forever()
+    assert "failed" not in caplog.text
 
 
 def test_resharding_to_as_many_shards_changes_nothing(
