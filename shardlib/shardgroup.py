@@ -38,10 +38,8 @@ class ShardGroup:
         self._gate = gate
         self._max_concurrency = max_concurrency
         self._order = StartOrder((), max_concurrency)
-        self._began_at = time.monotonic()
-        #: What the manager's callbacks were told of the group, each once.
-        self.is_ready_told = False
-        self.is_division_told = False
+        self.began_at = time.monotonic()
+        self._told: set[str] = set()  # the names of the manager's callbacks that were called for it
         for shard in shards.values():  # of the life before, perhaps
             shard.await_turn()
 
@@ -77,14 +75,23 @@ class ShardGroup:
         """The shard that receives a guild's events, None if it runs elsewhere."""
         return self.shards.get(self.shard_id_for(guild_id))
 
+    def is_to_be_told(self, name: str) -> bool:
+        """True the first time that a callback of the manager's is to be called for this group.
+
+        :param name: of the callback.
+        """
+        is_first = name not in self._told
+        self._told.add(name)
+        return is_first
+
     @property
     def age(self) -> float:
         """Seconds since the group was made."""
-        return time.monotonic() - self._began_at
+        return time.monotonic() - self.began_at
 
     def is_older(self, other: ShardGroup) -> bool:
         """True if another group was made after this one, to replace it."""
-        return self._began_at < other._began_at
+        return self.began_at < other.began_at
 
     @property
     def expected(self) -> int:

@@ -211,9 +211,8 @@ class Supervisor:
                 return ConnectionFailed(why)
         if not is_over:
             self._tell_of_failures(group, errors)
-        if not group.is_division_told:
-            if any(isinstance(error, DIVISION) for error in errors.values()):
-                group.is_division_told = True
+        if any(isinstance(error, DIVISION) for error in errors.values()):
+            if group.is_to_be_told("on_resharding_needed"):
                 self._tell_of_division()
         if is_over and errors and group is self.groups[0]:  # else the callback has resharded
             return ShardsFailed(errors)
@@ -252,8 +251,7 @@ class Supervisor:
         all_ready = group.ready == group.expected
         if all_ready is not life.is_ready:
             life.set_state(ShardState.READY if all_ready else ShardState.CONNECTED)
-        if all_ready and not group.is_ready_told:
-            group.is_ready_told = True
+        if all_ready and group.is_to_be_told("on_all_ready"):
             self._callbacks.log(
                 logging.INFO,
                 "%s ready, after %.1f seconds",
