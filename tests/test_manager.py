@@ -26,7 +26,7 @@ from tests.support import TOKEN
 OWN = {"shard_id", "session", "backoff"}
 SHARED = {"token", "intents", "shard_count", "identify_gate"}
 
-ANSWER = GatewayBot("wss://gateway.discord.gg", 4, 1000, 1000, 0.0, 1)
+ANSWER: Any = GatewayBot("wss://gateway.discord.gg", 4, 1000, 1000, 0.0, 1)
 
 
 @pytest.fixture
