@@ -760,14 +760,18 @@ class ShardManager:
     ) -> bool:
         """Restart one shard. False if it was not READY in time."""
         self._lifecycle.wait_in(life, functools.partial(getattr, shard, "was_begun"), deadline)
-        _refuse_if_over(life, shard)
+        _refuse_if_over(life)
         if deadline.remaining() != 0:
             has_restarted = shard.request_restart(new_session=new_session)
-            _refuse_if_over(life, shard)
+            if life.is_over and self._lifecycle.latest is life:
+                # It may have begun anew since the others were closed. In a life that has begun
+                # meanwhile, it is one of that life's.
+                shard.disconnect(wait=False)
+            _refuse_if_over(life)
             self._lifecycle.wait_in(life, lambda: shard.is_over or has_restarted(), deadline)
             if has_restarted():
                 return True
-        _refuse_if_over(life, shard)
+        _refuse_if_over(life)
         if shard.is_over:
             raise shard.error or ShardClosed(None, CLOSED_BY_DISCONNECT)
         return False
@@ -838,6 +842,8 @@ class ShardManager:
         deadline: Deadline,
     ) -> None:
         gateway_bot = shard_count if isinstance(shard_count, GatewayBot) else self._ask(None)
+        if life.is_over:  # Discord may have taken its time
+            raise life.closed_error()
         wanted = shard_count if isinstance(shard_count, int) else gateway_bot.shards
         if wanted == old.shard_count:
             self._callbacks.log(
@@ -858,7 +864,7 @@ class ShardManager:
             self._lifecycle,
             old,
             new,
-            publish=self._adopt,
+            publish=functools.partial(self._adopt_in, life),
             log=self._callbacks.log,
             close_timeout=self._template.options.close_timeout + _CLOSING_GRACE,
         )
@@ -1045,6 +1051,12 @@ class ShardManager:
                     shard.subscribe(waiter, name)
             self._supervisor.publish(*groups)
 
+    def _adopt_in(self, life: Life, *groups: ShardGroup) -> None:
+        """:meth:`_adopt` for a life, unless the next one has begun, which has its own shards."""
+        with self._lock:
+            if self._lifecycle.life is life:
+                self._adopt(*groups)
+
     # Processes
 
     def _close_at_exit(self, deadline: Deadline) -> None:
@@ -1074,10 +1086,9 @@ class ShardManager:
         self._create_supervisor()
 
 
-def _refuse_if_over(life: Life, shard: ManagedShard) -> None:
-    """Raise if the manager closes, or is closed, which a shard that restarts must not outlive."""
+def _refuse_if_over(life: Life) -> None:
+    """Raise if the manager closes, or is closed, in which no shard restarts."""
     if life.is_over:
-        shard.disconnect(wait=False)  # it may have begun anew since the others were closed
         raise life.closed_error()
 
 
