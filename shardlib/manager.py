@@ -853,7 +853,8 @@ class ShardManager:
         The shard may have begun anew since the others were closed, and must not outlive that.
         """
         if life.is_over:
-            shard.disconnect(wait=False)
+            if self._lifecycle.latest is life:  # else it is a shard of the life that follows
+                shard.disconnect(wait=False)
             raise life.closed_error()
         if group is not self._group:
             shard.disconnect(wait=False)
@@ -925,6 +926,8 @@ class ShardManager:
         deadline: Deadline,
     ) -> None:
         gateway_bot = shard_count if isinstance(shard_count, GatewayBot) else self._ask(None)
+        if life.is_over:  # Discord may have taken its time
+            raise life.closed_error()
         wanted = shard_count if isinstance(shard_count, int) else gateway_bot.shards
         if wanted == old.shard_count:
             self._callbacks.log(
@@ -945,7 +948,7 @@ class ShardManager:
             self._lifecycle,
             old,
             new,
-            publish=self._adopt,
+            publish=functools.partial(self._adopt_in, life),
             log=self._callbacks.log,
             close_timeout=self._template.options.close_timeout + _CLOSING_GRACE,
         )
@@ -1139,6 +1142,12 @@ class ShardManager:
             gone = [shard for shard in _older_shards((groups[0], *left)) if shard not in shards]
             self._past = (*self._past, *(shard.stats for shard in gone))
             self._supervisor.publish(*groups)
+
+    def _adopt_in(self, life: Life, *groups: ShardGroup) -> None:
+        """:meth:`_adopt` for a life, unless the next one has begun, which has its own shards."""
+        with self._lock:
+            if self._lifecycle.life is life:
+                self._adopt(*groups)
 
     # Processes
 

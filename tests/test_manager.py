@@ -9,7 +9,7 @@ import math
 import pickle
 import weakref
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -26,7 +26,7 @@ from tests.support import TOKEN
 OWN = {"shard_id", "session", "backoff"}
 SHARED = {"token", "intents", "shard_count", "identify_gate"}
 
-ANSWER = GatewayBot("wss://gateway.discord.gg", 4, 1000, 1000, 0.0, 1)
+ANSWER: Any = GatewayBot("wss://gateway.discord.gg", 4, 1000, 1000, 0.0, 1)
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def make(**options: Any) -> ShardManager:
         ({"gateway_bot": ANSWER._replace(shards="4")}, TypeError, "GatewayBot.shards"),
         ({"gateway_bot": ANSWER._replace(max_concurrency=0)}, ValueError, "max_concurrency"),
         ({"gateway_bot": ANSWER._replace(remaining=-1)}, ValueError, "GatewayBot.remaining"),
-        ({"gateway_bot": ANSWER._replace(total=None)}, TypeError, "GatewayBot.total"),
+        ({"gateway_bot": ANSWER._replace(total=cast(Any, None))}, TypeError, "GatewayBot.total"),
         ({"gateway_bot": ANSWER._replace(reset_after=-1.0)}, ValueError, "reset_after"),
         ({"gateway_bot": ANSWER._replace(url="https://discord.com")}, ValueError, "gateway URL"),
         ({"identify_gate": 5}, TypeError, "identify_gate"),

@@ -13,15 +13,18 @@ import pytest
 from shardlib import (
     AlreadyConnected,
     ConnectionFailed,
+    GatewayBot,
     NotReady,
     Opcode,
     ShardClosed,
     ShardError,
     ShardingRequired,
+    ShardManager,
     ShardsFailed,
     ShardState,
 )
 from shardlib.managedshard import ManagedShard
+from shardlib.resharding import Resharding
 from shardlib.testing import LocalGateway
 from tests.managers import (
     close_shard,
@@ -317,6 +320,77 @@ def test_no_shard_that_restart_connects_outlives_a_close_at_that_moment(
     closing[0].result(2)
     wait_until(lambda: gateway.connections == [])
     assert not [each for each in threading.enumerate() if each.name.startswith("shard-")]
+
+
+def begin_anew(manager: ShardManager) -> None:
+    manager.close()
+    connect(manager)
+
+
+def test_a_restart_of_a_life_that_is_over_closes_no_shard_of_the_next_one(
+    gateway: LocalGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request_restart = ManagedShard.request_restart
+
+    def begin_the_next_life_first(shard: ManagedShard, socket_url: str, **options: Any) -> Any:
+        monkeypatch.undo()
+        in_background(begin_anew, manager).result(20)
+        return request_restart(shard, socket_url, **options)
+
+    with make_manager(gateway) as manager:
+        connect(manager)
+        monkeypatch.setattr(ManagedShard, "request_restart", begin_the_next_life_first)
+        with pytest.raises(ShardClosed):
+            manager.restart()
+        wait_for_state(manager, lambda: "4 ready" in repr(manager), "all are ready")
+
+
+def test_a_reshard_of_a_life_that_is_over_replaces_no_shard_of_the_next_one(
+    gateway: LocalGateway,
+) -> None:
+    answers = iter([2, 4, 3])
+    asked, answered = threading.Event(), threading.Event()
+
+    def ask() -> GatewayBot:
+        shards = next(answers)
+        if shards == 4:
+            asked.set()
+            assert answered.wait(20)
+        return gateway_bot(gateway, shards=shards)
+
+    with make_manager(gateway, gateway_bot=ask) as manager:
+        connect(manager)
+        resharding = in_background(manager.reshard)
+        assert asked.wait(10)
+        manager.close()
+        connect(manager)
+        answered.set()
+        with pytest.raises(ShardClosed):
+            resharding.result(10)
+        assert repr(manager) == "<ShardManager 3 shards, 3 ready>"
+        with pytest.raises(TimeoutError):
+            manager.join(0.2)
+    wait_until(lambda: gateway.connections == [])
+
+
+def test_a_reshard_that_close_has_interrupted_publishes_nothing_in_the_next_life(
+    gateway: LocalGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begin_the_next_life_first(resharding: Resharding) -> None:
+        in_background(begin_anew, manager).result(20)
+        go_on_with_old(resharding)
+
+    go_on_with_old = Resharding._go_on_with_old
+    monkeypatch.setattr(Resharding, "_go_on_with_old", begin_the_next_life_first)
+    answers = iter([2, 3])
+    with make_manager(
+        gateway, gateway_bot=lambda: gateway_bot(gateway, shards=next(answers))
+    ) as manager:
+        connect(manager)
+        with pytest.raises((TimeoutError, ShardError)):
+            manager.reshard(gateway_bot(gateway), timeout=0)
+        assert repr(manager) == "<ShardManager 3 shards, 3 ready>"
+    wait_until(lambda: gateway.connections == [])
 
 
 def test_a_restart_waits_for_shards_that_have_not_had_their_turn(
