@@ -59,6 +59,7 @@ __all__ = [
     "ShardState",
     "ShardingRequired",
     "ShardsFailed",
+    "ShardsInUse",
     "Stats",
     "UnreadableMessage",
     "VoiceUpdates",
@@ -87,6 +88,7 @@ if TYPE_CHECKING:
         ShardError,
         ShardingRequired,
         ShardsFailed,
+        ShardsInUse,
         UnreadableMessage,
     )
     from shardlib.events import Event, Events

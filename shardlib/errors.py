@@ -125,6 +125,37 @@ class ShardsFailed(ShardError):
         )
 
 
+class ShardsInUse(ShardError):
+    """Another manager runs the same shards already, in this process or another.
+
+    Two of them would resume each other's sessions without end. Nothing was connected.
+
+    :param owners: which process runs each of these shards, by shard number, such as "process 4711
+        on myhost"; at least one.
+    :param shard_count: number of the bot's shards, an int.
+    :param directory: the one that both were given as `sessions`, a str.
+    """
+
+    def __init__(self, owners: Mapping[int, str], shard_count: int, directory: str) -> None:
+        self.owners = dict(sorted(owners.items()))
+        self.shard_count = shard_count
+        self.directory = directory
+        super().__init__(self.owners, shard_count, directory)
+
+    def __str__(self) -> str:
+        shown = ", ".join(map(str, list(self.owners)[:_SHARDS_SHOWN]))
+        if len(self.owners) > _SHARDS_SHOWN:
+            shown += f" and {len(self.owners) - _SHARDS_SHOWN} more"
+        shown = f"shard {shown}" if len(self.owners) == 1 else f"shards {shown}"
+        verb = "is" if len(self.owners) == 1 else "are"
+        who = " and ".join(dict.fromkeys(self.owners.values()))
+        return printable(
+            f"{shown} of {self.shard_count} {verb} running already, in {who}, with the same "
+            f"directory of sessions, {self.directory!r}. Close that manager, or end that process; "
+            "another bot needs a directory of its own"
+        )
+
+
 class NotReady(ShardError):
     """The shard has no session, or no Hello, that the call needs, and cannot wait for it.
 

@@ -533,6 +533,8 @@ class ShardManager:
         :raises ConnectionFailed: if Discord cannot be reached, or a callback from before does not
             return.
         :raises AlreadyConnected: if the manager is running.
+        :raises ShardsInUse: if another manager runs some of these shards, in this process or
+            another, with the same directory of sessions.
         :raises ShardClosed: if :meth:`disconnect` is called meanwhile, or all shards of the first
             bucket are refused.
         :raises ShardError: in a signal handler that has interrupted another call; if eventlet has
@@ -548,9 +550,11 @@ class ShardManager:
         """Begin as :meth:`connect` does, and return at once.
 
         If Discord does not answer, the manager goes on asking, after growing pauses, and the log
-        tells of each. A shard that cannot connect goes on trying, too. A wrong token, and a limit
-        that does not suffice for all shards, close the manager: :meth:`join` and the other methods
-        that wait raise :exc:`AuthenticationFailed` and :exc:`SessionLimitReached`.
+        tells of each. If another manager runs some of these shards, in this process or another,
+        with the same directory of sessions, the manager waits until that has ended, and the log
+        tells so. A shard that cannot connect goes on trying, too. A wrong token, and a limit that
+        does not suffice for all shards, close the manager: :meth:`join` and the other methods that
+        wait raise :exc:`AuthenticationFailed` and :exc:`SessionLimitReached`.
 
         :param socket_url: as for :meth:`connect`.
         :raises AlreadyConnected: if the manager is running.
@@ -650,9 +654,9 @@ class ShardManager:
 
     def _progress(self) -> str:
         """What the shards are doing that are not ready, in words for a message."""
-        group = self._group
-        if group is None:
-            return "Discord has not said yet how many shards there are to be"
+        group, obstacle = self._group, self._supervisor.obstacle
+        if group is None or obstacle is not None:
+            return str(obstacle or "Discord has not said yet how many shards there are to be")
         late = [
             f"shard {shard_id} is {shard.progress}"
             for shard_id, shard in group.shards.items()
@@ -883,6 +887,8 @@ class ShardManager:
         :raises SessionLimitReached: if Discord allows fewer new sessions than there are new shards.
         :raises TimeoutError: if the new shards are not READY in time.
         :raises ShardsFailed: if an error has closed a new shard.
+        :raises ShardsInUse: if another manager runs as many shards with the same directory of
+            sessions.
         :raises NotReady: if the manager is not running.
         :raises ConnectionFailed: if Discord was to be asked, and cannot be reached.
         :raises HTTPFailed: if Discord was asked, and answers something else.
@@ -952,7 +958,14 @@ class ShardManager:
             log=self._callbacks.log,
             close_timeout=self._template.options.close_timeout + _CLOSING_GRACE,
         )
-        resharding.run(life, deadline)
+        store = self._store
+        if store is not None:
+            store.locks.acquire(new.shards, wanted)
+        try:
+            resharding.run(life, deadline)
+        finally:
+            if store is not None:
+                store.locks.release(old.shard_count if self._group is new else wanted)
         self._shard_count = wanted
         self._callbacks.log(
             logging.INFO,
@@ -1087,6 +1100,8 @@ class ShardManager:
         shard_count = self._shard_count or gateway_bot.shards
         shard_ids = self._shard_ids or range(shard_count)
         group = self._group
+        if self._store is not None:
+            self._store.locks.acquire(shard_ids, shard_count)
         if group is not None and group.shard_count == shard_count:
             shards = group.shards
         else:
@@ -1173,6 +1188,8 @@ class ShardManager:
         """Leave everything to the parent; or be the child's manager, if there was none yet."""
         if self._lifecycle.began:
             self._callbacks.leave_to_parent()
+            if self._store is not None:
+                self._store.locks.leave_to_parent()
             return
         self._lock = threading.RLock()
         # Those of the parent take nothing here: their queues would fill, and hold the shards up.

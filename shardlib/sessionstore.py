@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable
 from shardlib import sessionfile
 from shardlib.failurelog import SUMMARY_INTERVAL, FailureLog
 from shardlib.session import Session
+from shardlib.shardlocks import ShardLocks
 from shardlib.text import count, printable
 
 # Without leading zeros: each shard has one name.
@@ -45,7 +46,8 @@ class SessionStore:
 
     One thread at a time, the manager's, uses a store. Each method blocks while the disk works, and
     takes no lock. Several processes may have stores in one directory, if no two of them run the
-    same shard.
+    same shard: the manager acquires the :attr:`locks` of its shards, from any thread, before it
+    loads their sessions.
 
     Who may write to the directory may have a shard send the bot's token elsewhere: a session names
     the URL of its Resume. So the store makes a directory that only its owner may use. One that is
@@ -71,6 +73,7 @@ class SessionStore:
         if "\0" in path:
             raise ValueError("sessions must have no NUL character: no directory's name has one")
         self.directory = os.path.abspath(path)  # the program may change its current directory
+        self.locks = ShardLocks(self.directory, log)
         self._log = log
         self._failures = FailureLog()
         # What is known to be in the files, by shard_id and shard_count.

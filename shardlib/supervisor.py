@@ -26,6 +26,7 @@ from shardlib.errors import (
     ShardError,
     ShardingRequired,
     ShardsFailed,
+    ShardsInUse,
 )
 from shardlib.gateway import RESUMABLE_CLOSE_CODE
 from shardlib.gatewaybot import GatewayBot
@@ -48,6 +49,9 @@ DIVISION = (InvalidShard, ShardingRequired)
 
 # Seconds between two looks at which sessions have moved on, to save them.
 SAVE_INTERVAL = 5.0
+
+# Seconds between two looks whether another process has ended, of which nothing tells.
+LOCK_INTERVAL = 0.2
 
 
 class Supervisor:
@@ -81,6 +85,8 @@ class Supervisor:
         #: The group of the shards that users see, and one that is being formed or closed beside it.
         #: Replaced as a whole; empty before the first life.
         self.groups: tuple[ShardGroup, ...] = ()
+        #: Why no shard could be started yet in this life, None if nothing has gone wrong.
+        self.obstacle: Exception | None = None
         self._saved_ids: dict[tuple[int, int], str | None] = {}
         self._told: set[tuple[int, int]] = set()  # (shard_id, shard_count) of those that failed
 
@@ -136,6 +142,8 @@ class Supervisor:
         try:
             self._finish(life, error)
         finally:
+            if self._store is not None:
+                self._store.locks.release()
             if not life.is_closed:
                 life.close(error)
             error = None  # its traceback refers to this frame: the two would be a cycle
@@ -144,11 +152,9 @@ class Supervisor:
     def _supervise(self, life: Life) -> BaseException | None:
         """Look after the shards until the life is to end. Returns the error that ends it."""
         self._callbacks.begin_life()
-        gateway_bot = self._await_answer(life)
-        if gateway_bot is None:
+        group = self._await_group(life)
+        if group is None:
             return None
-        group = self._make_group(life, gateway_bot)
-        self.check_limit(group, gateway_bot)
         self._adopt(group)
         self._callbacks.log(
             logging.INFO,
@@ -182,24 +188,49 @@ class Supervisor:
             self.lifecycle.await_change(wait)
         return None
 
-    def _await_answer(self, life: Life) -> GatewayBot | None:
-        """Ask Discord until it answers; None if the life is to be closed before."""
+    def _await_group(self, life: Life) -> ShardGroup | None:
+        """Ask Discord until it answers and no other manager runs the shards, and make them.
+
+        :returns: None if the life is to be closed before.
+        """
         backoff = Backoff()
         backoff.next_delay()  # the first is none
-        failure: Exception | None = None
+        self.obstacle = None
         while life.request is None:
-            if failure is not None:
-                delay = max(backoff.next_delay(), getattr(failure, "retry_after", None) or 0.0)
-                shown = count(round(delay, 1), "second")
-                self._callbacks.log(logging.WARNING, "%s; asking again in %s", failure, shown)
-                self.lifecycle.wait(lambda: life.is_over, Deadline(delay))
+            if self.obstacle is not None:
+                self._pause(life, self.obstacle, backoff.next_delay())
             try:
-                return self._ask(life)
+                gateway_bot = self._ask(life)
+                group = self._make_group(life, gateway_bot)
             except (ShardError, OSError) as error:
                 if isinstance(error, AuthenticationFailed) or life.first_attempt_awaited:
                     raise
-                failure = error.with_traceback(None)  # whose frames refer to this one
+                self.obstacle = error.with_traceback(None)  # whose frames refer to this one
+            else:
+                self.obstacle = None
+                self.check_limit(group, gateway_bot)
+                return group
         return None
+
+    def _pause(self, life: Life, obstacle: Exception, delay: float) -> None:
+        """Tell what has gone wrong, and wait; for another manager, until it has ended at most."""
+        delay = max(delay, getattr(obstacle, "retry_after", None) or 0.0)
+        deadline = Deadline(delay)
+        shown = count(round(delay, 1), "second")
+        if self._store is None or not isinstance(obstacle, ShardsInUse):
+            self._callbacks.log(logging.WARNING, "%s; asking again in %s", obstacle, shown)
+            self.lifecycle.wait(lambda: life.is_over, deadline)
+            return
+        self._callbacks.log(
+            logging.WARNING,
+            "%s; this manager waits for that, and tells so again in %s",
+            obstacle,
+            shown,
+        )
+        while not self._store.locks.may_acquire(obstacle) and deadline.remaining() != 0:
+            soon = Deadline(LOCK_INTERVAL).earlier(deadline)
+            if self.lifecycle.wait(lambda: life.is_over, soon):
+                break
 
     # Looking after the shards
 
@@ -303,11 +334,13 @@ class Supervisor:
             life.begin_closing(error)
         shards = list(self.all_shards())
         code = life.close_code or RESUMABLE_CLOSE_CODE
+        # Without the locks, the sessions on the disk are those of another process.
+        store = self._store if self._store is not None and self._store.locks.are_held else None
         for shard in shards:  # a user who disconnects has asked them already
             shard.disconnect(code, wait=False)
-        if self._store is not None and code >= RESUMABLE_CLOSE_CODE:
+        if store is not None and code >= RESUMABLE_CLOSE_CODE:
             # Again below, unless the interpreter exits before the peers have answered.
-            self._save_sessions(self._store)
+            self._save_sessions(store)
         in_time = self.lifecycle.wait(
             lambda: all(
                 shard.has_ended and shard.are_callbacks_done(self.lifecycle.is_waited_for_by)
@@ -322,8 +355,8 @@ class Supervisor:
                 "closing, but callbacks have not returned in time, of these shards: %s",
                 ", ".join(map(str, left)) or "of a dispatcher",
             )
-        if self._store is not None:
-            self._save_sessions(self._store)
+        if store is not None:
+            self._save_sessions(store)
         life.close(error)
         if life.state is ShardState.CLOSED:
             if life.error is None:
