@@ -18,7 +18,7 @@ from shardlib.errors import (
     InvalidIntents,
     ShardError,
 )
-from shardlib.fleet.config import FleetConfig, keep_config, read_config
+from shardlib.fleet.config import FleetConfig, read_config
 from shardlib.fleet.connecting import Client, check_server
 from shardlib.fleet.errors import FleetError, RedisAway
 from shardlib.fleet.keys import Keys
@@ -45,20 +45,14 @@ _RETRY = 0.5
 class Tools(NamedTuple):
     """What a worker uses in one life.
 
-    :param client: through which it talks to Redis.
-    :param is_own: True if the client is to be closed at the end.
     :param leases: its shards.
     :param writer: of their events.
     :param roster: on which it stands.
-    :param config: that all workers agree on.
     """
 
-    client: Client
-    is_own: bool
     leases: Leases
     writer: Writer
     roster: Roster
-    config: FleetConfig
 
 
 class Keeper:
@@ -68,6 +62,7 @@ class Keeper:
     :param keys: of the fleet.
     :param connect: returns a client, and whether it is the worker's own.
     :param make_tools: makes what a life uses.
+    :param lease: seconds.
     :param close_timeout: seconds that the shards and the writer may take to end.
     """
 
@@ -77,10 +72,12 @@ class Keeper:
         keys: Keys,
         *,
         connect: Callable[[], tuple[Client, bool]],
-        make_tools: Callable[[Life, Client, bool, FleetConfig], Tools],
+        make_tools: Callable[[Life, Client, FleetConfig], Tools],
+        lease: float,
         close_timeout: float,
     ) -> None:
         self._callbacks = callbacks
+        self._lease = lease
         self._keys = keys
         self._connect = connect
         self._make_tools = make_tools
@@ -115,7 +112,7 @@ class Keeper:
         error: BaseException | None = None
         client, is_own = self._connect()
         try:
-            error = self._keep(life, client, is_own)
+            error = self._keep(life, client)
         except LeftToParent:
             return
         except BaseException as unexpected:
@@ -136,14 +133,14 @@ class Keeper:
             error = None  # its traceback refers to this frame: the two would be a cycle
             self.lifecycle.end(life)
 
-    def _keep(self, life: Life, client: Client, is_own: bool) -> BaseException | None:
+    def _keep(self, life: Life, client: Client) -> BaseException | None:
         """Keep the shards until the life is to end. Returns the error that ends it."""
         self._callbacks.begin_life()
         self.tools = None
         config = self._await_config(life, client)
         if config is None:
             return None
-        tools = self.tools = self._make_tools(life, client, is_own, config)
+        tools = self.tools = self._make_tools(life, client, config)
         self._callbacks.log(
             logging.INFO, "this worker looks for shards, of %d in all", config.shard_count
         )
@@ -152,14 +149,14 @@ class Keeper:
                 self._ask(tools.leases.drain)
                 if not tools.leases.shards:
                     return None
-            self._ask(tools.leases.tend)
-            is_away = not self._ask(tools.writer.write)
+            has_tended = self._ask(tools.leases.tend)
+            is_away = not self._ask(tools.writer.write) or not has_tended
             error = self._look_for_errors(tools)
             if error is not None:
                 return error
             if is_away:
                 self._pause(life, _RETRY)
-            elif tools.writer.waiting:
+            elif tools.writer.has_some:
                 self._linger(tools.writer)
             else:
                 self.lifecycle.await_change(tools.leases.wait)
@@ -171,32 +168,42 @@ class Keeper:
 
         :raises FleetError: if there is no such fleet, or Redis cannot be used.
         """
-        found: list[FleetConfig | None] = []
+        risks: list[str] = []
+        found: list[FleetConfig] = []
 
-        def look() -> None:
-            for risk in check_server(client):
-                self._callbacks.log(logging.WARNING, "%s", risk)
-            found.append(read_config(client, self._keys))
+        def look() -> bool:
+            risks[:] = check_server(client)
+            config = read_config(client, self._keys)
+            if config is not None:
+                found.append(config)
+            return True
 
-        while not self._ask(look, persist=False):
-            if life.request is Request.CLOSE:
-                return None
+        # A Redis that has just lost all is told again by the workers that live.
+        told_by: Deadline | None = None
+        while life.request is not Request.CLOSE:
+            answers = self._ask(look, persist=False)
+            if found:
+                for risk in risks:
+                    self._callbacks.log(logging.WARNING, "%s", risk)
+                return found[0]
+            if answers:
+                told_by = told_by or Deadline(self._lease)
+                if told_by.remaining() == 0:
+                    raise FleetError(
+                        f"there is no fleet {self._keys.name!r} in this Redis: nobody has said how "
+                        "many shards it has. Call Fleet.init() once, before the first worker starts"
+                    )
             self._pause(life, _RETRY)
-        (config,) = found
-        if config is None:
-            raise FleetError(
-                f"there is no fleet {self._keys.name!r} in this Redis: nobody has said how many "
-                "shards it has. Call Fleet.init() once, before the first worker starts"
-            )
-        return config
+        return None
 
-    def _ask(self, function: Callable[[], object], *, persist: bool = True) -> bool:
+    def _ask(self, function: Callable[[], bool], *, persist: bool = True) -> bool:
         """Call a function that asks Redis. Returns False if that does not answer.
 
+        :param function: returns False if there was nothing to ask.
         :param persist: True to go on also if Redis refuses, and a person has to change something.
         """
         try:
-            function()
+            has_asked = function()
         except RedisAway as error:
             self._note_away(error)
             return False
@@ -205,7 +212,8 @@ class Keeper:
                 raise
             self._note_away(error)
             return False
-        self._note_back()
+        if has_asked:
+            self._note_back()
         return True
 
     def _note_away(self, error: FleetError) -> None:
@@ -226,7 +234,6 @@ class Keeper:
         )
         if tools is not None:
             tools.leases.be_patient()
-            self._ask(lambda: keep_config(tools.client, self._keys, tools.config))
 
     def _pause(self, life: Life, seconds: float) -> None:
         self.lifecycle.wait(lambda: life.request is Request.CLOSE, Deadline(seconds))

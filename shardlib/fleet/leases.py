@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from shardlib.fleet.config import FleetConfig, keep_config
 from shardlib.fleet.connecting import Client
 from shardlib.fleet.errors import FleetError
 from shardlib.fleet.fleetshard import FleetShard
@@ -34,11 +35,10 @@ class Leases:
     :param scripts: to claim, renew and release with.
     :param roster: of the workers that live.
     :param name: of this worker.
-    :param shard_count: of the bot.
+    :param config: that all workers agree on.
     :param lease: seconds.
     :param make_shard: makes a shard of a number, a token and the claim with it; does not start it.
     :param start: starts a shard.
-    :param max_concurrency: how many shards may identify at once.
     :param log: called as :meth:`logging.Logger.log` is.
     """
 
@@ -50,11 +50,10 @@ class Leases:
         roster: Roster,
         *,
         name: str,
-        shard_count: int,
+        config: FleetConfig,
         lease: float,
         make_shard: Callable[[int, str, Claim], FleetShard],
         start: Callable[[FleetShard], object],
-        max_concurrency: int,
         log: Callable[..., object],
     ) -> None:
         self._client = client
@@ -62,11 +61,10 @@ class Leases:
         self._scripts = scripts
         self._roster = roster
         self._name = name
-        self._shard_count = shard_count
+        self._config = config
         self._lease = lease
         self._make_shard = make_shard
         self._start = start
-        self._max_concurrency = max_concurrency
         self._log = log
         #: By number, in the order in which they were claimed. Replaced as a whole.
         self.shards: Mapping[int, FleetShard] = MappingProxyType({})
@@ -88,16 +86,17 @@ class Leases:
             return 0.0
         return max(0.0, self._next_poll - time.monotonic())
 
-    def tend(self) -> None:
+    def tend(self) -> bool:
         """Renew, claim, start and give away, if the time has come.
 
+        :returns: False if there was nothing to ask Redis for.
         :raises RedisAway: if Redis does not answer.
         :raises FleetError: if Redis refuses.
         """
-        self.look_at_shards()
+        has_asked = self.look_at_shards()
         now = time.monotonic()
         if now < self._next_poll:
-            return
+            return has_asked
         self._next_poll = now + self._lease / _POLLS
         if now >= self._next_renewal:
             self.renew()
@@ -106,12 +105,14 @@ class Leases:
         if self._is_draining:
             self._hand_over()
         else:
-            self._balance(self._roster.enter(self._shard_count))
+            self._balance(self._roster.enter(self._config.shard_count))
         self._start_due()
+        return True
 
-    def look_at_shards(self) -> None:
+    def look_at_shards(self) -> bool:
         """Let shards go that were claimed by another worker, and release those that are closed.
 
+        :returns: False if there was nothing to ask Redis for.
         :raises RedisAway: if Redis does not answer.
         :raises FleetError: if Redis refuses.
         """
@@ -135,6 +136,7 @@ class Leases:
                 self._forget(shard_id)
                 self._released.add(shard_id)
             self._next_poll = 0.0  # there may be another to hand over
+        return bool(done)
 
     def renew(self) -> None:
         """Renew all leases.
@@ -159,17 +161,20 @@ class Leases:
         self._claim_after = time.monotonic() + self._lease
         self._next_renewal = self._next_poll = 0.0
 
-    def drain(self) -> None:
+    def drain(self) -> bool:
         """Hand all shards over from now on, some at a time.
 
+        :returns: False if there was nothing to ask Redis for.
         :raises RedisAway: if Redis does not answer.
         :raises FleetError: if Redis refuses.
         """
-        if not self._is_draining:
-            self._roster.leave()
-            self._is_draining = True
-            self._released.clear()
-            self._next_poll = 0.0
+        if self._is_draining:
+            return False
+        self._roster.leave()
+        self._is_draining = True
+        self._released.clear()
+        self._next_poll = 0.0
+        return True
 
     def _balance(self, share: int) -> None:
         staying = [shard for shard in self.shards.values() if not shard.is_leaving]
@@ -195,7 +200,9 @@ class Leases:
 
     def _free_shards(self) -> list[int]:
         """The shards that nobody has, lowest first."""
-        others = [shard_id for shard_id in range(self._shard_count) if shard_id not in self.shards]
+        others = [
+            shard_id for shard_id in range(self._config.shard_count) if shard_id not in self.shards
+        ]
         try:
             with self._client.pipeline(transaction=False) as pipeline:
                 for shard_id in others:
@@ -225,6 +232,7 @@ class Leases:
         lost = {i: shard for i, shard in self.shards.items() if shard.is_lost}
         if not lost:
             return
+        keep_config(self._client, self._keys, self._config)  # Redis may have lost all
         requests = {}
         for shard_id, shard in lost.items():
             token = self._tokens.setdefault(shard_id, new_token())
@@ -261,7 +269,7 @@ class Leases:
             for shard in self.shards.values()
             if shard.was_begun and shard.session_id is None and shard.is_under_way
         ]
-        room = self._max_concurrency - len(identifying)
+        room = self._config.max_concurrency - len(identifying)
         for shard in sorted(waiting, key=lambda shard: shard.shard_id):
             if shard.session_id is not None:
                 self._start(shard)

@@ -153,6 +153,7 @@ class Worker:
             keys,
             connect=connect,
             make_tools=self._make_tools,
+            lease=lease,
             close_timeout=close_timeout,
         )
         self._lifecycle = self._keeper.lifecycle
@@ -296,7 +297,7 @@ class Worker:
         gateway_url(socket_url, API_VERSION, self._compression)  # raises if it can't be
         return Beginning(socket_url, API_VERSION, awaited=False)
 
-    def _make_tools(self, life: Life, client: Client, is_own: bool, config: FleetConfig) -> Tools:
+    def _make_tools(self, life: Life, client: Client, config: FleetConfig) -> Tools:
         keys, log = self._keys, self._callbacks.log
         scripts = ShardScripts(client, keys, lease=self._lease, keep_events=self._keep_events)
         roster = Roster(client, keys, self._name, self._most_shards, lease=self._lease)
@@ -336,15 +337,14 @@ class Worker:
             scripts,
             roster,
             name=self._name,
-            shard_count=config.shard_count,
+            config=config,
             lease=self._lease,
             make_shard=make_shard,
             start=lambda shard: shard.take_turn(socket_url),
-            max_concurrency=config.max_concurrency,
             log=log,
         )
         writer = Writer(scripts, lambda: leases.shards, log)
-        return Tools(client, is_own, leases, writer, roster, config)
+        return Tools(leases, writer, roster)
 
     def _session(
         self, shard_id: int, known: FleetSession | None, shard_count: int, hosts: ResumeHosts

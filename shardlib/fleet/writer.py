@@ -46,6 +46,13 @@ class Writer:
         return sum(len(shard.outbox) for shard in self._shards().values())
 
     @property
+    def has_some(self) -> bool:
+        """True if there are events that can be appended now."""
+        return any(
+            not shard.is_lost and not shard.outbox.is_empty for shard in self._shards().values()
+        )
+
+    @property
     def is_worth_it(self) -> bool:
         """True if so many events wait that more would not make the batches cheaper."""
         return self.waiting >= _WORTH_A_BATCH
