@@ -149,8 +149,7 @@ class Keeper:
                 self._ask(tools.leases.drain)
                 if not tools.leases.shards:
                     return None
-            has_tended = self._ask(tools.leases.tend)
-            is_away = not self._ask(tools.writer.write) or not has_tended
+            is_away = not self._ask(tools.leases.tend, tools.writer.write)
             error = self._look_for_errors(tools)
             if error is not None:
                 return error
@@ -196,25 +195,26 @@ class Keeper:
             self._pause(life, _RETRY)
         return None
 
-    def _ask(self, function: Callable[[], bool], *, persist: bool = True) -> bool:
-        """Call a function that asks Redis. Returns False if that does not answer.
+    def _ask(self, *functions: Callable[[], bool], persist: bool = True) -> bool:
+        """Call functions that ask Redis. Returns False if that does not answer one of them.
 
-        :param function: returns False if there was nothing to ask.
+        :param functions: each returns False if there was nothing to ask.
         :param persist: True to go on also if Redis refuses, and a person has to change something.
         """
-        try:
-            has_asked = function()
-        except RedisAway as error:
-            self._note_away(error)
-            return False
-        except FleetError as error:
-            if not persist:
-                raise
-            self._note_away(error)
-            return False
-        if has_asked:
+        has_asked = False
+        failure: FleetError | None = None
+        for function in functions:
+            try:
+                has_asked |= function()
+            except FleetError as error:
+                if not persist and not isinstance(error, RedisAway):
+                    raise
+                failure = failure or error
+        if failure is not None:
+            self._note_away(failure)
+        elif has_asked:
             self._note_back()
-        return True
+        return failure is None
 
     def _note_away(self, error: FleetError) -> None:
         if self._away_since is None:
@@ -285,8 +285,7 @@ class Keeper:
         for shard in leases.shards.values():
             shard.leave()
         while (leases.shards or leases.closing) and deadline.remaining() != 0:
-            self._ask(tools.writer.write)
-            is_away = not self._ask(leases.look_at_shards)
+            is_away = not self._ask(tools.writer.write, leases.look_at_shards)
             if leases.shards or leases.closing:
                 time.sleep(_RETRY / 5 if is_away else _LINGER / 2)
         if leases.shards:

@@ -190,9 +190,11 @@ def test_two_workers_share_and_hand_over_without_a_new_session(
 def test_a_worker_takes_no_more_than_it_may_and_others_take_the_rest(
     fleet: Fleet, gateway: LocalGateway
 ) -> None:
-    with running(fleet, gateway, 1) as small, running(fleet, gateway) as large:
+    with running(fleet, gateway, 1) as small:
         wait_for_shards(small, 1)
-        wait_for_shards(large, SHARDS - 1)
+        with running(fleet, gateway) as large:
+            wait_for_shards(large, SHARDS - 1)
+            assert len(small.shards) == 1
 
 
 def test_a_shard_that_the_user_closes_is_handed_over(fleet: Fleet, gateway: LocalGateway) -> None:

@@ -161,6 +161,7 @@ def test_workers_and_redis_fail_in_turn_and_nothing_is_lost(
         wait_until_written(fleet, gateway)
         for number in range(4):
             dispatch(gateway, 50)
+            wait_until_written(fleet, gateway)
             redis_server.restart_without_tail(5_000)  # some events, and no READY
             dispatch(gateway, 50)
             processes[number % 2].kill()
