@@ -32,6 +32,7 @@ _HOLDING = frozenset(
         "dispatch.worker",
         "dispatched",
         "events",
+        "fleet.outbox",
         "handshake",
         "heartbeat",
         "lifecycle",
@@ -66,6 +67,9 @@ _OWN = _HOLDING | {
     f"shardlib.{name}"
     for name in (
         "fetching",
+        "fleet.fleetshard",
+        "fleet.keeper",
+        "fleet.worker",
         "interrupts",
         "lifecontrol",
         "managedshard",

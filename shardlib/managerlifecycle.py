@@ -76,6 +76,10 @@ class ManagerLifecycle(Lifecycle):
         """
         self._alarm.wait(timeout)
 
+    def ring(self) -> None:
+        """Let the manager's thread look whether something has changed. Any thread."""
+        self._alarm.ring()
+
     def notify(self) -> None:
         """Let threads look that wait for the manager, and readers that wait for such a thread."""
         super().notify()

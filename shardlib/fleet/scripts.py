@@ -286,6 +286,10 @@ return 'RELEASED'
 
 # The first command that writes is one that Redis refuses when memory has run out. After any other
 # it would let the rest pass, and refuse it after the first of them.
+#
+# A stream may be ahead of its state. Redis 6.2 that finds a half-written script at the end of its
+# log does not carry it out, and leaves it there; after one more restart it carries out what is left
+# of it. An id that is too small then tells of an event that is in the stream, or of a later epoch.
 APPEND = Script(
     _KEEP_LEASE
     + _REFUSE
@@ -321,15 +325,27 @@ if is_new and known[2] and known[2] ~= '' then
     redis.call('XADD', events, id .. '0', field, gap)
     sequence = 0
 end
+local is_moved = false
 for i = 12, #ARGV, 2 do
     local number = tonumber(ARGV[i])
     if number > sequence then
-        redis.call('XADD', events, id .. ARGV[i], field, ARGV[i + 1])
+        local added = redis.pcall('XADD', events, id .. ARGV[i], field, ARGV[i + 1])
+        if type(added) == 'table' and added.err then
+            if not string.find(added.err, 'equal or smaller', 1, true) then
+                return added
+            end
+            local top = last_id(events)
+            if top > epoch then
+                epoch, is_moved = math.max(now(), top + 1), true
+                id = whole(epoch) .. '-'
+                redis.call('XADD', events, id .. ARGV[i], field, ARGV[i + 1])
+            end
+        end
         sequence = number
     end
 end
 sequence = math.max(sequence, last, 0)
-if is_new then
+if is_new or is_moved then
     redis.call('HSET', state, 'session', session, 'url', url, 'count', count,
                'epoch', whole(epoch), 'sequence', whole(sequence))
 else

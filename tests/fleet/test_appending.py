@@ -7,7 +7,7 @@ import redis
 
 from shardlib.fleet.errors import FleetError, RedisAway
 from shardlib.fleet.keys import Keys
-from shardlib.fleet.scripts import Batch, FleetSession, Outcome, ShardScripts
+from shardlib.fleet.scripts import FIELD, Batch, FleetSession, Outcome, ShardScripts
 from tests.fleet.owner import (
     LEASE,
     Owner,
@@ -389,3 +389,32 @@ def test_a_redis_that_has_come_back_is_used_at_the_first_call(
     redis_server.start()
     assert owner.append([3]).outcome is Outcome.APPENDED
     assert stream(client, keys) == expected(epoch_of(owner), "S1", [1, 2, 3])
+
+
+def test_a_stream_that_is_ahead_of_the_state_gets_the_rest(
+    owner: Owner, client: redis.Redis, keys: Keys
+) -> None:
+    owner.append([1, 2])
+    before = owner.session
+    owner.append([3, 4, 5])
+    client.hset(keys.shard(0).state, "sequence", 2)  # a half-written script at the end of a log
+    owner.session = before
+    assert owner.append([3, 4, 5, 6]).sequence == 6
+    assert stream(client, keys) == expected(epoch_of(owner), "S1", [1, 2, 3, 4, 5, 6])
+
+
+def test_a_stream_with_a_later_epoch_than_the_state_loses_no_event(
+    owner: Owner, client: redis.Redis, keys: Keys
+) -> None:
+    owner.append([1, 2])
+    first = epoch_of(owner)
+    client.xadd(keys.shard(0).events, {FIELD: b"{}"}, id=f"{first + 10**9}-1")
+    owner.append([3])
+    second = epoch_of(owner)
+    assert second > first + 10**9
+    owner.append([4])
+    assert stream(client, keys) == [
+        *expected(first, "S1", [1, 2]),
+        (f"{first + 10**9}-1", b"{}"),
+        *expected(second, "S1", [3, 4]),
+    ]
