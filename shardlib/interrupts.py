@@ -40,6 +40,7 @@ _HOLDING = frozenset(
         "manager",
         "reader",
         "running",
+        "shardlocks",
         "transport",
         "waiting",
         "watchdog",

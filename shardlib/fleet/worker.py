@@ -162,6 +162,7 @@ class Worker:
             self._callbacks,
             connect_timeout=template.options.connect_timeout,
             close_timeout=close_timeout,
+            close_code=RESUMABLE_CLOSE_CODE,
             is_delivering=lambda: False,
             about_to_begin=lambda: None,
         )
