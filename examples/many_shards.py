@@ -12,24 +12,24 @@ import signal
 import sys
 import threading
 from collections import Counter
+from typing import Any
 
-from shardlib import Intents, Shard, ShardManager, ShardsFailed, fetch_gateway_bot
+from shardlib import Intents, Shard, ShardManager, ShardsFailed
 
-token = os.environ["DISCORD_TOKEN"]
-api_url = os.environ.get("DISCORD_API", "https://discord.com/api/v10")  # else for a local gateway
-
+if len(sys.argv) != 2:
+    sys.exit(f"usage: {sys.argv[0]} DIRECTORY, in which the sessions are kept")
 bot = ShardManager(
-    token,
+    os.environ["DISCORD_TOKEN"],
     Intents.GUILDS | Intents.GUILD_MESSAGES,
     sessions=sys.argv[1],
-    gateway_bot=lambda: fetch_gateway_bot(token, api_url=api_url),
+    api_url=os.environ.get("DISCORD_API", "https://discord.com/api/v10"),  # else a local gateway's
 )
 messages: Counter[str] = Counter()
 lock = threading.Lock()
 
 
 @bot.on("MESSAGE_CREATE")
-def message(shard: Shard, data: dict) -> None:
+def message(shard: Shard, data: dict[str, Any]) -> None:
     with lock:  # each shard calls this on a thread of its own
         messages[data["guild_id"]] += 1
         count = messages[data["guild_id"]]

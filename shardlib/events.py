@@ -91,6 +91,8 @@ class EventQueue:
     :param lifecycle: of the owner: the shard, or what observes the shards. The queue ends with the
         owner's life.
     :param owner: what the owner is, in words for messages.
+    :param progress: returns what the owner is doing while it is not ready, likewise; None if the
+        life tells.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class EventQueue:
         *,
         lifecycle: Lifecycle,
         owner: str = "the shard",
+        progress: Callable[[], str] | None = None,
     ) -> None:
         shown = ", ".join(map(repr, names))
         self.what = f"the loop that is to take {count(maxsize, 'waiting event')} of events({shown})"
@@ -109,6 +112,7 @@ class EventQueue:
         self._timeout = timeout
         self._lifecycle = lifecycle
         self._owner = owner
+        self._progress = progress
         self._process_id = os.getpid()
         life = lifecycle.life
         # The queue belongs to one life: to the current one, or else to the next that begins.
@@ -284,7 +288,12 @@ class EventQueue:
             return
         if not in_time:
             awaited = " or ".join(self.names) or "event"
-            state = "" if life.is_ready else f"; {self._owner} is {life.progress()}"
+            if life.is_ready:
+                state = ""
+            elif self._progress is None:
+                state = f"; the shard is {life.progress()}"
+            else:
+                state = f"; {self._progress()}"
             within = count(self._timeout or 0, "second")
             raise TimeoutError(f"no {awaited} came within {within}{state}")
         self._end(life)

@@ -22,7 +22,7 @@ from shardlib.answers import (
     read_head,
     retry_after,
 )
-from shardlib.checks import check_positive, check_type
+from shardlib.checks import check_at_least_one, check_not_negative, check_positive, check_type
 from shardlib.deadline import SIGNAL_POLL_INTERVAL, Deadline
 from shardlib.dial import check_proxy
 from shardlib.errors import AuthenticationFailed, HTTPFailed
@@ -66,6 +66,26 @@ class GatewayBot(NamedTuple):
     remaining: int
     reset_after: float
     max_concurrency: int
+
+
+def check_gateway_bot(gateway_bot: GatewayBot) -> GatewayBot:
+    """Check what a program of the user's has made, as an answer of Discord's is checked.
+
+    :returns: it, unchanged.
+    :raises ValueError: if a number cannot be, or the URL is that of no gateway; it may be empty if
+        another one is used.
+    :raises TypeError: if something has the wrong type.
+    """
+    if gateway_bot.url != "":
+        gateway_url(gateway_bot.url, API_VERSION, None)
+    check_at_least_one("GatewayBot.shards", gateway_bot.shards)
+    check_at_least_one("GatewayBot.max_concurrency", gateway_bot.max_concurrency)
+    for name in ("total", "remaining"):
+        number = getattr(gateway_bot, name)
+        check_type(f"GatewayBot.{name}", number, int)
+        check_not_negative(f"GatewayBot.{name}", number)
+    check_not_negative("GatewayBot.reset_after", gateway_bot.reset_after)
+    return gateway_bot
 
 
 def fetch_gateway_bot(

@@ -32,6 +32,7 @@ _HOLDING = frozenset(
         "dispatch.worker",
         "dispatched",
         "events",
+        "fleet.outbox",
         "handshake",
         "heartbeat",
         "lifecycle",
@@ -39,6 +40,7 @@ _HOLDING = frozenset(
         "manager",
         "reader",
         "running",
+        "shardlocks",
         "transport",
         "waiting",
         "watchdog",
@@ -66,6 +68,9 @@ _OWN = _HOLDING | {
     f"shardlib.{name}"
     for name in (
         "fetching",
+        "fleet.fleetshard",
+        "fleet.keeper",
+        "fleet.worker",
         "interrupts",
         "lifecontrol",
         "managedshard",

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from shardlib.callbacks import Callbacks
 from shardlib.deadline import Deadline
 from shardlib.errors import AlreadyConnected, ConnectionFailed, ShardClosed, ShardError
-from shardlib.gateway import NORMAL_CLOSURE
 from shardlib.interrupts import has_interrupted_own_call
 from shardlib.lifecycle import (
     ALREADY_CONNECTED,
@@ -34,6 +33,7 @@ class LifeControl:
     :param callbacks: which a dispatcher may be behind with when a life has ended.
     :param connect_timeout: seconds that a life is waited for which is still being closed.
     :param close_timeout: seconds that a life may take to close.
+    :param close_code: of the close frames if Ctrl-C comes while a life begins.
     :param is_delivering: True on a thread of the dispatcher's, inside a callback.
     :param about_to_begin: called before a life begins, with no lock held.
     """
@@ -45,6 +45,7 @@ class LifeControl:
         *,
         connect_timeout: float,
         close_timeout: float,
+        close_code: int,
         is_delivering: Callable[[], bool],
         about_to_begin: Callable[[], object],
     ) -> None:
@@ -52,6 +53,7 @@ class LifeControl:
         self._callbacks = callbacks
         self._connect_timeout = connect_timeout
         self._close_timeout = close_timeout
+        self._close_code = close_code
         self._is_delivering = is_delivering
         self._about_to_begin = about_to_begin
 
@@ -119,7 +121,7 @@ class LifeControl:
             elif at_once and not has_interrupted:
                 lifecycle.wait(lambda: life.has_begun or life.ended, Deadline(None))
         except BaseException:  # Ctrl-C: the caller would not know of the connection under way
-            life.request_close(NORMAL_CLOSURE, Deadline(self._close_timeout))
+            life.request_close(self._close_code, Deadline(self._close_timeout))
             raise
         failed = life.sockets_opened == 0 if awaited else life.ended and not life.has_begun
         if failed:

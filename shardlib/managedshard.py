@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shardlib.callbacks import Screen, Waiter
 from shardlib.errors import AlreadyConnected, NotReady, ShardClosed
-from shardlib.events import EventQueue
+from shardlib.gateway import API_VERSION
 from shardlib.interactive import earlier_definition_of
-from shardlib.lifecycle import Observer, Request
+from shardlib.lifecycle import Beginning, Observer, Request
 from shardlib.options import Options
 from shardlib.running import Callback
 from shardlib.shard import Shard
 from shardlib.state import IDENTIFIED
 from shardlib.watchdog import AWAITED_SWITCH
+
+if TYPE_CHECKING:
+    from shardlib.events import EventQueue
 
 
 class ManagedShard(Shard):
@@ -24,6 +27,7 @@ class ManagedShard(Shard):
     # Until the shard is started in a life of the manager, how its own last life went counts for
     # nothing.
     _awaits_turn = True
+    _closes_before_turn = 0  # calls of disconnect() when the wait for the turn began
 
     def observe(self, observer: Observer) -> None:
         """Tell the manager of each change of this shard's life. Before the shard begins."""
@@ -33,17 +37,24 @@ class ManagedShard(Shard):
         """Let the threads look at their conditions that wait for this shard, its reader too."""
         self._lifecycle.wake()
 
+    def interpreter_exits(self) -> None:
+        """Note that the interpreter exits, before the manager closes the shard for that."""
+        self._lifecycle.interpreter_exits()
+
     # Where its life is
 
     def await_turn(self) -> None:
         """Note that the manager, in a life that begins now, starts the shard later."""
+        self._closes_before_turn = self._lifecycle.closes
         self._awaits_turn = True
 
     def take_turn(self, socket_url: str) -> None:
-        """Start the shard, unless the user does so at the same moment, by hand."""
-        with contextlib.suppress(AlreadyConnected, ShardClosed):
-            self.start(socket_url)
+        """Start the shard, unless the user has closed it meanwhile, or starts it by hand."""
+        if not self._was_closed_before_turn:
+            with contextlib.suppress(AlreadyConnected, ShardClosed):
+                self.start(socket_url)
         self._awaits_turn = False
+        self._lifecycle.notify()  # restart() waits for this, and the start may have told already
 
     @property
     def was_begun(self) -> bool:
@@ -58,7 +69,12 @@ class ManagedShard(Shard):
     @property
     def was_closed_by_hand(self) -> bool:
         """True if the user has closed this shard alone; it counts no more until a restart."""
-        return self.was_begun and self.is_over and self.error is None
+        begun = self.was_begun or self._was_closed_before_turn
+        return begun and self.is_over and self.error is None
+
+    @property
+    def _was_closed_before_turn(self) -> bool:
+        return self._lifecycle.closes != self._closes_before_turn
 
     @property
     def has_ended(self) -> bool:
@@ -117,16 +133,17 @@ class ManagedShard(Shard):
         life = self._lifecycle.latest
         return life.error if self.was_begun and life.is_over else None
 
-    def request_restart(self, *, new_session: bool) -> Callable[[], bool]:
+    def request_restart(self, socket_url: str, *, new_session: bool) -> Callable[[], bool]:
         """Ask for a new connection, without waiting for it.
 
+        :param socket_url: where to connect if the shard is closed.
         :param new_session: True to begin a new session.
         :returns: a function that returns True while that connection, or a later one, is READY.
         """
         life = self._lifecycle.latest
         opened = self._lifecycle.sockets_opened
         if life.is_over:
-            self._begin(life.beginning.renewed(None, new_session).unawaited())
+            self._begin(Beginning(socket_url, API_VERSION, new_session=new_session, awaited=False))
         elif new_session:
             life.request_connection(Request.REINSTANTIATE, no_fail=None, immediate=True)
         elif self.is_ready:

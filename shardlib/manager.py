@@ -13,7 +13,7 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, TypeVar, overload
 
@@ -30,15 +30,28 @@ from shardlib.checks import (
 from shardlib.currentsession import CurrentSession
 from shardlib.deadline import Deadline
 from shardlib.dispatching import create_callbacks
-from shardlib.errors import ForkedProcess, NotReady, ShardClosed, ShardError, ShardsFailed
+from shardlib.errors import (
+    ForkedProcess,
+    NotReady,
+    SendTimeout,
+    ShardClosed,
+    ShardError,
+    ShardsFailed,
+)
 from shardlib.gateway import (
+    API_URL,
     API_VERSION,
     NORMAL_CLOSURE,
     RESUMABLE_CLOSE_CODE,
     event_name,
     gateway_url,
 )
-from shardlib.gatewaybot import GatewayBot, GatewayBotRequest
+from shardlib.gatewaybot import (
+    GatewayBot,
+    GatewayBotRequest,
+    check_api_url,
+    check_gateway_bot,
+)
 from shardlib.interrupts import has_interrupted_own_call
 from shardlib.lifecontrol import LifeControl
 from shardlib.lifecycle import CLOSED_BY_DISCONNECT, Beginning, Life
@@ -69,11 +82,18 @@ _Result = TypeVar("_Result")
 # The manager's own callbacks, and how many arguments each gets, the manager included.
 _CALLBACKS = {"on_all_ready": 1, "on_resharding_needed": 2}
 
+# The options of a shard that a manager does not take, and what it has instead.
+_OF_EACH_SHARD = {
+    "shard_id": "shard_ids= runs a part of them",
+    "session": "sessions= names a directory for all",
+    "backoff": "it cannot be changed",
+}
+
 # Seconds beyond a shard's close_timeout in which the manager's thread notes that all are closed.
 _CLOSING_GRACE = 1.0
 
 # Shards that a message tells of, each.
-_MOST_SHOWN = 5
+_MOST_SHOWN = 3
 
 
 def _of_the_guilds_shard(
@@ -137,7 +157,12 @@ class ShardManager:
         connect(), in another process, too. It is made if it is not there. None keeps none.
     :param gateway_bot: what Discord recommends, instead of asking: a :class:`GatewayBot`, or a
         function that returns one, for a program with an HTTP client of its own for example. The
-        manager's thread calls it, and calls it again if it raises an OSError or a ShardError.
+        manager's thread calls it, and calls it again if it raises an OSError or a ShardError. What
+        else it raises, and an answer that cannot be, close the manager, and the methods that wait
+        raise it.
+    :param api_url: the base of Discord's HTTP API, which is asked if `gateway_bot` is None, a str,
+        as :func:`fetch_gateway_bot` takes it: :attr:`shardlib.testing.LocalGateway.http_url`, for
+        example.
     :param identify_gate: when a shard may identify, an :class:`IdentifyGate` or any object with its
         ``try_acquire``, which several threads call; by default the one that all shards of the token
         in this process share. If it has an ``update``, it is told of Discord's limits; if it has an
@@ -168,6 +193,7 @@ class ShardManager:
         shard_ids: Iterable[int] | None = None,
         sessions: str | os.PathLike[str] | None = None,
         gateway_bot: GatewayBot | Callable[[], GatewayBot] | None = None,
+        api_url: str = API_URL,
         identify_gate: Gate | None = None,
         on_all_ready: Callable[[ShardManager], object] | None = None,
         on_resharding_needed: Callable[[ShardManager, GatewayBot], object] | None = None,
@@ -181,9 +207,12 @@ class ShardManager:
         options_of_all = self._template.options
         self._shard_count = shard_count
         self._shard_ids = _check_shard_ids(shard_ids, shard_count)
-        if not isinstance(gateway_bot, GatewayBot):
+        if isinstance(gateway_bot, GatewayBot):
+            check_gateway_bot(gateway_bot)
+        else:
             check_callback("gateway_bot", gateway_bot, 0)
         self._gateway_bot = gateway_bot
+        self._api_url = check_api_url(api_url, options_of_all.proxy)
         self._logger = options.get("logger") or logging.getLogger("shardlib.manager")
         self._callbacks = create_callbacks(
             self,
@@ -235,6 +264,7 @@ class ShardManager:
             self._callbacks,
             connect_timeout=options.connect_timeout,
             close_timeout=close_timeout,
+            close_code=self._close_code(None),
             is_delivering=self._is_delivering,
             about_to_begin=lambda: None,
         )
@@ -247,8 +277,10 @@ class ShardManager:
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
-        for name in vars(cls):
-            _refuse_callback(name)
+        for each in cls.__mro__:
+            if each not in ShardManager.__mro__:  # those beside it count as well
+                for name in vars(each):
+                    _refuse_callback(name)
 
     if not TYPE_CHECKING:  # else any attribute could be assigned
 
@@ -288,7 +320,7 @@ class ShardManager:
         """
         self._check_process()
         group = self._group
-        return MappingProxyType({} if group is None else dict(group.shards))
+        return MappingProxyType({} if group is None else group.shards)
 
     @property
     def shard_count(self) -> int | None:
@@ -328,21 +360,25 @@ class ShardManager:
     def stats(self) -> ManagerStats:
         """A snapshot: the sums of the counters of all shards, and each shard's state.
 
-        The sums count the shards, too, that :meth:`reshard` has replaced.
+        The sums count the shards, too, that others have replaced: by :meth:`reshard`, or at a
+        :meth:`connect` for which Discord has recommended another number.
         """
         self._check_process()
         from shardlib.stats import ManagerStats, ShardInfo  # here: dataclasses take long to import
 
+        with self._lock:
+            past, groups = self._past, self._supervisor.groups
         stats = ManagerStats.of(
             {
                 shard_id: ShardInfo(
                     shard.state, shard.heartbeat_ping, shard.session_id, shard.stats
                 )
-                for shard_id, shard in self.shards.items()
+                for group in groups[:1]
+                for shard_id, shard in group.shards.items()
             }
         )
-        for past in self._past:
-            stats.add(past)
+        for replaced in (*past, *(shard.stats for shard in _older_shards(groups))):
+            stats.add(replaced)
         return stats
 
     # Listening
@@ -462,7 +498,14 @@ class ShardManager:
         check_at_least_one("maxsize", maxsize)
         from shardlib.events import EventQueue, Events  # here: few programs need them
 
-        queue = EventQueue(wanted, timeout, maxsize, lifecycle=self._lifecycle, owner="the manager")
+        queue = EventQueue(
+            wanted,
+            timeout,
+            maxsize,
+            lifecycle=self._lifecycle,
+            owner="the manager",
+            progress=self._progress,
+        )
         events = Events(queue)  # first: it closes the queue if Ctrl-C comes now
         with self._lock:
             self._queues = [*(each for each in self._queues if not each.is_closed), queue]
@@ -550,7 +593,7 @@ class ShardManager:
         life = self._control.begun_life("wait_until_ready")
         told: tuple[int, int] | None = None
         while not life.is_over:
-            counts = ready, total, failed = self._counts()
+            seen = ready, total, failed, is_told = self._seen()
             # Here: the life may be READY still, while the shard whose callback this is has lost its
             # connection.
             if not ready == total > 0:
@@ -558,11 +601,11 @@ class ShardManager:
             if progress is not None and total and told != (ready, total):
                 told = ready, total
                 progress(ready, total)
-            if ready == total > 0:
+            if ready == total > 0 and (is_told or self._is_in_callback()):
                 return
-            if failed and ready + failed == total and (errors := self._errors()):
+            if failed and ready + failed == total and is_told and (errors := self._errors()):
                 raise ShardsFailed(errors)
-            if not self._await_other_counts(life, counts, deadline):
+            if not self._await_change(life, seen, deadline):
                 raise TimeoutError(
                     f"not all shards were ready within {count(timeout or 0, 'second')}; "
                     f"{self._progress()}"
@@ -571,19 +614,43 @@ class ShardManager:
         self._lifecycle.wait_in(life, lambda: life.is_closed, deadline)
         raise life.closed_error()
 
-    def _await_other_counts(
-        self, life: Life, counts: tuple[int, int, int], deadline: Deadline
-    ) -> bool:
-        return self._lifecycle.wait_in(life, lambda: self._counts() != counts, deadline)
+    def _await_change(self, life: Life, last: object, deadline: Deadline) -> bool:
+        """Wait until :meth:`_seen` returns something else than it did."""
+        lifecycle = self._lifecycle
+        looked_at: object = None
+        is_other = False
+
+        def look() -> bool:
+            nonlocal looked_at, is_other
+            if not is_other and lifecycle.latest_change is not looked_at:
+                looked_at = lifecycle.latest_change  # first, so that no change is missed
+                is_other = self._seen() != last
+            return is_other
+
+        return lifecycle.wait_in(life, look, deadline)
+
+    def _is_in_callback(self) -> bool:
+        """True where waiting for the manager's own callbacks could lead nowhere."""
+        return (
+            self._lifecycle.in_reader_thread()
+            or self._callbacks.in_delivery()
+            or has_interrupted_own_call()
+        )
 
     def _errors(self) -> dict[int, BaseException]:
         group = self._group
         return {} if group is None else group.errors
 
-    def _counts(self) -> tuple[int, int, int]:
-        """How many shards are READY, how many there are, and how many have failed."""
+    def _seen(self) -> tuple[int, int, int, bool]:
+        """How many shards are READY, how many there are, and how many have failed.
+
+        The last is True if the manager's own callbacks were told what there is to tell of them.
+        """
         group = self._group
-        return (0, 0, 0) if group is None else (group.ready, group.expected, len(group.errors))
+        if group is None:
+            return 0, 0, 0, False
+        is_told = self._supervisor.has_told(group)
+        return group.ready, group.expected, len(group.errors), is_told
 
     def _progress(self) -> str:
         """What the shards are doing that are not ready, in words for a message."""
@@ -721,15 +788,17 @@ class ShardManager:
 
         A shard that was closed, by an error or by hand, begins again. Blocks the calling thread.
 
-        :param shard_ids: numbers of the shards, in the order in which they restart; None for all.
+        :param shard_ids: numbers of the shards, in the order in which they restart; None for all
+            but those that were closed by hand.
         :param new_session: a bool. False: resume the session, if there is one; True: begin a new
             one, which uses up one of the day's.
         :param pause: seconds to wait between two shards.
         :param timeout: seconds for all of it; None waits without end.
         :raises TimeoutError: if it takes longer; shards that were not reached are as they were.
         :raises NotReady: if the manager is not running.
-        :raises ShardError: if a shard, or the manager, is closed meanwhile; in a callback, and in a
-            signal handler that has interrupted another call.
+        :raises ShardError: if a shard, or the manager, is closed meanwhile, or :meth:`reshard` has
+            replaced the shards; in a callback, and in a signal handler that has interrupted another
+            call.
         :raises ValueError: if `pause` or `timeout` is negative, or a number is none of a shard of
             this manager.
         :raises TypeError: if an argument has the wrong type.
@@ -742,36 +811,58 @@ class ShardManager:
         group, life = self._group, self._lifecycle.latest
         if group is None or life.is_over:
             raise NotReady("nothing can be restarted: the manager is not running; connect() first")
-        ids = list(group.shards) if shard_ids is None else list(shard_ids)
+        if shard_ids is None:
+            ids = [each for each, shard in group.shards.items() if not shard.was_closed_by_hand]
+        else:
+            ids = _check_numbers(shard_ids)
         for shard_id in ids:
             if shard_id not in group.shards:
                 raise ValueError(f"shard_ids has {shard_id!r}, which is no shard of this manager")
+        self._callbacks.log(logging.INFO, "restarting %s", count(len(ids), "shard"))
         for place, shard_id in enumerate(ids):
             if place and pause:
-                self._lifecycle.wait(lambda: life.is_over, Deadline(pause).earlier(deadline))
-            if not self._restart(life, group.shards[shard_id], new_session, deadline):
+                self._lifecycle.wait(
+                    lambda: life.is_over or group is not self._group,
+                    Deadline(pause).earlier(deadline),
+                )
+            if not self._restart(life, group, shard_id, new_session, deadline):
                 raise TimeoutError(
                     f"{place} of {count(len(ids), 'shard')} restarted within "
                     f"{count(timeout or 0, 'second')}; shard {shard_id} is "
                     f"{group.shards[shard_id].progress}"
                 )
+        self._callbacks.log(logging.INFO, "%s restarted", count(len(ids), "shard"))
 
     def _restart(
-        self, life: Life, shard: ManagedShard, new_session: bool, deadline: Deadline
+        self, life: Life, group: ShardGroup, shard_id: int, new_session: bool, deadline: Deadline
     ) -> bool:
         """Restart one shard. False if it was not READY in time."""
-        self._lifecycle.wait_in(life, functools.partial(getattr, shard, "was_begun"), deadline)
-        _refuse_if_over(life, shard)
+        shard = group.shards[shard_id]
+        self._lifecycle.wait_in(life, lambda: shard.was_begun, deadline)
+        self._refuse_to_outlive(life, group, shard)
         if deadline.remaining() != 0:
-            has_restarted = shard.request_restart(new_session=new_session)
-            _refuse_if_over(life, shard)
+            has_restarted = shard.request_restart(group.socket_url, new_session=new_session)
+            self._refuse_to_outlive(life, group, shard)
             self._lifecycle.wait_in(life, lambda: shard.is_over or has_restarted(), deadline)
             if has_restarted():
                 return True
-        _refuse_if_over(life, shard)
+        self._refuse_to_outlive(life, group, shard)
         if shard.is_over:
             raise shard.error or ShardClosed(None, CLOSED_BY_DISCONNECT)
         return False
+
+    def _refuse_to_outlive(self, life: Life, group: ShardGroup, shard: ManagedShard) -> None:
+        """Raise if the manager is being closed, or others have replaced its shards.
+
+        The shard may have begun anew since the others were closed, and must not outlive that.
+        """
+        if life.is_over:
+            if self._lifecycle.latest is life:  # else it is a shard of the life that follows
+                shard.disconnect(wait=False)
+            raise life.closed_error()
+        if group is not self._group:
+            shard.disconnect(wait=False)
+            raise ShardError("the shards were not all restarted: reshard() has replaced them")
 
     def reshard(
         self, shard_count: int | GatewayBot | None = None, *, timeout: float | None = None
@@ -804,12 +895,15 @@ class ShardManager:
         :raises ShardError: if the manager is closed meanwhile, or is resharding already; in the
             callbacks of a shard without a `dispatcher`, and in a signal handler that has
             interrupted another call.
-        :raises ValueError: if `shard_count` is below 1, or `timeout` is negative; and if this
-            manager runs a part of the shards, for which other processes would have to change, too.
+        :raises ValueError: if `shard_count` is below 1, or is a GatewayBot with a value that cannot
+            be; if `timeout` is negative; and if this manager runs a part of the shards, for which
+            other processes would have to change, too.
         :raises TypeError: if an argument has the wrong type.
         """
         self._check_process()
-        if shard_count is not None and not isinstance(shard_count, GatewayBot):
+        if isinstance(shard_count, GatewayBot):
+            check_gateway_bot(shard_count)
+        elif shard_count is not None:
             check_at_least_one("shard_count", shard_count)
         deadline = Deadline(check_timeout("timeout", timeout))
         if self._shard_ids is not None:
@@ -838,10 +932,14 @@ class ShardManager:
         deadline: Deadline,
     ) -> None:
         gateway_bot = shard_count if isinstance(shard_count, GatewayBot) else self._ask(None)
+        if life.is_over:  # Discord may have taken its time
+            raise life.closed_error()
         wanted = shard_count if isinstance(shard_count, int) else gateway_bot.shards
         if wanted == old.shard_count:
             self._callbacks.log(
-                logging.WARNING, "there is nothing to reshard: the bot has %d shards", wanted
+                logging.WARNING,
+                "there is nothing to reshard: the bot has %s",
+                count(wanted, "shard"),
             )
             return
         shards = {each: self._make_shard(each, wanted, None) for each in range(wanted)}
@@ -856,7 +954,7 @@ class ShardManager:
             self._lifecycle,
             old,
             new,
-            publish=self._adopt,
+            publish=functools.partial(self._adopt_in, life),
             log=self._callbacks.log,
             close_timeout=self._template.options.close_timeout + _CLOSING_GRACE,
         )
@@ -869,7 +967,6 @@ class ShardManager:
             if store is not None:
                 store.locks.release(old.shard_count if self._group is new else wanted)
         self._shard_count = wanted
-        self._past = (*self._past, *(shard.stats for shard in old.shards.values()))
         self._callbacks.log(
             logging.INFO,
             "resharded from %d to %d shards; %s had come to both, and %s delivered once",
@@ -918,7 +1015,6 @@ class ShardManager:
         :param timeout: seconds for all shards together; None means `send_timeout` for each.
         :raises NotReady: if a shard is not READY in time; the others were told all the same.
         :raises SendTimeout: if it could not be sent to a shard in time, likewise.
-        :raises ShardError: if a shard is closed meanwhile, likewise.
         :raises ValueError: if an argument has a value that Discord does not document; nothing was
             sent.
         :raises TypeError: if an argument has the wrong type; nothing was sent.
@@ -931,15 +1027,21 @@ class ShardManager:
         with self._lock:
             for shard in (self._template, *self._supervisor.all_shards()):
                 shard.begin_with(payload["d"])
-        failure: ShardError | None = None
-        for shard in list(self._supervisor.all_shards()):
-            if shard.has_identified and not shard.is_over:
-                try:
-                    shard.send(payload, deadline.remaining())
-                except ShardError as error:
-                    failure = failure or error
-        if failure is not None:
-            raise failure
+        shards = [shard for shard in self._supervisor.all_shards() if shard.has_identified]
+        failures: list[tuple[ManagedShard, NotReady | SendTimeout]] = []
+        for shard in shards:
+            try:
+                shard.send(payload, deadline.remaining())
+            except (NotReady, SendTimeout) as error:
+                failures.append((shard, error))
+            except ShardError:
+                pass  # it is closed; if it begins anew, it begins with the presence
+        if failures:
+            shard, failure = failures[0]
+            raise type(failure)(
+                f"{len(shards) - len(failures)} of {count(len(shards), 'shard')} have the "
+                f"presence; shard {shard.shard_id}: {failure}"
+            ) from failure
 
     update_voice_state = _of_the_guilds_shard(Shard.update_voice_state)
     request_guild_members = _of_the_guilds_shard(Shard.request_guild_members)
@@ -974,11 +1076,12 @@ class ShardManager:
         if source is None:
             request = GatewayBotRequest(
                 self._template.token,
+                self._api_url,
                 ssl_context=self._template.options.ssl_context,
                 proxy=self._template.options.proxy,
             )
-            if life is not None:
-                life.use(_Asking(request))
+            if life is not None and not life.use(_Asking(request)):
+                request.abort()  # the life was asked to close before it had what to interrupt
             return request.wait()
         answer = (
             self._callbacks.run("the function gateway_bot", source)
@@ -990,7 +1093,7 @@ class ShardManager:
                 "the function gateway_bot must return a GatewayBot, as fetch_gateway_bot() does, "
                 f"not {type(answer).__name__}"
             )
-        return answer
+        return check_gateway_bot(answer)
 
     def _begin_group(self, life: Life, gateway_bot: GatewayBot) -> ShardGroup:
         """The shards of a life: those of the life before, with their sessions, if they fit."""
@@ -1050,15 +1153,26 @@ class ShardManager:
                     shard.feed(queue)
                 for name, waiter in self._waiters:
                     shard.subscribe(waiter, name)
+            left = [group for group in self._supervisor.groups if group not in groups]
+            gone = [shard for shard in _older_shards((groups[0], *left)) if shard not in shards]
+            self._past = (*self._past, *(shard.stats for shard in gone))
             self._supervisor.publish(*groups)
+
+    def _adopt_in(self, life: Life, *groups: ShardGroup) -> None:
+        """:meth:`_adopt` for a life, unless the next one has begun, which has its own shards."""
+        with self._lock:
+            if self._lifecycle.life is life:
+                self._adopt(*groups)
 
     # Processes
 
-    def _close_at_exit(self, deadline: Deadline) -> None:
-        if not self._is_parents() and self._lifecycle.began:
-            self._lifecycle.interpreter_exits()
-            life = self._lifecycle.request_close(RESUMABLE_CLOSE_CODE, deadline)
-            self._lifecycle.wait(lambda: life.ended, deadline)
+    def _close_at_exit(self, deadline: Deadline) -> Callable[[], object]:
+        """Ask all shards to close. Returns a function that waits until they are."""
+        if self._is_parents() or not self._lifecycle.began:
+            return lambda: None
+        self._lifecycle.interpreter_exits()
+        life = self._lifecycle.request_close(RESUMABLE_CLOSE_CODE, deadline)
+        return lambda: self._lifecycle.wait(lambda: life.ended, deadline)
 
     def _is_parents(self) -> bool:
         return os.getpid() != self._process_id
@@ -1078,16 +1192,30 @@ class ShardManager:
                 self._store.locks.leave_to_parent()
             return
         self._lock = threading.RLock()
-        self._queues, self._waiters = [], []  # the parent's
+        # Those of the parent take nothing here: their queues would fill, and hold the shards up.
+        self._queues, self._waiters = [], []
         self._callbacks.begin_in_forked_child()
         self._create_supervisor()
 
 
-def _refuse_if_over(life: Life, shard: ManagedShard) -> None:
-    """Raise if the manager closes, or is closed, which a shard that restarts must not outlive."""
-    if life.is_over:
-        shard.disconnect(wait=False)  # it may have begun anew since the others were closed
-        raise life.closed_error()
+def _older_shards(groups: Sequence[ShardGroup]) -> Iterator[ManagedShard]:
+    """The shards of those groups that the first one replaces, and not of one that replaces it."""
+    for group in groups[1:]:
+        if group.is_older(groups[0]):
+            yield from group.shards.values()
+
+
+def _check_numbers(shard_ids: Any) -> list[int]:
+    """The numbers in `shard_ids`, an argument of the user's.
+
+    :raises TypeError: if it is something else than a list of int.
+    """
+    if isinstance(shard_ids, (str, bytes)) or not isinstance(shard_ids, Iterable):
+        raise TypeError(f"shard_ids must be a list of int, not {type(shard_ids).__name__}")
+    numbers = list(shard_ids)
+    for number in numbers:
+        check_type("shard_ids", number, int)
+    return numbers
 
 
 class _Asking:
@@ -1126,8 +1254,11 @@ def _refuse_unknown(options: Mapping[str, Any]) -> None:
     from shardlib.shardoptions import ShardOptions
 
     for name in options:
-        if name in ("shard_id", "session", "backoff"):
-            raise TypeError(f"ShardManager() takes no {name}: each of its shards has its own")
+        if name in _OF_EACH_SHARD:
+            raise TypeError(
+                f"ShardManager() takes no {name}: each of its shards has its own; "
+                f"{_OF_EACH_SHARD[name]}"
+            )
         if name not in ShardOptions.__annotations__:
             raise TypeError(f"ShardManager() got an unexpected keyword argument {name!r}")
 
@@ -1140,11 +1271,7 @@ def _check_shard_ids(
         check_at_least_one("shard_count", shard_count)
     if shard_ids is None:
         return None
-    if isinstance(shard_ids, (str, bytes)) or not isinstance(shard_ids, Iterable):
-        raise TypeError(f"shard_ids must be a list of int, not {type(shard_ids).__name__}")
-    numbers = tuple(shard_ids)
-    for number in numbers:
-        check_type("shard_ids", number, int)
+    numbers = _check_numbers(shard_ids)
     if shard_count is None:
         raise ValueError(
             "shard_ids needs shard_count: all processes must divide the guilds among the same "
@@ -1173,8 +1300,8 @@ def _close_all_at_exit() -> None:
     This runs before the shards' own exit handler, which was registered first.
     """
     deadline = Deadline(EXIT_TIMEOUT)
-    for manager in _all_managers():
-        manager._close_at_exit(deadline)
+    for wait in [manager._close_at_exit(deadline) for manager in _all_managers()]:
+        wait()
 
 
 def _begin_all_in_forked_child() -> None:

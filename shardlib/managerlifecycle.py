@@ -30,6 +30,9 @@ class ManagerLifecycle(Lifecycle):
         self._alarm = Alarm()  # for the manager's thread
         self._local = threading.local()  # `is_reader` in the readers of the shards
         self._waiting: set[int] = set()  # the threads that are inside wait()
+        #: Another object after each change of the manager's life or a shard's. A thread that waits
+        #: for what takes long to find out looks at this first: shards that are busy wake it often.
+        self.latest_change = object()
         super().__init__(create_thread)
 
     def in_reader_thread(self) -> bool:
@@ -60,12 +63,22 @@ class ManagerLifecycle(Lifecycle):
         """
         return any(map(threads, list(self._waiting)))
 
+    def interpreter_exits(self) -> None:
+        """As of a shard; threads of the user's that wait for a shard wait on, too."""
+        super().interpreter_exits()
+        for shard in self._shards():
+            shard.interpreter_exits()
+
     def await_change(self, timeout: float | None) -> None:
         """Block the manager's thread until something has changed since the last call.
 
         :param timeout: seconds, None for no end.
         """
         self._alarm.wait(timeout)
+
+    def ring(self) -> None:
+        """Let the manager's thread look whether something has changed. Any thread."""
+        self._alarm.ring()
 
     def notify(self) -> None:
         """Let threads look that wait for the manager, and readers that wait for such a thread."""
@@ -74,6 +87,7 @@ class ManagerLifecycle(Lifecycle):
             shard.wake()
 
     def _changed(self) -> None:
+        self.latest_change = object()
         super()._changed()
         self._alarm.ring()
 

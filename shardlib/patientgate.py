@@ -42,7 +42,7 @@ class PatientGate:
             wait = check_gate_wait(self._gate.try_acquire(shard_id))
         except ShardClosed as error:
             wait = self.expected_wait(shard_id) or _LONG_WAIT
-            self._tell(f": {error.reason}")
+            self._tell(f"no shard may identify for now: {error.reason}")
         else:
             if wait == 0:
                 self._told = False
@@ -56,16 +56,17 @@ class PatientGate:
         try:
             wait = check_gate_wait(method(shard_id))
         except Exception as error:  # the user's: try_acquire() is what counts
-            self._tell(f", but expected_wait() of the identify gate failed: {describe(error)}")
+            self._tell(f"expected_wait() of the identify gate failed: {describe(error)}")
             return 0.0
         if wait > _LONG_WAIT:
             self._tell(
-                f" in {count(round(wait / 60), 'minute')}: the sessions that Discord allows in 24 "
-                "hours are nearly used up. Shards with a session to resume go on"
+                f"the next shard may identify in {count(round(wait / 60), 'minute')}: the sessions "
+                "that Discord allows in 24 hours are nearly used up. Shards with a session to "
+                "resume go on"
             )
         return wait
 
     def _tell(self, what: str) -> None:
         if not self._told:
             self._told = True
-            self._log(logging.ERROR, "the next shard may identify%s", what)
+            self._log(logging.ERROR, "%s", what)

@@ -449,6 +449,7 @@ class Shard:
             self._callbacks,
             connect_timeout=options.connect_timeout,
             close_timeout=options.close_timeout,
+            close_code=NORMAL_CLOSURE,
             is_delivering=self._callbacks.in_delivery,
             about_to_begin=self._warn_of_twin,
         )

@@ -34,11 +34,14 @@ class ShardGroup:
     ) -> None:
         self.shards = shards
         self.shard_count = shard_count
-        self._socket_url = socket_url
+        self.socket_url = socket_url
         self._gate = gate
         self._max_concurrency = max_concurrency
         self._order = StartOrder((), max_concurrency)
-        self._began_at = time.monotonic()
+        self.began_at = time.monotonic()
+        #: What the manager's callbacks were told of the group, each once.
+        self.is_ready_told = False
+        self.is_division_told = False
         for shard in shards.values():  # of the life before, perhaps
             shard.await_turn()
 
@@ -48,19 +51,23 @@ class ShardGroup:
         self._order = StartOrder(identifying, self._max_concurrency)
         for shard_id, shard in self.shards.items():
             if shard_id not in identifying:
-                shard.take_turn(self._socket_url)
+                shard.take_turn(self.socket_url)
 
     def start_due(self) -> float | None:
         """Start the shards whose turn to identify is near.
 
         :returns: seconds after which to call this again, None if a shard has to change before.
         """
-        due = self._order.take_due(
-            lambda shard_id: self.shards[shard_id].is_under_way, self._gate.expected_wait
-        )
-        for shard_id in due.shard_ids:
-            self.shards[shard_id].take_turn(self._socket_url)
-        return due.wait
+        while True:
+            due = self._order.take_due(
+                lambda shard_id: self.shards[shard_id].is_under_way, self._gate.expected_wait
+            )
+            if not due.shard_ids:
+                return due.wait
+            # Again after these: one that the user has closed, or has started by hand, may never
+            # change, and must not hold up the next bucket.
+            for shard_id in due.shard_ids:
+                self.shards[shard_id].take_turn(self.socket_url)
 
     def shard_id_for(self, guild_id: int) -> int:
         """The number of the shard that receives a guild's events, which may run elsewhere."""
@@ -73,7 +80,19 @@ class ShardGroup:
     @property
     def age(self) -> float:
         """Seconds since the group was made."""
-        return time.monotonic() - self._began_at
+        return time.monotonic() - self.began_at
+
+    def note_ready_told(self) -> None:
+        """Note that on_all_ready is about to be called, or was."""
+        self.is_ready_told = True
+
+    def note_division_told(self) -> None:
+        """Note that on_resharding_needed was called."""
+        self.is_division_told = True
+
+    def is_older(self, other: ShardGroup) -> bool:
+        """True if another group was made after this one, to replace it."""
+        return self.began_at < other.began_at
 
     @property
     def expected(self) -> int:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from shardlib.backoff import Backoff
 from shardlib.callbacks import Callbacks
@@ -33,10 +34,12 @@ from shardlib.lifecycle import Life, Request
 from shardlib.managedshard import ManagedShard
 from shardlib.managerlifecycle import ManagerLifecycle
 from shardlib.running import LeftToParent
-from shardlib.sessionstore import SessionStore
 from shardlib.shardgroup import ShardGroup
 from shardlib.state import ShardState
 from shardlib.text import count, describe
+
+if TYPE_CHECKING:
+    from shardlib.sessionstore import SessionStore
 
 # Errors of one shard that every other one would meet, too: they are the token's, or the intents'.
 COMMON = (AuthenticationFailed, DisallowedIntents, InvalidAPIVersion, InvalidIntents)
@@ -86,8 +89,6 @@ class Supervisor:
         self.obstacle: Exception | None = None
         self._saved_ids: dict[tuple[int, int], str | None] = {}
         self._told: set[tuple[int, int]] = set()  # (shard_id, shard_count) of those that failed
-        self._all_ready: ShardGroup | None = None  # the one of which that was told
-        self._division_told: ShardGroup | None = None  # likewise
 
     def all_shards(self) -> Iterator[ManagedShard]:
         """All shards that there are. Any thread."""
@@ -97,6 +98,7 @@ class Supervisor:
     def publish(self, *groups: ShardGroup) -> None:
         """Let all threads see groups from now on; users see the first."""
         self.groups = groups
+        self.lifecycle.changed()
 
     def check_limit(self, group: ShardGroup, gateway_bot: GatewayBot) -> None:
         """Check that Discord allows as many new sessions as a group needs.
@@ -105,6 +107,12 @@ class Supervisor:
         """
         if group.needed > gateway_bot.remaining:
             raise SessionLimitReached(group.needed, gateway_bot.remaining, gateway_bot.reset_after)
+
+    def has_told(self, group: ShardGroup) -> bool:
+        """True once the manager's callbacks were told what is to be told of a group as it is."""
+        if any(isinstance(error, DIVISION) for error in group.errors.values()):
+            return group.is_division_told
+        return group.is_ready_told or bool(group.errors)
 
     def stop(self, error: BaseException) -> None:
         """Close everything because of an error, which the waiting methods raise."""
@@ -125,7 +133,7 @@ class Supervisor:
             return
         except BaseException as unexpected:
             error = unexpected
-            if not isinstance(error, (ShardError, OSError)):
+            if isinstance(error, Exception) and not isinstance(error, (ShardError, OSError)):
                 self._callbacks.log(
                     logging.CRITICAL,
                     "the manager's thread failed, which closes all shards",
@@ -240,26 +248,34 @@ class Supervisor:
                 return ConnectionFailed(why)
         if not is_over:
             self._tell_of_failures(group, errors)
-        if group is not self._division_told:
+        if not group.is_division_told:
             if any(isinstance(error, DIVISION) for error in errors.values()):
-                self._division_told = group
                 self._tell_of_division()
+                group.note_division_told()
+                self.lifecycle.changed()  # wait_until_ready() waits for that
         if is_over and errors and group is self.groups[0]:  # else the callback has resharded
             return ShardsFailed(errors)
         return None
 
-    def _tell_of_failures(self, group: ShardGroup, errors: Collection[int]) -> None:
+    def _tell_of_failures(self, group: ShardGroup, errors: Mapping[int, BaseException]) -> None:
         self._told &= {(shard_id, group.shard_count) for shard_id in errors}
-        for shard_id in errors:
-            if (shard_id, group.shard_count) not in self._told:
-                self._told.add((shard_id, group.shard_count))
-                self._callbacks.log(
-                    logging.ERROR,
-                    "shard %d of %d is closed, and its guilds are without the bot; the others go "
-                    "on, and restart() starts it again",
-                    shard_id,
-                    group.shard_count,
-                )
+        new = [each for each in errors if (each, group.shard_count) not in self._told]
+        if not new:
+            return
+        self._told.update((shard_id, group.shard_count) for shard_id in new)
+        shown = ", ".join(map(str, new))
+        if any(isinstance(errors[shard_id], DIVISION) for shard_id in new):
+            advice = "reshard() divides the guilds anew"
+        else:
+            advice = f"restart([{shown}]) begins anew"
+        which = (
+            f"shard {shown} of {group.shard_count} is closed, and its guilds are"
+            if len(new) == 1
+            else f"shards {shown} of {group.shard_count} are closed, and their guilds are"
+        )
+        self._callbacks.log(
+            logging.ERROR, "%s without the bot; the others go on, and %s", which, advice
+        )
 
     def _note_first_socket(self, life: Life, group: ShardGroup) -> None:
         if any(shard.has_opened for shard in group.shards.values()):
@@ -281,14 +297,18 @@ class Supervisor:
         all_ready = group.ready == group.expected
         if all_ready is not life.is_ready:
             life.set_state(ShardState.READY if all_ready else ShardState.CONNECTED)
-        if all_ready and group is not self._all_ready:
-            self._all_ready = group
+        if all_ready and not group.is_ready_told:
             self._callbacks.log(
                 logging.INFO,
                 "%s ready, after %.1f seconds",
                 "the shard is" if group.expected == 1 else f"all {group.expected} shards are",
                 group.age,
             )
+            # From here on the callback is sure to be called, whatever close() does meanwhile: only
+            # now wait_until_ready() returns. It does not wait for the callback, which may wait for
+            # its thread.
+            group.note_ready_told()
+            self.lifecycle.changed()
             self._callbacks.notify("on_all_ready")
 
     def _save_sessions(self, store: SessionStore, *, all_of_them: bool = True) -> None:
@@ -354,6 +374,8 @@ class Supervisor:
 
 def _why_none_opened(group: ShardGroup) -> str | None:
     """Why no shard of those that were started could connect; None while one may."""
-    begun = [shard for shard in group.shards.values() if shard.was_begun]
+    begun = [
+        shard for shard in group.shards.values() if shard.was_begun and not shard.was_closed_by_hand
+    ]
     whys = [shard.last_end or shard.error for shard in begun if not shard.is_under_way]
     return str(whys[0]) if whys and len(whys) == len(begun) else None

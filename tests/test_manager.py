@@ -9,7 +9,7 @@ import math
 import pickle
 import weakref
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -25,6 +25,8 @@ from tests.support import TOKEN
 # manager has, too, for another purpose.
 OWN = {"shard_id", "session", "backoff"}
 SHARED = {"token", "intents", "shard_count", "identify_gate"}
+
+ANSWER: Any = GatewayBot("wss://gateway.discord.gg", 4, 1000, 1000, 0.0, 1)
 
 
 @pytest.fixture
@@ -69,6 +71,13 @@ def make(**options: Any) -> ShardManager:
         ({"sessions": "a\0b"}, ValueError, "sessions"),
         ({"gateway_bot": "wss://gateway.discord.gg"}, TypeError, "gateway_bot"),
         ({"gateway_bot": lambda token: None}, TypeError, "gateway_bot"),
+        ({"gateway_bot": ANSWER._replace(shards=0)}, ValueError, "GatewayBot.shards"),
+        ({"gateway_bot": ANSWER._replace(shards="4")}, TypeError, "GatewayBot.shards"),
+        ({"gateway_bot": ANSWER._replace(max_concurrency=0)}, ValueError, "max_concurrency"),
+        ({"gateway_bot": ANSWER._replace(remaining=-1)}, ValueError, "GatewayBot.remaining"),
+        ({"gateway_bot": ANSWER._replace(total=cast(Any, None))}, TypeError, "GatewayBot.total"),
+        ({"gateway_bot": ANSWER._replace(reset_after=-1.0)}, ValueError, "reset_after"),
+        ({"gateway_bot": ANSWER._replace(url="https://discord.com")}, ValueError, "gateway URL"),
         ({"identify_gate": 5}, TypeError, "identify_gate"),
         ({"on_all_ready": 5}, TypeError, "on_all_ready"),
         ({"on_all_ready": lambda: None}, TypeError, "on_all_ready"),
@@ -201,8 +210,8 @@ WRONG: list[tuple[str, tuple[Any, ...], dict[str, Any], Any, str]] = [
     ("join", (-1,), {}, ValueError, "timeout"),
     ("join", ("1",), {}, TypeError, "timeout"),
     ("restart", ([9],), {}, ValueError, "shard_ids has 9"),
-    ("restart", (["0"],), {}, ValueError, "shard_ids"),
-    ("restart", (5,), {}, TypeError, "int"),
+    ("restart", (["0"],), {}, TypeError, "shard_ids"),
+    ("restart", (5,), {}, TypeError, "shard_ids must be a list of int"),
     ("restart", (), {"new_session": 1}, TypeError, "new_session"),
     ("restart", (), {"pause": -1}, ValueError, "pause"),
     ("restart", (), {"pause": None}, TypeError, "pause"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import gc
 import os
 import signal
@@ -21,7 +20,6 @@ import pytest
 
 from shardlib import ConnectionFailed, Session, Shard, ShardClosed, ShardError, ShardState
 from shardlib.dispatch import Mailbox, Pool, Worker
-from shardlib.gatewaybot import GatewayBotRequest
 from shardlib.testing import LocalGateway
 from tests.managers import connect, gateway_bot, make_gateway, make_manager, wait_for_state
 from tests.support import in_background, not_none, wait_until
@@ -395,14 +393,10 @@ def test_two_threads_close_at_once(gateway: LocalGateway) -> None:
     assert own_threads() == []
 
 
-def test_close_interrupts_the_request_to_discord(
-    gateway: LocalGateway, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_close_interrupts_the_request_to_discord(gateway: LocalGateway) -> None:
     asked = threading.Event()
     gateway.inject(lambda it: asked.set(), instead_of="answer")
-    request = functools.partial(GatewayBotRequest, api_url=gateway.http_url)
-    monkeypatch.setattr("shardlib.manager.GatewayBotRequest", request)
-    manager = make_manager(gateway, gateway_bot=None)
+    manager = make_manager(gateway, gateway_bot=None, api_url=gateway.http_url)
     connecting = in_background(manager.connect)
     assert asked.wait(10)
     assert seconds(manager.close) < GRACE
@@ -535,6 +529,29 @@ def test_ctrl_c_ends_a_wait_for_a_gateway_that_says_nothing(
     assert time.monotonic() - since < 5
 
 
+def test_ctrl_c_in_connect_keeps_the_saved_sessions(gateway: LocalGateway, tmp_path: Path) -> None:
+    connect(make_manager(gateway, sessions=tmp_path)).close()
+    saved = sorted(os.listdir(tmp_path))
+    assert len(saved) == 4
+    gateway.inject(instead_of="upgrade", connections=None)
+    before = len(gateway.all_connections)
+    process = run(
+        gateway,
+        """
+        try:
+            manager.connect()
+        except KeyboardInterrupt:
+            manager.join(5)
+            print("interrupted", flush=True)
+        """,
+        sessions=tmp_path,
+    )
+    gateway.wait_until(lambda: len(gateway.all_connections) > before or None, 20)
+    process.send_signal(signal.SIGINT)
+    assert finish(process) == (0, "interrupted\n", "")
+    assert sorted(os.listdir(tmp_path)) == saved
+
+
 def test_ctrl_c_in_connect_leaves_nothing_running(gateway: LocalGateway) -> None:
     gateway.inject(instead_of="upgrade", connections=None)
     process = run(
@@ -613,6 +630,27 @@ def test_a_program_that_ends_saves_all_sessions_and_is_quick(
         assert len(gateway.identifies) == 4
 
 
+def test_threads_that_wait_for_a_shard_do_not_disturb_the_end_of_a_program(
+    gateway: LocalGateway,
+) -> None:
+    process = run(
+        gateway,
+        """
+        manager.connect()
+        manager.wait_until_ready()
+
+        def wait(function, *arguments):
+            threading.Thread(target=function, args=arguments, daemon=True).start()
+
+        wait(manager.fetch_guild_members, 1)
+        wait(manager.shards[0].wait_for, "TYPING_START")
+        wait(manager.wait_for, "TYPING_START")
+        time.sleep(0.5)
+        """,
+    )
+    assert finish(process) == (0, "", "")
+
+
 # Forks
 
 
@@ -636,6 +674,33 @@ def test_a_manager_that_was_never_connected_works_in_a_forked_child(gateway: Loc
     status, _, errors = finish(process)
     assert (status, errors) == (0, "")
     assert len(gateway.identifies) == 8
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_an_iterator_of_the_parent_does_not_hold_up_the_shards_of_a_forked_child(
+    gateway: LocalGateway,
+) -> None:
+    process = run(
+        gateway,
+        """
+        import warnings; warnings.simplefilter("ignore")
+        events = manager.events("READY", maxsize=1)
+        child = os.fork()
+        if child:
+            sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        ready = []
+        manager.on("READY", lambda *_: ready.append(1))
+        manager.connect()
+        for _ in range(1000):
+            if len(ready) == 4:
+                break
+            time.sleep(0.01)
+        os._exit(0 if len(ready) == 4 and len(events._queue) == 0 else 1)
+        """,
+    )
+    status, _, errors = finish(process)
+    assert (status, errors) == (0, "")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
@@ -736,10 +801,8 @@ def test_ctrl_c_while_discord_is_asked_ends_the_program_at_once(gateway: LocalGa
     process = run(
         gateway,
         f"""
-        import functools
-        import shardlib.manager
-        shardlib.manager.GatewayBotRequest = functools.partial(
-            shardlib.manager.GatewayBotRequest, api_url={gateway.http_url!r}
+        manager = ShardManager(
+            {gateway.token!r}, 0, gateway_bot=None, api_url={gateway.http_url!r}
         )
         try:
             manager.connect()

@@ -169,7 +169,7 @@ def test_an_error_of_the_division_closes_that_shard_alone(
         with pytest.raises(TimeoutError):
             manager.join(0)
         wait_until(lambda: caplog.text.count("its guilds are without the bot") == 2)
-        assert caplog.text.count("restart() starts it again") == 2
+        assert caplog.text.count("reshard() divides the guilds anew") == 2
         assert len(needed) == 1
 
 

@@ -156,6 +156,15 @@ def test_a_wait_that_runs_out_says_how_many_shards_are_ready(gateway: LocalGatew
             manager.wait_for("TYPING_START", timeout=0.01)
 
 
+def test_an_iterator_whose_time_runs_out_says_which_shards_are_late(gateway: LocalGateway) -> None:
+    gateway.inject(instead_of="ready", shard_id=3, connections=None)
+    with make_manager(gateway) as manager, manager.events("TYPING_START", timeout=0.01) as events:
+        manager.connect()
+        wait_until(lambda: "3 ready" in repr(manager))
+        with pytest.raises(TimeoutError, match="3 of 4 are ready; shard 3 is identifying$"):
+            next(events)
+
+
 def test_what_a_predicate_raises_is_raised_by_the_wait(gateway: LocalGateway) -> None:
     def fail(data: Any) -> bool:
         raise LookupError("mine")

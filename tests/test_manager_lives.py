@@ -13,15 +13,18 @@ import pytest
 from shardlib import (
     AlreadyConnected,
     ConnectionFailed,
+    GatewayBot,
     NotReady,
     Opcode,
     ShardClosed,
     ShardError,
     ShardingRequired,
+    ShardManager,
     ShardsFailed,
     ShardState,
 )
 from shardlib.managedshard import ManagedShard
+from shardlib.resharding import Resharding
 from shardlib.testing import LocalGateway
 from tests.managers import (
     close_shard,
@@ -306,10 +309,10 @@ def test_no_shard_that_restart_connects_outlives_a_close_at_that_moment(
     manager = connect(make_manager(gateway))
     request_restart, closing = ManagedShard.request_restart, []
 
-    def close_first(shard: ManagedShard, **options: Any) -> Any:
+    def close_first(shard: ManagedShard, *arguments: Any, **options: Any) -> Any:
         closing.append(in_background(manager.close))
         wait_until(lambda: shard.has_ended)
-        return request_restart(shard, **options)
+        return request_restart(shard, *arguments, **options)
 
     monkeypatch.setattr(ManagedShard, "request_restart", close_first)
     with pytest.raises(ShardClosed):
@@ -317,6 +320,77 @@ def test_no_shard_that_restart_connects_outlives_a_close_at_that_moment(
     closing[0].result(2)
     wait_until(lambda: gateway.connections == [])
     assert not [each for each in threading.enumerate() if each.name.startswith("shard-")]
+
+
+def begin_anew(manager: ShardManager) -> None:
+    manager.close()
+    connect(manager)
+
+
+def test_a_restart_of_a_life_that_is_over_closes_no_shard_of_the_next_one(
+    gateway: LocalGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request_restart = ManagedShard.request_restart
+
+    def begin_the_next_life_first(shard: ManagedShard, socket_url: str, **options: Any) -> Any:
+        monkeypatch.undo()
+        in_background(begin_anew, manager).result(20)
+        return request_restart(shard, socket_url, **options)
+
+    with make_manager(gateway) as manager:
+        connect(manager)
+        monkeypatch.setattr(ManagedShard, "request_restart", begin_the_next_life_first)
+        with pytest.raises(ShardClosed):
+            manager.restart()
+        wait_for_state(manager, lambda: "4 ready" in repr(manager), "all are ready")
+
+
+def test_a_reshard_of_a_life_that_is_over_replaces_no_shard_of_the_next_one(
+    gateway: LocalGateway,
+) -> None:
+    answers = iter([2, 4, 3])
+    asked, answered = threading.Event(), threading.Event()
+
+    def ask() -> GatewayBot:
+        shards = next(answers)
+        if shards == 4:
+            asked.set()
+            assert answered.wait(20)
+        return gateway_bot(gateway, shards=shards)
+
+    with make_manager(gateway, gateway_bot=ask) as manager:
+        connect(manager)
+        resharding = in_background(manager.reshard)
+        assert asked.wait(10)
+        manager.close()
+        connect(manager)
+        answered.set()
+        with pytest.raises(ShardClosed):
+            resharding.result(10)
+        assert repr(manager) == "<ShardManager 3 shards, 3 ready>"
+        with pytest.raises(TimeoutError):
+            manager.join(0.2)
+    wait_until(lambda: gateway.connections == [])
+
+
+def test_a_reshard_that_close_has_interrupted_publishes_nothing_in_the_next_life(
+    gateway: LocalGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begin_the_next_life_first(resharding: Resharding) -> None:
+        in_background(begin_anew, manager).result(20)
+        go_on_with_old(resharding)
+
+    go_on_with_old = Resharding._go_on_with_old
+    monkeypatch.setattr(Resharding, "_go_on_with_old", begin_the_next_life_first)
+    answers = iter([2, 3])
+    with make_manager(
+        gateway, gateway_bot=lambda: gateway_bot(gateway, shards=next(answers))
+    ) as manager:
+        connect(manager)
+        with pytest.raises((TimeoutError, ShardError)):
+            manager.reshard(gateway_bot(gateway), timeout=0)
+        assert repr(manager) == "<ShardManager 3 shards, 3 ready>"
+    wait_until(lambda: gateway.connections == [])
 
 
 def test_a_restart_waits_for_shards_that_have_not_had_their_turn(
@@ -329,6 +403,53 @@ def test_a_restart_waits_for_shards_that_have_not_had_their_turn(
             manager.wait_until_ready(10)
             manager.close()
         assert identified(late_gateway) == [0, 1, 2] * 2
+
+
+def test_a_shard_that_is_closed_before_its_turn_stays_closed_until_it_is_restarted(
+    late_gateway: LocalGateway,
+) -> None:
+    with make_manager(late_gateway, identify_gate=make_gate(late_gateway, slack=0.1)) as manager:
+        manager.connect()
+        manager.shards[1].disconnect()
+        manager.wait_until_ready(10)
+        assert identified(late_gateway) == [0, 2]
+        manager.restart([1])
+        manager.wait_until_ready(10)
+        assert identified(late_gateway) == [0, 2, 1]
+
+
+class LateGate:
+    """A gate that expects shard 1 to wait, and lets it through at once."""
+
+    def __init__(self) -> None:
+        self.is_late = True
+
+    def try_acquire(self, shard_id: int) -> float:
+        return 0.0
+
+    def expected_wait(self, shard_id: int) -> float:
+        return 1.2 if shard_id == 1 and self.is_late else 0.0
+
+
+def test_a_shard_that_was_started_by_hand_before_its_turn_holds_up_no_other() -> None:
+    gate = LateGate()
+    with make_gateway(3, max_concurrency=1) as gateway:
+        with make_manager(gateway, identify_gate=gate) as manager:
+            manager.connect()
+            manager.shards[1].start(gateway.url)
+            manager.shards[1].wait_until_ready(10)
+            gate.is_late = False
+            manager.wait_until_ready(10)
+
+
+def test_a_restart_goes_on_when_its_shard_was_started_by_hand_before_its_turn(
+    late_gateway: LocalGateway,
+) -> None:
+    with make_manager(late_gateway, identify_gate=make_gate(late_gateway, slack=0.1)) as manager:
+        manager.connect()
+        manager.shards[2].start(late_gateway.url)
+        manager.shards[2].wait_until_ready(10)
+        in_background(manager.restart, [2]).result(10)
 
 
 def test_restart_in_a_callback_is_refused(gateway: LocalGateway) -> None:
@@ -359,3 +480,24 @@ def test_a_gateway_that_goes_away_and_comes_back_finds_all_shards_again(
         manager.wait_until_ready(20)
         assert time.monotonic() - since < 10
         assert len(gateway.identifies) == 4
+
+
+def test_a_restart_ends_when_reshard_has_replaced_the_shards(gateway: LocalGateway) -> None:
+    with connect(make_manager(gateway)) as manager:
+        restarting = in_background(lambda: manager.restart(pause=20))
+        wait_until(lambda: manager.stats.resumes == 1)
+        manager.reshard(2)
+        with pytest.raises(ShardError, match=r"reshard\(\) has replaced them"):
+            restarting.result(10)
+        wait_until(lambda: len(gateway.connections) == 2)
+
+
+def test_a_restart_of_all_leaves_a_shard_closed_that_was_closed_by_hand(
+    gateway: LocalGateway,
+) -> None:
+    with connect(make_manager(gateway)) as manager:
+        manager.shards[1].disconnect()
+        manager.restart()
+        assert manager.shards[1].state is ShardState.CLOSED
+        manager.restart([1])
+        assert manager.shards[1].state is ShardState.READY

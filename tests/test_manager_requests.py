@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,7 +16,7 @@ from shardlib import GatewayBot, IdentifyGate, Intents, ShardError, ShardManager
 from shardlib.dispatch import Worker
 from shardlib.testing import LocalGateway
 from tests.shards import make_gateway
-from tests.support import TOKEN, wait_until
+from tests.support import TOKEN, in_background, wait_until
 
 PATIENCE = 10.0
 
@@ -56,7 +58,39 @@ def test_a_callback_that_would_never_be_called_is_refused(gateway: LocalGateway,
         setattr(manager, name, print)
     with pytest.raises(AttributeError, match=name):
         type("Bot", (ShardManager,), {name: lambda self: None})
+    mixin = type("Mixin", (), {name: lambda self: None})
+    with pytest.raises(AttributeError, match=name):
+        type("Bot", (mixin, ShardManager), {})
     type("Bot", (ShardManager,), {"on_message": lambda self, shard, message: None})
+
+
+def test_resharding_to_no_shard_is_refused_at_the_call(gateway: LocalGateway) -> None:
+    with make_manager(gateway, 2) as manager:
+        manager.connect()
+        shards = dict(manager.shards)
+        with pytest.raises(ValueError, match="GatewayBot.shards must be at least 1, not 0"):
+            manager.reshard(GatewayBot(gateway.url, 0, 1000, 1000, 0.0, 4))
+        assert dict(manager.shards) == shards
+
+
+def test_a_function_gateway_bot_that_returns_what_cannot_be_is_told_so(
+    gateway: LocalGateway,
+) -> None:
+    def no_shards() -> GatewayBot:
+        return GatewayBot(gateway.url, 0, 1000, 1000, 0.0, 4)
+
+    manager = ShardManager(TOKEN, Intents.default(), gateway_bot=no_shards)
+    with pytest.raises(ValueError, match="GatewayBot.shards must be at least 1, not 0"):
+        manager.connect()
+
+
+def test_a_function_gateway_bot_that_ends_the_program_is_no_failure(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    manager = ShardManager(TOKEN, Intents.default(), gateway_bot=lambda: sys.exit(3))
+    with pytest.raises(SystemExit):
+        manager.run_forever()
+    assert "failed" not in caplog.text
 
 
 def test_resharding_to_as_many_shards_changes_nothing(
@@ -144,3 +178,44 @@ def test_a_callback_of_a_shard_never_waits_for_itself_to_be_ready(gateway: Local
         wait_until(lambda: raised, PATIENCE / 2)
         release.set()
         assert "was called in a callback" in str(raised[0])
+
+
+def test_a_manager_keeps_no_shard_that_resharding_has_replaced(gateway: LocalGateway) -> None:
+    with make_manager(gateway, 2, on_resharding_needed=ShardManager.reshard) as manager:
+        manager.connect()
+        manager.wait_until_ready(PATIENCE)
+        old = [weakref.ref(shard) for shard in manager.shards.values()]
+        gateway.connections[0].close(4011)
+        wait_until(lambda: len(manager.shards) == 4, PATIENCE)
+
+        def are_gone() -> bool:
+            for shard in manager.shards.values():
+                shard.heartbeat(requested=True)  # whose answer wakes the reader
+            gc.collect()
+            return not any(shard() for shard in old)
+
+        wait_until(are_gone, PATIENCE)
+
+
+def test_no_counter_goes_back_while_a_manager_reshards(gateway: LocalGateway) -> None:
+    with make_manager(gateway, 2) as manager:
+        manager.connect()
+        manager.wait_until_ready(PATIENCE)
+        for number in range(100):
+            gateway.dispatch("USER_UPDATE", {"n": number})
+        wait_until(lambda: manager.stats.messages > 100, PATIENCE)
+        seen = [manager.stats.messages]
+        resharding = in_background(manager.reshard, 4)
+        while not resharding.done():
+            seen.append(manager.stats.messages)
+        resharding.result()
+        assert seen == sorted(seen)
+
+
+def test_connecting_again_counts_no_shard_twice(gateway: LocalGateway) -> None:
+    manager = make_manager(gateway, 2)
+    for lives in (1, 2):
+        with manager:
+            manager.connect()
+            manager.wait_until_ready(PATIENCE)
+        assert manager.stats.connections == 2 * lives

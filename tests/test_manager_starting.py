@@ -27,6 +27,7 @@ from shardlib import (
     ShardState,
     fetch_gateway_bot,
 )
+from shardlib.gatewaybot import GatewayBotRequest
 from shardlib.testing import GatewayConnection, LocalGateway
 from tests.managers import (
     connect,
@@ -231,7 +232,7 @@ def test_a_wait_that_runs_out_says_what_the_shards_are_doing() -> None:
         "not all shards were ready within 0.01 seconds; 0 of 8 are ready; shard 0 is connected"
     )
     assert "its turn to identify" in message
-    assert message.endswith("; shard 4 is waiting for its turn; and 3 more")
+    assert message.endswith("; shard 2 is waiting for its turn; and 5 more")
 
 
 def test_a_wait_that_runs_out_before_discord_has_answered_says_so(gateway: LocalGateway) -> None:
@@ -268,6 +269,36 @@ def test_all_shards_being_ready_is_told_once_on_the_managers_thread(gateway: Loc
         manager.close()
         connect(manager)
         wait_until(lambda: len(told) == 2)
+
+
+def test_all_shards_being_ready_is_told_however_soon_the_manager_is_closed(
+    gateway: LocalGateway,
+) -> None:
+    for _ in range(20):
+        told: list[ShardManager] = []
+        with make_manager(gateway, on_all_ready=told.append) as manager:
+            manager.connect()
+            manager.wait_until_ready(10)
+        assert told == [manager]
+
+
+def test_a_wait_goes_on_while_on_resharding_needed_mends_what_has_failed() -> None:
+    with make_gateway(4, min_shards=4) as gateway:
+        manager = make_manager(gateway, shard_count=2, on_resharding_needed=ShardManager.reshard)
+        with manager:
+            manager.start()
+            manager.wait_until_ready(20)
+            assert len(manager.shards) == 4
+
+
+def test_the_api_of_another_server_is_asked_for_the_number_of_shards(
+    gateway: LocalGateway,
+) -> None:
+    with make_manager(gateway, gateway_bot=None, api_url=gateway.http_url) as manager:
+        manager.connect()
+        assert len(manager.shards) == gateway.shards
+    with pytest.raises(ValueError, match="api_url must begin with https://"):
+        make_manager(gateway, gateway_bot=None, api_url="http://discord.com/api/v10")
 
 
 def test_waiting_in_on_all_ready_returns_at_once(gateway: LocalGateway) -> None:
@@ -597,3 +628,56 @@ def test_a_slow_callback_of_the_managers_is_told_with_what_it_holds_up(
         wait_until(warned)
     (line,) = [each for each in caplog.messages if "has been running for" in each]
     assert " as on_all_ready, and no shard can be started meanwhile, and no session saved" in line
+
+
+def test_connect_says_so_if_its_only_shard_is_closed_by_hand_before_a_socket_is_open(
+    gateway: LocalGateway,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"ws://127.0.0.1:{silent.getsockname()[1]}/"
+        answer = gateway_bot(gateway, url=url, shards=1)
+        manager = make_manager(gateway, gateway_bot=answer, close_timeout=0.2)
+        connecting = in_background(manager.connect)
+        wait_until(
+            lambda: manager.shards and manager.shards[0].state is ShardState.CONNECTING,
+        )
+        manager.shards[0].disconnect()
+        with pytest.raises(ShardClosed, match="closed by disconnect"):
+            connecting.result(10)
+
+
+def test_closing_ends_a_request_to_discord_that_begins_at_the_same_moment(
+    gateway: LocalGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        api_url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+
+        class LateRequest(GatewayBotRequest):
+            def __init__(self, *arguments: Any, **options: Any) -> None:
+                super().__init__(*arguments, **options)
+                manager.disconnect()
+
+        monkeypatch.setattr("shardlib.manager.GatewayBotRequest", LateRequest)
+        manager = make_manager(gateway, gateway_bot=None, api_url=api_url)
+        manager.start()
+        wait_until(lambda: not own_threads(), 5)
+
+
+def test_a_thread_that_waits_for_all_shards_does_not_count_them_at_each_event(
+    gateway: LocalGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with make_manager(gateway) as manager, manager.events("TYPING_START", timeout=10) as events:
+        gateway.inject(instead_of="ready", shard_id=3, connections=None)
+        manager.connect()
+        wait_for_state(manager, lambda: "3 ready" in repr(manager), "three shards")
+        counts, counted = manager._seen, []
+        monkeypatch.setattr(manager, "_seen", lambda: counted.append(1) or counts())
+        waiting = in_background(manager.wait_until_ready)
+        wait_until(lambda: counted)
+        (guild_id,) = guilds_of(gateway, 0, 4)
+        for number in range(100):
+            gateway.dispatch("TYPING_START", {"n": number, "guild_id": guild_id})
+            next(events)
+        assert len(counted) < 10
+    with pytest.raises(ShardClosed):
+        waiting.result(10)

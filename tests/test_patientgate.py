@@ -94,7 +94,7 @@ def test_a_budget_that_is_free_again_in_a_moment_is_waited_for_no_longer(
 def test_a_gate_that_refuses_and_says_not_how_long_is_asked_every_minute(log: Log) -> None:
     gate = PatientGate(Scripted(ShardClosed(None, "no more today"), 0.0), log)
     assert gate.try_acquire(0) == 60.0
-    assert log.lines == ["the next shard may identify: no more today"]
+    assert log.lines == ["no shard may identify for now: no more today"]
     assert gate.try_acquire(0) == 0.0
 
 

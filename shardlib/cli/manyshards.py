@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import sys
 import threading
@@ -19,7 +18,6 @@ from shardlib.cli.shutdown import Shutdown
 from shardlib.cli.tail import CLOSE_TIMEOUT, callbacks_and_options, intents
 from shardlib.cli.terminal import Lines, LogLines, Output
 from shardlib.gateway import API_URL
-from shardlib.gatewaybot import fetch_gateway_bot
 from shardlib.manager import ShardManager
 from shardlib.shard import Shard
 from shardlib.state import ShardState
@@ -103,7 +101,7 @@ class ManyShards:
                 token,
                 intents(arguments),
                 None if arguments.shards == "auto" else arguments.shards,
-                gateway_bot=functools.partial(fetch_gateway_bot, token, api_url=api_url),
+                api_url=api_url,
                 **callbacks_and_options(arguments, self._events),
                 on_socket_closed=self._note_closed,
                 on_socket_state=self._tell_state if self._footer is None else None,

@@ -7,18 +7,28 @@ or later, or Valkey. A module is loaded when one of its names is first used.
 from __future__ import annotations
 
 __all__ = [
+    "Fleet",
     "FleetError",
+    "FleetShardInfo",
     "RedisAway",
+    "Worker",
+    "WorkerStats",
 ]
 
 TYPE_CHECKING = False  # type checkers take this name for true; typing itself is slow to import
 if TYPE_CHECKING:
     from shardlib.fleet.errors import FleetError, RedisAway
+    from shardlib.fleet.fleet import Fleet, FleetShardInfo
+    from shardlib.fleet.worker import Worker, WorkerStats
 else:
     # Hidden from type checkers: to them a module with __getattr__ has every name.
 
     # The modules imported from above, the cheapest first.
-    _MODULES = ("errors",)
+    _MODULES = (
+        "errors",
+        "worker",
+        "fleet",
+    )
 
     def __getattr__(name):
         if name not in __all__:

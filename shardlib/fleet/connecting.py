@@ -49,7 +49,6 @@ def connect(url: str | Client, *, timeout: float = 5.0) -> Client:
     options: dict[str, Any] = {
         "socket_timeout": timeout,
         "socket_connect_timeout": timeout,
-        "socket_keepalive": True,
         # The fleet knows what it can repeat, and how long it is worth while.
         "retry": Retry(NoBackoff(), 0),
     }
@@ -66,6 +65,8 @@ def connect(url: str | Client, *, timeout: float = 5.0) -> Client:
         )
     if parts.scheme not in _SCHEMES:
         raise ValueError("url must begin with redis://, rediss:// or unix://")
+    if parts.scheme != "unix":
+        options["socket_keepalive"] = True
     if parts.scheme == "rediss" and "ssl_cert_reqs" not in urllib.parse.parse_qs(parts.query):
         options["ssl_check_hostname"] = True  # which redis-py leaves out before version 6
     try:

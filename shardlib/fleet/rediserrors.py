@@ -71,6 +71,7 @@ _CODES = {
     # Redis 6.2 has a sentence instead of a code for commands inside of a script.
     "can't run this command": _NO_PERMISSION,
     "CLUSTERDOWN": _CLUSTER_DOWN,
+    "MASTERDOWN": _CLUSTER_DOWN,  # which has a class since redis-py 5.1
     "MISCONF": _Meaning(
         RedisAway,
         "Redis cannot write to its disk, and takes no writes. Look at its log, and whether the "

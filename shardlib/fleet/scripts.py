@@ -65,8 +65,11 @@ class FleetSession(NamedTuple):
     :param session_id: as READY gave it.
     :param resume_gateway_url: as READY gave it, or None.
     :param shard_count: the number of the bot's shards when the session began.
-    :param epoch: the first half of the ids of its events; 0 in the first batch of a new session,
-        whose epoch Redis then makes.
+    :param epoch: the first half of the ids of its events, milliseconds since 1970. The owner of a
+        new session proposes one, above that of the session before; 0 for none. Redis takes it if it
+        is higher than the last one there, and otherwise makes another. Without a proposal, a first
+        batch whose answer was lost, and which Redis has lost as well, would come back with other
+        ids.
     :param sequence: of the last event that Redis has, 0 for none.
     """
 
@@ -283,6 +286,10 @@ return 'RELEASED'
 
 # The first command that writes is one that Redis refuses when memory has run out. After any other
 # it would let the rest pass, and refuse it after the first of them.
+#
+# A stream may be ahead of its state. Redis 6.2 that finds a half-written script at the end of its
+# log does not carry it out, and leaves it there; after one more restart it carries out what is left
+# of it. An id that is too small then tells of an event that is in the stream, or of a later epoch.
 APPEND = Script(
     _KEEP_LEASE
     + _REFUSE
@@ -307,7 +314,7 @@ if expected > math.max(sequence, 0) then
     return refuse(state, {'REGRESSED', is_new and 0 or known[3], whole(math.max(sequence, 0))})
 end
 if is_new then
-    -- The epoch that this session had before Redis lost it, if that is still possible.
+    -- The one proposed, or that which the session had before Redis lost it, if still possible.
     local floor = math.max(tonumber(known[3] or 0), (last_id(events)))
     if epoch <= floor then
         epoch = math.max(now(), floor + 1)
@@ -318,15 +325,27 @@ if is_new and known[2] and known[2] ~= '' then
     redis.call('XADD', events, id .. '0', field, gap)
     sequence = 0
 end
+local is_moved = false
 for i = 12, #ARGV, 2 do
     local number = tonumber(ARGV[i])
     if number > sequence then
-        redis.call('XADD', events, id .. ARGV[i], field, ARGV[i + 1])
+        local added = redis.pcall('XADD', events, id .. ARGV[i], field, ARGV[i + 1])
+        if type(added) == 'table' and added.err then
+            if not string.find(added.err, 'equal or smaller', 1, true) then
+                return added
+            end
+            local top = last_id(events)
+            if top > epoch then
+                epoch, is_moved = math.max(now(), top + 1), true
+                id = whole(epoch) .. '-'
+                redis.call('XADD', events, id .. ARGV[i], field, ARGV[i + 1])
+            end
+        end
         sequence = number
     end
 end
 sequence = math.max(sequence, last, 0)
-if is_new then
+if is_new or is_moved then
     redis.call('HSET', state, 'session', session, 'url', url, 'count', count,
                'epoch', whole(epoch), 'sequence', whole(sequence))
 else

@@ -59,9 +59,9 @@ class Owner:
             self.session = claim.session
         return claim
 
-    def begin(self, session_id: str) -> None:
-        """Have a new session, of which nothing is in Redis yet."""
-        self.session = FleetSession(session_id, "wss://gateway.discord.gg", 16)
+    def begin(self, session_id: str, epoch: int = 0) -> None:
+        """Have a new session, of which nothing is in Redis yet, and propose an epoch for it."""
+        self.session = FleetSession(session_id, "wss://gateway.discord.gg", 16, epoch)
 
     def append(self, sequences: Iterable[int], last_sequence: int = 0) -> Appended:
         """Append events of the session, and take in what Redis has then."""

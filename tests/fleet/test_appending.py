@@ -7,7 +7,7 @@ import redis
 
 from shardlib.fleet.errors import FleetError, RedisAway
 from shardlib.fleet.keys import Keys
-from shardlib.fleet.scripts import Batch, FleetSession, Outcome, ShardScripts
+from shardlib.fleet.scripts import FIELD, Batch, FleetSession, Outcome, ShardScripts
 from tests.fleet.owner import (
     LEASE,
     Owner,
@@ -76,6 +76,34 @@ def test_the_first_batch_of_a_session_keeps_its_epoch_when_it_is_repeated(
     owner.session = before
     assert owner.append([1, 2]) == first
     assert stream(client, keys) == expected(first.epoch, "S1", [1, 2])
+
+
+def test_a_proposed_epoch_is_taken_if_it_is_higher_than_the_last_one(
+    owner: Owner, client: redis.Redis, keys: Keys
+) -> None:
+    proposed = 1_700_000_000_000  # which is past, and so not what Redis would have made
+    for session_id, epoch in (("S1", proposed), ("S2", proposed + 1)):
+        owner.begin(session_id, epoch)
+        before = owner.session
+        assert owner.append([1]).epoch == epoch
+        owner.session = before
+        assert owner.append([1]).epoch == epoch
+    owner.begin("S3", proposed)
+    assert owner.append([1]).epoch > proposed + 1
+
+
+def test_a_first_batch_that_was_lost_with_its_answer_comes_back_with_its_ids(
+    redis_server: RedisServer, owner: Owner, client: redis.Redis, keys: Keys
+) -> None:
+    size = redis_server.size_of_log()
+    owner.begin("S1", 1_800_000_000_000)
+    before = owner.session
+    owner.append([1, 2])
+    seen = stream(client, keys)  # by a consumer
+    redis_server.restart_without_tail(redis_server.size_of_log() - size)
+    owner.session = before
+    owner.append([1, 2])
+    assert stream(client, keys) == seen
 
 
 def test_a_new_session_begins_a_higher_epoch_behind_a_gap(
@@ -361,3 +389,32 @@ def test_a_redis_that_has_come_back_is_used_at_the_first_call(
     redis_server.start()
     assert owner.append([3]).outcome is Outcome.APPENDED
     assert stream(client, keys) == expected(epoch_of(owner), "S1", [1, 2, 3])
+
+
+def test_a_stream_that_is_ahead_of_the_state_gets_the_rest(
+    owner: Owner, client: redis.Redis, keys: Keys
+) -> None:
+    owner.append([1, 2])
+    before = owner.session
+    owner.append([3, 4, 5])
+    client.hset(keys.shard(0).state, "sequence", 2)  # a half-written script at the end of a log
+    owner.session = before
+    assert owner.append([3, 4, 5, 6]).sequence == 6
+    assert stream(client, keys) == expected(epoch_of(owner), "S1", [1, 2, 3, 4, 5, 6])
+
+
+def test_a_stream_with_a_later_epoch_than_the_state_loses_no_event(
+    owner: Owner, client: redis.Redis, keys: Keys
+) -> None:
+    owner.append([1, 2])
+    first = epoch_of(owner)
+    client.xadd(keys.shard(0).events, {FIELD: b"{}"}, id=f"{first + 10**9}-1")
+    owner.append([3])
+    second = epoch_of(owner)
+    assert second > first + 10**9
+    owner.append([4])
+    assert stream(client, keys) == [
+        *expected(first, "S1", [1, 2]),
+        (f"{first + 10**9}-1", b"{}"),
+        *expected(second, "S1", [3, 4]),
+    ]

@@ -27,6 +27,12 @@ def test_a_client_of_the_users_is_taken_as_it_is(redis_server: RedisServer) -> N
         assert connect(client) is client
 
 
+def test_a_unix_socket_will_do(redis_program: str, tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with RedisServer(redis_program, tmp_path / "redis", "--unixsocket", str(path)) as server:
+        assert check_server(server.client(f"unix://{path}")) == []
+
+
 def test_a_client_that_decodes_is_refused() -> None:
     with redis.Redis(decode_responses=True) as client:
         with pytest.raises(ValueError, match="decode_responses"):
@@ -40,7 +46,7 @@ def test_a_client_that_decodes_is_refused() -> None:
         (f"redis://user:{_SECRET}/x@host:6379", "percent-encode"),
         (f"redis://user:{_SECRET}@host:x", "port"),
         (f"redis://user:{_SECRET}@host:0", "port"),
-        (f"redis://:{_SECRET}@host?db=x", "'db'"),
+        (f"redis://:{_SECRET}@host?db=x", "option that redis-py does not take"),
     ],
 )
 def test_a_wrong_url_is_refused_without_showing_its_password(url: str, message: str) -> None:

@@ -1,0 +1,249 @@
+"""Fleet: one bot whose shards run on many machines, with Redis in the middle."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Container
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from shardlib.checks import check_at_least_one, check_positive
+from shardlib.fleet.config import FleetConfig, keep_config, read_config
+from shardlib.fleet.connecting import Client, check_server, connect
+from shardlib.fleet.errors import FleetError
+from shardlib.fleet.keys import Keys
+from shardlib.fleet.rediserrors import ERRORS, fleet_error
+from shardlib.fleet.worker import Worker
+from shardlib.gateway import IDENTIFY_INTERVAL, SESSION_START_LIMIT
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from shardlib.shardoptions import ShardOptions
+
+
+class FleetShardInfo(NamedTuple):
+    """A shard of a fleet, as Redis knows it at one moment.
+
+    :param shard_id: its number.
+    :param owner: the :attr:`Worker.name` of the worker that has it, None if nobody has.
+    :param lease: seconds after which others may claim it, unless the owner renews; 0.0 if they may.
+    :param fence: how often it was claimed.
+    :param session_id: of its session, None if it has had none.
+    :param session_age: seconds since the session began, or since Redis was first told of it.
+    :param sequence: of the last event of the session that Redis has.
+    :param events: how many entries its stream has.
+    """
+
+    shard_id: int
+    owner: str | None
+    lease: float
+    fence: int
+    session_id: str | None
+    session_age: float | None
+    sequence: int
+    events: int
+
+
+class Fleet:
+    """One bot over any number of processes and machines, which have a Redis in common.
+
+    ::
+
+        fleet = Fleet("rediss://cache:6379/0", "mybot")
+        fleet.init(16)                                           # once
+        fleet.worker(token, Intents.default()).run_forever()     # on each machine
+
+    The constructor opens no connection. Any thread may call the methods; each blocks while Redis
+    answers.
+
+    :param url: of Redis 6.2 or later, or of Valkey: ``redis://``, ``rediss://`` or ``unix://``, a
+        str; the query says which certificates are trusted (``?ssl_ca_certs=/path/to/ca.pem``). Or a
+        :class:`redis.Redis` of your own, which is not closed.
+    :param name: of the fleet, a str of letters of ASCII, digits, ``_``, ``.`` and ``-``. It stands
+        in front of every key.
+    :param lease: seconds after which others may claim the shards of a worker that is not heard of.
+        All workers have the same.
+    :param keep_events: about how many events the stream of each shard keeps, an int; 100,000 are
+        some 80 MB.
+    :raises ValueError: if an argument has a value that cannot be; the message says which and why.
+    :raises TypeError: if an argument has the wrong type.
+    """
+
+    def __init__(
+        self, url: str | Client, name: str, *, lease: float = 6.0, keep_events: int = 100_000
+    ) -> None:
+        check_positive("lease", lease)
+        check_at_least_one("keep_events", keep_events)
+        self._keys = Keys(name)
+        self._url = url
+        self._client = connect(url)
+        self._lease = lease
+        self._keep_events = keep_events
+
+    def __repr__(self) -> str:
+        return f"<Fleet {self._keys.name!r}>"  # the URL may have a password
+
+    @property
+    def name(self) -> str:
+        """As it was given."""
+        return self._keys.name
+
+    def init(
+        self,
+        shard_count: int,
+        *,
+        max_concurrency: int = 1,
+        session_start_limit: int = SESSION_START_LIMIT,
+        identify_interval: float = IDENTIFY_INTERVAL,
+    ) -> None:
+        """Say what all workers agree on, before the first one starts. Twice the same does no harm.
+
+        :func:`shardlib.fetch_gateway_bot` returns Discord's numbers: `shards`, `max_concurrency`
+        and `total`.
+
+        :param shard_count: number of the bot's shards, an int from 1.
+        :param max_concurrency: how many shards may identify at once, an int from 1.
+        :param session_start_limit: sessions that Discord lets the bot start in 24 hours, an int.
+        :param identify_interval: seconds between two Identifies of one rate limit key; for a
+            gateway other than Discord's.
+        :raises FleetError: if the fleet has another number of shards already; or if Redis is not
+            fit for a fleet, or refuses.
+        :raises RedisAway: if Redis does not answer.
+        :raises ValueError: if an argument is not positive.
+        :raises TypeError: if an argument has the wrong type.
+        """
+        check_at_least_one("shard_count", shard_count)
+        check_at_least_one("max_concurrency", max_concurrency)
+        check_at_least_one("session_start_limit", session_start_limit)
+        check_positive("identify_interval", identify_interval)
+        wanted = FleetConfig(
+            shard_count, max_concurrency, session_start_limit, float(identify_interval)
+        )
+        check_server(self._client)
+        keep_config(self._client, self._keys, wanted)
+        found = self._config()
+        if found.shard_count != shard_count:
+            raise FleetError(
+                f"the fleet {self.name!r} has {found.shard_count} shards, and the number cannot be "
+                "changed while it runs. Make a fleet of another name, and stop the workers of this "
+                "one"
+            )
+        if found != wanted:
+            try:
+                settings: Any = wanted._asdict()
+                self._client.hset(self._keys.config, mapping=settings)
+            except ERRORS as error:
+                raise fleet_error(error) from error
+
+    def worker(
+        self,
+        token: str,
+        intents: int,
+        most_shards: int | None = None,
+        *,
+        buffer: int = 5_000,
+        replay_memory: float = 5.0,
+        forward: Container[str] | None = None,
+        **options: Unpack[ShardOptions],
+    ) -> Worker:
+        """A worker, which runs a share of the shards in this process. It is not started yet.
+
+        :param token: the bot's token, a str without "Bot " in front. It is never written to Redis.
+        :param intents: what the bot wants to receive, :class:`shardlib.Intents` or an int.
+        :param most_shards: the most shards that it takes, an int from 1; None for any number.
+        :param buffer: events of each shard that wait here while Redis is away, an int; then the
+            shard stops reading, and the Gateway keeps the rest for some minutes. There is room for
+            2,000 bytes for each.
+        :param replay_memory: seconds for which events are kept that were written. A Redis that has
+            lost its newest writes is given them again; if it has lost more, the Gateway is asked.
+        :param forward: the names of the events that are written to Redis, a set of str for example;
+            None for all.
+        :param options: every ``on_socket_...`` callback and every option of
+            :class:`shardlib.Shard` with the same meaning for each shard, but those that the worker
+            sets itself: `shard_id`, `session`, `backoff`, `on_socket_text`, `acknowledge`,
+            `session_gate`, `identify_gate`, `should_reconnect` and `dispatcher`.
+        :raises ValueError: if an argument has a value that cannot be; the message says which and
+            why.
+        :raises TypeError: if an argument has the wrong type.
+        """
+        return Worker(
+            self._connect,
+            self._keys,
+            token,
+            intents,
+            most_shards,
+            lease=self._lease,
+            keep_events=self._keep_events,
+            buffer=buffer,
+            replay_memory=replay_memory,
+            forward=forward,
+            **options,
+        )
+
+    def shards(self) -> list[FleetShardInfo]:
+        """All shards of the fleet as Redis knows them, by number.
+
+        :raises FleetError: if there is no such fleet, or Redis refuses.
+        :raises RedisAway: if Redis does not answer.
+        """
+        shard_ids = range(self._config().shard_count)
+        try:
+            with self._client.pipeline(transaction=False) as pipeline:
+                for shard_id in shard_ids:
+                    keys = self._keys.shard(shard_id)
+                    pipeline.hmget(keys.state, ["owner", "fence", "session", "epoch", "sequence"])
+                    pipeline.pttl(keys.lease)
+                    pipeline.xlen(keys.events)
+                answers = iter(pipeline.execute())
+        except ERRORS as error:
+            raise fleet_error(error) from error
+        return [
+            _shard_info(shard_id, state, lease, events)
+            for shard_id, state, lease, events in zip(
+                shard_ids, answers, answers, answers, strict=True
+            )
+        ]
+
+    def close(self) -> None:
+        """Close the connections to Redis; a later call opens them again. Workers have their own."""
+        if isinstance(self._url, str):
+            self._client.close()
+
+    def __enter__(self) -> Fleet:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _config(self) -> FleetConfig:
+        config = read_config(self._client, self._keys)
+        if config is None:
+            raise FleetError(
+                f"there is no fleet {self.name!r} in this Redis: nobody has said how many shards "
+                "it has. Call init() first"
+            )
+        return config
+
+    def _connect(self) -> tuple[Client, bool]:
+        """A client for a worker, and whether it is the worker's own."""
+        return (connect(self._url), True) if isinstance(self._url, str) else (self._url, False)
+
+
+def _shard_info(shard_id: int, state: list[Any], lease: int, events: int) -> FleetShardInfo:
+    owner, fence, session, epoch, sequence = state
+    return FleetShardInfo(
+        shard_id,
+        owner.decode() if owner and lease > 0 else None,
+        max(0, lease) / 1000,
+        int(fence or 0),
+        session.decode() if session else None,
+        max(0.0, time.time() - int(epoch) / 1000) if epoch else None,
+        int(sequence or 0),
+        events,
+    )

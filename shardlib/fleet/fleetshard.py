@@ -1,0 +1,126 @@
+"""FleetShard: a shard that a worker of a fleet has claimed."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Container
+from typing import Any
+
+from shardlib.deadline import Deadline
+from shardlib.errors import NotReady
+from shardlib.fleet.errors import FleetError
+from shardlib.fleet.outbox import Outbox
+from shardlib.fleet.scripts import Claim, Outcome, ShardScripts
+from shardlib.gateway import RESUMABLE_CLOSE_CODE
+from shardlib.managedshard import ManagedShard
+from shardlib.session import Session
+
+# Seconds after which Redis is asked again that could not say whose the shard is.
+_RETRY = 1.0
+
+
+class FleetShard(ManagedShard):
+    """A shard of a worker, which puts its events into an outbox. Users see a Shard.
+
+    :param token: of the bot, as are `intents` and `shard_count`.
+    :param shard_id: number of the shard.
+    :param session: to resume, or None.
+    :param lease_token: with which the worker has claimed the shard.
+    :param claim: what Redis has answered to that.
+    :param outbox: for its events.
+    :param forward: the names of the events that are forwarded, None for all.
+    :param scripts: to ask whose the shard is.
+    :param options: of the Shard.
+    """
+
+    def __init__(
+        self,
+        token: str,
+        intents: int,
+        shard_id: int,
+        shard_count: int,
+        *,
+        session: Session | None,
+        lease_token: str,
+        claim: Claim,
+        outbox: Outbox,
+        forward: Container[str] | None,
+        scripts: ShardScripts,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            token,
+            intents,
+            shard_id,
+            shard_count,
+            session=session,
+            acknowledge="manual",
+            session_gate=self,
+            **options,
+        )
+        self.outbox = outbox
+        self.lease_token = lease_token
+        self.fence = claim.fence
+        #: True once Redis has said that another worker has claimed the shard.
+        self.is_fenced = False
+        #: True while Redis has lost the shard's state, and it is to be claimed again.
+        self.is_lost = False
+        #: True once the worker hands the shard over to another.
+        self.is_leaving = False
+        #: True once the log has told that the shard was closed by an error of its own.
+        self.has_failed = False
+        self._forward = forward
+        self._scripts = scripts
+
+    # The reader
+
+    def on_socket_text(self, event: str, sequence: int | None, text: bytes) -> None:
+        """Put an event into the outbox; wait if that is full."""
+        session = self._reader.protocol.session
+        session_id = session.session_id
+        if session_id is None or sequence is None:
+            return  # from another server than Discord's: no Resume could name the event
+        # RESUMED is about the connection, and no Resume repeats it: the next owner has its own.
+        forward = event != "RESUMED" and (self._forward is None or event in self._forward)
+        outbox = self.outbox
+        if not outbox.has_room:
+            self._lifecycle.wait_for_room(lambda: outbox.has_room, lambda thread: False)
+        outbox.put(session_id, session.resume_gateway_url, sequence, text if forward else None)
+
+    def may_resume(self, shard_id: int, session_id: str) -> bool:
+        """Ask Redis whether the shard is still ours, until it answers: its session gate."""
+        life = self._lifecycle.life
+        while not life.is_over:
+            with contextlib.suppress(FleetError):
+                answer = self._scripts.renew({shard_id: self.lease_token})[shard_id]
+                if answer is Outcome.FENCED:
+                    self.is_fenced = True
+                    return False
+                if isinstance(answer, Outcome):  # RENEWED; LOST: the first to claim it are we
+                    break
+            self._lifecycle.wait(lambda: life.is_over, Deadline(_RETRY))
+        self.outbox.resume_begins()
+        return True
+
+    # The worker's thread
+
+    def rewind_to(self, sequence: int) -> None:
+        """After REGRESSED, when the Gateway alone has the events that Redis has lost."""
+        # The session may have ended meanwhile. Then the next one begins with a gap.
+        with contextlib.suppress(NotReady, ValueError):
+            self.outbox.rewind(sequence, self.rewind)
+
+    def leave(self) -> None:
+        """Close the shard such that another worker can resume its session."""
+        self.is_leaving = True
+        self.disconnect(RESUMABLE_CLOSE_CODE, wait=False)
+
+    def drop(self) -> None:
+        """Close the shard, which another worker has claimed: what it has is not written."""
+        self.leave()
+        self.outbox.clear()
+
+    @property
+    def is_handed_over(self) -> bool:
+        """True if the shard is closed, and Redis has all its events."""
+        return self.is_leaving and self.has_ended and self.outbox.is_empty

@@ -1,0 +1,284 @@
+"""Leases: which shards a worker has, which it claims, and which it gives away."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from shardlib.fleet.config import FleetConfig, keep_config
+from shardlib.fleet.connecting import Client
+from shardlib.fleet.errors import FleetError
+from shardlib.fleet.fleetshard import FleetShard
+from shardlib.fleet.keys import Keys
+from shardlib.fleet.rediserrors import ERRORS, fleet_error
+from shardlib.fleet.roster import Roster
+from shardlib.fleet.scripts import Claim, ClaimRequest, Outcome, ShardScripts, new_token
+
+# Parts of a lease after which leases are renewed, and after which free shards are looked for.
+_RENEWALS = 3
+_POLLS = 12
+
+# Shards beyond its share that a worker keeps: moving one costs more than a little inequality.
+_TOLERATED = 1
+
+# Shards that a worker that drains hands over at the same time.
+_HAND_OVERS = 4
+
+
+class Leases:
+    """The shards of a worker. The worker's thread calls everything here, but :attr:`shards`.
+
+    :param client: to look for free shards with.
+    :param keys: of the fleet.
+    :param scripts: to claim, renew and release with.
+    :param roster: of the workers that live.
+    :param name: of this worker.
+    :param config: that all workers agree on.
+    :param lease: seconds.
+    :param make_shard: makes a shard of a number, a token and the claim with it; does not start it.
+    :param start: starts a shard.
+    :param log: called as :meth:`logging.Logger.log` is.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        keys: Keys,
+        scripts: ShardScripts,
+        roster: Roster,
+        *,
+        name: str,
+        config: FleetConfig,
+        lease: float,
+        make_shard: Callable[[int, str, Claim], FleetShard],
+        start: Callable[[FleetShard], object],
+        log: Callable[..., object],
+    ) -> None:
+        self._client = client
+        self._keys = keys
+        self._scripts = scripts
+        self._roster = roster
+        self._name = name
+        self._config = config
+        self._lease = lease
+        self._make_shard = make_shard
+        self._start = start
+        self._log = log
+        #: By number, in the order in which they were claimed. Replaced as a whole.
+        self.shards: Mapping[int, FleetShard] = MappingProxyType({})
+        #: Shards that are ours no more, until they are closed. Replaced as a whole.
+        self.closing: tuple[FleetShard, ...] = ()
+        self._tokens: dict[int, str] = {}  # of claims whose answer is not known
+        self._released: set[int] = set()  # by a worker that drains, until others have them
+        self._claim_after = 0.0
+        self._next_poll = 0.0
+        self._next_renewal = 0.0
+        self._is_draining = False
+
+    # What the worker's thread does in each round
+
+    @property
+    def wait(self) -> float:
+        """Seconds until :meth:`tend` has something to do."""
+        if any(shard.is_fenced or shard.is_handed_over for shard in self.shards.values()):
+            return 0.0
+        return max(0.0, self._next_poll - time.monotonic())
+
+    def tend(self) -> bool:
+        """Renew, claim, start and give away, if the time has come.
+
+        :returns: False if there was nothing to ask Redis for.
+        :raises RedisAway: if Redis does not answer.
+        :raises FleetError: if Redis refuses.
+        """
+        has_asked = self.look_at_shards()
+        now = time.monotonic()
+        if now < self._next_poll:
+            return has_asked
+        self._next_poll = now + self._lease / _POLLS
+        if now >= self._next_renewal:
+            self.renew()
+            self._next_renewal = now + self._lease / _RENEWALS
+        self._claim_lost()
+        if self._is_draining:
+            self._hand_over()
+        else:
+            self._balance(self._roster.enter(self._config.shard_count))
+        self._start_due()
+        return True
+
+    def look_at_shards(self) -> bool:
+        """Let shards go that were claimed by another worker, and release those that are closed.
+
+        :returns: False if there was nothing to ask Redis for.
+        :raises RedisAway: if Redis does not answer.
+        :raises FleetError: if Redis refuses.
+        """
+        for shard_id, shard in self.shards.items():
+            if shard.is_fenced:
+                self._log(
+                    logging.WARNING,
+                    "shard %d was claimed by another worker, since this one was not heard of for "
+                    "the time of a lease; its session goes on there",
+                    shard_id,
+                )
+                shard.drop()
+                self._forget(shard_id)
+        self.closing = tuple(shard for shard in self.closing if not shard.has_ended)
+        done = {i: shard for i, shard in self.shards.items() if shard.is_handed_over}
+        if done:
+            answers = self._scripts.release({i: shard.lease_token for i, shard in done.items()})
+            for shard_id, answer in answers.items():
+                if isinstance(answer, FleetError):
+                    raise answer
+                self._forget(shard_id)
+                self._released.add(shard_id)
+            self._next_poll = 0.0  # there may be another to hand over
+        return bool(done)
+
+    def renew(self) -> None:
+        """Renew all leases.
+
+        :raises RedisAway: if Redis does not answer.
+        :raises FleetError: if Redis refuses.
+        """
+        shards = {i: shard for i, shard in self.shards.items() if not shard.is_lost}
+        if not shards:
+            return
+        answers = self._scripts.renew({i: shard.lease_token for i, shard in shards.items()})
+        for shard_id, answer in answers.items():
+            if isinstance(answer, FleetError):
+                raise answer
+            shards[shard_id].is_fenced |= answer is Outcome.FENCED
+            shards[shard_id].is_lost |= answer is Outcome.LOST
+
+    # Other workers
+
+    def be_patient(self) -> None:
+        """Claim nothing for the time of a lease: Redis was away, so that leases have expired."""
+        self._claim_after = time.monotonic() + self._lease
+        self._next_renewal = self._next_poll = 0.0
+
+    def drain(self) -> bool:
+        """Hand all shards over from now on, some at a time.
+
+        :returns: False if there was nothing to ask Redis for.
+        :raises RedisAway: if Redis does not answer.
+        :raises FleetError: if Redis refuses.
+        """
+        if self._is_draining:
+            return False
+        self._roster.leave()
+        self._is_draining = True
+        self._released.clear()
+        self._next_poll = 0.0
+        return True
+
+    def _balance(self, share: int) -> None:
+        staying = [shard for shard in self.shards.values() if not shard.is_leaving]
+        if len(staying) > share + _TOLERATED:
+            self._log(
+                logging.INFO,
+                "shard %d is handed over: this worker has %d, and its share is %d",
+                staying[-1].shard_id,
+                len(staying),
+                share,
+            )
+            staying[-1].leave()
+        elif len(staying) < share and time.monotonic() >= self._claim_after:
+            self._claim(self._free_shards()[: share - len(staying)])
+
+    def _hand_over(self) -> None:
+        if self._released:
+            self._released.intersection_update(self._free_shards())
+        leaving = sum(shard.is_leaving for shard in self.shards.values()) + len(self._released)
+        staying = [shard for shard in self.shards.values() if not shard.is_leaving]
+        for shard in staying[: max(0, _HAND_OVERS - leaving)]:
+            shard.leave()
+
+    def _free_shards(self) -> list[int]:
+        """The shards that nobody has, lowest first."""
+        others = [
+            shard_id for shard_id in range(self._config.shard_count) if shard_id not in self.shards
+        ]
+        try:
+            with self._client.pipeline(transaction=False) as pipeline:
+                for shard_id in others:
+                    pipeline.exists(self._keys.shard(shard_id).lease)
+                leases = pipeline.execute()
+        except ERRORS as error:
+            raise fleet_error(error) from error
+        return [shard_id for shard_id, held in zip(others, leases, strict=True) if not held]
+
+    # Claiming
+
+    def _claim(self, shard_ids: list[int]) -> None:
+        requests = {
+            shard_id: ClaimRequest(self._tokens.setdefault(shard_id, new_token()), self._name)
+            for shard_id in shard_ids
+        }
+        for shard_id, claim in self._scripts.claim(requests).items():
+            if isinstance(claim, FleetError):
+                raise claim
+            token = self._tokens.pop(shard_id)
+            if claim.outcome is Outcome.CLAIMED:
+                shard = self._make_shard(shard_id, token, claim)
+                self.shards = MappingProxyType({**self.shards, shard_id: shard})
+
+    def _claim_lost(self) -> None:
+        """Claim shards again whose state Redis has lost."""
+        lost = {i: shard for i, shard in self.shards.items() if shard.is_lost}
+        if not lost:
+            return
+        keep_config(self._client, self._keys, self._config)  # Redis may have lost all
+        requests = {}
+        for shard_id, shard in lost.items():
+            token = self._tokens.setdefault(shard_id, new_token())
+            session = shard.outbox.remember()
+            requests[shard_id] = ClaimRequest(token, self._name, session, shard.fence)
+        for shard_id, claim in self._scripts.claim(requests).items():
+            if isinstance(claim, FleetError):
+                raise claim
+            self._take_in(lost[shard_id], requests[shard_id], claim)
+
+    def _take_in(self, shard: FleetShard, request: ClaimRequest, claim: Claim) -> None:
+        ours, theirs = request.session, claim.session
+        if claim.outcome is Outcome.HELD:
+            # Held by nobody: Redis knows nothing of the shard, nor has it a session that we could
+            # prove to be ours. After a lease it lets us have the shard.
+            shard.is_fenced = claim.owner != ""
+        else:
+            shard.lease_token = self._tokens.pop(shard.shard_id)
+            shard.fence = claim.fence
+            shard.is_lost = False
+            if theirs is not None and (ours is None or theirs.session_id != ours.session_id):
+                shard.is_fenced = True  # another worker had the shard meanwhile
+            self._log(
+                logging.WARNING,
+                "Redis has lost all that it knew of shard %d; this worker has told it again",
+                shard.shard_id,
+            )
+
+    def _start_due(self) -> None:
+        """Start the shards that resume, and as many of the others as may identify at once."""
+        waiting = [shard for shard in self.shards.values() if not shard.was_begun]
+        identifying = [
+            shard
+            for shard in self.shards.values()
+            if shard.was_begun and shard.session_id is None and shard.is_under_way
+        ]
+        room = self._config.max_concurrency - len(identifying)
+        for shard in sorted(waiting, key=lambda shard: shard.shard_id):
+            if shard.session_id is not None:
+                self._start(shard)
+            elif room > 0:
+                self._start(shard)
+                room -= 1
+
+    def _forget(self, shard_id: int) -> None:
+        shards = dict(self.shards)
+        self.closing = (*self.closing, shards.pop(shard_id))
+        self._tokens.pop(shard_id, None)
+        self.shards = MappingProxyType(shards)

@@ -1,0 +1,403 @@
+"""Workers in this process, with a real Redis and a real gateway."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from shardlib import AuthenticationFailed, Intents
+from shardlib.fleet import Fleet, FleetError, Worker
+from shardlib.fleet.keys import Keys
+from shardlib.fleet.worker import ResumeHosts
+from shardlib.testing import LocalGateway
+from tests.fleet.workers import (
+    SHARDS,
+    SHORT_LEASE,
+    dispatch,
+    make_fleet,
+    make_fleet_gateway,
+    running,
+    sessions_of,
+    stream,
+    wait_for_all,
+    wait_for_shards,
+)
+from tests.managers import opcodes
+from tests.redis_server import RedisServer
+from tests.support import not_none, wait_until
+
+PATIENCE = 20.0
+
+
+@pytest.fixture
+def gateway() -> Iterator[LocalGateway]:
+    with make_fleet_gateway() as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def fleet(redis_server: RedisServer) -> Iterator[Fleet]:
+    with make_fleet(redis_server) as fleet:
+        yield fleet
+
+
+# Events
+
+
+def test_ready_comes_first_and_ids_are_epoch_and_sequence(
+    fleet: Fleet, gateway: LocalGateway, client: redis.Redis
+) -> None:
+    with running(fleet, gateway) as worker:
+        wait_for_shards(worker, SHARDS)
+        dispatch(gateway, 50)
+        wait_for_all(client, gateway)
+    for shard_id, session in enumerate(sessions_of(gateway)):
+        (first_id, first), *_ = stream(client, shard_id)
+        assert first["t"] == "READY"
+        assert first["d"]["session_id"] == session.session_id
+        assert first_id.endswith("-1")
+
+
+def test_events_that_are_not_forwarded_count_for_the_resume(
+    fleet: Fleet, gateway: LocalGateway, client: redis.Redis
+) -> None:
+    with running(fleet, gateway, forward={"MESSAGE_CREATE"}) as worker:
+        wait_for_shards(worker, SHARDS)
+        dispatch(gateway, 3)
+        wait_for_all(client, gateway, lambda name: name == "MESSAGE_CREATE")
+        session = sessions_of(gateway)[0]
+        session.dispatch("TYPING_START", {})
+        wait_until(lambda: fleet.shards()[0].sequence == session.sequence)
+    assert {payload["t"] for _, payload in stream(client, 0)} == {"MESSAGE_CREATE"}
+
+
+def test_an_event_is_acknowledged_when_it_is_in_redis(
+    fleet: Fleet, gateway: LocalGateway, redis_server: RedisServer
+) -> None:
+    with running(fleet, gateway) as worker:
+        wait_for_shards(worker, SHARDS)
+        shard, session = worker.shards[0], sessions_of(gateway)[0]
+        wait_until(lambda: getattr(shard.session, "sequence", None) == session.sequence)
+        before = session.sequence
+        redis_server.stop_answering()
+        try:
+            dispatch(gateway)
+            wait_until(lambda: shard.last_sequence == before + 1)
+            assert not_none(shard.session).sequence == before
+        finally:
+            redis_server.answer_again()
+        wait_until(lambda: not_none(shard.session).sequence == before + 1, PATIENCE)
+
+
+def test_a_reader_waits_while_its_outbox_is_full_and_nothing_is_lost(
+    fleet: Fleet, gateway: LocalGateway, client: redis.Redis, redis_server: RedisServer
+) -> None:
+    with running(fleet, gateway, buffer=10) as worker:
+        wait_for_shards(worker, SHARDS)
+        wait_for_all(client, gateway)
+        redis_server.kill()
+        dispatch(gateway, 100)
+        shard = worker.shards[0]
+        wait_until(lambda: worker.stats.waiting >= 10 * SHARDS)
+        assert not_none(shard.last_sequence) < sessions_of(gateway)[0].sequence
+        redis_server.start()
+        wait_for_all(client, gateway)
+    assert len(gateway.identifies) == SHARDS
+
+
+# Redis that forgets
+
+
+def test_a_redis_without_its_newest_writes_is_given_them_again(
+    fleet: Fleet, gateway: LocalGateway, client: redis.Redis, redis_server: RedisServer
+) -> None:
+    with running(fleet, gateway, replay_memory=60.0) as worker:
+        wait_for_shards(worker, SHARDS)
+        wait_for_all(client, gateway)
+        size = redis_server.size_of_log()
+        dispatch(gateway, 20)
+        wait_for_all(client, gateway)
+        redis_server.restart_without_tail(redis_server.size_of_log() - size)
+        dispatch(gateway)
+        wait_for_all(client, gateway)
+        assert worker.stats.regressions > 0
+    assert opcodes(gateway, 6) == 0  # no Resume was needed
+
+
+def test_without_a_memory_the_gateway_is_asked_for_what_redis_has_lost(
+    fleet: Fleet, gateway: LocalGateway, client: redis.Redis, redis_server: RedisServer
+) -> None:
+    with running(fleet, gateway, replay_memory=0) as worker:
+        wait_for_shards(worker, SHARDS)
+        wait_for_all(client, gateway)
+        size = redis_server.size_of_log()
+        for _ in range(3):  # several batches, of which the memory keeps the last at most
+            dispatch(gateway, 5)
+            wait_for_all(client, gateway)
+        redis_server.restart_without_tail(redis_server.size_of_log() - size)
+        dispatch(gateway)
+        wait_for_all(client, gateway)
+    assert len(gateway.identifies) == SHARDS
+    assert opcodes(gateway, 6) > 0
+
+
+def test_a_redis_that_has_lost_all_is_told_again_by_the_owners(
+    fleet: Fleet, gateway: LocalGateway, client: redis.Redis
+) -> None:
+    with running(fleet, gateway, replay_memory=60.0) as worker:
+        wait_for_shards(worker, SHARDS)
+        dispatch(gateway, 10)
+        wait_for_all(client, gateway)
+        before = [stream(client, shard_id) for shard_id in range(SHARDS)]
+        client.flushall()
+        dispatch(gateway)
+        wait_for_all(client, gateway)
+        after = [stream(client, shard_id) for shard_id in range(SHARDS)]
+    for old, new in zip(before, after, strict=True):
+        assert new[: len(old)] == old  # with the same ids
+    assert len(gateway.identifies) == SHARDS
+    assert opcodes(gateway, 6) == 0
+    assert len(fleet.shards()) == SHARDS  # the settings are there again
+
+
+# Several workers
+
+
+def test_two_workers_share_and_hand_over_without_a_new_session(
+    fleet: Fleet, gateway: LocalGateway, client: redis.Redis
+) -> None:
+    with running(fleet, gateway) as first:
+        wait_for_shards(first, SHARDS)
+        assert list(first.shards) == list(range(SHARDS))  # lowest ids first
+        with running(fleet, gateway) as second:
+            wait_for_shards(first, SHARDS - 1)  # one more than its share is tolerated
+            wait_for_shards(second, 1)
+            assert list(second.shards) == [SHARDS - 1]  # the youngest was given away
+            dispatch(gateway, 10)
+            wait_for_all(client, gateway)
+            first.drain(PATIENCE)
+            wait_for_shards(second, SHARDS)
+            dispatch(gateway, 10)
+            wait_for_all(client, gateway)
+    assert len(gateway.identifies) == SHARDS
+
+
+def test_a_worker_takes_no_more_than_it_may_and_others_take_the_rest(
+    fleet: Fleet, gateway: LocalGateway
+) -> None:
+    with running(fleet, gateway, 1) as small:
+        wait_for_shards(small, 1)
+        with running(fleet, gateway) as large:
+            wait_for_shards(large, SHARDS - 1)
+            assert len(small.shards) == 1
+
+
+def test_a_shard_that_the_user_closes_is_handed_over(fleet: Fleet, gateway: LocalGateway) -> None:
+    with running(fleet, gateway) as worker:
+        wait_for_shards(worker, SHARDS)
+        shard = worker.shards[2]
+        shard.disconnect(4000)
+        wait_until(lambda: worker.shards.get(2, shard) is not shard, PATIENCE)
+        wait_for_shards(worker, SHARDS)
+    assert sessions_of(gateway)[2].resumes == 1
+
+
+def test_a_worker_whose_shard_another_has_claimed_drops_it(
+    fleet: Fleet, gateway: LocalGateway, client: redis.Redis
+) -> None:
+    keys = Keys("mybot").shard(1)
+    with running(fleet, gateway) as worker:
+        wait_for_shards(worker, SHARDS)
+        shard = worker.shards[1]
+        wait_for_all(client, gateway)
+        count = client.xlen(keys.events)
+        client.hset(keys.state, mapping={"token": "another's", "owner": "another"})
+        client.set(keys.lease, "another's")
+        sessions_of(gateway)[1].dispatch("MESSAGE_CREATE", {})
+        wait_until(lambda: 1 not in worker.shards, PATIENCE)
+        wait_until(lambda: shard.state.value == "closed", PATIENCE)
+        assert client.xlen(keys.events) == count
+        assert len(worker.shards) == SHARDS - 1
+
+
+def test_a_shard_does_not_resume_a_session_that_another_has_claimed(
+    fleet: Fleet, gateway: LocalGateway, client: redis.Redis
+) -> None:
+    keys = Keys("mybot").shard(1)
+    with running(fleet, gateway) as worker:
+        wait_for_shards(worker, SHARDS)
+        session = sessions_of(gateway)[1]
+        shard = worker.shards[1]
+        client.hset(keys.state, mapping={"token": "another's", "owner": "another"})
+        client.set(keys.lease, "another's")
+        with contextlib.suppress(AttributeError):
+            not_none(session.connection).close(4000)
+        wait_until(lambda: shard.state.value == "closed", PATIENCE)
+        assert session.resumes == 0
+
+
+def test_a_worker_is_patient_after_redis_was_away(
+    gateway: LocalGateway, redis_server: RedisServer, client: redis.Redis
+) -> None:
+    with make_fleet(redis_server, lease=SHORT_LEASE) as fleet:
+        with running(fleet, gateway, 2) as first, running(fleet, gateway, 2) as second:
+            wait_for_shards(first, 2)
+            wait_for_shards(second, 2)
+            owners = [info.owner for info in fleet.shards()]
+            redis_server.kill()
+            wait_until(lambda: all(_notices(worker) for worker in (first, second)), PATIENCE)
+            redis_server.start()
+            for info in fleet.shards():  # leases expire though Redis is down
+                client.delete(Keys("mybot").shard(info.shard_id).lease)
+            dispatch(gateway)
+            wait_for_all(client, gateway)
+            wait_until(lambda: all(info.lease > 0 for info in fleet.shards()), PATIENCE)
+            assert [info.owner for info in fleet.shards()] == owners
+    assert opcodes(gateway, 6) == 0
+
+
+def _notices(worker: Worker) -> bool:
+    return worker._keeper._away_since is not None
+
+
+# Beginning and end
+
+
+def test_stop_writes_what_waits_and_leaves_the_sessions_to_others(
+    fleet: Fleet, gateway: LocalGateway, client: redis.Redis
+) -> None:
+    with running(fleet, gateway) as worker:
+        wait_for_shards(worker, SHARDS)
+        dispatch(gateway, 50)
+        worker.stop()
+        worker.join(0)
+        assert worker.shards == {}
+        assert [info.owner for info in fleet.shards()] == [None] * SHARDS
+        dispatch(gateway, 5)
+        worker.start(gateway.url)
+        wait_for_shards(worker, SHARDS)
+        wait_for_all(client, gateway)
+    assert len(gateway.identifies) == SHARDS
+    assert [session.ended for session in sessions_of(gateway)] == [None] * SHARDS
+
+
+def test_a_refused_token_ends_the_worker(fleet: Fleet, gateway: LocalGateway) -> None:
+    worker = fleet.worker("another.token.altogether", Intents.all())
+    with pytest.raises(AuthenticationFailed):
+        worker.run_forever(gateway.url)
+    assert [info.owner for info in fleet.shards()] == [None] * SHARDS
+
+
+def test_a_shard_with_an_error_of_its_own_is_kept_and_the_others_go_on(
+    fleet: Fleet, gateway: LocalGateway
+) -> None:
+    with running(fleet, gateway) as worker:
+        wait_for_shards(worker, SHARDS)
+        not_none(sessions_of(gateway)[1].connection).close(4010)
+        wait_until(lambda: worker.shards[1].state.value == "closed", PATIENCE)
+        sequence = sessions_of(gateway)[0].dispatch("MESSAGE_CREATE", {})
+        wait_until(lambda: fleet.shards()[0].sequence == sequence, PATIENCE)
+        assert len(worker.shards) == SHARDS
+    assert len(gateway.identifies) == SHARDS
+
+
+def test_a_worker_without_a_fleet_says_what_to_do(redis_server: RedisServer) -> None:
+    with Fleet(redis_server.url, "mybot", lease=0.1) as fleet:
+        worker = fleet.worker("a.b.c", Intents.all())
+        with pytest.raises(FleetError, match=r"Fleet\.init"):
+            worker.run_forever("ws://127.0.0.1:9")
+        with pytest.raises(FleetError, match="init"):
+            fleet.shards()
+
+
+def test_a_worker_waits_for_a_redis_that_is_away_at_the_start(
+    gateway: LocalGateway, redis_server: RedisServer
+) -> None:
+    with make_fleet(redis_server) as fleet:
+        redis_server.kill()
+        with running(fleet, gateway) as worker:
+            wait_until(lambda: _notices(worker))
+            redis_server.start()
+            wait_for_shards(worker, SHARDS)
+
+
+def test_stop_returns_in_time_though_redis_does_not_answer(
+    gateway: LocalGateway, redis_server: RedisServer
+) -> None:
+    with make_fleet(redis_server) as fleet, running(fleet, gateway) as worker:
+        wait_for_shards(worker, SHARDS)
+        redis_server.kill()
+        dispatch(gateway)
+        worker.stop(1.0)
+        redis_server.start()
+
+
+def test_a_worker_that_was_not_started_can_be_stopped_and_dropped(fleet: Fleet) -> None:
+    worker = fleet.worker("a.b.c", Intents.all())
+    worker.stop()
+    worker.drain()
+    assert worker.shards == {}
+    assert worker.stats.waiting == 0
+    assert "a.b.c" not in repr(worker)
+    del worker
+    gc.collect()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"session": None},
+        {"acknowledge": "callbacks"},
+        {"session_gate": None},
+        {"dispatcher": None},
+        {"on_socket_text": None},
+        {"should_reconnect": True},
+        {"forward": "MESSAGE_CREATE"},
+        {"no_such_option": 1},
+    ],
+)
+def test_what_a_worker_sets_itself_is_refused(options: dict[str, Any]) -> None:
+    with Fleet("redis://127.0.0.1:1/0", "mybot") as fleet, pytest.raises(TypeError):
+        fleet.worker("a.b.c", Intents.all(), **options)
+
+
+def test_the_number_of_shards_cannot_be_changed(fleet: Fleet) -> None:
+    fleet.init(SHARDS, max_concurrency=2)
+    with pytest.raises(FleetError, match=f"has {SHARDS} shards"):
+        fleet.init(SHARDS + 1)
+
+
+@pytest.mark.parametrize(
+    ("socket_url", "host", "allowed"),
+    [
+        ("wss://gateway.discord.gg", "gateway.discord.gg", True),
+        ("wss://gateway.discord.gg", "gateway-us-east1-b.discord.gg", True),
+        ("wss://gateway.discord.gg", "evil.example", False),
+        ("wss://gateway.discord.gg", "evildiscord.gg", False),
+        ("ws://127.0.0.1:5000", "127.0.0.1", True),
+        ("ws://127.0.0.1:5000", "127.0.0.2", False),
+        ("wss://proxy.example.co.uk", "other.co.uk", False),
+        ("wss://proxy.example.co.uk", "a.proxy.example.co.uk", True),
+    ],
+)
+def test_the_token_goes_only_to_hosts_of_the_gateway(
+    socket_url: str, host: str, allowed: bool
+) -> None:
+    assert (host in ResumeHosts(socket_url)) is allowed
+
+
+def test_a_session_whose_url_leads_elsewhere_resumes_at_the_workers_own(
+    fleet: Fleet, gateway: LocalGateway, client: redis.Redis
+) -> None:
+    with running(fleet, gateway) as worker:
+        wait_for_shards(worker, SHARDS)
+        wait_for_all(client, gateway)
+    client.hset(Keys("mybot").shard(0).state, "url", "wss://evil.example")
+    with running(fleet, gateway) as worker:
+        wait_for_shards(worker, SHARDS)
+    assert [session.resumes for session in sessions_of(gateway)] == [1] * SHARDS

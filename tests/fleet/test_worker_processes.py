@@ -1,0 +1,171 @@
+"""Workers in processes that are killed, stopped and interrupted, with a Redis that fails, too."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import redis
+
+from shardlib.fleet import Fleet, RedisAway
+from shardlib.fleet.keys import Keys
+from shardlib.testing import LocalGateway
+from tests.fleet.workers import (
+    PATIENCE,
+    SHARDS,
+    SHORT_LEASE,
+    WorkerProcess,
+    dispatch,
+    make_fleet,
+    make_fleet_gateway,
+    sessions_of,
+    stream,
+    wait_for_all,
+)
+from tests.redis_server import RedisServer
+from tests.support import wait_until
+
+
+@pytest.fixture
+def gateway() -> Iterator[LocalGateway]:
+    with make_fleet_gateway() as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def fleet(redis_server: RedisServer) -> Iterator[Fleet]:
+    with make_fleet(redis_server, lease=SHORT_LEASE) as fleet:
+        yield fleet
+
+
+@contextmanager
+def worker_processes(
+    number: int, server: RedisServer, gateway: LocalGateway
+) -> Iterator[list[WorkerProcess]]:
+    """Worker processes; those that the test adds to the list are killed, too."""
+    processes = [WorkerProcess(server, gateway) for _ in range(number)]
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def wait_until_owned(fleet: Fleet, processes: list[WorkerProcess]) -> None:
+    """Wait until the processes have all shards among them, and each has one at least."""
+
+    def are_owned() -> bool:
+        try:
+            owned = [process.owns(fleet) for process in processes]
+        except RedisAway:
+            return False
+        return all(owned) and sum(map(len, owned)) == SHARDS
+
+    wait_until(are_owned, PATIENCE, "all shards to have an owner")
+
+
+def wait_until_written(fleet: Fleet, gateway: LocalGateway) -> None:
+    """Wait until Redis has all events that were issued, READY of each shard at least."""
+
+    def are_written() -> bool:
+        issued = {session.shard[0]: session.sequence for session in gateway.all_sessions}
+        return len(issued) == SHARDS and issued == {
+            info.shard_id: info.sequence for info in fleet.shards()
+        }
+
+    wait_until(are_written, PATIENCE, "all events to be written")
+
+
+def test_a_killed_workers_sessions_go_on_at_another(
+    fleet: Fleet, gateway: LocalGateway, redis_server: RedisServer, client: redis.Redis
+) -> None:
+    with worker_processes(1, redis_server, gateway) as processes:
+        wait_until_owned(fleet, processes)
+        wait_until_written(fleet, gateway)
+        dispatch(gateway, 200)
+        processes[0].kill()  # in the midst of them
+        dispatch(gateway, 20)
+        processes[:] = [WorkerProcess(redis_server, gateway)]
+        wait_until_owned(fleet, processes)
+        dispatch(gateway, 20)
+        wait_for_all(client, gateway)
+    assert [session.resumes for session in sessions_of(gateway)] == [1] * SHARDS
+
+
+def test_a_worker_killed_between_ready_and_its_first_batch_leaves_no_trace(
+    fleet: Fleet, gateway: LocalGateway, redis_server: RedisServer, client: redis.Redis
+) -> None:
+    gateway.inject(lambda connection: redis_server.stop_answering(), before="ready", shard_id=2)
+    with worker_processes(1, redis_server, gateway) as processes:
+        wait_until(lambda: any(each.shard[0] == 2 for each in gateway.all_sessions), PATIENCE)
+        processes[0].kill()
+        redis_server.answer_again()
+        assert client.xlen(Keys("mybot").shard(2).events) == 0
+        processes[:] = [WorkerProcess(redis_server, gateway)]
+        wait_until_owned(fleet, processes)
+        wait_until(lambda: fleet.shards()[2].sequence > 1, PATIENCE)
+        (_, first), *_ = stream(client, 2)
+    sessions = [session for session in gateway.all_sessions if session.shard[0] == 2]
+    assert first["d"]["session_id"] == sessions[1].session_id
+    assert len(sessions) == 2
+
+
+def test_a_stopped_worker_wakes_and_steals_nothing_back(
+    fleet: Fleet, gateway: LocalGateway, redis_server: RedisServer, client: redis.Redis
+) -> None:
+    with worker_processes(1, redis_server, gateway) as processes:
+        (stopped,) = processes
+        wait_until_owned(fleet, processes)
+        wait_until_written(fleet, gateway)
+        stopped.send(signal.SIGSTOP)
+        dispatch(gateway, 20)
+        awake = WorkerProcess(redis_server, gateway)
+        processes.append(awake)
+        wait_until_owned(fleet, [awake])
+        dispatch(gateway, 20)
+        wait_for_all(client, gateway)
+        stopped.send(signal.SIGCONT)
+        dispatch(gateway, 20)
+        wait_for_all(client, gateway)
+        awake_has = awake.owns(fleet)
+        assert len(awake_has) >= SHARDS - 1  # at most one is given away: it is beyond the share
+        # Each went over once, and the one that is given away goes over once more.
+        resumes = [session.resumes for session in sessions_of(gateway)]
+        assert sorted(resumes)[:-1] == [1] * (SHARDS - 1)
+        assert stopped.interrupt() == 0
+
+
+def test_ctrl_c_hands_over_within_a_moment(
+    fleet: Fleet, gateway: LocalGateway, redis_server: RedisServer, client: redis.Redis
+) -> None:
+    with worker_processes(2, redis_server, gateway) as processes:
+        wait_until_owned(fleet, processes)
+        wait_until_written(fleet, gateway)
+        leaving, staying = processes
+        dispatch(gateway, 50)
+        assert leaving.interrupt() == 0
+        assert leaving.owns(fleet) == []
+        wait_until_owned(fleet, [staying])
+        dispatch(gateway, 50)
+        wait_for_all(client, gateway)
+    assert len(gateway.identifies) == SHARDS
+
+
+def test_workers_and_redis_fail_in_turn_and_nothing_is_lost(
+    fleet: Fleet, gateway: LocalGateway, redis_server: RedisServer, client: redis.Redis
+) -> None:
+    with worker_processes(2, redis_server, gateway) as processes:
+        wait_until_owned(fleet, processes)
+        wait_until_written(fleet, gateway)
+        for number in range(4):
+            dispatch(gateway, 50)
+            wait_until_written(fleet, gateway)
+            redis_server.restart_without_tail(5_000)  # some events, and no READY
+            dispatch(gateway, 50)
+            processes[number % 2].kill()
+            processes[number % 2] = WorkerProcess(redis_server, gateway)
+            wait_until_owned(fleet, processes)
+        wait_for_all(client, gateway)
+    assert len(gateway.identifies) == SHARDS
