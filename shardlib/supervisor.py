@@ -322,5 +322,5 @@ class Supervisor:
 def _why_none_opened(group: ShardGroup) -> str | None:
     """Why no shard of those that were started could connect; None while one may."""
     begun = [shard for shard in group.shards.values() if shard.was_begun]
-    whys = [shard.last_end or shard.error for shard in begun if not shard.is_under_way]
+    whys = [shard.last_end or shard.error for shard in begun if not shard.may_open]
     return str(whys[0]) if whys and len(whys) == len(begun) else None
