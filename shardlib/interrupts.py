@@ -18,6 +18,7 @@ from types import FrameType
 _HOLDING = frozenset(
     f"shardlib.{name}"
     for name in (
+        "acknowledged",
         "callbacks",
         "compression",
         "connection",
