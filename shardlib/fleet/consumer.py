@@ -141,7 +141,7 @@ class Consumer:
         self._names = _check_names(events)
         self._on_gap = check_callback("on_gap", on_gap, 1)
         self._json = json
-        self._scripts = GroupScripts(client, keys, group, self.name, lease=lease)
+        self._scripts = GroupScripts(client, keys, group, self.name, lease=lease, ordered=ordered)
         self._shard_count = shard_count
         self._source: EntrySource
         if ordered:
@@ -295,7 +295,9 @@ class Consumer:
                 event = self._take()
                 if event is not None:
                     return event
-                source.fill(SIGNAL_POLL_INTERVAL if left is None else min(left, SIGNAL_POLL_INTERVAL))
+                source.fill(
+                    SIGNAL_POLL_INTERVAL if left is None else min(left, SIGNAL_POLL_INTERVAL)
+                )
                 if self._away_since is not None:
                     self._tell_back()
             except RedisAway as error:
@@ -423,5 +425,7 @@ def _check_names(events: Iterable[str] | None) -> frozenset[str] | None:
 
 
 def _default_name() -> str:
-    host = "".join(each if each.isascii() and each.isalnum() else "-" for each in socket.gethostname())
+    host = "".join(
+        each if each.isascii() and each.isalnum() else "-" for each in socket.gethostname()
+    )
     return f"{host[:40] or 'host'}-{os.getpid()}-{secrets.token_hex(4)}"

@@ -168,14 +168,14 @@ _ENTER = Script(
     + """
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now())
 redis.call('ZADD', KEYS[1], string.format('%.0f', now() + ARGV[2]), ARGV[1])
-redis.call('SADD', KEYS[2], ARGV[3])
-return redis.call('ZCARD', KEYS[1])
+redis.call('HSETNX', KEYS[2], ARGV[3], ARGV[4])
+return {redis.call('ZCARD', KEYS[1]), redis.call('HGET', KEYS[2], ARGV[3])}
 """
 )
 _LEAVE = Script("return redis.call('ZREM', KEYS[1], ARGV[1])")
 
-# Redis tells a lag from version 7 on, and of its own groups only. Many events are not counted, for
-# which Redis would stand still: their number is reckoned from the ids, rather too high than too low.
+# Redis tells a lag from version 7 on, and of its own groups only. Redis would stand still while it
+# counted many events: their number is reckoned from the ids, rather too high than too low.
 _LAG = Script(
     """
 local group, events, name, most = KEYS[2], KEYS[3], ARGV[1], tonumber(ARGV[2])
@@ -233,26 +233,41 @@ class GroupScripts:
     :param consumer: name of the consumer.
     :param lease: seconds after which others may claim the streams of a consumer that is not heard
         of.
+    :param ordered: True if a consumer claims streams, False if Redis shares out single events.
     """
 
     def __init__(
-        self, client: Client, keys: Keys, group: str, consumer: str, *, lease: float
+        self,
+        client: Client,
+        keys: Keys,
+        group: str,
+        consumer: str,
+        *,
+        lease: float,
+        ordered: bool,
     ) -> None:
         self._client = client
         self._keys = keys
         self._group = group
         self._consumer = consumer
         self._lease = round(lease * 1000)
+        self._way = "ordered" if ordered else "unordered"
 
     def enter(self) -> int:
         """Note that this consumer lives.
 
         :returns: how many consumers of the group live.
         :raises RedisAway: if Redis does not answer.
-        :raises FleetError: if Redis refuses.
+        :raises FleetError: if Redis refuses, or the group's other consumers read in another way.
         """
-        live: int = self._call_one(_ENTER, self._consumer, self._lease, self._group)
-        return live
+        live, way = self._call_one(_ENTER, self._consumer, self._lease, self._group, self._way)
+        if way.decode() != self._way:
+            raise FleetError(
+                f"the group {self._group!r} was begun with consumers that are {way.decode()}, and "
+                f"this one is {self._way}: they would not share the events. Give all of them the "
+                "same value of ordered=, or this one another group"
+            )
+        return int(live)
 
     def leave(self) -> None:
         """Count no more among the living, so that the others' shares grow.
@@ -329,15 +344,13 @@ class GroupScripts:
         :raises RedisAway: if Redis does not answer.
         :raises FleetError: if Redis refuses.
         """
-        answers = self._call(_LAG, {shard_id: (self._group, _COUNTED) for shard_id in shard_ids})
+        answers = self._call(_LAG, dict.fromkeys(shard_ids, (self._group, _COUNTED)))
         for answer in answers.values():
             if isinstance(answer, FleetError):
                 raise answer
         return {shard_id: None if lag < 0 else int(lag) for shard_id, lag in answers.items()}
 
-    def _call(
-        self, script: Script, arguments: Mapping[int, Sequence[str | int]]
-    ) -> dict[int, Any]:
+    def _call(self, script: Script, arguments: Mapping[int, Sequence[str | int]]) -> dict[int, Any]:
         calls = []
         for shard_id, values in arguments.items():
             group = self._keys.group(shard_id, self._group)

@@ -31,9 +31,7 @@ class Keeper:
         """Begin, unless it has begun. Only one thread may call this and :meth:`stop` at a time."""
         if self._alarm is None:
             alarm = self._alarm = Alarm()
-            thread = threading.Thread(
-                target=self._run, args=(alarm,), name=self._name, daemon=True
-            )
+            thread = threading.Thread(target=self._run, args=(alarm,), name=self._name, daemon=True)
             run_uninterrupted(thread.start)
 
     def stop(self) -> None:

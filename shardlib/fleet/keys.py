@@ -85,7 +85,7 @@ class Keys:
 
     @property
     def groups(self) -> str:
-        """A set: the names of all groups of consumers that there ever were."""
+        """A hash: each group of consumers that there ever was, and whether it is ordered."""
         return f"{{{self.name}}}:groups"
 
     def identify(self, rate_limit_key: int) -> str:

@@ -12,7 +12,7 @@ import math
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from shardlib.fleet.connecting import Client
@@ -46,8 +46,8 @@ FLUSH_INTERVAL = 0.1
 # Seconds between looking for streams that nobody reads, and for other consumers.
 POLL_INTERVAL = 0.5
 
-# Seconds from one read to the next, if the first has found something: one read costs as much
-# processor time as ten events, and meanwhile more of them come.
+# Seconds from one read to the next, if the first has found some events, and no more were there: one
+# read costs as much processor time as ten events, and meanwhile more of them come.
 LINGER = 0.01
 
 # On Linux the monotonic clock stands still while the machine sleeps, and a lease goes on.
@@ -326,7 +326,8 @@ class OrderedStreams:
             positions = {key: stream.read_up_to for key, stream in streams.items()}
             found = read_streams(self._client, positions, MOST_ENTRIES, timeout)
         if found:
-            self._next_read = began + LINGER
+            is_behind = any(len(entries) == MOST_ENTRIES for entries in found.values())
+            self._next_read = began + (0.0 if is_behind else LINGER)
         elif clock() - began < timeout / 2:  # there are no streams, or this is a cluster
             self._alarm.wait(timeout)
         for key, entries in found.items():
@@ -430,7 +431,7 @@ class OrderedStreams:
         self._alarm.ring()
 
 
-def _raise_first(answers: dict[int, GroupOutcome | FleetError]) -> None:
+def _raise_first(answers: Mapping[int, object]) -> None:
     for answer in answers.values():
         if isinstance(answer, FleetError):
             raise answer

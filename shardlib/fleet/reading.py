@@ -61,8 +61,9 @@ def read_many(
     if timeout > 0:
         words += ["BLOCK", max(1, round(timeout * 1000))]
     words += ["STREAMS", *positions, *map(str, positions.values())]
+    execute: Any = client.execute_command  # redis-py has no types for this method
     try:
-        return entries_of(client.execute_command(*words))
+        return entries_of(execute(*words))
     except ERRORS as error:
         raise fleet_error(error) from error
 

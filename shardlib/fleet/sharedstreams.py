@@ -38,6 +38,9 @@ _READ_AHEAD = 100
 _FLUSH_INTERVAL = 0.1
 _POLL_INTERVAL = 1.0
 
+# Seconds between looking for what others have left, at most.
+_LONGEST_TAKE_OVER = 5.0
+
 # Where the group was begun is kept: what was dropped before is no loss to the group.
 _JOIN = Script(
     LAST_ID
@@ -171,11 +174,11 @@ class SharedStreams:
     def _join_again(self) -> None:
         """Make the group where Redis has lost it: all that came back is to be read."""
         self.rewind()
-        arguments = {shard_id: (0,) for shard_id in self._begun}
+        arguments = dict.fromkeys(self._begun, (0,))
         for shard_id, (is_new, begin) in self._call(_JOIN, arguments, self._group).items():
             self._begun[shard_id] = position_of(begin)
             if is_new:
-                self.buffer.append(Entry(shard_id, begin, GAP, Gap(shard_id, DATA_LOST, None)))
+                self._add_gap(Gap(shard_id, DATA_LOST, None))
 
     # Reading
 
@@ -190,19 +193,23 @@ class SharedStreams:
             self._alarm.wait(timeout)
             return
         self._read_at = now = time.monotonic()
-        if self._must_recover:
-            self._recover()
-        if not self.buffer and now >= self._next_take_over:
-            self._take_over()
-        if not self.buffer:
-            self._must_recover = True  # until the answer is here, entries may be on their way
-            self._read_new(timeout)
-            self._must_recover = False
+        try:
+            if self._must_recover:
+                self._recover()
+            if not self.buffer and now >= self._next_take_over:
+                self._take_over()
+            if not self.buffer:
+                self._read_new(timeout)
+        except BaseException:
+            # Redis may have given entries to this consumer, and the answer was lost.
+            self.buffer.clear()
+            self._must_recover = True
+            raise
 
     def _recover(self) -> None:
         """Read again what this consumer has got, and not acknowledged."""
         self._flush()
-        after = {shard_id: "0" for shard_id in self._begun}
+        after = dict.fromkeys(self._begun, "0")
         while after:
             found = self._read(after, _READ_AHEAD)
             after = {}
@@ -248,7 +255,7 @@ class SharedStreams:
         for shard_id, entries in found.items():
             gap = self._gap_before(shard_id, entries, most)
             if gap is not None:
-                self.buffer.append(Entry(shard_id, entries[0][0], GAP, gap))
+                self._add_gap(gap)
             self._add(shard_id, entries)
 
     def _gap_before(self, shard_id: int, entries: Sequence[RawEntry], most: int) -> Gap | None:
@@ -280,13 +287,12 @@ class SharedStreams:
             found = [(entry[0], text_of(entry[1])) for entry in entries if entry]
             missing = len(entries) - len(found) + sum(map(len, gone))
             if missing:
-                gap = Gap(shard_id, TRIMMED, missing)
-                self.buffer.append(Entry(shard_id, cursor, GAP, gap))
+                self._add_gap(Gap(shard_id, TRIMMED, missing))
             self._add(shard_id, found)
             self._cursors[shard_id] = cursor.decode()
             is_done = is_done and cursor == b"0-0"
         if is_done:
-            self._next_take_over = time.monotonic() + self._retry_after / 4
+            self._next_take_over = time.monotonic() + min(self._retry_after / 4, _LONGEST_TAKE_OVER)
 
     def _add(self, shard_id: int, entries: Iterable[RawEntry]) -> None:
         gone = []
@@ -299,9 +305,11 @@ class SharedStreams:
             gap = Gap(shard_id, SESSION_LOST, None) if text == GAP else None
             self.buffer.append(Entry(shard_id, entry_id, text, gap))
         if gone:
-            gap = Gap(shard_id, TRIMMED, len(gone))
-            self.buffer.append(Entry(shard_id, gone[0], GAP, gap))
+            self._add_gap(Gap(shard_id, TRIMMED, len(gone)))
             self._handled += [(shard_id, entry_id.decode()) for entry_id in gone]
+
+    def _add_gap(self, gap: Gap) -> None:
+        self.buffer.append(Entry(gap.shard_id, b"0-0", GAP, gap))  # an id that no event has
 
     # Delivering
 
@@ -333,8 +341,7 @@ class SharedStreams:
 
     def skipped(self, entry: Entry) -> None:
         """Note that nobody wants the first entry of the buffer, and take it out."""
-        if entry.gap is None or entry.gap.reason == SESSION_LOST:
-            self._handled.append((entry.shard_id, entry.id.decode()))
+        self._handled.append((entry.shard_id, entry.id.decode()))
         self.buffer.popleft()
 
     def acknowledge(self, shard_id: int, entry_id: str) -> bool:
@@ -377,7 +384,10 @@ class SharedStreams:
     ) -> dict[int, Any]:
         calls = []
         for shard_id, values in arguments.items():
-            keys = (self._keys.shard(shard_id).events, self._keys.group(shard_id, self._group).state)
+            keys = (
+                self._keys.shard(shard_id).events,
+                self._keys.group(shard_id, self._group).state,
+            )
             calls.append(Call(script, keys, (*first, *values)))
         answers = call_all(self._client, calls)
         for answer in answers:

@@ -6,7 +6,7 @@ import redis
 
 from shardlib.fleet.keys import Keys
 from shardlib.fleet.scripts import Appended, Batch, ShardScripts
-from tests.fleet.owner import KEEP_EVENTS, LEASE, Owner, owner_of_new_shard
+from tests.fleet.owner import KEEP_EVENTS, LEASE, owner_of_new_shard
 from tests.support import not_none
 
 
@@ -43,11 +43,16 @@ class Feed:
         """Of the last event of a shard."""
         return not_none(self._owners[shard_id].session).sequence
 
-    def append(self, count: int = 1, *, shard_id: int = 0, name: str = "MESSAGE_CREATE") -> list[str]:
-        """Append the next events of a shard, and return their ids."""
+    def append(
+        self, count: int = 1, *, shard_id: int = 0, name: str = "MESSAGE_CREATE", step: int = 1
+    ) -> list[str]:
+        """Append the next events of a shard, and return their ids.
+
+        :param step: 2 forwards every second event only.
+        """
         owner = self._owners[shard_id]
         session = not_none(owner.session)
-        sequences = range(session.sequence + 1, session.sequence + count + 1)
+        sequences = range(session.sequence + 1, session.sequence + count * step + 1, step)
         events = [(sequence, dispatch(sequence, name)) for sequence in sequences]
         answer = self._scripts.append({shard_id: Batch(owner.token, session, events, 0)})[shard_id]
         assert isinstance(answer, Appended), answer
@@ -63,6 +68,12 @@ class Feed:
     def begin_session(self, session_id: str, shard_id: int = 0) -> None:
         """Lose the session of a shard, and begin another one."""
         self._owners[shard_id].begin(session_id)
+
+    def go_back(self, count: int, shard_id: int = 0) -> None:
+        """Append the last events of a shard again next, as their worker remembers them."""
+        owner = self._owners[shard_id]
+        session = not_none(owner.session)
+        owner.session = session._replace(sequence=session.sequence - count)
 
     def remember(self, shard_id: int = 0) -> None:
         """Claim a shard again that Redis has lost, and append nothing."""
