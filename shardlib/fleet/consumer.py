@@ -379,6 +379,7 @@ class Consumer:
             _logger.warning(
                 "%s. The consumer %r waits, and goes on with the same event", error, self.name
             )
+        self._source.doubt()
         delay = self._backoff.next_delay()
         left = deadline.remaining()
         until = time.monotonic() + (delay if left is None else min(delay, left))

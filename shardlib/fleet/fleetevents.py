@@ -132,6 +132,9 @@ class EntrySource(Protocol):
     def rewind(self) -> None:
         """Deliver again what was delivered and not acknowledged."""
 
+    def doubt(self) -> None:
+        """Note that Redis was away: it may have forgotten something, or an answer was lost."""
+
     def leave(self) -> None:
         """Let other consumers of the group have all."""
 

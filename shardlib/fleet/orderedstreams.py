@@ -189,6 +189,7 @@ class OrderedStreams:
         self._next_work = self._next_poll = self._next_read = 0.0
         self._shards = 0
         self._has_claimed = False
+        self._is_in_doubt = False
         self._alarm = Alarm()
         self.keeper = Keeper(self._keep, lease / 3, "shardlib-consumer")
 
@@ -245,6 +246,9 @@ class OrderedStreams:
 
     def _poll(self, now: float) -> None:
         """Take this consumer's share of the streams, and no more."""
+        if self._is_in_doubt:
+            self._renew([*self._held.values()])
+            self._is_in_doubt = False
         self._drop_lost()
         # A Redis that has lost its data does not know the number for a while.
         self._shards = self._shard_count() or self._shards
@@ -330,8 +334,14 @@ class OrderedStreams:
             self._next_read = began + (0.0 if is_behind else LINGER)
         elif clock() - began < timeout / 2:  # there are no streams, or this is a cluster
             self._alarm.wait(timeout)
+        # A stream that goes on with another event than the next may have been lost, and begun anew:
+        # then the group was lost, too.
+        leaps = [streams[key] for key, entries in found.items() if _leaps(streams[key], entries)]
+        self._renew(leaps)
         for key, entries in found.items():
-            self._take(streams[key], entries)
+            if not streams[key].is_lost:
+                self._take(streams[key], entries)
+        self._drop_lost()
 
     def _next_due(self) -> float:
         """When :meth:`work` has something to do next."""
@@ -357,7 +367,7 @@ class OrderedStreams:
     def _gap_before(self, stream: _HeldStream, entries: list[RawEntry]) -> Gap | None:
         """What is missing in front of entries that were just read."""
         before, first = stream.read_up_to, position_of(entries[0][0])
-        if before.is_followed_by(first) or entries[0][1] == GAP:
+        if not _leaps(stream, entries):
             return None
         events = before.most_between(first)
         if stream.is_unsure:
@@ -410,6 +420,11 @@ class OrderedStreams:
         for stream in self._held.values():
             stream.rewind()
 
+    def doubt(self) -> None:
+        """Ask Redis whether the streams are still this consumer's, before all else."""
+        self._is_in_doubt = True
+        self._next_work = self._next_poll = 0.0
+
     def leave(self) -> None:
         """Acknowledge what was handled, and let other consumers have all streams.
 
@@ -429,6 +444,12 @@ class OrderedStreams:
     def stop(self) -> None:
         """End a wait in :meth:`fill`. Any thread, any signal handler."""
         self._alarm.ring()
+
+
+def _leaps(stream: _HeldStream, entries: list[RawEntry]) -> bool:
+    """True if something may be missing between what was read before and what was read now."""
+    entry_id, text = entries[0]
+    return not stream.read_up_to.is_followed_by(position_of(entry_id)) and text != GAP
 
 
 def _raise_first(answers: Mapping[int, object]) -> None:

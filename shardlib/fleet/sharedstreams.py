@@ -201,9 +201,7 @@ class SharedStreams:
             if not self.buffer:
                 self._read_new(timeout)
         except BaseException:
-            # Redis may have given entries to this consumer, and the answer was lost.
-            self.buffer.clear()
-            self._must_recover = True
+            self.doubt()
             raise
 
     def _recover(self) -> None:
@@ -295,18 +293,15 @@ class SharedStreams:
             self._next_take_over = time.monotonic() + min(self._retry_after / 4, _LONGEST_TAKE_OVER)
 
     def _add(self, shard_id: int, entries: Iterable[RawEntry]) -> None:
-        gone = []
-        for entry_id, text in entries:
-            if (shard_id, entry_id.decode()) in self._in_hand:
-                continue
-            if text is None:
-                gone.append(entry_id)
-                continue
-            gap = Gap(shard_id, SESSION_LOST, None) if text == GAP else None
-            self.buffer.append(Entry(shard_id, entry_id, text, gap))
+        entries = [each for each in entries if (shard_id, each[0].decode()) not in self._in_hand]
+        gone = [(shard_id, entry_id.decode()) for entry_id, text in entries if text is None]
         if gone:
             self._add_gap(Gap(shard_id, TRIMMED, len(gone)))
-            self._handled += [(shard_id, entry_id.decode()) for entry_id in gone]
+            self._handled += gone
+        for entry_id, text in entries:
+            if text is not None:
+                gap = Gap(shard_id, SESSION_LOST, None) if text == GAP else None
+                self.buffer.append(Entry(shard_id, entry_id, text, gap))
 
     def _add_gap(self, gap: Gap) -> None:
         self.buffer.append(Entry(gap.shard_id, b"0-0", GAP, gap))  # an id that no event has
@@ -359,6 +354,11 @@ class SharedStreams:
         """Deliver again what was delivered and not acknowledged."""
         self.buffer.clear()
         self._in_hand.clear()
+        self._must_recover = True
+
+    def doubt(self) -> None:
+        """Read again what this consumer may have got without knowing it."""
+        self.buffer.clear()
         self._must_recover = True
 
     def leave(self) -> None:

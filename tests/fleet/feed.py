@@ -5,7 +5,7 @@ from __future__ import annotations
 import redis
 
 from shardlib.fleet.keys import Keys
-from shardlib.fleet.scripts import Appended, Batch, ShardScripts
+from shardlib.fleet.scripts import Appended, Batch, Outcome, ShardScripts
 from tests.fleet.owner import KEEP_EVENTS, LEASE, owner_of_new_shard
 from tests.support import not_none
 
@@ -55,7 +55,7 @@ class Feed:
         sequences = range(session.sequence + 1, session.sequence + count * step + 1, step)
         events = [(sequence, dispatch(sequence, name)) for sequence in sequences]
         answer = self._scripts.append({shard_id: Batch(owner.token, session, events, 0)})[shard_id]
-        assert isinstance(answer, Appended), answer
+        assert isinstance(answer, Appended) and answer.outcome is Outcome.APPENDED, answer
         owner.session = session._replace(epoch=answer.epoch, sequence=answer.sequence)
         return [f"{shard_id}:{answer.epoch}-{sequence}" for sequence in sequences]
 

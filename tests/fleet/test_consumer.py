@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,57 +17,25 @@ import ujson
 from shardlib import ForkedProcess
 from shardlib.fleet.consumer import Consumer
 from shardlib.fleet.errors import FleetError
-from shardlib.fleet.fleetevents import Gap, Position
+from shardlib.fleet.fleetevents import BEGINNING, Gap, Position
 from shardlib.fleet.groupscripts import GroupOutcome, GroupScripts, StreamClaim, StreamRequest
 from shardlib.fleet.keys import Keys
+from shardlib.fleet.orderedstreams import FLUSH_INTERVAL
 from shardlib.fleet.scripts import new_token
+from tests.fleet.consuming import MakeConsumer, consume, get
 from tests.fleet.feed import Feed
+from tests.fleet.owner import LEASE
 from tests.redis_server import RedisServer, make_cluster
 from tests.support import Thread, in_background, not_none, wait_until
-
-_LEASE = 60.0
-
-MakeConsumer = Callable[..., Consumer]
-
-
-@pytest.fixture
-def make_consumer(redis_server: RedisServer, keys: Keys) -> Iterator[MakeConsumer]:
-    made = []
-
-    def make(shard_count: int = 1, *, group: str = "web", **options: Any) -> Consumer:
-        options.setdefault("lease", _LEASE)
-        client = redis_server.client()
-        consumer = Consumer(client, keys, group, shard_count=lambda: shard_count, **options)
-        made.append(consumer)
-        return consumer
-
-    yield make
-    for consumer in made:
-        consumer.close()
-
-
-@pytest.fixture
-def feed(client: redis.Redis, keys: Keys) -> Feed:
-    return Feed(client, keys)
-
-
-def consume(consumer: Consumer, count: int) -> list[str]:
-    """The ids of the next events, in a loop that then asks for one more and is stopped."""
-    ids: list[str] = []
-    for event in consumer:
-        ids.append(event.id)
-        if len(ids) == count:
-            consumer.stop()
-    return ids
-
-
-def get(consumer: Consumer, count: int) -> list[str]:
-    """The ids of the next events, of which none is acknowledged."""
-    return [not_none(consumer.get(10)).id for _ in range(count)]
 
 
 def watermark(client: redis.Redis, keys: Keys, shard_id: int = 0) -> bytes | None:
     found: bytes | None = client.hget(keys.group(shard_id, "web").state, "watermark")  # type: ignore[assignment]
+    return found
+
+
+def owner(client: redis.Redis, keys: Keys, shard_id: int = 0) -> bytes | None:
+    found: bytes | None = client.hget(keys.group(shard_id, "web").state, "owner")  # type: ignore[assignment]
     return found
 
 
@@ -208,14 +176,15 @@ def test_a_late_acknowledgement_moves_nothing_back(
 ) -> None:
     ids = feed.append(10)
     late = make_consumer()
-    events = [not_none(late.get(10)) for _ in range(5)]
+    events = [not_none(late.get(10)) for _ in range(10)]
     late.ack(events[1])
     end_lease(client, keys)
     assert consume(make_consumer(), 10) == ids
     end = watermark(client, keys)
-    late.ack(events[3])
-    assert late.get(0.3) is None  # tells Redis, and learns that the stream was lost
-    assert not late.ack(events[4])
+    assert late.ack(events[3])  # it cannot know yet
+    wait_until(lambda: late.get(0) is None and owner(client, keys) == late.name.encode())
+    assert not late.ack(events[4])  # since it has claimed the stream anew
+    late.close()
     assert watermark(client, keys) == end
 
 
@@ -230,20 +199,18 @@ def test_a_consumer_that_was_paused_drops_what_it_had_read_ahead(
     other = make_consumer()
     assert get(other, 10) == ids
     assert paused.ack(event)  # it cannot know yet
-
-    def learns() -> bool:
-        assert paused.get(0.01) is None or paused.stats.events < 5
-        return not paused.ack(event) and paused.get(0) is None
-
-    wait_until(learns)
-    assert client.hget(keys.group(0, "web").state, "owner") == other.name.encode()
+    acknowledged = time.monotonic()
+    wait_until(lambda: time.monotonic() > acknowledged + 2 * FLUSH_INTERVAL)
+    assert paused.get(0) is None
+    assert not paused.ack(event)
+    assert owner(client, keys) == other.name.encode()
 
 
 def test_two_claims_of_a_stream_exclude_each_other(client: redis.Redis, keys: Keys) -> None:
     def group(name: str) -> GroupScripts:
-        return GroupScripts(client, keys, "web", name, lease=_LEASE, ordered=True)
+        return GroupScripts(client, keys, "web", name, lease=LEASE, ordered=True)
 
-    def claim(scripts: GroupScripts, watermark: Position = Position(0, 0)) -> tuple[str, Any]:
+    def claim(scripts: GroupScripts, watermark: Position = BEGINNING) -> tuple[str, Any]:
         token = new_token()
         request = StreamRequest(token, watermark, newest=False, patient=False)
         answer = scripts.claim({0: request})[0]
@@ -286,7 +253,7 @@ def test_consumers_share_the_streams_as_they_come_and_go(
     consumers = [make_consumer(6) for _ in range(3)]
 
     def shares() -> list[int]:
-        owners = [client.hget(keys.group(shard, "web").state, "owner") for shard in range(6)]
+        owners = [owner(client, keys, shard_id) for shard_id in range(6)]
         return [owners.count(consumer.name.encode()) for consumer in consumers]
 
     def are_shared(expected: list[int], asking: list[Consumer]) -> None:
@@ -319,13 +286,15 @@ def test_a_stream_with_an_event_in_hand_is_not_given_away(
     for _ in range(3):
         assert two.get(0.3) is None
         assert one.get(0.3) is None
+    assert owner(client, keys, 0) == owner(client, keys, 1) == one.name.encode()
     one.ack(events[0])
     one.ack(events[1])
-    feed.append_everywhere(1)
 
     def is_shared() -> bool:
-        one.get(0)
-        return two.get(0) is not None
+        event = one.get(0)
+        if event is not None:
+            one.ack(event)
+        return owner(client, keys, 0) != owner(client, keys, 1) and two.get(0) is None
 
     wait_until(is_shared)
 
@@ -394,8 +363,8 @@ def test_events_that_were_trimmed_unread_are_told_and_counted(
     assert consume(make_consumer(), 1) == first
     ids = first + feed.append(500)
     ids += feed.append(1)  # each batch is trimmed as a whole
-    (oldest, _), *_ = client.xrange(keys.shard(0).events, count=1)  # type: ignore[misc]
-    missing = ids.index(f"0:{oldest.decode()}") - 1
+    entries: Any = client.xrange(keys.shard(0).events, count=1)
+    missing = ids.index(f"0:{entries[0][0].decode()}") - 1
     assert missing > 0
     told: list[Gap] = []
     consumer = make_consumer(on_gap=told.append)
@@ -482,56 +451,76 @@ def test_repeats_are_dropped_after_redis_has_lost_its_newest_writes(
 
 
 def test_repeats_are_dropped_and_losses_told_after_redis_has_lost_everything(
-    make_consumer: MakeConsumer, client: redis.Redis, keys: Keys, feed: Feed
+    forgetful_server: RedisServer, keys: Keys
 ) -> None:
+    client = forgetful_server.client()
+    feed = Feed(client, keys)
     told: list[Gap] = []
-    feed.append(10)
-    consumer = make_consumer(on_gap=told.append)
-    for event in [not_none(consumer.get(10)) for _ in range(10)]:
-        consumer.ack(event)
-    client.flushall()
-    feed.remember()
-    feed.go_back(5)
-    feed.append(5)  # the worker remembers these
-    ids = feed.append(2)
-    assert get(consumer, 2) == ids
-    assert told == []
+    consumer = Consumer(
+        *(forgetful_server.client(), keys, "web"),
+        shard_count=lambda: 1,
+        lease=LEASE,
+        on_gap=told.append,
+    )
+    with consumer:
+        feed.append(10)
+        for event in [not_none(consumer.get(10)) for _ in range(10)]:
+            consumer.ack(event)
+        forgetful_server.restart()
+        feed.remember()
+        feed.go_back(5)
+        feed.append(5)  # the worker remembers these
+        ids = feed.append(2)
+        events = [not_none(consumer.get(10)) for _ in range(2)]
+        assert [event.id for event in events] == ids
+        consumer.ack(events[-1])
+        assert told == []
 
-    client.flushall()
-    feed.remember()
-    feed.go_back(-3)  # which were in Redis only, and nobody remembers
-    assert get(consumer, 2) == ids  # come again, since they were not acknowledged
-    assert told == []
-    ids = feed.append(1)
+        feed.append(4)  # the worker does not remember these
+        forgetful_server.restart()
+        feed.remember()
+        ids = feed.append(1)
+        assert get(consumer, 1) == ids
+        assert told == [Gap(0, "data lost", 4)]
 
 
 def test_who_does_not_remember_a_stream_waits_for_who_does(
-    make_consumer: MakeConsumer, client: redis.Redis, keys: Keys
+    forgetful_server: RedisServer, keys: Keys
 ) -> None:
+    def make() -> Consumer:
+        client = forgetful_server.client()
+        return Consumer(client, keys, "web", shard_count=lambda: 2, lease=LEASE)
+
+    client = forgetful_server.client()
     feed = Feed(client, keys, 2)
-    one, two = make_consumer(2), make_consumer(2)
 
-    def are_shared() -> bool:
-        one.get(0)
-        two.get(0)
-        return client.hget(keys.group(0, "web").state, "owner") != client.hget(
-            keys.group(1, "web").state, "owner"
-        )
+    def owners() -> list[bytes | None]:
+        return [owner(client, keys, shard_id) for shard_id in range(2)]
 
-    wait_until(are_shared)
-    feed.append_everywhere(1)
-    for consumer in (one, two):
-        consumer.ack(not_none(consumer.get(10)))
-        assert consumer.get(0.3) is None
-    owner = client.hget(keys.group(0, "web").state, "owner")
-    client.flushall()
-    for shard_id in (0, 1):
-        feed.remember(shard_id)
-        feed.go_back(1, shard_id)
-    feed.append_everywhere(1)
-    for consumer in (one, two) * 3:
-        assert consumer.get(0.3) is None
-    assert client.hget(keys.group(0, "web").state, "owner") == owner
+    def ask() -> list[bytes | None]:
+        for consumer in consumers:
+            assert consumer.get(0) is None
+        return owners()
+
+    with make() as one, make() as two:
+        consumers = [one, two]
+        wait_until(lambda: set(ask()) == {one.name.encode(), two.name.encode()})
+        before = owners()
+        feed.append_everywhere(1)
+        for consumer in consumers:
+            assert consumer.ack(not_none(consumer.get(10)))
+        forgetful_server.restart()
+        for shard_id in range(2):
+            feed.go_back(-1, shard_id)  # an event that nobody remembers
+            feed.remember(shard_id)
+        feed.append_everywhere(1)
+        # The first to notice has its own stream again, and cannot have the other one.
+        assert not_none(one.get(10)).name == "SHARDLIB_GAP"
+        assert None in owners()
+        assert one.get(1) is not None
+        assert one.get(1) is None
+        assert not_none(two.get(10)).name == "SHARDLIB_GAP"
+        assert owners() == before
 
 
 def test_a_consumer_waits_while_redis_takes_no_writes(
