@@ -19,7 +19,14 @@ from typing import Any
 import ujson
 
 from shardlib.backoff import Backoff
-from shardlib.checks import check_callback, check_methods, check_positive, check_timeout, check_type
+from shardlib.checks import (
+    check_at_least_one,
+    check_callback,
+    check_methods,
+    check_positive,
+    check_timeout,
+    check_type,
+)
 from shardlib.deadline import SIGNAL_POLL_INTERVAL, Deadline
 from shardlib.errors import ForkedProcess, UnreadableMessage
 from shardlib.failurelog import FailureLog
@@ -35,6 +42,9 @@ from shardlib.text import printable
 from shardlib.waiting import Alarm
 
 _logger = logging.getLogger("shardlib.fleet")
+
+# Seconds between looking how far the group is behind.
+_LAG_INTERVAL = 60.0
 
 _STARTS = ("oldest", "newest")
 
@@ -68,7 +78,7 @@ class Consumer:
 
     An event is acknowledged when the loop asks for the next one. If the process ends before, or the
     loop is left by an exception or by ``break``, that event comes again, with the same id, to this
-    consumer or another one. Redis is told every tenth of a second what was acknowledged; so after a
+    consumer or another one. Redis is told five times a second what was acknowledged; so after a
     process was killed, some events that it had handled come again, too.
 
     A group has any number of consumers, in any number of processes. Each group gets all events.
@@ -103,6 +113,8 @@ class Consumer:
         `events` is None or names it; otherwise the log tells of the gap.
     :param retry_after: with ``ordered=False``, seconds after which an event that a consumer has not
         acknowledged goes to another one. The handling of an event has to take less.
+    :param keep_events: about how many events of each shard Redis keeps. The log warns when the
+        group has not acknowledged four fifths of that.
     :param name: of this consumer, as `group`; by default one that nobody else has.
     :param json: a module with ``loads``.
     :raises TypeError: if an argument is of the wrong type.
@@ -123,6 +135,7 @@ class Consumer:
         seen: Watermarks | None = None,
         on_gap: Callable[[Gap], object] | None = None,
         retry_after: float = 60.0,
+        keep_events: int = 100_000,
         name: str | None = None,
         json: JSONModule = ujson,
     ) -> None:
@@ -135,6 +148,7 @@ class Consumer:
         if seen is not None and not ordered:
             raise ValueError("seen goes with ordered=True: without order no id stands for others")
         check_positive("retry_after", retry_after)
+        check_at_least_one("keep_events", keep_events)
         check_methods("json", json, "loads")
         self.group = group
         self.name = _default_name() if name is None else check_name("name", name)
@@ -161,6 +175,8 @@ class Consumer:
                 newest=start == "newest",
                 retry_after=retry_after,
             )
+        self._most_lag = keep_events * 0.8
+        self._next_look = 0.0  # at the lag
         self._counts: Counter[str] = Counter()
         self._failures = FailureLog()
         self._backoff = Backoff(0.1, 5.0)
@@ -298,8 +314,9 @@ class Consumer:
                 source.fill(
                     SIGNAL_POLL_INTERVAL if left is None else min(left, SIGNAL_POLL_INTERVAL)
                 )
+                self._look_at_lag()
                 if self._away_since is not None:
-                    self._tell_back()
+                    self._tell_back(self._away_since)
             except RedisAway as error:
                 self._wait_for_redis(error, deadline)
             if left == 0 and not source.buffer:
@@ -370,6 +387,21 @@ class Consumer:
         )
         return None
 
+    def _look_at_lag(self) -> None:
+        """Warn before Redis drops events that the group has not read."""
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + _LAG_INTERVAL
+        lag = {shard_id: each or 0 for shard_id, each in self.lag().items()}
+        shard_id = max(lag, key=lag.__getitem__, default=0)
+        if lag and lag[shard_id] > self._most_lag:
+            _logger.warning(
+                "the group %r is %d events of shard %d behind, and Redis soon drops what the group "
+                "has not read: start more consumers, or let the fleet keep more events",
+                *(self.group, lag[shard_id], shard_id),
+            )
+
     # When Redis is away
 
     def _wait_for_redis(self, error: RedisAway, deadline: Deadline) -> None:
@@ -388,10 +420,9 @@ class Consumer:
             if wait <= 0 or self._alarm.wait(wait):
                 break
 
-    def _tell_back(self) -> None:
-        if self._away_since is not None:
-            away = time.monotonic() - self._away_since
-            _logger.warning("Redis is back after %d s; the consumer goes on", math.ceil(away))
+    def _tell_back(self, away_since: float) -> None:
+        away = math.ceil(time.monotonic() - away_since)
+        _logger.warning("Redis is back after %d s; the consumer goes on", away)
         self._away_since = None
         self._backoff.reset()
 

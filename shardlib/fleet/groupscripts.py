@@ -18,6 +18,7 @@ from shardlib.fleet.connecting import Client
 from shardlib.fleet.errors import FleetError
 from shardlib.fleet.fleetevents import BEGINNING, Position, position_of
 from shardlib.fleet.keys import Keys
+from shardlib.fleet.rediserrors import ERRORS, fleet_error
 from shardlib.fleet.scripts import KEEP_LEASE, LAST_ID, NOW, REFUSE, RELEASE, RENEW
 
 
@@ -364,6 +365,29 @@ class GroupScripts:
         if isinstance(answer, FleetError):
             raise answer
         return answer
+
+
+def lags(client: Client, keys: Keys, shard_ids: Sequence[int]) -> dict[str, dict[int, int | None]]:
+    """The lag of each group that there ever was, as :meth:`GroupScripts.lag` tells it.
+
+    :param client: from :func:`~shardlib.fleet.connecting.connect`.
+    :param keys: of the fleet.
+    :param shard_ids: numbers of the shards.
+    :returns: by the name of the group, and by shard number.
+    :raises RedisAway: if Redis does not answer.
+    :raises FleetError: if Redis refuses.
+    """
+    try:
+        ways: Any = client.hgetall(keys.groups)
+    except ERRORS as error:
+        raise fleet_error(error) from error
+    scripts = {
+        name.decode(): GroupScripts(
+            client, keys, name.decode(), "", lease=1.0, ordered=way == b"ordered"
+        )
+        for name, way in ways.items()
+    }
+    return {name: group.lag(shard_ids) for name, group in sorted(scripts.items())}
 
 
 def _claim(answer: list[Any]) -> StreamClaim:

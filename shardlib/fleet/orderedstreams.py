@@ -41,14 +41,14 @@ _logger = logging.getLogger("shardlib.fleet")
 MOST_ENTRIES = 100
 
 # Seconds between acknowledging to Redis; what was handled since then comes again after a crash.
-FLUSH_INTERVAL = 0.1
+FLUSH_INTERVAL = 0.2
 
 # Seconds between looking for streams that nobody reads, and for other consumers.
 POLL_INTERVAL = 0.5
 
 # Seconds from one read to the next, if the first has found some events, and no more were there: one
 # read costs as much processor time as ten events, and meanwhile more of them come.
-LINGER = 0.01
+LINGER = 0.02
 
 # On Linux the monotonic clock stands still while the machine sleeps, and a lease goes on.
 if sys.platform == "linux":
@@ -80,6 +80,7 @@ class _HeldStream:
     """The stream of a shard that this consumer reads.
 
     :param shard_id: number of the shard.
+    :param key: of the stream.
     :param token: of the claim.
     :param position: after which to read.
     :param valid_until: by :func:`clock`, when the lease ends unless it is renewed.
@@ -87,13 +88,21 @@ class _HeldStream:
     """
 
     def __init__(
-        self, shard_id: int, token: str, position: Position, valid_until: float, is_unsure: bool
+        self,
+        shard_id: int,
+        key: str,
+        token: str,
+        position: Position,
+        valid_until: float,
+        is_unsure: bool,
     ) -> None:
         self.shard_id = shard_id
+        self.key = key
         self.token = token
         self.read_up_to = position
         self.passed = position  # delivered, or not wanted
         self.delivered = position  # the last event that the user got
+        self.delivered_id = str(position)
         self.handled = position
         self.acknowledged = position  # as Redis knows it
         self.valid_until = valid_until
@@ -121,9 +130,10 @@ class _HeldStream:
         """Note that entries were read."""
         self.read_up_to = position_of(entries[-1][0])
 
-    def deliver(self, position: Position) -> None:
+    def deliver(self, entry_id: bytes) -> None:
         """Note that the user has got an event."""
-        self.passed = self.delivered = position
+        self.passed = self.delivered = position_of(entry_id)
+        self.delivered_id = entry_id.decode()
         self.is_unsure = False
 
     def skip(self, position: Position) -> None:
@@ -133,11 +143,12 @@ class _HeldStream:
         if self.is_idle:
             self.handled = position
 
-    def handle(self, position: Position) -> bool:
+    def handle(self, entry_id: str) -> bool:
         """Note that the user has handled an event, and all before it.
 
         :returns: False if that is no news, or the event was not delivered since the claim.
         """
+        position = self.delivered if entry_id == self.delivered_id else position_of(entry_id)
         if not self.handled < position <= self.delivered:
             return False
         self.handled = self.passed if position == self.delivered else position
@@ -150,6 +161,7 @@ class _HeldStream:
     def rewind(self) -> None:
         """Go back to what was handled."""
         self.read_up_to = self.passed = self.delivered = self.handled
+        self.delivered_id = str(self.handled)
 
 
 class OrderedStreams:
@@ -285,8 +297,14 @@ class OrderedStreams:
             seen = self._seen.get(shard_id) if self._seen is not None else None
             if seen is not None:
                 position, is_unsure = position_of(seen), answer.is_new
-            token = requests[shard_id].token
-            self._held[shard_id] = _HeldStream(shard_id, token, position, valid_until, is_unsure)
+            self._held[shard_id] = _HeldStream(
+                shard_id,
+                self._keys.shard(shard_id).events,
+                requests[shard_id].token,
+                position,
+                valid_until,
+                is_unsure,
+            )
         _raise_first(answers)
 
     def _release(self, streams: list[_HeldStream]) -> None:
@@ -323,8 +341,8 @@ class OrderedStreams:
             self._alarm.wait(linger)
         if timeout > 0:
             timeout = max(0.001, min(timeout, self._next_due() - clock()))
-        streams = {self._keys.shard(each).events: held for each, held in self._held.items()}
         began = clock()
+        streams = {stream.key: stream for stream in self._held.values()}
         found = {}
         if streams:
             positions = {key: stream.read_up_to for key, stream in streams.items()}
@@ -334,14 +352,7 @@ class OrderedStreams:
             self._next_read = began + (0.0 if is_behind else LINGER)
         elif clock() - began < timeout / 2:  # there are no streams, or this is a cluster
             self._alarm.wait(timeout)
-        # A stream that goes on with another event than the next may have been lost, and begun anew:
-        # then the group was lost, too.
-        leaps = [streams[key] for key, entries in found.items() if _leaps(streams[key], entries)]
-        self._renew(leaps)
-        for key, entries in found.items():
-            if not streams[key].is_lost:
-                self._take(streams[key], entries)
-        self._drop_lost()
+        self._take({streams[key]: entries for key, entries in found.items()})
 
     def _next_due(self) -> float:
         """When :meth:`work` has something to do next."""
@@ -349,26 +360,28 @@ class OrderedStreams:
             return self._next_work
         return self._next_poll
 
-    def _take(self, stream: _HeldStream, entries: list[RawEntry]) -> None:
-        gap, before = self._gap_before(stream, entries), stream.read_up_to
-        stream.take(entries)
-        if gap is not None:
-            self.buffer.append(Entry(stream.shard_id, str(before).encode(), GAP, gap))
-        self.buffer.extend(
-            Entry(
-                stream.shard_id,
-                entry_id,
-                text or b"",
-                Gap(stream.shard_id, SESSION_LOST, None) if text == GAP else None,
-            )
-            for entry_id, text in entries
-        )
+    def _take(self, found: dict[_HeldStream, list[RawEntry]]) -> None:
+        """Put what was read into the buffer."""
+        leaps = [stream for stream, entries in found.items() if _leaps(stream, entries)]
+        # A stream that does not go on with the next event may have been lost, and begun anew. Then
+        # the group was lost, too.
+        self._renew(leaps)
+        for stream, entries in found.items():
+            if stream.is_lost:
+                continue
+            gap = self._gap_before(stream, entries) if stream in leaps else None
+            if gap is not None:
+                self.buffer.append(Entry(gap.shard_id, str(stream.read_up_to).encode(), GAP, gap))
+            stream.take(entries)
+            for entry_id, text in entries:
+                is_gap = text == GAP
+                mark = Gap(stream.shard_id, SESSION_LOST, None) if is_gap else None
+                self.buffer.append(Entry(stream.shard_id, entry_id, text or b"", mark))
+        self._drop_lost()
 
     def _gap_before(self, stream: _HeldStream, entries: list[RawEntry]) -> Gap | None:
         """What is missing in front of entries that were just read."""
         before, first = stream.read_up_to, position_of(entries[0][0])
-        if not _leaps(stream, entries):
-            return None
         events = before.most_between(first)
         if stream.is_unsure:
             return Gap(stream.shard_id, DATA_LOST, events)
@@ -398,7 +411,7 @@ class OrderedStreams:
 
     def delivered(self, entry: Entry) -> None:
         """Note that the user gets the first entry of the buffer, and take it out."""
-        self._held[entry.shard_id].deliver(position_of(entry.id))
+        self._held[entry.shard_id].deliver(entry.id)
         self.buffer.popleft()
 
     def skipped(self, entry: Entry) -> None:
@@ -412,7 +425,7 @@ class OrderedStreams:
         :returns: False if another consumer reads the stream now, or the entry was acknowledged.
         """
         stream = self._held.get(shard_id)
-        return stream is not None and not stream.is_lost and stream.handle(position_of(entry_id))
+        return stream is not None and not stream.is_lost and stream.handle(entry_id)
 
     def rewind(self) -> None:
         """Deliver again what was delivered and not acknowledged."""

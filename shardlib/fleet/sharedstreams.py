@@ -35,7 +35,7 @@ from shardlib.waiting import Alarm
 _READ_AHEAD = 100
 
 # Seconds between acknowledging to Redis, and between looking for streams of new shards.
-_FLUSH_INTERVAL = 0.1
+_FLUSH_INTERVAL = 0.2
 _POLL_INTERVAL = 1.0
 
 # Seconds between looking for what others have left, at most.

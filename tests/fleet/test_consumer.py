@@ -18,9 +18,15 @@ from shardlib import ForkedProcess
 from shardlib.fleet.consumer import Consumer
 from shardlib.fleet.errors import FleetError
 from shardlib.fleet.fleetevents import BEGINNING, Gap, Position
-from shardlib.fleet.groupscripts import GroupOutcome, GroupScripts, StreamClaim, StreamRequest
+from shardlib.fleet.groupscripts import (
+    GroupOutcome,
+    GroupScripts,
+    StreamClaim,
+    StreamRequest,
+    lags,
+)
 from shardlib.fleet.keys import Keys
-from shardlib.fleet.orderedstreams import FLUSH_INTERVAL
+from shardlib.fleet.orderedstreams import FLUSH_INTERVAL, POLL_INTERVAL
 from shardlib.fleet.scripts import new_token
 from tests.fleet.consuming import MakeConsumer, consume, get
 from tests.fleet.feed import Feed
@@ -96,7 +102,8 @@ def test_only_the_events_that_are_wanted_are_decoded(
     consumer = make_consumer(events={"MESSAGE_CREATE"}, json=json)
     assert consumer.get(0.1) is None
     assert json.calls == 1
-    assert make_consumer().lag() == {0: 0}  # those that were not wanted are handled, too
+    consumer.close()
+    assert consumer.lag() == {0: 0}  # those that were not wanted are handled, too
 
 
 def test_an_event_that_is_no_json_is_passed_and_told_of(
@@ -283,9 +290,9 @@ def test_a_stream_with_an_event_in_hand_is_not_given_away(
     feed.append_everywhere(1)
     one, two = make_consumer(2), make_consumer(2)
     events = [not_none(one.get(10)) for _ in range(2)]
-    for _ in range(3):
-        assert two.get(0.3) is None
-        assert one.get(0.3) is None
+    assert two.get(0) is None  # which asks for a share
+    assert one.get(2 * POLL_INTERVAL) is None
+    assert two.get(0) is None
     assert owner(client, keys, 0) == owner(client, keys, 1) == one.name.encode()
     one.ack(events[0])
     one.ack(events[1])
@@ -642,21 +649,46 @@ def test_the_lag_is_counted_and_a_large_one_reckoned(
     assert 4400 <= lag <= 4700
 
 
+def test_the_lag_of_all_groups_is_told(
+    make_consumer: MakeConsumer, client: redis.Redis, keys: Keys, feed: Feed
+) -> None:
+    feed.append(5)
+    assert lags(client, keys, [0]) == {}
+    consume(make_consumer(group="ordered"), 2)
+    consume(make_consumer(group="unordered", ordered=False), 1)
+    assert lags(client, keys, [0, 7]) == {
+        "ordered": {0: 3, 7: 0},
+        "unordered": {0: 4, 7: 0},
+    }
+
+
+def test_the_log_warns_before_events_are_trimmed_unread(
+    make_consumer: MakeConsumer, feed: Feed, caplog: pytest.LogCaptureFixture
+) -> None:
+    feed.append(80)
+    with make_consumer(keep_events=100) as consumer:
+        consumer.get(10)
+    assert "behind" not in caplog.text
+    feed.append(1)
+    make_consumer(group="other", keep_events=100).get(10)
+    assert "the group 'other' is 81 events of shard 0 behind" in caplog.text
+
+
 # A cluster
 
 
-def test_a_consumer_reads_from_a_cluster(redis_program: str, keys: Keys, tmp_path: Path) -> None:
+def test_consumers_read_from_a_cluster(redis_program: str, keys: Keys, tmp_path: Path) -> None:
     with RedisServer(redis_program, tmp_path, "--cluster-enabled", "yes") as server:
         make_cluster(server)
         feed = Feed(server.client(), keys, 3)
         ids = feed.append_everywhere(150)
-        with Consumer(server.cluster_client(), keys, "web", shard_count=lambda: 3) as consumer:
-            events = [not_none(consumer.get(10)) for _ in range(450)]
-            assert {
-                shard_id: [event.id for event in events if event.shard_id == shard_id]
-                for shard_id in range(3)
-            } == ids
-            assert consumer.get(0.2) is None
+        for group, ordered in (("web", True), ("other", False)):
+            client = server.cluster_client()
+            with Consumer(client, keys, group, shard_count=lambda: 3, ordered=ordered) as consumer:
+                events = [not_none(consumer.get(10)) for _ in range(450)]
+                assert consumer.get(0.2) is None
+            for shard_id in range(3):
+                assert [event.id for event in events if event.shard_id == shard_id] == ids[shard_id]
 
 
 # Arguments
@@ -676,6 +708,7 @@ def test_a_consumer_reads_from_a_cluster(redis_program: str, keys: Keys, tmp_pat
         ({"on_gap": 1}, TypeError, "on_gap must be a function"),
         ({"retry_after": 0}, ValueError, "retry_after must be a number above 0"),
         ({"lease": -1}, ValueError, "lease must be a number above 0"),
+        ({"keep_events": 0}, ValueError, "keep_events must be at least 1"),
         ({"name": "a b"}, ValueError, "name must be 1 to 100 letters"),
         ({"json": None}, TypeError, "json must have a method loads"),
     ],

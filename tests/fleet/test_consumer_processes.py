@@ -19,7 +19,7 @@ from tests.redis_server import RedisServer
 from tests.support import wait_until
 
 _SHARDS = 4
-_LEASE = 1.0
+_LEASE = 0.8
 _TIMEOUT = 30.0
 
 ROOT = Path(__file__).parent.parent.parent

@@ -12,7 +12,7 @@ from shardlib.fleet.fleetevents import FleetEvent, Gap
 from shardlib.fleet.keys import Keys
 from tests.fleet.consuming import MakeConsumer, consume
 from tests.fleet.feed import Feed
-from tests.redis_server import RedisServer, make_cluster
+from tests.redis_server import RedisServer
 from tests.support import not_none, wait_until
 
 
@@ -175,18 +175,3 @@ def test_events_are_read_on_after_redis_was_away(
     assert ids_of(get_all(consumer, 4)) == ids
     consumer.close()
     assert pending(client, keys) == 7
-
-
-def test_unordered_consumers_read_from_a_cluster(
-    redis_program: str, keys: Keys, tmp_path: Any
-) -> None:
-    with RedisServer(redis_program, tmp_path, "--cluster-enabled", "yes") as server:
-        make_cluster(server)
-        feed = Feed(server.client(), keys, 2)
-        ids = feed.append_everywhere(60)
-        consumer = Consumer(
-            server.cluster_client(), keys, "web", shard_count=lambda: 2, ordered=False
-        )
-        with consumer:
-            found = ids_of(get_all(consumer, 120))
-        assert sorted(found) == sorted(ids[0] + ids[1])
