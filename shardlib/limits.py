@@ -198,8 +198,7 @@ class IdentifyGate:
         check_not_negative("used", used)
         self._max_concurrency = max_concurrency
         self._spacing = interval + slack
-        self._daily_limit = daily_limit
-        self._budget = max(1, daily_limit * _DAILY_SHARE // 100)
+        self._set_daily_limit(daily_limit)
         self._clock = clock
         self._free_at: dict[int, float] = {}  # by rate limit key
         self._others_free_at = -math.inf  # of the keys that are not in there
@@ -210,7 +209,13 @@ class IdentifyGate:
         self._counted = 0
         self._reset_at = math.inf
 
-    def update(self, max_concurrency: int, remaining: int, reset_after: float) -> None:
+    def update(
+        self,
+        max_concurrency: int,
+        remaining: int,
+        reset_after: float,
+        total: int | None = None,
+    ) -> None:
         """Take in what *Get Gateway Bot* says of the session start limit.
 
         Discord counts the Identifies of all processes, so its number replaces the gate's own. Never
@@ -219,8 +224,11 @@ class IdentifyGate:
         :param max_concurrency: an int, as for the constructor. If it changes, no shard may identify
             sooner than it could have with the key that was to wait longest.
         :param remaining: an int, how many more Identifies Discord allows. Of these the gate keeps 5
-            percent of `daily_limit` back.
-        :param reset_after: seconds until Discord counts anew; it gives milliseconds.
+            percent of `total` back.
+        :param reset_after: seconds until Discord counts anew; it gives milliseconds. 0 before the
+            first Identify of a day, which begins 24 hours.
+        :param total: an int, how many Identifies Discord allows in 24 hours, instead of
+            `daily_limit` from now on; None if it is not known.
         :raises ValueError: if `max_concurrency` is not positive, or another argument is negative.
         :raises TypeError: if an argument has the wrong type.
         """
@@ -229,12 +237,17 @@ class IdentifyGate:
         check_type("remaining", remaining, int)
         check_not_negative("remaining", remaining)
         check_not_negative("reset_after", reset_after)
+        if total is not None:
+            check_type("total", total, int)
+            check_positive("total", total)
         with _gates_lock:
+            if total is not None:
+                self._set_daily_limit(total)
             if max_concurrency != self._max_concurrency:
                 self._others_free_at = max(self._others_free_at, *self._free_at.values(), -math.inf)
                 self._free_at.clear()
                 self._max_concurrency = max_concurrency
-            self._reset_at = self._clock() + reset_after
+            self._reset_at = self._clock() + (reset_after or _DAY)
             self._counted = self._daily_limit - remaining
             self._today.clear()  # Discord's number has them in it
 
@@ -275,9 +288,10 @@ class IdentifyGate:
                 minutes = math.ceil(wait / 60)
                 raise ShardClosed(
                     None,
-                    f"{self._counted + len(self._today)} sessions were started in the last 24 "
-                    "hours. Soon Discord would reset the bot token, so no other is started. Find "
-                    "out from the log why sessions keep ending; the next may start in "
+                    f"{count(self._counted + len(self._today), 'session')} of the "
+                    f"{self._daily_limit} that Discord allows in 24 hours were started. Soon "
+                    "Discord would reset the bot token, so no other is started. Find out from the "
+                    "log why sessions keep ending; the next may start in "
                     f"{count(minutes, 'minute')}",
                 )
             wait = self._wait_for_slot(shard_id, now)
@@ -288,6 +302,10 @@ class IdentifyGate:
             return 0.0
 
     # With the lock held
+
+    def _set_daily_limit(self, daily_limit: int) -> None:
+        self._daily_limit = daily_limit
+        self._budget = max(1, daily_limit * _DAILY_SHARE // 100)
 
     def _wait_for_slot(self, shard_id: int, now: float) -> float:
         free_at = self._free_at.get(self._rate_limit_key(shard_id), self._others_free_at)

@@ -34,7 +34,12 @@ class PatientGate:
         """Tell the gate of Discord's limits, if it wants to know."""
         method = getattr(self._gate, "update", None)
         if method is not None:
-            method(gateway_bot.max_concurrency, gateway_bot.remaining, gateway_bot.reset_after)
+            method(
+                gateway_bot.max_concurrency,
+                gateway_bot.remaining,
+                gateway_bot.reset_after,
+                gateway_bot.total,
+            )
 
     def try_acquire(self, shard_id: int) -> float:
         """As the gate's own. The readers of the shards call it."""

@@ -266,6 +266,30 @@ def test_a_bot_that_discord_allows_more_may_use_it() -> None:
     assert starts(gate, clock) == 950
 
 
+@pytest.mark.parametrize(
+    "total, remaining, allowed",
+    [(2000, 2000, 1900), (2000, 60, 0), (20, 20, 19), (100, 50, 45), (1000, 500, 450)],
+)
+def test_what_is_kept_back_goes_by_what_discord_allows_in_a_day(
+    total: int, remaining: int, allowed: int
+) -> None:
+    """A reset_after of 0 is Discord's answer for a day that has not begun, not for one that ends."""
+    clock = Clock()
+    gate = IdentifyGate(clock=clock)
+    gate.update(1, remaining, 0.0, total)
+    reset = clock.now + 24 * 60 * 60
+    assert starts(gate, clock) == allowed
+    clock.now = reset
+    assert starts(gate, clock) == total * 95 // 100
+
+
+def test_the_error_tells_of_the_limit_that_discord_has_told() -> None:
+    gate = IdentifyGate(clock=Clock())
+    gate.update(1, 1, 60.0, 20)
+    with pytest.raises(ShardClosed, match="19 sessions of the 20 that Discord allows in 24 hours"):
+        gate.try_acquire(0)
+
+
 def test_no_shard_identifies_sooner_after_update_has_given_it_another_key() -> None:
     clock = Clock()
     gate = IdentifyGate(2, clock=clock)
@@ -288,6 +312,8 @@ def test_no_shard_identifies_sooner_after_update_has_given_it_another_key() -> N
         ((1.0, 1, 1.0), TypeError, "max_concurrency"),
         ((1, "1", 1.0), TypeError, "remaining"),
         ((1, 1, None), TypeError, "reset_after"),
+        ((1, 1, 1.0, 0), ValueError, "total"),
+        ((1, 1, 1.0, 20.0), TypeError, "total"),
     ],
 )
 def test_update_refuses_what_discord_cannot_say(

@@ -399,4 +399,4 @@ def test_a_gate_is_told_of_discords_limits(gateway: LocalGateway) -> None:
     answer = gateway_bot(gateway, remaining=17, reset_after=5.0)
     with make_manager(gateway, identify_gate=Gate(), gateway_bot=answer) as manager:
         connect(manager)
-    assert told == [(2, 17, 5.0)]
+    assert told == [(2, 17, 5.0, 1000)]
