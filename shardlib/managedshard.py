@@ -98,6 +98,16 @@ class ManagedShard(Shard):
         return not (life.state in IDENTIFIED or life.ends or life.is_over)
 
     @property
+    def may_open(self) -> bool:
+        """True until its first attempt to connect in this life has failed.
+
+        If it resumes, two: the first goes to the URL of its session, the second to the manager's.
+        """
+        session, ends = self.session, len(self._lifecycle.life.ends)
+        tries_twice = session is not None and session.resume_gateway_url is not None
+        return self.is_under_way or (tries_twice and ends < 2 and not self.is_over)
+
+    @property
     def has_opened(self) -> bool:
         """True once a socket was open in this life."""
         return self.was_begun and self._lifecycle.life.sockets_opened > 0

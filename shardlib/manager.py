@@ -593,7 +593,7 @@ class ShardManager:
         life = self._control.begun_life("wait_until_ready")
         told: tuple[int, int] | None = None
         while not life.is_over:
-            seen = ready, total, failed, is_told = self._seen()
+            seen = ready, total, failed, is_told = self._seen(life)
             # Here: the life may be READY still, while the shard whose callback this is has lost its
             # connection.
             if not ready == total > 0:
@@ -624,7 +624,7 @@ class ShardManager:
             nonlocal looked_at, is_other
             if not is_other and lifecycle.latest_change is not looked_at:
                 looked_at = lifecycle.latest_change  # first, so that no change is missed
-                is_other = self._seen() != last
+                is_other = self._seen(life) != last
             return is_other
 
         return lifecycle.wait_in(life, look, deadline)
@@ -641,13 +641,13 @@ class ShardManager:
         group = self._group
         return {} if group is None else group.errors
 
-    def _seen(self) -> tuple[int, int, int, bool]:
+    def _seen(self, life: Life) -> tuple[int, int, int, bool]:
         """How many shards are READY, how many there are, and how many have failed.
 
         The last is True if the manager's own callbacks were told what there is to tell of them.
         """
         group = self._group
-        if group is None:
+        if group is None or group.life is not life:
             return 0, 0, 0, False
         is_told = self._supervisor.has_told(group)
         return group.ready, group.expected, len(group.errors), is_told
@@ -809,7 +809,7 @@ class ShardManager:
         deadline = Deadline(check_timeout("timeout", timeout))
         self._control.refuse_to_wait("restart", in_delivery=True)
         group, life = self._group, self._lifecycle.latest
-        if group is None or life.is_over:
+        if group is None or group.life is not life or life.is_over:
             raise NotReady("nothing can be restarted: the manager is not running; connect() first")
         if shard_ids is None:
             ids = [each for each, shard in group.shards.items() if not shard.was_closed_by_hand]
@@ -915,7 +915,7 @@ class ShardManager:
             self._control.refuse_to_wait("reshard")
         life = self._lifecycle.latest
         old = self._group
-        if old is None or life.is_over:
+        if old is None or old.life is not life or life.is_over:
             raise NotReady("nothing can be resharded: the manager is not running; connect() first")
         if not self._resharding.acquire(blocking=False):
             raise ShardError("the manager is resharding already; wait until that is done")
@@ -954,7 +954,7 @@ class ShardManager:
             self._lifecycle,
             old,
             new,
-            publish=functools.partial(self._adopt_in, life),
+            publish=self._adopt_instead_of,
             log=self._callbacks.log,
             close_timeout=self._template.options.close_timeout + _CLOSING_GRACE,
         )
@@ -1123,6 +1123,7 @@ class ShardManager:
         return ShardGroup(
             shards,
             shard_count,
+            life=life,
             socket_url=life.beginning.socket_url or gateway_bot.url,
             gate=self._gate,
             max_concurrency=gateway_bot.max_concurrency,
@@ -1158,11 +1159,16 @@ class ShardManager:
             self._past = (*self._past, *(shard.stats for shard in gone))
             self._supervisor.publish(*groups)
 
-    def _adopt_in(self, life: Life, *groups: ShardGroup) -> None:
-        """:meth:`_adopt` for a life, unless the next one has begun, which has its own shards."""
+    def _adopt_instead_of(self, group: ShardGroup, *groups: ShardGroup) -> bool:
+        """:meth:`_adopt` instead of the group that users see. False if that is another meanwhile.
+
+        It is in the next life, say: its shards must not be lost from sight.
+        """
         with self._lock:
-            if self._lifecycle.life is life:
-                self._adopt(*groups)
+            if self._group is not group or self._lifecycle.life is not group.life:
+                return False
+            self._adopt(*groups)
+            return True
 
     # Processes
 

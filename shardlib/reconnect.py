@@ -111,6 +111,7 @@ class ReconnectPolicy:
         self._backoff = backoff
         self._intents = intents
         self._uniform = uniform
+        self._is_first = True  # the attempt under way is the first of the life
         self._failures_at_resume_url = 0
         self._unanswered_resumes = 0
         # In a row: connections that worked and were lost, or given up on request, in QUICK_LOSS.
@@ -157,6 +158,7 @@ class ReconnectPolicy:
         :param replay_begun: True if an event came after Resume that was missed before.
         :param no_fail: overrides `should_reconnect`; None does not.
         """
+        is_first, self._is_first = self._is_first, False
         if established_at is not None:
             self._forget_failures()
         if loss.code is not None:
@@ -186,6 +188,11 @@ class ReconnectPolicy:
         if loss.cause is not Cause.USER_ASKED and not persists:
             error = loss.failure or ShardClosed(loss.code, loss.reason)
             return Stop(error, resume=not session_lost)
+        tries_url = is_first and resume and no_fail is None and loss.failure is not None
+        if tries_url and session.resume_gateway_url is not None:
+            # The session, which is that of a life before, may name a host that is lost since.
+            self._failures_at_resume_url = MOST_FAILURES_AT_RESUME_URL
+            return self._reconnect(session, resume, least_delay=self._least_pause(loss))
         return self._reconnect(
             session,
             resume,

@@ -45,12 +45,13 @@ _POLL_INTERVAL = 0.02
 
 
 class Resharding:
-    """The way from an old group of shards to a new one. One thread goes it.
+    """Moves from an old group of shards to a new one, on one thread.
 
     :param lifecycle: of the manager.
     :param old: the group that runs.
     :param new: the group that is to take its place, not begun.
-    :param publish: lets all threads see groups; the first is the one that users see.
+    :param publish: called with the group that users see, and the groups that all threads are to see
+        instead, of which users see the first; returns False if users see another one meanwhile.
     :param log: called as :meth:`logging.Logger.log` is.
     :param close_timeout: seconds that a shard may take to close.
     """
@@ -61,7 +62,7 @@ class Resharding:
         old: ShardGroup,
         new: ShardGroup,
         *,
-        publish: Callable[..., object],
+        publish: Callable[..., bool],
         log: Callable[..., object],
         close_timeout: float,
     ) -> None:
@@ -85,7 +86,7 @@ class Resharding:
         }
 
     def run(self, life: Life, deadline: Deadline) -> None:
-        """Go it. Blocks the calling thread.
+        """Move from the old group to the new one. Blocks the calling thread.
 
         :param life: the manager's.
         :param deadline: until when all new shards have to be READY; else the old ones go on.
@@ -98,11 +99,11 @@ class Resharding:
                 shard.set_screen(holder)
             for shard in self._old.shards.values():
                 shard.set_screen(Recorder(self._delivered, self._is_awaited))
-            self._publish(self._old, self._new)
+            self._take_place(self._old, self._new)
             self._new.begin()
             self._prepare(life, deadline)
             self._is_decided = True
-            self._publish(self._new, self._old)
+            self._take_place(self._new, self._old)
             self._close(self._old)
         finally:  # Ctrl-C may come at any time
             if self._is_decided:
@@ -220,13 +221,22 @@ class Resharding:
         try:
             self._close(self._new)
         finally:
-            self._publish(self._old)
+            self._publish(self._old, self._old)
 
     def _go_on_with_new(self) -> None:
         for shard in self._old.shards.values():  # again, if Ctrl-C came before
             shard.disconnect(NORMAL_CLOSURE, wait=False)
         self._delivered.switch()
-        self._publish(self._new)
+        self._publish(self._new, self._new)
+
+    def _take_place(self, *groups: ShardGroup) -> None:
+        """Let all threads see groups instead of the old one alone.
+
+        :raises ShardError: if that is not theirs to see any more: the manager was closed meanwhile.
+        """
+        if not self._publish(self._old, *groups):
+            self._is_decided = False
+            raise self._old.life.closed_error()
 
     def _close(self, group: ShardGroup) -> None:
         shards = list(group.shards.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
+from shardlib.lifecycle import Life
 from shardlib.managedshard import ManagedShard
 from shardlib.patientgate import PatientGate
 from shardlib.startorder import StartOrder
@@ -18,6 +19,7 @@ class ShardGroup:
 
     :param shards: by number.
     :param shard_count: the number of the bot's shards, of which these may be a part.
+    :param life: of the manager's, in which they run.
     :param socket_url: where they connect.
     :param gate: which they ask before they identify.
     :param max_concurrency: how many may identify at once.
@@ -28,12 +30,14 @@ class ShardGroup:
         shards: Mapping[int, ManagedShard],
         shard_count: int,
         *,
+        life: Life,
         socket_url: str,
         gate: PatientGate,
         max_concurrency: int,
     ) -> None:
         self.shards = shards
         self.shard_count = shard_count
+        self.life = life
         self.socket_url = socket_url
         self._gate = gate
         self._max_concurrency = max_concurrency

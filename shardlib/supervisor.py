@@ -377,5 +377,5 @@ def _why_none_opened(group: ShardGroup) -> str | None:
     begun = [
         shard for shard in group.shards.values() if shard.was_begun and not shard.was_closed_by_hand
     ]
-    whys = [shard.last_end or shard.error for shard in begun if not shard.is_under_way]
+    whys = [shard.last_end or shard.error for shard in begun if not shard.may_open]
     return str(whys[0]) if whys and len(whys) == len(begun) else None

@@ -7,7 +7,7 @@ import shardlib
 from shardlib import interrupts
 
 PACKAGE = Path(shardlib.__file__).parent
-SOURCES = [*PACKAGE.glob("*.py"), *PACKAGE.glob("dispatch/*.py")]
+SOURCES = [path for folder in (".", "dispatch", "fleet") for path in PACKAGE.glob(f"{folder}/*.py")]
 
 
 def test_every_module_with_a_lock_is_one_that_a_handler_may_interrupt() -> None:

@@ -501,3 +501,30 @@ def test_a_restart_of_all_leaves_a_shard_closed_that_was_closed_by_hand(
         assert manager.shards[1].state is ShardState.CLOSED
         manager.restart([1])
         assert manager.shards[1].state is ShardState.READY
+
+
+def test_a_life_that_waits_for_discord_reshards_and_restarts_no_shards_of_the_last_one(
+    gateway: LocalGateway,
+) -> None:
+    """Else the shards that the life makes then would be lost from sight, and outlive it."""
+    answers, asked, release = itertools.count(), threading.Event(), threading.Event()
+
+    def answer() -> GatewayBot:
+        if next(answers):
+            asked.set()
+            release.wait(20)
+        return gateway_bot(gateway)
+
+    manager = connect(make_manager(gateway, gateway_bot=answer))
+    manager.close()
+    manager.start()
+    assert asked.wait(10)
+    for call in (lambda: manager.reshard(2), manager.restart):
+        with pytest.raises(NotReady, match="the manager is not running"):
+            call()
+    with pytest.raises(TimeoutError):
+        manager.wait_until_ready(0.01)
+    release.set()
+    manager.wait_until_ready(20)
+    manager.close()
+    wait_until(lambda: gateway.connections == [])

@@ -15,12 +15,7 @@ from typing import Any
 
 import pytest
 
-from shardlib import (
-    Opcode,
-    Session,
-    ShardClosed,
-    ShardsInUse,
-)
+from shardlib import ConnectionFailed, Opcode, Session, ShardClosed, ShardsInUse
 from shardlib.testing import LocalGateway
 from tests.managers import (
     close_shard,
@@ -307,8 +302,9 @@ def test_an_event_whose_callback_has_not_returned_is_not_saved_as_seen(
         wait_until(lambda: saved(directory)[0].sequence == manager.shards[0].last_sequence)
 
 
+@pytest.mark.parametrize("method", ["start", "connect"])
 def test_sessions_whose_gateway_is_gone_do_not_keep_a_shard_from_a_new_one(
-    gateway: LocalGateway, directory: Path, monkeypatch: pytest.MonkeyPatch
+    gateway: LocalGateway, directory: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     make_retries_quick(monkeypatch)
     with make_manager(gateway, sessions=directory) as manager:
@@ -319,8 +315,19 @@ def test_sessions_whose_gateway_is_gone_do_not_keep_a_shard_from_a_new_one(
         content["resume_gateway_url"] = "ws://127.0.0.1:1"
         path.write_text(json.dumps(content))
     with make_manager(gateway, sessions=directory) as manager:
-        manager.start()
+        getattr(manager, method)()
         manager.wait_until_ready(20)
+
+
+def test_connect_raises_if_both_the_sessions_gateway_and_its_own_are_gone(
+    gateway: LocalGateway, directory: Path
+) -> None:
+    with make_manager(gateway, sessions=directory) as manager:
+        connect(manager)
+    gateway.stop()
+    with pytest.raises(ConnectionFailed):
+        make_manager(gateway, sessions=directory).connect()
+    assert len(os.listdir(directory)) == 4
 
 
 def test_no_file_holds_the_token(gateway: LocalGateway, directory: Path) -> None:

@@ -671,7 +671,7 @@ def test_a_thread_that_waits_for_all_shards_does_not_count_them_at_each_event(
         manager.connect()
         wait_for_state(manager, lambda: "3 ready" in repr(manager), "three shards")
         counts, counted = manager._seen, []
-        monkeypatch.setattr(manager, "_seen", lambda: counted.append(1) or counts())
+        monkeypatch.setattr(manager, "_seen", lambda life: counted.append(1) or counts(life))
         waiting = in_background(manager.wait_until_ready)
         wait_until(lambda: counted)
         (guild_id,) = guilds_of(gateway, 0, 4)

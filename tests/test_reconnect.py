@@ -639,6 +639,13 @@ def test_a_new_life_resets_the_backoff() -> None:
     assert second.decisions([refused()]) == [Reconnect(RESUME, True, 1)]
 
 
+def test_the_first_attempt_that_fails_at_the_resume_url_is_repeated_at_once_at_the_other() -> None:
+    history = History(saved())
+    history.awaited = False  # start()
+    assert history.plan == Reconnect(RESUME, True)
+    assert history.decisions([refused()] * 2) == [Reconnect(MAIN, True), Reconnect(MAIN, True, 1)]
+
+
 def test_reinstantiate_before_the_connection_begins_drops_the_session() -> None:
     history = History(saved())
     assert history.policy.reinstantiate(history.session) == identify()

@@ -7,18 +7,26 @@ or later, or Valkey. A module is loaded when one of its names is first used.
 from __future__ import annotations
 
 __all__ = [
+    "Consumer",
+    "ConsumerStats",
     "Fleet",
     "FleetError",
+    "FleetEvent",
     "FleetShardInfo",
+    "Gap",
     "RedisAway",
+    "Watermarks",
     "Worker",
     "WorkerStats",
 ]
 
 TYPE_CHECKING = False  # type checkers take this name for true; typing itself is slow to import
 if TYPE_CHECKING:
+    from shardlib.fleet.consumer import Consumer, ConsumerStats
     from shardlib.fleet.errors import FleetError, RedisAway
     from shardlib.fleet.fleet import Fleet, FleetShardInfo
+    from shardlib.fleet.fleetevents import FleetEvent, Gap
+    from shardlib.fleet.orderedstreams import Watermarks
     from shardlib.fleet.worker import Worker, WorkerStats
 else:
     # Hidden from type checkers: to them a module with __getattr__ has every name.
@@ -26,6 +34,9 @@ else:
     # The modules imported from above, the cheapest first.
     _MODULES = (
         "errors",
+        "fleetevents",
+        "orderedstreams",
+        "consumer",
         "worker",
         "fleet",
     )

@@ -36,6 +36,7 @@ from shardlib.fleet.roster import Roster
 from shardlib.fleet.scripts import Claim, FleetSession, ShardScripts
 from shardlib.fleet.writer import Writer
 from shardlib.gateway import API_VERSION, GATEWAY_URL, RESUMABLE_CLOSE_CODE, gateway_url
+from shardlib.interrupts import has_interrupted_own_call
 from shardlib.lifecontrol import LifeControl
 from shardlib.lifecycle import Beginning, Life
 from shardlib.managedshard import ManagedShard
@@ -91,6 +92,10 @@ class Worker:
     :meth:`shardlib.fleet.Fleet.worker` makes it, and describes its arguments. One thread,
     ``fleet-worker``, claims shards and writes the events of all of them; each shard has its two
     threads as ever.
+
+    If the token or the intents are refused, or a callback raises SystemExit or KeyboardInterrupt,
+    the worker ends, and releases its shards. Any other error closes one shard at most; the worker
+    keeps that shard, and the log tells so.
 
     A method may be called from any thread and in any callback, unless its description says
     otherwise.
@@ -242,8 +247,9 @@ class Worker:
 
         A shard is closed such that its session can be resumed, its events are written, and it is
         released; so another worker resumes it within a second. The next shards follow when others
-        have claimed those before. Blocks until the worker has ended; in a callback it asks, and
-        returns at once.
+        have claimed those before. Blocks until the worker has ended; in a callback, and in a signal
+        handler that has interrupted another call, it asks and returns at once, and `timeout` does
+        not count.
 
         :param timeout: seconds after which the shards that no other worker has taken are released
             all the same, as :meth:`stop` does.
@@ -254,9 +260,7 @@ class Worker:
         deadline = Deadline(check_timeout("timeout", timeout))
         life = self._lifecycle.latest
         self._keeper.drain()
-        if self._lifecycle.in_reader_thread():
-            return
-        if not self._control.wait_for_end(life, deadline):
+        if not self._must_not_wait() and not self._control.wait_for_end(life, deadline):
             self.stop()
 
     def stop(self, timeout: float = 10.0) -> None:
@@ -274,8 +278,12 @@ class Worker:
         deadline = Deadline(check_timeout("timeout", timeout))
         life = self._lifecycle.latest
         self._control.close(RESUMABLE_CLOSE_CODE, wait=False)
-        if not self._lifecycle.in_reader_thread():
+        if not self._must_not_wait():
             self._control.wait_for_end(life, deadline)
+
+    def _must_not_wait(self) -> bool:
+        """True in a callback, and in a handler that has interrupted another call."""
+        return self._lifecycle.in_reader_thread() or has_interrupted_own_call()
 
     def join(self, timeout: float | None = None) -> None:
         """Block until the worker has ended.

@@ -134,18 +134,23 @@ def test_a_stopped_worker_wakes_and_steals_nothing_back(
         # Each went over once, and the one that is given away goes over once more.
         resumes = [session.resumes for session in sessions_of(gateway)]
         assert sorted(resumes)[:-1] == [1] * (SHARDS - 1)
-        assert stopped.interrupt() == 0
+        assert stopped.end(signal.SIGINT) == 0
 
 
-def test_ctrl_c_hands_over_within_a_moment(
-    fleet: Fleet, gateway: LocalGateway, redis_server: RedisServer, client: redis.Redis
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_worker_that_ends_hands_over_within_a_moment(
+    number: signal.Signals,
+    fleet: Fleet,
+    gateway: LocalGateway,
+    redis_server: RedisServer,
+    client: redis.Redis,
 ) -> None:
     with worker_processes(2, redis_server, gateway) as processes:
         wait_until_owned(fleet, processes)
         wait_until_written(fleet, gateway)
         leaving, staying = processes
         dispatch(gateway, 50)
-        assert leaving.interrupt() == 0
+        assert leaving.end(number) == 0
         assert leaving.owns(fleet) == []
         wait_until_owned(fleet, [staying])
         dispatch(gateway, 50)

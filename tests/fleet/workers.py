@@ -31,12 +31,15 @@ SHORT_LEASE = 1.0
 PATIENCE = 20.0
 
 _PROCESS = """
-import sys
+import signal, sys
 from shardlib import Intents
 from shardlib.fleet import Fleet
 redis_url, gateway_url, token, lease = sys.argv[1:]
 with Fleet(redis_url, "mybot", lease=float(lease)) as fleet:
-    fleet.worker(token, Intents.all()).run_forever(gateway_url)
+    worker = fleet.worker(token, Intents.all())
+    signal.signal(signal.SIGTERM, lambda number, frame: worker.drain())
+    signal.signal(signal.SIGUSR1, lambda number, frame: sys.exit(0))  # without stop()
+    worker.run_forever(gateway_url)
 """
 
 
@@ -100,9 +103,12 @@ class WorkerProcess:
         self._process.kill()
         self._process.wait()
 
-    def interrupt(self) -> int:
-        """End it by Ctrl-C; returns its exit code."""
-        self.send(signal.SIGINT)
+    def end(self, number: signal.Signals) -> int:
+        """End it: SIGINT stops the worker, SIGTERM drains it, SIGUSR1 ends the interpreter.
+
+        :returns: its exit code.
+        """
+        self.send(number)
         return self._process.wait(PATIENCE)
 
     def owns(self, fleet: Fleet) -> list[int]:
