@@ -26,13 +26,15 @@ from shardlib.gateway import (
     SEND_PERIOD,
     SESSION_START_LIMIT,
 )
-from shardlib.text import count
+from shardlib.text import duration
 
 Clock = Callable[[], float]
 
 _DAY = 24 * 60 * 60.0
 # Percent of the session start limit. The rest is left for the user, to mend things with.
 _DAILY_SHARE = 95
+# Seconds by which what two answers of Discord's say of one reset may differ: they travel.
+_SAME_RESET = 60.0
 
 
 # Payloads for which there is room before Hello tells how many heartbeats a period has.
@@ -168,7 +170,8 @@ class IdentifyGate:
     :param max_concurrency: an int, as *Get Gateway Bot* gives it.
     :param interval: seconds between two Identifies of one rate limit key, as Discord counts them.
     :param daily_limit: an int, the Identifies in 24 hours after which Discord resets the token, the
-        ``total`` of *Get Gateway Bot*. The gate stops at 95 percent of them.
+        ``total`` of *Get Gateway Bot*. The gate stops at 95 percent of them. :meth:`update`
+        replaces it.
     :param slack: seconds by which two Identifies of one key are sent further apart than `interval`,
         0 for a gateway on this machine.
     :param used: an int, the Identifies of the last 24 hours that did not pass this gate: those of
@@ -198,38 +201,42 @@ class IdentifyGate:
         check_not_negative("used", used)
         self._max_concurrency = max_concurrency
         self._spacing = interval + slack
-        self._set_daily_limit(daily_limit)
+        self._daily_limit = daily_limit
         self._clock = clock
         self._free_at: dict[int, float] = {}  # by rate limit key
         self._others_free_at = -math.inf  # of the keys that are not in there
-        # The times of the Identifies of the last 24 hours; those of others might all be new.
-        self._today = collections.deque([clock()] * min(used, self._budget))
-        # What Discord had counted when update() was called, until it counts anew. Below 0 if it
-        # allows more than daily_limit.
-        self._counted = 0
+        # The times of this gate's Identifies in the last 24 hours, without those that Discord has
+        # forgotten at a reset.
+        self._own: collections.deque[float] = collections.deque()
+        # How many others there were, and when they are forgotten. Those that the user tells of
+        # might all be new.
+        self._others = min(used, daily_limit)
+        self._others_until = clock() + _DAY
+        # When Discord counts anew, infinity if that is not known.
         self._reset_at = math.inf
+        # True if Discord has counted no Identify since its last reset, so that the next one begins
+        # the 24 hours after which it counts anew.
+        self._next_begins_day = False
 
     def update(
-        self,
-        max_concurrency: int,
-        remaining: int,
-        reset_after: float,
-        total: int | None = None,
+        self, max_concurrency: int, remaining: int, reset_after: float, total: int | None = None
     ) -> None:
         """Take in what *Get Gateway Bot* says of the session start limit.
 
-        Discord counts the Identifies of all processes, so its number replaces the gate's own. Never
-        blocks.
+        Discord counts the Identifies of all processes, those of this gate too. Of the two numbers
+        the greater counts until Discord counts anew: an answer may be older than the last
+        Identifies. Never blocks.
 
         :param max_concurrency: an int, as for the constructor. If it changes, no shard may identify
             sooner than it could have with the key that was to wait longest.
         :param remaining: an int, how many more Identifies Discord allows. Of these the gate keeps 5
             percent of `total` back.
-        :param reset_after: seconds until Discord counts anew; it gives milliseconds. 0 before the
-            first Identify of a day, which begins 24 hours.
-        :param total: an int, how many Identifies Discord allows in 24 hours, instead of
-            `daily_limit` from now on; None if it is not known.
-        :raises ValueError: if `max_concurrency` is not positive, or another argument is negative.
+        :param reset_after: seconds until Discord counts anew; it gives milliseconds. 0 if Discord
+            has counted none yet: it counts anew 24 hours after the next Identify.
+        :param total: an int, how many Identifies Discord allows in 24 hours, which replaces
+            `daily_limit`; None for as many as before, or `remaining` if that is more.
+        :raises ValueError: if `max_concurrency` or `total` is not positive, or another argument is
+            negative.
         :raises TypeError: if an argument has the wrong type.
         """
         check_type("max_concurrency", max_concurrency, int)
@@ -237,19 +244,25 @@ class IdentifyGate:
         check_type("remaining", remaining, int)
         check_not_negative("remaining", remaining)
         check_not_negative("reset_after", reset_after)
+        check_type("total", total, int, optional=True)
         if total is not None:
-            check_type("total", total, int)
             check_positive("total", total)
         with _gates_lock:
-            if total is not None:
-                self._set_daily_limit(total)
             if max_concurrency != self._max_concurrency:
                 self._others_free_at = max(self._others_free_at, *self._free_at.values(), -math.inf)
                 self._free_at.clear()
                 self._max_concurrency = max_concurrency
-            self._reset_at = self._clock() + (reset_after or _DAY)
-            self._counted = self._daily_limit - remaining
-            self._today.clear()  # Discord's number has them in it
+            now = self._clock()
+            self._forget(now)
+            self._daily_limit = max(self._daily_limit if total is None else total, remaining)
+            if reset_after > 0:
+                self._expect_reset(now + reset_after)
+            elif self._reset_at == math.inf:
+                self._next_begins_day = True
+            others = self._daily_limit - remaining - len(self._own)
+            if others > self._others:
+                self._others = others
+                self._others_until = min(self._reset_at, now + _DAY)
 
     def expected_wait(self, shard_id: int) -> float:
         """When a shard may identify at the earliest, if no other shard comes before it.
@@ -285,27 +298,18 @@ class IdentifyGate:
             now = self._clock()
             wait = self._wait_for_budget(now)
             if wait > 0:
-                minutes = math.ceil(wait / 60)
-                raise ShardClosed(
-                    None,
-                    f"{count(self._counted + len(self._today), 'session')} of the "
-                    f"{self._daily_limit} that Discord allows in 24 hours were started. Soon "
-                    "Discord would reset the bot token, so no other is started. Find out from the "
-                    "log why sessions keep ending; the next may start in "
-                    f"{count(minutes, 'minute')}",
-                )
+                raise ShardClosed(None, self._why_used_up(wait))
             wait = self._wait_for_slot(shard_id, now)
             if wait > 0:
                 return wait
             self._free_at[self._rate_limit_key(shard_id)] = now + self._spacing
-            self._today.append(now)
+            self._own.append(now)
+            if self._next_begins_day:
+                self._next_begins_day = False
+                self._reset_at = now + _DAY
             return 0.0
 
     # With the lock held
-
-    def _set_daily_limit(self, daily_limit: int) -> None:
-        self._daily_limit = daily_limit
-        self._budget = max(1, daily_limit * _DAILY_SHARE // 100)
 
     def _wait_for_slot(self, shard_id: int, now: float) -> float:
         free_at = self._free_at.get(self._rate_limit_key(shard_id), self._others_free_at)
@@ -316,16 +320,44 @@ class IdentifyGate:
 
     def _wait_for_budget(self, now: float) -> float:
         """Seconds until one more Identify is safe for the token."""
-        if self._reset_at <= now:
-            self._counted = 0
-            self._reset_at = math.inf
-            self._today.clear()
-        while self._today and self._today[0] + _DAY <= now:
-            self._today.popleft()
-        if self._counted + len(self._today) < self._budget:
+        self._forget(now)
+        if self._others + len(self._own) < max(1, self._daily_limit * _DAILY_SHARE // 100):
             return 0.0
-        oldest_forgotten_at = self._today[0] + _DAY if self._today else math.inf
-        return min(oldest_forgotten_at, self._reset_at) - now
+        others_until = self._others_until if self._others else math.inf
+        oldest_until = self._own[0] + _DAY if self._own else math.inf
+        return min(self._reset_at, others_until, oldest_until) - now
+
+    def _forget(self, now: float) -> None:
+        """Forget the Identifies that count no more."""
+        if self._reset_at <= now:
+            self._own.clear()
+            self._others = 0
+            self._reset_at = math.inf
+            self._next_begins_day = True
+        if self._others_until <= now:
+            self._others = 0
+        self._forget_own(now)
+
+    def _forget_own(self, now: float) -> None:
+        while self._own and self._own[0] + _DAY <= now:
+            self._own.popleft()
+
+    def _expect_reset(self, reset_at: float) -> None:
+        """Take in when Discord counts anew."""
+        if not abs(reset_at - self._reset_at) <= _SAME_RESET:  # nothing is known of that day
+            self._others = 0
+        self._reset_at = self._others_until = reset_at
+        self._next_begins_day = False
+        self._forget_own(reset_at - _SAME_RESET)  # those of the day before
+
+    def _why_used_up(self, wait: float) -> str:
+        own = len(self._own)
+        return (
+            f"{self._others + own} of the {self._daily_limit} sessions that Discord allows in 24 "
+            f"hours were started, {own} of them by this process. No other is started for now: "
+            "Discord resets the token of a bot that goes beyond. Find out from the log why "
+            f"sessions keep ending; the next may start in {duration(math.ceil(wait))}"
+        )
 
 
 # Seconds, the shortest wait between two questions to a gate: shorter ones would burn a core.

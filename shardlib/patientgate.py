@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable
 
 from shardlib.errors import ShardClosed
 from shardlib.gatewaybot import GatewayBot
 from shardlib.limits import Gate, check_gate_wait
-from shardlib.text import count, describe
+from shardlib.text import describe, duration
 
 # Seconds. A longer wait to identify is told; and a gate of the user's that lets no shard through
 # today is asked again after it.
@@ -33,21 +34,21 @@ class PatientGate:
     def update(self, gateway_bot: GatewayBot) -> None:
         """Tell the gate of Discord's limits, if it wants to know."""
         method = getattr(self._gate, "update", None)
-        if method is not None:
-            method(
-                gateway_bot.max_concurrency,
-                gateway_bot.remaining,
-                gateway_bot.reset_after,
-                gateway_bot.total,
-            )
+        if method is None:
+            return
+        limits = gateway_bot.max_concurrency, gateway_bot.remaining, gateway_bot.reset_after
+        if _takes_total(method):
+            method(*limits, gateway_bot.total)
+        else:
+            method(*limits)
 
     def try_acquire(self, shard_id: int) -> float:
         """As the gate's own. The readers of the shards call it."""
         try:
             wait = check_gate_wait(self._gate.try_acquire(shard_id))
         except ShardClosed as error:
-            wait = self.expected_wait(shard_id) or _LONG_WAIT
             self._tell(f"no shard may identify for now: {error.reason}")
+            wait = self.expected_wait(shard_id) or _LONG_WAIT
         else:
             if wait == 0:
                 self._told = False
@@ -65,9 +66,8 @@ class PatientGate:
             return 0.0
         if wait > _LONG_WAIT:
             self._tell(
-                f"the next shard may identify in {count(round(wait / 60), 'minute')}: the sessions "
-                "that Discord allows in 24 hours are nearly used up. Shards with a session to "
-                "resume go on"
+                f"the next shard may identify in {duration(wait)}: the sessions that Discord "
+                "allows in 24 hours are nearly used up. Shards with a session to resume go on"
             )
         return wait
 
@@ -75,3 +75,12 @@ class PatientGate:
         if not self._told:
             self._told = True
             self._log(logging.ERROR, "%s", what)
+
+
+def _takes_total(update: Callable[..., object]) -> bool:
+    """True unless it is a function of the user's for the first three limits only."""
+    try:
+        inspect.signature(update).bind(1, 1, 0.0, 1)
+    except (TypeError, ValueError):  # a function written in C may have no signature
+        return False
+    return True

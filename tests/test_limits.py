@@ -235,7 +235,7 @@ def test_identifies_that_others_have_sent_count_for_a_day() -> None:
 def test_more_identifies_than_the_budget_leave_none() -> None:
     clock = Clock()
     gate = IdentifyGate(clock=clock, used=10**12)
-    with pytest.raises(ShardClosed, match="may start in 1440 minutes"):
+    with pytest.raises(ShardClosed, match="may start in 24 h 0 min"):
         gate.try_acquire(0)
 
 
@@ -249,45 +249,167 @@ def test_update_takes_what_discord_has_counted(sent: int) -> None:
     gate.update(1, remaining=60, reset_after=3600.0)
     reset = clock.now + 3600
     assert starts(gate, clock) == 10
-    with pytest.raises(ShardClosed, match="950 sessions"):
+    with pytest.raises(ShardClosed, match=f"^950 of the 1000 sessions .* {sent + 10} of them by"):
         gate.try_acquire(0)
     assert gate.expected_wait(0) == reset - clock.now
     clock.now = reset
     assert starts(gate, clock) == 950  # Discord counts anew
 
 
-def test_a_bot_that_discord_allows_more_may_use_it() -> None:
+@pytest.mark.parametrize(
+    ("total", "remaining", "allowed", "a_day"),
+    [
+        (1000, 1000, 950, 950),
+        (2000, 2000, 1900, 1900),
+        (2000, 500, 400, 1900),
+        (2000, 100, 0, 1900),
+        (20, 20, 19, 19),
+        (100, 50, 45, 95),
+        (20, 3, 2, 19),
+        (1, 1, 1, 1),
+        (None, 2000, 1900, 1900),  # more than the daily_limit of 1,000
+        (None, 500, 450, 950),
+    ],
+)
+@pytest.mark.parametrize("reset_after", [0.0, 40_000.0])
+def test_5_percent_of_what_discord_allows_are_kept_back(
+    total: int | None, remaining: int, allowed: int, a_day: int, reset_after: float
+) -> None:
     clock = Clock()
     gate = IdentifyGate(clock=clock)
-    gate.update(1, remaining=2000, reset_after=80_000.0)
-    reset = clock.now + 80_000
-    assert starts(gate, clock) == 1950
+    gate.update(1, remaining, reset_after, total)
+    reset = clock.now + (reset_after or 24 * 60 * 60)
+    assert starts(gate, clock) == allowed
+    assert gate.expected_wait(0) == reset - clock.now
     clock.now = reset
+    assert starts(gate, clock) == a_day
+
+
+def test_the_day_of_an_untouched_limit_begins_with_the_next_identify() -> None:
+    clock = Clock()
+    gate = IdentifyGate(clock=clock)
+    gate.update(1, 20, 0.0, 20)
+    clock.now += 100_000.0
+    first = clock.now
+    assert starts(gate, clock) == 19
+    for hours in (1, 12, 23.9):
+        clock.now = first + hours * 60 * 60
+        assert starts(gate, clock) == 0
+    clock.now = first + 24 * 60 * 60
+    assert starts(gate, clock) == 19
+    assert gate.expected_wait(0) == first + 48 * 60 * 60 - clock.now  # this was the next day's
+
+
+def test_the_day_after_a_reset_begins_with_the_next_identify() -> None:
+    clock = Clock()
+    gate = IdentifyGate(clock=clock)
+    gate.update(1, 1000, 3600.0, 1000)
+    clock.now += 50_000.0
+    first = clock.now
+    assert gate.try_acquire(0) == 0.0
+    clock.now += 20 * 60 * 60
+    assert starts(gate, clock) == 949
+    clock.now = first + 24 * 60 * 60
     assert starts(gate, clock) == 950
 
 
-@pytest.mark.parametrize(
-    "total, remaining, allowed",
-    [(2000, 2000, 1900), (2000, 60, 0), (20, 20, 19), (100, 50, 45), (1000, 500, 450)],
-)
-def test_what_is_kept_back_goes_by_what_discord_allows_in_a_day(
-    total: int, remaining: int, allowed: int
-) -> None:
-    """A reset_after of 0 is Discord's answer for a day that has not begun, not for one that ends."""
+@pytest.mark.parametrize("reset_after", [0.0, 80_000.0])
+def test_an_answer_given_twice_lets_no_more_through(reset_after: float) -> None:
+    """A program may give the manager one GatewayBot for good."""
     clock = Clock()
     gate = IdentifyGate(clock=clock)
-    gate.update(1, remaining, 0.0, total)
-    reset = clock.now + 24 * 60 * 60
-    assert starts(gate, clock) == allowed
-    clock.now = reset
-    assert starts(gate, clock) == total * 95 // 100
+    gate.update(1, 20, reset_after, 20)
+    allowed = 0
+    for _ in range(10):
+        if gate.expected_wait(0) < 60.0:
+            clock.now += gate.expected_wait(0)
+            allowed += gate.try_acquire(0) == 0.0
+        gate.update(1, 20, reset_after, 20)
+    assert allowed == 10
+    assert starts(gate, clock) == 9
 
 
-def test_the_error_tells_of_the_limit_that_discord_has_told() -> None:
-    gate = IdentifyGate(clock=Clock())
-    gate.update(1, 1, 60.0, 20)
-    with pytest.raises(ShardClosed, match="19 sessions of the 20 that Discord allows in 24 hours"):
+def test_a_later_answer_adds_what_other_processes_have_started() -> None:
+    clock = Clock()
+    gate = IdentifyGate(clock=clock)
+    gate.update(1, 100, 0.0, 100)
+    clock.now += gate.try_acquire(0) or 5.25
+    clock.now += gate.try_acquire(0) or 5.25
+    gate.update(1, 48, 86_389.0, 100)  # these two, and 50
+    with pytest.raises(ShardClosed, match="^95 of the 100 .* 45 of them by this process"):
+        while True:
+            clock.now += gate.try_acquire(0)
+    gate.update(1, 3, 86_000.0, 100)  # two more of others
+    with pytest.raises(ShardClosed, match="^97 of the 100 .* 45 of them by this process"):
         gate.try_acquire(0)
+
+
+def test_identifies_of_a_day_that_is_over_for_discord_count_no_more() -> None:
+    clock = Clock()
+    gate = IdentifyGate(clock=clock)
+    assert starts(gate, clock) == 950
+    clock.now += 3600.0
+    gate.update(1, 990, 24 * 60 * 60 - 600.0, 1000)
+    assert starts(gate, clock) == 940
+
+
+def test_what_discord_counts_replaces_what_the_user_has_told() -> None:
+    clock = Clock()
+    gate = IdentifyGate(clock=clock, used=900)
+    gate.update(1, 990, 36_000.0, 1000)
+    assert starts(gate, clock) == 940
+
+
+class Discord:
+    """A session start limit that is reset 24 hours after the first Identify that it counts."""
+
+    def __init__(self, total: int, clock: Clock) -> None:
+        self.total = total
+        self.clock = clock
+        self.started = 0
+        self.reset_at = 0.0
+
+    def answer(self) -> tuple[int, float]:
+        if self.clock.now >= self.reset_at:
+            self.started = 0
+        reset_after = self.reset_at - self.clock.now if self.started else 0.0
+        return self.total - self.started, reset_after
+
+    def count(self) -> None:
+        remaining, _ = self.answer()
+        assert remaining > 0, "Discord resets the token"
+        if self.started == 0:
+            self.reset_at = self.clock.now + 24 * 60 * 60
+        self.started += 1
+
+
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from(["identify", "ask", "other"]), st.floats(0, 50_000)), max_size=200
+    )
+)
+def test_a_gate_that_asks_discord_never_has_the_token_reset(
+    steps: list[tuple[str, float]],
+) -> None:
+    """Nor does it wait for long while Discord allows more than the part that is kept back."""
+    clock = Clock()
+    discord = Discord(20, clock)
+    gate = IdentifyGate(1, 5.0, slack=0, clock=clock)
+    gate.update(1, *discord.answer(), discord.total)
+    for what, seconds in steps:
+        if what == "identify":
+            for _ in range(4):
+                clock.now += 5.0
+                if gate.expected_wait(0) == 0.0:
+                    assert gate.try_acquire(0) == 0.0
+                    discord.count()
+                else:
+                    assert discord.answer()[0] <= 1
+            continue
+        clock.now += seconds
+        if what == "other" and discord.answer()[0] > 1:
+            discord.count()
+        gate.update(1, *discord.answer(), discord.total)
 
 
 def test_no_shard_identifies_sooner_after_update_has_given_it_another_key() -> None:
@@ -332,11 +454,11 @@ def test_the_daily_limit_stops_before_discord_resets_the_token() -> None:
     for _ in range(950):
         assert gate.try_acquire(0) == 0.0
         clock.now += 5.25
-    with pytest.raises(ShardClosed, match="950 sessions") as caught:
+    with pytest.raises(ShardClosed, match="^950 of the 1000 .* 950 of them by this") as caught:
         gate.try_acquire(0)
     assert caught.value.code is None
     clock.now = start + 24 * 60 * 60 - 1
-    with pytest.raises(ShardClosed, match="in 1 minute"):
+    with pytest.raises(ShardClosed, match="in 1 s$"):
         gate.try_acquire(0)
     clock.now += 1
     assert gate.try_acquire(0) == 0.0

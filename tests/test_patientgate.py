@@ -74,6 +74,37 @@ def test_the_gate_hears_of_discords_limits(log: Log, clock: Clock) -> None:
     assert gate.try_acquire(2) == 5.0
 
 
+def test_the_gate_hears_how_many_sessions_discord_allows_in_a_day(log: Log, clock: Clock) -> None:
+    inner = IdentifyGate(1, 5.0, slack=0, clock=clock)
+    gate = PatientGate(inner, log)
+    gate.update(ANSWER._replace(total=2000, remaining=200, reset_after=7200.0))
+    for _ in range(100):
+        assert gate.try_acquire(0) == 0.0
+        clock.now += 5.0
+    assert gate.try_acquire(0) == 7200.0 - 500.0
+    assert "1900 of the 2000 sessions" in log.lines[-1]
+
+
+def test_a_gate_whose_update_takes_no_total_hears_of_the_other_limits(log: Log) -> None:
+    class Older(Scripted):
+        heard: tuple[Any, ...] = ()
+
+        def update(self, max_concurrency: int, remaining: int, reset_after: float) -> None:
+            self.heard = (max_concurrency, remaining, reset_after)
+
+    class Newer(Scripted):
+        heard: Any = None
+
+        def update(self, *limits: Any) -> None:
+            self.heard = limits
+
+    older, newer = Older(), Newer()
+    for inner in (older, newer):
+        PatientGate(inner, log).update(ANSWER)
+    assert older.heard == (4, 1000, 0.0)
+    assert newer.heard == (4, 1000, 0.0, 1000)
+
+
 def test_a_used_up_budget_makes_a_shard_wait_until_discord_counts_anew(
     log: Log, clock: Clock
 ) -> None:
@@ -104,7 +135,7 @@ def test_the_wait_is_told_once_for_all_shards(log: Log, clock: Clock) -> None:
         assert gate.expected_wait(shard_id) == 7200
         gate.try_acquire(shard_id)
     (line,) = log.lines
-    assert "in 120 minutes" in line
+    assert "in 2 h 0 min" in line
     assert "Shards with a session to resume go on" in line
 
 
