@@ -56,7 +56,8 @@ class GatewayBot(NamedTuple):
     :ivar shards: how many shards Discord recommends, an int.
     :ivar total: how many sessions the bot may start between two resets, an int.
     :ivar remaining: how many of these are left, an int.
-    :ivar reset_after: seconds, a float, until `remaining` is `total` again.
+    :ivar reset_after: seconds, a float, until `remaining` is `total` again; 0.0 if no session was
+        started since that was last so. The next one begins the 24 hours until the number is reset.
     :ivar max_concurrency: how many shards may identify within five seconds, an int.
     """
 

@@ -99,8 +99,9 @@ class LocalGateway:
         one for each rate limit key (``shard_id % max_concurrency``); 1 or more.
     :param identify_interval: the least seconds between two Identifies of one rate limit key; the
         gateway answers an earlier Identify with op 9. 0 for no limit.
-    :param session_start_limit: how many Identifies the gateway accepts in 24 hours. At the next
-        Identify the gateway resets the token, as Discord does.
+    :param session_start_limit: how many Identifies the gateway accepts in the 24 hours that begin
+        with the first Identify; then the gateway counts anew. At an Identify beyond the limit the
+        gateway resets the token, as Discord does.
     :param session_timeout: seconds for which the gateway keeps the session of a disconnected
         client.
     :param max_guilds_per_shard: how many guilds a shard may have. If a shard with more guilds
@@ -418,7 +419,11 @@ class LocalGateway:
 
     @property
     def session_starts(self) -> dict[str, int]:
-        """The session start limit object, as ``/gateway/bot`` returns it."""
+        """The session start limit object, as ``/gateway/bot`` returns it.
+
+        ``reset_after`` is in milliseconds: the time until the gateway counts anew, 0 if the gateway
+        has counted no Identify yet.
+        """
         with self._thread.lock:
             return {
                 "total": self.session_start_limit,

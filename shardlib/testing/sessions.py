@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -104,23 +105,33 @@ class SessionStarts:
         self._clock = clock
         # By rate limit key, the time of the last Identify that was accepted.
         self._identified_at: dict[int, float] = {}
-        # The times at which the Identifies accepted in the last 24 hours arrived.
-        self._times: deque[float] = deque()
+        # How many Identifies were accepted since the limit was reset, and when the first of these
+        # arrived; None if none has.
+        self._started = 0
+        self._first_at: float | None = None
         #: The newest Identifies, oldest first.
         self.received: deque[ReceivedIdentify] = deque(maxlen=_MAX_REMEMBERED)
 
     def remaining(self) -> int:
         """Return how many sessions the token may start until the limit resets."""
-        now = self._clock()
-        while self._times and now - self._times[0] >= _DAY:
-            self._times.popleft()
-        return max(0, self._rules.session_start_limit - len(self._times))
+        self._reset_if_due(self._clock())
+        return max(0, self._rules.session_start_limit - self._started)
 
     def reset_after(self) -> int:
-        """Return the milliseconds until the limit on session starts resets."""
-        if not self._times:
+        """Return the milliseconds until the limit resets, 24 hours after the first session.
+
+        0 if no session was started since the last reset.
+        """
+        now = self._clock()
+        self._reset_if_due(now)
+        if self._first_at is None:
             return 0
-        return int((self._times[0] + _DAY - self._clock()) * 1000)
+        return math.ceil((self._first_at + _DAY - now) * 1000)
+
+    def _reset_if_due(self, now: float) -> None:
+        if self._first_at is not None and now - self._first_at >= _DAY:
+            self._started = 0
+            self._first_at = None
 
     def take_slot(self, shard_id: int, now: float) -> bool:
         """Take the slot of an Identify, if the slot of the shard's rate limit key is free.
@@ -134,5 +145,8 @@ class SessionStarts:
         if last is not None and now - last < self._rules.identify_interval:
             return False
         self._identified_at[rate_limit_key] = now
-        self._times.append(now)
+        self._reset_if_due(now)
+        if self._first_at is None:
+            self._first_at = now
+        self._started += 1
         return True

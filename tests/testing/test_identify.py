@@ -314,6 +314,28 @@ def test_the_session_start_limit_resets_after_a_day() -> None:
             client.ready()
 
 
+def test_the_limit_is_reset_a_day_after_the_first_session_for_all_of_the_day() -> None:
+    with LocalGateway(session_start_limit=3, identify_interval=0) as gateway:
+
+        def start() -> None:
+            with connected(gateway) as client:
+                client.ready()
+
+        assert gateway.session_starts["reset_after"] == 0
+        start()
+        gateway.clock.advance(86_000)
+        start()
+        start()
+        assert gateway.session_starts["remaining"] == 0
+        assert 0 < gateway.session_starts["reset_after"] <= 400_000
+        gateway.clock.advance(400)
+        assert gateway.session_starts["remaining"] == 3
+        assert gateway.session_starts["reset_after"] == 0
+        start()
+        assert gateway.session_starts["remaining"] == 2
+        assert gateway.session_starts["reset_after"] > 86_000_000
+
+
 def test_the_121st_payload_within_a_minute_is_closed_with_4008(local_gateway: LocalGateway) -> None:
     with connected(local_gateway) as client:
         client.receive()
