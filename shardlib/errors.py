@@ -6,6 +6,7 @@ Bad arguments are :exc:`ValueError` or :exc:`TypeError`, and a wait that runs ou
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -82,7 +83,8 @@ class SessionLimitReached(ShardError):
     :param needed: how many sessions would have been started, an int: one for each shard without a
         session to resume.
     :param remaining: how many Discord still allows, an int.
-    :param reset_after: seconds, a float, until Discord allows the full number again.
+    :param reset_after: seconds, a float, until Discord allows the full number again, 0.0 if Discord
+        has not said when.
     """
 
     def __init__(self, needed: int, remaining: int, reset_after: float) -> None:
@@ -93,11 +95,14 @@ class SessionLimitReached(ShardError):
 
     def __str__(self) -> str:
         allowed = f"{self.remaining} more" if self.remaining else "no more"
+        when = "Discord does not say when the full number is allowed again. Ask later"
+        if self.reset_after > 0:
+            again_in = duration(math.ceil(self.reset_after))
+            when = f"the full number is allowed again in {again_in}. Wait until then"
         return (
             f"the bot needs {count(self.needed, 'new session')}, and Discord allows {allowed} for "
-            f"now; the full number is allowed again in {duration(self.reset_after)}. Wait until "
-            "then, and first stop what restarts the bot again and again: each start without saved "
-            "sessions takes one for every shard"
+            f"now; {when}, and first stop what restarts the bot again and again: each start "
+            "without saved sessions takes one for every shard"
         )
 
 

@@ -164,7 +164,13 @@ def test_a_reached_session_limit_says_how_long_to_wait_and_what_to_stop(
     assert text.startswith(f"the bot needs 16 new sessions, and Discord {allowed} for now; ")
     assert "again in 23 h 4 min. Wait until then" in text
     assert "stop what restarts the bot" in text
-    assert "needs 1 new session, and" in str(SessionLimitReached(1, 0, 0.0))
+    assert "needs 1 new session, and" in str(SessionLimitReached(1, 0, 60.0))
+
+
+def test_a_reached_session_limit_without_a_time_says_that_discord_names_none() -> None:
+    text = str(SessionLimitReached(16, 3, 0.0))
+    assert "Discord does not say when the full number is allowed again. Ask later, and" in text
+    assert "in 1 s. Wait until then" in str(SessionLimitReached(16, 3, 0.2))
 
 
 def test_failed_shards_are_named_with_their_errors_and_the_first_in_full() -> None:
