@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _thread
 import enum
+import math
 import threading
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
@@ -19,6 +20,7 @@ from shardlib.gateway import API_VERSION, GATEWAY_URL
 from shardlib.interrupts import run_uninterrupted
 from shardlib.loss import Cause, Loss
 from shardlib.state import ON_THE_WAY, ShardState
+from shardlib.text import duration
 from shardlib.waiting import Waiters
 
 ALREADY_CONNECTED = "connected already, or connecting; disconnect() first"
@@ -103,6 +105,7 @@ class Life:
         self.ended = False  # on_socket_closed has returned
         self._closes_in_background = False  # a thread waits for the end, see Lifecycle
         self.ends: tuple[str, ...] = ()  # how the last connections ended, oldest first
+        self._identify_at = Deadline(0.0)  # before which the identify gate lets no Identify through
         self._immediate = False  # a thread waits for the next connection: no back-off
         self._connection: Interruptible | None = None
         # `here` in the threads that the error was raised in. Made for the first one, since it takes
@@ -158,9 +161,12 @@ class Life:
         """Where the life is, and how the last connections ended, in words for a message."""
         waiting = ""
         if self.state is ShardState.CONNECTED:
+            when = "which comes once in 5 seconds for all shards of a token"
+            wait = self._identify_at.remaining()
+            if wait:
+                when = f"in {duration(math.ceil(wait))} at the earliest"
             waiting = (
-                ", and waits for Hello or for its turn to identify, which comes once in 5 seconds "
-                "for all shards of a token"
+                f", and waits for {'' if wait else 'Hello or for '}its turn to identify, {when}"
             )
         ends = f"; the last attempts: {', then '.join(self.ends)}" if self.ends else ""
         return self.state.value + waiting + ends
@@ -334,6 +340,13 @@ class Life:
             state, *later = self.untold_states
             self.untold_states = tuple(later)
             return state
+
+    def identify_later(self, wait: float) -> None:
+        """Note how many seconds the identify gate makes the shard wait, for the messages of errors.
+
+        For the reader.
+        """
+        self._identify_at = Deadline(wait)
 
     def connection_ended(self, how: str) -> None:
         """Remember how a connection ended, for the messages of errors."""

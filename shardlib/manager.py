@@ -165,10 +165,12 @@ class ShardManager:
         example.
     :param identify_gate: when a shard may identify, an :class:`IdentifyGate` or any object with its
         ``try_acquire``, which several threads call; by default the one that all shards of the token
-        in this process share. If it has an ``update``, it is told of Discord's limits; if it has an
-        ``expected_wait``, a socket is opened when its turn is near, else when all shards of the
-        bucket before have identified. A shard that the gate refuses because the day's sessions are
-        nearly used up waits; a :class:`Shard` without a manager would be closed.
+        in this process share. If it has an ``update``, it is told of Discord's limits, as
+        :meth:`IdentifyGate.update` is, at each start and before :meth:`reshard` (without `total`,
+        if it takes none); if it has an ``expected_wait``, a socket is opened when its turn is near,
+        else when all shards of the bucket before have identified. A shard that the gate refuses
+        because the day's sessions are nearly used up waits; a :class:`Shard` without a manager
+        would be closed.
     :param on_all_ready: ``(manager)``: all shards are READY, for the first time in this life, or
         since :meth:`reshard`.
     :param on_resharding_needed: ``(manager, gateway_bot)``: Discord has closed a shard with 4010
@@ -657,13 +659,10 @@ class ShardManager:
         group, obstacle = self._group, self._supervisor.obstacle
         if group is None or obstacle is not None:
             return str(obstacle or "Discord has not said yet how many shards there are to be")
-        late = [
-            f"shard {shard_id} is {shard.progress}"
-            for shard_id, shard in group.shards.items()
-            if not shard.is_ready
-        ]
-        shown = f"{group.ready} of {len(group.shards)} are ready"
-        shown = "; ".join([shown, *late[:_MOST_SHOWN]])
+        late = [shard_id for shard_id, shard in group.shards.items() if not shard.is_ready]
+        parts = [f"{group.ready} of {len(group.shards)} are ready"]
+        parts += [f"shard {each} is {group.progress_of(each)}" for each in late[:_MOST_SHOWN]]
+        shown = "; ".join(parts)
         if len(late) > _MOST_SHOWN:
             shown += f"; and {len(late) - _MOST_SHOWN} more"
         return shown
@@ -829,7 +828,7 @@ class ShardManager:
                 raise TimeoutError(
                     f"{place} of {count(len(ids), 'shard')} restarted within "
                     f"{count(timeout or 0, 'second')}; shard {shard_id} is "
-                    f"{group.shards[shard_id].progress}"
+                    f"{group.progress_of(shard_id)}"
                 )
         self._callbacks.log(logging.INFO, "%s restarted", count(len(ids), "shard"))
 

@@ -165,6 +165,7 @@ class Reader:
         if wait > 0:
             if self.lifecycle.in_reader_thread():
                 self.protocol.open_later(self._now() + wait)
+                self.lifecycle.life.identify_later(wait)
                 self._log_wait(wait)
             return
 

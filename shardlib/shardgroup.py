@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 
@@ -9,6 +10,7 @@ from shardlib.lifecycle import Life
 from shardlib.managedshard import ManagedShard
 from shardlib.patientgate import PatientGate
 from shardlib.startorder import StartOrder
+from shardlib.text import duration
 
 # The bits of a snowflake below its time (https://docs.discord.com/developers/reference#snowflakes).
 _TIME_SHIFT = 22
@@ -72,6 +74,13 @@ class ShardGroup:
             # change, and must not hold up the next bucket.
             for shard_id in due.shard_ids:
                 self.shards[shard_id].take_turn(self.socket_url)
+
+    def progress_of(self, shard_id: int) -> str:
+        """Where the life of a shard is, in words."""
+        shard = self.shards[shard_id]
+        if not shard.was_begun and (wait := self._gate.expected_wait(shard_id)) > 0:
+            return f"{shard.progress}, in {duration(math.ceil(wait))} at the earliest"
+        return shard.progress
 
     def shard_id_for(self, guild_id: int) -> int:
         """The number of the shard that receives a guild's events, which may run elsewhere."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from shardlib import (
     ShardManager,
     ShardsFailed,
     ShardState,
+    fetch_gateway_bot,
 )
 from shardlib.managedshard import ManagedShard
 from shardlib.resharding import Resharding
@@ -38,7 +40,7 @@ from tests.managers import (
     opcodes,
     wait_for_state,
 )
-from tests.support import in_background, wait_until
+from tests.support import TOKEN, in_background, wait_until
 
 
 @pytest.fixture
@@ -53,6 +55,14 @@ def late_gateway(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalGateway]:
     monkeypatch.setattr("shardlib.startorder.LEAD", 0.01)
     with make_gateway(3, max_concurrency=1, identify_interval=0.1) as gateway:
         yield gateway
+
+
+def what_is_late(manager: ShardManager) -> str:
+    try:
+        manager.wait_until_ready(0.01)
+    except TimeoutError as error:
+        return str(error)
+    return ""
 
 
 # Again after close()
@@ -230,6 +240,28 @@ def test_restart_with_new_sessions_identifies(gateway: LocalGateway) -> None:
         manager.restart([2], new_session=True)
         assert identified(gateway)[4:] == [2]
         assert manager.shards[2].session_id not in (before, None)
+
+
+def test_restarts_wait_rather_than_have_the_token_reset() -> None:
+    """Discord allows this bot 20 sessions a day, of which one is kept."""
+    with make_gateway(8, session_start_limit=20) as gateway:
+
+        def ask() -> GatewayBot:
+            return fetch_gateway_bot(gateway.token, api_url=gateway.http_url)
+
+        with make_manager(gateway, gateway_bot=ask) as manager:
+            connect(manager)
+            manager.restart(new_session=True, timeout=20)
+            restarting = in_background(lambda: manager.restart(new_session=True))
+            pattern = (
+                "7 of 8 are ready; shard 3 is connected, and waits for its turn to identify, in "
+                "2[34] h [0-9]+ min at the earliest"
+            )
+            wait_until(lambda: re.search(pattern, what_is_late(manager)), 20, pattern)
+            assert gateway.session_starts["remaining"] == 1
+            assert gateway.token == TOKEN
+            manager.close()
+            assert isinstance(restarting.exception(10), ShardError)
 
 
 def test_restart_pauses_between_two_shards(gateway: LocalGateway) -> None:

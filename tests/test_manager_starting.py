@@ -235,6 +235,20 @@ def test_a_wait_that_runs_out_says_what_the_shards_are_doing() -> None:
     assert message.endswith("; shard 2 is waiting for its turn; and 5 more")
 
 
+def test_a_wait_that_runs_out_says_how_long_the_days_sessions_make_the_shards_wait(
+    gateway: LocalGateway,
+) -> None:
+    answer = gateway_bot(gateway, remaining=50, reset_after=7200.0)
+    with make_manager(gateway, gateway_bot=answer) as manager:
+        manager.start()
+        wait_until(lambda: len(manager.shards) == 4)
+        with pytest.raises(
+            TimeoutError,
+            match="shard 2 is waiting for its turn, in 2 h 0 min at the earliest; and 1 more$",
+        ):
+            manager.wait_until_ready(0.01)
+
+
 def test_a_wait_that_runs_out_before_discord_has_answered_says_so(gateway: LocalGateway) -> None:
     asked, answer = threading.Event(), threading.Event()
 
