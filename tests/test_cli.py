@@ -350,6 +350,7 @@ def test_bad_arguments_end_the_process_with_status_2() -> None:
         (["gateway", "--rate", "nan"], "'nan'"),
         (["gateway", "--identify-interval", "-1"], "a number of seconds from 0 up, not '-1'"),
         (["gateway", "--shards", "0"], "not 0"),
+        (["gateway", "--session-start-limit", "0"], "not 0"),
         (["gateway", "--seed", "x"], "'x'"),
     ],
 )
@@ -423,11 +424,11 @@ def test_shards_with_json_prints_one_object() -> None:
     answer = json.loads(line)
     assert answer.pop("url").startswith("ws://127.0.0.1:")
     assert answer == {
-        "shards": 1,
+        "shards": 16,  # as many as shardlib tail --local --shards auto starts
         "total": 1000,
         "remaining": 1000,
         "reset_after": 0.0,
-        "max_concurrency": 1,
+        "max_concurrency": 16,
     }
 
 
@@ -591,6 +592,15 @@ def test_gateway_takes_the_identify_interval_and_the_faults_of_a_shard(tmp_path:
                 shard.wait_until_ready(4)  # with an interval of 5 seconds, two would get op 9
             with pytest.raises(InvalidShard):
                 one.run_forever(url)
+
+
+def test_gateway_takes_the_session_start_limit_it_is_told() -> None:
+    with Command("gateway", "--session-start-limit", "7", "--token", TOKEN) as gateway:
+        gateway.read()
+        api_url = wait_for(gateway.out, "HTTP API").split()[2]
+        command = run_to_end("shards", "--json", "--api-url", api_url, token=TOKEN)
+    limits = json.loads(command.out[0])
+    assert (limits["total"], limits["remaining"], limits["reset_after"]) == (7, 7, 0.0)
 
 
 def test_gateway_says_that_its_port_is_taken(gateway: LocalGateway) -> None:

@@ -48,6 +48,7 @@ def run(arguments: Namespace) -> None:
                         shards=arguments.shards,
                         max_concurrency=arguments.max_concurrency,
                         identify_interval=arguments.identify_interval,
+                        session_start_limit=arguments.session_start_limit,
                     )
                 )
             except OSError as error:

@@ -10,9 +10,10 @@ from argparse import Namespace
 from types import TracebackType
 
 from shardlib.cli.environment import bot_token
-from shardlib.cli.errors import UsageError, gateway_class
+from shardlib.cli.errors import UsageError
 from shardlib.cli.eventlines import EventLines
 from shardlib.cli.footer import Footer
+from shardlib.cli.largegateway import large_gateway
 from shardlib.cli.shardtable import Row, table, word
 from shardlib.cli.shutdown import Shutdown
 from shardlib.cli.tail import CLOSE_TIMEOUT, callbacks_and_options, intents
@@ -22,11 +23,6 @@ from shardlib.manager import ShardManager
 from shardlib.shard import Shard
 from shardlib.state import ShardState
 from shardlib.supervisor import COMMON
-
-# The local gateway's, as for a large bot: what it recommends to --shards auto, and how many
-# Identifies it takes at once.
-LOCAL_SHARDS = 16
-LOCAL_MAX_CONCURRENCY = 16
 
 # The name of a shard's logger ends with the number of the shard.
 _SHARD_LOGGER = "shardlib.shard"
@@ -49,10 +45,7 @@ def run(arguments: Namespace) -> None:
     """
     gateway = None
     if arguments.local:
-        shards = LOCAL_SHARDS if arguments.shards == "auto" else arguments.shards
-        gateway = gateway_class()(
-            shards=shards, guilds=max(3, shards), max_concurrency=LOCAL_MAX_CONCURRENCY
-        )
+        gateway = large_gateway() if arguments.shards == "auto" else large_gateway(arguments.shards)
     elif arguments.url is not None and arguments.api_url is None:
         raise UsageError(
             "--url with --shards needs --api-url, too: the HTTP API that belongs to that gateway "

@@ -12,7 +12,14 @@ import shardlib
 from shardlib.cli.errors import Failure, UsageError
 from shardlib.cli.terminal import Output
 from shardlib.errors import ShardError
-from shardlib.gateway import API_VERSION, COMPRESSIONS, Intents, event_name, gateway_url
+from shardlib.gateway import (
+    API_VERSION,
+    COMPRESSIONS,
+    SESSION_START_LIMIT,
+    Intents,
+    event_name,
+    gateway_url,
+)
 from shardlib.text import printable
 
 
@@ -236,6 +243,14 @@ def _add_gateway(commands: _Commands[_Parser]) -> None:
         metavar="S",
         help="the least seconds between two Identifies of one rate limit key; 0 for no limit "
         "(default: 5)",
+    )
+    parser.add_argument(
+        "--session-start-limit",
+        type=_positive,
+        default=SESSION_START_LIMIT,
+        metavar="N",
+        help="Identifies taken in 24 hours; the next one resets the token (default: "
+        f"{SESSION_START_LIMIT})",
     )
     parser.add_argument(
         "--token",

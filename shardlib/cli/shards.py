@@ -9,7 +9,8 @@ import time
 from argparse import Namespace
 
 from shardlib.cli.environment import bot_token
-from shardlib.cli.errors import UsageError, gateway_class
+from shardlib.cli.errors import UsageError
+from shardlib.cli.largegateway import large_gateway
 from shardlib.cli.terminal import DIM, Output, clock
 from shardlib.gateway import API_URL, IDENTIFY_INTERVAL
 from shardlib.gatewaybot import GatewayBot, fetch_gateway_bot
@@ -25,7 +26,7 @@ def run(arguments: Namespace) -> None:
     :raises ShardError: if there is no usable answer.
     :raises OSError: if standard output cannot be written.
     """
-    gateway = gateway_class()() if arguments.local else None
+    gateway = large_gateway() if arguments.local else None
     token = bot_token() if gateway is None else gateway.token
     output = Output(sys.stdout)
     with gateway or contextlib.nullcontext():
