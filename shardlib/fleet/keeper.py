@@ -297,4 +297,5 @@ class Keeper:
                 len(leases.shards),
             )
         with contextlib.suppress(FleetError):
+            leases.release_all()
             tools.roster.leave()

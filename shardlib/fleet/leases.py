@@ -129,14 +129,25 @@ class Leases:
         self.closing = tuple(shard for shard in self.closing if not shard.has_ended)
         done = {i: shard for i, shard in self.shards.items() if shard.is_handed_over}
         if done:
-            answers = self._scripts.release({i: shard.lease_token for i, shard in done.items()})
-            for shard_id, answer in answers.items():
-                if isinstance(answer, FleetError):
-                    raise answer
-                self._forget(shard_id)
-                self._released.add(shard_id)
+            self._release(done)
             self._next_poll = 0.0  # there may be another to hand over
         return bool(done)
+
+    def release_all(self) -> None:
+        """Release the shards of which Redis has not all events: the Gateway has them, too.
+
+        :raises RedisAway: if Redis does not answer.
+        :raises FleetError: if Redis refuses.
+        """
+        self._release(self.shards)
+
+    def _release(self, shards: Mapping[int, FleetShard]) -> None:
+        answers = self._scripts.release({i: shard.lease_token for i, shard in shards.items()})
+        for shard_id, answer in answers.items():
+            if isinstance(answer, FleetError):
+                raise answer
+            self._forget(shard_id)
+            self._released.add(shard_id)
 
     def renew(self) -> None:
         """Renew all leases.

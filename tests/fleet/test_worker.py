@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,7 +30,7 @@ from tests.fleet.workers import (
     wait_for_shards,
 )
 from tests.managers import opcodes
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, make_cluster
 from tests.support import not_none, wait_until
 
 PATIENCE = 20.0
@@ -163,6 +165,74 @@ def test_a_redis_that_has_lost_all_is_told_again_by_the_owners(
     assert len(gateway.identifies) == SHARDS
     assert opcodes(gateway, 6) == 0
     assert len(fleet.shards()) == SHARDS  # the settings are there again
+
+
+def test_a_redis_whose_memory_has_run_out_keeps_the_owner_and_gets_the_events_later(
+    gateway: LocalGateway, redis_server: RedisServer, client: redis.Redis
+) -> None:
+    with make_fleet(redis_server, lease=SHORT_LEASE) as fleet, running(fleet, gateway) as worker:
+        wait_for_shards(worker, SHARDS)
+        wait_for_all(client, gateway)
+        shards = worker.shards
+        client.config_set("maxmemory", 1)
+        dispatch(gateway, 5)
+        wait_until(lambda: worker.stats.waiting >= 5 * SHARDS)
+        wait_for_renewals(client, 4)  # a lease has three
+        assert all(info.lease > 0 for info in fleet.shards())
+        client.config_set("maxmemory", 0)
+        wait_for_all(client, gateway)
+        assert worker.shards is shards
+
+
+def test_a_key_that_another_program_has_written_stops_no_other_shard(
+    fleet: Fleet, gateway: LocalGateway, client: redis.Redis
+) -> None:
+    with running(fleet, gateway) as worker:
+        wait_for_shards(worker, SHARDS)
+        wait_for_all(client, gateway)
+        events = Keys("mybot").shard(1).events
+        client.rename(events, "elsewhere")
+        client.set(events, "not a stream")
+        dispatch(gateway, 5)
+        sequences = {session.shard[0]: session.sequence for session in sessions_of(gateway)}
+        wait_until(lambda: fleet_sequence(client, 3) == sequences[3], PATIENCE)
+        assert fleet_sequence(client, 1) < sequences[1]
+        client.rename("elsewhere", events)  # a person has mended it
+        wait_for_all(client, gateway)
+
+
+def wait_for_renewals(client: redis.Redis, number: int) -> None:
+    """Wait until the lease of shard 0 was renewed so often."""
+    left = [client.pttl(Keys("mybot").shard(0).lease)]
+
+    def is_renewed() -> bool:
+        left.append(client.pttl(Keys("mybot").shard(0).lease))
+        return sum(later > earlier for earlier, later in pairwise(left)) >= number
+
+    wait_until(is_renewed, PATIENCE)
+
+
+def fleet_sequence(client: redis.Redis, shard_id: int) -> int:
+    found: Any = client.hget(Keys("mybot").shard(shard_id).state, "sequence")
+    return int(found)
+
+
+def test_a_worker_runs_on_a_cluster(redis_program: str, tmp_path: Path) -> None:
+    shards = 8
+    with RedisServer(redis_program, tmp_path / "redis", "--cluster-enabled", "yes") as server:
+        make_cluster(server)
+        client: Any = server.cluster_client()
+        with (
+            make_fleet_gateway(shards) as gateway,
+            make_fleet(server, shards=shards, client=client) as fleet,
+            running(fleet, gateway) as worker,
+        ):
+            wait_for_shards(worker, shards)
+            dispatch(gateway, 10)
+            wait_for_all(client, gateway)
+            worker.drain(0)
+            assert [info.owner for info in fleet.shards()] == [None] * shards
+        assert client.ping()  # the user's own client is not closed
 
 
 # Several workers
