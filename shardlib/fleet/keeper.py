@@ -26,7 +26,7 @@ from shardlib.fleet.leases import Leases
 from shardlib.fleet.roster import Roster
 from shardlib.fleet.writer import Writer
 from shardlib.gateway import RESUMABLE_CLOSE_CODE
-from shardlib.lifecycle import Life, Request
+from shardlib.lifecycle import PEERS_SHARE, Life, Request
 from shardlib.managedshard import ManagedShard
 from shardlib.managerlifecycle import ManagerLifecycle
 from shardlib.running import LeftToParent
@@ -217,6 +217,11 @@ class Keeper:
         return failure is None
 
     def _note_away(self, error: FleetError) -> None:
+        if self.tools is not None:
+            if isinstance(error, RedisAway):
+                self.tools.leases.redis_is_away()
+            else:  # it answers, if not as it should
+                self.tools.leases.redis_is_back()
         if self._away_since is None:
             self._away_since = time.monotonic()
             level = logging.WARNING if isinstance(error, RedisAway) else logging.ERROR
@@ -233,7 +238,7 @@ class Keeper:
             count(round(time.monotonic() - since, 1), "second"),
         )
         if tools is not None:
-            tools.leases.be_patient()
+            tools.leases.redis_is_back()
 
     def _pause(self, life: Life, seconds: float) -> None:
         self.lifecycle.wait(lambda: life.request is Request.CLOSE, Deadline(seconds))
@@ -281,6 +286,9 @@ class Keeper:
 
     def _hand_all_over(self, life: Life, tools: Tools) -> None:
         deadline = life.close_deadline or Deadline(self._close_timeout)
+        # A part of the time is for releasing the shards whose events Redis does not take.
+        left = deadline.remaining()
+        deadline = Deadline(None if left is None else left * PEERS_SHARE)
         leases = tools.leases
         for shard in leases.shards.values():
             shard.leave()

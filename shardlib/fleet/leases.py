@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -167,10 +168,15 @@ class Leases:
 
     # Other workers
 
-    def be_patient(self) -> None:
-        """Claim nothing for the time of a lease: Redis was away, so that leases have expired."""
-        self._claim_after = time.monotonic() + self._lease
-        self._next_renewal = self._next_poll = 0.0
+    def redis_is_away(self) -> None:
+        """Claim nothing: leases expire though their owners live."""
+        self._claim_after = math.inf
+        self._next_renewal = 0.0
+
+    def redis_is_back(self) -> None:
+        """Claim nothing for the time of a lease, if Redis was away: the owners renew meanwhile."""
+        if self._claim_after == math.inf:
+            self._claim_after = time.monotonic() + self._lease
 
     def drain(self) -> bool:
         """Hand all shards over from now on, some at a time.
