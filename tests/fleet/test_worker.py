@@ -279,6 +279,24 @@ def test_a_shard_that_the_user_closes_is_handed_over(fleet: Fleet, gateway: Loca
     assert sessions_of(gateway)[2].resumes == 1
 
 
+def test_a_shard_is_released_only_when_its_events_are_written(
+    fleet: Fleet, gateway: LocalGateway, client: redis.Redis
+) -> None:
+    with running(fleet, gateway) as worker:
+        wait_for_shards(worker, SHARDS)
+        wait_for_all(client, gateway)
+        shard, session = worker.shards[2], sessions_of(gateway)[2]
+        client.config_set("maxmemory", 1)
+        sequence = session.dispatch("MESSAGE_CREATE", {})
+        wait_until(lambda: shard.last_sequence == sequence, PATIENCE)
+        shard.disconnect(4000)
+        wait_for_renewals(client, 2)
+        assert worker.shards[2] is shard
+        client.config_set("maxmemory", 0)
+        wait_until(lambda: worker.shards.get(2, shard) is not shard, PATIENCE)
+        assert fleet.shards()[2].sequence >= sequence
+
+
 def test_a_worker_whose_shard_another_has_claimed_drops_it_at_its_next_write(
     gateway: LocalGateway, redis_server: RedisServer, client: redis.Redis
 ) -> None:
