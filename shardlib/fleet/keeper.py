@@ -85,7 +85,8 @@ class Keeper:
         self.lifecycle = ManagerLifecycle(self._create_thread, self.all_shards)
         #: Of the current life, or of the last one; None before the first.
         self.tools: Tools | None = None
-        self._draining: Life | None = None  # whose shards are to be handed over
+        # The life whose shards are to be handed over, and until when other workers have time.
+        self._draining: tuple[Life, Deadline] | None = None
         self._away_since: float | None = None
 
     def all_shards(self) -> Iterable[ManagedShard]:
@@ -98,9 +99,12 @@ class Keeper:
         life = self.lifecycle.life
         life.stop(error, RESUMABLE_CLOSE_CODE, Deadline(self._close_timeout))
 
-    def drain(self) -> None:
-        """Ask the thread to hand the shards over. Any thread."""
-        self._draining = self.lifecycle.latest
+    def drain(self, deadline: Deadline) -> None:
+        """Ask the thread to hand the shards over, and to end. Any thread.
+
+        :param deadline: until when other workers have time to take them.
+        """
+        self._draining = self.lifecycle.latest, deadline
         self.lifecycle.ring()
 
     # One life
@@ -137,6 +141,7 @@ class Keeper:
         """Keep the shards until the life is to end. Returns the error that ends it."""
         self._callbacks.begin_life()
         self.tools = None
+        self._away_since = None
         config = self._await_config(life, client)
         if config is None:
             return None
@@ -145,9 +150,10 @@ class Keeper:
             logging.INFO, "this worker looks for shards, of %d in all", config.shard_count
         )
         while life.request is not Request.CLOSE:
-            if self._draining is life:
+            if (deadline := self._drain_deadline(life)) is not None:
                 self._ask(tools.leases.drain)
-                if not tools.leases.shards:
+                leases = tools.leases
+                if not (leases.shards and leases.has_heirs) or deadline.remaining() == 0:
                     return None
             is_away = not self._ask(tools.leases.tend, tools.writer.write)
             error = self._look_for_errors(tools)
@@ -161,6 +167,11 @@ class Keeper:
                 self.lifecycle.await_change(tools.leases.wait)
                 self._linger(tools.writer)
         return None
+
+    def _drain_deadline(self, life: Life) -> Deadline | None:
+        if self._draining is None or self._draining[0] is not life:
+            return None
+        return self._draining[1]
 
     def _await_config(self, life: Life, client: Client) -> FleetConfig | None:
         """What the workers agree on; None if the life is to be closed before Redis has said so.
@@ -179,7 +190,7 @@ class Keeper:
 
         # A Redis that has just lost all is told again by the workers that live.
         told_by: Deadline | None = None
-        while life.request is not Request.CLOSE:
+        while life.request is not Request.CLOSE and self._drain_deadline(life) is None:
             answers = self._ask(look, persist=False)
             if found:
                 for risk in risks:

@@ -77,6 +77,8 @@ class Leases:
         self._next_poll = 0.0
         self._next_renewal = 0.0
         self._is_draining = False
+        #: False if there is no worker to which the shards can be handed over, once this one drains.
+        self.has_heirs = True
 
     # What the worker's thread does in each round
 
@@ -187,7 +189,7 @@ class Leases:
         """
         if self._is_draining:
             return False
-        self._roster.leave()
+        self.has_heirs = self._roster.leave() > 0
         self._is_draining = True
         self._released.clear()
         self._next_poll = 0.0

@@ -152,7 +152,7 @@ class Worker:
             slow_callback=None,
             thread_prefix="fleet-worker",
         )
-        close_timeout = template.options.close_timeout + _FLUSHING
+        self._close_timeout = close_timeout = template.options.close_timeout + _FLUSHING
         self._keeper = Keeper(
             self._callbacks,
             keys,
@@ -247,20 +247,19 @@ class Worker:
         A shard is closed such that its session can be resumed, its events are written, and it is
         released; so another worker resumes it within a second. The next shards follow when others
         have claimed those before. Blocks until the worker has ended; in a callback, and in a signal
-        handler that has interrupted another call, it asks and returns at once, and `timeout` does
-        not count.
+        handler that has interrupted another call, it asks and returns at once.
 
-        :param timeout: seconds after which the shards that no other worker has taken are released
-            all the same, as :meth:`stop` does.
+        :param timeout: seconds after which the other shards are released all the same, as
+            :meth:`stop` does. If no other worker lives, they are at once.
         :raises ValueError: if `timeout` is negative.
         :raises TypeError: if `timeout` is no number.
         """
         self._check_process()
         deadline = Deadline(check_timeout("timeout", timeout))
         life = self._lifecycle.latest
-        self._keeper.drain()
-        if not self._must_not_wait() and not self._control.wait_for_end(life, deadline):
-            self.stop()
+        self._keeper.drain(deadline)
+        if not self._must_not_wait():
+            self._control.wait_for_end(life, Deadline(timeout + self._close_timeout))
 
     def stop(self, timeout: float = 10.0) -> None:
         """Close all shards at once, write their events, release them, and end.

@@ -515,3 +515,27 @@ def test_a_session_whose_url_leads_elsewhere_resumes_at_the_workers_own(
     with running(fleet, gateway) as worker:
         wait_for_shards(worker, SHARDS)
     assert [session.resumes for session in sessions_of(gateway)] == [1] * SHARDS
+
+
+def test_a_drain_is_a_stop_if_no_other_worker_lives(redis_server: RedisServer) -> None:
+    shards = 6  # more than are handed over at a time
+    with make_fleet(redis_server, shards=shards) as fleet, make_fleet_gateway(shards) as gateway:
+        with running(fleet, gateway) as worker:
+            wait_for_shards(worker, shards)
+            worker.drain()
+            worker.join(0)
+            assert [info.owner for info in fleet.shards()] == [None] * shards
+            worker.start(gateway.url)
+            wait_for_shards(worker, shards)  # the drain was of the life before
+
+
+def test_a_drain_ends_in_its_time_though_redis_does_not_answer(
+    fleet: Fleet, gateway: LocalGateway, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shardlib.fleet.worker._FLUSHING", 0.5)
+    with running(fleet, gateway, close_timeout=0.5) as worker:
+        wait_for_shards(worker, SHARDS)
+        redis_server.kill()
+        worker.drain(0.5)
+        worker.join(0)
+        redis_server.start()
