@@ -29,7 +29,7 @@ from tests.fleet.workers import (
     wait_for_all,
     wait_for_shards,
 )
-from tests.managers import opcodes
+from tests.managers import identified, opcodes
 from tests.redis_server import RedisServer, make_cluster
 from tests.support import not_none, wait_until
 
@@ -332,6 +332,20 @@ def test_a_shard_does_not_resume_a_session_that_another_has_claimed(
         assert session.resumes == 0
 
 
+def test_a_shard_does_not_identify_that_another_has_claimed(
+    gateway: LocalGateway, redis_server: RedisServer, client: redis.Redis
+) -> None:
+    keys = Keys("mybot").shard(1)
+    with make_fleet(redis_server, lease=12.0) as fleet:  # so that no renewal comes before
+        fleet.init(SHARDS, max_concurrency=1, identify_interval=1.0)
+        with running(fleet, gateway) as worker:
+            wait_until(lambda: 1 in worker.shards, PATIENCE)
+            shard = worker.shards[1]
+            client.hset(keys.state, mapping={"token": "another's", "owner": "another"})
+            wait_until(lambda: shard.state.value == "closed", PATIENCE)
+        assert 1 not in identified(gateway)
+
+
 def test_a_worker_is_patient_after_redis_was_away(
     gateway: LocalGateway, redis_server: RedisServer, client: redis.Redis
 ) -> None:
@@ -354,7 +368,7 @@ def test_a_worker_is_patient_after_redis_was_away(
 
 
 def _notices(worker: Worker) -> bool:
-    return worker._keeper._away_since is not None
+    return worker._supervisor._away_since is not None
 
 
 # Beginning and end

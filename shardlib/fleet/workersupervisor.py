@@ -1,4 +1,7 @@
-"""Keeper: the thread of a worker, which alone claims shards, and takes their events to Redis."""
+"""WorkerSupervisor: the thread that owns the life of a worker.
+
+It alone claims, renews and releases shards, and takes their events to Redis.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +58,7 @@ class Tools(NamedTuple):
     roster: Roster
 
 
-class Keeper:
+class WorkerSupervisor:
     """The lives of a worker, as its thread lives them.
 
     :param callbacks: of the worker, of which there is none but the log.
