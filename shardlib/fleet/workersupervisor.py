@@ -1,4 +1,7 @@
-"""Keeper: the thread of a worker, which alone claims shards, and takes their events to Redis."""
+"""WorkerSupervisor: the thread that owns the life of a worker.
+
+It alone claims, renews and releases shards, and takes their events to Redis.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ from shardlib.fleet.leases import Leases
 from shardlib.fleet.roster import Roster
 from shardlib.fleet.writer import Writer
 from shardlib.gateway import RESUMABLE_CLOSE_CODE
-from shardlib.lifecycle import Life, Request
+from shardlib.lifecycle import PEERS_SHARE, Life, Request
 from shardlib.managedshard import ManagedShard
 from shardlib.managerlifecycle import ManagerLifecycle
 from shardlib.running import LeftToParent
@@ -55,7 +58,7 @@ class Tools(NamedTuple):
     roster: Roster
 
 
-class Keeper:
+class WorkerSupervisor:
     """The lives of a worker, as its thread lives them.
 
     :param callbacks: of the worker, of which there is none but the log.
@@ -85,7 +88,8 @@ class Keeper:
         self.lifecycle = ManagerLifecycle(self._create_thread, self.all_shards)
         #: Of the current life, or of the last one; None before the first.
         self.tools: Tools | None = None
-        self._draining: Life | None = None  # whose shards are to be handed over
+        # The life whose shards are to be handed over, and until when other workers have time.
+        self._draining: tuple[Life, Deadline] | None = None
         self._away_since: float | None = None
 
     def all_shards(self) -> Iterable[ManagedShard]:
@@ -98,9 +102,12 @@ class Keeper:
         life = self.lifecycle.life
         life.stop(error, RESUMABLE_CLOSE_CODE, Deadline(self._close_timeout))
 
-    def drain(self) -> None:
-        """Ask the thread to hand the shards over. Any thread."""
-        self._draining = self.lifecycle.latest
+    def drain(self, deadline: Deadline) -> None:
+        """Ask the thread to hand the shards over, and to end. Any thread.
+
+        :param deadline: until when other workers have time to take them.
+        """
+        self._draining = self.lifecycle.latest, deadline
         self.lifecycle.ring()
 
     # One life
@@ -137,6 +144,7 @@ class Keeper:
         """Keep the shards until the life is to end. Returns the error that ends it."""
         self._callbacks.begin_life()
         self.tools = None
+        self._away_since = None
         config = self._await_config(life, client)
         if config is None:
             return None
@@ -145,9 +153,10 @@ class Keeper:
             logging.INFO, "this worker looks for shards, of %d in all", config.shard_count
         )
         while life.request is not Request.CLOSE:
-            if self._draining is life:
+            if (deadline := self._drain_deadline(life)) is not None:
                 self._ask(tools.leases.drain)
-                if not tools.leases.shards:
+                leases = tools.leases
+                if not (leases.shards and leases.has_heirs) or deadline.remaining() == 0:
                     return None
             is_away = not self._ask(tools.leases.tend, tools.writer.write)
             error = self._look_for_errors(tools)
@@ -161,6 +170,11 @@ class Keeper:
                 self.lifecycle.await_change(tools.leases.wait)
                 self._linger(tools.writer)
         return None
+
+    def _drain_deadline(self, life: Life) -> Deadline | None:
+        if self._draining is None or self._draining[0] is not life:
+            return None
+        return self._draining[1]
 
     def _await_config(self, life: Life, client: Client) -> FleetConfig | None:
         """What the workers agree on; None if the life is to be closed before Redis has said so.
@@ -179,7 +193,7 @@ class Keeper:
 
         # A Redis that has just lost all is told again by the workers that live.
         told_by: Deadline | None = None
-        while life.request is not Request.CLOSE:
+        while life.request is not Request.CLOSE and self._drain_deadline(life) is None:
             answers = self._ask(look, persist=False)
             if found:
                 for risk in risks:
@@ -217,6 +231,11 @@ class Keeper:
         return failure is None
 
     def _note_away(self, error: FleetError) -> None:
+        if self.tools is not None:
+            if isinstance(error, RedisAway):
+                self.tools.leases.redis_is_away()
+            else:  # it answers, if not as it should
+                self.tools.leases.redis_is_back()
         if self._away_since is None:
             self._away_since = time.monotonic()
             level = logging.WARNING if isinstance(error, RedisAway) else logging.ERROR
@@ -233,7 +252,7 @@ class Keeper:
             count(round(time.monotonic() - since, 1), "second"),
         )
         if tools is not None:
-            tools.leases.be_patient()
+            tools.leases.redis_is_back()
 
     def _pause(self, life: Life, seconds: float) -> None:
         self.lifecycle.wait(lambda: life.request is Request.CLOSE, Deadline(seconds))
@@ -281,6 +300,9 @@ class Keeper:
 
     def _hand_all_over(self, life: Life, tools: Tools) -> None:
         deadline = life.close_deadline or Deadline(self._close_timeout)
+        # A part of the time is for releasing the shards whose events Redis does not take.
+        left = deadline.remaining()
+        deadline = Deadline(None if left is None else left * PEERS_SHARE)
         leases = tools.leases
         for shard in leases.shards.values():
             shard.leave()
@@ -297,4 +319,5 @@ class Keeper:
                 len(leases.shards),
             )
         with contextlib.suppress(FleetError):
+            leases.release_all()
             tools.roster.leave()
