@@ -7,18 +7,26 @@ or later, or Valkey. A module is loaded when one of its names is first used.
 from __future__ import annotations
 
 __all__ = [
+    "Consumer",
+    "ConsumerStats",
     "FleetError",
+    "FleetEvent",
+    "Gap",
     "RedisAway",
+    "Watermarks",
 ]
 
 TYPE_CHECKING = False  # type checkers take this name for true; typing itself is slow to import
 if TYPE_CHECKING:
+    from shardlib.fleet.consumer import Consumer, ConsumerStats
     from shardlib.fleet.errors import FleetError, RedisAway
+    from shardlib.fleet.fleetevents import FleetEvent, Gap
+    from shardlib.fleet.orderedstreams import Watermarks
 else:
     # Hidden from type checkers: to them a module with __getattr__ has every name.
 
     # The modules imported from above, the cheapest first.
-    _MODULES = ("errors",)
+    _MODULES = ("errors", "fleetevents", "orderedstreams", "consumer")
 
     def __getattr__(name):
         if name not in __all__:

@@ -33,6 +33,18 @@ class ShardKeys(NamedTuple):
     commands: str
 
 
+class GroupKeys(NamedTuple):
+    """The keys of a group of consumers for one shard, in the hash slot of that shard.
+
+    :param lease: a string, the token of the consumer that reads the shard's events in order. It
+        expires if the consumer renews it no more: then others may claim the events.
+    :param state: a hash, which consumer reads, and how far the group has come.
+    """
+
+    lease: str
+    state: str
+
+
 class Keys:
     """The names of all keys of a fleet.
 
@@ -43,13 +55,7 @@ class Keys:
     """
 
     def __init__(self, name: str) -> None:
-        check_type("name", name, str)
-        if not _NAME.fullmatch(name):
-            raise ValueError(
-                "name must be 1 to 100 letters of ASCII, digits, '_', '.' and '-', which stand at "
-                f"the front of every key in Redis, not {name!r}"
-            )
-        self.name = name
+        self.name = check_name("name", name)
 
     def shard(self, shard_id: int) -> ShardKeys:
         """The keys of a shard.
@@ -58,6 +64,29 @@ class Keys:
         """
         tag = f"{{{self.name}:{shard_id}}}"
         return ShardKeys(*(f"{tag}:{name}" for name in ShardKeys._fields))
+
+    def group(self, shard_id: int, group: str) -> GroupKeys:
+        """The keys of a group of consumers for a shard.
+
+        :param shard_id: number of the shard, an int from 0.
+        :param group: name of the group, as :func:`check_name` takes it.
+        """
+        state = f"{{{self.name}:{shard_id}}}:group:{group}"
+        return GroupKeys(f"{state}:lease", state)
+
+    def consumers(self, group: str) -> str:
+        """A sorted set: the consumers of a group that live, for the share of each.
+
+        It shares its hash slot with :attr:`groups`.
+
+        :param group: name of the group.
+        """
+        return f"{{{self.name}}}:consumers:{group}"
+
+    @property
+    def groups(self) -> str:
+        """A hash: each group of consumers that there ever was, and whether it is ordered."""
+        return f"{{{self.name}}}:groups"
 
     def identify(self, rate_limit_key: int) -> str:
         """A hash: when the next shard of a rate limit key may identify, and which ones wait.
@@ -83,3 +112,22 @@ class Keys:
     def config(self) -> str:
         """A hash: the number of shards, and what else all workers agree on."""
         return f"{self.name}:config"
+
+
+def check_name(argument: str, value: object) -> str:
+    """Check what becomes a part of keys, and return it.
+
+    :param argument: name of the argument, as the error names it.
+    :param value: of the argument.
+    :raises TypeError: if it is not a str.
+    :raises ValueError: if it has other characters than letters of ASCII, digits, ``_``, ``.`` and
+        ``-``, or not 1 to 100 of them.
+    """
+    check_type(argument, value, str)
+    name = str(value)
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            f"{argument} must be 1 to 100 letters of ASCII, digits, '_', '.' and '-', which stand "
+            f"in keys in Redis, not {name!r}"
+        )
+    return name

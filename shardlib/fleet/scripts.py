@@ -149,8 +149,10 @@ def new_token() -> str:
     return secrets.token_hex(16)
 
 
+# The parts of scripts that those of consumers share.
+
 # PEXPIRE works even if memory has run out, when SET is refused.
-_KEEP_LEASE = """
+KEEP_LEASE = """
 local function keep_lease(key, token, milliseconds)
     if redis.call('PEXPIRE', key, milliseconds) == 0 then
         redis.call('SET', key, token, 'PX', milliseconds)
@@ -160,14 +162,14 @@ end
 
 # A replica may lag behind its primary, as a primary does that a failover has made a replica. So it
 # must not judge an owner: the deletion of a field that is never there fails on a replica only.
-_REFUSE = """
+REFUSE = """
 local function refuse(state, answer)
     redis.call('HDEL', state, '')
     return answer
 end
 """
 
-_NOW = """
+NOW = """
 local function now()
     local time = redis.call('TIME')
     return time[1] * 1000 + math.floor(time[2] / 1000)
@@ -175,7 +177,7 @@ end
 """
 
 # Numbers are written by string.format: tostring() would round those of 15 digits and more.
-_LAST_ID = """
+LAST_ID = """
 local function last_id(stream)
     if redis.call('EXISTS', stream) == 0 then
         return 0, 0
@@ -197,9 +199,9 @@ end
 # case an owner lives, whose session is worth more than a new one. So the first who asks places a
 # lease of nobody's, which only an owner with a memory of the shard passes.
 CLAIM = Script(
-    _KEEP_LEASE
-    + _NOW
-    + _LAST_ID
+    KEEP_LEASE
+    + NOW
+    + LAST_ID
     + """
 local lease, state, events = KEYS[1], KEYS[2], KEYS[3]
 local token, owner, milliseconds, fence = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
@@ -253,8 +255,8 @@ return claimed()
 )
 
 RENEW = Script(
-    _KEEP_LEASE
-    + _REFUSE
+    KEEP_LEASE
+    + REFUSE
     + """
 local owner = redis.call('HGET', KEYS[2], 'token')
 if owner ~= ARGV[1] then
@@ -267,7 +269,7 @@ return 'RENEWED'
 
 # The token is left empty, and not deleted: a state without one is taken for lost.
 RELEASE = Script(
-    _REFUSE
+    REFUSE
     + """
 local owner = redis.call('HGET', KEYS[2], 'token')
 if owner ~= ARGV[1] then
@@ -282,10 +284,10 @@ return 'RELEASED'
 # The first command that writes is one that Redis refuses when memory has run out. After any other
 # it would let the rest pass, and refuse it after the first of them.
 APPEND = Script(
-    _KEEP_LEASE
-    + _REFUSE
-    + _NOW
-    + _LAST_ID
+    KEEP_LEASE
+    + REFUSE
+    + NOW
+    + LAST_ID
     + """
 local lease, state, events = KEYS[1], KEYS[2], KEYS[3]
 local token, milliseconds, session, url, count = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
@@ -331,7 +333,10 @@ else
     redis.call('HSET', state, 'sequence', whole(sequence))
 end
 if #ARGV > 11 then
-    redis.call('XTRIM', events, 'MAXLEN', '~', most)
+    local trimmed = redis.call('XTRIM', events, 'MAXLEN', '~', most)
+    if trimmed > 0 then
+        redis.call('HINCRBY', state, 'trimmed', trimmed)
+    end
 end
 keep_lease(lease, token, milliseconds)
 return {'APPENDED', whole(epoch), whole(sequence)}
