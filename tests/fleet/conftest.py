@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 
+from shardlib.fleet.consumer import Consumer
 from shardlib.fleet.keys import Keys
 from shardlib.fleet.scripts import ShardScripts
+from tests.fleet.consuming import MakeConsumer
+from tests.fleet.feed import Feed
 from tests.fleet.owner import KEEP_EVENTS, LEASE
 from tests.redis_server import RedisServer, executables
 
@@ -32,6 +36,13 @@ def redis_server(redis_program: str, tmp_path: Path) -> Iterator[RedisServer]:
 
 
 @pytest.fixture
+def forgetful_server(redis_program: str, tmp_path: Path) -> Iterator[RedisServer]:
+    """A server that loses everything when it ends."""
+    with RedisServer(redis_program, tmp_path / "forgetful", persistent=False) as server:
+        yield server
+
+
+@pytest.fixture
 def keys() -> Keys:
     return Keys("mybot")
 
@@ -44,3 +55,24 @@ def client(redis_server: RedisServer) -> redis.Redis:
 @pytest.fixture
 def scripts(client: redis.Redis, keys: Keys) -> ShardScripts:
     return ShardScripts(client, keys, lease=LEASE, keep_events=KEEP_EVENTS)
+
+
+@pytest.fixture
+def make_consumer(redis_server: RedisServer, keys: Keys) -> Iterator[MakeConsumer]:
+    made = []
+
+    def make(shard_count: int = 1, *, group: str = "web", **options: Any) -> Consumer:
+        options.setdefault("lease", LEASE)
+        client = redis_server.client()
+        consumer = Consumer(client, keys, group, shard_count=lambda: shard_count, **options)
+        made.append(consumer)
+        return consumer
+
+    yield make
+    for consumer in made:
+        consumer.close()
+
+
+@pytest.fixture
+def feed(client: redis.Redis, keys: Keys) -> Feed:
+    return Feed(client, keys)
