@@ -273,7 +273,7 @@ def test_a_bot_that_discord_allows_more_may_use_it() -> None:
 def test_what_is_kept_back_goes_by_what_discord_allows_in_a_day(
     total: int, remaining: int, allowed: int
 ) -> None:
-    """A reset_after of 0 is Discord's answer for a day that has not begun, not at the end of one."""
+    """Discord answers 0 for reset_after before a day has begun, not when one has just ended."""
     clock = Clock()
     gate = IdentifyGate(clock=clock)
     gate.update(1, remaining, 0.0, total)

@@ -1,4 +1,4 @@
-"""Renewer: a thread that renews what would expire while the user's function takes its time."""
+"""Keeper: a thread that renews what would expire while the user's function takes its time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from shardlib.interrupts import run_uninterrupted
 from shardlib.waiting import Alarm
 
 
-class Renewer:
+class Keeper:
     """Calls a function again and again on a daemon thread of its own.
 
     A function that raises :class:`FleetError` is called again: the thread that uses Redis for more
