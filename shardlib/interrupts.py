@@ -69,7 +69,7 @@ _OWN = _HOLDING | {
     for name in (
         "fetching",
         "fleet.fleetshard",
-        "fleet.keeper",
+        "fleet.workersupervisor",
         "fleet.worker",
         "interrupts",
         "lifecontrol",

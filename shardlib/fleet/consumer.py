@@ -165,7 +165,7 @@ class Consumer:
                 newest=start == "newest",
                 seen=seen,
             )
-            weakref.finalize(self, streams.renewer.stop)
+            weakref.finalize(self, streams.keeper.stop)
             self._source = streams
         else:
             self._source = SharedStreams(
@@ -409,7 +409,8 @@ class Consumer:
             self._away_since = time.monotonic()
             self._counts["outages"] += 1
             _logger.warning(
-                "%s. The consumer %r waits, and goes on with the same event", error, self.name
+                "the consumer %r waits for Redis, and goes on with the same event: %s",
+                *(self.name, error),
             )
         self._source.doubt()
         delay = self._backoff.next_delay()
@@ -433,7 +434,11 @@ class Consumer:
         try:
             self._source.leave()
         except FleetError as error:
-            _logger.info("the consumer %r could not say goodbye to Redis: %s", self.name, error)
+            _logger.warning(
+                "the consumer %r could not tell Redis that it ends: others take its events over "
+                "later, and some events come again: %s",
+                *(self.name, error),
+            )
 
 
 def _event(entry: Entry, name: str, data: Any) -> FleetEvent:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Container
+from collections.abc import Callable, Container, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import ujson
 
 from shardlib.checks import check_at_least_one, check_positive
 from shardlib.fleet.config import FleetConfig, keep_config, read_config
 from shardlib.fleet.connecting import Client, check_server, connect
+from shardlib.fleet.consumer import Consumer
 from shardlib.fleet.errors import FleetError
+from shardlib.fleet.fleetevents import Gap
 from shardlib.fleet.keys import Keys
+from shardlib.fleet.orderedstreams import Watermarks
 from shardlib.fleet.rediserrors import ERRORS, fleet_error
 from shardlib.fleet.worker import Worker
 from shardlib.gateway import IDENTIFY_INTERVAL, SESSION_START_LIMIT
+from shardlib.payloads import JSONModule
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -181,6 +187,51 @@ class Fleet:
             **options,
         )
 
+    def consumer(
+        self,
+        group: str,
+        *,
+        events: Iterable[str] | None = None,
+        ordered: bool = True,
+        start: str = "oldest",
+        seen: Watermarks | None = None,
+        on_gap: Callable[[Gap], object] | None = None,
+        retry_after: float = 60.0,
+        name: str | None = None,
+        json: JSONModule = ujson,
+    ) -> Consumer:
+        """An iterator over the fleet's events, which all consumers of a group share.
+
+        It waits for Redis, and for :meth:`init`, if they are not there yet. For the arguments see
+        :class:`Consumer`.
+
+        :raises ValueError: if an argument has a value that cannot be; the message says which and
+            why.
+        :raises TypeError: if an argument has the wrong type.
+        """
+        client, _ = self._connect()
+
+        def shard_count() -> int:
+            config = read_config(client, self._keys)
+            return 0 if config is None else config.shard_count
+
+        return Consumer(
+            client,
+            self._keys,
+            group,
+            shard_count=shard_count,
+            lease=self._lease,
+            keep_events=self._keep_events,
+            events=events,
+            ordered=ordered,
+            start=start,
+            seen=seen,
+            on_gap=on_gap,
+            retry_after=retry_after,
+            name=name,
+            json=json,
+        )
+
     def shards(self) -> list[FleetShardInfo]:
         """All shards of the fleet as Redis knows them, by number.
 
@@ -231,7 +282,7 @@ class Fleet:
         return config
 
     def _connect(self) -> tuple[Client, bool]:
-        """A client for a worker, and whether it is the worker's own."""
+        """A client for a worker or a consumer, and whether it is theirs alone."""
         return (connect(self._url), True) if isinstance(self._url, str) else (self._url, False)
 
 

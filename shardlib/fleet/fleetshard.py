@@ -12,6 +12,7 @@ from shardlib.fleet.errors import FleetError
 from shardlib.fleet.outbox import Outbox
 from shardlib.fleet.scripts import Claim, Outcome, ShardScripts
 from shardlib.gateway import RESUMABLE_CLOSE_CODE
+from shardlib.limits import Gate
 from shardlib.managedshard import ManagedShard
 from shardlib.session import Session
 
@@ -30,6 +31,7 @@ class FleetShard(ManagedShard):
     :param outbox: for its events.
     :param forward: the names of the events that are forwarded, None for all.
     :param scripts: to ask whose the shard is.
+    :param identify_gate: which the shard passes before it identifies.
     :param options: of the Shard.
     """
 
@@ -46,6 +48,7 @@ class FleetShard(ManagedShard):
         outbox: Outbox,
         forward: Container[str] | None,
         scripts: ShardScripts,
+        identify_gate: Gate,
         **options: Any,
     ) -> None:
         super().__init__(
@@ -56,6 +59,7 @@ class FleetShard(ManagedShard):
             session=session,
             acknowledge="manual",
             session_gate=self,
+            identify_gate=self,
             **options,
         )
         self.outbox = outbox
@@ -71,6 +75,7 @@ class FleetShard(ManagedShard):
         self.has_failed = False
         self._forward = forward
         self._scripts = scripts
+        self._identify_gate = identify_gate
 
     # The reader
 
@@ -90,17 +95,30 @@ class FleetShard(ManagedShard):
     def may_resume(self, shard_id: int, session_id: str) -> bool:
         """Ask Redis whether the shard is still ours, until it answers: its session gate."""
         life = self._lifecycle.life
-        while not life.is_over:
-            with contextlib.suppress(FleetError):
-                answer = self._scripts.renew({shard_id: self.lease_token})[shard_id]
-                if answer is Outcome.FENCED:
-                    self.is_fenced = True
-                    return False
-                if isinstance(answer, Outcome):  # RENEWED; LOST: the first to claim it are we
-                    break
-            self._lifecycle.wait(lambda: life.is_over, Deadline(_RETRY))
+        while not self._is_known_as_ours():
+            if self.is_fenced:
+                return False
+            if self._lifecycle.wait(lambda: life.is_over, Deadline(_RETRY)):
+                break
         self.outbox.resume_begins()
         return True
+
+    def try_acquire(self, shard_id: int) -> float:
+        """Ask Redis whether the shard is still ours, and may identify: its identify gate."""
+        return self._identify_gate.try_acquire(shard_id) if self._is_known_as_ours() else _RETRY
+
+    def _is_known_as_ours(self) -> bool:
+        """False if another worker has claimed the shard, or Redis cannot say.
+
+        A shard of which Redis knows nothing is ours: we are the first to claim it again.
+        """
+        shard_id = self.shard_id
+        try:
+            answer = self._scripts.renew({shard_id: self.lease_token})[shard_id]
+        except FleetError:
+            return False
+        self.is_fenced |= answer is Outcome.FENCED
+        return answer in (Outcome.RENEWED, Outcome.LOST)
 
     # The worker's thread
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -76,6 +77,8 @@ class Leases:
         self._next_poll = 0.0
         self._next_renewal = 0.0
         self._is_draining = False
+        #: False if there is no worker to which the shards can be handed over, once this one drains.
+        self.has_heirs = True
 
     # What the worker's thread does in each round
 
@@ -129,14 +132,25 @@ class Leases:
         self.closing = tuple(shard for shard in self.closing if not shard.has_ended)
         done = {i: shard for i, shard in self.shards.items() if shard.is_handed_over}
         if done:
-            answers = self._scripts.release({i: shard.lease_token for i, shard in done.items()})
-            for shard_id, answer in answers.items():
-                if isinstance(answer, FleetError):
-                    raise answer
-                self._forget(shard_id)
-                self._released.add(shard_id)
+            self._release(done)
             self._next_poll = 0.0  # there may be another to hand over
         return bool(done)
+
+    def release_all(self) -> None:
+        """Release the shards of which Redis has not all events: the Gateway has them, too.
+
+        :raises RedisAway: if Redis does not answer.
+        :raises FleetError: if Redis refuses.
+        """
+        self._release(self.shards)
+
+    def _release(self, shards: Mapping[int, FleetShard]) -> None:
+        answers = self._scripts.release({i: shard.lease_token for i, shard in shards.items()})
+        for shard_id, answer in answers.items():
+            if isinstance(answer, FleetError):
+                raise answer
+            self._forget(shard_id)
+            self._released.add(shard_id)
 
     def renew(self) -> None:
         """Renew all leases.
@@ -156,10 +170,15 @@ class Leases:
 
     # Other workers
 
-    def be_patient(self) -> None:
-        """Claim nothing for the time of a lease: Redis was away, so that leases have expired."""
-        self._claim_after = time.monotonic() + self._lease
-        self._next_renewal = self._next_poll = 0.0
+    def redis_is_away(self) -> None:
+        """Claim nothing: leases expire though their owners live."""
+        self._claim_after = math.inf
+        self._next_renewal = 0.0
+
+    def redis_is_back(self) -> None:
+        """Claim nothing for the time of a lease, if Redis was away: the owners renew meanwhile."""
+        if self._claim_after == math.inf:
+            self._claim_after = time.monotonic() + self._lease
 
     def drain(self) -> bool:
         """Hand all shards over from now on, some at a time.
@@ -170,7 +189,7 @@ class Leases:
         """
         if self._is_draining:
             return False
-        self._roster.leave()
+        self.has_heirs = self._roster.leave() > 0
         self._is_draining = True
         self._released.clear()
         self._next_poll = 0.0

@@ -28,9 +28,9 @@ from shardlib.fleet.fleetevents import (
     position_of,
 )
 from shardlib.fleet.groupscripts import GroupOutcome, GroupScripts, StreamRequest
+from shardlib.fleet.keeper import Keeper
 from shardlib.fleet.keys import Keys
 from shardlib.fleet.reading import RawEntry, read_streams, was_trimmed
-from shardlib.fleet.renewer import Renewer
 from shardlib.fleet.scripts import GAP, new_token
 from shardlib.waiting import Alarm
 
@@ -114,7 +114,7 @@ class _HeldStream:
         """True if the user has no event of this stream in hand."""
         return self.handled >= self.delivered
 
-    # The thread of the renewer, and that of the consumer
+    # The thread of the keeper, and that of the consumer
 
     def renew(self, valid_until: float) -> None:
         """Note that the lease was renewed."""
@@ -203,7 +203,7 @@ class OrderedStreams:
         self._has_claimed = False
         self._is_in_doubt = False
         self._alarm = Alarm()
-        self.renewer = Renewer(self._keep, lease / 3, "shardlib-consumer")
+        self.keeper = Keeper(self._keep, lease / 3, "shardlib-consumer")
 
     # What is due
 
@@ -244,7 +244,7 @@ class OrderedStreams:
         for stream in lost:
             _logger.info(
                 "another consumer has taken over the events of shard %d, or Redis has lost its "
-                "data: what this consumer had read ahead is dropped",
+                "data: this consumer drops what it had read ahead",
                 stream.shard_id,
             )
             self._forget(stream)
@@ -289,14 +289,14 @@ class OrderedStreams:
         }
         valid_until = clock() + self._lease
         answers = self._scripts.claim(requests)
-        self.renewer.start()
+        self.keeper.start()
         for shard_id, answer in answers.items():
             if isinstance(answer, FleetError) or answer.outcome is not GroupOutcome.CLAIMED:
                 continue
             position, is_unsure = answer.watermark, answer.is_new and shard_id in self._known
-            seen = self._seen.get(shard_id) if self._seen is not None else None
+            seen = self._seen_up_to(shard_id)
             if seen is not None:
-                position, is_unsure = position_of(seen), answer.is_new
+                position, is_unsure = seen, answer.is_new
             self._held[shard_id] = _HeldStream(
                 shard_id,
                 self._keys.shard(shard_id).events,
@@ -307,13 +307,25 @@ class OrderedStreams:
             )
         _raise_first(answers)
 
+    def _seen_up_to(self, shard_id: int) -> Position | None:
+        """The place of the last event that had its effect, None if the user knows of none."""
+        seen = None if self._seen is None else self._seen.get(shard_id)
+        if seen is None:
+            return None
+        try:
+            return position_of(seen)
+        except (AttributeError, ValueError):
+            raise ValueError(
+                f"seen.get({shard_id}) must return the id of an event, or None, not {seen!r}"
+            ) from None
+
     def _release(self, streams: list[_HeldStream]) -> None:
         for stream in streams:
             self._forget(stream)
         _raise_first(self._scripts.release({each.shard_id: each.token for each in streams}))
 
     def _keep(self) -> None:
-        """Renew all leases; on the thread of the renewer."""
+        """Renew all leases; on the keeper's thread."""
         self._scripts.enter()
         self._renew(list(self._held.values()))
 
@@ -358,7 +370,7 @@ class OrderedStreams:
         """When :meth:`work` has something to do next."""
         if any(stream.handled > stream.acknowledged for stream in self._held.values()):
             return self._next_work
-        return self._next_poll
+        return max(self._next_work, self._next_poll)
 
     def _take(self, found: dict[_HeldStream, list[RawEntry]]) -> None:
         """Put what was read into the buffer."""
@@ -444,7 +456,7 @@ class OrderedStreams:
         :raises RedisAway: if Redis does not answer.
         :raises FleetError: if Redis refuses.
         """
-        self.renewer.stop()
+        self.keeper.stop()
         self._next_work = self._next_poll = 0.0
         try:
             self._flush()

@@ -11,16 +11,25 @@ from shardlib.fleet.errors import FleetError
 from shardlib.fleet.keys import Keys
 
 # The scores are the times at which the entries end, by the clock of Redis.
-_ENTER = Script(
-    """
+_FORGET = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+"""
+_ENTER = Script(
+    _FORGET
+    + """
 redis.call('ZADD', KEYS[1], string.format('%.0f', now + ARGV[2]), ARGV[1])
 return redis.call('ZRANGE', KEYS[1], 0, -1)
 """
 )
-_LEAVE = Script("return redis.call('ZREM', KEYS[1], ARGV[1])")
+_LEAVE = Script(
+    _FORGET
+    + """
+redis.call('ZREM', KEYS[1], ARGV[1])
+return redis.call('ZRANGE', KEYS[1], 0, -1)
+"""
+)
 
 
 class Roster:
@@ -57,13 +66,14 @@ class Roster:
         limits = [int(entry.partition(b":")[0]) or None for entry in entries]
         return fair_share(shard_count, self._most_shards, limits)
 
-    def leave(self) -> None:
+    def leave(self) -> int:
         """Count no more, so that others take the shards over.
 
+        :returns: how many others live.
         :raises RedisAway: if Redis does not answer.
         :raises FleetError: if Redis refuses.
         """
-        self._call(_LEAVE, self._entry)
+        return len(self._call(_LEAVE, self._entry))
 
     def _call(self, script: Script, *arguments: str | int) -> list[bytes]:
         (answer,) = call_all(self._client, [Call(script, (self._key,), arguments)])

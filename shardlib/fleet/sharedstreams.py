@@ -193,16 +193,12 @@ class SharedStreams:
             self._alarm.wait(timeout)
             return
         self._read_at = now = time.monotonic()
-        try:
-            if self._must_recover:
-                self._recover()
-            if not self.buffer and now >= self._next_take_over:
-                self._take_over()
-            if not self.buffer:
-                self._read_new(timeout)
-        except BaseException:
-            self.doubt()
-            raise
+        if self._must_recover:
+            self._recover()
+        if not self.buffer and now >= self._next_take_over:
+            self._take_over()
+        if not self.buffer:
+            self._read_new(timeout)
 
     def _recover(self) -> None:
         """Read again what this consumer has got, and not acknowledged."""

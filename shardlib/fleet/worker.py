@@ -1,7 +1,7 @@
 """Worker: the shards of a fleet that run in this process, as one object.
 
 What is in this file runs on the threads of users. The worker's own thread is in
-:mod:`shardlib.fleet.keeper`; each shard has its two threads as ever.
+:mod:`shardlib.fleet.workersupervisor`; each shard has its two threads as ever.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from shardlib.fleet.connecting import Client
 from shardlib.fleet.fleetgate import FleetGate
 from shardlib.fleet.fleetshard import FleetShard
 from shardlib.fleet.gatescripts import GateScripts
-from shardlib.fleet.keeper import Keeper, Tools
 from shardlib.fleet.keys import Keys
 from shardlib.fleet.leases import Leases
 from shardlib.fleet.outbox import Outbox
 from shardlib.fleet.roster import Roster
 from shardlib.fleet.scripts import Claim, FleetSession, ShardScripts
+from shardlib.fleet.workersupervisor import Tools, WorkerSupervisor
 from shardlib.fleet.writer import Writer
 from shardlib.gateway import API_VERSION, GATEWAY_URL, RESUMABLE_CLOSE_CODE, gateway_url
 from shardlib.interrupts import has_interrupted_own_call
@@ -148,12 +148,12 @@ class Worker:
             lifecycle=lambda: self._lifecycle,
             session=CurrentSession,
             hide_token=lambda text: hide_token(text, token),
-            stop=lambda error: self._keeper.stop(error),
+            stop=lambda error: self._supervisor.stop(error),
             slow_callback=None,
             thread_prefix="fleet-worker",
         )
-        close_timeout = template.options.close_timeout + _FLUSHING
-        self._keeper = Keeper(
+        self._close_timeout = close_timeout = template.options.close_timeout + _FLUSHING
+        self._supervisor = WorkerSupervisor(
             self._callbacks,
             keys,
             connect=connect,
@@ -161,7 +161,7 @@ class Worker:
             lease=lease,
             close_timeout=close_timeout,
         )
-        self._lifecycle = self._keeper.lifecycle
+        self._lifecycle = self._supervisor.lifecycle
         self._control = LifeControl(
             self._lifecycle,
             self._callbacks,
@@ -175,7 +175,7 @@ class Worker:
 
     def __repr__(self) -> str:
         """Its name, and how many shards it has. Never shows the token."""
-        tools = self._keeper.tools
+        tools = self._supervisor.tools
         number = 0 if tools is None else len(tools.leases.shards)
         return f"<Worker {self._name} of fleet {self._keys.name!r}, {number} shards>"
 
@@ -193,13 +193,13 @@ class Worker:
     def shards(self) -> Mapping[int, Shard]:
         """The shards that the worker has now, by number; read-only. :meth:`Shard.disconnect` with a
         resumable code hands one over; so does the worker itself, when others join."""
-        tools = self._keeper.tools
+        tools = self._supervisor.tools
         return MappingProxyType({}) if tools is None else tools.leases.shards
 
     @property
     def stats(self) -> WorkerStats:
         """A snapshot of the counters."""
-        tools = self._keeper.tools
+        tools = self._supervisor.tools
         if tools is None:
             return WorkerStats({})
         shards = {
@@ -248,20 +248,19 @@ class Worker:
         A shard is closed such that its session can be resumed, its events are written, and it is
         released; so another worker resumes it within a second. The next shards follow when others
         have claimed those before. Blocks until the worker has ended; in a callback, and in a signal
-        handler that has interrupted another call, it asks and returns at once, and `timeout` does
-        not count.
+        handler that has interrupted another call, it asks and returns at once.
 
-        :param timeout: seconds after which the shards that no other worker has taken are released
-            all the same, as :meth:`stop` does.
+        :param timeout: seconds after which the other shards are released all the same, as
+            :meth:`stop` does. If no other worker lives, they are at once.
         :raises ValueError: if `timeout` is negative.
         :raises TypeError: if `timeout` is no number.
         """
         self._check_process()
         deadline = Deadline(check_timeout("timeout", timeout))
         life = self._lifecycle.latest
-        self._keeper.drain()
-        if not self._must_not_wait() and not self._control.wait_for_end(life, deadline):
-            self.stop()
+        self._supervisor.drain(deadline)
+        if not self._must_not_wait():
+            self._control.wait_for_end(life, Deadline(timeout + self._close_timeout))
 
     def stop(self, timeout: float = 10.0) -> None:
         """Close all shards at once, write their events, release them, and end.

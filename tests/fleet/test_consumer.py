@@ -26,7 +26,7 @@ from shardlib.fleet.groupscripts import (
     lags,
 )
 from shardlib.fleet.keys import Keys
-from shardlib.fleet.orderedstreams import FLUSH_INTERVAL, POLL_INTERVAL
+from shardlib.fleet.orderedstreams import FLUSH_INTERVAL, POLL_INTERVAL, OrderedStreams
 from shardlib.fleet.scripts import new_token
 from tests.fleet.consuming import MakeConsumer, consume, get
 from tests.fleet.feed import Feed
@@ -211,6 +211,26 @@ def test_a_consumer_that_was_paused_drops_what_it_had_read_ahead(
     assert paused.get(0) is None
     assert not paused.ack(event)
     assert owner(client, keys) == other.name.encode()
+
+
+def test_an_event_is_delivered_only_while_the_stream_is_held(
+    make_consumer: MakeConsumer, client: redis.Redis, keys: Keys, feed: Feed
+) -> None:
+    lease = 0.3
+    scripts = GroupScripts(client, keys, "web", "paused", lease=lease, ordered=True)
+    streams = OrderedStreams(scripts, client, keys, lambda: 1, lease=lease, newest=False, seen=None)
+    feed.append(5)
+    streams.work()
+    streams.keeper.stop()  # as if the process was stopped
+    streams.fill(10)
+    claimed = time.monotonic()
+    wait_until(lambda: time.monotonic() > claimed + lease)
+    assert streams.may_deliver(streams.buffer[0])  # nobody has claimed the stream
+    streams.delivered(streams.buffer[0])
+    other = make_consumer()
+    wait_until(lambda: other.get(0) is not None)
+    assert not streams.may_deliver(streams.buffer[0])
+    assert not streams.buffer
 
 
 def test_two_claims_of_a_stream_exclude_each_other(client: redis.Redis, keys: Keys) -> None:
@@ -576,6 +596,18 @@ def test_the_users_own_watermark_counts_more_than_that_of_redis(
     assert consume(make_consumer(), 10) == ids  # without the store, Redis' own counts
     store.last = ids[7]  # the user's data base was restored from a copy
     assert get(make_consumer(seen=store), 2) == ids[8:]
+
+
+@pytest.mark.parametrize("seen", ["yesterday", 7])
+def test_a_watermark_that_is_no_id_is_refused(
+    make_consumer: MakeConsumer, feed: Feed, seen: Any
+) -> None:
+    class Store:
+        def get(self, shard_id: int) -> Any:
+            return seen
+
+    with pytest.raises(ValueError, match=r"seen.get\(0\) must return the id of an event"):
+        make_consumer(seen=Store()).get(0)
 
 
 # Threads, signals, processes

@@ -179,8 +179,8 @@ def test_without_order_a_killed_consumers_events_are_handled_by_the_other_one(
     consumers: Consumers, feed: Feed
 ) -> None:
     ids = feed.append_everywhere(100)
-    consumers.start("one", "--unordered", pace=0.005)
-    consumers.start("two", "--unordered", pace=0.005)
+    consumers.start("one", "--unordered", pace=0.002)
+    consumers.start("two", "--unordered", pace=0.002)
     consumers.wait_for(lambda: consumers.handled("one") and consumers.handled("two"))
     consumers.end("one", signal.SIGKILL)
     expected = {entry_id for shard_ids in ids.values() for entry_id in shard_ids}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import socket
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 import redis
 
+from shardlib.fleet.config import FleetConfig
+from shardlib.fleet.fleetgate import FleetGate
 from shardlib.fleet.gatescripts import GateAnswer, GateOutcome, GateScripts
 from shardlib.fleet.keys import Keys
 from tests.redis_server import HOST, RedisServer
@@ -22,6 +25,8 @@ _DAY = 24 * 60 * 60.0
 _PROCESS = """
 import sys, time
 from shardlib.fleet.connecting import connect
+from shardlib.fleet.config import FleetConfig
+from shardlib.fleet.fleetgate import FleetGate
 from shardlib.fleet.gatescripts import GateOutcome, GateScripts
 from shardlib.fleet.keys import Keys
 url, concurrency, spacing, *shard_ids = sys.argv[1:]
@@ -213,3 +218,29 @@ def test_shards_of_several_processes_pass_in_order_and_apart(
         times = [time for _, time in own]
         apart = [later - earlier for earlier, later in itertools.pairwise(times)]
         assert min(apart) >= spacing * 1000
+
+
+def test_the_gate_of_a_worker_waits_for_a_redis_that_is_away_and_raises_nothing(
+    gate: GateScripts, redis_server: RedisServer
+) -> None:
+    told: list[tuple[object, ...]] = []
+    config = FleetConfig(4, 2, 1000, 0.01)
+    fleet_gate = FleetGate(gate, config, lambda *message: told.append(message))
+    assert fleet_gate.try_acquire(0) == 0.0
+    redis_server.kill()
+    assert [fleet_gate.try_acquire(1) for _ in range(3)] == [1.0] * 3
+    assert len(told) == 1
+    redis_server.start()
+    assert fleet_gate.try_acquire(1) == 0.0
+
+
+def test_the_gate_of_a_worker_keeps_a_part_of_the_days_sessions_back(gate: GateScripts) -> None:
+    told: list[tuple[object, ...]] = []
+    config = FleetConfig(4, 2, 100, 0.01)
+    fleet_gate = FleetGate(gate, config, lambda *message: told.append(message))
+    gate.count_starts(94, 3600.0)
+    assert fleet_gate.try_acquire(0) == 0.0
+    assert [fleet_gate.try_acquire(1) for _ in range(2)] == [60.0] * 2  # it asks again each minute
+    ((level, message, wait),) = told
+    assert level == logging.ERROR
+    assert wait == "60 minutes"

@@ -51,6 +51,16 @@ def test_all_keys_of_a_shard_share_a_hash_slot_and_shards_have_several() -> None
     assert len({slot(keys.shard(shard_id).state) for shard_id in range(100)}) > 90
 
 
+def test_the_keys_of_a_group_share_the_hash_slot_of_their_shard() -> None:
+    keys = Keys("mybot")
+    assert keys.group(3, "web") == ("{mybot:3}:group:web:lease", "{mybot:3}:group:web")
+    for shard_id in range(100):
+        assert {slot(key) for key in keys.group(shard_id, "web")} == {
+            slot(keys.shard(shard_id).events)
+        }
+    assert slot(keys.consumers("web")) == slot(keys.groups)
+
+
 def test_the_keys_of_identifying_share_a_hash_slot() -> None:
     keys = Keys("mybot")
     assert len({slot(key) for key in (keys.starts, *map(keys.identify, range(16)))}) == 1

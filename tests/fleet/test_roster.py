@@ -41,5 +41,6 @@ def test_a_worker_counts_until_it_leaves_or_is_not_heard_of(
     assert two.enter(12) == 3
     assert three.enter(12) == 5
     wait_until(lambda: one.enter(12) == 9)  # three is not heard of
-    two.leave()
+    assert two.leave() == 1
     assert one.enter(12) == 12
+    assert one.leave() == 0

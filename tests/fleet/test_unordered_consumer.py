@@ -175,3 +175,18 @@ def test_events_are_read_on_after_redis_was_away(
     assert ids_of(get_all(consumer, 4)) == ids
     consumer.close()
     assert pending(client, keys) == 7
+
+
+def test_events_whose_delivery_was_lost_on_its_way_are_read_again(
+    redis_server: RedisServer, keys: Keys, feed: Feed
+) -> None:
+    client = redis_server.client(timeout=0.3)
+    with Consumer(client, keys, "web", shard_count=lambda: 1, ordered=False) as consumer:
+        assert consumer.get(0) is None
+        ids = feed.append(3)
+        redis_server.stop_answering()
+        # Redis gets the command, and its answer finds nobody.
+        assert consumer.get(0.5) is None
+        assert consumer.stats.outages == 1
+        redis_server.answer_again()
+        assert ids_of(get_all(consumer, 3)) == ids

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,8 +29,8 @@ from tests.fleet.workers import (
     wait_for_all,
     wait_for_shards,
 )
-from tests.managers import opcodes
-from tests.redis_server import RedisServer
+from tests.managers import identified, opcodes
+from tests.redis_server import RedisServer, make_cluster
 from tests.support import not_none, wait_until
 
 PATIENCE = 20.0
@@ -102,9 +104,11 @@ def test_a_reader_waits_while_its_outbox_is_full_and_nothing_is_lost(
         wait_for_all(client, gateway)
         redis_server.kill()
         dispatch(gateway, 100)
-        shard = worker.shards[0]
-        wait_until(lambda: worker.stats.waiting >= 10 * SHARDS)
-        assert not_none(shard.last_sequence) < sessions_of(gateway)[0].sequence
+        for session, shard in zip(sessions_of(gateway), worker.shards.values(), strict=True):
+            seconds = shard.stats.callback_seconds
+            wait_until(lambda: shard.stats.callback_seconds > seconds + 0.2)
+            assert not_none(shard.last_sequence) < session.sequence
+        assert worker.stats.waiting <= 2 * 10 * SHARDS  # as many again may be on their way
         redis_server.start()
         wait_for_all(client, gateway)
     assert len(gateway.identifies) == SHARDS
@@ -165,6 +169,74 @@ def test_a_redis_that_has_lost_all_is_told_again_by_the_owners(
     assert len(fleet.shards()) == SHARDS  # the settings are there again
 
 
+def test_a_redis_whose_memory_has_run_out_keeps_the_owner_and_gets_the_events_later(
+    gateway: LocalGateway, redis_server: RedisServer, client: redis.Redis
+) -> None:
+    with make_fleet(redis_server, lease=SHORT_LEASE) as fleet, running(fleet, gateway) as worker:
+        wait_for_shards(worker, SHARDS)
+        wait_for_all(client, gateway)
+        shards = worker.shards
+        client.config_set("maxmemory", 1)
+        dispatch(gateway, 5)
+        wait_until(lambda: worker.stats.waiting >= 5 * SHARDS)
+        wait_for_renewals(client, 4)  # a lease has three
+        assert all(info.lease > 0 for info in fleet.shards())
+        client.config_set("maxmemory", 0)
+        wait_for_all(client, gateway)
+        assert worker.shards is shards
+
+
+def test_a_key_that_another_program_has_written_stops_no_other_shard(
+    fleet: Fleet, gateway: LocalGateway, client: redis.Redis
+) -> None:
+    with running(fleet, gateway) as worker:
+        wait_for_shards(worker, SHARDS)
+        wait_for_all(client, gateway)
+        events = Keys("mybot").shard(1).events
+        client.rename(events, "elsewhere")
+        client.set(events, "not a stream")
+        dispatch(gateway, 5)
+        sequences = {session.shard[0]: session.sequence for session in sessions_of(gateway)}
+        wait_until(lambda: fleet_sequence(client, 3) == sequences[3], PATIENCE)
+        assert fleet_sequence(client, 1) < sequences[1]
+        client.rename("elsewhere", events)  # a person has mended it
+        wait_for_all(client, gateway)
+
+
+def wait_for_renewals(client: redis.Redis, number: int) -> None:
+    """Wait until the lease of shard 0 was renewed so often."""
+    left = [client.pttl(Keys("mybot").shard(0).lease)]
+
+    def is_renewed() -> bool:
+        left.append(client.pttl(Keys("mybot").shard(0).lease))
+        return sum(later > earlier for earlier, later in pairwise(left)) >= number
+
+    wait_until(is_renewed, PATIENCE)
+
+
+def fleet_sequence(client: redis.Redis, shard_id: int) -> int:
+    found: Any = client.hget(Keys("mybot").shard(shard_id).state, "sequence")
+    return int(found)
+
+
+def test_a_worker_runs_on_a_cluster(redis_program: str, tmp_path: Path) -> None:
+    shards = 8
+    with RedisServer(redis_program, tmp_path / "redis", "--cluster-enabled", "yes") as server:
+        make_cluster(server)
+        client: Any = server.cluster_client()
+        with (
+            make_fleet_gateway(shards) as gateway,
+            make_fleet(server, shards=shards, client=client) as fleet,
+            running(fleet, gateway) as worker,
+        ):
+            wait_for_shards(worker, shards)
+            dispatch(gateway, 10)
+            wait_for_all(client, gateway)
+            worker.drain(0)
+            assert [info.owner for info in fleet.shards()] == [None] * shards
+        assert client.ping()  # the user's own client is not closed
+
+
 # Several workers
 
 
@@ -207,11 +279,29 @@ def test_a_shard_that_the_user_closes_is_handed_over(fleet: Fleet, gateway: Loca
     assert sessions_of(gateway)[2].resumes == 1
 
 
-def test_a_worker_whose_shard_another_has_claimed_drops_it(
+def test_a_shard_is_released_only_when_its_events_are_written(
     fleet: Fleet, gateway: LocalGateway, client: redis.Redis
 ) -> None:
-    keys = Keys("mybot").shard(1)
     with running(fleet, gateway) as worker:
+        wait_for_shards(worker, SHARDS)
+        wait_for_all(client, gateway)
+        shard, session = worker.shards[2], sessions_of(gateway)[2]
+        client.config_set("maxmemory", 1)
+        sequence = session.dispatch("MESSAGE_CREATE", {})
+        wait_until(lambda: shard.last_sequence == sequence, PATIENCE)
+        shard.disconnect(4000)
+        wait_for_renewals(client, 2)
+        assert worker.shards[2] is shard
+        client.config_set("maxmemory", 0)
+        wait_until(lambda: worker.shards.get(2, shard) is not shard, PATIENCE)
+        assert fleet.shards()[2].sequence >= sequence
+
+
+def test_a_worker_whose_shard_another_has_claimed_drops_it_at_its_next_write(
+    gateway: LocalGateway, redis_server: RedisServer, client: redis.Redis
+) -> None:
+    keys = Keys("mybot").shard(1)
+    with make_fleet(redis_server, lease=600.0) as fleet, running(fleet, gateway) as worker:
         wait_for_shards(worker, SHARDS)
         shard = worker.shards[1]
         wait_for_all(client, gateway)
@@ -223,6 +313,7 @@ def test_a_worker_whose_shard_another_has_claimed_drops_it(
         wait_until(lambda: shard.state.value == "closed", PATIENCE)
         assert client.xlen(keys.events) == count
         assert len(worker.shards) == SHARDS - 1
+        assert worker.stats.refused == 1
 
 
 def test_a_shard_does_not_resume_a_session_that_another_has_claimed(
@@ -241,28 +332,43 @@ def test_a_shard_does_not_resume_a_session_that_another_has_claimed(
         assert session.resumes == 0
 
 
+def test_a_shard_does_not_identify_that_another_has_claimed(
+    gateway: LocalGateway, redis_server: RedisServer, client: redis.Redis
+) -> None:
+    keys = Keys("mybot").shard(1)
+    with make_fleet(redis_server, lease=12.0) as fleet:  # so that no renewal comes before
+        fleet.init(SHARDS, max_concurrency=1, identify_interval=1.0)
+        with running(fleet, gateway) as worker:
+            wait_until(lambda: 1 in worker.shards, PATIENCE)
+            shard = worker.shards[1]
+            client.hset(keys.state, mapping={"token": "another's", "owner": "another"})
+            wait_until(lambda: shard.state.value == "closed", PATIENCE)
+        assert 1 not in identified(gateway)
+
+
 def test_a_worker_is_patient_after_redis_was_away(
     gateway: LocalGateway, redis_server: RedisServer, client: redis.Redis
 ) -> None:
-    with make_fleet(redis_server, lease=SHORT_LEASE) as fleet:
-        with running(fleet, gateway, 2) as first, running(fleet, gateway, 2) as second:
-            wait_for_shards(first, 2)
-            wait_for_shards(second, 2)
-            owners = [info.owner for info in fleet.shards()]
+    others = [Keys("mybot").shard(shard_id) for shard_id in (2, 3)]
+    with make_fleet(redis_server) as fleet:
+        for keys in others:
+            client.hset(keys.state, mapping={"token": "another's", "owner": "another"})
+            client.set(keys.lease, "another's")
+        with running(fleet, gateway) as worker:
+            wait_for_shards(worker, 2)
             redis_server.kill()
-            wait_until(lambda: all(_notices(worker) for worker in (first, second)), PATIENCE)
+            wait_until(lambda: _notices(worker), PATIENCE)
             redis_server.start()
-            for info in fleet.shards():  # leases expire though Redis is down
-                client.delete(Keys("mybot").shard(info.shard_id).lease)
-            dispatch(gateway)
-            wait_for_all(client, gateway)
-            wait_until(lambda: all(info.lease > 0 for info in fleet.shards()), PATIENCE)
-            assert [info.owner for info in fleet.shards()] == owners
-    assert opcodes(gateway, 6) == 0
+            for keys in others:  # they expire though Redis is down, so that no owner can renew
+                client.delete(keys.lease)
+            wait_until(lambda: not _notices(worker), PATIENCE)
+            wait_for_renewals(client, 2)  # a lease has three
+            assert list(worker.shards) == [0, 1]
+            wait_for_shards(worker, SHARDS)
 
 
 def _notices(worker: Worker) -> bool:
-    return worker._keeper._away_since is not None
+    return worker._supervisor._away_since is not None
 
 
 # Beginning and end
@@ -274,9 +380,12 @@ def test_stop_writes_what_waits_and_leaves_the_sessions_to_others(
     with running(fleet, gateway) as worker:
         wait_for_shards(worker, SHARDS)
         dispatch(gateway, 50)
+        shards = worker.shards
         worker.stop()
         worker.join(0)
         assert worker.shards == {}
+        received = [shards[shard_id].last_sequence for shard_id in range(SHARDS)]
+        assert [info.sequence for info in fleet.shards()] == received
         assert [info.owner for info in fleet.shards()] == [None] * SHARDS
         dispatch(gateway, 5)
         worker.start(gateway.url)
@@ -294,7 +403,7 @@ def test_a_refused_token_ends_the_worker(fleet: Fleet, gateway: LocalGateway) ->
 
 
 def test_a_shard_with_an_error_of_its_own_is_kept_and_the_others_go_on(
-    fleet: Fleet, gateway: LocalGateway
+    fleet: Fleet, gateway: LocalGateway, client: redis.Redis
 ) -> None:
     with running(fleet, gateway) as worker:
         wait_for_shards(worker, SHARDS)
@@ -302,7 +411,9 @@ def test_a_shard_with_an_error_of_its_own_is_kept_and_the_others_go_on(
         wait_until(lambda: worker.shards[1].state.value == "closed", PATIENCE)
         sequence = sessions_of(gateway)[0].dispatch("MESSAGE_CREATE", {})
         wait_until(lambda: fleet.shards()[0].sequence == sequence, PATIENCE)
-        assert len(worker.shards) == SHARDS
+        shard = worker.shards[1]
+        wait_for_renewals(client, 2)  # others would have claimed it meanwhile
+        assert worker.shards[1] is shard
     assert len(gateway.identifies) == SHARDS
 
 
@@ -335,6 +446,23 @@ def test_stop_returns_in_time_though_redis_does_not_answer(
         dispatch(gateway)
         worker.stop(1.0)
         redis_server.start()
+
+
+def test_stop_releases_shards_whose_events_redis_does_not_take(
+    fleet: Fleet, gateway: LocalGateway, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shardlib.fleet.worker._FLUSHING", 0.5)
+    with running(fleet, gateway, close_timeout=0.5) as worker:
+        wait_for_shards(worker, SHARDS)
+        wait_for_all(client, gateway)
+        client.config_set("maxmemory", 1)
+        dispatch(gateway)
+        wait_until(lambda: worker.stats.waiting >= SHARDS)
+        worker.stop()
+        assert [info.owner for info in fleet.shards()] == [None] * SHARDS
+        client.config_set("maxmemory", 0)
+        worker.start(gateway.url)
+        wait_for_all(client, gateway)  # the Gateway has sent them again
 
 
 def test_a_worker_that_was_not_started_can_be_stopped_and_dropped(fleet: Fleet) -> None:
@@ -401,3 +529,27 @@ def test_a_session_whose_url_leads_elsewhere_resumes_at_the_workers_own(
     with running(fleet, gateway) as worker:
         wait_for_shards(worker, SHARDS)
     assert [session.resumes for session in sessions_of(gateway)] == [1] * SHARDS
+
+
+def test_a_drain_is_a_stop_if_no_other_worker_lives(redis_server: RedisServer) -> None:
+    shards = 6  # more than are handed over at a time
+    with make_fleet(redis_server, shards=shards) as fleet, make_fleet_gateway(shards) as gateway:
+        with running(fleet, gateway) as worker:
+            wait_for_shards(worker, shards)
+            worker.drain()
+            worker.join(0)
+            assert [info.owner for info in fleet.shards()] == [None] * shards
+            worker.start(gateway.url)
+            wait_for_shards(worker, shards)  # the drain was of the life before
+
+
+def test_a_drain_ends_in_its_time_though_redis_does_not_answer(
+    fleet: Fleet, gateway: LocalGateway, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shardlib.fleet.worker._FLUSHING", 0.5)
+    with running(fleet, gateway, close_timeout=0.5) as worker:
+        wait_for_shards(worker, SHARDS)
+        redis_server.kill()
+        worker.drain(0.5)
+        worker.join(0)
+        redis_server.start()

@@ -14,6 +14,7 @@ import redis
 
 from shardlib import Intents
 from shardlib.fleet import Fleet, Worker
+from shardlib.fleet.connecting import Client
 from shardlib.fleet.keys import Keys
 from shardlib.fleet.scripts import FIELD, GAP
 from shardlib.testing import GatewaySession, LocalGateway
@@ -49,12 +50,12 @@ def make_fleet_gateway(shards: int = SHARDS, **options: Any) -> LocalGateway:
 
 @contextmanager
 def make_fleet(
-    server: RedisServer, *, lease: float = LEASE, shards: int = SHARDS
+    server: RedisServer, *, lease: float = LEASE, shards: int = SHARDS, client: Client | None = None
 ) -> Iterator[Fleet]:
     """A fleet whose shards may be claimed at once."""
-    with Fleet(server.url, "mybot", lease=lease) as fleet:
+    with Fleet(client or server.url, "mybot", lease=lease) as fleet:
         fleet.init(shards, max_concurrency=shards, identify_interval=0.01)
-        client = server.client()
+        client = client or server.client()
         for shard_id in range(shards):  # as if a lease had passed since the first who asked
             client.hset(Keys("mybot").shard(shard_id).state, "born", 1)
         yield fleet
