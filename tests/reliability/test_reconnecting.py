@@ -354,7 +354,7 @@ def test_the_daily_budget_of_identifies_is_never_used_up(
         compression=None,
     )
 
-    with pytest.raises(ShardClosed, match="950 sessions were started"):
+    with pytest.raises(ShardClosed, match="950 of the 1000 sessions that Discord allows"):
         shard.join(45)
 
     assert gateway.session_starts["remaining"] >= 50
