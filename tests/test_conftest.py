@@ -61,7 +61,7 @@ def test_what_a_test_leaves_behind_fails_it(
     # The inner pytest runs in another directory, and is to find the shardlib of this checkout.
     monkeypatch.setenv("PYTHONPATH", str(TESTS.parent), prepend=os.pathsep)
     package = pytester.mkpydir("tests")
-    for name in ("conftest.py", "pseudoterminal.py", "support.py", "windows.py"):
+    for name in ("command.py", "conftest.py", "pseudoterminal.py", "support.py", "windows.py"):
         (package / name).write_text((TESTS / name).read_text())
     # A shorter wait for the threads and sockets that never go.
     conftest = package / "conftest.py"
