@@ -31,6 +31,7 @@ from shardlib.currentsession import CurrentSession
 from shardlib.deadline import Deadline
 from shardlib.dispatching import create_callbacks
 from shardlib.errors import (
+    ConnectionFailed,
     ForkedProcess,
     NotReady,
     SendTimeout,
@@ -930,7 +931,7 @@ class ShardManager:
         shard_count: int | GatewayBot | None,
         deadline: Deadline,
     ) -> None:
-        gateway_bot = shard_count if isinstance(shard_count, GatewayBot) else self._ask(None)
+        gateway_bot = shard_count if isinstance(shard_count, GatewayBot) else self._ask(life)
         if life.is_over:  # Discord may have taken its time
             raise life.closed_error()
         wanted = shard_count if isinstance(shard_count, int) else gateway_bot.shards
@@ -954,6 +955,7 @@ class ShardManager:
             old,
             new,
             publish=self._adopt_instead_of,
+            stop=self._supervisor.stop,
             log=self._callbacks.log,
             close_timeout=self._template.options.close_timeout + _CLOSING_GRACE,
         )
@@ -1064,7 +1066,7 @@ class ShardManager:
 
     # The manager's thread
 
-    def _ask(self, life: Life | None) -> GatewayBot:
+    def _ask(self, life: Life) -> GatewayBot:
         """What Discord recommends. Blocks for ten seconds at most, unless the user's function does.
 
         :param life: which ends the request if it is to be closed.
@@ -1079,9 +1081,14 @@ class ShardManager:
                 ssl_context=self._template.options.ssl_context,
                 proxy=self._template.options.proxy,
             )
-            if life is not None and not life.use(_Asking(request)):
+            if not life.use(_Asking(request)):
                 request.abort()  # the life was asked to close before it had what to interrupt
-            return request.wait()
+            try:
+                return request.wait()
+            except ConnectionFailed:
+                if life.is_over:  # which has aborted the request
+                    raise life.closed_error() from None
+                raise
         answer = (
             self._callbacks.run("the function gateway_bot", source)
             if self._lifecycle.life.in_reader_thread()

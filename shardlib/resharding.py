@@ -52,6 +52,7 @@ class Resharding:
     :param new: the group that is to take its place, not begun.
     :param publish: called with the group that users see, and the groups that all threads are to see
         instead, of which users see the first; returns False if users see another one meanwhile.
+    :param stop: closes the manager because of an error that is meant to end the program.
     :param log: called as :meth:`logging.Logger.log` is.
     :param close_timeout: seconds that a shard may take to close.
     """
@@ -63,6 +64,7 @@ class Resharding:
         new: ShardGroup,
         *,
         publish: Callable[..., bool],
+        stop: Callable[[BaseException], object],
         log: Callable[..., object],
         close_timeout: float,
     ) -> None:
@@ -70,6 +72,7 @@ class Resharding:
         self._old = old
         self._new = new
         self._publish = publish
+        self._stop = stop
         self._log = log
         self._close_timeout = close_timeout
         self._delivered = Delivered()
@@ -167,8 +170,13 @@ class Resharding:
         while new.ready < len(new.shards):
             if life.is_over:
                 raise life.closed_error()
-            if new.errors:
-                raise ShardsFailed(new.errors)
+            errors = new.errors
+            for error in errors.values():
+                if not isinstance(error, Exception):  # a callback raised SystemExit, or its like
+                    self._stop(error)
+                    raise life.closed_error()
+            if errors:
+                raise ShardsFailed(errors)
             if deadline.remaining() == 0:
                 raise TimeoutError(
                     f"{new.ready} of {count(len(new.shards), 'new shard')} were ready in time; "

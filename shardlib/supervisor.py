@@ -69,7 +69,7 @@ class Supervisor:
         self,
         callbacks: Callbacks,
         *,
-        ask: Callable[[Life | None], GatewayBot],
+        ask: Callable[[Life], GatewayBot],
         make_group: Callable[[Life, GatewayBot], ShardGroup],
         adopt: Callable[[ShardGroup], object],
         store: SessionStore | None,
@@ -250,7 +250,7 @@ class Supervisor:
             self._tell_of_failures(group, errors)
         if not group.is_division_told:
             if any(isinstance(error, DIVISION) for error in errors.values()):
-                self._tell_of_division()
+                self._tell_of_division(life)
                 group.note_division_told()
                 self.lifecycle.changed()  # wait_until_ready() waits for that
         if is_over and errors and group is self.groups[0]:  # else the callback has resharded
@@ -281,11 +281,11 @@ class Supervisor:
         if any(shard.has_opened for shard in group.shards.values()):
             life.socket_opened()
 
-    def _tell_of_division(self) -> None:
+    def _tell_of_division(self, life: Life) -> None:
         if not self._callbacks.has_function("on_resharding_needed"):
             return
         try:
-            gateway_bot = self._ask(None)
+            gateway_bot = self._ask(life)
         except Exception as error:  # the user's function may raise anything
             self._callbacks.report(error, "Discord was to be asked how many shards are needed: ")
             return

@@ -405,6 +405,17 @@ def test_close_interrupts_the_request_to_discord(gateway: LocalGateway) -> None:
     assert own_threads() == []
 
 
+def test_close_interrupts_the_request_of_a_reshard(gateway: LocalGateway) -> None:
+    manager = connect(make_manager(gateway, gateway_bot=None, api_url=gateway.http_url))
+    asked = threading.Event()
+    gateway.inject(lambda it: asked.set(), instead_of="answer")
+    resharding = in_background(manager.reshard)
+    assert asked.wait(10)
+    manager.close()
+    with pytest.raises(ShardClosed, match="closed by disconnect"):
+        resharding.result(2)
+
+
 def test_close_while_shards_wait_for_their_turn_starts_no_more(
     gateway: LocalGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -351,6 +351,19 @@ def test_a_new_shard_that_is_refused_leaves_the_old_ones(code: int) -> None:
         assert len(bot.sessions(8)) == 0
 
 
+def test_system_exit_in_a_callback_of_a_new_shard_closes_all() -> None:
+    def leave(shard: Shard) -> None:
+        if shard.shard_count == 4:
+            raise SystemExit(3)
+
+    with connected(2, on_socket_ready=leave) as bot:
+        with pytest.raises(SystemExit):
+            bot.manager.reshard(4)
+        with pytest.raises(SystemExit):
+            bot.manager.join(10)
+        wait_until(lambda: bot.gateway.connections == [])
+
+
 def test_a_new_shard_that_is_never_ready_leaves_the_old_ones() -> None:
     with under_traffic(4) as bot:
         bot.gateway.inject(instead_of="ready", shard_id=5)
