@@ -225,6 +225,17 @@ class LifeControl:
                 raise
             disconnect()
 
+    def leave(self, disconnect: Callable[[], object], error: BaseException | None) -> None:
+        """Close at the end of a ``with`` block, and raise what has ended the life before.
+
+        :param disconnect: closes.
+        :param error: with which the block ends, None for none. It counts more.
+        """
+        life = self._lifecycle.life
+        disconnect()
+        if error is None and life.error is not None and not life.was_raised_here():
+            raise life.closed_error()
+
     def _join_threads(self, life: Life, deadline: Deadline) -> None:
         """Wait until the threads of a life that has ended have left the list of threads."""
         self._join_thread(life, deadline)

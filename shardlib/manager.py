@@ -988,10 +988,7 @@ class ShardManager:
     ) -> None:
         if self._is_parents():
             return  # in a forked child there is nothing to close: it is all the parent's
-        life = self._lifecycle.life
-        self.disconnect()
-        if error is None and life.error is not None and not life.was_raised_here():
-            raise life.closed_error()
+        self._control.leave(self.disconnect, error)
 
     # Sending
 
