@@ -2,53 +2,67 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import ujson
 
 from shardlib.checks import check_at_least_one, check_positive
+from shardlib.fleet.commands import Commands
 from shardlib.fleet.config import FleetConfig, keep_config, read_config
 from shardlib.fleet.connecting import Client, check_server, connect
 from shardlib.fleet.consumer import Consumer
 from shardlib.fleet.errors import FleetError
 from shardlib.fleet.fleetevents import Gap
+from shardlib.fleet.groupscripts import lags
 from shardlib.fleet.keys import Keys
 from shardlib.fleet.orderedstreams import Watermarks
 from shardlib.fleet.rediserrors import ERRORS, fleet_error
-from shardlib.fleet.worker import Worker
+from shardlib.fleet.scripts import ShardScripts, ShardView
+from shardlib.fleet.worker import Worker, machine_of
 from shardlib.gateway import IDENTIFY_INTERVAL, SESSION_START_LIMIT
 from shardlib.payloads import JSONModule
+from shardlib.state import ShardState
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from shardlib.shardoptions import ShardOptions
 
+_STATES = {state.value: state for state in ShardState}
+
 
 class FleetShardInfo(NamedTuple):
-    """A shard of a fleet, as Redis knows it at one moment.
+    """A shard of a fleet, as Redis knows it at one moment. All times are by the clock of Redis.
 
     :param shard_id: its number.
     :param owner: the :attr:`Worker.name` of the worker that has it, None if nobody has.
+    :param machine: the host of that worker, None if nobody has it.
+    :param state: of the owner's shard, some seconds old at most; None before it has told.
+    :param ping: seconds of the shard's last heartbeat, likewise.
     :param lease: seconds after which others may claim it, unless the owner renews; 0.0 if they may.
     :param fence: how often it was claimed.
     :param session_id: of its session, None if it has had none.
     :param session_age: seconds since the session began, or since Redis was first told of it.
     :param sequence: of the last event of the session that Redis has.
     :param events: how many entries its stream has.
+    :param lag: by the name of each group of consumers, how many of these the group has not
+        acknowledged, reckoned if they are more than 1,000; None if the group never read them.
     """
 
     shard_id: int
     owner: str | None
+    machine: str | None
+    state: ShardState | None
+    ping: float | None
     lease: float
     fence: int
     session_id: str | None
     session_age: float | None
     sequence: int
     events: int
+    lag: Mapping[str, int | None]
 
 
 class Fleet:
@@ -239,22 +253,23 @@ class Fleet:
         :raises RedisAway: if Redis does not answer.
         """
         shard_ids = range(self._config().shard_count)
-        try:
-            with self._client.pipeline(transaction=False) as pipeline:
-                for shard_id in shard_ids:
-                    keys = self._keys.shard(shard_id)
-                    pipeline.hmget(keys.state, ["owner", "fence", "session", "epoch", "sequence"])
-                    pipeline.pttl(keys.lease)
-                    pipeline.xlen(keys.events)
-                answers = iter(pipeline.execute())
-        except ERRORS as error:
-            raise fleet_error(error) from error
-        return [
-            _shard_info(shard_id, state, lease, events)
-            for shard_id, state, lease, events in zip(
-                shard_ids, answers, answers, answers, strict=True
-            )
-        ]
+        scripts = ShardScripts(
+            self._client, self._keys, lease=self._lease, keep_events=self._keep_events
+        )
+        views = scripts.show(shard_ids)
+        by_group = lags(self._client, self._keys, shard_ids)
+        infos = []
+        for shard_id, view in views.items():
+            if isinstance(view, FleetError):
+                raise view
+            lag = {group: of_shards[shard_id] for group, of_shards in by_group.items()}
+            infos.append(_shard_info(shard_id, view, lag))
+        return infos
+
+    @property
+    def commands(self) -> Commands:
+        """What any process may ask of the shards, and of their workers."""
+        return Commands(self._client, self._keys, lambda: self._config().shard_count)
 
     def close(self) -> None:
         """Close the connections to Redis; a later call opens them again. Workers have their own."""
@@ -286,15 +301,19 @@ class Fleet:
         return (connect(self._url), True) if isinstance(self._url, str) else (self._url, False)
 
 
-def _shard_info(shard_id: int, state: list[Any], lease: int, events: int) -> FleetShardInfo:
-    owner, fence, session, epoch, sequence = state
+def _shard_info(shard_id: int, view: ShardView, lag: Mapping[str, int | None]) -> FleetShardInfo:
+    owner = view.owner if view.lease > 0 and view.owner else None
     return FleetShardInfo(
         shard_id,
-        owner.decode() if owner and lease > 0 else None,
-        max(0, lease) / 1000,
-        int(fence or 0),
-        session.decode() if session else None,
-        max(0.0, time.time() - int(epoch) / 1000) if epoch else None,
-        int(sequence or 0),
-        events,
+        owner,
+        None if owner is None else machine_of(owner),
+        _STATES.get(view.state) if owner else None,
+        view.ping if owner else None,
+        view.lease,
+        view.fence,
+        view.session_id,
+        view.session_age,
+        view.sequence,
+        view.events,
+        lag,
     )
