@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from shardlib.errors import NotReady, SendTimeout, ShardError
+from shardlib.errors import ShardError
 from shardlib.fleet.commandscripts import BEGINNING, CommandScripts, Entry
 from shardlib.fleet.errors import FleetError, RedisAway
 from shardlib.fleet.fleetshard import FleetShard
@@ -76,8 +77,8 @@ class CommandRunner:
         self._next_look = 0.0
         # When a shard is looked at again that could not send: when it is READY, and not before.
         self._waiting: dict[int, float] = {}
-        # What was carried out, and may still be in Redis.
-        self._done: dict[int, list[bytes]] = {}
+        # What was carried out last, and may still be in Redis.
+        self._done: dict[int, bytes] = {}
         self._has_told = False  # that Redis refuses something
 
     def run(self) -> None:
@@ -85,33 +86,35 @@ class CommandRunner:
         now = time.monotonic()
         if now < self._next_look:
             return
+        shards = self._shards()
+        self._done = {each: done for each, done in self._done.items() if each in shards}
+        self._waiting = {each: at for each, at in self._waiting.items() if each in shards}
+        due = {shard_id for shard_id, shard in shards.items() if shard.has_commands}
+        due.update(
+            each for each, at in self._waiting.items() if at <= now and shards[each].is_ready
+        )
         try:
-            due = self._read_news()
-            shards = self._shards()
-            self._done = {each: done for each, done in self._done.items() if each in shards}
-            due.update(shard_id for shard_id, shard in shards.items() if shard.has_commands)
-            due.update(
-                shard_id
-                for shard_id, at in self._waiting.items()
-                if at <= now and shard_id in shards and shards[shard_id].is_ready
-            )
+            due.update(self._read_news())
             while due:
-                due = self._look_at({i: shard for i, shard in shards.items() if i in due})
+                due = self._look_at({each: shards[each] for each in due if each in shards})
         except RedisAway:  # of which the worker's thread tells
             self._next_look = now + _RETRY
-        except FleetError as error:
-            self._next_look = now + _RETRY
-            self._refused(error)
 
     def _read_news(self) -> set[int]:
         """The shards for which there are new commands."""
-        self._place, news = self._scripts.read_news(self._place)
+        try:
+            self._place, news = self._scripts.read_news(self._place)
+        except RedisAway:
+            raise
+        except FleetError as error:  # the answers to renewals tell of commands, too
+            self._refused(error)
+            return set()
         shard_ids: set[int] = set()
         for entry in news:
             content = entry.content or {}
             told = content.get("shards")
             if isinstance(told, list):
-                shard_ids.update(each for each in told if isinstance(each, int))
+                shard_ids.update(each for each in told if type(each) is int)
             timeout = content.get("timeout")
             if content.get("drain") == self._name and entry.left > 0:
                 if isinstance(timeout, (int, float)) and 0 <= timeout < float("inf"):
@@ -125,15 +128,15 @@ class CommandRunner:
         for shard_id, shard in shards.items():
             self._waiting.pop(shard_id, None)
             shard.has_commands = False
-            requests[shard_id] = shard.lease_token, tuple(self._done.get(shard_id, ()))
+            requests[shard_id] = shard.lease_token, self._done.get(shard_id)
         more = set()
         for shard_id, answer in self._scripts.take(requests).items():
             if isinstance(answer, FleetError):
                 self._refused(answer)
                 continue
             self._done.pop(shard_id, None)
-            done = self._carry_out(shards[shard_id], answer)
-            if done:
+            done = self._carry_out_one(shards[shard_id], answer)
+            if done is not None:
                 self._done[shard_id] = done
                 more.add(shard_id)
         return more
@@ -143,18 +146,22 @@ class CommandRunner:
             self._has_told = True
             self._log(logging.ERROR, "commands to shards cannot be read: %s", error)
 
-    def _carry_out(self, shard: FleetShard, entries: Sequence[Entry]) -> list[bytes]:
-        """Carry out commands of a shard, in order. Returns those that are done with."""
-        done = []
+    def _carry_out_one(self, shard: FleetShard, entries: Sequence[Entry]) -> bytes | None:
+        """Carry out the first command of a shard that need not wait.
+
+        Only one, which is then deleted: so one is repeated if this process is killed.
+
+        :returns: its id; None if there is none.
+        """
         for entry in entries:
             if shard.is_leaving:  # they are the next owner's
                 break
             if entry.left == 0:
                 self._on_error(shard, TimeoutError("its time is over, and the shard was not ready"))
-            elif not self._try(shard, entry):
-                continue
-            done.append(entry.id)
-        return done
+                return entry.id
+            if self._try(shard, entry):
+                return entry.id
+        return None
 
     def _try(self, shard: FleetShard, entry: Entry) -> bool:
         """Carry out a command. Returns False if it has to wait."""
@@ -162,23 +169,30 @@ class CommandRunner:
         method, arguments = content.get("method"), content.get("arguments")
         try:
             if not isinstance(method, str) or not isinstance(arguments, dict):
-                raise ValueError("no program of shardlib's has written it")
+                raise ValueError("it is none that a program of shardlib's has written")
             if method == RESTART:
                 self._restart(shard, **arguments)
-            elif method not in SENDING:
-                raise ValueError(f"this version of shardlib has no command {method!r}")
-            elif shard.shard_id in self._waiting:  # behind one that waits
-                return False
-            elif not shard.is_ready:
-                self._waiting[shard.shard_id] = 0.0
-                return False
+            elif method in SENDING:
+                return self._send(shard, method, arguments)
             else:
-                getattr(shard, method)(**arguments, timeout=_SEND_TIMEOUT)
-        except (NotReady, SendTimeout):
-            self._waiting[shard.shard_id] = time.monotonic() + _RETRY
-            return False
+                raise ValueError(f"this version of shardlib has no command {method!r}")
         except (ShardError, TypeError, ValueError, RuntimeError) as error:
             self._on_error(shard, error)
+        return True
+
+    def _send(self, shard: FleetShard, method: str, arguments: Mapping[str, Any]) -> bool:
+        if shard.shard_id in self._waiting:  # behind one that waits
+            return False
+        if not shard.is_ready:
+            self._waiting[shard.shard_id] = 0.0
+            return False
+        try:
+            getattr(shard, method)(**arguments, timeout=_SEND_TIMEOUT)
+        except (ShardError, SystemExit, KeyboardInterrupt):
+            # It is not READY any more, or its sends are used up; or it is closed, which concerns
+            # the worker's thread, and the command is the next owner's.
+            self._waiting[shard.shard_id] = time.monotonic() + _RETRY
+            return False
         return True
 
     def _restart(self, shard: FleetShard, *, new_session: bool) -> None:

@@ -11,7 +11,7 @@ carries it out, perhaps for the second time.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from shardlib.fleet.calling import Call, Script, call_all
@@ -21,7 +21,7 @@ from shardlib.fleet.keys import Keys
 from shardlib.fleet.scripts import LAST_ID, NOW
 
 _MOST_KEPT = 1000  # entries of a stream, about
-_MOST_TAKEN = 100  # entries at once
+_MOST_TAKEN = 50  # entries at once
 
 # The stream goes with the last command for which there is time. An id of Redis' is its clock's, so
 # ids go up even if the stream was gone meanwhile.
@@ -62,8 +62,8 @@ _TAKE = Script(
 if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then
     return {}
 end
-for i = 3, #ARGV do
-    redis.call('XDEL', KEYS[2], ARGV[i])
+if ARGV[3] then
+    redis.call('XDEL', KEYS[2], ARGV[3])
 end
 return read(KEYS[2], '-', ARGV[2])
 """
@@ -137,20 +137,21 @@ class CommandScripts:
         self._put({self._keys.commands: news}, timeout)
 
     def take(
-        self, requests: Mapping[int, tuple[str, Sequence[bytes]]]
+        self, requests: Mapping[int, tuple[str, bytes | None]]
     ) -> dict[int, list[Entry] | FleetError]:
         """What the owner of shards is to carry out, the oldest first; it stays there.
 
-        :param requests: by shard number, the owner's token, and the ids of entries to delete, which
-            were carried out.
+        :param requests: by shard number, the owner's token, and the id of an entry to delete, which
+            was carried out; None for none.
         :returns: by shard number. Nothing for a shard that belongs to another token.
-        :raises RedisAway: if Redis does not answer; then any of the entries may be deleted.
+        :raises RedisAway: if Redis does not answer; then the entry may be deleted, or not.
         :raises FleetError: if Redis refuses the connection.
         """
         calls = []
         for shard_id, (token, done) in requests.items():
             keys = self._keys.shard(shard_id)
-            calls.append(Call(_TAKE, (keys.state, keys.commands), (token, _MOST_TAKEN, *done)))
+            arguments = (token, _MOST_TAKEN) if done is None else (token, _MOST_TAKEN, done)
+            calls.append(Call(_TAKE, (keys.state, keys.commands), arguments))
         answers = call_all(self._client, calls)
         return {
             shard_id: answer if isinstance(answer, FleetError) else _entries(answer)

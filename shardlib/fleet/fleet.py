@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import ujson
 
-from shardlib.checks import check_at_least_one, check_positive
+from shardlib.checks import check_at_least_one, check_not_negative, check_positive, check_type
 from shardlib.fleet.commands import Commands
 from shardlib.fleet.config import FleetConfig, keep_config, read_config
 from shardlib.fleet.connecting import Client, check_server, connect
 from shardlib.fleet.consumer import Consumer
 from shardlib.fleet.errors import FleetError
 from shardlib.fleet.fleetevents import Gap
+from shardlib.fleet.gatescripts import GateScripts
 from shardlib.fleet.groupscripts import lags
 from shardlib.fleet.keys import Keys
 from shardlib.fleet.orderedstreams import Watermarks
@@ -115,28 +116,43 @@ class Fleet:
         *,
         max_concurrency: int = 1,
         session_start_limit: int = SESSION_START_LIMIT,
+        remaining: int | None = None,
+        reset_after: float = 86_400.0,
         identify_interval: float = IDENTIFY_INTERVAL,
     ) -> None:
         """Say what all workers agree on, before the first one starts. Twice the same does no harm.
 
-        :func:`shardlib.fetch_gateway_bot` returns Discord's numbers: `shards`, `max_concurrency`
-        and `total`.
+        :func:`shardlib.fetch_gateway_bot` returns Discord's numbers: `shards`, `max_concurrency`,
+        `total`, `remaining` and `reset_after`. The workers count together how many sessions they
+        start. None of them identifies a shard beyond 95 percent of the limit: the shard waits until
+        Discord counts anew, and the log tells so at ERROR.
 
         :param shard_count: number of the bot's shards, an int from 1.
         :param max_concurrency: how many shards may identify at once, an int from 1.
         :param session_start_limit: sessions that Discord lets the bot start in 24 hours, an int.
+        :param remaining: how many of these are left, an int, if the bot may have started some in
+            another way than as this fleet; None for all but those that the workers have counted.
+        :param reset_after: seconds until Discord counts anew; it counts with `remaining`.
         :param identify_interval: seconds between two Identifies of one rate limit key; for a
             gateway other than Discord's.
         :raises FleetError: if the fleet has another number of shards already; or if Redis is not
             fit for a fleet, or refuses.
         :raises RedisAway: if Redis does not answer.
-        :raises ValueError: if an argument is not positive.
+        :raises ValueError: if an argument is negative, or is 0 and must not be, or `remaining` is
+            above the limit.
         :raises TypeError: if an argument has the wrong type.
         """
         check_at_least_one("shard_count", shard_count)
         check_at_least_one("max_concurrency", max_concurrency)
         check_at_least_one("session_start_limit", session_start_limit)
         check_positive("identify_interval", identify_interval)
+        check_not_negative("reset_after", reset_after)
+        check_type("remaining", remaining, int, optional=True)
+        if remaining is not None and not 0 <= remaining <= session_start_limit:
+            raise ValueError(
+                "remaining must be from 0 up to session_start_limit, "
+                f"{session_start_limit}, not {remaining}"
+            )
         wanted = FleetConfig(
             shard_count, max_concurrency, session_start_limit, float(identify_interval)
         )
@@ -155,6 +171,9 @@ class Fleet:
                 self._client.hset(self._keys.config, mapping=settings)
             except ERRORS as error:
                 raise fleet_error(error) from error
+        if remaining is not None:
+            gate = GateScripts(self._client, self._keys)
+            gate.count_starts(session_start_limit - remaining, reset_after)
 
     def worker(
         self,

@@ -93,8 +93,10 @@ class Owner:
         return self._scripts.release({self._shard_id: self.token})[self._shard_id]
 
 
-def take(commands: CommandScripts, token: str, shard_id: int = 0, *done: bytes) -> list[Entry]:
-    """What an owner finds that has carried out some commands."""
+def take(
+    commands: CommandScripts, token: str, shard_id: int = 0, done: bytes | None = None
+) -> list[Entry]:
+    """What an owner finds that has carried out a command, if any."""
     entries = commands.take({shard_id: (token, done)})[shard_id]
     assert isinstance(entries, list)
     return entries
