@@ -80,7 +80,7 @@ class Identification:
             self._starts.received.append(ReceivedIdentify(now, shard_id, shard_count, accepted))
         if accepted:
             connection.take_faults_of_shard(shard_id)
-            granted = Intents(intents)
+            granted = Intents(intents) & Intents.all()
             if connection.version < _CONTENT_NEEDS_INTENT_FROM:
                 granted |= Intents.MESSAGE_CONTENT & ~self._forbidden_intents
             connection.step("ready", lambda: self._start(connection, data, granted))

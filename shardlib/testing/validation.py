@@ -7,6 +7,9 @@ from typing import Any
 
 from shardlib.gateway import MAX_SEND_SIZE, CloseCode, Intents
 
+# An intent that Discord takes and does not document. The default intents of interactions.py have it.
+_UNDOCUMENTED_INTENT = 1 << 17
+
 _STATUSES = ("online", "dnd", "idle", "invisible", "offline")
 
 
@@ -140,7 +143,8 @@ def check_intents(intents: Any, forbidden: Intents) -> None:
     :param forbidden: the privileged intents that are not switched on for the bot.
     :raises Refused: if the value is no sum of intents, or includes a forbidden intent.
     """
-    if not is_int(intents) or intents < 0 or intents & ~int(Intents.all()):
+    known = int(Intents.all()) | _UNDOCUMENTED_INTENT
+    if not is_int(intents) or intents < 0 or intents & ~known:
         raise Refused(CloseCode.INVALID_INTENTS, "intents is not a sum of known intents")
     refused = Intents(intents) & forbidden
     if refused:

@@ -119,6 +119,14 @@ def test_before_version_8_wrong_intents_are_still_refused(local_gateway: LocalGa
         assert client.close_code() == 4013
 
 
+def test_the_undocumented_intent_of_interactions_py_is_taken(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway) as client:
+        client.receive()
+        client.identify(1 | 1 << 17)
+        client.event("READY")
+    assert local_gateway.sessions[0].intents == Intents.GUILDS
+
+
 def test_the_reason_names_the_disallowed_intents() -> None:
     with LocalGateway(allowed_intents=Intents.default()) as gateway, connected(gateway) as client:
         client.receive()
