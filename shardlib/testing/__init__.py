@@ -17,6 +17,10 @@ __all__ = [
     "LocalGateway",
     "ReceivedIdentify",
     "ReceivedPayload",
+    "RecordedEvent",
+    "Recording",
+    "RecordingDamaged",
+    "Replay",
     "Traffic",
     "World",
 ]
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
     from shardlib.testing.connection import GatewayConnection, GatewaySession, ReceivedPayload
     from shardlib.testing.faults import STEPS
     from shardlib.testing.gateway import LocalGateway
+    from shardlib.testing.recording import RecordedEvent, Recording, RecordingDamaged
+    from shardlib.testing.replay import Replay
     from shardlib.testing.session import IssuedEvent
     from shardlib.testing.sessions import ReceivedIdentify
     from shardlib.testing.traffic import TRAFFIC_MIX, Traffic
@@ -37,11 +43,13 @@ else:
     # even if the packages of the extra are not installed.
     _MODULES = (
         "clock",
+        "recording",
         "faults",
         "session",
         "sessions",
         "world",
         "traffic",
+        "replay",
         "connection",
         "gateway",
     )

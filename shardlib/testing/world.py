@@ -483,6 +483,15 @@ class World:
         made = [Guild(self, number, members) for number in range(guilds)]
         self.guilds: dict[str, Guild] = {guild.id: guild for guild in made}
 
+    def become(self, user: dict[str, Any], application: dict[str, Any] | None) -> None:
+        """Make the bot another one, in a world that has no guilds yet.
+
+        :param user: the user object of the bot.
+        :param application: its application object; None for one with the id of the user.
+        """
+        self.user.update(user)
+        self.application = {**self.application, "id": user["id"], **(application or {})}
+
     def channel(self, channel_id: str) -> dict[str, Any]:
         """Return a channel object.
 
