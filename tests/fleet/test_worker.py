@@ -114,6 +114,57 @@ def test_a_reader_waits_while_its_outbox_is_full_and_nothing_is_lost(
     assert len(gateway.identifies) == SHARDS
 
 
+# Session starts
+
+
+def test_all_workers_together_start_no_more_sessions_than_discord_allows(
+    fleet: Fleet,
+    gateway: LocalGateway,
+    client: redis.Redis,
+    keys: Keys,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    fleet.init(
+        SHARDS,
+        max_concurrency=SHARDS,
+        identify_interval=0.01,
+        session_start_limit=100,
+        remaining=7,  # five of them are for the user
+        reset_after=3600.0,
+    )
+    with running(fleet, gateway, 2), running(fleet, gateway, 2):
+        wait_until(lambda: len(gateway.identifies) == 2, PATIENCE)
+        wait_until(lambda: "no shard may identify for 60 minutes" in caplog.text, PATIENCE)
+        wait_for_all(client, gateway)
+    with running(fleet, gateway):  # the two that have a session resume it
+        wait_until(lambda: sum(each.resumes for each in gateway.all_sessions) == 2, PATIENCE)
+    assert len(gateway.identifies) == 2
+    assert client.hget(keys.starts, "used") == b"95"
+    assert 0 < client.pttl(keys.starts) <= 3_600_000
+
+
+@pytest.mark.parametrize(
+    "options, error",
+    [
+        ({"remaining": -1}, ValueError),
+        ({"remaining": 1001}, ValueError),
+        ({"remaining": 1.0}, TypeError),
+        ({"remaining": 5, "reset_after": -1}, ValueError),
+        ({"reset_after": "soon"}, TypeError),
+    ],
+)
+def test_init_refuses_what_discord_cannot_have_counted(
+    options: dict[str, Any],
+    error: type[Exception],
+    redis_server: RedisServer,
+    client: redis.Redis,
+    keys: Keys,
+) -> None:
+    with Fleet(redis_server.url, "mybot") as fleet, pytest.raises(error):
+        fleet.init(4, **options)
+    assert not client.exists(keys.config, keys.starts)
+
+
 # Redis that forgets
 
 
