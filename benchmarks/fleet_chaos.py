@@ -33,6 +33,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import heapq
 import itertools
 import logging
@@ -543,7 +544,7 @@ class Chaos:
                 process.network.hang()
             else:
                 process.network.cut()
-            self._do_later(seconds, lambda process=process: self._restore(process))
+            self._do_later(seconds, functools.partial(self._restore, process))
         names = ", ".join(process.name for process in processes)
         return f"{names} {'hang' if hangs else 'refused'}, for {seconds:.1f} s"
 

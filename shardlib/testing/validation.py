@@ -7,7 +7,8 @@ from typing import Any
 
 from shardlib.gateway import MAX_SEND_SIZE, CloseCode, Intents
 
-# An intent that Discord takes and does not document. The default intents of interactions.py have it.
+# Discord takes this intent and does not document it; the default intents of interactions.py have
+# it.
 _UNDOCUMENTED_INTENT = 1 << 17
 
 _STATUSES = ("online", "dnd", "idle", "invisible", "offline")
