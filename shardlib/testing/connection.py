@@ -132,7 +132,11 @@ class GatewaySession:
 
     @property
     def intents(self) -> Intents:
-        """The intents of the Identify that began the session."""
+        """The intents by which the session gets its events: those of its Identify.
+
+        Below version 8 of the API an Identify may leave them out, and gets every event that the
+        bot's settings allow. Below version 10 ``MESSAGE_CONTENT`` is added if it is switched on.
+        """
         return self._session.intents
 
     @property
@@ -507,7 +511,7 @@ class GatewayConnection:
         """
         with self._thread.lock:
             self._driver.require_open()
-            self._driver.send_op(Opcode.INVALID_SESSION, resumable)
+            self._driver.invalidate(resumable)
             session = self._driver.detach()
             if session is not None and resumable:
                 session.leave()

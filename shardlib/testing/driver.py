@@ -131,6 +131,8 @@ class ConnectionDriver:
         # The HTTP request that arrived last, other than for a WebSocket; None before the first.
         self._request: ReceivedRequest | None = None
         self._protocol = ServerProtocol(logger=_silent)
+        # By the gateway's clock, when the last op 9 was sent; None before the first.
+        self._invalidated_at: float | None = None
         self._deflater: Deflater = PlainText()
         self._message_size: int | None = None
         self._fragment_size: int | None = None
@@ -155,6 +157,15 @@ class ConnectionDriver:
     def is_open(self) -> bool:
         """Whether the WebSocket is open: 101 was sent, and neither side has sent CLOSE."""
         return self._protocol.state is OPEN and not self.is_closed
+
+    @property
+    def _has_begun_to_close(self) -> bool:
+        """Whether the gateway has sent CLOSE before the client did.
+
+        websockets parses all bytes that have arrived before the driver sees the first frame in
+        them. So a CLOSE of the client says nothing about the payloads that came before it.
+        """
+        return self._protocol.close_sent is not None and not self._protocol.close_rcvd_then_sent
 
     @property
     def is_closed(self) -> bool:
@@ -365,7 +376,13 @@ class ConnectionDriver:
         if problem is not None:
             self.close(CloseCode.INVALID_API_VERSION, problem)
             return
-        self.step("hello", self._hello)
+        # Not at once: some clients drop what arrives in one piece with 101.
+        self._thread.call_soon(self._greet)
+
+    def _greet(self) -> None:
+        with self._thread.lock:
+            if self.is_open:
+                self.step("hello", self._hello)
 
     def _check_query(self) -> str | None:
         """Apply ``v``, ``encoding`` and ``compress`` of the query.
@@ -433,7 +450,7 @@ class ConnectionDriver:
             if frame.fin:
                 message = b"".join(self._fragments)
                 self._fragments.clear()
-                if self.is_open:
+                if not self._has_begun_to_close:
                     self._environment.receive(self, message)
 
     def count_payload(self) -> int:
@@ -465,6 +482,21 @@ class ConnectionDriver:
         """
         session, self.session = self.session, None
         return session
+
+    def invalidate(self, resumable: bool) -> None:
+        """Send op 9, if the WebSocket is open.
+
+        :param resumable: the payload's ``d``.
+        """
+        self._invalidated_at = self._thread.clock()
+        self.send_op(Opcode.INVALID_SESSION, resumable)
+
+    @property
+    def seconds_since_invalid_session(self) -> float | None:
+        """Seconds, by the gateway's clock, since the last op 9; None before the first."""
+        if self._invalidated_at is None:
+            return None
+        return self._thread.clock() - self._invalidated_at
 
     def release(self, code: int, reason: str) -> None:
         """Stop carrying the session, and close the connection.

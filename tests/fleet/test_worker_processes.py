@@ -158,6 +158,7 @@ def test_a_worker_that_ends_hands_over_within_a_moment(
     assert len(gateway.identifies) == SHARDS
 
 
+@pytest.mark.slow
 def test_workers_and_redis_fail_in_turn_and_nothing_is_lost(
     fleet: Fleet, gateway: LocalGateway, redis_server: RedisServer, client: redis.Redis
 ) -> None:

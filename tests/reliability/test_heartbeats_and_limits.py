@@ -274,6 +274,7 @@ def test_acknowledgements_slower_than_the_pace_of_heartbeat_in_cost_no_connectio
     assert len(gateway.peers) == 1
 
 
+@pytest.mark.slow
 def test_quick_heartbeats_beside_threads_that_send_cost_no_connection(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:

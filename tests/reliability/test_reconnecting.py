@@ -339,6 +339,7 @@ def test_a_connection_lost_after_a_healthy_time_is_resumed_at_once(
     assert ends == ["resuming now"] * 3
 
 
+@pytest.mark.slow
 def test_the_daily_budget_of_identifies_is_never_used_up(
     make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
