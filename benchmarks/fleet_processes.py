@@ -254,7 +254,13 @@ class Recorder:
     def record(self, event: FleetEvent) -> None:
         """Append an event; the whole line at once, as a transaction would."""
         epoch, _, sequence = event.id.partition(":")[2].partition("-")
-        words = (f"{time.monotonic():.2f}", epoch, sequence, event.name, tag_of(event.name, event.data))
+        words = (
+            f"{time.monotonic():.2f}",
+            epoch,
+            sequence,
+            event.name,
+            tag_of(event.name, event.data),
+        )
         line = " ".join((*words, self._consumer, "\n"))
         os.write(self._file(event.shard_id), line.encode())
 
