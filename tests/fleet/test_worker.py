@@ -220,6 +220,7 @@ def test_a_redis_that_has_lost_all_is_told_again_by_the_owners(
     assert len(fleet.shards()) == SHARDS  # the settings are there again
 
 
+@pytest.mark.slow
 def test_a_redis_whose_memory_has_run_out_keeps_the_owner_and_gets_the_events_later(
     gateway: LocalGateway, redis_server: RedisServer, client: redis.Redis
 ) -> None:
@@ -330,6 +331,7 @@ def test_a_shard_that_the_user_closes_is_handed_over(fleet: Fleet, gateway: Loca
     assert sessions_of(gateway)[2].resumes == 1
 
 
+@pytest.mark.slow
 def test_a_shard_is_released_only_when_its_events_are_written(
     fleet: Fleet, gateway: LocalGateway, client: redis.Redis
 ) -> None:
@@ -397,6 +399,7 @@ def test_a_shard_does_not_identify_that_another_has_claimed(
         assert 1 not in identified(gateway)
 
 
+@pytest.mark.slow
 def test_a_worker_is_patient_after_redis_was_away(
     gateway: LocalGateway, redis_server: RedisServer, client: redis.Redis
 ) -> None:
