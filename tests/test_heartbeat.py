@@ -257,7 +257,7 @@ def test_only_a_wall_clock_that_jumps_forward_counts_as_a_sleep(
     clock = SetClock()
     monkeypatch.setattr("shardlib.heartbeat.time", clock)
     monkeypatch.setattr("shardlib.liveness.PROBE_TIMEOUT", 0.3)
-    monkeypatch.setattr(random, "random", lambda: 1 / 60)  # first heartbeat after one second
+    monkeypatch.setattr(random, "random", lambda: 1 / 200)  # first heartbeat after 0.3 seconds
     with make_gateway(heartbeat_interval=60_000) as gateway, make_shard() as shard:
         gateway.inject(lambda connection: setattr(connection, "acknowledge", alive), before="hello")
         shard.connect(gateway.url)

@@ -191,6 +191,7 @@ def test_a_dispatcher_gets_every_event_once(make_dispatcher: Callable[[], Dispat
         bot.manager.reshard(4, timeout=TIMEOUT)
 
 
+@pytest.mark.slow
 def test_a_pool_that_keeps_events_back_gets_no_later_ones_of_their_guild() -> None:
     """It keeps them back behind on_socket_batch, which runs alone of its shard's callbacks."""
 

@@ -117,6 +117,7 @@ class Consumer:
         group has not acknowledged four fifths of that.
     :param name: of this consumer, as `group`; by default one that nobody else has.
     :param json: a module with ``loads``.
+    :param owns_client: True to close the client's connections in :meth:`close`.
     :raises TypeError: if an argument is of the wrong type.
     :raises ValueError: if an argument has a wrong value.
     """
@@ -138,6 +139,7 @@ class Consumer:
         keep_events: int = 100_000,
         name: str | None = None,
         json: JSONModule = ujson,
+        owns_client: bool = False,
     ) -> None:
         check_name("group", group)
         check_positive("lease", lease)
@@ -184,6 +186,7 @@ class Consumer:
         self._is_stopped = False
         self._alarm = Alarm()
         self._process = os.getpid()
+        self._client = client if owns_client else None  # to close it
         self._user: int | None = None  # the thread that is inside of _next()
 
     def __repr__(self) -> str:
@@ -263,6 +266,8 @@ class Consumer:
         """
         self.stop()
         self._leave()
+        if self._client is not None:
+            self._client.close()
 
     def lag(self) -> dict[int, int | None]:
         """How many events of each shard the group has not acknowledged.

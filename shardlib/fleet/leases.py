@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
 from shardlib.fleet.config import FleetConfig, keep_config
@@ -104,6 +104,8 @@ class Leases:
         if now >= self._next_renewal:
             self.renew()
             self._next_renewal = now + self._lease / _RENEWALS
+        else:
+            self._renew([each for each in self.shards.values() if each.has_news])
         self._claim_lost()
         if self._is_draining:
             self._hand_over()
@@ -158,15 +160,18 @@ class Leases:
         :raises RedisAway: if Redis does not answer.
         :raises FleetError: if Redis refuses.
         """
-        shards = {i: shard for i, shard in self.shards.items() if not shard.is_lost}
-        if not shards:
+        self._renew(self.shards.values())
+
+    def _renew(self, shards: Iterable[FleetShard]) -> None:
+        """Renew leases, and tell how the shards are."""
+        ours = {shard.shard_id: shard for shard in shards if not shard.is_lost}
+        if not ours:
             return
-        answers = self._scripts.renew({i: shard.lease_token for i, shard in shards.items()})
-        for shard_id, answer in answers.items():
+        reports = {shard_id: shard.make_report() for shard_id, shard in ours.items()}
+        for shard_id, answer in self._scripts.tell(reports).items():
             if isinstance(answer, FleetError):
                 raise answer
-            shards[shard_id].is_fenced |= answer is Outcome.FENCED
-            shards[shard_id].is_lost |= answer is Outcome.LOST
+            ours[shard_id].take_in(reports[shard_id], answer)
 
     # Other workers
 

@@ -115,6 +115,55 @@ class Claim(NamedTuple):
     wait: float
 
 
+class Report(NamedTuple):
+    """What the owner of a shard tells of it.
+
+    :param token: the owner's.
+    :param state: the value of the shard's :class:`shardlib.ShardState`.
+    :param ping: seconds of the last heartbeat, None if there was none.
+    """
+
+    token: str
+    state: str
+    ping: float | None
+
+
+class Reported(NamedTuple):
+    """The answer to a report.
+
+    :param outcome: RENEWED, FENCED or LOST.
+    :param commands: how many commands lie in Redis for the shard.
+    """
+
+    outcome: Outcome
+    commands: int
+
+
+class ShardView(NamedTuple):
+    """What anyone may know of a shard.
+
+    :param lease: seconds that are left of the lease, 0.0 if others may claim the shard.
+    :param events: how many entries its stream has.
+    :param session_age: seconds since the session began, None if there was none.
+    :param owner: name of the worker that has claimed it last, "" if that has released it.
+    :param fence: how often it was claimed.
+    :param session_id: of the session, None if there was none.
+    :param sequence: of the last event of the session that Redis has.
+    :param state: as the owner has reported it, "" before.
+    :param ping: likewise, None before.
+    """
+
+    lease: float
+    events: int
+    session_age: float | None
+    owner: str
+    fence: int
+    session_id: str | None
+    sequence: int
+    state: str
+    ping: float | None
+
+
 class Batch(NamedTuple):
     """Events to append to the stream of a shard.
 
@@ -253,7 +302,8 @@ if not known[1] then
     end
 end
 fence = math.max(fence, tonumber(known[2] or 0)) + 1
-redis.call('HSET', state, 'token', token, 'owner', owner, 'fence', whole(fence))
+redis.call('HSET', state, 'token', token, 'owner', owner, 'fence', whole(fence),
+           'state', '', 'ping', '')
 redis.call('SET', lease, token, 'PX', milliseconds)
 return claimed()
 """
@@ -272,6 +322,34 @@ return 'RENEWED'
 """
 )
 
+# The lease is renewed first: Redis whose memory has run out refuses HSET, but not behind a command
+# that has written. Another program may have put something else than commands in their place.
+_TELL = Script(
+    KEEP_LEASE
+    + REFUSE
+    + """
+local owner = redis.call('HGET', KEYS[2], 'token')
+if owner ~= ARGV[1] then
+    return {refuse(KEYS[2], owner and 'FENCED' or 'LOST'), 0}
+end
+keep_lease(KEYS[1], ARGV[1], ARGV[2])
+redis.call('HSET', KEYS[2], 'state', ARGV[3], 'ping', ARGV[4])
+local commands = redis.pcall('XLEN', KEYS[4])
+return {'RENEWED', type(commands) == 'number' and commands or 0}
+"""
+)
+
+# The times are the difference of two by the clock of Redis.
+_SHOW = Script(
+    NOW
+    + """
+local known = redis.call('HMGET', KEYS[2], 'owner', 'fence', 'session', 'epoch', 'sequence',
+                         'state', 'ping')
+return {math.max(redis.call('PTTL', KEYS[1]), 0), redis.call('XLEN', KEYS[3]),
+        known[4] and math.max(now() - tonumber(known[4]), 0) or 0, unpack(known)}
+"""
+)
+
 # The token is left empty, and not deleted: a state without one is taken for lost.
 RELEASE = Script(
     REFUSE
@@ -281,7 +359,7 @@ if owner ~= ARGV[1] then
     return refuse(KEYS[2], owner and 'FENCED' or 'LOST')
 end
 redis.call('DEL', KEYS[1])
-redis.call('HSET', KEYS[2], 'token', '', 'owner', '')
+redis.call('HSET', KEYS[2], 'token', '', 'owner', '', 'state', '', 'ping', '')
 return 'RELEASED'
 """
 )
@@ -416,6 +494,33 @@ class ShardScripts:
         arguments = {shard_id: (token, self._lease) for shard_id, token in tokens.items()}
         return _answers(tokens, self._call(RENEW, arguments), _outcome)
 
+    def tell(self, reports: Mapping[int, Report]) -> dict[int, Reported | FleetError]:
+        """Renew the leases of shards, tell how the shards are, and hear of commands.
+
+        :param reports: by shard number.
+        :returns: the answers, by shard number.
+        :raises RedisAway: if Redis does not answer; then any of the leases may be renewed.
+        :raises FleetError: if Redis refuses the connection.
+        """
+        arguments = {
+            shard_id: (
+                *(report.token, self._lease, report.state),
+                "" if report.ping is None else repr(report.ping),
+            )
+            for shard_id, report in reports.items()
+        }
+        return _answers(reports, self._call(_TELL, arguments), _reported)
+
+    def show(self, shard_ids: Sequence[int]) -> dict[int, ShardView | FleetError]:
+        """What is known of shards.
+
+        :param shard_ids: their numbers.
+        :returns: the answers, by shard number.
+        :raises RedisAway: if Redis does not answer.
+        :raises FleetError: if Redis refuses the connection.
+        """
+        return _answers(shard_ids, self._call(_SHOW, dict.fromkeys(shard_ids, ())), _view)
+
     def release(self, tokens: Mapping[int, str]) -> dict[int, Outcome | FleetError]:
         """Let others claim shards at once. With these tokens nothing can be appended any more.
 
@@ -456,8 +561,7 @@ class ShardScripts:
     ) -> list[Any]:
         calls = []
         for shard_id, values in arguments.items():
-            keys = self._keys.shard(shard_id)
-            calls.append(Call(script, (keys.lease, keys.state, keys.events), values))
+            calls.append(Call(script, self._keys.shard(shard_id), values))
         return call_all(self._client, calls)
 
 
@@ -475,6 +579,26 @@ def _answers(
 
 def _outcome(answer: bytes) -> Outcome:
     return Outcome(answer.decode())
+
+
+def _reported(answer: list[Any]) -> Reported:
+    outcome, commands = answer
+    return Reported(_outcome(outcome), commands)
+
+
+def _view(answer: list[Any]) -> ShardView:
+    lease, events, age, owner, fence, session, epoch, sequence, state, ping = answer
+    return ShardView(
+        lease / 1000,
+        events,
+        age / 1000 if epoch else None,
+        (owner or b"").decode(),
+        int(fence or 0),
+        session.decode() if session else None,
+        int(sequence or 0),
+        (state or b"").decode(),
+        float(ping) if ping else None,
+    )
 
 
 def _claim(answer: list[Any]) -> Claim:

@@ -24,6 +24,7 @@ from shardlib.errors import (
 from shardlib.fleet.config import FleetConfig, read_config
 from shardlib.fleet.connecting import Client, check_server
 from shardlib.fleet.errors import FleetError, RedisAway
+from shardlib.fleet.keeper import Keeper
 from shardlib.fleet.keys import Keys
 from shardlib.fleet.leases import Leases
 from shardlib.fleet.roster import Roster
@@ -51,11 +52,13 @@ class Tools(NamedTuple):
     :param leases: its shards.
     :param writer: of their events.
     :param roster: on which it stands.
+    :param commands: what looks for commands, on a thread of its own.
     """
 
     leases: Leases
     writer: Writer
     roster: Roster
+    commands: Keeper
 
 
 class WorkerSupervisor:
@@ -152,6 +155,7 @@ class WorkerSupervisor:
         self._callbacks.log(
             logging.INFO, "this worker looks for shards, of %d in all", config.shard_count
         )
+        tools.commands.start()
         while life.request is not Request.CLOSE:
             if (deadline := self._drain_deadline(life)) is not None:
                 self._ask(tools.leases.drain)
@@ -285,7 +289,9 @@ class WorkerSupervisor:
             life.begin_closing(error)
         tools = self.tools
         if tools is not None:
+            tools.commands.stop()
             self._hand_all_over(life, tools)
+            tools.commands.join(_RETRY)
         life.close(error)
         if life.error is None:
             self._callbacks.log(logging.INFO, "the worker has ended")

@@ -27,10 +27,13 @@ from shardlib.testing.dispatcher import Dispatcher
 from shardlib.testing.driver import ByteCount, ConnectionDriver, Environment
 from shardlib.testing.events import Event
 from shardlib.testing.faults import Fault, Faults
-from shardlib.testing.http import Api
 from shardlib.testing.identify import Identification
 from shardlib.testing.listeners import Listeners
 from shardlib.testing.payloads import opcode_name
+from shardlib.testing.rest.backend import Backend
+from shardlib.testing.rest.log import RequestLog
+from shardlib.testing.rest.request import ReceivedRequest
+from shardlib.testing.rest.resources import make_api
 from shardlib.testing.rules import Rules, check_minimum
 from shardlib.testing.sessions import ReceivedIdentify, Sessions, SessionStarts
 from shardlib.testing.thread import GatewayThread
@@ -118,6 +121,8 @@ class LocalGateway:
         the former connection, the gateway ends the session and answers with op 9. If False, the
         gateway moves the session to the new connection, and closes the former connection with 4000.
     :param close_timeout: seconds that the gateway waits for a client's answer to a CLOSE frame.
+    :param rate_limits: whether the HTTP API limits the requests of each route, and those of the
+        token to 50 a second, by the gateway's clock.
     :param receive_buffer: bytes that the operating system buffers for each connection between the
         client and the gateway (``SO_RCVBUF``); None for the system's default. With a small buffer
         and :meth:`GatewayConnection.stop_reading`, a client's sends soon block.
@@ -143,6 +148,7 @@ class LocalGateway:
     keep_history = _Rule[bool]()
     resume_after_close = _Rule[bool]()
     close_timeout = _Rule[float]()
+    rate_limits = _Rule[bool]()
 
     def __init__(
         self,
@@ -170,6 +176,7 @@ class LocalGateway:
         keep_history: bool = False,
         resume_after_close: bool = False,
         close_timeout: float = 2.0,
+        rate_limits: bool = True,
         receive_buffer: int | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -200,6 +207,7 @@ class LocalGateway:
             keep_history=keep_history,
             resume_after_close=resume_after_close,
             close_timeout=close_timeout,
+            rate_limits=rate_limits,
         )
         self._tls = tls
         self._host = host
@@ -227,7 +235,16 @@ class LocalGateway:
         commands = Commands(
             self.rules, self.clock, self.world, self._dispatcher, identification, self._remember
         )
-        api = Api(self.rules, self.world, lambda: self.url, lambda: self.session_starts)
+        self._requests = RequestLog()
+        backend = Backend(
+            rules=self.rules,
+            world=self.world,
+            clock=self.clock,
+            dispatch=self._dispatcher.dispatch,
+            url=lambda: self.url,
+            http_url=lambda: self.http_url,
+            session_starts=lambda: self.session_starts,
+        )
         self._listeners = Listeners(
             host,
             port,
@@ -241,7 +258,8 @@ class LocalGateway:
                 make_handle=lambda driver: GatewayConnection(driver, self._thread, self._inbox),
                 register=self._register,
                 receive=commands.receive,
-                answer=api.answer,
+                remember=self._requests.add,
+                answer=make_api(backend, self._requests).answer,
             ),
         )
 
@@ -489,6 +507,43 @@ class LocalGateway:
         self._inbox.add(payload, driver.handle)
         self._thread.notify()
 
+    # HTTP requests.
+
+    @property
+    def requests(self) -> list[ReceivedRequest]:
+        """The HTTP requests that arrived, oldest first, other than those for a WebSocket.
+
+        The gateway remembers the last 2,000.
+        """
+        with self._thread.lock:
+            return list(self._requests.all)
+
+    @property
+    def unhandled(self) -> list[ReceivedRequest]:
+        """The HTTP requests for what the gateway does not imitate, oldest first.
+
+        The gateway has answered them with 404, or with 405 if it knows the path with another
+        method. The gateway remembers the last 2,000.
+        """
+        with self._thread.lock:
+            return list(self._requests.unhandled)
+
+    def expect_request(self, method: str, path: str, timeout: float = 5.0) -> ReceivedRequest:
+        """Wait for the next HTTP request with a method and a path, and return the request.
+
+        The method returns each request once. What the request asks for has been done by then,
+        unless a fault delays or replaces the answer.
+
+        :param method: the HTTP method.
+        :param path: the path as Discord documents it, without ``/api`` and the version. A part may
+            be ``*``, or a name in braces, for any value: ``/channels/{channel.id}/messages``.
+        :param timeout: seconds to wait.
+        :raises TimeoutError: if no such request arrived in time.
+        """
+        return self._thread.wait(
+            lambda: self._requests.take(method, path), timeout, f"{method} {path}"
+        )
+
     # Sending events.
 
     def dispatch(self, event: str, data: Any, *, session: GatewaySession | None = None) -> int:
@@ -567,11 +622,13 @@ class LocalGateway:
         instead_of: str | None = None,
         connections: int | None = 1,
         shard_id: int | None = None,
+        method: str | None = None,
+        path: str | None = None,
     ) -> None:
         """Cause a fault at one step of each of the next connections.
 
-        The steps of a connection are "accept", "answer", "upgrade", "hello", "ready", "replay",
-        "ack" and "close"; :data:`shardlib.testing.STEPS` describes them::
+        The steps of a connection are "accept", "answer", "response", "upgrade", "hello", "ready",
+        "replay", "ack" and "close"; :data:`shardlib.testing.STEPS` describes them::
 
             gateway.inject(instead_of="hello")  # a stall: the gateway sends no Hello
             gateway.inject(instead_of="close", connections=None)  # never answers CLOSE
@@ -582,6 +639,9 @@ class LocalGateway:
             busy = {"Retry-After": "1"}  # to GET /gateway/bot, say
             gateway.inject(lambda it: it.refuse(429, headers=busy), instead_of="answer")
             gateway.inject(lambda it: it.close(4010), instead_of="ready", shard_id=3)
+            # The message is created, and the client does not learn of it.
+            new = {"method": "POST", "path": "/channels/*/messages"}
+            gateway.inject(lambda it: it.reset(), instead_of="response", **new)
 
         :meth:`GatewayConnection.proceed <shardlib.testing.GatewayConnection.proceed>` takes a
         replaced step later.
@@ -591,18 +651,22 @@ class LocalGateway:
         :param before: the step before which the gateway calls ``action``.
         :param instead_of: the step that the gateway omits, to call ``action`` instead.
         :param connections: how many connections the fault strikes, 1 or more; None for every later
-            connection.
+            connection. At "answer" and "response", each request counts as a connection.
         :param shard_id: the id of the shard whose connections the fault strikes, from its Identify
             or Resume on; the steps can be "ready", "replay", "ack" and "close". None for the
             connections of any shard.
+        :param method: the HTTP method of the requests that the fault strikes, at the steps "answer"
+            and "response"; None for any.
+        :param path: the path of these requests, as for :meth:`expect_request`; None for any.
         :raises ValueError: if there is no such step, if not exactly one of ``before`` and
             ``instead_of`` is given, if the fault would do nothing, if ``connections`` is less than
-            1, or if ``shard_id`` is negative or does not go with the step.
+            1, if ``shard_id`` is negative or does not go with the step, or if ``method`` or
+            ``path`` do not go with it.
         """
         if before is not None and instead_of is None:
-            fault = Fault(before, action, False, connections, shard_id)
+            fault = Fault(before, action, False, connections, shard_id, method, path)
         elif instead_of is not None and before is None:
-            fault = Fault(instead_of, action, True, connections, shard_id)
+            fault = Fault(instead_of, action, True, connections, shard_id, method, path)
         else:
             raise ValueError(
                 "give before or instead_of, one of the two: the step at which the fault happens"

@@ -15,6 +15,7 @@ import redis
 import ujson
 
 from shardlib import ForkedProcess
+from shardlib.fleet import Fleet
 from shardlib.fleet.consumer import Consumer
 from shardlib.fleet.errors import FleetError
 from shardlib.fleet.fleetevents import BEGINNING, Gap, Position
@@ -755,3 +756,15 @@ def test_bad_arguments_are_refused_at_once(
         return
     with pytest.raises(error, match=message):
         Consumer(client, keys, shard_count=lambda: 1, **arguments)
+
+
+def test_a_consumer_of_a_fleet_closes_its_connections(
+    client: redis.Redis, redis_server: RedisServer
+) -> None:
+    with Fleet(redis_server.url, "mybot") as fleet:
+        fleet.init(1)
+        before = len(client.client_list())
+        with fleet.consumer("web") as consumer:
+            assert consumer.get(0.01) is None
+            assert len(client.client_list()) > before
+        wait_until(lambda: len(client.client_list()) == before)

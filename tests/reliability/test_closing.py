@@ -34,7 +34,10 @@ PEERS: dict[str, Callable[[GatewayConnection], object]] = {
 }
 
 
-@pytest.mark.parametrize("tls", [False, True], ids=["ws", "wss"])
+@pytest.mark.parametrize(
+    "tls",
+    [pytest.param(False, id="ws"), pytest.param(True, id="wss", marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("peer", PEERS)
 def test_disconnect_returns_in_time_whatever_the_peer_does(
     peer: str, tls: bool, make_gateway: MakeGateway, watch_shard: WatchShard

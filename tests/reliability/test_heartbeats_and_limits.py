@@ -159,6 +159,7 @@ class SlowToShow:
         return "the slow one"
 
 
+@pytest.mark.slow
 def test_a_callback_with_a_slow_repr_delays_no_heartbeat(
     release: threading.Event,
     make_scripted: MakeScripted,
@@ -189,6 +190,7 @@ def test_a_callback_with_a_slow_repr_delays_no_heartbeat(
     assert len(gateway.peers) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["predicate", "json module", "log handler", "identify gate"])
 def test_slow_code_of_the_user_outside_of_callbacks_costs_no_connection(
     what: str, release: threading.Event, make_scripted: MakeScripted, watch_shard: WatchShard
@@ -274,6 +276,7 @@ def test_acknowledgements_slower_than_the_pace_of_heartbeat_in_cost_no_connectio
     assert len(gateway.peers) == 1
 
 
+@pytest.mark.slow
 def test_quick_heartbeats_beside_threads_that_send_cost_no_connection(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:

@@ -52,6 +52,7 @@ REQUESTS: dict[str, Request] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("request_name", REQUESTS)
 def test_a_reconnect_on_request_does_not_count_as_a_failure(
     request_name: str,
@@ -127,9 +128,9 @@ def test_the_pause_is_at_least_retry_after(
             return
         refused.append(time.monotonic())
         if form == "seconds":
-            peer.refuse(status, "Retry-After: 2")
+            peer.refuse(status, "Retry-After: 1")
         else:  # a date has whole seconds, so one second more
-            then = email.utils.formatdate(time.time() + 3, usegmt=True)
+            then = email.utils.formatdate(time.time() + 2, usegmt=True)
             peer.refuse(status, f"Retry-After: {then}")
 
     gateway = make_scripted(script)
@@ -138,7 +139,7 @@ def test_the_pause_is_at_least_retry_after(
 
     third = gateway.peer(3)
 
-    assert third.accepted_at - refused[0] > 1.9
+    assert third.accepted_at - refused[0] > 0.9
     assert "Retry-After" in caplog.text
 
 

@@ -20,6 +20,7 @@ from tests.reliability.storms import (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_a_signal_at_any_instruction_hangs_nothing_and_leaves_the_shard_whole() -> None:
     """Rows 59 to 61: 500 points, drawn anew in each run (pytest-randomly prints the seed)."""
