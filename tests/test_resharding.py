@@ -577,7 +577,7 @@ def test_events_that_are_alike_to_the_letter_are_delivered_as_often_as_they_came
         outcome = in_background(bot.manager.reshard, shard_count)
         while not outcome.done():
             type_once()
-            time.sleep(0.05)
+            time.sleep(0.2)  # a moment without events, which shows what is which
         outcome.result()
         for _ in range(3):
             type_once()
