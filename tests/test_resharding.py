@@ -365,6 +365,7 @@ def test_system_exit_in_a_callback_of_a_new_shard_closes_all() -> None:
         wait_until(lambda: bot.gateway.connections == [])
 
 
+@pytest.mark.slow
 def test_a_new_shard_that_is_never_ready_leaves_the_old_ones() -> None:
     with under_traffic(4) as bot:
         bot.gateway.inject(instead_of="ready", shard_id=5)
