@@ -8,11 +8,11 @@ from collections import deque
 from typing import Any
 
 from shardlib.gateway import Intents, Opcode
-from shardlib.testing import http
 from shardlib.testing.compression import Message
 from shardlib.testing.driver import ConnectionDriver
 from shardlib.testing.events import Event
 from shardlib.testing.payloads import encode, opcode_name
+from shardlib.testing.rest.response import Response
 from shardlib.testing.session import IssuedEvent, Session
 from shardlib.testing.thread import GatewayThread
 
@@ -617,7 +617,7 @@ class GatewayConnection:
         :param headers: headers of the response, beside the gateway's own or in their place.
         """
         with self._thread.lock:
-            self._driver.respond(http.make_response(status, body.encode(), headers or {}))
+            self._driver.refuse(Response(status, body.encode(), headers or {}))
 
     def accept_wrongly(self) -> None:
         """Answer 101 with a wrong ``Sec-WebSocket-Accept``, in place of the step "upgrade".
