@@ -15,6 +15,7 @@ from shardlib.fleet.connecting import check_server, connect
 from shardlib.fleet.errors import FleetError, RedisAway
 from shardlib.fleet.keys import Keys
 from shardlib.fleet.scripts import Outcome, ShardScripts
+from shardlib.testing import LocalGateway
 from tests.fleet.owner import LEASE, Owner, owner_of_new_shard, run_every_script
 from tests.redis_server import HOST, RedisServer, make_cluster
 from tests.support import Thread, not_none, wait_until
@@ -47,6 +48,8 @@ def test_a_client_that_decodes_is_refused() -> None:
         (f"redis://user:{_SECRET}@host:x", "port"),
         (f"redis://user:{_SECRET}@host:0", "port"),
         (f"redis://:{_SECRET}@host?db=x", "option that redis-py does not take"),
+        (f"redis://:{_SECRET}@host?colour=red", "does not take: .*'colour'"),
+        (f"redis://:{_SECRET}@host?ssl_ca_certs=/ca.pem", "does not take: .*'ssl_ca_certs'"),
     ],
 )
 def test_a_wrong_url_is_refused_without_showing_its_password(url: str, message: str) -> None:
@@ -196,6 +199,13 @@ def test_a_server_that_does_not_answer_is_away() -> None:
         with connect(url, timeout=0.2) as client:
             with pytest.raises(RedisAway, match="did not answer in time"):
                 check_server(client)
+
+
+def test_a_server_that_is_no_redis_is_told_so() -> None:
+    with LocalGateway() as gateway, connect(gateway.url.replace("ws:", "redis:")) as client:
+        with pytest.raises(FleetError, match="is no Redis") as caught:
+            check_server(client)
+        assert not isinstance(caught.value, RedisAway)
 
 
 @pytest.mark.parametrize(
