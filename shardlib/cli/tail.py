@@ -35,7 +35,7 @@ def run(arguments: Namespace) -> None:
     :raises OSError: if standard output cannot be written.
     """
     gateway = gateway_class()() if arguments.local else None
-    token = bot_token() if gateway is None else gateway.token
+    token = bot_token("--local needs none") if gateway is None else gateway.token
     shutdown = Shutdown()
     tail = Tail(arguments, token, shutdown)
     with gateway or contextlib.nullcontext():
