@@ -15,7 +15,6 @@ from shardlib.fleet.connecting import check_server, connect
 from shardlib.fleet.errors import FleetError, RedisAway
 from shardlib.fleet.keys import Keys
 from shardlib.fleet.scripts import Outcome, ShardScripts
-from shardlib.testing import LocalGateway
 from tests.fleet.owner import LEASE, Owner, owner_of_new_shard, run_every_script
 from tests.redis_server import HOST, RedisServer, make_cluster
 from tests.support import Thread, not_none, wait_until
@@ -202,9 +201,21 @@ def test_a_server_that_does_not_answer_is_away() -> None:
 
 
 def test_a_server_that_is_no_redis_is_told_so() -> None:
-    with LocalGateway() as gateway, connect(gateway.url.replace("ws:", "redis:")) as client:
-        with pytest.raises(FleetError, match="is no Redis") as caught:
-            check_server(client)
+    with socket.create_server((HOST, 0)) as listener:
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                while connection.recv(1000):  # until the client has seen enough
+                    pass
+
+        answering = Thread(answer)
+        with connect(f"redis://{HOST}:{listener.getsockname()[1]}", timeout=20) as client:
+            with pytest.raises(FleetError, match="is no Redis") as caught:
+                check_server(client)
+        answering.finish()
         assert not isinstance(caught.value, RedisAway)
 
 
