@@ -12,6 +12,7 @@ __all__ = [
     "Channel",
     "Clock",
     "GatewayConnection",
+    "GatewayInteraction",
     "GatewaySession",
     "Guild",
     "IssuedEvent",
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from shardlib.testing.connection import GatewayConnection, GatewaySession, ReceivedPayload
     from shardlib.testing.faults import STEPS
     from shardlib.testing.gateway import LocalGateway
+    from shardlib.testing.interaction import GatewayInteraction
     from shardlib.testing.rest.request import ReceivedRequest
     from shardlib.testing.session import IssuedEvent
     from shardlib.testing.sessions import ReceivedIdentify
@@ -50,6 +52,7 @@ else:
         "traffic",
         "connection",
         "rest.request",
+        "interaction",
         "gateway",
     )
 
