@@ -22,8 +22,10 @@ from shardlib.text import count, ranges
 _RENEWALS = 3
 _POLLS = 12
 
-# Shards beyond its share that a worker keeps: moving one costs more than a little inequality.
+# Shards beyond its share that a worker keeps, if the share is large enough: moving one costs more
+# than a little inequality. Of a few shards each one counts, and a worker might go without.
 _TOLERATED = 1
+_LARGE_SHARE = 4
 
 # Shards that a worker that drains hands over at the same time.
 _HAND_OVERS = 4
@@ -218,7 +220,7 @@ class Leases:
 
     def _balance(self, share: int) -> None:
         staying = [shard for shard in self.shards.values() if not shard.is_leaving]
-        if len(staying) > share + _TOLERATED:
+        if len(staying) > share + (_TOLERATED if share >= _LARGE_SHARE else 0):
             self._log(
                 logging.INFO,
                 "shard %d is handed over: this worker has %d, and its share is %d",
