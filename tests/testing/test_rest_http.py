@@ -207,6 +207,29 @@ def test_a_request_can_be_expected(
         local_gateway.expect_request("POST", "/channels/*/messages", timeout=0.01)
 
 
+@pytest.mark.parametrize("at_once", [False, True], ids=["one after the other", "at once"])
+def test_a_connection_that_was_kept_becomes_a_websocket(
+    local_gateway: LocalGateway, at_once: bool
+) -> None:
+    plain = b"GET /api/v10/gateway HTTP/1.1\r\nHost: x\r\n\r\n"
+    handshake = (
+        b"GET /?v=10&encoding=json HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
+        b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    with raw(local_gateway) as client:
+        for _ in range(2):
+            client.sendall(plain)
+            assert read_response(client)[0] == 200
+        client.sendall(plain + handshake if at_once else handshake)
+        data = b""
+        while b'"op":10' not in data:
+            data += client.recv(4096)
+        assert b"HTTP/1.1 101 " in data
+    (connection,) = local_gateway.all_connections
+    assert connection.query == {"v": "10", "encoding": "json"}
+
+
 def test_http_and_websockets_share_a_port_with_tls() -> None:
     with LocalGateway(tls=True) as gateway, connected(gateway) as client:
         client.ready()

@@ -118,7 +118,7 @@ class MessageWriter:
         :param allowed_mentions: whom the text may mention if the body does not say.
         :raises ApiError: if the message would be empty, or if a file is too large.
         """
-        channel = self._backend.channel(message["channel_id"])
+        channel = message.channel
         changes: dict[str, Any] = {}
         if "content" in body:
             changes["content"] = body["content"] or ""
