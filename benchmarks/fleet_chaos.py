@@ -60,7 +60,7 @@ from benchmarks.fleet_processes import (
     tag_of,
 )
 from benchmarks.table import percentile, show_versions
-from shardlib.fleet import Fleet, RedisAway
+from shardlib.fleet import Fleet, FleetError
 from shardlib.testing import GatewaySession, LocalGateway
 from tests.redis_server import RedisServer, executables
 
@@ -101,7 +101,7 @@ class Setting:
     :param forgetful: True for a Redis without persistence.
     :param seen: True to have consumers read on after what they have recorded, whatever Redis says.
     :param faults: the kinds of faults; None for all.
-    :param redis: the redis-server program, None for the newest.
+    :param redis: the redis-server program; "" for the newest.
     """
 
     seed: int = 0
@@ -116,7 +116,7 @@ class Setting:
     forgetful: bool = False
     seen: bool = False
     faults: tuple[str, ...] | None = None
-    redis: str | None = None
+    redis: str = ""
 
 
 @dataclass
@@ -253,11 +253,9 @@ class Chaos:
             )
         )
         self._clock_difference = time.monotonic() - self._gateway.clock()
-        programs = executables()
-        program = programs[setting.redis] if setting.redis else [*programs.values()][-1]
         self._redis = stack.enter_context(
             RedisServer(
-                program,
+                setting.redis or [*executables().values()][-1],
                 self._directory / "redis",
                 *("--appendfsync", "everysec"),
                 *("--auto-aof-rewrite-min-size", "32mb"),
@@ -626,7 +624,9 @@ class Chaos:
             shards = self._fleet.shards()
             sequences = {each.shard_id: each.sequence for each in shards}
             missing = [f"owner of {each.shard_id}" for each in shards if each.owner is None]
-        except RedisAway as error:
+        except (
+            FleetError
+        ) as error:  # it is away, or has not been told again how many shards there are
             return [str(error)]
         missing += [
             f"shard {shard_id} has {session.sequence}, and Redis {sequences[shard_id]}"
@@ -754,7 +754,9 @@ def main() -> int:
         "--seen", action="store_true", help="consumers read on after what they have recorded"
     )
     parser.add_argument("--faults", nargs="+", metavar="KIND", help="these kinds alone")
-    parser.add_argument("--redis", choices=executables(), help="the version; else the newest")
+    parser.add_argument(
+        "--redis", choices=executables(), default=[*executables()][-1], help="its version"
+    )
     parser.add_argument("--verbose", action="store_true", help="print each fault")
     options = parser.parse_args()
     setting = Setting(
@@ -770,12 +772,12 @@ def main() -> int:
         forgetful=options.forgetful,
         seen=options.seen,
         faults=tuple(options.faults) if options.faults else None,
-        redis=options.redis,
+        redis=executables()[options.redis],
     )
     logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of each killed client
     signal.signal(signal.SIGTERM, _end)
     show_versions()
-    print(f"Redis {setting.redis or [*executables()][-1]}; {setting}\n", flush=True)
+    print(f"Redis {options.redis}\n{setting}\n", flush=True)
     directory = Path(tempfile.mkdtemp(prefix="fleet-chaos-"))
     faults = (directory / "faults.log").open("w")
 

@@ -381,7 +381,7 @@ local token, milliseconds, session, url, count = ARGV[1], ARGV[2], ARGV[3], ARGV
 local epoch, expected, last = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local most, field, gap = ARGV[9], ARGV[10], ARGV[11]
 
-local known = redis.call('HMGET', state, 'token', 'session', 'epoch', 'sequence')
+local known = redis.call('HMGET', state, 'token', 'session', 'epoch', 'sequence', 'known_epoch')
 if known[1] ~= token then
     return refuse(state, {known[1] and 'FENCED' or 'LOST', 0, 0})
 end
@@ -395,9 +395,11 @@ if expected > math.max(sequence, 0) then
 end
 if is_new then
     -- The one proposed, or that which the session had before Redis lost it, if still possible.
+    -- A consumer may know an epoch that Redis has lost: this session's, or that of an earlier one.
     local floor = math.max(tonumber(known[3] or 0), (last_id(events)))
-    if epoch <= floor then
-        epoch = math.max(now(), floor + 1)
+    local known_epoch = tonumber(known[5] or 0)
+    if epoch <= floor or epoch < known_epoch then
+        epoch = math.max(now(), floor + 1, known_epoch + 1)
     end
 end
 local id = whole(epoch) .. '-'

@@ -39,8 +39,8 @@ from shardlib.text import count
 # Errors of one shard that every other one would meet, too: they are the token's, or the intents'.
 _COMMON = (AuthenticationFailed, DisallowedIntents, InvalidAPIVersion, InvalidIntents)
 
-# Seconds that events wait for others to be appended with them.
-_LINGER = 0.02
+# Seconds between looking whether the shards of a worker that ends are closed.
+_LOOK = 0.01
 
 # Seconds after which a Redis is asked again that did not answer.
 _RETRY = 0.5
@@ -168,11 +168,10 @@ class WorkerSupervisor:
                 return error
             if is_away:
                 self._pause(life, _RETRY)
-            elif tools.writer.has_some:
-                self._linger(tools.writer)
             else:
-                self.lifecycle.await_change(tools.leases.wait)
-                self._linger(tools.writer)
+                if not tools.writer.has_some:
+                    self.lifecycle.await_change(tools.leases.wait)
+                time.sleep(tools.writer.wait)
         return None
 
     def _drain_deadline(self, life: Life) -> Deadline | None:
@@ -261,10 +260,6 @@ class WorkerSupervisor:
     def _pause(self, life: Life, seconds: float) -> None:
         self.lifecycle.wait(lambda: life.request is Request.CLOSE, Deadline(seconds))
 
-    def _linger(self, writer: Writer) -> None:
-        if not writer.is_worth_it:
-            time.sleep(_LINGER)
-
     def _look_for_errors(self, tools: Tools) -> BaseException | None:
         """Note which shards were closed. Returns an error that closes all of them."""
         for shard_id, shard in tools.leases.shards.items():
@@ -315,7 +310,7 @@ class WorkerSupervisor:
         while (leases.shards or leases.closing) and deadline.remaining() != 0:
             is_away = not self._ask(tools.writer.write, leases.look_at_shards)
             if leases.shards or leases.closing:
-                time.sleep(_RETRY / 5 if is_away else _LINGER / 2)
+                time.sleep(_RETRY / 5 if is_away else _LOOK)
         if leases.shards:
             self._callbacks.log(
                 logging.WARNING,

@@ -7,8 +7,7 @@ from typing import Any
 
 from shardlib.gateway import MAX_SEND_SIZE, CloseCode, Intents
 
-# Discord takes this intent and does not document it; the default intents of interactions.py have
-# it.
+# An intent that Discord takes and does not document. interactions.py has it among its defaults.
 _UNDOCUMENTED_INTENT = 1 << 17
 
 _STATUSES = ("online", "dnd", "idle", "invisible", "offline")

@@ -27,6 +27,8 @@ from tests.fleet.workers import (
 from tests.redis_server import RedisServer
 from tests.support import wait_until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def gateway() -> Iterator[LocalGateway]:
@@ -158,7 +160,6 @@ def test_a_worker_that_ends_hands_over_within_a_moment(
     assert len(gateway.identifies) == SHARDS
 
 
-@pytest.mark.slow
 def test_workers_and_redis_fail_in_turn_and_nothing_is_lost(
     fleet: Fleet, gateway: LocalGateway, redis_server: RedisServer, client: redis.Redis
 ) -> None:
