@@ -176,7 +176,8 @@ class MessageWriter:
         attachment_id = self._backend.world.new_id()
         filename = metadata.get("filename") or file.filename
         self._files.add(attachment_id, file)
-        place = f"/attachments/{channel['id']}/{attachment_id}/{quote(filename, safe='')}"
+        quoted = quote(filename, safe="", errors="replace")
+        place = f"/attachments/{channel['id']}/{attachment_id}/{quoted}"
         url = self._backend.http_url() + place
         attachment = {
             "id": attachment_id,
