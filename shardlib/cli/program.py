@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import argparse
+<<<<<<< HEAD
 import math
 import re
+=======
+>>>>>>> main
 import sys
 from collections.abc import Sequence
-from typing import Literal, NoReturn
+from typing import NoReturn
 
 import shardlib
+from shardlib.cli import commonarguments
 from shardlib.cli.errors import Failure, UsageError
+from shardlib.cli.fleetprogram import REDIS, add_commands, add_fleet
 from shardlib.cli.terminal import Output
 from shardlib.errors import ShardError
-from shardlib.gateway import (
-    API_VERSION,
-    COMPRESSIONS,
-    SESSION_START_LIMIT,
-    Intents,
-    event_name,
-    gateway_url,
-)
+from shardlib.gateway import SESSION_START_LIMIT
 from shardlib.text import printable
 
 
@@ -33,7 +31,8 @@ def run(arguments: Sequence[str] | None) -> int:
     """
     parser = _Parser(
         prog="shardlib",
-        description="Watch a Discord bot's events, or run a gateway of your own to test against.",
+        description="Watch a Discord bot's events, run a bot over many machines, or run a gateway "
+        "of your own to test against.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"shardlib {shardlib.__version__}")
@@ -42,7 +41,11 @@ def run(arguments: Sequence[str] | None) -> int:
     _add_shards(commands)
     _add_gateway(commands)
     _add_doctor(commands)
+<<<<<<< HEAD
     _add_record(commands)
+=======
+    add_commands(commands)
+>>>>>>> main
     namespace = parser.parse_args(arguments)
     try:
         namespace.run(namespace)
@@ -107,21 +110,25 @@ def _add_tail(commands: _Commands[_Parser]) -> None:
         help="start a local gateway with some traffic, and connect to that; needs no token",
     )
     where.add_argument(
-        "--url", type=_url, help="a ws:// or wss:// URL to connect to instead of Discord's"
+        "--url",
+        type=commonarguments.url,
+        help="a ws:// or wss:// URL to connect to instead of Discord's",
     )
     parser.add_argument(
         "--events",
-        type=_events,
+        type=commonarguments.events,
         metavar="A,B",
         help="print only the events of these names, as MESSAGE_CREATE,READY",
     )
-    parser.add_argument("--count", type=_positive, metavar="N", help="end after N printed events")
+    parser.add_argument(
+        "--count", type=commonarguments.positive, metavar="N", help="end after N printed events"
+    )
     parser.add_argument(
         "--json", action="store_true", help="print each event's payload as JSON, one a line"
     )
     parser.add_argument(
         "--intents",
-        type=_intents,
+        type=commonarguments.intents,
         metavar="A,B",
         help="the intents to ask for: names as guilds,guild_messages, or default (all but the "
         "privileged ones), or all (the default with --local)",
@@ -129,21 +136,21 @@ def _add_tail(commands: _Commands[_Parser]) -> None:
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
         "--shard",
-        type=_shard,
+        type=commonarguments.shard,
         default=(0, 1),
         metavar="I/N",
         help="be shard number I, counted from 0, of N shards (default: 0/1)",
     )
     which.add_argument(
         "--shards",
-        type=_shards_wanted,
+        type=commonarguments.shards_wanted,
         metavar="auto|N",
         help="be all shards of the bot: as many as Discord recommends, or N",
     )
-    _add_api_url(parser)
+    commonarguments.add_api_url(parser)
     parser.add_argument(
         "--compression",
-        type=_compression,
+        type=commonarguments.compression,
         default="zlib-stream",
         metavar="KIND",
         help="zlib-stream (the default), zstd-stream, payload or none",
@@ -160,25 +167,37 @@ def _add_tail(commands: _Commands[_Parser]) -> None:
 def _add_shards(commands: _Commands[_Parser]) -> None:
     parser = commands.add_parser(
         "shards",
-        help="print how many shards Discord recommends for a bot, and its limits",
+        help="print how many shards Discord recommends for a bot, or the shards of a fleet",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Print what Discord answers to GET /gateway/bot: how many shards it\n"
         "recommends, how many sessions the bot may still start and when that number is\n"
-        "reset, and how many shards may identify at once.",
-        epilog="The bot's token is taken from the environment variable DISCORD_TOKEN.\n\n"
+        "reset, and how many shards may identify at once.\n\n"
+        "With --name, print the shards of a fleet: the state of each, the round trip of its\n"
+        "last heartbeat, the age of its session, the sequence of its last event, how many\n"
+        "events Redis keeps, how many of these each group of consumers has not had, and\n"
+        "which worker has the shard.",
+        epilog="The bot's token is taken from the environment variable DISCORD_TOKEN. With --name\n"
+        f"none is needed.\n{REDIS}\n\n"
         "Exit status: 0 after the answer and after Ctrl-C; 1 if there is no usable answer;\n"
         "2 for bad arguments.\n\n"
         "examples:\n"
         "  shardlib shards\n"
-        "  shardlib shards --json | jq .shards",
+        "  shardlib shards --json | jq .shards\n"
+        "  shardlib shards --redis redis://localhost --name mybot --watch\n"
+        "  shardlib shards --name mybot --json | jq '.[] | select(.owner == null) | .shard_id'",
         allow_abbrev=False,
     )
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
         "--local", action="store_true", help="ask a local gateway, started for it; needs no token"
     )
-    _add_api_url(where)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    commonarguments.add_api_url(where)
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object; with --name an array of them"
+    )
+    fleet = parser.add_argument_group("the shards of a fleet")
+    add_fleet(fleet, required=False)
+    fleet.add_argument("--watch", action="store_true", help="look every second, until Ctrl-C")
     parser.set_defaults(run=_shards, parser=parser)
 
 
@@ -197,7 +216,10 @@ def _add_gateway(commands: _Commands[_Parser]) -> None:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--port", type=_port, default=0, help="the port to listen at (default: any free one)"
+        "--port",
+        type=commonarguments.port,
+        default=0,
+        help="the port to listen at (default: any free one)",
     )
     parser.add_argument(
         "--tls",
@@ -206,13 +228,18 @@ def _add_gateway(commands: _Commands[_Parser]) -> None:
     )
     parser.add_argument(
         "--guilds",
-        type=_number,
+        type=commonarguments.number,
         metavar="N",
         help="the number of the bot's guilds (default: 3, or one for each of more shards)",
     )
     parser.add_argument(
         "--rate",
+<<<<<<< HEAD
         type=_rate,
+=======
+        type=commonarguments.rate,
+        default=10.0,
+>>>>>>> main
         metavar="R",
         help="events a second, over all guilds; 0 for none (default: 10, with --replay 0)",
     )
@@ -238,21 +265,21 @@ def _add_gateway(commands: _Commands[_Parser]) -> None:
     )
     parser.add_argument(
         "--shards",
-        type=_positive,
+        type=commonarguments.positive,
         default=1,
         metavar="N",
         help="the number of shards that GET /gateway/bot recommends (default: 1)",
     )
     parser.add_argument(
         "--max-concurrency",
-        type=_positive,
+        type=commonarguments.positive,
         default=1,
         metavar="N",
         help="Identifies taken at once, of shards with different rate limit keys (default: 1)",
     )
     parser.add_argument(
         "--identify-interval",
-        type=_seconds,
+        type=commonarguments.seconds,
         default=5.0,
         metavar="S",
         help="the least seconds between two Identifies of one rate limit key; 0 for no limit "
@@ -260,7 +287,7 @@ def _add_gateway(commands: _Commands[_Parser]) -> None:
     )
     parser.add_argument(
         "--session-start-limit",
-        type=_positive,
+        type=commonarguments.positive,
         default=SESSION_START_LIMIT,
         metavar="N",
         help="Identifies taken in 24 hours; the next one resets the token (default: "
@@ -268,7 +295,7 @@ def _add_gateway(commands: _Commands[_Parser]) -> None:
     )
     parser.add_argument(
         "--token",
-        type=_token,
+        type=commonarguments.token,
         metavar="TOKEN",
         help="the token that clients must show (default: one made from the seed)",
     )
@@ -303,19 +330,21 @@ def _add_doctor(commands: _Commands[_Parser]) -> None:
         "--local", action="store_true", help="check against a local gateway; needs no token"
     )
     where.add_argument(
-        "--url", type=_url, help="a ws:// or wss:// URL to connect to instead of Discord's"
+        "--url",
+        type=commonarguments.url,
+        help="a ws:// or wss:// URL to connect to instead of Discord's",
     )
-    _add_api_url(parser)
+    commonarguments.add_api_url(parser)
     parser.add_argument(
         "--intents",
-        type=_intents,
+        type=commonarguments.intents,
         metavar="A,B",
         help="the intents to ask for: names as guilds,guild_messages, or default (all but the "
         "privileged ones, as without this option), or all",
     )
     parser.add_argument(
         "--timeout",
-        type=_timeout,
+        type=commonarguments.above_zero,
         default=10.0,
         metavar="S",
         help="seconds that a check may take (default: 10)",
@@ -324,6 +353,7 @@ def _add_doctor(commands: _Commands[_Parser]) -> None:
     parser.set_defaults(run=_doctor, parser=parser)
 
 
+<<<<<<< HEAD
 def _add_record(commands: _Commands[_Parser]) -> None:
     parser = commands.add_parser(
         "record",
@@ -401,6 +431,8 @@ def _add_api_url(parser: argparse._ActionsContainer) -> None:
     )
 
 
+=======
+>>>>>>> main
 def _tail(arguments: argparse.Namespace) -> None:
     if arguments.local and arguments.api_url is not None:
         raise UsageError("--api-url is not allowed with --local, whose gateway has its own")
@@ -417,6 +449,15 @@ def _tail(arguments: argparse.Namespace) -> None:
 
 
 def _shards(arguments: argparse.Namespace) -> None:
+    if arguments.name is not None:
+        if arguments.local or arguments.api_url is not None:
+            raise UsageError("--local and --api-url do not go with --name: Redis is asked")
+        from shardlib.cli import fleetshards
+
+        fleetshards.run(arguments)
+        return
+    if arguments.redis is not None or arguments.watch:
+        raise UsageError("--redis and --watch go with --name, the name of a fleet")
     from shardlib.cli import shards
 
     shards.run(arguments)
@@ -440,6 +481,7 @@ def _doctor(arguments: argparse.Namespace) -> None:
     from shardlib.cli import doctor
 
     doctor.run(arguments)
+<<<<<<< HEAD
 
 
 # Types of arguments. argparse shows the message of an ArgumentTypeError, and of no other error.
@@ -563,3 +605,5 @@ def _url(text: str) -> str:
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return text
+=======
+>>>>>>> main

@@ -36,7 +36,7 @@ def run(arguments: Namespace) -> None:
     :raises OSError: if standard output cannot be written.
     """
     gateway = gateway_class()() if arguments.local else None
-    token = bot_token() if gateway is None else gateway.token
+    token = bot_token("--local needs none") if gateway is None else gateway.token
     shutdown = Shutdown()
     events = EventLines(arguments, Output(sys.stdout), shutdown, with_shard=False)
     shard = OneShard(arguments, token, shutdown, events.print)

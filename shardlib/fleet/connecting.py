@@ -70,9 +70,12 @@ def connect(url: str | Client, *, timeout: float = 5.0) -> Client:
     if parts.scheme == "rediss" and "ssl_cert_reqs" not in urllib.parse.parse_qs(parts.query):
         options["ssl_check_hostname"] = True  # which redis-py leaves out before version 6
     try:
-        return redis.Redis.from_url(url, **options)
-    except ValueError as error:  # an option in the query
+        client = redis.Redis.from_url(url, **options)
+        pool = client.connection_pool
+        pool.connection_class(**pool.connection_kwargs)  # opens nothing, and checks the options
+    except (TypeError, ValueError, redis.RedisError) as error:  # an option in the query
         raise ValueError(f"url has an option that redis-py does not take: {error}") from None
+    return client
 
 
 def check_server(client: Client) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Container, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from shardlib.shardoptions import ShardOptions
 
 _STATES = {state.value: state for state in ShardState}
+
+_logger = logging.getLogger("shardlib.fleet")
 
 
 class FleetShardInfo(NamedTuple):
@@ -122,6 +125,8 @@ class Fleet:
     ) -> None:
         """Say what all workers agree on, before the first one starts. Twice the same does no harm.
 
+        The log warns of what is risked with this Redis, as it does when a worker starts.
+
         :func:`shardlib.fetch_gateway_bot` returns Discord's numbers: `shards`, `max_concurrency`,
         `total`, `remaining` and `reset_after`. The workers count together how many sessions they
         start. None of them identifies a shard beyond 95 percent of the limit: the shard waits until
@@ -156,7 +161,8 @@ class Fleet:
         wanted = FleetConfig(
             shard_count, max_concurrency, session_start_limit, float(identify_interval)
         )
-        check_server(self._client)
+        for risk in check_server(self._client):
+            _logger.warning("%s", risk)
         keep_config(self._client, self._keys, wanted)
         found = self._config()
         if found.shard_count != shard_count:
@@ -312,7 +318,7 @@ class Fleet:
         if config is None:
             raise FleetError(
                 f"there is no fleet {self.name!r} in this Redis: nobody has said how many shards "
-                "it has. Call init() first"
+                'it has. Call Fleet.init() once, or run "shardlib init"'
             )
         return config
 

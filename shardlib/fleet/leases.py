@@ -16,13 +16,16 @@ from shardlib.fleet.keys import Keys
 from shardlib.fleet.rediserrors import ERRORS, fleet_error
 from shardlib.fleet.roster import Roster
 from shardlib.fleet.scripts import Claim, ClaimRequest, Outcome, ShardScripts, new_token
+from shardlib.text import count, ranges
 
 # Parts of a lease after which leases are renewed, and after which free shards are looked for.
 _RENEWALS = 3
 _POLLS = 12
 
-# Shards beyond its share that a worker keeps: moving one costs more than a little inequality.
+# Shards beyond its share that a worker keeps, if the share is large enough: moving one costs more
+# than a little inequality. Of a few shards each one counts, and a worker might go without.
 _TOLERATED = 1
+_LARGE_SHARE = 4
 
 # Shards that a worker that drains hands over at the same time.
 _HAND_OVERS = 4
@@ -77,6 +80,7 @@ class Leases:
         self._next_poll = 0.0
         self._next_renewal = 0.0
         self._is_draining = False
+        self._has_told_of_patience = False
         #: False if there is no worker to which the shards can be handed over, once this one drains.
         self.has_heirs = True
 
@@ -148,11 +152,18 @@ class Leases:
 
     def _release(self, shards: Mapping[int, FleetShard]) -> None:
         answers = self._scripts.release({i: shard.lease_token for i, shard in shards.items()})
-        for shard_id, answer in answers.items():
-            if isinstance(answer, FleetError):
-                raise answer
-            self._forget(shard_id)
-            self._released.add(shard_id)
+        released = []
+        try:
+            for shard_id, answer in answers.items():
+                if isinstance(answer, FleetError):
+                    raise answer
+                self._forget(shard_id)
+                self._released.add(shard_id)
+                if answer is Outcome.RELEASED:
+                    released.append(shard_id)
+        finally:
+            if released:
+                self._log(logging.INFO, "released %s, for another worker", _shards(released))
 
     def renew(self) -> None:
         """Renew all leases.
@@ -194,7 +205,14 @@ class Leases:
         """
         if self._is_draining:
             return False
-        self.has_heirs = self._roster.leave() > 0
+        heirs = self._roster.leave()
+        self.has_heirs = heirs > 0
+        self._log(
+            logging.INFO,
+            "handing %s over, to %s",
+            count(len(self.shards), "shard"),
+            count(heirs, "other worker") if heirs else "whoever comes: no other worker lives",
+        )
         self._is_draining = True
         self._released.clear()
         self._next_poll = 0.0
@@ -202,7 +220,7 @@ class Leases:
 
     def _balance(self, share: int) -> None:
         staying = [shard for shard in self.shards.values() if not shard.is_leaving]
-        if len(staying) > share + _TOLERATED:
+        if len(staying) > share + (_TOLERATED if share >= _LARGE_SHARE else 0):
             self._log(
                 logging.INFO,
                 "shard %d is handed over: this worker has %d, and its share is %d",
@@ -243,13 +261,43 @@ class Leases:
             shard_id: ClaimRequest(self._tokens.setdefault(shard_id, new_token()), self._name)
             for shard_id in shard_ids
         }
-        for shard_id, claim in self._scripts.claim(requests).items():
-            if isinstance(claim, FleetError):
-                raise claim
-            token = self._tokens.pop(shard_id)
-            if claim.outcome is Outcome.CLAIMED:
-                shard = self._make_shard(shard_id, token, claim)
-                self.shards = MappingProxyType({**self.shards, shard_id: shard})
+        claimed: dict[str, list[int]] = {}  # by their earlier owners
+        try:
+            for shard_id, claim in self._scripts.claim(requests).items():
+                if isinstance(claim, FleetError):
+                    raise claim
+                token = self._tokens.pop(shard_id)
+                if claim.outcome is Outcome.CLAIMED:
+                    shard = self._make_shard(shard_id, token, claim)
+                    self.shards = MappingProxyType({**self.shards, shard_id: shard})
+                    claimed.setdefault(claim.owner, []).append(shard_id)
+                elif claim.owner == "":
+                    self._tell_of_patience(claim.wait)
+        finally:
+            self._tell_claimed(claimed)
+
+    def _tell_claimed(self, claimed: Mapping[str, list[int]]) -> None:
+        for owner, shard_ids in claimed.items():
+            self._log(
+                logging.INFO,
+                "claimed %s%s; this worker has %d of %d",
+                _shards(shard_ids),
+                f" of {owner}, which was not heard of for {count(self._lease, 'second')}"
+                if owner
+                else "",
+                len(self.shards),
+                self._config.shard_count,
+            )
+
+    def _tell_of_patience(self, wait: float) -> None:
+        if not self._has_told_of_patience:
+            self._has_told_of_patience = True
+            self._log(
+                logging.INFO,
+                "this Redis knows nothing of the shards yet: workers that remember them, if there "
+                "are any, have %s to come forward",
+                count(round(wait, 1), "second"),
+            )
 
     def _claim_lost(self) -> None:
         """Claim shards again whose state Redis has lost."""
@@ -306,3 +354,7 @@ class Leases:
         self.closing = (*self.closing, shards.pop(shard_id))
         self._tokens.pop(shard_id, None)
         self.shards = MappingProxyType(shards)
+
+
+def _shards(shard_ids: list[int]) -> str:
+    return f"shard{'' if len(shard_ids) == 1 else 's'} {ranges(shard_ids)}"

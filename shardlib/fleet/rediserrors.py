@@ -49,6 +49,9 @@ _CLASSES: dict[type[Exception], _Meaning] = {
     redis.exceptions.ClusterDownError: _CLUSTER_DOWN,
     redis.exceptions.TryAgainError: _CLUSTER_DOWN,
     redis.exceptions.RedisClusterException: _CLUSTER_DOWN,
+    redis.exceptions.InvalidResponse: _Meaning(
+        FleetError, "what answers there is no Redis. Look at the host and the port of the URL"
+    ),
     redis.exceptions.AuthenticationError: _Meaning(
         FleetError,
         "Redis refuses the password, or wants one. Put the right one into the URL, as "
@@ -109,7 +112,8 @@ def fleet_error(error: Exception) -> FleetError:
     :returns: a new error, whose cause is still to be set.
     """
     meaning = _meaning(error)
-    return meaning.error(f"{meaning.text}. Redis or its client says: {message_of(error)}")
+    says = message_of(error).rstrip(".")
+    return meaning.error(f"{meaning.text}. Redis or its client says: {says}")
 
 
 def _meaning(error: Exception) -> _Meaning:
@@ -120,7 +124,11 @@ def _meaning(error: Exception) -> _Meaning:
     if code:
         return _CODES[code[0]]
     if isinstance(error, redis.TimeoutError):
-        return _Meaning(RedisAway, "Redis did not answer in time. Look whether it is overloaded")
+        return _Meaning(
+            RedisAway,
+            "Redis did not answer in time. Look whether it is overloaded, and if the URL begins "
+            "with rediss://, whether its port is the one for TLS",
+        )
     if isinstance(error, redis.ConnectionError):
         return _Meaning(
             RedisAway,

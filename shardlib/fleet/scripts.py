@@ -104,7 +104,8 @@ class Claim(NamedTuple):
         the last claims, so that two owners have one number; what Redis compares is the token.
     :param session: to resume, or None. It is from Redis, where others may write: its URL has to be
         checked before a token is sent there.
-    :param owner: who has the shard if it is HELD, "" for nobody.
+    :param owner: who has the shard if it is HELD, "" for nobody; who had it until its lease expired
+        if it is CLAIMED, "" if it was released, or new.
     :param wait: seconds until the lease expires if the shard is HELD.
     """
 
@@ -263,10 +264,10 @@ local epoch, sequence = tonumber(ARGV[8]), tonumber(ARGV[9])
 local function held(by)
     return {'HELD', 0, by, math.max(redis.call('PTTL', lease), 0)}
 end
-local function claimed()
+local function claimed(from)
     local known = redis.call('HMGET', state, 'fence', 'session', 'url', 'count', 'epoch',
                              'sequence')
-    return {'CLAIMED', known[1], '', 0, known[2] or '', known[3] or '', known[4] or 0,
+    return {'CLAIMED', known[1], from, 0, known[2] or '', known[3] or '', known[4] or 0,
             known[5] or 0, known[6] or 0}
 end
 
@@ -277,7 +278,7 @@ if holder and holder ~= '' and holder ~= token then
 end
 if known[1] == token then
     keep_lease(lease, token, milliseconds)
-    return claimed()
+    return claimed('')
 end
 if not known[1] then
     local remembers = false
@@ -305,7 +306,7 @@ fence = math.max(fence, tonumber(known[2] or 0)) + 1
 redis.call('HSET', state, 'token', token, 'owner', owner, 'fence', whole(fence),
            'state', '', 'ping', '')
 redis.call('SET', lease, token, 'PX', milliseconds)
-return claimed()
+return claimed(known[3] or '')
 """
 )
 

@@ -202,6 +202,11 @@ class Worker:
         return MappingProxyType({}) if tools is None else tools.leases.shards
 
     @property
+    def error(self) -> BaseException | None:
+        """The error that has ended the worker; None while it runs, and after a usual end."""
+        return self._lifecycle.latest.error
+
+    @property
     def stats(self) -> WorkerStats:
         """A snapshot of the counters."""
         tools = self._supervisor.tools

@@ -101,7 +101,7 @@ class EventMaker:
         message = self._random_message(guild)
         if message is None:
             return self._message_create(guild)
-        self._world.channel(message["channel_id"]).remove(message["id"])
+        message.channel.remove(message["id"])
         ids = {"id": message["id"], "channel_id": message["channel_id"], "guild_id": guild.id}
         return [("MESSAGE_DELETE", ids)]
 

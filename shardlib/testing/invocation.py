@@ -11,6 +11,7 @@ from typing import Any
 
 from shardlib.testing.channel import Channel, Message
 from shardlib.testing.rest.commandforms import (
+    ATTACHMENT,
     BOOLEAN,
     CHANNEL,
     CHAT_INPUT,
@@ -119,7 +120,14 @@ class Resolved:
         self._objects.setdefault(kind, {})[found_id] = found
 
 
-_KINDS = {USER_OPTION: "user", CHANNEL: "channel", ROLE: "role", MENTIONABLE: "user or role"}
+# What the id of an option stands for, by option type.
+_KINDS = {
+    USER_OPTION: "user",
+    CHANNEL: "channel",
+    ROLE: "role",
+    MENTIONABLE: "user or role",
+    ATTACHMENT: "attachment",
+}
 
 
 def command_data(
@@ -145,6 +153,8 @@ def command_data(
         data["guild_id"] = command["guild_id"]
     if command["type"] == CHAT_INPUT:
         given = _options(f"/{command['name']}", command, options, resolved, focused)
+        if focused is not None and not _has_focus(given):
+            raise ValueError(f"the options have no {focused!r}, which the user is typing")
         if given:
             data["options"] = given
     elif target_id is None:
@@ -179,6 +189,10 @@ def _options(
         elif option.get("required") and focused is None:
             raise ValueError(f"{name} needs the option {given_name!r}")
     return found
+
+
+def _has_focus(options: list[dict[str, Any]]) -> bool:
+    return any(each.get("focused") or _has_focus(each.get("options", [])) for each in options)
 
 
 def _option(

@@ -93,7 +93,7 @@ class UserSide:
         :param user_id: the user; None for the owner of the guild.
         :raises ValueError: if a user could not do so.
         """
-        channel = self._world.channel(message["channel_id"])
+        channel = message.channel
         data = component_data(message, custom_id, values, Resolved(self._world, channel))
         return self._issue(COMPONENT, data, channel, user_id, source=message)
 

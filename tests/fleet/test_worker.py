@@ -299,9 +299,9 @@ def test_two_workers_share_and_hand_over_without_a_new_session(
         wait_for_shards(first, SHARDS)
         assert list(first.shards) == list(range(SHARDS))  # lowest ids first
         with running(fleet, gateway) as second:
-            wait_for_shards(first, SHARDS - 1)  # one more than its share is tolerated
-            wait_for_shards(second, 1)
-            assert list(second.shards) == [SHARDS - 1]  # the youngest was given away
+            wait_for_shards(first, SHARDS // 2)
+            wait_for_shards(second, SHARDS // 2)
+            assert set(second.shards) == {2, 3}  # the youngest were given away
             dispatch(gateway, 10)
             wait_for_all(client, gateway)
             first.drain(PATIENCE)
@@ -309,6 +309,18 @@ def test_two_workers_share_and_hand_over_without_a_new_session(
             dispatch(gateway, 10)
             wait_for_all(client, gateway)
     assert len(gateway.identifies) == SHARDS
+
+
+@pytest.mark.parametrize(("shards", "kept"), [(3, 2), (6, 3), (8, 5)])
+def test_one_shard_beyond_the_share_is_kept_only_where_the_share_is_four_or_more(
+    redis_server: RedisServer, shards: int, kept: int
+) -> None:
+    with make_fleet_gateway(shards) as gateway, make_fleet(redis_server, shards=shards) as fleet:
+        with running(fleet, gateway) as first:
+            wait_for_shards(first, shards)
+            with running(fleet, gateway) as second:
+                wait_for_shards(second, shards - kept)
+                wait_for_shards(first, kept)
 
 
 def test_a_worker_takes_no_more_than_it_may_and_others_take_the_rest(

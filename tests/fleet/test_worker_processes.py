@@ -132,10 +132,12 @@ def test_a_stopped_worker_wakes_and_steals_nothing_back(
         dispatch(gateway, 20)
         wait_for_all(client, gateway)
         awake_has = awake.owns(fleet)
-        assert len(awake_has) >= SHARDS - 1  # at most one is given away: it is beyond the share
-        # Each went over once, and the one that is given away goes over once more.
-        resumes = [session.resumes for session in sessions_of(gateway)]
-        assert sorted(resumes)[:-1] == [1] * (SHARDS - 1)
+        half = SHARDS // 2
+        assert len(awake_has) >= half  # it gives away what is beyond its share
+        # Each went over once, and those that are given away go over once more.
+        resumes = sorted(session.resumes for session in sessions_of(gateway))
+        assert resumes[:half] == [1] * half
+        assert max(resumes) <= 2
         assert stopped.end(signal.SIGINT) == 0
 
 

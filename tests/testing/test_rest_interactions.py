@@ -217,6 +217,8 @@ def test_autocompletion(local_gateway: LocalGateway, rest: Rest, roll: GatewayIn
     assert typed.payload["data"]["options"] == [
         {"name": "colour", "type": 3, "value": "re", "focused": True}
     ]
+    with pytest.raises(ValueError, match="no 'colour', which the user is typing"):
+        local_gateway.autocomplete_command("roll", {"sides": 6}, "colour")
     body = {"type": 4, "data": {"content": "no message"}}
     assert callback_error(rest, typed, body) == (400, 50035)
     callback(rest, typed, 8, {"choices": [{"name": "Red", "value": "red"}]})

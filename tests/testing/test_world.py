@@ -191,3 +191,16 @@ def test_the_default_traffic_mix_holds_every_event_that_can_be_made() -> None:
     with pytest.raises(ValueError, match="it can make up ") as caught:
         maker(World(), {"NEW_THING": 1})
     assert set(str(caught.value).partition("it can make up ")[2].split(", ")) == set(TRAFFIC_MIX)
+
+
+def test_the_world_keeps_the_newest_messages_of_all_channels() -> None:
+    world = World()
+    guild = next(iter(world.guilds.values()))
+    first, second, *_ = guild.text_channels
+    world.make_message(first, guild.owner_id, "oldest")
+    for number in range(10_000):
+        world.make_message(second, guild.owner_id, str(number))
+    assert first.messages == []
+    assert len(second.messages) == 10_000
+    world.make_message(first, guild.owner_id, "newest")
+    assert second.messages[0]["content"] == "1"
