@@ -6,6 +6,7 @@ argparse shows the message of an ArgumentTypeError, and of no other error.
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from typing import Literal
 
@@ -150,6 +151,11 @@ def above_zero(text: str) -> float:
     if value == 0:
         raise argparse.ArgumentTypeError("it must be above 0")
     return value
+
+
+def speed(text: str) -> float:
+    """A speed, more than 0; infinity for "max"."""
+    return math.inf if text == "max" else above_zero(text)
 
 
 def add_api_url(parser: argparse._ActionsContainer) -> None:

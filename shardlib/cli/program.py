@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import argparse
-<<<<<<< HEAD
-import math
-import re
-=======
->>>>>>> main
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -41,11 +36,8 @@ def run(arguments: Sequence[str] | None) -> int:
     _add_shards(commands)
     _add_gateway(commands)
     _add_doctor(commands)
-<<<<<<< HEAD
     _add_record(commands)
-=======
     add_commands(commands)
->>>>>>> main
     namespace = parser.parse_args(arguments)
     try:
         namespace.run(namespace)
@@ -234,12 +226,7 @@ def _add_gateway(commands: _Commands[_Parser]) -> None:
     )
     parser.add_argument(
         "--rate",
-<<<<<<< HEAD
-        type=_rate,
-=======
         type=commonarguments.rate,
-        default=10.0,
->>>>>>> main
         metavar="R",
         help="events a second, over all guilds; 0 for none (default: 10, with --replay 0)",
     )
@@ -250,7 +237,7 @@ def _add_gateway(commands: _Commands[_Parser]) -> None:
     )
     parser.add_argument(
         "--speed",
-        type=_speed,
+        type=commonarguments.speed,
         metavar="X",
         help="how many seconds of the recording pass in one, or max for as fast as each client "
         "reads (default: 1)",
@@ -353,7 +340,6 @@ def _add_doctor(commands: _Commands[_Parser]) -> None:
     parser.set_defaults(run=_doctor, parser=parser)
 
 
-<<<<<<< HEAD
 def _add_record(commands: _Commands[_Parser]) -> None:
     parser = commands.add_parser(
         "record",
@@ -384,30 +370,36 @@ def _add_record(commands: _Commands[_Parser]) -> None:
         help="start a local gateway with some traffic, and record that; needs no token",
     )
     where.add_argument(
-        "--url", type=_url, help="a ws:// or wss:// URL to connect to instead of Discord's"
+        "--url",
+        type=commonarguments.url,
+        help="a ws:// or wss:// URL to connect to instead of Discord's",
     )
     parser.add_argument(
         "--redact", action="store_true", help="replace what people wrote, and their names"
     )
-    parser.add_argument("--count", type=_positive, metavar="N", help="end after N events")
-    parser.add_argument("--minutes", type=_timeout, metavar="M", help="end after M minutes")
+    parser.add_argument(
+        "--count", type=commonarguments.positive, metavar="N", help="end after N events"
+    )
+    parser.add_argument(
+        "--minutes", type=commonarguments.above_zero, metavar="M", help="end after M minutes"
+    )
     parser.add_argument(
         "--intents",
-        type=_intents,
+        type=commonarguments.intents,
         metavar="A,B",
         help="the intents to ask for: names as guilds,guild_messages, or default (all but the "
         "privileged ones), or all (the default with --local)",
     )
     parser.add_argument(
         "--shard",
-        type=_shard,
+        type=commonarguments.shard,
         default=(0, 1),
         metavar="I/N",
         help="be shard number I, counted from 0, of N shards (default: 0/1)",
     )
     parser.add_argument(
         "--compression",
-        type=_compression,
+        type=commonarguments.compression,
         default="zlib-stream",
         metavar="KIND",
         help="of the connection: zlib-stream (the default), zstd-stream, payload or none",
@@ -421,18 +413,6 @@ def _add_record(commands: _Commands[_Parser]) -> None:
     parser.set_defaults(run=_record, parser=parser)
 
 
-def _add_api_url(parser: argparse._ActionsContainer) -> None:
-    parser.add_argument(
-        "--api-url",
-        type=_api_url,
-        metavar="URL",
-        help="the https:// base of another HTTP API to ask than Discord's; http:// for one of this "
-        "machine",
-    )
-
-
-=======
->>>>>>> main
 def _tail(arguments: argparse.Namespace) -> None:
     if arguments.local and arguments.api_url is not None:
         raise UsageError("--api-url is not allowed with --local, whose gateway has its own")
@@ -481,129 +461,3 @@ def _doctor(arguments: argparse.Namespace) -> None:
     from shardlib.cli import doctor
 
     doctor.run(arguments)
-<<<<<<< HEAD
-
-
-# Types of arguments. argparse shows the message of an ArgumentTypeError, and of no other error.
-
-
-def _number(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(f"it must be a number from 0 up, not {text!r}")
-    return int(text)
-
-
-def _positive(text: str) -> int:
-    number = _number(text)
-    if number == 0:
-        raise argparse.ArgumentTypeError("it must be 1 or more, not 0")
-    return number
-
-
-def _port(text: str) -> int:
-    number = _number(text)
-    if number > 65535:
-        raise argparse.ArgumentTypeError(f"a port must be at most 65535, not {number}")
-    return number
-
-
-def _rate(text: str) -> float:
-    return _from_zero(text, "a number of events a second")
-
-
-def _seconds(text: str) -> float:
-    return _from_zero(text, "a number of seconds from 0 up")
-
-
-def _speed(text: str) -> float:
-    return math.inf if text == "max" else _timeout(text)
-
-
-def _timeout(text: str) -> float:
-    seconds = _seconds(text)
-    if seconds == 0:
-        raise argparse.ArgumentTypeError("it must be above 0")
-    return seconds
-
-
-def _from_zero(text: str, what: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number < float("inf"):
-        raise argparse.ArgumentTypeError(f"it must be {what}, not {text!r}")
-    return number
-
-
-def _token(text: str) -> str:
-    from shardlib.payloads import check_token  # here: it needs more than the command line does
-
-    try:
-        return check_token(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _events(text: str) -> frozenset[str]:
-    try:
-        return frozenset(event_name(name.strip()) for name in text.split(","))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _intents(text: str) -> Intents:
-    named = {"default": Intents.default, "all": Intents.all}
-    if text.lower() in named:
-        return named[text.lower()]()
-    try:
-        return Intents.parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _shard(text: str) -> tuple[int, int]:
-    match = re.fullmatch("([0-9]+)/([0-9]+)", text)
-    if match is None or int(match[1]) >= int(match[2]):
-        raise argparse.ArgumentTypeError(
-            f"it must be a shard number, from 0, and a shard count, as 0/1 or 3/16, not {text!r}"
-        )
-    return int(match[1]), int(match[2])
-
-
-def _shards_wanted(text: str) -> int | Literal["auto"]:
-    if text == "auto":
-        return "auto"
-    try:
-        return _positive(text)
-    except argparse.ArgumentTypeError:
-        raise argparse.ArgumentTypeError(
-            f"it must be auto, or a number from 1 up, not {text!r}"
-        ) from None
-
-
-def _api_url(text: str) -> str:
-    from shardlib.gatewaybot import check_api_url  # here: only some commands need it
-
-    try:
-        return check_api_url(text, None)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _compression(text: str) -> str | None:
-    compression = None if text == "none" else text
-    if compression not in COMPRESSIONS:
-        known = ", ".join(kind or "none" for kind in COMPRESSIONS)
-        raise argparse.ArgumentTypeError(f"it must be one of {known}, not {text!r}")
-    return compression
-
-
-def _url(text: str) -> str:
-    try:
-        gateway_url(text, API_VERSION, None)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return text
-=======
->>>>>>> main
