@@ -6,6 +6,7 @@ argparse shows the message of an ArgumentTypeError, and of no other error.
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from typing import Literal
 
@@ -145,11 +146,16 @@ def name(text: str) -> str:
 
 
 def above_zero(text: str) -> float:
-    """Seconds, more than 0."""
-    value = seconds(text)
+    """Seconds or minutes, more than 0."""
+    value = _from_zero(text, "a number above 0")
     if value == 0:
         raise argparse.ArgumentTypeError("it must be above 0")
     return value
+
+
+def speed(text: str) -> float:
+    """How many seconds of a recording pass in one."""
+    return math.inf if text == "max" else above_zero(text)
 
 
 def add_api_url(parser: argparse._ActionsContainer) -> None:

@@ -94,7 +94,7 @@ class ManyShards:
                 intents(arguments),
                 None if arguments.shards == "auto" else arguments.shards,
                 api_url=api_url,
-                **callbacks_and_options(arguments, self._events),
+                **callbacks_and_options(arguments, self._events.print),
                 on_socket_closed=self._note_closed,
                 on_socket_state=self._tell_state if self._footer is None else None,
             )

@@ -36,6 +36,7 @@ def run(arguments: Sequence[str] | None) -> int:
     _add_shards(commands)
     _add_gateway(commands)
     _add_doctor(commands)
+    _add_record(commands)
     add_commands(commands)
     namespace = parser.parse_args(arguments)
     try:
@@ -226,9 +227,20 @@ def _add_gateway(commands: _Commands[_Parser]) -> None:
     parser.add_argument(
         "--rate",
         type=commonarguments.rate,
-        default=10.0,
         metavar="R",
-        help="events a second, over all guilds; 0 for none (default: 10)",
+        help="events a second, over all guilds; 0 for none (default: 10, with --replay 0)",
+    )
+    parser.add_argument(
+        "--replay",
+        metavar="FILE",
+        help="play a recording of shardlib record to each client, in place of made-up guilds",
+    )
+    parser.add_argument(
+        "--speed",
+        type=commonarguments.speed,
+        metavar="X",
+        help="how many seconds of the recording pass in one, or max for as fast as each client "
+        "reads (default: 1)",
     )
     parser.add_argument(
         "--seed",
@@ -328,6 +340,79 @@ def _add_doctor(commands: _Commands[_Parser]) -> None:
     parser.set_defaults(run=_doctor, parser=parser)
 
 
+def _add_record(commands: _Commands[_Parser]) -> None:
+    parser = commands.add_parser(
+        "record",
+        help="record a bot's events in a file, which a local gateway can play",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Record a bot's events, each with its time, in a compressed file, until\n"
+        "Ctrl-C. shardlib gateway --replay plays it to any client. The file never holds\n"
+        "the bot's token, or another one.",
+        epilog="The bot's token is taken from the environment variable DISCORD_TOKEN. Only the\n"
+        "file's owner may read it. With --redact it can go into a bug report: names, messages,\n"
+        "avatars and addresses are replaced, and every text that is not known to be harmless.\n"
+        "Ids, times and numbers stay.\n\n"
+        "If the command is killed, the file can be read up to the last second.\n\n"
+        "Exit status: 0 after Ctrl-C, after --count events and after --minutes; 1 after an error\n"
+        "that ends the connection for good, and if the file cannot be written; 2 for bad\n"
+        "arguments, and if the file exists.\n\n"
+        "examples:\n"
+        "  shardlib record --redact --minutes 10 events.gz\n"
+        "  shardlib gateway --replay events.gz --speed 10\n"
+        "  zcat events.gz | jq -c 'select(.t == \"MESSAGE_CREATE\") | .d.content'",
+        allow_abbrev=False,
+    )
+    parser.add_argument("file", metavar="FILE", help="a file that does not exist yet")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--local",
+        action="store_true",
+        help="start a local gateway with some traffic, and record that; needs no token",
+    )
+    where.add_argument(
+        "--url",
+        type=commonarguments.url,
+        help="a ws:// or wss:// URL to connect to instead of Discord's",
+    )
+    parser.add_argument(
+        "--redact", action="store_true", help="replace what people wrote, and their names"
+    )
+    parser.add_argument(
+        "--count", type=commonarguments.positive, metavar="N", help="end after N events"
+    )
+    parser.add_argument(
+        "--minutes", type=commonarguments.above_zero, metavar="M", help="end after M minutes"
+    )
+    parser.add_argument(
+        "--intents",
+        type=commonarguments.intents,
+        metavar="A,B",
+        help="the intents to ask for: names as guilds,guild_messages, or default (all but the "
+        "privileged ones), or all (the default with --local)",
+    )
+    parser.add_argument(
+        "--shard",
+        type=commonarguments.shard,
+        default=(0, 1),
+        metavar="I/N",
+        help="be shard number I, counted from 0, of N shards (default: 0/1)",
+    )
+    parser.add_argument(
+        "--compression",
+        type=commonarguments.compression,
+        default="zlib-stream",
+        metavar="KIND",
+        help="of the connection: zlib-stream (the default), zstd-stream, payload or none",
+    )
+    parser.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="show every payload and connection attempt, heartbeats too",
+    )
+    parser.set_defaults(run=_record, parser=parser)
+
+
 def _tail(arguments: argparse.Namespace) -> None:
     if arguments.local and arguments.api_url is not None:
         raise UsageError("--api-url is not allowed with --local, whose gateway has its own")
@@ -362,6 +447,12 @@ def _gateway(arguments: argparse.Namespace) -> None:
     from shardlib.cli import gateway
 
     gateway.run(arguments)
+
+
+def _record(arguments: argparse.Namespace) -> None:
+    from shardlib.cli import record
+
+    record.run(arguments)
 
 
 def _doctor(arguments: argparse.Namespace) -> None:

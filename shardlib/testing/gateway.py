@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -33,6 +34,8 @@ from shardlib.testing.interaction import GatewayInteraction
 from shardlib.testing.interactions import Interactions
 from shardlib.testing.listeners import Listeners
 from shardlib.testing.payloads import opcode_name
+from shardlib.testing.recording import Recording
+from shardlib.testing.replay import Replay, find_ready
 from shardlib.testing.rest.backend import Backend
 from shardlib.testing.rest.log import RequestLog
 from shardlib.testing.rest.registry import CommandRegistry
@@ -132,7 +135,16 @@ class LocalGateway:
         client and the gateway (``SO_RCVBUF``); None for the system's default. With a small buffer
         and :meth:`GatewayConnection.stop_reading`, a client's sends soon block.
     :param clock: the clock of all limits and timeouts; by default a new clock.
-    :raises ValueError: if a number is less than the least value named above.
+    :param replay: a file that :class:`shardlib.recording.Recorder` or ``shardlib record`` wrote.
+        The gateway plays it to each client that identifies, as the bot that was recorded, in place
+        of READY and guilds of its own; see :attr:`replay`. ``guilds`` and ``members`` do not count.
+    :param speed: how many seconds of the recording pass in one second of the clock, above 0; None
+        to play as fast as each client reads.
+    :raises ValueError: if a number is less than the least value named above, or if ``replay`` is no
+        recording, or one of a session that had begun before.
+    :raises RecordingDamaged: if ``replay`` is damaged before its READY. Of a recording that is cut
+        later the gateway plays what can be read, and :meth:`Replay.wait` raises the error.
+    :raises OSError: if ``replay`` cannot be read.
     """
 
     #: The token that clients must send.
@@ -184,14 +196,23 @@ class LocalGateway:
         rate_limits: bool = True,
         receive_buffer: int | None = None,
         clock: Clock | None = None,
+        replay: str | os.PathLike[str] | None = None,
+        speed: float | None = 1.0,
     ) -> None:
         check_minimum("guilds", guilds, 0)
         check_minimum("members", members, 0)
+        if speed is not None and not speed > 0:
+            raise ValueError(f"speed must be above 0, or None for the fastest, not {speed}")
         #: The clock of all limits and timeouts. ``gateway.clock.advance(300)`` moves the clock
         #: forward by 300 seconds.
         self.clock = clock if clock is not None else Clock()
         #: The guilds, channels and members, see :class:`~shardlib.testing.World`.
-        self.world = World(seed, guilds, members)
+        self.world = World(seed, guilds, members) if replay is None else World(seed, guilds=0)
+        recording = ready = None
+        if replay is not None:
+            recording = Recording(replay)
+            ready = find_ready(recording)
+            self.world.become(ready.data["user"], ready.data.get("application"))
         #: The arguments that a test may change while the gateway runs. Each of these arguments is
         #: an attribute of the gateway, too.
         self.rules = Rules(
@@ -229,6 +250,19 @@ class LocalGateway:
         self._starts = SessionStarts(self.rules, self.clock)
         self._dispatcher = Dispatcher(self.world, self._sessions)
         self._traffic: Traffic | None = None
+        #: The recording that the gateway plays, a :class:`~shardlib.testing.Replay`; None if the
+        #: gateway plays none.
+        self.replay: Replay | None = None
+        if recording is not None and ready is not None:
+            self.replay = Replay(
+                recording,
+                ready,
+                speed,
+                thread=self._thread,
+                rules=self.rules,
+                dispatcher=self._dispatcher,
+                resume_url=lambda: self.resume_url,
+            )
         identification = Identification(
             self.rules,
             self.clock,
@@ -236,6 +270,7 @@ class LocalGateway:
             self._sessions,
             self._starts,
             lambda: self.resume_url,
+            self.replay,
         )
         commands = Commands(
             self.rules, self.clock, self.world, self._dispatcher, identification, self._remember

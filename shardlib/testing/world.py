@@ -496,6 +496,15 @@ class World:
         # All messages in the channels, in the order in which they were written.
         self._messages: deque[Message] = deque()
 
+    def become(self, user: dict[str, Any], application: dict[str, Any] | None) -> None:
+        """Make the bot another one, in a world that has no guilds yet.
+
+        :param user: the user object of the bot.
+        :param application: its application object; None for one with the id of the user.
+        """
+        self.user.update(user)
+        self.application = {**self.application, "id": user["id"], **(application or {})}
+
     def channel(self, channel_id: str) -> Channel:
         """Return a channel object, whose attribute ``messages`` has the messages in the channel.
 
