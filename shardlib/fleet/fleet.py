@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import ujson
 
 from shardlib.checks import check_at_least_one, check_positive
-from shardlib.fleet.config import FleetConfig, keep_config, read_config
+from shardlib.fleet.config import FleetConfig, check_config, keep_config, read_config
 from shardlib.fleet.connecting import Client, check_server, connect
 from shardlib.fleet.consumer import Consumer
 from shardlib.fleet.errors import FleetError
@@ -119,13 +119,8 @@ class Fleet:
         :raises ValueError: if an argument is not positive.
         :raises TypeError: if an argument has the wrong type.
         """
-        check_at_least_one("shard_count", shard_count)
-        check_at_least_one("max_concurrency", max_concurrency)
-        check_at_least_one("session_start_limit", session_start_limit)
-        check_positive("identify_interval", identify_interval)
-        wanted = FleetConfig(
-            shard_count, max_concurrency, session_start_limit, float(identify_interval)
-        )
+        wanted = FleetConfig(shard_count, max_concurrency, session_start_limit, identify_interval)
+        check_config(wanted)
         check_server(self._client)
         keep_config(self._client, self._keys, wanted)
         found = self._config()
@@ -290,11 +285,20 @@ def _shard_info(shard_id: int, state: list[Any], lease: int, events: int) -> Fle
     owner, fence, session, epoch, sequence = state
     return FleetShardInfo(
         shard_id,
-        owner.decode() if owner and lease > 0 else None,
+        _text(owner) if owner and lease > 0 else None,
         max(0, lease) / 1000,
-        int(fence or 0),
-        session.decode() if session else None,
-        max(0.0, time.time() - int(epoch) / 1000) if epoch else None,
-        int(sequence or 0),
+        _number(fence),
+        _text(session) if session else None,
+        max(0.0, time.time() - _number(epoch) / 1000) if _number(epoch) else None,
+        _number(sequence),
         events,
     )
+
+
+def _text(found: bytes) -> str:
+    return found.decode(errors="replace")
+
+
+def _number(found: bytes | None) -> int:
+    """A number in Redis; 0 for what no worker has written."""
+    return int(found) if found is not None and found.isdigit() else 0

@@ -118,6 +118,9 @@ local token, name, milliseconds, watermark = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local newest, patient = ARGV[5], ARGV[6]
 
 local holder = redis.call('GET', lease)
+if redis.call('PTTL', lease) == -1 then  -- which no consumer has written
+    holder = false
+end
 local known = redis.call('HMGET', group, 'token', 'watermark', 'waits')
 if holder and holder ~= '' and holder ~= token then
     return {'HELD', '0-0', 0}

@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from shardlib.fleet.calling import raise_first
 from shardlib.fleet.config import FleetConfig, keep_config
 from shardlib.fleet.connecting import Client
-from shardlib.fleet.errors import FleetError
+from shardlib.fleet.errors import FleetError, RedisAway
 from shardlib.fleet.fleetshard import FleetShard
 from shardlib.fleet.keys import Keys
 from shardlib.fleet.rediserrors import ERRORS, fleet_error
@@ -101,15 +102,21 @@ class Leases:
         if now < self._next_poll:
             return has_asked
         self._next_poll = now + self._lease / _POLLS
+        steps = [self._claim_lost, self._hand_over if self._is_draining else self._balance]
         if now >= self._next_renewal:
-            self.renew()
             self._next_renewal = now + self._lease / _RENEWALS
-        self._claim_lost()
-        if self._is_draining:
-            self._hand_over()
-        else:
-            self._balance(self._roster.enter(self._config.shard_count))
+            steps.insert(0, self.renew)
+        refused: FleetError | None = None
+        for step in steps:
+            try:
+                step()
+            except RedisAway:
+                raise
+            except FleetError as error:  # of one shard, as a rule: the others do not wait for it
+                refused = refused or error
         self._start_due()
+        if refused is not None:
+            raise refused
         return True
 
     def look_at_shards(self) -> bool:
@@ -147,10 +154,10 @@ class Leases:
     def _release(self, shards: Mapping[int, FleetShard]) -> None:
         answers = self._scripts.release({i: shard.lease_token for i, shard in shards.items()})
         for shard_id, answer in answers.items():
-            if isinstance(answer, FleetError):
-                raise answer
-            self._forget(shard_id)
-            self._released.add(shard_id)
+            if isinstance(answer, Outcome):
+                self._forget(shard_id)
+                self._released.add(shard_id)
+        raise_first(answers.values())
 
     def renew(self) -> None:
         """Renew all leases.
@@ -163,10 +170,9 @@ class Leases:
             return
         answers = self._scripts.renew({i: shard.lease_token for i, shard in shards.items()})
         for shard_id, answer in answers.items():
-            if isinstance(answer, FleetError):
-                raise answer
             shards[shard_id].is_fenced |= answer is Outcome.FENCED
             shards[shard_id].is_lost |= answer is Outcome.LOST
+        raise_first(answers.values())
 
     # Other workers
 
@@ -195,7 +201,8 @@ class Leases:
         self._next_poll = 0.0
         return True
 
-    def _balance(self, share: int) -> None:
+    def _balance(self) -> None:
+        share = self._roster.enter(self._config.shard_count)
         staying = [shard for shard in self.shards.values() if not shard.is_leaving]
         if len(staying) > share + _TOLERATED:
             self._log(
@@ -218,18 +225,21 @@ class Leases:
             shard.leave()
 
     def _free_shards(self) -> list[int]:
-        """The shards that nobody has, lowest first."""
+        """The shards that nobody has, lowest first.
+
+        A key without an end is no lease: it would keep the shard from all workers for ever.
+        """
         others = [
             shard_id for shard_id in range(self._config.shard_count) if shard_id not in self.shards
         ]
         try:
             with self._client.pipeline(transaction=False) as pipeline:
                 for shard_id in others:
-                    pipeline.exists(self._keys.shard(shard_id).lease)
-                leases = pipeline.execute()
+                    pipeline.pttl(self._keys.shard(shard_id).lease)
+                times_left = pipeline.execute()
         except ERRORS as error:
             raise fleet_error(error) from error
-        return [shard_id for shard_id, held in zip(others, leases, strict=True) if not held]
+        return [shard_id for shard_id, left in zip(others, times_left, strict=True) if left < 0]
 
     # Claiming
 
@@ -238,13 +248,15 @@ class Leases:
             shard_id: ClaimRequest(self._tokens.setdefault(shard_id, new_token()), self._name)
             for shard_id in shard_ids
         }
-        for shard_id, claim in self._scripts.claim(requests).items():
+        answers = self._scripts.claim(requests)
+        for shard_id, claim in answers.items():
             if isinstance(claim, FleetError):
-                raise claim
+                continue
             token = self._tokens.pop(shard_id)
             if claim.outcome is Outcome.CLAIMED:
                 shard = self._make_shard(shard_id, token, claim)
                 self.shards = MappingProxyType({**self.shards, shard_id: shard})
+        raise_first(answers.values())
 
     def _claim_lost(self) -> None:
         """Claim shards again whose state Redis has lost."""
@@ -257,10 +269,11 @@ class Leases:
             token = self._tokens.setdefault(shard_id, new_token())
             session = shard.outbox.remember()
             requests[shard_id] = ClaimRequest(token, self._name, session, shard.fence)
-        for shard_id, claim in self._scripts.claim(requests).items():
-            if isinstance(claim, FleetError):
-                raise claim
-            self._take_in(lost[shard_id], requests[shard_id], claim)
+        answers = self._scripts.claim(requests)
+        for shard_id, claim in answers.items():
+            if isinstance(claim, Claim):
+                self._take_in(lost[shard_id], requests[shard_id], claim)
+        raise_first(answers.values())
 
     def _take_in(self, shard: FleetShard, request: ClaimRequest, claim: Claim) -> None:
         ours, theirs = request.session, claim.session

@@ -12,9 +12,10 @@ import math
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Protocol
 
+from shardlib.fleet.calling import raise_first
 from shardlib.fleet.connecting import Client
 from shardlib.fleet.errors import FleetError
 from shardlib.fleet.fleetevents import (
@@ -232,7 +233,7 @@ class OrderedStreams:
                 stream.acknowledge(position)
             self._heed(stream, answer)
         self._drop_lost()
-        _raise_first(answers)
+        raise_first(answers.values())
 
     def _heed(self, stream: _HeldStream, answer: GroupOutcome | FleetError) -> None:
         if answer is GroupOutcome.FENCED or answer is GroupOutcome.LOST:
@@ -305,7 +306,7 @@ class OrderedStreams:
                 valid_until,
                 is_unsure,
             )
-        _raise_first(answers)
+        raise_first(answers.values())
 
     def _seen_up_to(self, shard_id: int) -> Position | None:
         """The place of the last event that had its effect, None if the user knows of none."""
@@ -322,7 +323,7 @@ class OrderedStreams:
     def _release(self, streams: list[_HeldStream]) -> None:
         for stream in streams:
             self._forget(stream)
-        _raise_first(self._scripts.release({each.shard_id: each.token for each in streams}))
+        raise_first(self._scripts.release({each.shard_id: each.token for each in streams}).values())
 
     def _keep(self) -> None:
         """Renew all leases; on the keeper's thread."""
@@ -337,7 +338,7 @@ class OrderedStreams:
             if answer is GroupOutcome.RENEWED:
                 stream.renew(valid_until)
             self._heed(stream, answer)
-        _raise_first(answers)
+        raise_first(answers.values())
 
     # Reading
 
@@ -475,9 +476,3 @@ def _leaps(stream: _HeldStream, entries: list[RawEntry]) -> bool:
     """True if something may be missing between what was read before and what was read now."""
     entry_id, text = entries[0]
     return not stream.read_up_to.is_followed_by(position_of(entry_id)) and text != GAP
-
-
-def _raise_first(answers: Mapping[int, object]) -> None:
-    for answer in answers.values():
-        if isinstance(answer, FleetError):
-            raise answer

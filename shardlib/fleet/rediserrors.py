@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import redis
@@ -102,14 +103,18 @@ ERRORS: tuple[type[Exception], ...] = (
 """What redis-py raises, and :func:`fleet_error` takes."""
 
 
-def fleet_error(error: Exception) -> FleetError:
+def fleet_error(error: Exception, keys: Sequence[str] = ()) -> FleetError:
     """The error of the fleet's that says what an error of redis-py's means.
 
     :param error: one of :data:`ERRORS`, as redis-py has raised it.
+    :param keys: which Redis was asked about, for a person who has to mend one of them.
     :returns: a new error, whose cause is still to be set.
     """
     meaning = _meaning(error)
-    return meaning.error(f"{meaning.text}. Redis or its client says: {message_of(error)}")
+    text = f"{meaning.text}. Redis or its client says: {message_of(error).rstrip('.')}"
+    if keys and meaning.error is FleetError:
+        text += f" (asked about {', '.join(keys)})"
+    return meaning.error(text)
 
 
 def _meaning(error: Exception) -> _Meaning:

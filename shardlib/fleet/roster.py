@@ -63,7 +63,7 @@ class Roster:
         :raises FleetError: if Redis refuses.
         """
         entries = self._call(_ENTER, self._entry, self._lease)
-        limits = [int(entry.partition(b":")[0]) or None for entry in entries]
+        limits = [_limit(entry) for entry in entries]
         return fair_share(shard_count, self._most_shards, limits)
 
     def leave(self) -> int:
@@ -81,6 +81,14 @@ class Roster:
             raise answer
         found: list[bytes] = answer
         return found
+
+
+def _limit(entry: bytes) -> int | None:
+    """How many shards a worker takes, None for any number, and for what no worker has written."""
+    try:
+        return max(0, int(entry.partition(b":")[0])) or None
+    except ValueError:
+        return None
 
 
 def fair_share(shard_count: int, most_shards: int | None, limits: Sequence[int | None]) -> int:

@@ -179,8 +179,25 @@ local function now()
 end
 """
 
-# Numbers are written by string.format: tostring() would round those of 15 digits and more.
-LAST_ID = """
+# Numbers are written by string.format: tostring() would round those of 15 digits and more. What no
+# worker can have written counts as 0: others may write to Redis, too, and one damaged number must
+# not keep the shard from all owners.
+NUMBERS = """
+local function read_number(text)
+    local found = tonumber(text)
+    if found and found >= 0 and found < 2 ^ 53 and found == math.floor(found) then
+        return found
+    end
+    return 0
+end
+local function whole(number)
+    return string.format('%.0f', number)
+end
+"""
+
+LAST_ID = (
+    NUMBERS
+    + """
 local function last_id(stream)
     if redis.call('EXISTS', stream) == 0 then
         return 0, 0
@@ -193,10 +210,8 @@ local function last_id(stream)
         end
     end
 end
-local function whole(number)
-    return string.format('%.0f', number)
-end
 """
+)
 
 # A shard of which Redis knows nothing is new, or was lost with the data of Redis. In the second
 # case an owner lives, whose session is worth more than a new one. So the first who asks places a
@@ -217,11 +232,17 @@ end
 local function claimed()
     local known = redis.call('HMGET', state, 'fence', 'session', 'url', 'count', 'epoch',
                              'sequence')
-    return {'CLAIMED', known[1], '', 0, known[2] or '', known[3] or '', known[4] or 0,
-            known[5] or 0, known[6] or 0}
+    local function numbered(i)
+        return whole(read_number(known[i]))
+    end
+    return {'CLAIMED', numbered(1), '', 0, known[2] or '', known[3] or '', numbered(4),
+            numbered(5), numbered(6)}
 end
 
 local holder = redis.call('GET', lease)
+if redis.call('PTTL', lease) == -1 then  -- which no worker has written
+    holder = false
+end
 local known = redis.call('HMGET', state, 'token', 'fence', 'owner', 'born')
 if holder and holder ~= '' and holder ~= token then
     return held(known[3] or '')
@@ -252,7 +273,7 @@ if not known[1] then
         return held('')
     end
 end
-fence = math.max(fence, tonumber(known[2] or 0)) + 1
+fence = math.max(fence, read_number(known[2])) + 1
 redis.call('HSET', state, 'token', token, 'owner', owner, 'fence', whole(fence))
 redis.call('SET', lease, token, 'PX', milliseconds)
 return claimed()
@@ -310,14 +331,14 @@ end
 local is_new = known[2] ~= session
 local sequence = -1
 if not is_new then
-    epoch, sequence = tonumber(known[3]), tonumber(known[4])
+    epoch, sequence = read_number(known[3]), read_number(known[4])
 end
 if expected > math.max(sequence, 0) then
-    return refuse(state, {'REGRESSED', is_new and 0 or known[3], whole(math.max(sequence, 0))})
+    return refuse(state, {'REGRESSED', is_new and 0 or whole(epoch), whole(math.max(sequence, 0))})
 end
 if is_new then
     -- The one proposed, or that which the session had before Redis lost it, if still possible.
-    local floor = math.max(tonumber(known[3] or 0), (last_id(events)))
+    local floor = math.max(read_number(known[3]), (last_id(events)))
     if epoch <= floor then
         epoch = math.max(now(), floor + 1)
     end
@@ -479,7 +500,13 @@ def _outcome(answer: bytes) -> Outcome:
 
 def _claim(answer: list[Any]) -> Claim:
     outcome, fence, owner, wait, *session = answer
-    return Claim(_outcome(outcome), int(fence), _session(*session), owner.decode(), wait / 1000)
+    return Claim(
+        _outcome(outcome),
+        int(fence),
+        _session(*session),
+        owner.decode(errors="replace"),
+        wait / 1000,
+    )
 
 
 def _session(
@@ -491,9 +518,11 @@ def _session(
 ) -> FleetSession | None:
     if not session_id:
         return None
-    return FleetSession(
-        session_id.decode(), url.decode() or None, int(shard_count), int(epoch), int(sequence)
-    )
+    try:
+        texts = session_id.decode(), url.decode() or None
+    except UnicodeDecodeError:  # no worker has written that
+        return None
+    return FleetSession(*texts, int(shard_count), int(epoch), int(sequence))
 
 
 def _appended(answer: list[Any]) -> Appended:

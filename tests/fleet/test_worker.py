@@ -307,7 +307,7 @@ def test_a_worker_whose_shard_another_has_claimed_drops_it_at_its_next_write(
         wait_for_all(client, gateway)
         count = client.xlen(keys.events)
         client.hset(keys.state, mapping={"token": "another's", "owner": "another"})
-        client.set(keys.lease, "another's")
+        client.set(keys.lease, "another's", ex=600)
         sessions_of(gateway)[1].dispatch("MESSAGE_CREATE", {})
         wait_until(lambda: 1 not in worker.shards, PATIENCE)
         wait_until(lambda: shard.state.value == "closed", PATIENCE)
@@ -325,7 +325,7 @@ def test_a_shard_does_not_resume_a_session_that_another_has_claimed(
         session = sessions_of(gateway)[1]
         shard = worker.shards[1]
         client.hset(keys.state, mapping={"token": "another's", "owner": "another"})
-        client.set(keys.lease, "another's")
+        client.set(keys.lease, "another's", ex=600)
         with contextlib.suppress(AttributeError):
             not_none(session.connection).close(4000)
         wait_until(lambda: shard.state.value == "closed", PATIENCE)
@@ -353,7 +353,7 @@ def test_a_worker_is_patient_after_redis_was_away(
     with make_fleet(redis_server) as fleet:
         for keys in others:
             client.hset(keys.state, mapping={"token": "another's", "owner": "another"})
-            client.set(keys.lease, "another's")
+            client.set(keys.lease, "another's", ex=600)
         with running(fleet, gateway) as worker:
             wait_for_shards(worker, 2)
             redis_server.kill()
