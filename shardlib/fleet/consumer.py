@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any
 
+import redis
 import ujson
 
 from shardlib.backoff import Backoff
@@ -117,6 +118,8 @@ class Consumer:
         group has not acknowledged four fifths of that.
     :param name: of this consumer, as `group`; by default one that nobody else has.
     :param json: a module with ``loads``.
+    :param owns_client: True if nobody else uses `client`: its connections are closed when the
+        consumer is, and when a loop ends.
     :raises TypeError: if an argument is of the wrong type.
     :raises ValueError: if an argument has a wrong value.
     """
@@ -138,6 +141,7 @@ class Consumer:
         keep_events: int = 100_000,
         name: str | None = None,
         json: JSONModule = ujson,
+        owns_client: bool = False,
     ) -> None:
         check_name("group", group)
         check_positive("lease", lease)
@@ -157,6 +161,7 @@ class Consumer:
         self._json = json
         self._scripts = GroupScripts(client, keys, group, self.name, lease=lease, ordered=ordered)
         self._shard_count = shard_count
+        self._own_client = client if owns_client else None
         self._source: EntrySource
         if ordered:
             streams = OrderedStreams(
@@ -439,6 +444,9 @@ class Consumer:
                 "later, and some events come again: %s",
                 *(self.name, error),
             )
+        if isinstance(self._own_client, redis.Redis):
+            # A connection that another thread uses for lag(), or to renew, is left to that thread.
+            self._own_client.connection_pool.disconnect(inuse_connections=False)
 
 
 def _event(entry: Entry, name: str, data: Any) -> FleetEvent:

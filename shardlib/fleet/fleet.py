@@ -204,7 +204,7 @@ class Fleet:
             why.
         :raises TypeError: if an argument has the wrong type.
         """
-        client, _ = self._connect()
+        client, is_own = self._connect()
 
         def shard_count() -> int:
             config = read_config(client, self._keys)
@@ -225,6 +225,7 @@ class Fleet:
             retry_after=retry_after,
             name=name,
             json=json,
+            owns_client=is_own,
         )
 
     def shards(self) -> list[FleetShardInfo]:

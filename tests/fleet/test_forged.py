@@ -31,7 +31,7 @@ KEYS = Keys("mybot")
 PATIENCE = 20.0
 
 # What a forger, or a bug, leaves in the states of shards.
-FORGED: list[dict[str, Any]] = [
+FORGED: list[dict[Any, Any]] = [
     {"session": b"\xff\xfe"},
     {"session": "x" * 100_000},
     {"url": b"ws://\xff"},
@@ -88,7 +88,7 @@ def test_a_forged_state_costs_a_new_session_at_most(
         make_fleet(redis_server, shards=shards) as fleet,
     ):
         for shard_id, forged in enumerate(FORGED):
-            client.hset(KEYS.shard(shard_id).state, mapping={**known, **forged})
+            client.hset(KEYS.shard(shard_id).state, mapping=known | forged)
         assert len(fleet.shards()) == shards
         with running(fleet, gateway) as worker:
             wait_for_shards(worker, shards)
