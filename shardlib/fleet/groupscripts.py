@@ -166,6 +166,20 @@ return 'ACKNOWLEDGED'
 """
 )
 
+_RENEW_AND_LOOK = Script(
+    KEEP_LEASE
+    + REFUSE
+    + """
+local owner = redis.call('HGET', KEYS[2], 'token')
+if owner ~= ARGV[1] then
+    return refuse(KEYS[2], {owner and 'FENCED' or 'LOST', '0-0'})
+end
+keep_lease(KEYS[1], ARGV[1], ARGV[2])
+local oldest = redis.call('XRANGE', KEYS[3], '-', '+', 'COUNT', 1)[1]
+return {'RENEWED', oldest and oldest[1] or '0-0'}
+"""
+)
+
 _END = Script(
     LAST_ID
     + """
@@ -331,6 +345,24 @@ class GroupScripts:
         """
         arguments = {shard_id: (token, self._lease) for shard_id, token in tokens.items()}
         return _outcomes(self._call(RENEW, arguments))
+
+    def renew_and_look(
+        self, tokens: Mapping[int, str]
+    ) -> dict[int, tuple[GroupOutcome, Position] | FleetError]:
+        """Renew leases, and look for the oldest event of each stream.
+
+        :param tokens: of the consumer, by shard number.
+        :returns: RENEWED, FENCED or LOST, and the place of the event, by shard number.
+        :raises RedisAway: if Redis does not answer; then any of the leases may be renewed.
+        :raises FleetError: if Redis refuses the connection.
+        """
+        arguments = {shard_id: (token, self._lease) for shard_id, token in tokens.items()}
+        return {
+            shard_id: answer
+            if isinstance(answer, FleetError)
+            else (GroupOutcome(answer[0].decode()), position_of(answer[1]))
+            for shard_id, answer in self._call(_RENEW_AND_LOOK, arguments).items()
+        }
 
     def acknowledge(
         self, watermarks: Mapping[int, tuple[str, Position]]

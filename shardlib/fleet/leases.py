@@ -105,7 +105,7 @@ class Leases:
         steps = [self._claim_lost, self._hand_over if self._is_draining else self._balance]
         if now >= self._next_renewal:
             self._next_renewal = now + self._lease / _RENEWALS
-            steps.insert(0, self.renew)
+            steps[:0] = [self.renew, self._keep_config]
         refused: FleetError | None = None
         for step in steps:
             try:
@@ -173,6 +173,10 @@ class Leases:
             shards[shard_id].is_fenced |= answer is Outcome.FENCED
             shards[shard_id].is_lost |= answer is Outcome.LOST
         raise_first(answers.values())
+
+    def _keep_config(self) -> None:
+        """Write again what the workers agree on, if Redis has lost it: others need it, too."""
+        keep_config(self._client, self._keys, self._config)
 
     # Other workers
 
@@ -263,7 +267,7 @@ class Leases:
         lost = {i: shard for i, shard in self.shards.items() if shard.is_lost}
         if not lost:
             return
-        keep_config(self._client, self._keys, self._config)  # Redis may have lost all
+        self._keep_config()  # Redis may have lost all
         requests = {}
         for shard_id, shard in lost.items():
             token = self._tokens.setdefault(shard_id, new_token())

@@ -609,8 +609,8 @@ def test_a_stream_that_gets_its_newest_events_back_is_not_read_again(
     second = feed.append(10)
     for event in [not_none(consumer.get(10)) for _ in range(21)]:
         consumer.ack(event)
-    client.restore(keys.shard(0).events, 0, before[0], replace=True)
-    client.restore(keys.shard(0).state, 0, before[1], replace=True)
+    client.restore(keys.shard(0).events, 0, not_none(before[0]), replace=True)
+    client.restore(keys.shard(0).state, 0, not_none(before[1]), replace=True)
     deadline = time.monotonic() + 2
     while time.monotonic() < deadline:  # ten leases, without an owner
         assert consumer.get(0.1) is None
