@@ -104,6 +104,7 @@ class RedisServer:
                 cwd=self._directory,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
+                restore_signals=False,  # for limit_files(): Python ignores SIGXFSZ
             )
             if self._is_up(self._process):
                 return
@@ -156,6 +157,17 @@ class RedisServer:
     def _signal(self, number: signal.Signals) -> None:
         assert self._process is not None
         self._process.send_signal(number)
+
+    def limit_files(self, size: int) -> None:
+        """Let no file of the server's grow beyond a size: its disk is full then.
+
+        :param size: bytes, or :data:`resource.RLIM_INFINITY`.
+        """
+        import resource  # which Windows has not
+
+        assert self._process is not None
+        hard = resource.RLIM_INFINITY
+        resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, (size, hard))
 
     def size_of_log(self) -> int:
         """How many bytes the append-only file has."""
