@@ -233,7 +233,8 @@ class Consumer:
         this returns loses the event to the caller; it is not acknowledged, and comes again once the
         consumer is closed. A loop over the consumer has no such gap.
 
-        :param timeout: seconds; None waits without end.
+        :param timeout: seconds; None waits without end. A Redis that does not answer can hold this
+            up for some seconds more.
         :returns: the event; None if the time ran out, or :meth:`stop` was called.
         :raises FleetError: if Redis refuses what the consumer needs.
         :raises RuntimeError: if another thread uses the consumer.
@@ -324,6 +325,7 @@ class Consumer:
                     self._tell_back(self._away_since)
             except RedisAway as error:
                 self._wait_for_redis(error, deadline)
+                left = deadline.remaining()
             if left == 0 and not source.buffer:
                 return None
         return None
