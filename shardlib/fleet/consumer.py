@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 import weakref
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any
@@ -85,8 +85,8 @@ class Consumer:
     A group has any number of consumers, in any number of processes. Each group gets all events.
 
     One thread uses a consumer: another one that calls :meth:`get`, or asks the iterator, meanwhile
-    gets a RuntimeError. Make a consumer for each thread. :meth:`stop` may be called from any thread
-    and any signal handler. With `ordered`, a consumer has a daemon thread of its own, which keeps
+    gets a RuntimeError. Make a consumer for each thread. :meth:`stop` and :meth:`close` may be
+    called from any thread and any signal handler. With `ordered`, a consumer has a daemon thread of its own, which keeps
     the streams for this consumer while an event is being handled, however long that takes.
 
     When Redis is away, the consumer waits, and goes on when Redis is back; the log tells of it.
@@ -190,6 +190,7 @@ class Consumer:
         self._alarm = Alarm()
         self._process = os.getpid()
         self._user: int | None = None  # the thread that is inside of _next()
+        self._closings: deque[None] = deque()  # requests of close() that nobody has carried out
 
     def __repr__(self) -> str:
         return f"<Consumer {self.name!r} of the group {self.group!r}>"
@@ -265,10 +266,14 @@ class Consumer:
     def close(self) -> None:
         """Stop, tell Redis what was acknowledged, and let other consumers have the streams at once.
 
-        To be called by the thread that uses the consumer; a ``with`` statement does so.
+        A ``with`` statement does so. If another thread waits for an event, or this call is made by
+        a signal handler that has interrupted such a wait, the call only asks: the wait ends within
+        half a second, and tells Redis.
         """
+        self._closings.append(None)
         self.stop()
-        self._leave()
+        if self._user is None:
+            self._leave_if_closed()
 
     def lag(self) -> dict[int, int | None]:
         """How many events of each shard the group has not acknowledged.
@@ -307,6 +312,15 @@ class Consumer:
             raise
         finally:
             self._user = None
+            self._leave_if_closed()
+
+    def _leave_if_closed(self) -> None:
+        # Of two threads that come here at the same time, one gets the request.
+        try:
+            self._closings.pop()
+        except IndexError:
+            return
+        self._leave()
 
     def _wait_for_event(self, deadline: Deadline) -> FleetEvent | None:
         source = self._source

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from tests.fleet.workers import (
     sessions_of,
     stream,
     wait_for_all,
+    wait_for_renewals,
     wait_for_shards,
 )
 from tests.managers import identified, opcodes
@@ -201,17 +201,6 @@ def test_a_key_that_another_program_has_written_stops_no_other_shard(
         assert fleet_sequence(client, 1) < sequences[1]
         client.rename("elsewhere", events)  # a person has mended it
         wait_for_all(client, gateway)
-
-
-def wait_for_renewals(client: redis.Redis, number: int) -> None:
-    """Wait until the lease of shard 0 was renewed so often."""
-    left = [client.pttl(Keys("mybot").shard(0).lease)]
-
-    def is_renewed() -> bool:
-        left.append(client.pttl(Keys("mybot").shard(0).lease))
-        return sum(later > earlier for earlier, later in pairwise(left)) >= number
-
-    wait_until(is_renewed, PATIENCE)
 
 
 def fleet_sequence(client: redis.Redis, shard_id: int) -> int:
