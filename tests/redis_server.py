@@ -98,7 +98,7 @@ class RedisServer:
     def start(self) -> None:
         """Start the server, and wait until it answers. It gets the port that it had before."""
         for _ in range(10):  # another program may take a free port first
-            self.port = self.port or _free_port()
+            self.port = self.port or free_port()
             self._process = subprocess.Popen(
                 [self._executable, *self._arguments()],
                 cwd=self._directory,
@@ -191,7 +191,8 @@ class RedisServer:
         return max(files, default=self._directory / "appendonly.aof")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that no program listens at, for the moment."""
     with socket.create_server((HOST, 0)) as listener:
         port: int = listener.getsockname()[1]
         return port

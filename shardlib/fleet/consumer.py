@@ -86,8 +86,9 @@ class Consumer:
 
     One thread uses a consumer: another one that calls :meth:`get`, or asks the iterator, meanwhile
     gets a RuntimeError. Make a consumer for each thread. :meth:`stop` and :meth:`close` may be
-    called from any thread and any signal handler. With `ordered`, a consumer has a daemon thread of its own, which keeps
-    the streams for this consumer while an event is being handled, however long that takes.
+    called from any thread and any signal handler. With `ordered`, a consumer has a daemon thread of
+    its own, which keeps the streams for this consumer while an event is being handled, however long
+    that takes.
 
     When Redis is away, the consumer waits, and goes on when Redis is back; the log tells of it.
 

@@ -65,7 +65,7 @@ class Fleet:
 
     :param url: of Redis 6.2 or later, or of Valkey: ``redis://``, ``rediss://`` or ``unix://``, a
         str; the query says which certificates are trusted (``?ssl_ca_certs=/path/to/ca.pem``). Or a
-        :class:`redis.Redis` of your own, which is not closed.
+        :class:`redis.Redis` or a :class:`redis.RedisCluster` of your own, which is not closed.
     :param name: of the fleet, a str of letters of ASCII, digits, ``_``, ``.`` and ``-``. It stands
         in front of every key.
     :param lease: seconds after which others may claim the shards of a worker that is not heard of.

@@ -40,6 +40,12 @@ _CLUSTER_DOWN = _Meaning(
     RedisAway, "a part of the Redis Cluster has no primary. Wait for its failover, or mend it"
 )
 
+_MOVED = _Meaning(
+    RedisAway,
+    "another node of the Redis Cluster has the key. During a failover that passes; otherwise give "
+    "a redis.RedisCluster in place of the URL",
+)
+
 # redis-py takes the code off the text of these.
 _CLASSES: dict[type[Exception], _Meaning] = {
     redis.exceptions.BusyLoadingError: _LOADING,
@@ -49,6 +55,7 @@ _CLASSES: dict[type[Exception], _Meaning] = {
     redis.exceptions.MasterDownError: _CLUSTER_DOWN,
     redis.exceptions.ClusterDownError: _CLUSTER_DOWN,
     redis.exceptions.TryAgainError: _CLUSTER_DOWN,
+    redis.exceptions.AskError: _MOVED,  # and MovedError, which is one
     redis.exceptions.RedisClusterException: _CLUSTER_DOWN,
     redis.exceptions.AuthenticationError: _Meaning(
         FleetError,
