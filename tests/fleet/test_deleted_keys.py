@@ -101,3 +101,46 @@ def test_a_stream_that_is_deleted_unread_is_told_as_a_gap(
         )
         assert [each.name for each in found] == ["SHARDLIB_GAP", "MESSAGE_CREATE"]
         assert found[0].data.reason == "data lost"
+
+
+def test_a_redis_that_evicts_keys_while_workers_run_gets_the_rest_and_no_gap_is_silent(
+    fleet: Fleet, gateway: LocalGateway, client: redis.Redis
+) -> None:
+    found: list[FleetEvent] = []
+    with (
+        running(fleet, gateway, replay_memory=0.2) as worker,
+        fleet.consumer("web") as consumer,
+    ):
+        wait_for_shards(worker, SHARDS)
+        client.config_set("maxmemory-policy", "allkeys-random")
+        evicted = 0
+        for _ in range(40):
+            used: dict[str, int] = client.info("memory")
+            client.config_set("maxmemory", used["used_memory"] - 4_000)
+            dispatch(gateway, 3)
+            take(consumer, found)
+        client.config_set("maxmemory", 0)
+        statistics: dict[str, int] = client.info("stats")
+        evicted = statistics["evicted_keys"]
+        assert evicted > 10
+        dispatch(gateway, 3)
+        last = {each.shard[0]: each.sequence for each in gateway.all_sessions}
+
+        def has_last() -> bool:
+            take(consumer, found)
+            sessions = {each.shard[0]: each.sequence for each in gateway.all_sessions}
+            newest = {each.shard_id: each.sequence for each in found}
+            return newest == sessions
+
+        wait_until(has_last, 40, f"{last}")
+        for shard_id in range(SHARDS):
+            before = None
+            for event in [each for each in found if each.shard_id == shard_id]:
+                if event.name == "SHARDLIB_GAP":
+                    before = None
+                    continue
+                epoch, sequence = map(int, event.id.partition(":")[2].split("-"))
+                if before is not None:
+                    # Each event follows the one before, or is a repeat of it, or a gap is told.
+                    assert before[0] < epoch or sequence <= before[1] + 1, (before, event.id)
+                before = epoch, sequence
