@@ -94,7 +94,11 @@ local function beginning(events, newest)
 end
 """
 
+# What no consumer can have written counts as no watermark: others may write to Redis, too.
 _IS_AFTER = """
+local function read_watermark(text)
+    return text and string.match(text, '^%d+-%d+$')
+end
 local function is_after(one, other)
     local epoch, sequence = string.match(one, '^(%d+)-(%d+)$')
     local other_epoch, other_sequence = string.match(other, '^(%d+)-(%d+)$')
@@ -125,9 +129,10 @@ local known = redis.call('HMGET', group, 'token', 'watermark', 'waits')
 if holder and holder ~= '' and holder ~= token then
     return {'HELD', '0-0', 0}
 end
+known[2] = read_watermark(known[2])
 if known[1] == token then
     keep_lease(lease, token, milliseconds)
-    return {'CLAIMED', known[2], 0}
+    return {'CLAIMED', known[2] or '0-0', 0}
 end
 local is_new = not known[2]
 if not is_new then
@@ -159,7 +164,8 @@ local known = redis.call('HMGET', KEYS[2], 'token', 'watermark')
 if known[1] ~= ARGV[1] then
     return refuse(KEYS[2], known[1] and 'FENCED' or 'LOST')
 end
-if is_after(ARGV[2], known[2]) then
+local watermark = read_watermark(known[2])
+if not watermark or is_after(ARGV[2], watermark) then
     redis.call('HSET', KEYS[2], 'watermark', ARGV[2])
 end
 return 'ACKNOWLEDGED'

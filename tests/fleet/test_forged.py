@@ -13,6 +13,8 @@ from shardlib import Shard, ShardState
 from shardlib.fleet import Fleet, FleetError
 from shardlib.fleet.keys import Keys
 from shardlib.testing import LocalGateway
+from tests.fleet.consuming import MakeConsumer, get
+from tests.fleet.feed import Feed
 from tests.fleet.workers import (
     SHARDS,
     dispatch,
@@ -24,7 +26,7 @@ from tests.fleet.workers import (
     wait_for_shards,
 )
 from tests.redis_server import RedisServer
-from tests.support import wait_until
+from tests.support import not_none, wait_until
 
 KEYS = Keys("mybot")
 
@@ -207,3 +209,26 @@ def test_settings_that_cannot_be_are_refused_with_the_name_of_their_key(
         worker.run_forever(gateway.url)
     with pytest.raises(FleetError, match="mybot:config"):
         fleet.shards()
+
+
+@pytest.mark.parametrize("watermark", ["x", "9-", b"\xff", "1-1-1"])
+def test_a_forged_watermark_brings_events_again_at_most(
+    make_consumer: MakeConsumer, client: redis.Redis, feed: Feed, watermark: str
+) -> None:
+    ids = feed.append(3)
+    group = KEYS.group(0, "web").state
+    client.hset(group, mapping={"token": "", "watermark": watermark})
+    with make_consumer() as consumer:
+        assert get(consumer, 3) == ids
+    with make_consumer() as consumer:
+        client.hset(group, "watermark", watermark)
+        found = [not_none(consumer.get(10)) for _ in range(3)]
+        client.hset(group, "watermark", watermark)
+        for event in found:
+            assert consumer.ack(event)
+        wait_until(
+            lambda: (
+                consumer.get(0.1) is None
+                and client.hget(group, "watermark") == ids[-1].partition(":")[2].encode()
+            )
+        )
