@@ -186,26 +186,6 @@ return {'RENEWED', oldest and oldest[1] or '0-0'}
 """
 )
 
-_END = Script(
-    LAST_ID
-    + """
-local epoch, sequence = last_id(KEYS[3])
-return whole(epoch) .. '-' .. whole(sequence)
-"""
-)
-
-_MOVE_BACK = Script(
-    REFUSE
-    + """
-local owner = redis.call('HGET', KEYS[2], 'token')
-if owner ~= ARGV[1] then
-    return refuse(KEYS[2], owner and 'FENCED' or 'LOST')
-end
-redis.call('HSET', KEYS[2], 'watermark', ARGV[2])
-return 'ACKNOWLEDGED'
-"""
-)
-
 # The scores are the times at which the entries end, by the clock of Redis.
 _ENTER = Script(
     NOW
@@ -384,34 +364,6 @@ class GroupScripts:
             shard_id: (token, str(watermark)) for shard_id, (token, watermark) in watermarks.items()
         }
         return _outcomes(self._call(_ACKNOWLEDGE, arguments))
-
-    def ends(self, shard_ids: Iterable[int]) -> dict[int, Position | FleetError]:
-        """Where streams end: the places of their newest events, trimmed ones included.
-
-        :param shard_ids: numbers of the shards.
-        :returns: by shard number.
-        :raises RedisAway: if Redis does not answer.
-        :raises FleetError: if Redis refuses the connection.
-        """
-        return {
-            shard_id: answer if isinstance(answer, FleetError) else position_of(answer)
-            for shard_id, answer in self._call(_END, dict.fromkeys(shard_ids, ())).items()
-        }
-
-    def move_back(
-        self, watermarks: Mapping[int, tuple[str, Position]]
-    ) -> dict[int, GroupOutcome | FleetError]:
-        """Move watermarks to where they were not before, or back.
-
-        :param watermarks: the consumer's token, and the new watermark, by shard number.
-        :returns: ACKNOWLEDGED, FENCED or LOST, by shard number.
-        :raises RedisAway: if Redis does not answer; then any of the watermarks may be moved.
-        :raises FleetError: if Redis refuses the connection.
-        """
-        arguments = {
-            shard_id: (token, str(watermark)) for shard_id, (token, watermark) in watermarks.items()
-        }
-        return _outcomes(self._call(_MOVE_BACK, arguments))
 
     def release(self, tokens: Mapping[int, str]) -> dict[int, GroupOutcome | FleetError]:
         """Let others claim streams at once.

@@ -86,7 +86,6 @@ class _HeldStream:
     :param position: after which to read.
     :param valid_until: by :func:`clock`, when the lease ends unless it is renewed.
     :param is_unsure: True if Redis has lost its data since this consumer has read there.
-    :param is_new: True if Redis knew nothing of the group, so that all in the stream is later.
     """
 
     def __init__(
@@ -97,7 +96,6 @@ class _HeldStream:
         position: Position,
         valid_until: float,
         is_unsure: bool,
-        is_new: bool,
     ) -> None:
         self.shard_id = shard_id
         self.key = key
@@ -111,9 +109,6 @@ class _HeldStream:
         self.valid_until = valid_until
         self.is_unsure = is_unsure
         self.is_lost = False
-        # Where the stream ended when it was found to end in front of what was read.
-        self._end: Position | None = BEGINNING if is_new else None
-        self._looks = 0  # that have found later events there
 
     @property
     def is_idle(self) -> bool:
@@ -135,7 +130,6 @@ class _HeldStream:
     def take(self, entries: list[RawEntry]) -> None:
         """Note that entries were read."""
         self.read_up_to = position_of(entries[-1][0])
-        self._end, self._looks = None, 0
 
     def deliver(self, entry_id: bytes) -> None:
         """Note that the user has got an event."""
@@ -164,31 +158,6 @@ class _HeldStream:
     def acknowledge(self, position: Position) -> None:
         """Note that Redis knows what was handled."""
         self.acknowledged = position
-
-    def look_at_end(self, end: Position) -> Position | None:
-        """Judge where the stream ends, while nothing comes of it.
-
-        A Redis that has lost its newest events ends in front of what was read, until a worker
-        appends them again. But if events were appended there, and those that were read do not come
-        back, no worker has them: all was lost, and the clock of Redis is behind, by which the
-        sessions get their epochs.
-
-        :param end: of the stream.
-        :returns: where to read on, None to go on as before.
-        """
-        if end.epoch >= self.read_up_to.epoch or self.passed != self.read_up_to:
-            return None
-        if self._end is None:
-            self._end = end
-        elif end > self._end:
-            self._looks += 1
-        return self._end if self._looks > 1 and self.is_idle else None
-
-    def move_back(self, position: Position) -> None:
-        """Read again from another place."""
-        self.handled = self.acknowledged = position
-        self._end, self._looks = None, 0
-        self.rewind()
 
     def rewind(self) -> None:
         """Go back to what was handled."""
@@ -230,7 +199,7 @@ class OrderedStreams:
         self._held: dict[int, _HeldStream] = {}
         # What this consumer knows to be handled, also of streams that others read now.
         self._known: dict[int, Position] = {}
-        self._next_work = self._next_poll = self._next_read = self._next_look = 0.0
+        self._next_work = self._next_poll = self._next_read = 0.0
         self._shards = 0
         self._has_claimed = False
         self._is_in_doubt = False
@@ -308,32 +277,6 @@ class OrderedStreams:
             self._claim(candidates)
         self._has_claimed = self._shards > 0
         self._next_poll = now + POLL_INTERVAL
-        if now >= self._next_look:
-            self._look_at_ends()
-            self._next_look = now + self._lease
-
-    def _look_at_ends(self) -> None:
-        """Find the streams whose events come below what was read, and read them from there."""
-        ends = self._scripts.ends(self._held)
-        for shard_id, end in ends.items():
-            stream = self._held[shard_id]
-            place = None if isinstance(end, FleetError) else stream.look_at_end(end)
-            if place is None:
-                continue
-            (answer,) = self._scripts.move_back({shard_id: (stream.token, place)}).values()
-            if answer is GroupOutcome.ACKNOWLEDGED:
-                _logger.warning(
-                    "Redis has lost all events of shard %d, and gives new ones older ids, since "
-                    "its clock is behind: this consumer reads the new ones. If it has watermarks "
-                    "of its own, they go back, too",
-                    shard_id,
-                )
-                stream.move_back(place)
-                gap = Gap(shard_id, DATA_LOST, None)
-                self.buffer.append(Entry(shard_id, str(place).encode(), GAP, gap))
-            self._heed(stream, answer)
-        self._drop_lost()
-        raise_first(ends.values())
 
     def _claim(self, shard_ids: list[int]) -> None:
         requests = {
@@ -362,7 +305,6 @@ class OrderedStreams:
                 position,
                 valid_until,
                 is_unsure,
-                answer.is_new,
             )
         raise_first(answers.values())
 

@@ -17,7 +17,7 @@ import ujson
 from shardlib import ForkedProcess
 from shardlib.fleet.consumer import Consumer
 from shardlib.fleet.errors import FleetError
-from shardlib.fleet.fleetevents import BEGINNING, FleetEvent, Gap, Position
+from shardlib.fleet.fleetevents import BEGINNING, Gap, Position
 from shardlib.fleet.groupscripts import (
     GroupOutcome,
     GroupScripts,
@@ -548,73 +548,6 @@ def test_who_does_not_remember_a_stream_waits_for_who_does(
         assert one.get(1) is None
         assert not_none(two.get(10)).name == "SHARDLIB_GAP"
         assert owners() == before
-
-
-@pytest.mark.parametrize("remembers", ["the consumer", "the user", "redis"])
-def test_events_below_the_watermark_are_read_if_redis_has_lost_all_and_its_clock_is_behind(
-    make_consumer: MakeConsumer, client: redis.Redis, keys: Keys, feed: Feed, remembers: str
-) -> None:
-    class Store:
-        last: str | None = None
-
-        def get(self, shard_id: int) -> str | None:
-            return self.last
-
-    store = Store()
-    options = {"seen": store} if remembers == "the user" else {}
-    consumer = make_consumer(lease=0.5, **options)
-    feed.append(10)
-    for event in [not_none(consumer.get(10)) for _ in range(10)]:
-        consumer.ack(event)
-        store.last = event.id
-    if remembers == "the user":
-        consumer.close()
-    client.flushall()
-    if remembers == "redis":  # a consumer that remembers has come and gone
-        wait_until(lambda: consumer.get(0.1) is None and watermark(client, keys))
-    if remembers != "the consumer":
-        consumer.close()
-        consumer = make_consumer(lease=0.5, **options)
-    if remembers != "the user":
-        assert consumer.get(0.1) is None
-    feed = Feed(client, keys)
-    feed.begin_session("S2", epoch=1000)  # long before the session that was lost
-    ids = feed.append(5)
-    found: list[FleetEvent] = []
-
-    def has_all() -> bool:
-        found.extend(each for each in (consumer.get(0.05), consumer.get(0)) if each)
-        feed_is_busy = len(found) < 6  # a shard that is silent for ever has nothing to tell
-        ids.extend(feed.append(1) if feed_is_busy else [])
-        return len(found) > len(ids)
-
-    wait_until(has_all, 20)
-    gap, *events = found
-    assert gap.data == Gap(0, "data lost", None)
-    assert [event.id for event in events] == ids
-    # They are acknowledged as any others are.
-    consumer.ack(events[-1])
-    wait_until(
-        lambda: consumer.get(0.1) is None and watermark(client, keys) == b"1000-%d" % len(ids)
-    )
-
-
-def test_a_stream_that_gets_its_newest_events_back_is_not_read_again(
-    make_consumer: MakeConsumer, client: redis.Redis, keys: Keys, feed: Feed
-) -> None:
-    consumer = make_consumer(lease=0.2)
-    first = feed.append(10)
-    feed.begin_session("S2")
-    before = client.dump(keys.shard(0).events), client.dump(keys.shard(0).state)
-    second = feed.append(10)
-    for event in [not_none(consumer.get(10)) for _ in range(21)]:
-        consumer.ack(event)
-    client.restore(keys.shard(0).events, 0, not_none(before[0]), replace=True)
-    client.restore(keys.shard(0).state, 0, not_none(before[1]), replace=True)
-    deadline = time.monotonic() + 2
-    while time.monotonic() < deadline:  # ten leases, without an owner
-        assert consumer.get(0.1) is None
-    assert second[0] > first[-1]
 
 
 def test_a_consumer_waits_while_redis_takes_no_writes(
