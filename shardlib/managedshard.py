@@ -99,13 +99,15 @@ class ManagedShard(Shard):
 
     @property
     def may_open(self) -> bool:
-        """True until its first attempt to connect in this life has failed.
+        """True unless its first attempt to connect in this life has failed.
 
         If it resumes, two: the first goes to the URL of its session, the second to the manager's.
         """
         session, ends = self.session, len(self._lifecycle.life.ends)
         tries_twice = session is not None and session.resume_gateway_url is not None
-        return self.is_under_way or (tries_twice and ends < 2 and not self.is_over)
+        if self.is_under_way or (tries_twice and ends < 2 and not self.is_over):
+            return True
+        return self.has_opened  # asked last: a shard that opens meanwhile is not under way either
 
     @property
     def has_opened(self) -> bool:

@@ -16,6 +16,14 @@ from shardlib.text import duration
 _TIME_SHIFT = 22
 
 
+def shard_id_for(guild_id: int, shard_count: int) -> int:
+    """The number of the shard that receives a guild's events.
+
+    https://docs.discord.com/developers/events/gateway#sharding
+    """
+    return (guild_id >> _TIME_SHIFT) % shard_count
+
+
 class ShardGroup:
     """Shards of one shard_count, and their start.
 
@@ -84,7 +92,7 @@ class ShardGroup:
 
     def shard_id_for(self, guild_id: int) -> int:
         """The number of the shard that receives a guild's events, which may run elsewhere."""
-        return (guild_id >> _TIME_SHIFT) % self.shard_count
+        return shard_id_for(guild_id, self.shard_count)
 
     def shard_for(self, guild_id: int) -> ManagedShard | None:
         """The shard that receives a guild's events, None if it runs elsewhere."""

@@ -377,5 +377,8 @@ def _why_none_opened(group: ShardGroup) -> str | None:
     begun = [
         shard for shard in group.shards.values() if shard.was_begun and not shard.was_closed_by_hand
     ]
-    whys = [shard.last_end or shard.error for shard in begun if not shard.may_open]
-    return str(whys[0]) if whys and len(whys) == len(begun) else None
+    if any(shard.may_open for shard in begun):
+        return None
+    # One that the user closes at this moment has no reason to tell.
+    whys = [why for shard in begun if (why := shard.last_end or shard.error)]
+    return str(whys[0]) if whys else None

@@ -24,6 +24,8 @@ PATIENCE = 20.0
 # more, but less than the ten after which a connection attempt would end by itself.
 CTRL_C = 5.0
 
+_SHOWN = 30  # lines of each output, if the test fails
+
 
 class Command:
     """A running ``shardlib``, with what it has written so far."""
@@ -42,6 +44,7 @@ class Command:
         variables |= environment or {}
         if token is not None:
             variables["DISCORD_TOKEN"] = token
+        self._arguments = arguments
         self.process = subprocess.Popen(
             [sys.executable, *options, "-m", "shardlib", *arguments],
             cwd=ROOT,
@@ -91,6 +94,10 @@ class Command:
     def __exit__(self, *_: object) -> None:
         self.process.kill()
         self.finish()
+        # pytest shows this if the test fails: the status alone would not tell why.
+        print("shardlib", *self._arguments, "ended with status", self.status)
+        print(f"It printed {len(self.out)} lines, at last:", *self.out[-_SHOWN:], sep="\n  ")
+        print("Its standard error, at last:", *self.err[-_SHOWN:], sep="\n  ")
         if self.process.stdout is not None:
             self.process.stdout.close()
 

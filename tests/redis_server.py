@@ -181,14 +181,23 @@ class RedisServer:
         :param count: bytes.
         """
         self.kill()
+        self.cut_tail(count)
+        self.start()
+
+    def cut_tail(self, count: int) -> None:
+        """Cut the last bytes of the append-only file off, while the server does not run."""
         log = self._log()
         os.truncate(log, max(0, log.stat().st_size - count))
-        self.start()
 
     def _log(self) -> Path:
         """The append-only file; Redis 7 has it in a directory of its own, beside its base."""
-        files = [*self._directory.glob("appendonlydir/*.incr.aof")]
-        return max(files, default=self._directory / "appendonly.aof")
+        files = self._directory.glob("appendonlydir/*.incr.aof")
+        return max(files, key=_number_of, default=self._directory / "appendonly.aof")
+
+
+def _number_of(log: Path) -> int:
+    """Of an append-only file of Redis 7, which begins a new one when it rewrites them."""
+    return int(log.name.split(".")[2])
 
 
 def free_port() -> int:

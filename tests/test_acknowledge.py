@@ -157,8 +157,9 @@ def test_what_an_acknowledgement_cannot_say_is_ignored_or_refused(
 
 
 def test_what_was_acknowledged_counts_for_its_own_session_alone(
-    gateway: LocalGateway, stored: Stored
+    gateway: LocalGateway, stored: Stored, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("shardlib.reconnect.INVALID_SESSION_DELAY", (0.05, 0.06))
     with make_shard(on_socket_text=stored, acknowledge="manual") as shard:
         before = begin(shard, gateway, stored, 3)
         old = not_none(shard.session_id)
@@ -347,7 +348,10 @@ def test_events_before_the_sequence_that_still_wait_hold_the_session_back(
         wait_until(lambda: saved_sequence(shard) == shard.last_sequence)
 
 
-def test_events_that_are_not_kept_any_more_cost_the_session(stored: Stored) -> None:
+def test_events_that_are_not_kept_any_more_cost_the_session(
+    stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shardlib.reconnect.INVALID_SESSION_DELAY", (0.05, 0.06))
     with (
         make_gateway(replay_limit=3) as gateway,
         make_shard(on_socket_text=stored) as shard,

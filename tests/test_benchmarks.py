@@ -58,6 +58,7 @@ def test_an_event_has_about_the_size_of_discords() -> None:
 # The clients
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 @pytest.mark.parametrize("client", CLIENTS, ids=str)
 def test_each_benchmark_client_gets_every_event(

@@ -221,6 +221,7 @@ def test_ctrl_c_while_the_pipe_is_full_ends_the_command(gateway: LocalGateway) -
     assert_quiet(command)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", [("--local",), ()], ids=["local", "url"])
 def test_ctrl_c_while_both_streams_are_stuck_in_one_full_pipe_ends_the_command(
     where: tuple[str, ...], gateway: LocalGateway

@@ -55,6 +55,7 @@ def test_token_in_an_error():
 """
 
 
+@pytest.mark.slow
 def test_what_a_test_leaves_behind_fails_it(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:

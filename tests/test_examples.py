@@ -204,6 +204,7 @@ def get(url: str) -> dict[str, object]:
         return dict(json.load(response))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("--preload",)], ids=["", "preload"])
 def test_one_worker_of_gunicorn_runs_the_shard_and_the_next_one_resumes(
     options: tuple[str, ...], gateway: LocalGateway, tmp_path: Path

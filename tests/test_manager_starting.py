@@ -28,6 +28,9 @@ from shardlib import (
     fetch_gateway_bot,
 )
 from shardlib.gatewaybot import GatewayBotRequest
+from shardlib.lifecycle import Life
+from shardlib.shardgroup import ShardGroup
+from shardlib.supervisor import Supervisor
 from shardlib.testing import GatewayConnection, LocalGateway
 from tests.managers import (
     connect,
@@ -375,6 +378,27 @@ def test_connect_succeeds_if_one_shard_of_the_first_bucket_can_connect(
     gateway.inject(refuse, instead_of="upgrade")
     with make_manager(gateway) as manager:
         connect(manager)
+
+
+def test_connect_succeeds_if_the_shards_identify_just_after_the_manager_has_seen_no_socket(
+    gateway: LocalGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = threading.Event()
+
+    class SlowSupervisor(Supervisor):
+        """The manager's thread of a busy machine."""
+
+        def _note_first_socket(self, life: Life, group: ShardGroup) -> None:
+            super()._note_first_socket(life, group)
+            looked.set()
+            begun = [shard for shard in group.shards.values() if shard.was_begun]
+            wait_until(lambda: all(shard.has_identified for shard in begun))
+
+    gateway.inject(lambda _: looked.wait(10), before="upgrade")
+    gateway.inject(instead_of="ready", connections=None)
+    monkeypatch.setattr("shardlib.manager.Supervisor", SlowSupervisor)
+    with make_manager(gateway) as manager:
+        manager.connect()
 
 
 def ask(gateway: LocalGateway, timeout: float = 10.0) -> Callable[[], GatewayBot]:

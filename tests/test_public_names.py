@@ -103,6 +103,7 @@ def test_a_shard_is_imported_without_modules_that_few_programs_need() -> None:
     }
 
 
+@pytest.mark.slow
 def test_mypy_finds_every_name_and_no_misspelt_one(tmp_path: Path) -> None:
     every = "".join(
         f"from shardlib import {name}\nreveal_type({name})\n" for name in shardlib.__all__

@@ -15,6 +15,7 @@ PROGRAM = ROOT / "tests" / "typed_program.py"
 EXAMPLES = sorted((ROOT / "examples").rglob("*.py"))
 
 
+@pytest.mark.slow
 def test_pyright_reads_the_program_and_the_examples(tmp_path: Path) -> None:
     pyright = shutil.which("pyright", path=Path(sys.executable).parent)
     if pyright is None:

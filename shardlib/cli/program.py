@@ -40,6 +40,7 @@ def run(arguments: Sequence[str] | None) -> int:
     _add_tail(commands)
     _add_shards(commands)
     _add_gateway(commands)
+    _add_doctor(commands)
     namespace = parser.parse_args(arguments)
     try:
         namespace.run(namespace)
@@ -264,6 +265,52 @@ def _add_gateway(commands: _Commands[_Parser]) -> None:
     parser.set_defaults(run=_gateway, parser=parser)
 
 
+def _add_doctor(commands: _Commands[_Parser]) -> None:
+    parser = commands.add_parser(
+        "doctor",
+        help="check, step by step, whether a bot can reach the Gateway from here",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Check what a bot needs to reach the Gateway, from Python and the clock to\n"
+        "READY and heartbeats, and print a line for each check, with a hint where something\n"
+        "is wrong. One session is begun and ended: that takes one of the bot's session\n"
+        "starts.",
+        epilog="The bot's token is taken from the environment variable DISCORD_TOKEN. It is sent\n"
+        "to the HTTP API and to the Gateway only, and never printed.\n\n"
+        "Exit status: 0 if nothing has failed, remarks or not; 1 if something has; 2 for bad\n"
+        "arguments.\n\n"
+        "examples:\n"
+        "  shardlib doctor\n"
+        "  shardlib doctor --local\n"
+        "  shardlib doctor --intents guilds,message_content\n"
+        "  shardlib doctor --json | jq '.findings[] | select(.grade == \"failed\")'",
+        allow_abbrev=False,
+    )
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--local", action="store_true", help="check against a local gateway; needs no token"
+    )
+    where.add_argument(
+        "--url", type=_url, help="a ws:// or wss:// URL to connect to instead of Discord's"
+    )
+    _add_api_url(parser)
+    parser.add_argument(
+        "--intents",
+        type=_intents,
+        metavar="A,B",
+        help="the intents to ask for: names as guilds,guild_messages, or default (all but the "
+        "privileged ones, as without this option), or all",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=_timeout,
+        default=10.0,
+        metavar="S",
+        help="seconds that a check may take (default: 10)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=_doctor, parser=parser)
+
+
 def _add_api_url(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--api-url",
@@ -301,6 +348,14 @@ def _gateway(arguments: argparse.Namespace) -> None:
     gateway.run(arguments)
 
 
+def _doctor(arguments: argparse.Namespace) -> None:
+    if arguments.local and arguments.api_url is not None:
+        raise UsageError("--api-url is not allowed with --local, whose gateway has its own")
+    from shardlib.cli import doctor
+
+    doctor.run(arguments)
+
+
 # Types of arguments. argparse shows the message of an ArgumentTypeError, and of no other error.
 
 
@@ -330,6 +385,13 @@ def _rate(text: str) -> float:
 
 def _seconds(text: str) -> float:
     return _from_zero(text, "a number of seconds from 0 up")
+
+
+def _timeout(text: str) -> float:
+    seconds = _seconds(text)
+    if seconds == 0:
+        raise argparse.ArgumentTypeError("it must be above 0")
+    return seconds
 
 
 def _from_zero(text: str, what: str) -> float:

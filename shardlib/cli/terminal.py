@@ -15,7 +15,7 @@ from typing import Protocol, TextIO, cast
 
 from shardlib.text import printable
 
-DIM, BOLD, RED, YELLOW = "2", "1", "31", "33"
+DIM, BOLD, RED, GREEN, YELLOW = "2", "1", "31", "32", "33"
 """Styles of a terminal's text (ECMA-48, "select graphic rendition")."""
 
 

@@ -7,6 +7,7 @@ or later, or Valkey. A module is loaded when one of its names is first used.
 from __future__ import annotations
 
 __all__ = [
+    "Commands",
     "Consumer",
     "ConsumerStats",
     "Fleet",
@@ -22,6 +23,7 @@ __all__ = [
 
 TYPE_CHECKING = False  # type checkers take this name for true; typing itself is slow to import
 if TYPE_CHECKING:
+    from shardlib.fleet.commands import Commands
     from shardlib.fleet.consumer import Consumer, ConsumerStats
     from shardlib.fleet.errors import FleetError, RedisAway
     from shardlib.fleet.fleet import Fleet, FleetShardInfo
@@ -38,6 +40,7 @@ else:
         "orderedstreams",
         "consumer",
         "worker",
+        "commands",
         "fleet",
     )
 

@@ -162,7 +162,6 @@ class Consumer:
         self._json = json
         self._scripts = GroupScripts(client, keys, group, self.name, lease=lease, ordered=ordered)
         self._shard_count = shard_count
-        self._own_client = client if owns_client else None
         self._source: EntrySource
         if ordered:
             streams = OrderedStreams(
@@ -190,6 +189,7 @@ class Consumer:
         self._is_stopped = False
         self._alarm = Alarm()
         self._process = os.getpid()
+        self._own_client = client if owns_client else None
         self._user: int | None = None  # the thread that is inside of _next()
         self._closings: deque[None] = deque()  # requests of close() that nobody has carried out
 

@@ -2,53 +2,68 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import ujson
 
-from shardlib.checks import check_at_least_one, check_positive
+from shardlib.checks import check_at_least_one, check_not_negative, check_positive, check_type
+from shardlib.fleet.commands import Commands
 from shardlib.fleet.config import FleetConfig, check_config, keep_config, read_config
 from shardlib.fleet.connecting import Client, check_server, connect
 from shardlib.fleet.consumer import Consumer
 from shardlib.fleet.errors import FleetError
 from shardlib.fleet.fleetevents import Gap
+from shardlib.fleet.gatescripts import GateScripts
+from shardlib.fleet.groupscripts import lags
 from shardlib.fleet.keys import Keys
 from shardlib.fleet.orderedstreams import Watermarks
 from shardlib.fleet.rediserrors import ERRORS, fleet_error
-from shardlib.fleet.worker import Worker
+from shardlib.fleet.scripts import ShardScripts, ShardView
+from shardlib.fleet.worker import Worker, machine_of
 from shardlib.gateway import IDENTIFY_INTERVAL, SESSION_START_LIMIT
 from shardlib.payloads import JSONModule
+from shardlib.state import ShardState
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from shardlib.shardoptions import ShardOptions
 
+_STATES = {state.value: state for state in ShardState}
+
 
 class FleetShardInfo(NamedTuple):
-    """A shard of a fleet, as Redis knows it at one moment.
+    """A shard of a fleet, as Redis knows it at one moment. All times are by the clock of Redis.
 
     :param shard_id: its number.
     :param owner: the :attr:`Worker.name` of the worker that has it, None if nobody has.
+    :param machine: the host of that worker, None if nobody has it.
+    :param state: of the owner's shard, some seconds old at most; None before it has told.
+    :param ping: seconds of the shard's last heartbeat, likewise.
     :param lease: seconds after which others may claim it, unless the owner renews; 0.0 if they may.
     :param fence: how often it was claimed.
     :param session_id: of its session, None if it has had none.
     :param session_age: seconds since the session began, or since Redis was first told of it.
     :param sequence: of the last event of the session that Redis has.
     :param events: how many entries its stream has.
+    :param lag: by the name of each group of consumers, how many of these the group has not
+        acknowledged, reckoned if they are more than 1,000; None if the group never read them.
     """
 
     shard_id: int
     owner: str | None
+    machine: str | None
+    state: ShardState | None
+    ping: float | None
     lease: float
     fence: int
     session_id: str | None
     session_age: float | None
     sequence: int
     events: int
+    lag: Mapping[str, int | None]
 
 
 class Fleet:
@@ -101,26 +116,41 @@ class Fleet:
         *,
         max_concurrency: int = 1,
         session_start_limit: int = SESSION_START_LIMIT,
+        remaining: int | None = None,
+        reset_after: float = 86_400.0,
         identify_interval: float = IDENTIFY_INTERVAL,
     ) -> None:
         """Say what all workers agree on, before the first one starts. Twice the same does no harm.
 
-        :func:`shardlib.fetch_gateway_bot` returns Discord's numbers: `shards`, `max_concurrency`
-        and `total`.
+        :func:`shardlib.fetch_gateway_bot` returns Discord's numbers: `shards`, `max_concurrency`,
+        `total`, `remaining` and `reset_after`. The workers count together how many sessions they
+        start. None of them identifies a shard beyond 95 percent of the limit: the shard waits until
+        Discord counts anew, and the log tells so at ERROR.
 
         :param shard_count: number of the bot's shards, an int from 1.
         :param max_concurrency: how many shards may identify at once, an int from 1.
         :param session_start_limit: sessions that Discord lets the bot start in 24 hours, an int.
+        :param remaining: how many of these are left, an int, if the bot may have started some in
+            another way than as this fleet; None for all but those that the workers have counted.
+        :param reset_after: seconds until Discord counts anew; it counts with `remaining`.
         :param identify_interval: seconds between two Identifies of one rate limit key; for a
             gateway other than Discord's.
         :raises FleetError: if the fleet has another number of shards already; or if Redis is not
             fit for a fleet, or refuses.
         :raises RedisAway: if Redis does not answer.
-        :raises ValueError: if an argument is not positive.
+        :raises ValueError: if an argument is negative, or is 0 and must not be, or `remaining` is
+            above the limit.
         :raises TypeError: if an argument has the wrong type.
         """
         wanted = FleetConfig(shard_count, max_concurrency, session_start_limit, identify_interval)
         check_config(wanted)
+        check_not_negative("reset_after", reset_after)
+        check_type("remaining", remaining, int, optional=True)
+        if remaining is not None and not 0 <= remaining <= session_start_limit:
+            raise ValueError(
+                "remaining must be from 0 up to session_start_limit, "
+                f"{session_start_limit}, not {remaining}"
+            )
         check_server(self._client)
         keep_config(self._client, self._keys, wanted)
         found = self._config()
@@ -136,6 +166,9 @@ class Fleet:
                 self._client.hset(self._keys.config, mapping=settings)
             except ERRORS as error:
                 raise fleet_error(error) from error
+        if remaining is not None:
+            gate = GateScripts(self._client, self._keys)
+            gate.count_starts(session_start_limit - remaining, reset_after)
 
     def worker(
         self,
@@ -235,22 +268,23 @@ class Fleet:
         :raises RedisAway: if Redis does not answer.
         """
         shard_ids = range(self._config().shard_count)
-        try:
-            with self._client.pipeline(transaction=False) as pipeline:
-                for shard_id in shard_ids:
-                    keys = self._keys.shard(shard_id)
-                    pipeline.hmget(keys.state, ["owner", "fence", "session", "epoch", "sequence"])
-                    pipeline.pttl(keys.lease)
-                    pipeline.xlen(keys.events)
-                answers = iter(pipeline.execute())
-        except ERRORS as error:
-            raise fleet_error(error) from error
-        return [
-            _shard_info(shard_id, state, lease, events)
-            for shard_id, state, lease, events in zip(
-                shard_ids, answers, answers, answers, strict=True
-            )
-        ]
+        scripts = ShardScripts(
+            self._client, self._keys, lease=self._lease, keep_events=self._keep_events
+        )
+        views = scripts.show(shard_ids)
+        by_group = lags(self._client, self._keys, shard_ids)
+        infos = []
+        for shard_id, view in views.items():
+            if isinstance(view, FleetError):
+                raise view
+            lag = {group: of_shards[shard_id] for group, of_shards in by_group.items()}
+            infos.append(_shard_info(shard_id, view, lag))
+        return infos
+
+    @property
+    def commands(self) -> Commands:
+        """What any process may ask of the shards, and of their workers."""
+        return Commands(self._client, self._keys, lambda: self._config().shard_count)
 
     def close(self) -> None:
         """Close the connections to Redis; a later call opens them again. Workers have their own."""
@@ -282,24 +316,19 @@ class Fleet:
         return (connect(self._url), True) if isinstance(self._url, str) else (self._url, False)
 
 
-def _shard_info(shard_id: int, state: list[Any], lease: int, events: int) -> FleetShardInfo:
-    owner, fence, session, epoch, sequence = state
+def _shard_info(shard_id: int, view: ShardView, lag: Mapping[str, int | None]) -> FleetShardInfo:
+    owner = view.owner if view.lease > 0 and view.owner else None
     return FleetShardInfo(
         shard_id,
-        _text(owner) if owner and lease > 0 else None,
-        max(0, lease) / 1000,
-        _number(fence),
-        _text(session) if session else None,
-        max(0.0, time.time() - _number(epoch) / 1000) if _number(epoch) else None,
-        _number(sequence),
-        events,
+        owner,
+        None if owner is None else machine_of(owner),
+        _STATES.get(view.state) if owner else None,
+        view.ping if owner else None,
+        view.lease,
+        view.fence,
+        view.session_id,
+        view.session_age,
+        view.sequence,
+        view.events,
+        lag,
     )
-
-
-def _text(found: bytes) -> str:
-    return found.decode(errors="replace")
-
-
-def _number(found: bytes | None) -> int:
-    """A number in Redis; 0 for what no worker has written."""
-    return int(found) if found is not None and found.isdigit() else 0

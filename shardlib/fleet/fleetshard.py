@@ -10,7 +10,7 @@ from shardlib.deadline import Deadline
 from shardlib.errors import NotReady
 from shardlib.fleet.errors import FleetError
 from shardlib.fleet.outbox import Outbox
-from shardlib.fleet.scripts import Claim, Outcome, ShardScripts
+from shardlib.fleet.scripts import Claim, Outcome, Report, Reported, ShardScripts
 from shardlib.gateway import RESUMABLE_CLOSE_CODE
 from shardlib.limits import Gate
 from shardlib.managedshard import ManagedShard
@@ -73,6 +73,9 @@ class FleetShard(ManagedShard):
         self.is_leaving = False
         #: True once the log has told that the shard was closed by an error of its own.
         self.has_failed = False
+        #: True if there may be commands for the shard in Redis.
+        self.has_commands = True
+        self._told_state = ""
         self._forward = forward
         self._scripts = scripts
         self._identify_gate = identify_gate
@@ -122,11 +125,39 @@ class FleetShard(ManagedShard):
 
     # The worker's thread
 
+    @property
+    def has_news(self) -> bool:
+        """True if Redis does not know the shard's state."""
+        return self.state.value != self._told_state
+
+    def make_report(self) -> Report:
+        """What Redis is told of the shard."""
+        return Report(self.lease_token, self.state.value, self.heartbeat_ping)
+
+    def take_in(self, report: Report, answer: Reported) -> None:
+        """Note what Redis has answered to a report."""
+        self.is_fenced |= answer.outcome is Outcome.FENCED
+        self.is_lost |= answer.outcome is Outcome.LOST
+        if answer.outcome is Outcome.RENEWED:
+            self._told_state = report.state
+            self.has_commands |= answer.commands > 0
+
     def rewind_to(self, sequence: int) -> None:
         """After REGRESSED, when the Gateway alone has the events that Redis has lost."""
         # The session may have ended meanwhile. Then the next one begins with a gap.
         with contextlib.suppress(NotReady, ValueError):
             self.outbox.rewind(sequence, self.rewind)
+
+    def start_anew(self, socket_url: str, *, new_session: bool) -> None:
+        """Connect again, also after an error has closed the shard. Any thread.
+
+        :param socket_url: where to connect if the shard is closed.
+        :param new_session: True to begin a new session.
+        """
+        # A shard whose turn to start comes yet is about to connect anyway.
+        if self.was_begun:
+            self.has_failed = False
+            self.request_restart(socket_url, new_session=new_session)
 
     def leave(self) -> None:
         """Close the shard such that another worker can resume its session."""

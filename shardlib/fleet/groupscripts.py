@@ -52,6 +52,8 @@ class StreamRequest(NamedTuple):
 
     :param token: from :func:`~shardlib.fleet.scripts.new_token`, for this claim alone.
     :param watermark: the last event that this consumer knows the group to have handled.
+    :param seen: the last event that the user knows to have been handled. Redis does not begin
+        there; the user's word counts, after the claim. It only learns which ids were given.
     :param newest: True if a new group begins with the events that come from now on, and not with
         the oldest that are there.
     :param patient: True if the consumer has read in this group before. Then, if Redis has lost the
@@ -62,6 +64,7 @@ class StreamRequest(NamedTuple):
     watermark: Position
     newest: bool
     patient: bool
+    seen: Position = BEGINNING
 
 
 class StreamClaim(NamedTuple):
@@ -70,11 +73,13 @@ class StreamClaim(NamedTuple):
     :param outcome: CLAIMED or HELD.
     :param watermark: after which the consumer reads on, if it has CLAIMED the stream.
     :param is_new: True if Redis knew nothing of the group.
+    :param last_epoch: of the stream, 0 if it has no events.
     """
 
     outcome: GroupOutcome
     watermark: Position
     is_new: bool
+    last_epoch: int = 0
 
 
 # Where a new group begins: in front of the oldest event, or behind the newest. A mark of a gap has
@@ -110,6 +115,10 @@ local function is_after(one, other)
 end
 """
 
+# A consumer may know of ids whose epoch the stream does not have: Redis has lost them. Sessions
+# that begin from now on get higher ones, even if the clock has lost time, too. What the consumer
+# knows would hide a session with lower ids that has begun already, and then does not count; but
+# the owner of the shard has the time of a lease first, to give back what Redis has lost.
 _CLAIM = Script(
     KEEP_LEASE
     + NOW
@@ -117,9 +126,13 @@ _CLAIM = Script(
     + BEGIN
     + _IS_AFTER
     + """
-local lease, group, events = KEYS[1], KEYS[2], KEYS[3]
+local lease, group, events, state = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local token, name, milliseconds, watermark = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local newest, patient = ARGV[5], ARGV[6]
+local newest, patient, seen = ARGV[5], ARGV[6], ARGV[7]
+
+local function epoch_of(id)
+    return tonumber(string.match(id, '^(%d+)-'))
+end
 
 local holder = redis.call('GET', lease)
 if redis.call('PTTL', lease) == -1 then  -- which no consumer has written
@@ -127,12 +140,24 @@ if redis.call('PTTL', lease) == -1 then  -- which no consumer has written
 end
 local known = redis.call('HMGET', group, 'token', 'watermark', 'waits')
 if holder and holder ~= '' and holder ~= token then
-    return {'HELD', '0-0', 0}
+    return {'HELD', '0-0', 0, '0'}
 end
+local last = last_id(events)
 known[2] = read_watermark(known[2])
 if known[1] == token then
     keep_lease(lease, token, milliseconds)
-    return {'CLAIMED', known[2] or '0-0', 0}
+    return {'CLAIMED', known[2] or '0-0', 0, whole(last)}
+end
+local ahead = math.max(epoch_of(watermark), epoch_of(seen))
+local is_hidden = last > 0 and ahead > last
+if ahead > last and ahead > read_number(redis.call('HGET', state, 'known_epoch')) then
+    redis.call('HSET', state, 'known_epoch', whole(ahead))
+end
+if is_hidden then
+    patient = '1'
+    if epoch_of(watermark) > last then
+        watermark = '0-0'
+    end
 end
 local is_new = not known[2]
 if not is_new then
@@ -141,18 +166,20 @@ if not is_new then
     end
 elseif watermark == '0-0' then
     if holder == '' then
-        return {'HELD', '0-0', 0}
+        return {'HELD', '0-0', 0, '0'}
     end
     if patient == '1' and not known[3] then
         redis.call('HSET', group, 'waits', '1')
         redis.call('SET', lease, '', 'PX', milliseconds)
-        return {'HELD', '0-0', 0}
+        return {'HELD', '0-0', 0, '0'}
     end
-    watermark = beginning(events, newest)
+    if not is_hidden then
+        watermark = beginning(events, newest)
+    end
 end
 redis.call('HSET', group, 'token', token, 'owner', name, 'watermark', watermark)
 redis.call('SET', lease, token, 'PX', milliseconds)
-return {'CLAIMED', watermark, is_new and 1 or 0}
+return {'CLAIMED', watermark, is_new and 1 or 0, whole(last)}
 """
 )
 
@@ -312,7 +339,7 @@ class GroupScripts:
         arguments = {
             shard_id: (
                 *(request.token, self._consumer, self._lease, str(request.watermark)),
-                *(int(request.newest), int(request.patient)),
+                *(int(request.newest), int(request.patient), str(request.seen)),
             )
             for shard_id, request in requests.items()
         }
@@ -395,8 +422,8 @@ class GroupScripts:
     def _call(self, script: Script, arguments: Mapping[int, Sequence[str | int]]) -> dict[int, Any]:
         calls = []
         for shard_id, values in arguments.items():
-            group = self._keys.group(shard_id, self._group)
-            keys = (group.lease, group.state, self._keys.shard(shard_id).events)
+            group, shard = self._keys.group(shard_id, self._group), self._keys.shard(shard_id)
+            keys = (group.lease, group.state, shard.events, shard.state)
             calls.append(Call(script, keys, values))
         return dict(zip(arguments, call_all(self._client, calls), strict=True))
 
@@ -432,9 +459,9 @@ def lags(client: Client, keys: Keys, shard_ids: Sequence[int]) -> dict[str, dict
 
 
 def _claim(answer: list[Any]) -> StreamClaim:
-    outcome, watermark, is_new = answer
+    outcome, watermark, is_new, last_epoch = answer
     position = position_of(watermark) if watermark else BEGINNING
-    return StreamClaim(GroupOutcome(outcome.decode()), position, bool(is_new))
+    return StreamClaim(GroupOutcome(outcome.decode()), position, bool(is_new), int(last_epoch))
 
 
 def _outcomes(answers: Mapping[int, Any]) -> dict[int, GroupOutcome | FleetError]:

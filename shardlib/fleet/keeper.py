@@ -26,12 +26,14 @@ class Keeper:
         self._interval = interval
         self._name = name
         self._alarm: Alarm | None = None  # of the thread, which goes on until the alarm rings
+        self._thread: threading.Thread | None = None  # the last one
 
     def start(self) -> None:
         """Begin, unless it has begun. Only one thread may call this and :meth:`stop` at a time."""
         if self._alarm is None:
             alarm = self._alarm = Alarm()
             thread = threading.Thread(target=self._run, args=(alarm,), name=self._name, daemon=True)
+            self._thread = thread
             run_uninterrupted(thread.start)
 
     def stop(self) -> None:
@@ -39,6 +41,14 @@ class Keeper:
         alarm, self._alarm = self._alarm, None
         if alarm is not None:
             alarm.ring()
+
+    def join(self, timeout: float) -> None:
+        """After :meth:`stop`, wait for the call that is under way.
+
+        :param timeout: seconds.
+        """
+        if self._thread is not None:
+            self._thread.join(timeout)
 
     def _run(self, alarm: Alarm) -> None:
         while not alarm.wait(self._interval):

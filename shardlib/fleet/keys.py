@@ -96,6 +96,11 @@ class Keys:
         return f"{{{self.name}}}:identify:{rate_limit_key}"
 
     @property
+    def commands(self) -> str:
+        """A stream: for which shards there are new commands, and which workers are to drain."""
+        return f"{{{self.name}}}:commands"
+
+    @property
     def starts(self) -> str:
         """A hash: how many sessions were started, and when Discord counts anew.
 

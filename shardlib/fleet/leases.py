@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
 from shardlib.fleet.calling import raise_first
@@ -16,7 +16,7 @@ from shardlib.fleet.fleetshard import FleetShard
 from shardlib.fleet.keys import Keys
 from shardlib.fleet.rediserrors import ERRORS, fleet_error
 from shardlib.fleet.roster import Roster
-from shardlib.fleet.scripts import Claim, ClaimRequest, Outcome, ShardScripts, new_token
+from shardlib.fleet.scripts import Claim, ClaimRequest, Outcome, Reported, ShardScripts, new_token
 
 # Parts of a lease after which leases are renewed, and after which free shards are looked for.
 _RENEWALS = 3
@@ -106,6 +106,8 @@ class Leases:
         if now >= self._next_renewal:
             self._next_renewal = now + self._lease / _RENEWALS
             steps[:0] = [self.renew, self._keep_config]
+        else:
+            steps.insert(0, self._tell_news)
         refused: FleetError | None = None
         for step in steps:
             try:
@@ -165,14 +167,23 @@ class Leases:
         :raises RedisAway: if Redis does not answer.
         :raises FleetError: if Redis refuses.
         """
-        shards = {i: shard for i, shard in self.shards.items() if not shard.is_lost}
-        if not shards:
+        self._renew(self.shards.values())
+
+    def _renew(self, shards: Iterable[FleetShard]) -> None:
+        """Renew leases, and tell how the shards are."""
+        ours = {shard.shard_id: shard for shard in shards if not shard.is_lost}
+        if not ours:
             return
-        answers = self._scripts.renew({i: shard.lease_token for i, shard in shards.items()})
+        reports = {shard_id: shard.make_report() for shard_id, shard in ours.items()}
+        answers = self._scripts.tell(reports)
         for shard_id, answer in answers.items():
-            shards[shard_id].is_fenced |= answer is Outcome.FENCED
-            shards[shard_id].is_lost |= answer is Outcome.LOST
+            if isinstance(answer, Reported):
+                ours[shard_id].take_in(reports[shard_id], answer)
         raise_first(answers.values())
+
+    def _tell_news(self) -> None:
+        """Tell how shards are that have changed, though their renewal is not due."""
+        self._renew([each for each in self.shards.values() if each.has_news])
 
     def _keep_config(self) -> None:
         """Write again what the workers agree on, if Redis has lost it: others need it, too."""

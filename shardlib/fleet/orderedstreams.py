@@ -199,6 +199,8 @@ class OrderedStreams:
         self._held: dict[int, _HeldStream] = {}
         # What this consumer knows to be handled, also of streams that others read now.
         self._known: dict[int, Position] = {}
+        # What the user knew to be handled when this consumer first asked for a stream.
+        self._first_seen: dict[int, Position] = {}
         self._next_work = self._next_poll = self._next_read = 0.0
         self._shards = 0
         self._has_claimed = False
@@ -279,12 +281,16 @@ class OrderedStreams:
         self._next_poll = now + POLL_INTERVAL
 
     def _claim(self, shard_ids: list[int]) -> None:
+        for shard_id in shard_ids:
+            if shard_id not in self._first_seen:
+                self._first_seen[shard_id] = self._seen_up_to(shard_id) or BEGINNING
         requests = {
             shard_id: StreamRequest(
                 new_token(),
                 self._known.get(shard_id, BEGINNING),
                 self._newest,
                 patient=self._has_claimed,
+                seen=self._first_seen[shard_id],
             )
             for shard_id in shard_ids
         }
@@ -296,7 +302,9 @@ class OrderedStreams:
                 continue
             position, is_unsure = answer.watermark, answer.is_new and shard_id in self._known
             seen = self._seen_up_to(shard_id)
-            if seen is not None:
+            if seen is not None and 0 < answer.last_epoch < seen.epoch:
+                is_unsure = True  # Redis has lost what was seen, and begun anew with lower ids
+            elif seen is not None:
                 position, is_unsure = seen, answer.is_new
             self._held[shard_id] = _HeldStream(
                 shard_id,

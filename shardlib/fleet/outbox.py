@@ -8,6 +8,7 @@ restarts may have lost its newest writes, and is then given them again.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -84,6 +85,7 @@ class Outbox:
         # The text is None for an event that is not forwarded, and moves the sequence only.
         self._waiting: deque[tuple[_Session, int, bytes | None]] = deque()
         self._bytes = 0  # of the texts that wait
+        self._last_epoch = 0 if session is None else session.epoch
         self._parcels: deque[_Parcel] = deque()  # to be sent next; the first may be on its way
         self._appended: deque[_Parcel] = deque()  # what Redis may lose again, oldest first
         # Guards all of the above. Held for moments, also while rewind() states its request.
@@ -151,6 +153,10 @@ class Outbox:
 
     def _pack(self) -> _Parcel:
         session = self._waiting[0][0]
+        if session.known.epoch == 0:
+            # Proposed, so that a first batch that comes again has the same ids.
+            epoch = max(int(time.time() * 1000), self._last_epoch + 1)
+            session.known = session.known._replace(epoch=epoch)
         parcel = _Parcel(session, session.known.sequence)
         size = 0
         while self._waiting and len(parcel.events) < _MOST_EVENTS and size < _MOST_BYTES:
@@ -177,6 +183,7 @@ class Outbox:
             parcel = self._parcels.popleft()
             session = parcel.session
             session.known = session.known._replace(epoch=epoch, sequence=sequence)
+            self._last_epoch = max(self._last_epoch, epoch)
             parcel.appended_at = now
             self._appended.append(parcel)
             while self._appended and self._appended[0].appended_at < now - self._replay_memory:

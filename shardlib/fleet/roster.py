@@ -32,6 +32,15 @@ return redis.call('ZRANGE', KEYS[1], 0, -1)
 )
 
 
+_LIVE = Script(
+    """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+return redis.call('ZRANGEBYSCORE', KEYS[1], string.format('(%.0f', now), '+inf')
+"""
+)
+
+
 class Roster:
     """The workers of a fleet that live, one of which this one is.
 
@@ -89,6 +98,20 @@ def _limit(entry: bytes) -> int | None:
         return max(0, int(entry.partition(b":")[0])) or None
     except ValueError:
         return None
+
+
+def live_workers(client: Client, keys: Keys) -> list[str]:
+    """The names of the workers that live, and do not drain.
+
+    :param client: from :func:`~shardlib.fleet.connecting.connect`.
+    :param keys: of the fleet.
+    :raises RedisAway: if Redis does not answer.
+    :raises FleetError: if Redis refuses.
+    """
+    (answer,) = call_all(client, [Call(_LIVE, (keys.workers,), ())])
+    if isinstance(answer, FleetError):
+        raise answer
+    return sorted(entry.decode(errors="replace").partition(":")[2] for entry in answer)
 
 
 def fair_share(shard_count: int, most_shards: int | None, limits: Sequence[int | None]) -> int:

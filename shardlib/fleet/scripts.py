@@ -115,6 +115,55 @@ class Claim(NamedTuple):
     wait: float
 
 
+class Report(NamedTuple):
+    """What the owner of a shard tells of it.
+
+    :param token: the owner's.
+    :param state: the value of the shard's :class:`shardlib.ShardState`.
+    :param ping: seconds of the last heartbeat, None if there was none.
+    """
+
+    token: str
+    state: str
+    ping: float | None
+
+
+class Reported(NamedTuple):
+    """The answer to a report.
+
+    :param outcome: RENEWED, FENCED or LOST.
+    :param commands: how many commands lie in Redis for the shard.
+    """
+
+    outcome: Outcome
+    commands: int
+
+
+class ShardView(NamedTuple):
+    """What anyone may know of a shard.
+
+    :param lease: seconds that are left of the lease, 0.0 if others may claim the shard.
+    :param events: how many entries its stream has.
+    :param session_age: seconds since the session began, None if there was none.
+    :param owner: name of the worker that has claimed it last, "" if that has released it.
+    :param fence: how often it was claimed.
+    :param session_id: of the session, None if there was none.
+    :param sequence: of the last event of the session that Redis has.
+    :param state: as the owner has reported it, "" before.
+    :param ping: likewise, None before.
+    """
+
+    lease: float
+    events: int
+    session_age: float | None
+    owner: str
+    fence: int
+    session_id: str | None
+    sequence: int
+    state: str
+    ping: float | None
+
+
 class Batch(NamedTuple):
     """Events to append to the stream of a shard.
 
@@ -274,7 +323,8 @@ if not known[1] then
     end
 end
 fence = math.max(fence, read_number(known[2])) + 1
-redis.call('HSET', state, 'token', token, 'owner', owner, 'fence', whole(fence))
+redis.call('HSET', state, 'token', token, 'owner', owner, 'fence', whole(fence),
+           'state', '', 'ping', '')
 redis.call('SET', lease, token, 'PX', milliseconds)
 return claimed()
 """
@@ -293,6 +343,37 @@ return 'RENEWED'
 """
 )
 
+# The lease is renewed first: Redis whose memory has run out refuses HSET, but not behind a command
+# that has written. Another program may have put something else than commands in their place.
+_TELL = Script(
+    KEEP_LEASE
+    + REFUSE
+    + """
+local owner = redis.call('HGET', KEYS[2], 'token')
+if owner ~= ARGV[1] then
+    return {refuse(KEYS[2], owner and 'FENCED' or 'LOST'), 0}
+end
+keep_lease(KEYS[1], ARGV[1], ARGV[2])
+redis.call('HSET', KEYS[2], 'state', ARGV[3], 'ping', ARGV[4])
+local commands = redis.pcall('XLEN', KEYS[4])
+return {'RENEWED', type(commands) == 'number' and commands or 0}
+"""
+)
+
+# The times are the difference of two by the clock of Redis.
+_SHOW = Script(
+    NOW
+    + NUMBERS
+    + """
+local known = redis.call('HMGET', KEYS[2], 'owner', 'fence', 'session', 'epoch', 'sequence',
+                         'state', 'ping')
+return {math.max(redis.call('PTTL', KEYS[1]), 0), redis.call('XLEN', KEYS[3]),
+        math.max(now() - read_number(known[4]), 0), known[1] or '', whole(read_number(known[2])),
+        known[3] or '', whole(read_number(known[4])), whole(read_number(known[5])),
+        known[6] or '', known[7] or ''}
+"""
+)
+
 # The token is left empty, and not deleted: a state without one is taken for lost.
 RELEASE = Script(
     REFUSE
@@ -302,7 +383,7 @@ if owner ~= ARGV[1] then
     return refuse(KEYS[2], owner and 'FENCED' or 'LOST')
 end
 redis.call('DEL', KEYS[1])
-redis.call('HSET', KEYS[2], 'token', '', 'owner', '')
+redis.call('HSET', KEYS[2], 'token', '', 'owner', '', 'state', '', 'ping', '')
 return 'RELEASED'
 """
 )
@@ -324,7 +405,7 @@ local token, milliseconds, session, url, count = ARGV[1], ARGV[2], ARGV[3], ARGV
 local epoch, expected, last = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local most, field, gap = ARGV[9], ARGV[10], ARGV[11]
 
-local known = redis.call('HMGET', state, 'token', 'session', 'epoch', 'sequence')
+local known = redis.call('HMGET', state, 'token', 'session', 'epoch', 'sequence', 'known_epoch')
 if known[1] ~= token then
     return refuse(state, {known[1] and 'FENCED' or 'LOST', 0, 0})
 end
@@ -338,9 +419,11 @@ if expected > math.max(sequence, 0) then
 end
 if is_new then
     -- The one proposed, or that which the session had before Redis lost it, if still possible.
+    -- A consumer may know an epoch that Redis has lost: this session's, or that of an earlier one.
     local floor = math.max(read_number(known[3]), (last_id(events)))
-    if epoch <= floor then
-        epoch = math.max(now(), floor + 1)
+    local known_epoch = read_number(known[5])
+    if epoch <= floor or epoch < known_epoch then
+        epoch = math.max(now(), floor + 1, known_epoch + 1)
     end
 end
 local id = whole(epoch) .. '-'
@@ -437,6 +520,33 @@ class ShardScripts:
         arguments = {shard_id: (token, self._lease) for shard_id, token in tokens.items()}
         return _answers(tokens, self._call(RENEW, arguments), _outcome)
 
+    def tell(self, reports: Mapping[int, Report]) -> dict[int, Reported | FleetError]:
+        """Renew the leases of shards, tell how the shards are, and hear of commands.
+
+        :param reports: by shard number.
+        :returns: the answers, by shard number.
+        :raises RedisAway: if Redis does not answer; then any of the leases may be renewed.
+        :raises FleetError: if Redis refuses the connection.
+        """
+        arguments = {
+            shard_id: (
+                *(report.token, self._lease, report.state),
+                "" if report.ping is None else repr(report.ping),
+            )
+            for shard_id, report in reports.items()
+        }
+        return _answers(reports, self._call(_TELL, arguments), _reported)
+
+    def show(self, shard_ids: Sequence[int]) -> dict[int, ShardView | FleetError]:
+        """What is known of shards.
+
+        :param shard_ids: their numbers.
+        :returns: the answers, by shard number.
+        :raises RedisAway: if Redis does not answer.
+        :raises FleetError: if Redis refuses the connection.
+        """
+        return _answers(shard_ids, self._call(_SHOW, dict.fromkeys(shard_ids, ())), _view)
+
     def release(self, tokens: Mapping[int, str]) -> dict[int, Outcome | FleetError]:
         """Let others claim shards at once. With these tokens nothing can be appended any more.
 
@@ -477,8 +587,7 @@ class ShardScripts:
     ) -> list[Any]:
         calls = []
         for shard_id, values in arguments.items():
-            keys = self._keys.shard(shard_id)
-            calls.append(Call(script, (keys.lease, keys.state, keys.events), values))
+            calls.append(Call(script, self._keys.shard(shard_id), values))
         return call_all(self._client, calls)
 
 
@@ -496,6 +605,33 @@ def _answers(
 
 def _outcome(answer: bytes) -> Outcome:
     return Outcome(answer.decode())
+
+
+def _reported(answer: list[Any]) -> Reported:
+    outcome, commands = answer
+    return Reported(_outcome(outcome), commands)
+
+
+def _view(answer: list[Any]) -> ShardView:
+    lease, events, age, owner, fence, session, epoch, sequence, state, ping = answer
+    return ShardView(
+        lease / 1000,
+        events,
+        age / 1000 if int(epoch) else None,
+        owner.decode(errors="replace"),
+        int(fence),
+        session.decode(errors="replace") or None,
+        int(sequence),
+        state.decode(errors="replace"),
+        _ping(ping),
+    )
+
+
+def _ping(text: bytes) -> float | None:
+    try:
+        return float(text)
+    except ValueError:  # as for a shard that has had no heartbeat yet
+        return None
 
 
 def _claim(answer: list[Any]) -> Claim:

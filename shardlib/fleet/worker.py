@@ -23,11 +23,14 @@ from shardlib.currentsession import CurrentSession
 from shardlib.deadline import Deadline
 from shardlib.dispatching import create_callbacks
 from shardlib.errors import ForkedProcess
+from shardlib.fleet.commandrunner import INTERVAL, CommandRunner
+from shardlib.fleet.commandscripts import CommandScripts
 from shardlib.fleet.config import FleetConfig
 from shardlib.fleet.connecting import Client
 from shardlib.fleet.fleetgate import FleetGate
 from shardlib.fleet.fleetshard import FleetShard
 from shardlib.fleet.gatescripts import GateScripts
+from shardlib.fleet.keeper import Keeper
 from shardlib.fleet.keys import Keys
 from shardlib.fleet.leases import Leases
 from shardlib.fleet.outbox import Outbox
@@ -94,8 +97,10 @@ class Worker:
     """A part of a fleet's shards, which run in this process and write their events to Redis.
 
     :meth:`shardlib.fleet.Fleet.worker` makes it, and describes its arguments. One thread,
-    ``fleet-worker``, claims shards and writes the events of all of them; each shard has its two
-    threads as ever.
+    ``fleet-worker``, claims shards and writes the events of all of them; another,
+    ``fleet-commands``, carries out what :attr:`Fleet.commands` is asked for. Each shard has its two
+    threads as ever. `on_socket_error` is called on ``fleet-commands``, too: with the error of a
+    command that was not carried out.
 
     If the token or the intents are refused, or a callback raises SystemExit or KeyboardInterrupt,
     the worker ends, and releases its shards. Any other error closes one shard at most; the worker
@@ -356,7 +361,33 @@ class Worker:
             log=log,
         )
         writer = Writer(scripts, lambda: leases.shards, log)
-        return Tools(leases, writer, roster)
+        runner = CommandRunner(
+            CommandScripts(client, keys),
+            lambda: leases.shards,
+            name=self._name,
+            socket_url=socket_url,
+            drain=lambda timeout: self._supervisor.drain(Deadline(timeout)),
+            log=log,
+            on_error=self._tell_command_failed,
+        )
+        return Tools(leases, writer, roster, Keeper(runner.run, INTERVAL, "fleet-commands"))
+
+    def _tell_command_failed(self, shard: Shard, error: Exception) -> None:
+        """Tell of a command that was not carried out, on the thread that was to do it."""
+        self._callbacks.report(error, f"a command to shard {shard.shard_id} was not carried out: ")
+        function = self._options.get("on_socket_error")
+        if function is None:
+            return
+        try:
+            function(shard, error)
+        except Exception as failure:
+            self._callbacks.log(
+                logging.ERROR,
+                "the callback on_socket_error failed, which closes nothing",
+                exc_info=failure,
+            )
+        except BaseException as end:  # SystemExit, KeyboardInterrupt: for join() to raise
+            self._supervisor.stop(end)
 
     def _session(
         self, shard_id: int, known: FleetSession | None, shard_count: int, hosts: ResumeHosts
@@ -409,6 +440,11 @@ class ResumeHosts(Container[str]):
 
     def __contains__(self, host: object) -> bool:
         return isinstance(host, str) and (host == self._host or host.endswith(f".{self._domain}"))
+
+
+def machine_of(name: str) -> str:
+    """The host of the worker of a name."""
+    return name.rsplit("-", 2)[0]
 
 
 def _check_options(options: Mapping[str, Any]) -> None:

@@ -24,6 +24,7 @@ from shardlib.errors import (
 from shardlib.fleet.config import FleetConfig, read_config
 from shardlib.fleet.connecting import Client, check_server
 from shardlib.fleet.errors import FleetError, RedisAway
+from shardlib.fleet.keeper import Keeper
 from shardlib.fleet.keys import Keys
 from shardlib.fleet.leases import Leases
 from shardlib.fleet.roster import Roster
@@ -38,8 +39,8 @@ from shardlib.text import count
 # Errors of one shard that every other one would meet, too: they are the token's, or the intents'.
 _COMMON = (AuthenticationFailed, DisallowedIntents, InvalidAPIVersion, InvalidIntents)
 
-# Seconds that events wait for others to be appended with them.
-_LINGER = 0.02
+# Seconds between looking whether the shards of a worker that ends are closed.
+_LOOK = 0.01
 
 # Seconds after which a Redis is asked again that did not answer.
 _RETRY = 0.5
@@ -51,11 +52,13 @@ class Tools(NamedTuple):
     :param leases: its shards.
     :param writer: of their events.
     :param roster: on which it stands.
+    :param commands: what looks for commands, on a thread of its own.
     """
 
     leases: Leases
     writer: Writer
     roster: Roster
+    commands: Keeper
 
 
 class WorkerSupervisor:
@@ -152,6 +155,7 @@ class WorkerSupervisor:
         self._callbacks.log(
             logging.INFO, "this worker looks for shards, of %d in all", config.shard_count
         )
+        tools.commands.start()
         while life.request is not Request.CLOSE:
             if (deadline := self._drain_deadline(life)) is not None:
                 self._ask(tools.leases.drain)
@@ -164,11 +168,10 @@ class WorkerSupervisor:
                 return error
             if is_away:
                 self._pause(life, _RETRY)
-            elif tools.writer.has_some:
-                self._linger(tools.writer)
             else:
-                self.lifecycle.await_change(tools.leases.wait)
-                self._linger(tools.writer)
+                if not tools.writer.has_some:
+                    self.lifecycle.await_change(tools.leases.wait)
+                time.sleep(tools.writer.wait)
         return None
 
     def _drain_deadline(self, life: Life) -> Deadline | None:
@@ -257,10 +260,6 @@ class WorkerSupervisor:
     def _pause(self, life: Life, seconds: float) -> None:
         self.lifecycle.wait(lambda: life.request is Request.CLOSE, Deadline(seconds))
 
-    def _linger(self, writer: Writer) -> None:
-        if not writer.is_worth_it:
-            time.sleep(_LINGER)
-
     def _look_for_errors(self, tools: Tools) -> BaseException | None:
         """Note which shards were closed. Returns an error that closes all of them."""
         for shard_id, shard in tools.leases.shards.items():
@@ -290,7 +289,9 @@ class WorkerSupervisor:
             life.begin_closing(error)
         tools = self.tools
         if tools is not None:
+            tools.commands.stop()
             self._hand_all_over(life, tools)
+            tools.commands.join(_RETRY)
         life.close(error)
         if life.error is None:
             self._callbacks.log(logging.INFO, "the worker has ended")
@@ -309,7 +310,7 @@ class WorkerSupervisor:
         while (leases.shards or leases.closing) and deadline.remaining() != 0:
             is_away = not self._ask(tools.writer.write, leases.look_at_shards)
             if leases.shards or leases.closing:
-                time.sleep(_RETRY / 5 if is_away else _LINGER / 2)
+                time.sleep(_RETRY / 5 if is_away else _LOOK)
         if leases.shards:
             self._callbacks.log(
                 logging.WARNING,

@@ -14,8 +14,10 @@ from shardlib.fleet.errors import FleetError
 from shardlib.fleet.fleetshard import FleetShard
 from shardlib.fleet.scripts import Appended, Outcome, ShardScripts
 
-# Events for which a batch is not worth to be waited for any more.
-_WORTH_A_BATCH = 200
+# Seconds from one write to the next, unless so many events wait: a batch costs as much processor
+# time as several events in it, here and in Redis, and so does a read of a consumer.
+_LINGER = 0.05
+_WORTH_A_WRITE = 200
 
 
 class Writer:
@@ -39,6 +41,7 @@ class Writer:
         self.batches = 0
         self.refused = 0  # batches, since another worker has claimed the shard
         self.regressions = 0  # how often Redis had lost newest events of a shard
+        self._next_write = 0.0  # unless many events wait
 
     @property
     def waiting(self) -> int:
@@ -53,9 +56,10 @@ class Writer:
         )
 
     @property
-    def is_worth_it(self) -> bool:
-        """True if so many events wait that more would not make the batches cheaper."""
-        return self.waiting >= _WORTH_A_BATCH
+    def wait(self) -> float:
+        """Seconds for which it is worth to wait for more events."""
+        linger = self._next_write - time.monotonic()
+        return 0.0 if linger <= 0 or self.waiting >= _WORTH_A_WRITE else linger
 
     def write(self) -> bool:
         """Append one batch of each shard, all in one pipeline.
@@ -74,6 +78,7 @@ class Writer:
         if not batches:
             return False
         now = time.monotonic()
+        self._next_write = now + _LINGER
         failure: FleetError | None = None
         for shard_id, answer in self._scripts.append(batches).items():
             if isinstance(answer, FleetError):

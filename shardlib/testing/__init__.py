@@ -9,24 +9,31 @@ from __future__ import annotations
 __all__ = [
     "STEPS",
     "TRAFFIC_MIX",
+    "Channel",
     "Clock",
     "GatewayConnection",
+    "GatewayInteraction",
     "GatewaySession",
     "Guild",
     "IssuedEvent",
     "LocalGateway",
+    "Message",
     "ReceivedIdentify",
     "ReceivedPayload",
+    "ReceivedRequest",
     "Traffic",
     "World",
 ]
 
 TYPE_CHECKING = False  # type checkers take this name for true
 if TYPE_CHECKING:
+    from shardlib.testing.channel import Channel, Message
     from shardlib.testing.clock import Clock
     from shardlib.testing.connection import GatewayConnection, GatewaySession, ReceivedPayload
     from shardlib.testing.faults import STEPS
     from shardlib.testing.gateway import LocalGateway
+    from shardlib.testing.interaction import GatewayInteraction
+    from shardlib.testing.rest.request import ReceivedRequest
     from shardlib.testing.session import IssuedEvent
     from shardlib.testing.sessions import ReceivedIdentify
     from shardlib.testing.traffic import TRAFFIC_MIX, Traffic
@@ -40,9 +47,12 @@ else:
         "faults",
         "session",
         "sessions",
+        "channel",
         "world",
         "traffic",
         "connection",
+        "rest.request",
+        "interaction",
         "gateway",
     )
 
@@ -54,10 +64,11 @@ else:
         try:
             found = globals()[name] = lazy.find(__name__, _MODULES, name)
         except ModuleNotFoundError as error:
-            if (error.name or "").partition(".")[0] != "websockets":
+            package = (error.name or "").partition(".")[0].replace("_", "-")
+            if package not in ("h11", "python-multipart", "websockets"):
                 raise
             raise ImportError(
-                f"shardlib.testing.{name} needs the package websockets: "
+                f"shardlib.testing.{name} needs the package {package}: "
                 'pip install "shardlib[local]"'
             ) from None
         return found

@@ -38,6 +38,11 @@ _MAX_USER_IDS = 100
 _ALL_MEMBERS_INTERVAL = 30.0
 
 
+#: Seconds after op 9 in which the gateway ignores payloads that need a session. A client waits as
+#: long at most before it identifies again (Gateway Events, "Invalid Session").
+_OVERTAKEN_FOR = 5.0
+
+
 class Commands:
     """Checks and carries out the payloads of clients. The callers hold the gateway's lock.
 
@@ -117,7 +122,12 @@ class Commands:
         elif opcode not in self._session_handlers:
             raise Refused(CloseCode.UNKNOWN_OPCODE, f"clients do not send op {shorten(opcode)}")
         elif connection.session is None:
-            raise Refused(CloseCode.NOT_AUTHENTICATED, f"{opcode_name(opcode)} before Identify")
+            since_op_9 = connection.seconds_since_invalid_session
+            if since_op_9 is None:
+                raise Refused(CloseCode.NOT_AUTHENTICATED, f"{opcode_name(opcode)} before Identify")
+            # What the client sent before it read op 9 is no mistake of the client.
+            if since_op_9 >= _OVERTAKEN_FOR:
+                raise Refused(CloseCode.NOT_AUTHENTICATED, f"{opcode_name(opcode)} after op 9")
         else:
             require(isinstance(data, dict), "d is not an object")
             self._session_handlers[opcode](connection.session, data)
@@ -125,7 +135,7 @@ class Commands:
     def _heartbeat(self, connection: ConnectionDriver, data: Any) -> None:
         require(data is None or is_int(data), "the d of a heartbeat is a sequence or null")
         connection.record_heartbeat()
-        if connection.acknowledges:
+        if connection.acknowledges and connection.is_open:
             connection.step("ack", lambda: connection.send_op(Opcode.HEARTBEAT_ACK, None))
 
     def _guild(self, session: Session, guild_id: str) -> Guild | None:

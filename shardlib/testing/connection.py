@@ -8,11 +8,11 @@ from collections import deque
 from typing import Any
 
 from shardlib.gateway import Intents, Opcode
-from shardlib.testing import http
 from shardlib.testing.compression import Message
 from shardlib.testing.driver import ConnectionDriver
 from shardlib.testing.events import Event
 from shardlib.testing.payloads import encode, opcode_name
+from shardlib.testing.rest.response import Response
 from shardlib.testing.session import IssuedEvent, Session
 from shardlib.testing.thread import GatewayThread
 
@@ -132,7 +132,11 @@ class GatewaySession:
 
     @property
     def intents(self) -> Intents:
-        """The intents of the Identify that began the session."""
+        """The intents by which the session gets its events: those of its Identify.
+
+        Below version 8 of the API an Identify may leave them out, and gets every event that the
+        bot's settings allow. Below version 10 ``MESSAGE_CONTENT`` is added if it is switched on.
+        """
         return self._session.intents
 
     @property
@@ -507,7 +511,7 @@ class GatewayConnection:
         """
         with self._thread.lock:
             self._driver.require_open()
-            self._driver.send_op(Opcode.INVALID_SESSION, resumable)
+            self._driver.invalidate(resumable)
             session = self._driver.detach()
             if session is not None and resumable:
                 session.leave()
@@ -613,7 +617,7 @@ class GatewayConnection:
         :param headers: headers of the response, beside the gateway's own or in their place.
         """
         with self._thread.lock:
-            self._driver.respond(http.make_response(status, body.encode(), headers or {}))
+            self._driver.refuse(Response(status, body.encode(), headers or {}))
 
     def accept_wrongly(self) -> None:
         """Answer 101 with a wrong ``Sec-WebSocket-Accept``, in place of the step "upgrade".

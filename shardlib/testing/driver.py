@@ -13,12 +13,11 @@ from urllib.parse import parse_qsl, urlsplit
 from websockets.exceptions import ProtocolError
 from websockets.frames import Close, Frame
 from websockets.frames import Opcode as FrameType
-from websockets.http11 import Request, Response
+from websockets.http11 import Request
 from websockets.protocol import OPEN, Protocol
 from websockets.server import ServerProtocol
 
 from shardlib.gateway import SEND_PERIOD, CloseCode, Opcode
-from shardlib.testing import http
 from shardlib.testing.compression import (
     TRANSPORT_COMPRESSIONS,
     Deflater,
@@ -35,6 +34,10 @@ from shardlib.testing.faults import (
     Steps,
 )
 from shardlib.testing.payloads import encode
+from shardlib.testing.rest.errors import BAD_REQUEST, ApiError
+from shardlib.testing.rest.http11 import HttpParser
+from shardlib.testing.rest.request import ReceivedRequest
+from shardlib.testing.rest.response import Response, error_response
 from shardlib.testing.rules import Rules
 from shardlib.testing.session import Session
 from shardlib.testing.thread import GatewayThread
@@ -83,8 +86,10 @@ class Environment:
     register: Callable[[Any], None]
     #: Called with a driver and each message of the driver's client.
     receive: Callable[[ConnectionDriver, bytes], None]
-    #: Answers an HTTP request that asks for no WebSocket.
-    answer: Callable[[Request], Response]
+    #: Called with an HTTP request that asks for no WebSocket, as soon as the request has arrived.
+    remember: Callable[[ReceivedRequest], None]
+    #: Carries out such a request, and returns the response.
+    answer: Callable[[ReceivedRequest], Response]
 
 
 class ConnectionDriver:
@@ -120,7 +125,14 @@ class ConnectionDriver:
         self._thread = environment.thread
         self._rules = environment.rules
         self._steps = Steps(environment.faults)
+        # Until the client asks for a WebSocket; None afterwards.
+        self._http: HttpParser | None = HttpParser()
+        self._is_serving_requests = False
+        # The HTTP request that arrived last, other than for a WebSocket; None before the first.
+        self._request: ReceivedRequest | None = None
         self._protocol = ServerProtocol(logger=_silent)
+        # By the gateway's clock, when the last op 9 was sent; None before the first.
+        self._invalidated_at: float | None = None
         self._deflater: Deflater = PlainText()
         self._message_size: int | None = None
         self._fragment_size: int | None = None
@@ -145,6 +157,15 @@ class ConnectionDriver:
     def is_open(self) -> bool:
         """Whether the WebSocket is open: 101 was sent, and neither side has sent CLOSE."""
         return self._protocol.state is OPEN and not self.is_closed
+
+    @property
+    def _has_begun_to_close(self) -> bool:
+        """Whether the gateway has sent CLOSE before the client did.
+
+        websockets parses all bytes that have arrived before the driver sees the first frame in
+        them. So a CLOSE of the client says nothing about the payloads that came before it.
+        """
+        return self._protocol.close_sent is not None and not self._protocol.close_rcvd_then_sent
 
     @property
     def is_closed(self) -> bool:
@@ -190,17 +211,24 @@ class ConnectionDriver:
         self._environment.byte_count.add(received=len(data))
         if self.accept_is_replaced:
             return
+        if self._http is None:
+            self._receive_websocket(data)
+        else:
+            self._http.receive(data)
+            self._serve_requests()
+
+    def _receive_websocket(self, data: bytes) -> None:
         self._protocol.receive_data(data)
         for event in self._protocol.events_received():
             if isinstance(event, Request):
-                self._receive_request(event)
+                self._receive_handshake(event)
             elif isinstance(event, Frame):
                 self._receive_frame(event)
         if self._protocol.handshake_exc is not None and not self._request_answered:
-            # The client sent something other than HTTP, or a method that websockets refuses.
+            # The client asks for a WebSocket in a way that websockets refuses.
             self._request_answered = True
             self._protocol.data_to_send()  # discards the answer of websockets
-            self.respond(http.make_response(400, b"the local gateway answers GET only\n", {}))
+            self.refuse(error_response(ApiError(BAD_REQUEST)))
         self._send_pending()
 
     def count_sent(self, size: int) -> None:
@@ -253,34 +281,91 @@ class ConnectionDriver:
         """Take the steps that faults have replaced so far, in their order."""
         self._steps.proceed()
 
-    # From the request to Hello.
+    # From the handshake to Hello.
 
-    def _receive_request(self, request: Request) -> None:
+    def _receive_handshake(self, request: Request) -> None:
         self._request_answered = True
         try:
             target = urlsplit(request.path)
         except ValueError:
-            self.respond(http.json_response(400, {"message": "400: Bad Request", "code": 0}))
+            self.refuse(error_response(ApiError(BAD_REQUEST)))
             return
         self.url = request.path
         self.query = dict(parse_qsl(target.query, keep_blank_values=True))
         self.headers = {name.lower(): value for name, value in request.headers.raw_items()}
-        if self.headers.get("upgrade", "").lower() != "websocket":
-            self._steps.take_faults(PLAIN_HTTP)
-            self.step("answer", lambda: self.respond(self._environment.answer(request)))
-            return
         self._steps.take_faults(WEBSOCKET)
         self._environment.register(self.handle)
         self.step("upgrade", lambda: self._upgrade(request))
 
-    def respond(self, response: Response) -> None:
+    def refuse(self, response: Response) -> None:
         """Answer with plain HTTP, and end the connection.
 
         :param response: the whole response.
         """
+        if self._request is not None:
+            self._request.answered(response.status)
         if self._transport is not None:
             self._transport.write(response.serialize())
             self._transport.finish()
+
+    # Requests that ask for no WebSocket.
+
+    def _serve_requests(self) -> None:
+        """Serve the requests that have arrived, each after the response to the former."""
+        if self._is_serving_requests:
+            return  # a response calls this method, too
+        self._is_serving_requests = True
+        try:
+            while self._http is not None:
+                request = self._next_request(self._http)
+                if request is None:
+                    break
+                self._serve(self._http, request)
+        finally:
+            self._is_serving_requests = False
+
+    def _next_request(self, http: HttpParser) -> ReceivedRequest | None:
+        try:
+            request = http.next_request()
+        except ApiError as error:
+            self.refuse(error_response(error))
+            return None
+        self._send_http(http)
+        return request
+
+    def _serve(self, http: HttpParser, request: ReceivedRequest) -> None:
+        handshake = http.handshake()
+        if handshake is not None:
+            self._http = None
+            self._receive_websocket(handshake)
+            return
+        self._request = request
+        self.url, self.query, self.headers = request.target, request.query, request.headers
+        self._environment.remember(request)
+        # A request uses up the faults of one connection, whether or not the client has sent others
+        # on the same connection.
+        self._steps = Steps(self._environment.faults)
+        self._steps.take_faults(PLAIN_HTTP, request=request)
+        self.step("answer", lambda: self._answer(http, request))
+        self._thread.notify()
+
+    def _answer(self, http: HttpParser, request: ReceivedRequest) -> None:
+        response = self._environment.answer(request)
+        self.step("response", lambda: self._respond(http, request, response))
+
+    def _respond(self, http: HttpParser, request: ReceivedRequest, response: Response) -> None:
+        request.answered(response.status)
+        may_continue = http.respond(response)
+        self._send_http(http)
+        if may_continue:
+            self._serve_requests()
+        elif self._transport is not None:
+            self._transport.finish()
+
+    def _send_http(self, http: HttpParser) -> None:
+        data = http.output()
+        if data and self._transport is not None:
+            self._transport.write(data)
 
     def _upgrade(self, request: Request) -> None:
         self._protocol.send_response(self._protocol.accept(request))
@@ -291,7 +376,13 @@ class ConnectionDriver:
         if problem is not None:
             self.close(CloseCode.INVALID_API_VERSION, problem)
             return
-        self.step("hello", self._hello)
+        # Not at once: some clients drop what arrives in one piece with 101.
+        self._thread.call_soon(self._greet)
+
+    def _greet(self) -> None:
+        with self._thread.lock:
+            if self.is_open:
+                self.step("hello", self._hello)
 
     def _check_query(self) -> str | None:
         """Apply ``v``, ``encoding`` and ``compress`` of the query.
@@ -359,7 +450,7 @@ class ConnectionDriver:
             if frame.fin:
                 message = b"".join(self._fragments)
                 self._fragments.clear()
-                if self.is_open:
+                if not self._has_begun_to_close:
                     self._environment.receive(self, message)
 
     def count_payload(self) -> int:
@@ -391,6 +482,21 @@ class ConnectionDriver:
         """
         session, self.session = self.session, None
         return session
+
+    def invalidate(self, resumable: bool) -> None:
+        """Send op 9, if the WebSocket is open.
+
+        :param resumable: the payload's ``d``.
+        """
+        self._invalidated_at = self._thread.clock()
+        self.send_op(Opcode.INVALID_SESSION, resumable)
+
+    @property
+    def seconds_since_invalid_session(self) -> float | None:
+        """Seconds, by the gateway's clock, since the last op 9; None before the first."""
+        if self._invalidated_at is None:
+            return None
+        return self._thread.clock() - self._invalidated_at
 
     def release(self, code: int, reason: str) -> None:
         """Stop carrying the session, and close the connection.

@@ -7,9 +7,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
+from shardlib.testing.channel import Message
 from shardlib.testing.events import Event
+from shardlib.testing.interactions import COMMAND, Interactions
 from shardlib.testing.names import EMOJIS, sentence
-from shardlib.testing.world import PERMISSIONS, Guild, World, timestamp
+from shardlib.testing.world import Guild, World, timestamp
 
 #: Events as name and ``d``, in the order in which the gateway sends them.
 Events: TypeAlias = "list[tuple[str, Any]]"
@@ -19,13 +21,14 @@ class EventMaker:
     """Makes random events, and changes the world accordingly. The callers hold the gateway's lock.
 
     :param world: the guilds that the events are about, and the seed that decides the events.
+    :param interactions: makes interactions that a bot can answer.
     :param mix: by the name of each event to make, how often the maker makes the event, relative to
         the others.
     :raises ValueError: if ``mix`` names an event that the class cannot make, or if its shares are
         negative or all 0.
     """
 
-    def __init__(self, world: World, mix: Mapping[str, float]) -> None:
+    def __init__(self, world: World, interactions: Interactions, mix: Mapping[str, float]) -> None:
         self._makers: dict[str, Callable[[Guild], Events]] = {
             "MESSAGE_CREATE": self._message_create,
             "MESSAGE_UPDATE": self._message_update,
@@ -53,11 +56,10 @@ class EventMaker:
         if not any(mix.values()) or any(share < 0 for share in mix.values()):
             raise ValueError("the shares of a mix must be 0 or more, and not all 0")
         self._world = world
+        self._interactions = interactions
         self._names = list(mix)
         self._shares = list(mix.values())
         self._rng = random.Random(f"{world.seed}/traffic")
-        # The last message of each channel, by channel id, for edits, deletions and reactions.
-        self._last_messages: dict[str, dict[str, Any]] = {}
 
     def make(self, count: int) -> list[Event]:
         """Return the next events; no events if the world has no guild.
@@ -81,13 +83,11 @@ class EventMaker:
     def _message_create(self, guild: Guild) -> Events:
         channel = self._rng.choice(guild.text_channels)
         message = self._world.make_message(channel, self._random_member_id(guild))
-        self._last_messages[channel["id"]] = message
         return [("MESSAGE_CREATE", message)]
 
-    def _random_message(self, guild: Guild) -> dict[str, Any] | None:
+    def _random_message(self, guild: Guild) -> Message | None:
         """Return the last message of a random text channel; None if the channel is empty."""
-        channel = self._rng.choice(guild.text_channels)
-        return self._last_messages.get(channel["id"])
+        return self._rng.choice(guild.text_channels).last_message
 
     def _message_update(self, guild: Guild) -> Events:
         message = self._random_message(guild)
@@ -95,15 +95,15 @@ class EventMaker:
             return self._message_create(guild)
         message["content"] = sentence(self._rng)
         message["edited_timestamp"] = timestamp(time.time() * 1000)
-        return [("MESSAGE_UPDATE", message)]
+        return [("MESSAGE_UPDATE", self._world.message_event(message))]
 
     def _message_delete(self, guild: Guild) -> Events:
         message = self._random_message(guild)
         if message is None:
             return self._message_create(guild)
-        del self._last_messages[message["channel_id"]]
-        keys = ("id", "channel_id", "guild_id")
-        return [("MESSAGE_DELETE", {key: message[key] for key in keys})]
+        self._world.channel(message["channel_id"]).remove(message["id"])
+        ids = {"id": message["id"], "channel_id": message["channel_id"], "guild_id": guild.id}
+        return [("MESSAGE_DELETE", ids)]
 
     def _reaction_add(self, guild: Guild) -> Events:
         return self._reaction("MESSAGE_REACTION_ADD", guild)
@@ -116,19 +116,11 @@ class EventMaker:
         if message is None:
             return self._message_create(guild)
         user_id = self._random_member_id(guild)
-        data: dict[str, Any] = {
-            "user_id": user_id,
-            "type": 0,
-            "message_id": message["id"],
-            "emoji": {"name": self._rng.choice(EMOJIS), "id": None},
-            "channel_id": message["channel_id"],
-            "burst": False,
-            "guild_id": guild.id,
-        }
-        if event == "MESSAGE_REACTION_ADD":
-            data["member"] = guild.members[user_id]
-            data["message_author_id"] = message["author"]["id"]
-        return [(event, data)]
+        emoji = {"name": self._rng.choice(EMOJIS), "id": None}
+        added = event == "MESSAGE_REACTION_ADD"
+        change = message.add_reaction if added else message.remove_reaction
+        change(user_id, emoji, self._world.user["id"])
+        return [(event, self._world.reaction_event(message, user_id, emoji, added=added))]
 
     def _typing_start(self, guild: Guild) -> Events:
         user_id = self._random_member_id(guild)
@@ -188,26 +180,7 @@ class EventMaker:
 
     def _interaction_create(self, guild: Guild) -> Events:
         channel = self._rng.choice(guild.text_channels)
-        member = guild.members[self._random_member_id(guild)]
-        world = self._world
-        interaction = {
-            "version": 1,
-            "type": 2,
-            "token": f"local-{self._rng.getrandbits(128):x}",
-            "member": {**member, "permissions": PERMISSIONS},
-            "locale": "en-US",
-            "id": world.new_id(),
-            "guild_locale": "en-US",
-            "guild_id": guild.id,
-            "guild": {"id": guild.id, "locale": "en-US", "features": ["COMMUNITY", "NEWS"]},
-            "entitlements": [],
-            "data": {"type": 1, "name": "ping", "id": world.application["id"]},
-            "context": 0,
-            "channel_id": channel["id"],
-            "channel": channel,
-            "authorizing_integration_owners": {"0": guild.id},
-            "attachment_size_limit": 10485760,
-            "application_id": world.application["id"],
-            "app_permissions": PERMISSIONS,
-        }
-        return [("INTERACTION_CREATE", interaction)]
+        data = {"type": 1, "name": "ping", "id": self._world.application["id"]}
+        user_id = self._random_member_id(guild)
+        made = self._interactions.make(COMMAND, data, channel, user_id)
+        return [("INTERACTION_CREATE", made.payload)]

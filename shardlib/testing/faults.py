@@ -6,10 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from shardlib.testing.rest.request import ReceivedRequest
+from shardlib.testing.rest.router import path_matches
+
 #: The steps of a connection's life, in order, at which a fault can strike.
 STEPS = {
     "accept": "the gateway begins to serve a new TCP connection, with the TLS handshake if any",
-    "answer": "the gateway answers an HTTP request that asks for no WebSocket",
+    "answer": "the gateway carries out and answers an HTTP request that asks for no WebSocket",
+    "response": 'the gateway sends the response to a request carried out; a part of "answer"',
     "upgrade": "the gateway answers the WebSocket handshake (101)",
     "hello": "the gateway sends Hello",
     "ready": "the gateway answers Identify (READY and the guilds) or Resume (replay and RESUMED)",
@@ -20,7 +24,7 @@ STEPS = {
 
 #: The steps at which a connection can be struck: before the request, and after each kind of it.
 BEFORE_REQUEST = frozenset({"accept"})
-PLAIN_HTTP = frozenset({"answer"})
+PLAIN_HTTP = frozenset({"answer", "response"})
 WEBSOCKET = frozenset(STEPS) - BEFORE_REQUEST - PLAIN_HTTP
 
 #: The steps at which the gateway knows which shard a connection belongs to.
@@ -42,10 +46,14 @@ class Fault:
     action: Callable[[Any], object] | None
     #: True to call the action instead of taking the step, False to call it before the step.
     replaces_step: bool
-    #: The number of connections that the fault has still to strike; None for every connection.
+    #: The number of connections, or of HTTP requests, that the fault has still to strike; None for
+    #: every one.
     connections: int | None
     #: The id of the shard whose connections the fault strikes; None for any connection.
     shard_id: int | None = None
+    #: The method and the path template of the HTTP requests that the fault strikes; None for any.
+    method: str | None = None
+    path: str | None = None
 
     def __post_init__(self) -> None:
         if self.step not in STEPS:
@@ -67,6 +75,23 @@ class Fault:
             )
         if self.shard_id is not None and self.shard_id < 0:
             raise ValueError(f"shard_id must be at least 0, not {self.shard_id}")
+        if (self.method is not None or self.path is not None) and self.step not in PLAIN_HTTP:
+            raise ValueError(
+                f"method and path go with {', '.join(sorted(PLAIN_HTTP))}: at {self.step!r} there "
+                "is no HTTP request that has them"
+            )
+
+    def strikes(self, request: ReceivedRequest | None) -> bool:
+        """Return whether the fault strikes a request, by its method and path.
+
+        :param request: the HTTP request; None for a connection that asks for a WebSocket, or whose
+            request has not arrived.
+        """
+        if request is None:
+            return True
+        return (self.method is None or self.method == request.method) and (
+            self.path is None or path_matches(self.path, request.path)
+        )
 
     def count_connection(self) -> bool:
         """Count a connection that the fault strikes.
@@ -95,19 +120,25 @@ class Faults:
         """Remove all faults."""
         self._waiting.clear()
 
-    def take(self, steps: frozenset[str], shard_id: int | None) -> list[Fault]:
-        """Count a new connection, and return the faults that strike it.
+    def take(
+        self, steps: frozenset[str], shard_id: int | None, request: ReceivedRequest | None
+    ) -> list[Fault]:
+        """Count a new connection, or a new HTTP request, and return the faults that strike it.
 
-        Called once when the gateway accepts a client, again when the client has sent its request,
+        Called once when the gateway accepts a client, again when the client has sent a request,
         so that a request for a WebSocket and one of plain HTTP use up no fault of each other's, and
         again when the gateway knows the client's shard.
 
         :param steps: BEFORE_REQUEST, PLAIN_HTTP, WEBSOCKET or AFTER_IDENTIFY.
         :param shard_id: the id of the shard for AFTER_IDENTIFY, which takes that shard's faults
             only; else None, which takes the faults of no shard in particular.
+        :param request: the request for PLAIN_HTTP, which takes the faults of its method and path;
+            else None.
         """
         taken = [
-            fault for fault in self._waiting if fault.step in steps and fault.shard_id == shard_id
+            fault
+            for fault in self._waiting
+            if fault.step in steps and fault.shard_id == shard_id and fault.strikes(request)
         ]
         for fault in taken:
             if not fault.count_connection():
@@ -129,14 +160,20 @@ class Steps:
         # Replaced steps, which proceed() takes.
         self._replaced: list[Callable[[], None]] = []
 
-    def take_faults(self, steps: frozenset[str], shard_id: int | None = None) -> bool:
+    def take_faults(
+        self,
+        steps: frozenset[str],
+        shard_id: int | None = None,
+        request: ReceivedRequest | None = None,
+    ) -> bool:
         """Take the faults that strike this connection from the gateway's faults.
 
         :param steps: BEFORE_REQUEST, PLAIN_HTTP, WEBSOCKET or AFTER_IDENTIFY.
         :param shard_id: the id of the shard for AFTER_IDENTIFY; else None.
+        :param request: the request for PLAIN_HTTP; else None.
         :returns: whether any fault strikes the connection.
         """
-        faults = self._source.take(steps, shard_id)
+        faults = self._source.take(steps, shard_id, request)
         self._faults += faults
         return bool(faults)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -15,6 +15,7 @@ from shardlib.gateway import (
     Intents,
 )
 from shardlib.testing import tls as certificates
+from shardlib.testing.channel import Message
 from shardlib.testing.clock import Clock
 from shardlib.testing.commands import Commands
 from shardlib.testing.connection import (
@@ -27,14 +28,21 @@ from shardlib.testing.dispatcher import Dispatcher
 from shardlib.testing.driver import ByteCount, ConnectionDriver, Environment
 from shardlib.testing.events import Event
 from shardlib.testing.faults import Fault, Faults
-from shardlib.testing.http import Api
 from shardlib.testing.identify import Identification
+from shardlib.testing.interaction import GatewayInteraction
+from shardlib.testing.interactions import Interactions
 from shardlib.testing.listeners import Listeners
 from shardlib.testing.payloads import opcode_name
+from shardlib.testing.rest.backend import Backend
+from shardlib.testing.rest.log import RequestLog
+from shardlib.testing.rest.registry import CommandRegistry
+from shardlib.testing.rest.request import ReceivedRequest
+from shardlib.testing.rest.resources import make_api
 from shardlib.testing.rules import Rules, check_minimum
 from shardlib.testing.sessions import ReceivedIdentify, Sessions, SessionStarts
 from shardlib.testing.thread import GatewayThread
 from shardlib.testing.traffic import Traffic
+from shardlib.testing.userside import UserSide
 from shardlib.testing.world import World
 
 _T = TypeVar("_T")
@@ -118,6 +126,8 @@ class LocalGateway:
         the former connection, the gateway ends the session and answers with op 9. If False, the
         gateway moves the session to the new connection, and closes the former connection with 4000.
     :param close_timeout: seconds that the gateway waits for a client's answer to a CLOSE frame.
+    :param rate_limits: whether the HTTP API limits the requests of each route, and those of the
+        token to 50 a second, by the gateway's clock.
     :param receive_buffer: bytes that the operating system buffers for each connection between the
         client and the gateway (``SO_RCVBUF``); None for the system's default. With a small buffer
         and :meth:`GatewayConnection.stop_reading`, a client's sends soon block.
@@ -143,6 +153,7 @@ class LocalGateway:
     keep_history = _Rule[bool]()
     resume_after_close = _Rule[bool]()
     close_timeout = _Rule[float]()
+    rate_limits = _Rule[bool]()
 
     def __init__(
         self,
@@ -170,6 +181,7 @@ class LocalGateway:
         keep_history: bool = False,
         resume_after_close: bool = False,
         close_timeout: float = 2.0,
+        rate_limits: bool = True,
         receive_buffer: int | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -200,6 +212,7 @@ class LocalGateway:
             keep_history=keep_history,
             resume_after_close=resume_after_close,
             close_timeout=close_timeout,
+            rate_limits=rate_limits,
         )
         self._tls = tls
         self._host = host
@@ -227,7 +240,21 @@ class LocalGateway:
         commands = Commands(
             self.rules, self.clock, self.world, self._dispatcher, identification, self._remember
         )
-        api = Api(self.rules, self.world, lambda: self.url, lambda: self.session_starts)
+        self._requests = RequestLog()
+        self._interactions = Interactions(self.world, self.clock)
+        registry = CommandRegistry(self.world, self.clock)
+        self._users = UserSide(
+            self.world, registry, self._interactions, self._dispatcher, self._thread
+        )
+        backend = Backend(
+            rules=self.rules,
+            world=self.world,
+            clock=self.clock,
+            dispatch=self._dispatcher.dispatch,
+            url=lambda: self.url,
+            http_url=lambda: self.http_url,
+            session_starts=lambda: self.session_starts,
+        )
         self._listeners = Listeners(
             host,
             port,
@@ -241,7 +268,8 @@ class LocalGateway:
                 make_handle=lambda driver: GatewayConnection(driver, self._thread, self._inbox),
                 register=self._register,
                 receive=commands.receive,
-                answer=api.answer,
+                remember=self._requests.add,
+                answer=make_api(backend, registry, self._interactions, self._requests).answer,
             ),
         )
 
@@ -489,6 +517,43 @@ class LocalGateway:
         self._inbox.add(payload, driver.handle)
         self._thread.notify()
 
+    # HTTP requests.
+
+    @property
+    def requests(self) -> list[ReceivedRequest]:
+        """The HTTP requests that arrived, oldest first, other than those for a WebSocket.
+
+        The gateway remembers the last 2,000.
+        """
+        with self._thread.lock:
+            return list(self._requests.all)
+
+    @property
+    def unhandled(self) -> list[ReceivedRequest]:
+        """The HTTP requests for what the gateway does not imitate, oldest first.
+
+        The gateway has answered them with 404, or with 405 if it knows the path with another
+        method. The gateway remembers the last 2,000.
+        """
+        with self._thread.lock:
+            return list(self._requests.unhandled)
+
+    def expect_request(self, method: str, path: str, timeout: float = 5.0) -> ReceivedRequest:
+        """Wait for the next HTTP request with a method and a path, and return the request.
+
+        The method returns each request once. What the request asks for has been done by then,
+        unless a fault delays or replaces the answer.
+
+        :param method: the HTTP method.
+        :param path: the path as Discord documents it, without ``/api`` and the version. A part may
+            be ``*``, or a name in braces, for any value: ``/channels/{channel.id}/messages``.
+        :param timeout: seconds to wait.
+        :raises TimeoutError: if no such request arrived in time.
+        """
+        return self._thread.wait(
+            lambda: self._requests.take(method, path), timeout, f"{method} {path}"
+        )
+
     # Sending events.
 
     def dispatch(self, event: str, data: Any, *, session: GatewaySession | None = None) -> int:
@@ -531,6 +596,111 @@ class LocalGateway:
             self._dispatcher.dispatch("MESSAGE_CREATE", message)
             return message
 
+    # What users do with the bot's commands.
+
+    def invoke_command(
+        self,
+        name: str,
+        options: Mapping[str, Any] | None = None,
+        *,
+        kind: int = 1,
+        channel_id: str | None = None,
+        user_id: str | None = None,
+        target_id: str | None = None,
+    ) -> GatewayInteraction:
+        """Let a user invoke a command that the bot has registered, and return the interaction.
+
+        ::
+
+            interaction = gateway.invoke_command("roll", {"sides": 20})
+            assert "rolled" in interaction.wait_for_message()["content"]
+
+        A command of the channel's guild goes before a global one of the same name.
+
+        :param name: the command's name.
+        :param options: the value of each option by its name: a string, a number, a boolean, or the
+            id of a user, a channel or a role. A subcommand is an option, whose value is the dict of
+            its options. None for no options.
+        :param kind: the command type: 1 for a slash command, 2 for one on a user, 3 for one on a
+            message.
+        :param channel_id: the id of the channel; None for the first text channel of the first
+            guild.
+        :param user_id: the id of the user; None for the owner of the guild, or the other user of a
+            direct message.
+        :param target_id: the id of the user or the message, for a command on one.
+        :raises ValueError: if the bot has registered no such command, if the command cannot take
+            the options, or if there is no such channel, user or target.
+        """
+        with self._thread.lock:
+            return self._users.invoke_command(
+                name,
+                options or {},
+                kind=kind,
+                channel_id=channel_id,
+                user_id=user_id,
+                target_id=target_id,
+            )
+
+    def autocomplete_command(
+        self,
+        name: str,
+        options: Mapping[str, Any],
+        focused: str,
+        *,
+        channel_id: str | None = None,
+        user_id: str | None = None,
+    ) -> GatewayInteraction:
+        """Let a user type an option of a slash command, and return the interaction.
+
+        ``interaction.wait_for_callback()["data"]["choices"]`` has the bot's suggestions.
+
+        :param name: the command's name.
+        :param options: the options so far, as for :meth:`invoke_command`.
+        :param focused: the name of the option that the user is typing.
+        :param channel_id: as for :meth:`invoke_command`.
+        :param user_id: as for :meth:`invoke_command`.
+        :raises ValueError: as :meth:`invoke_command` does.
+        """
+        with self._thread.lock:
+            return self._users.invoke_command(
+                name, options, kind=1, channel_id=channel_id, user_id=user_id, focused=focused
+            )
+
+    def use_component(
+        self,
+        message: Message,
+        custom_id: str,
+        values: Iterable[str] | None = None,
+        *,
+        user_id: str | None = None,
+    ) -> GatewayInteraction:
+        """Let a user press a button or select from a menu, and return the interaction.
+
+        :param message: the message that has the component, from a channel's ``messages`` or from
+            an interaction.
+        :param custom_id: the component's ``custom_id``.
+        :param values: what the user selects, values or ids; None for a button.
+        :param user_id: as for :meth:`invoke_command`.
+        :raises ValueError: if the message has no such component, if the component is disabled or
+            cannot take the values, or if there is no such user.
+        """
+        with self._thread.lock:
+            return self._users.use_component(message, custom_id, values, user_id)
+
+    def submit_modal(
+        self, interaction: GatewayInteraction, values: Mapping[str, Any] | None = None
+    ) -> GatewayInteraction:
+        """Let a user send the modal with which the bot answered, and return the new interaction.
+
+        :param interaction: the interaction that the bot answered with a modal.
+        :param values: by ``custom_id``, the text of a text input, whether a checkbox is checked, or
+            a list of what is selected. What is left out keeps the value that the bot gave.
+        :raises ValueError: if the bot has not answered with a modal, if the modal has no such
+            component, or if one cannot take its value.
+        """
+        with self._thread.lock:
+            return self._users.submit_modal(interaction, values or {})
+
     def traffic(self, rate: float | None = 10.0, mix: Mapping[str, float] | None = None) -> Traffic:
         """Send realistic events in the background until :meth:`Traffic.stop` or :meth:`stop`.
 
@@ -548,6 +718,7 @@ class LocalGateway:
                 rate,
                 mix,
                 world=self.world,
+                interactions=self._interactions,
                 sessions=self._sessions,
                 dispatcher=self._dispatcher,
                 thread=self._thread,
@@ -567,11 +738,13 @@ class LocalGateway:
         instead_of: str | None = None,
         connections: int | None = 1,
         shard_id: int | None = None,
+        method: str | None = None,
+        path: str | None = None,
     ) -> None:
         """Cause a fault at one step of each of the next connections.
 
-        The steps of a connection are "accept", "answer", "upgrade", "hello", "ready", "replay",
-        "ack" and "close"; :data:`shardlib.testing.STEPS` describes them::
+        The steps of a connection are "accept", "answer", "response", "upgrade", "hello", "ready",
+        "replay", "ack" and "close"; :data:`shardlib.testing.STEPS` describes them::
 
             gateway.inject(instead_of="hello")  # a stall: the gateway sends no Hello
             gateway.inject(instead_of="close", connections=None)  # never answers CLOSE
@@ -582,6 +755,9 @@ class LocalGateway:
             busy = {"Retry-After": "1"}  # to GET /gateway/bot, say
             gateway.inject(lambda it: it.refuse(429, headers=busy), instead_of="answer")
             gateway.inject(lambda it: it.close(4010), instead_of="ready", shard_id=3)
+            # The message is created, and the client does not learn of it.
+            new = {"method": "POST", "path": "/channels/*/messages"}
+            gateway.inject(lambda it: it.reset(), instead_of="response", **new)
 
         :meth:`GatewayConnection.proceed <shardlib.testing.GatewayConnection.proceed>` takes a
         replaced step later.
@@ -591,18 +767,22 @@ class LocalGateway:
         :param before: the step before which the gateway calls ``action``.
         :param instead_of: the step that the gateway omits, to call ``action`` instead.
         :param connections: how many connections the fault strikes, 1 or more; None for every later
-            connection.
+            connection. At "answer" and "response", each request counts as a connection.
         :param shard_id: the id of the shard whose connections the fault strikes, from its Identify
             or Resume on; the steps can be "ready", "replay", "ack" and "close". None for the
             connections of any shard.
+        :param method: the HTTP method of the requests that the fault strikes, at the steps "answer"
+            and "response"; None for any.
+        :param path: the path of these requests, as for :meth:`expect_request`; None for any.
         :raises ValueError: if there is no such step, if not exactly one of ``before`` and
             ``instead_of`` is given, if the fault would do nothing, if ``connections`` is less than
-            1, or if ``shard_id`` is negative or does not go with the step.
+            1, if ``shard_id`` is negative or does not go with the step, or if ``method`` or
+            ``path`` do not go with it.
         """
         if before is not None and instead_of is None:
-            fault = Fault(before, action, False, connections, shard_id)
+            fault = Fault(before, action, False, connections, shard_id, method, path)
         elif instead_of is not None and before is None:
-            fault = Fault(instead_of, action, True, connections, shard_id)
+            fault = Fault(instead_of, action, True, connections, shard_id, method, path)
         else:
             raise ValueError(
                 "give before or instead_of, one of the two: the step at which the fault happens"

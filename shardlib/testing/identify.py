@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from shardlib.gateway import CloseCode, Intents, Opcode
+from shardlib.gateway import CloseCode, Intents
 from shardlib.testing.clock import Clock
 from shardlib.testing.driver import ConnectionDriver
 from shardlib.testing.payloads import encode
@@ -23,6 +23,11 @@ from shardlib.testing.validation import (
     shorten,
 )
 from shardlib.testing.world import Guild, World
+
+# The API versions from which on Identify must have intents, and message content needs an intent
+# (change log, "API v8" and "API v10"). Below, the switch of the bot's settings decides on content.
+_INTENTS_REQUIRED_FROM = 8
+_CONTENT_NEEDS_INTENT_FROM = 10
 
 
 class Identification:
@@ -65,16 +70,27 @@ class Identification:
         check_identify(data)
         shard_id, shard_count = check_shard(data.get("shard", [0, 1]))
         now = self._clock()
+        intents = data.get("intents")
+        if intents is None and connection.version < _INTENTS_REQUIRED_FROM:
+            intents = int(Intents.all() & ~self._forbidden_intents)
         accepted = False
         try:
-            accepted = self._admit(shard_id, shard_count, data.get("intents"), now)
+            accepted = self._admit(shard_id, shard_count, intents, now)
         finally:
             self._starts.received.append(ReceivedIdentify(now, shard_id, shard_count, accepted))
         if accepted:
             connection.take_faults_of_shard(shard_id)
-            connection.step("ready", lambda: self._start(connection, data))
+            granted = Intents(intents) & Intents.all()
+            if connection.version < _CONTENT_NEEDS_INTENT_FROM:
+                granted |= Intents.MESSAGE_CONTENT & ~self._forbidden_intents
+            connection.step("ready", lambda: self._start(connection, data, granted))
         else:
-            connection.send_op(Opcode.INVALID_SESSION, False)
+            connection.invalidate(resumable=False)
+
+    @property
+    def _forbidden_intents(self) -> Intents:
+        """The privileged intents that are not switched on for the bot."""
+        return Intents.privileged() & ~self._rules.allowed_intents
 
     def _admit(self, shard_id: int, shard_count: int, intents: Any, now: float) -> bool:
         """Apply the rules on shards, intents and session starts to an Identify.
@@ -89,7 +105,7 @@ class Identification:
         check_shard_count(
             shard_count, least=self._rules.min_shards, multiple=self._rules.shard_multiple
         )
-        check_intents(intents, self._rules.allowed_intents)
+        check_intents(intents, self._forbidden_intents)
         guild_count = len(self._guilds(shard_id, shard_count))
         if guild_count > self._rules.max_guilds_per_shard:
             raise Refused(
@@ -146,10 +162,12 @@ class Identification:
             if carrier is not None:
                 carrier.release(CloseCode.AUTHENTICATION_FAILED, "the token was reset")
 
-    def _start(self, connection: ConnectionDriver, identify: dict[str, Any]) -> None:
+    def _start(
+        self, connection: ConnectionDriver, identify: dict[str, Any], intents: Intents
+    ) -> None:
         if identify.get("compress") and connection.compression is None:
             connection.compress_payloads()
-        session = self._sessions.start(connection, identify)
+        session = self._sessions.start(connection, identify, intents)
         guilds = self._guilds(*session.shard)
         session.issue("READY", encode(self._ready(connection, session, guilds)))
         if session.intents & Intents.GUILDS:
@@ -189,12 +207,12 @@ class Identification:
         if session is not None and _is_resumable(session, sequence):
             connection.step("replay", lambda: self._replay(connection, session, sequence))
         else:
-            connection.send_op(Opcode.INVALID_SESSION, False)
+            connection.invalidate(resumable=False)
 
     def _replay(self, connection: ConnectionDriver, session: Session, sequence: int) -> None:
         # A fault may have delayed the replay, and the session may have ended meanwhile.
         if not _is_resumable(session, sequence):
-            connection.send_op(Opcode.INVALID_SESSION, False)
+            connection.invalidate(resumable=False)
             return
         former = session.carrier
         if former is not None:

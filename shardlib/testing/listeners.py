@@ -8,7 +8,7 @@ import ssl
 
 from shardlib.testing import tls as certificates
 from shardlib.testing.driver import ConnectionDriver, Environment
-from shardlib.testing.transport import ClientTransport
+from shardlib.testing.transport import ClientSocket, ClientTransport
 
 
 class Listeners:
@@ -110,7 +110,7 @@ class Listeners:
 
     def _accept(self, listener: socket.socket, at_resume_url: bool) -> None:
         try:
-            client, _ = listener.accept()
+            client = ClientSocket(listener.accept()[0])
         except OSError:
             return  # the client ended the connection between select() and accept()
         client.setblocking(False)

@@ -46,6 +46,7 @@ class Rules:
     keep_history: bool
     resume_after_close: bool
     close_timeout: float
+    rate_limits: bool
 
     def __post_init__(self) -> None:
         for name, least in _MINIMUMS.items():

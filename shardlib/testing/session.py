@@ -71,6 +71,8 @@ class Session:
     The session keeps the newest events for a replay. The callers hold the gateway's lock.
 
     :param identify: the ``d`` of the Identify that begins the session.
+    :param intents: the intents that the session gets events by. In older API versions an Identify
+        need not name them all.
     :param carrier: the connection that the Identify arrived on.
     :param rules: the gateway's rules.
     :param clock: the gateway's clock.
@@ -80,6 +82,7 @@ class Session:
     def __init__(
         self,
         identify: dict[str, Any],
+        intents: Intents,
         carrier: Carrier,
         *,
         rules: Rules,
@@ -88,7 +91,7 @@ class Session:
     ) -> None:
         self.session_id = uuid.uuid4().hex
         self.identify = identify
-        self.intents = Intents(identify["intents"])
+        self.intents = intents
         self.shard: tuple[int, int] = tuple(identify.get("shard") or (0, 1))
         self.presence: dict[str, Any] | None = identify.get("presence")
         #: The connection that carries the session; None while the client is disconnected.

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from shardlib.gateway import Intents
 from shardlib.testing.clock import Clock
 from shardlib.testing.rules import Rules
 from shardlib.testing.session import Carrier, Session
@@ -74,15 +75,17 @@ class Sessions:
                 return session
         return None
 
-    def start(self, carrier: Carrier, identify: dict[str, Any]) -> Session:
+    def start(self, carrier: Carrier, identify: dict[str, Any], intents: Intents) -> Session:
         """Begin a session, and return it.
 
         :param carrier: the connection that the Identify arrived on.
         :param identify: the ``d`` of the Identify.
+        :param intents: what the session gets.
         """
         self._drop_ended()  # so that a client that identifies for days does not fill the memory
         session = Session(
             identify,
+            intents,
             carrier,
             rules=self._rules,
             clock=self._clock,

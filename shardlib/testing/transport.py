@@ -42,6 +42,46 @@ class ByteReceiver(Protocol):
         """Release the transport, after the TCP connection has ended."""
 
 
+class ClientSocket(socket.socket):
+    """A client's socket, whose writes to a client that has gone succeed.
+
+    After a failed write asyncio reads no more, and what the client sent just before it closed the
+    connection would be lost. With this socket asyncio reads to the end, which it reports as ever.
+
+    :param client: the accepted socket, which the new object takes over.
+    """
+
+    def __init__(self, client: socket.socket) -> None:
+        super().__init__(client.family, client.type, client.proto, client.detach())
+        self._hides_failures = True
+
+    def hide_failures(self, enabled: bool) -> None:
+        """Begin or stop to hide that a write has failed.
+
+        :param enabled: False while nothing is read, when only a write can notice the end.
+        """
+        self._hides_failures = enabled
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        """Send bytes; discard them if the client has gone."""
+        try:
+            return super().send(data, flags)
+        except ConnectionError:
+            if not self._hides_failures:
+                raise
+            return len(data)
+
+    def sendmsg(self, buffers: Any, *arguments: Any) -> int:
+        """Send bytes; discard them if the client has gone."""
+        buffers = list(buffers)
+        try:
+            return super().sendmsg(buffers, *arguments)
+        except ConnectionError:
+            if not self._hides_failures:
+                raise
+            return sum(map(len, buffers))
+
+
 class ClientTransport(asyncio.Protocol):
     """Carries bytes between one client's socket and the connection's driver.
 
@@ -58,7 +98,7 @@ class ClientTransport(asyncio.Protocol):
 
     def __init__(
         self,
-        client: socket.socket,
+        client: ClientSocket,
         receiver: ByteReceiver,
         *,
         thread: GatewayThread,
@@ -239,6 +279,7 @@ class ClientTransport(asyncio.Protocol):
         with self._thread.lock:
             if self._transport is None:
                 return
+            self._socket.hide_failures(self._reading)
             if not self._reading:
                 self._transport.pause_reading()
                 return

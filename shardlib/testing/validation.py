@@ -7,6 +7,9 @@ from typing import Any
 
 from shardlib.gateway import MAX_SEND_SIZE, CloseCode, Intents
 
+# An intent that Discord takes and does not document. interactions.py has it among its defaults.
+_UNDOCUMENTED_INTENT = 1 << 17
+
 _STATUSES = ("online", "dnd", "idle", "invisible", "offline")
 
 
@@ -133,19 +136,19 @@ def check_shard_count(shard_count: int, *, least: int, multiple: int) -> None:
         )
 
 
-def check_intents(intents: Any, allowed: Intents) -> None:
+def check_intents(intents: Any, forbidden: Intents) -> None:
     """Check the ``intents`` of Identify.
 
     :param intents: the value that the client sent.
-    :param allowed: the intents that are switched on for the bot.
-    :raises Refused: if the value is no sum of intents, or includes a privileged intent that is not
-        allowed.
+    :param forbidden: the privileged intents that are not switched on for the bot.
+    :raises Refused: if the value is no sum of intents, or includes a forbidden intent.
     """
-    if not is_int(intents) or intents < 0 or intents & ~int(Intents.all()):
+    known = int(Intents.all()) | _UNDOCUMENTED_INTENT
+    if not is_int(intents) or intents < 0 or intents & ~known:
         raise Refused(CloseCode.INVALID_INTENTS, "intents is not a sum of known intents")
-    missing = Intents(intents) & Intents.privileged() & ~allowed
-    if missing:
-        names = ", ".join(str(intent.name) for intent in Intents if intent & missing)
+    refused = Intents(intents) & forbidden
+    if refused:
+        names = ", ".join(str(intent.name) for intent in Intents if intent & refused)
         raise Refused(CloseCode.DISALLOWED_INTENTS, f"not switched on for this bot: {names}")
 
 

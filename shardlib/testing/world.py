@@ -10,13 +10,14 @@ from __future__ import annotations
 import base64
 import math
 import random
-import re
 import string
 import time
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from typing import Any
 
+from shardlib.testing.channel import DIRECT, Channel, Message
+from shardlib.testing.mentions import ALL, find_mentions
 from shardlib.testing.names import COLOURS, GAMES, NAMES, NOUNS, STATUSES, sentence
 
 #: The time, in milliseconds since 1970, from which snowflakes count (Reference, "Snowflakes").
@@ -33,8 +34,6 @@ _SHARD_STRIDE = math.lcm(*range(1, 17), 64)
 _TEXT, _VOICE, _CATEGORY = 0, 2, 4
 
 _TOKEN_CHARACTERS = string.ascii_letters + string.digits + "-_"
-
-_MENTION = re.compile(r"<@!?([0-9]+)>")
 
 
 def timestamp(milliseconds: float) -> str:
@@ -83,7 +82,7 @@ class Guild:
         self.roles = self._make_roles(world)
         self.emojis = [self._make_emoji(name) for name in ("party", "wave", "thinking")]
         self.sounds = [self._make_sound(name) for name in ("airhorn", "quack")]
-        self.channels: dict[str, dict[str, Any]] = {
+        self.channels: dict[str, Channel] = {
             channel["id"]: channel for channel in self._make_channels()
         }
         self.members: dict[str, dict[str, Any]] = {}
@@ -105,12 +104,12 @@ class Guild:
         return f"<Guild {self.id} {self.name!r} members={len(self.members)}>"
 
     @property
-    def text_channels(self) -> list[dict[str, Any]]:
+    def text_channels(self) -> list[Channel]:
         """The text channels, as channel objects."""
         return [channel for channel in self.channels.values() if channel["type"] == _TEXT]
 
     @property
-    def voice_channels(self) -> list[dict[str, Any]]:
+    def voice_channels(self) -> list[Channel]:
         """The voice channels, as channel objects."""
         return [channel for channel in self.channels.values() if channel["type"] == _VOICE]
 
@@ -316,6 +315,14 @@ class Guild:
             "hub_type": None,
         }
 
+    def counts(self) -> dict[str, int]:
+        """Return the fields that a guild object has ``with_counts``."""
+        online = [each for each in self.presences.values() if each["status"] != "offline"]
+        return {
+            "approximate_member_count": len(self.members),
+            "approximate_presence_count": len(online),
+        }
+
     def create_object(
         self, *, with_presences: bool = True, large_threshold: int = 50
     ) -> dict[str, Any]:
@@ -402,7 +409,7 @@ class Guild:
             roles.append(role)
         return roles
 
-    def _make_channels(self) -> Iterator[dict[str, Any]]:
+    def _make_channels(self) -> Iterator[Channel]:
         position = 0
         for category, kind, names in (
             ("Text Channels", _TEXT, ["general", "off-topic", "help", "music", "bots"]),
@@ -414,9 +421,7 @@ class Guild:
                 position += 1
                 yield self._make_channel(kind, name, parent["id"], position)
 
-    def _make_channel(
-        self, kind: int, name: str, parent_id: str | None, position: int
-    ) -> dict[str, Any]:
+    def _make_channel(self, kind: int, name: str, parent_id: str | None, position: int) -> Channel:
         channel: dict[str, Any] = {
             "id": self.new_id(),
             "type": kind,
@@ -438,7 +443,7 @@ class Guild:
                 last_message_id=None,
                 rate_limit_per_user=0,
             )
-        return channel
+        return Channel(channel)
 
     def _make_emoji(self, name: str) -> dict[str, Any]:
         return {
@@ -482,17 +487,67 @@ class World:
         self.application: dict[str, Any] = {"id": self.user["id"], "flags": 8953856}
         made = [Guild(self, number, members) for number in range(guilds)]
         self.guilds: dict[str, Guild] = {guild.id: guild for guild in made}
+        #: The direct messages, by the id of the other user.
+        self.direct_channels: dict[str, Channel] = {}
 
-    def channel(self, channel_id: str) -> dict[str, Any]:
-        """Return a channel object.
+    def channel(self, channel_id: str) -> Channel:
+        """Return a channel object, whose attribute ``messages`` has the messages in the channel.
 
         :param channel_id: the channel's id.
-        :raises ValueError: if no guild has such a channel.
+        :raises ValueError: if there is no such channel, in a guild or of direct messages.
+        """
+        channel = self.find_channel(channel_id)
+        if channel is None:
+            raise ValueError(f"there is no channel {channel_id} in the local gateway's world")
+        return channel
+
+    def find_channel(self, channel_id: str) -> Channel | None:
+        """Return a channel object; None if there is none with the id.
+
+        :param channel_id: the channel's id.
         """
         for guild in self.guilds.values():
             if channel_id in guild.channels:
                 return guild.channels[channel_id]
-        raise ValueError(f"there is no channel {channel_id} in the local gateway's world")
+        for channel in self.direct_channels.values():
+            if channel["id"] == channel_id:
+                return channel
+        return None
+
+    def find_user(self, user_id: str) -> dict[str, Any] | None:
+        """Return a user object; None if the user is neither the bot nor in one of its guilds.
+
+        :param user_id: the user's id.
+        """
+        if user_id == self.user["id"]:
+            return self.user
+        for guild in self.guilds.values():
+            if user_id in guild.members:
+                user: dict[str, Any] = guild.members[user_id]["user"]
+                return user
+        channel = self.direct_channels.get(user_id)
+        return channel["recipients"][0] if channel is not None else None
+
+    def direct_channel(self, user_id: str) -> Channel:
+        """Return the channel of the direct messages between the bot and a user.
+
+        :param user_id: the id of a user in one of the bot's guilds.
+        :raises ValueError: if there is no such user, or if the user is the bot.
+        """
+        user = self.find_user(user_id)
+        if user is None or user_id == self.user["id"]:
+            raise ValueError(f"user {user_id} shares no guild with the bot")
+        if user_id not in self.direct_channels:
+            self.direct_channels[user_id] = Channel(
+                {
+                    "id": self.new_id(),
+                    "type": DIRECT,
+                    "last_message_id": None,
+                    "flags": 0,
+                    "recipients": [user],
+                }
+            )
+        return self.direct_channels[user_id]
 
     def make_user(self, rng: random.Random) -> dict[str, Any]:
         """Return a new user object.
@@ -528,53 +583,145 @@ class World:
         return ".".join((user, *parts))
 
     def make_message(
-        self, channel: dict[str, Any], author_id: str, content: str | None = None
+        self, channel: Channel, author_id: str, content: str | None = None
     ) -> dict[str, Any]:
-        """Return the data of ``MESSAGE_CREATE`` for a message that a member writes now.
+        """Return the data of ``MESSAGE_CREATE`` for a message that a user writes now.
 
         :param channel: the channel object.
-        :param author_id: the member's user id.
+        :param author_id: the id of a member of the channel's guild, or of a user to whom the
+            channel of direct messages belongs.
         :param content: the text of the message; None for a random sentence.
-        :raises ValueError: if the author is not a member of the channel's guild.
+        :raises ValueError: if the author does not belong to the channel.
         """
-        guild = self.guilds[channel["guild_id"]]
-        if author_id not in guild.members:
-            raise ValueError(f"user {author_id} is no member of {guild.name!r}")
-        member = guild.members[author_id]
-        message_id = self.new_id()
-        channel["last_message_id"] = message_id
-        if content is None:
-            content = sentence(guild.rng)
-        mentioned = [
+        if channel.is_direct:
+            users = [self.user, *channel["recipients"]]
+            author = next((user for user in users if user["id"] == author_id), None)
+            if author is None:
+                raise ValueError(f"user {author_id} has no part in the channel {channel['id']}")
+            rng = random.Random()
+        else:
+            guild = self.guilds[channel["guild_id"]]
+            if author_id not in guild.members:
+                raise ValueError(f"user {author_id} is no member of {guild.name!r}")
+            author = guild.members[author_id]["user"]
+            rng = guild.rng
+        message = self.write_message(channel, author, sentence(rng) if content is None else content)
+        return {**self.message_event(message), "nonce": message["id"]}
+
+    def write_message(
+        self,
+        channel: Channel,
+        author: dict[str, Any],
+        content: str,
+        *,
+        allowed_mentions: dict[str, Any] = ALL,
+        store: bool = True,
+        **fields: Any,
+    ) -> Message:
+        """Write a message into a channel now, and return the message object.
+
+        :param channel: the channel object.
+        :param author: the user object of the author.
+        :param content: the text of the message.
+        :param allowed_mentions: whom the text may mention.
+        :param store: False for a message that only one user sees, which the channel does not keep.
+        :param fields: further fields of the message, or other values than those of a plain one.
+        """
+        message = Message(
             {
-                **guild.members[user_id]["user"],
-                "member": _without_user(guild.members[user_id]),
+                "type": 0,
+                "tts": False,
+                "timestamp": timestamp(time.time() * 1000),
+                "pinned": False,
+                "mention_everyone": False,
+                "id": self.new_id(),
+                "flags": 0,
+                "embeds": [],
+                "edited_timestamp": None,
+                "content": content,
+                "components": [],
+                "channel_id": channel["id"],
+                "author": author,
+                "attachments": [],
+                **self.mentions(channel, content, allowed_mentions),
+                **fields,
             }
-            for user_id in _MENTION.findall(content)
-            if user_id in guild.members
-        ]
+        )
+        if store:
+            channel.add(message)
+        return message
+
+    def mentions(
+        self, channel: Channel, content: str, allowed_mentions: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Return the fields of a message object that say whom its text mentions.
+
+        :param channel: the channel object.
+        :param content: the text of the message.
+        :param allowed_mentions: whom the text may mention.
+        """
+        found = find_mentions(content, allowed_mentions)
+        users = [self.find_user(user_id) for user_id in found.users]
+        guild = self.guilds.get(channel.get("guild_id", ""))
+        roles = [] if guild is None else [role["id"] for role in guild.roles]
         return {
-            "type": 0,
-            "tts": False,
-            "timestamp": timestamp(time.time() * 1000),
-            "pinned": False,
-            "nonce": message_id,
-            "mentions": mentioned,
-            "mention_roles": [],
-            "mention_everyone": False,
-            "member": _without_user(member),
-            "id": message_id,
-            "flags": 0,
-            "embeds": [],
-            "edited_timestamp": None,
-            "content": content,
-            "components": [],
-            "channel_type": channel["type"],
-            "channel_id": channel["id"],
-            "author": member["user"],
-            "attachments": [],
-            "guild_id": guild.id,
+            "mentions": [user for user in users if user is not None],
+            "mention_roles": [role_id for role_id in found.roles if role_id in roles],
+            "mention_everyone": found.everyone and guild is not None,
         }
+
+    def message_event(self, message: Message) -> dict[str, Any]:
+        """Return the data of ``MESSAGE_CREATE`` or ``MESSAGE_UPDATE`` for a message.
+
+        An event has the guild and the members beside the fields of the message object (Gateway
+        Events, "Message Create").
+
+        :param message: the message object.
+        """
+        channel = self.channel(message["channel_id"])
+        event = {**message, "channel_type": channel["type"]}
+        guild = self.guilds.get(channel.get("guild_id", ""))
+        if guild is None:
+            return event
+        event["guild_id"] = guild.id
+        author = guild.members.get(message["author"]["id"])
+        if author is not None:
+            event["member"] = _without_user(author)
+        event["mentions"] = [
+            {**user, "member": _without_user(guild.members[user["id"]])}
+            if user["id"] in guild.members
+            else user
+            for user in message["mentions"]
+        ]
+        return event
+
+    def reaction_event(
+        self, message: Message, user_id: str, emoji: dict[str, Any], *, added: bool
+    ) -> dict[str, Any]:
+        """Return the data of ``MESSAGE_REACTION_ADD`` or ``MESSAGE_REACTION_REMOVE``.
+
+        :param message: the message object.
+        :param user_id: the id of the user who reacts.
+        :param emoji: the partial emoji object.
+        :param added: whether the user adds the reaction.
+        """
+        channel = self.channel(message["channel_id"])
+        event: dict[str, Any] = {
+            "user_id": user_id,
+            "type": 0,
+            "message_id": message["id"],
+            "emoji": emoji,
+            "channel_id": channel["id"],
+            "burst": False,
+        }
+        if added:
+            event["message_author_id"] = message["author"]["id"]
+        guild = self.guilds.get(channel.get("guild_id", ""))
+        if guild is not None:
+            event["guild_id"] = guild.id
+            if added and user_id in guild.members:
+                event["member"] = guild.members[user_id]
+        return event
 
 
 def _without_user(member: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,13 @@ from tests.fleet.owner import KEEP_EVENTS, LEASE
 from tests.redis_server import RedisServer, executables
 
 
-@pytest.fixture(params=executables() or ["none"])
+def _versions() -> list[Any]:
+    """The newest Redis of this machine, and for a run of all tests the older ones."""
+    *older, newest = list(executables()) or ["none"]
+    return [newest, *(pytest.param(version, marks=pytest.mark.slow) for version in older)]
+
+
+@pytest.fixture(params=_versions())
 def redis_program(request: pytest.FixtureRequest) -> str:
     """The redis-server programs of this machine, one after the other."""
     if not executables():

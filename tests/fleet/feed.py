@@ -65,9 +65,9 @@ class Feed:
             shard_id: self.append(count, shard_id=shard_id) for shard_id in range(self.shard_count)
         }
 
-    def begin_session(self, session_id: str, shard_id: int = 0) -> None:
-        """Lose the session of a shard, and begin another one."""
-        self._owners[shard_id].begin(session_id)
+    def begin_session(self, session_id: str, shard_id: int = 0, epoch: int = 0) -> None:
+        """Lose the session of a shard, and begin another one, for which an epoch is proposed."""
+        self._owners[shard_id].begin(session_id, epoch)
 
     def go_back(self, count: int, shard_id: int = 0) -> None:
         """Append the last events of a shard again next, as their worker remembers them."""

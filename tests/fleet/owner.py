@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from shardlib.fleet.commandscripts import BEGINNING, CommandScripts, Entry
 from shardlib.fleet.connecting import Client
 from shardlib.fleet.errors import FleetError
 from shardlib.fleet.gatescripts import GateOutcome, GateScripts
@@ -18,6 +19,8 @@ from shardlib.fleet.scripts import (
     ClaimRequest,
     FleetSession,
     Outcome,
+    Report,
+    Reported,
     ShardScripts,
     new_token,
 )
@@ -82,8 +85,21 @@ class Owner:
     def renew(self) -> Outcome | FleetError:
         return self._scripts.renew({self._shard_id: self.token})[self._shard_id]
 
+    def tell(self, state: str = "ready", ping: float | None = None) -> Reported | FleetError:
+        report = Report(self.token, state, ping)
+        return self._scripts.tell({self._shard_id: report})[self._shard_id]
+
     def release(self) -> Outcome | FleetError:
         return self._scripts.release({self._shard_id: self.token})[self._shard_id]
+
+
+def take(
+    commands: CommandScripts, token: str, shard_id: int = 0, done: bytes | None = None
+) -> list[Entry]:
+    """What an owner finds that has carried out a command, if any."""
+    entries = commands.take({shard_id: (token, done)})[shard_id]
+    assert isinstance(entries, list)
+    return entries
 
 
 def end_lease(client: Client, keys: Keys, shard_id: int = 0) -> None:
@@ -121,12 +137,19 @@ def run_every_script(client: Client, keys: Keys, shard_id: int = 0) -> None:
     """Have a client do for a shard all that a fleet asks of Redis, two times over."""
     scripts = ShardScripts(client, keys, lease=LEASE, keep_events=10)
     gate = GateScripts(client, keys)
+    commands = CommandScripts(client, keys)
     owner = owner_of_new_shard(scripts, client, keys, shard_id)
     for session_id in ("S1", "S2"):
         owner.begin(session_id)
         assert owner.append([1, 2]).outcome is Outcome.APPENDED
         end_lease(client, keys, shard_id)
         assert owner.renew() is Outcome.RENEWED
+        commands.send({shard_id: {"method": "restart"}}, 60.0)
+        assert owner.tell() == Reported(Outcome.RENEWED, 1)
+        (entry,) = take(commands, owner.token, shard_id)
+        assert take(commands, owner.token, shard_id, entry.id) == []
+        assert scripts.show([shard_id])[shard_id].owner == "one"  # type: ignore[union-attr]
+        assert commands.read_news(BEGINNING)[1]
         gate.count_starts(0, 60.0)
         passing = gate.try_pass(shard_id, max_concurrency=64, spacing=30.0, budget=1000)
         assert passing.outcome is (GateOutcome.PASSED if session_id == "S1" else GateOutcome.WAIT)

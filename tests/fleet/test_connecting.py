@@ -171,7 +171,7 @@ def test_a_user_of_redis_needs_no_more_than_these_commands_and_keys(
 ) -> None:
     commands = (
         "eval evalsha time info config|get exists get set del pttl pexpire pexpireat hget hgetall "
-        "hmget hset hdel xadd xtrim xinfo"
+        "hmget hset hdel xadd xtrim xinfo xlen xrange xdel"
     )
     client.execute_command(
         *("ACL", "SETUSER", "me", "on", f">{_SECRET}", "~{mybot:*", "~{mybot}:*"),

@@ -15,9 +15,10 @@ import redis
 import ujson
 
 from shardlib import ForkedProcess
+from shardlib.fleet import Fleet
 from shardlib.fleet.consumer import Consumer
 from shardlib.fleet.errors import FleetError
-from shardlib.fleet.fleetevents import BEGINNING, Gap, Position
+from shardlib.fleet.fleetevents import BEGINNING, Gap, Position, position_of
 from shardlib.fleet.groupscripts import (
     GroupOutcome,
     GroupScripts,
@@ -246,12 +247,12 @@ def test_two_claims_of_a_stream_exclude_each_other(client: redis.Redis, keys: Ke
 
     one, two = group("one"), group("two")
     token, answer = claim(one)
-    assert answer == (GroupOutcome.CLAIMED, Position(0, 0), True)
+    assert answer == (GroupOutcome.CLAIMED, Position(0, 0), True, 0)
     assert claim(two)[1].outcome is GroupOutcome.HELD
     assert one.acknowledge({0: (token, Position(5, 7))}) == {0: GroupOutcome.ACKNOWLEDGED}
     end_lease(client, keys)
     new_owner, answer = claim(two)
-    assert answer == (GroupOutcome.CLAIMED, Position(5, 7), False)
+    assert answer == (GroupOutcome.CLAIMED, Position(5, 7), False, 0)
     for call in (
         one.renew({0: token}),
         one.release({0: token}),
@@ -550,6 +551,98 @@ def test_who_does_not_remember_a_stream_waits_for_who_does(
         assert owners() == before
 
 
+class Restarted:
+    """A Redis that has lost all, and whose clock has lost time; and consumers that remember more.
+
+    :param server: which forgets everything when it is restarted.
+    :param keys: of the fleet.
+    """
+
+    def __init__(self, server: RedisServer, keys: Keys) -> None:
+        self.client = server.client()
+        self._server = server
+        self._keys = keys
+        self.told: list[Gap] = []
+        self.ahead = round((time.time() + 3600) * 1000)
+
+    def begin(self, session_id: str, epoch: int = 0) -> list[str]:
+        """Have a new owner, who knows nothing, append the first two events of a session."""
+        feed = Feed(self.client, self._keys)
+        feed.begin_session(session_id, epoch=epoch)
+        return feed.append(2)
+
+    def consumer(self, **options: Any) -> Consumer:
+        return Consumer(
+            *(self._server.client(), self._keys, "web"),
+            shard_count=lambda: 1,
+            lease=LEASE,
+            on_gap=self.told.append,
+            **options,
+        )
+
+    def restart(self) -> None:
+        self._server.restart()
+
+
+@pytest.fixture
+def restarted(forgetful_server: RedisServer, keys: Keys) -> Restarted:
+    return Restarted(forgetful_server, keys)
+
+
+def test_new_ids_are_above_those_that_consumers_know_though_the_clock_has_lost_time(
+    restarted: Restarted,
+) -> None:
+    restarted.begin("S1", restarted.ahead)
+    with restarted.consumer() as consumer:
+        for event in [not_none(consumer.get(10)) for _ in range(2)]:
+            consumer.ack(event)
+        restarted.restart()
+        assert consumer.get(2 * POLL_INTERVAL) is None  # it claims the stream again, of nothing
+        ids = restarted.begin("S2")
+        assert position_of(ids[0]).epoch > restarted.ahead
+        assert get(consumer, 2) == ids
+
+
+@pytest.mark.parametrize("has_store", [False, True])
+def test_events_below_those_that_a_consumer_knows_come_if_the_clock_has_lost_time(
+    restarted: Restarted, keys: Keys, has_store: bool
+) -> None:
+    class Store:
+        def get(self, shard_id: int) -> str | None:
+            return last
+
+    last: str | None = None
+    options = {"seen": Store()} if has_store else {}
+    restarted.begin("S1", restarted.ahead)
+    with restarted.consumer(**options) as consumer:
+        for event in [not_none(consumer.get(10)) for _ in range(2)]:
+            last = event.id
+            consumer.ack(event)
+        restarted.restart()
+        ids = restarted.begin("S2")
+        assert position_of(ids[0]).epoch < restarted.ahead
+        # The worker might have to give back yet what the consumer knows.
+        assert consumer.get(2 * POLL_INTERVAL) is None
+        end_lease(restarted.client, keys)
+        assert get(consumer, 2) == ids
+        assert [gap.reason for gap in restarted.told] == ["data lost"]
+
+
+def test_a_store_that_is_ahead_of_a_new_redis_does_not_hide_its_events(
+    restarted: Restarted, keys: Keys
+) -> None:
+    class Store:
+        def get(self, shard_id: int) -> str:
+            return f"0:{restarted.ahead}-7"
+
+    ids = restarted.begin("S2")
+    with restarted.consumer(seen=Store()) as consumer:  # in a process that knows nothing else
+        assert consumer.get(2 * POLL_INTERVAL) is None
+        end_lease(restarted.client, keys)
+        assert get(consumer, 2) == ids
+        assert [gap.reason for gap in restarted.told] == ["data lost"]
+
+
 def test_a_consumer_waits_while_redis_takes_no_writes(
     make_consumer: MakeConsumer, client: redis.Redis, keys: Keys, feed: Feed
 ) -> None:
@@ -806,3 +899,15 @@ def test_bad_arguments_are_refused_at_once(
         return
     with pytest.raises(error, match=message):
         Consumer(client, keys, shard_count=lambda: 1, **arguments)
+
+
+def test_a_consumer_of_a_fleet_closes_its_connections(
+    client: redis.Redis, redis_server: RedisServer
+) -> None:
+    with Fleet(redis_server.url, "mybot") as fleet:
+        fleet.init(1)
+        before = len(client.client_list())
+        with fleet.consumer("web") as consumer:
+            assert consumer.get(0.01) is None
+            assert len(client.client_list()) > before
+        wait_until(lambda: len(client.client_list()) == before)

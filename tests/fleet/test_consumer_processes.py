@@ -18,6 +18,8 @@ from tests.fleet.feed import Feed
 from tests.redis_server import RedisServer
 from tests.support import wait_until
 
+pytestmark = pytest.mark.slow
+
 _SHARDS = 4
 _LEASE = 0.8
 _TIMEOUT = 30.0

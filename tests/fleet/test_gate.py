@@ -187,6 +187,7 @@ def watch_passes(server: RedisServer, count: int) -> Thread:
     return Thread(watch)
 
 
+@pytest.mark.slow
 def test_shards_of_several_processes_pass_in_order_and_apart(
     redis_server: RedisServer, client: redis.Redis, keys: Keys
 ) -> None:

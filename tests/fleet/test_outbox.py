@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import pytest
 
 from shardlib.fleet.outbox import Outbox
 from shardlib.fleet.scripts import FleetSession
+from tests.support import not_none
 
 KNOWN = FleetSession("S1", "wss://gateway.discord.gg", 16, epoch=100, sequence=5)
 
@@ -40,6 +42,13 @@ def next_batch(outbox: Outbox) -> tuple[str, int, int, list[int], int] | None:
     return session.session_id, session.epoch, session.sequence, sequences, batch.last_sequence
 
 
+def without_epoch(
+    batch: tuple[str, int, int, list[int], int] | None,
+) -> tuple[str, int, list[int], int]:
+    session_id, _, before, sequences, last = not_none(batch)
+    return session_id, before, sequences, last
+
+
 def append(outbox: Outbox, sequences: Sequence[int], *, now: float = 0.0) -> None:
     """Have events of S1 appended."""
     put(outbox, sequences)
@@ -64,16 +73,38 @@ def test_a_batch_is_the_same_until_it_is_answered() -> None:
     assert outbox.is_empty
 
 
-def test_a_new_session_has_a_batch_of_its_own_and_no_epoch() -> None:
+def test_a_new_session_has_a_batch_of_its_own_and_proposes_an_epoch() -> None:
     outbox = make()
     put(outbox, [6])
     put(outbox, [1, 2], "S2")
     assert next_batch(outbox) == ("S1", 100, 5, [6], 6)
     outbox.appended(100, 6, 0.0)
-    assert next_batch(outbox) == ("S2", 0, 0, [1, 2], 2)
-    outbox.appended(200, 2, 0.0)
+    began = time.time() * 1000
+    batch = not_none(next_batch(outbox))
+    proposed = batch[1]
+    assert batch == ("S2", proposed, 0, [1, 2], 2)
+    assert began - 1 < proposed <= time.time() * 1000
+    outbox.appended(200, 2, 0.0)  # Redis need not take it
     put(outbox, [3], "S2")
     assert next_batch(outbox) == ("S2", 200, 2, [3], 3)
+
+
+def test_the_epoch_of_a_new_session_is_proposed_again_if_the_answer_was_lost() -> None:
+    outbox = make(None)
+    put(outbox, [1])
+    batch = next_batch(outbox)
+    time.sleep(0.002)  # another time would be another epoch
+    assert next_batch(outbox) == batch
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_a_new_session_proposes_an_epoch_above_that_of_the_session_before(ahead: bool) -> None:
+    last = round((time.time() + (3600 if ahead else -3600)) * 1000)  # the clock of Redis
+    outbox = make(KNOWN._replace(epoch=last))
+    put(outbox, [1], "S2")
+    batch = not_none(next_batch(outbox))
+    assert (batch[1] == last + 1) is ahead
+    assert batch[1] > last
 
 
 def test_events_that_are_not_forwarded_move_the_sequence() -> None:
@@ -181,7 +212,7 @@ def test_a_session_that_has_ended_is_not_rewound() -> None:
     put(outbox, [1], "S2")
     assert not outbox.repeat(100)
     outbox.rewind(3, refuse)
-    assert next_batch(outbox) == ("S2", 0, 0, [1], 1)
+    assert without_epoch(next_batch(outbox)) == ("S2", 0, [1], 1)
 
 
 def test_a_new_session_ends_the_wait_for_a_rewind() -> None:
@@ -190,7 +221,7 @@ def test_a_new_session_ends_the_wait_for_a_rewind() -> None:
     next_batch(outbox)
     outbox.rewind(3, lambda sequence: None)
     put(outbox, [1], "S2")
-    assert next_batch(outbox) == ("S2", 0, 0, [1], 1)
+    assert without_epoch(next_batch(outbox)) == ("S2", 0, [1], 1)
 
 
 @pytest.mark.parametrize(

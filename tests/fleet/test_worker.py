@@ -114,6 +114,57 @@ def test_a_reader_waits_while_its_outbox_is_full_and_nothing_is_lost(
     assert len(gateway.identifies) == SHARDS
 
 
+# Session starts
+
+
+def test_all_workers_together_start_no_more_sessions_than_discord_allows(
+    fleet: Fleet,
+    gateway: LocalGateway,
+    client: redis.Redis,
+    keys: Keys,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    fleet.init(
+        SHARDS,
+        max_concurrency=SHARDS,
+        identify_interval=0.01,
+        session_start_limit=100,
+        remaining=7,  # five of them are for the user
+        reset_after=3600.0,
+    )
+    with running(fleet, gateway, 2), running(fleet, gateway, 2):
+        wait_until(lambda: len(gateway.identifies) == 2, PATIENCE)
+        wait_until(lambda: "no shard may identify for 60 minutes" in caplog.text, PATIENCE)
+        wait_for_all(client, gateway)
+    with running(fleet, gateway):  # the two that have a session resume it
+        wait_until(lambda: sum(each.resumes for each in gateway.all_sessions) == 2, PATIENCE)
+    assert len(gateway.identifies) == 2
+    assert client.hget(keys.starts, "used") == b"95"
+    assert 0 < client.pttl(keys.starts) <= 3_600_000
+
+
+@pytest.mark.parametrize(
+    "options, error",
+    [
+        ({"remaining": -1}, ValueError),
+        ({"remaining": 1001}, ValueError),
+        ({"remaining": 1.0}, TypeError),
+        ({"remaining": 5, "reset_after": -1}, ValueError),
+        ({"reset_after": "soon"}, TypeError),
+    ],
+)
+def test_init_refuses_what_discord_cannot_have_counted(
+    options: dict[str, Any],
+    error: type[Exception],
+    redis_server: RedisServer,
+    client: redis.Redis,
+    keys: Keys,
+) -> None:
+    with Fleet(redis_server.url, "mybot") as fleet, pytest.raises(error):
+        fleet.init(4, **options)
+    assert not client.exists(keys.config, keys.starts)
+
+
 # Redis that forgets
 
 
@@ -169,6 +220,7 @@ def test_a_redis_that_has_lost_all_is_told_again_by_the_owners(
     assert len(fleet.shards()) == SHARDS  # the settings are there again
 
 
+@pytest.mark.slow
 def test_a_redis_whose_memory_has_run_out_keeps_the_owner_and_gets_the_events_later(
     gateway: LocalGateway, redis_server: RedisServer, client: redis.Redis
 ) -> None:
@@ -268,6 +320,7 @@ def test_a_shard_that_the_user_closes_is_handed_over(fleet: Fleet, gateway: Loca
     assert sessions_of(gateway)[2].resumes == 1
 
 
+@pytest.mark.slow
 def test_a_shard_is_released_only_when_its_events_are_written(
     fleet: Fleet, gateway: LocalGateway, client: redis.Redis
 ) -> None:
@@ -335,6 +388,7 @@ def test_a_shard_does_not_identify_that_another_has_claimed(
         assert 1 not in identified(gateway)
 
 
+@pytest.mark.slow
 def test_a_worker_is_patient_after_redis_was_away(
     gateway: LocalGateway, redis_server: RedisServer, client: redis.Redis
 ) -> None:
@@ -540,5 +594,5 @@ def test_a_drain_ends_in_its_time_though_redis_does_not_answer(
         wait_for_shards(worker, SHARDS)
         redis_server.kill()
         worker.drain(0.5)
-        worker.join(0)
+        worker.join(5)  # beside the time that it has, for a busy machine
         redis_server.start()

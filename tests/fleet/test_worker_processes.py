@@ -29,6 +29,8 @@ from tests.fleet.workers import (
 from tests.redis_server import RedisServer
 from tests.support import wait_until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def gateway() -> Iterator[LocalGateway]:

@@ -22,9 +22,12 @@ PYTHON = {
     "disnake": ["disnake"],
     # nextcord imports pkg_resources without asking for it, and setuptools has dropped it.
     "nextcord": ["nextcord", "setuptools<81"],
+    "py-cord": ["py-cord"],
+    # interactions.py imports pkg_resources, too.
+    "interactions.py": ["discord-py-interactions", "setuptools<81"],
 }
 AUTOBAHN = DIRECTORY / "autobahn"
-NPM = ("@discordjs/ws", "@discordjs/rest", "eris")
+NPM = ("@discordjs/ws", "@discordjs/rest", "discord.js", "@discordeno/bot", "eris", "oceanic.js")
 
 
 def python27() -> str | None:

@@ -64,10 +64,11 @@ WELL_BEHAVED = Habits()
         ("discord.py", WELL_BEHAVED),
         ("disnake", WELL_BEHAVED),
         ("nextcord", Habits(uses_resume_url=False)),
+        ("py-cord", Habits(uses_resume_url=False)),
     ],
 )
 def test_the_family_of_discord_py(library: str, habits: Habits) -> None:
-    module = "discord" if library == "discord.py" else library
+    module = "discord" if library in ("discord.py", "py-cord") else library
     command, environment = python(library, "discordpy_family.py", module)
     with make_gateway() as gateway:
         arguments = [gateway.http_url, gateway.url]
@@ -82,8 +83,24 @@ def test_hikari() -> None:
             live(gateway, bot, WELL_BEHAVED)
 
 
-def test_discordjs_ws() -> None:
-    command, environment = node("@discordjs/ws", "discordjs_ws.mjs")
+def test_interactions_py() -> None:
+    command, environment = python("interactions.py", "interactions_bot.py")
+    with make_gateway() as gateway:
+        with running(gateway, [*command, gateway.http_url], environment) as bot:
+            live(gateway, bot, Habits(uses_resume_url=False, heeds_resumable=False))
+
+
+@pytest.mark.parametrize(
+    ("library", "program"),
+    [
+        ("@discordjs/ws", "discordjs_ws.mjs"),
+        ("discord.js", "discordjs_bot.mjs"),
+        ("@discordeno/bot", "discordeno_bot.mjs"),
+        ("oceanic.js", "oceanic_bot.cjs"),
+    ],
+)
+def test_the_clients_of_node(library: str, program: str) -> None:
+    command, environment = node(library, program)
     with make_gateway() as gateway:
         with running(gateway, [*command, gateway.http_url], environment) as bot:
             live(gateway, bot, WELL_BEHAVED)

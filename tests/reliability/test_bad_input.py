@@ -27,6 +27,7 @@ LARGE = 48 << 20  # bytes of an event
 ROOM = 60 << 20  # bytes that the process may still take: for the event, not for its copies
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not MEMORY.exists(), reason="the system does not tell a process its size")
 @pytest.mark.parametrize("how_long", ["for a moment", "for good"])
 def test_events_keep_coming_after_one_for_which_memory_was_short(

@@ -7,6 +7,7 @@ import pytest
 from benchmarks.chaos import DISPATCHERS, ManagerRound, Round
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("seed", "dispatcher"),
@@ -23,6 +24,7 @@ def test_no_event_is_lost_repeated_or_out_of_order_amid_random_faults(
     assert sum(figures.faults.values()) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(("seed", "dispatcher"), [(0, "reader"), (1, "worker")])
 def test_no_shard_of_eight_loses_repeats_or_mixes_up_an_event(seed: int, dispatcher: str) -> None:

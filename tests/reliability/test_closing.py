@@ -34,7 +34,10 @@ PEERS: dict[str, Callable[[GatewayConnection], object]] = {
 }
 
 
-@pytest.mark.parametrize("tls", [False, True], ids=["ws", "wss"])
+@pytest.mark.parametrize(
+    "tls",
+    [pytest.param(False, id="ws"), pytest.param(True, id="wss", marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("peer", PEERS)
 def test_disconnect_returns_in_time_whatever_the_peer_does(
     peer: str, tls: bool, make_gateway: MakeGateway, watch_shard: WatchShard
@@ -105,6 +108,7 @@ def test_a_descriptor_is_not_closed_while_a_sender_waits_on_it(
     theirs.close()
 
 
+@pytest.mark.slow
 def test_300_connects_and_disconnects_leave_no_thread(
     gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:

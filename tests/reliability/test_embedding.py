@@ -39,6 +39,8 @@ from tests.reliability.conftest import MakeGateway, WatchShard
 from tests.reliability.support import Child
 from tests.support import not_none, owner, wait_until
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_shard_on_worker_threads_changes_no_state_of_the_process(
     gateway: LocalGateway, watch_shard: WatchShard

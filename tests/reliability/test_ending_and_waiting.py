@@ -333,6 +333,7 @@ def test_a_send_during_a_reconnect_for_op_7_waits_for_the_next_connection(
     wait_until(lambda: gateway.peer(2).sent(Opcode.PRESENCE_UPDATE))
 
 
+@pytest.mark.slow
 def test_disconnect_while_the_first_attempt_fails_does_not_leave_the_shard_closing(
     watch_shard: WatchShard, eager_threads: None
 ) -> None:

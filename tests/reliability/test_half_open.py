@@ -87,6 +87,7 @@ shard.disconnect()
 """
 
 
+@pytest.mark.slow
 def test_a_half_open_connection_is_detected_and_the_session_resumed(network: None) -> None:
     """Row 7: within two heartbeat intervals, over the other path, and no event is missed."""
     gateway = _TwoPaths(

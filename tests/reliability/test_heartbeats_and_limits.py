@@ -19,6 +19,8 @@ from tests.reliability.conftest import MakeScripted, WatchShard
 from tests.reliability.support import Flood
 from tests.support import HAS_GIL, in_background, wait_until
 
+pytestmark = pytest.mark.slow
+
 INTERVAL = 300  # milliseconds
 SLOW = 2.0  # seconds that slow code of the user takes: many intervals
 

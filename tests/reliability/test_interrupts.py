@@ -125,6 +125,7 @@ def test_a_signal_handler_can_disconnect_while_the_main_thread_waits_in_a_method
         assert child.stderr == ""
 
 
+@pytest.mark.slow
 def test_a_thousand_signal_handlers_that_use_the_shard_meet_no_held_lock(
     gateway: LocalGateway,
 ) -> None:
@@ -173,6 +174,7 @@ def test_a_thousand_signal_handlers_that_use_the_shard_meet_no_held_lock(
     assert gateway.all_connections[0].wait_closed() == 1000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("last", ["nothing", "reconnect", "disconnect", "start again"])
 def test_a_signal_handler_at_any_line_of_any_method_hangs_nothing(
     last: str, gateway: LocalGateway

@@ -66,6 +66,7 @@ shard.disconnect(4000)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="looks into /proc")
 @pytest.mark.timeout(180)
 def test_two_thousand_reconnects_use_up_no_thread_descriptor_or_memory(

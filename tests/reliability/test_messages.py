@@ -184,6 +184,7 @@ def test_a_stream_broken_twice_at_the_same_place_leads_to_a_new_session(
     assert len(gateway.all_connections) == 3
 
 
+@pytest.mark.slow
 def test_fifty_thousand_events_across_two_resumes_arrive_once_and_in_order(
     make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:

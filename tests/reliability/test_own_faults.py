@@ -2,7 +2,7 @@
 
 Memory may be short, or the library may have a fault. So a trace function raises an exception at
 each call that the reader and the heartbeat make in a life with a bit of everything.
-``SHARDLIB_FAULTS=all`` tries every call; otherwise each run draws some.
+``SHARDLIB_FAULTS=all pytest -m ""`` tries every call; otherwise each run draws some.
 """
 
 from __future__ import annotations
@@ -152,6 +152,7 @@ def calls() -> Iterator[list[Call]]:
     yield collected
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_an_exception_at_any_call_costs_a_connection_at_most(
     part: int, calls: list[Call], gateway: LocalGateway, watch_shard: WatchShard

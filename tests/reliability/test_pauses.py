@@ -16,6 +16,8 @@ from tests.peers import Peer, well_behaved
 from tests.reliability.conftest import MakeGateway, MakeScripted, WatchShard
 from tests.support import wait_until
 
+pytestmark = pytest.mark.slow
+
 COMPRESSIONS = ("zlib-stream", "zstd-stream", "payload", None)
 AT_ONCE = 3.0  # seconds; with the back-off of these tests a failure would cost ten or more
 
@@ -127,9 +129,9 @@ def test_the_pause_is_at_least_retry_after(
             return
         refused.append(time.monotonic())
         if form == "seconds":
-            peer.refuse(status, "Retry-After: 2")
+            peer.refuse(status, "Retry-After: 1")
         else:  # a date has whole seconds, so one second more
-            then = email.utils.formatdate(time.time() + 3, usegmt=True)
+            then = email.utils.formatdate(time.time() + 2, usegmt=True)
             peer.refuse(status, f"Retry-After: {then}")
 
     gateway = make_scripted(script)
@@ -138,7 +140,7 @@ def test_the_pause_is_at_least_retry_after(
 
     third = gateway.peer(3)
 
-    assert third.accepted_at - refused[0] > 1.9
+    assert third.accepted_at - refused[0] > 0.9
     assert "Retry-After" in caplog.text
 
 

@@ -149,6 +149,7 @@ def test_time_in_a_failed_callback_is_counted_before_on_socket_error_runs(
     assert times == sorted(times)
 
 
+@pytest.mark.slow
 def test_a_send_overtaken_by_a_reconnect_does_not_precede_identify_or_resume(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:

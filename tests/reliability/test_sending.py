@@ -36,6 +36,7 @@ def _times(connection: GatewayConnection, *opcodes: Opcode) -> list[float]:
     return [each.time for each in connection.received if each["op"] in opcodes]
 
 
+@pytest.mark.slow
 def test_a_burst_from_eight_threads_and_a_callback_keeps_the_limit_and_delays_no_heartbeat(
     make_gateway: MakeGateway, watch_shard: WatchShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -142,6 +142,28 @@ def test_a_session_without_message_content_gets_messages_without_content(
         assert [user["id"] for user in mentioned["mentions"]] == [bot]
 
 
+@pytest.mark.parametrize(("version", "is_shown"), [(6, True), (9, True), (10, False)])
+def test_before_version_10_messages_have_their_content_without_an_intent(
+    local_gateway: LocalGateway, version: int, is_shown: bool
+) -> None:
+    guild = next(iter(local_gateway.world.guilds.values()))
+    with connected(local_gateway, query=f"?v={version}") as client:
+        client.ready(Intents.GUILD_MESSAGES)
+        local_gateway.send_message(guild.text_channels[0]["id"], guild.owner_id, "a secret")
+        assert client.event("MESSAGE_CREATE")["content"] == ("a secret" if is_shown else "")
+
+
+@pytest.mark.local_gateway(allowed_intents=Intents.default())
+def test_before_version_10_a_bot_that_may_not_read_content_gets_none(
+    local_gateway: LocalGateway,
+) -> None:
+    guild = next(iter(local_gateway.world.guilds.values()))
+    with connected(local_gateway, query="?v=9") as client:
+        client.ready(Intents.GUILD_MESSAGES)
+        local_gateway.send_message(guild.text_channels[0]["id"], guild.owner_id, "a secret")
+        assert client.event("MESSAGE_CREATE")["content"] == ""
+
+
 def test_without_the_guilds_intent_no_guild_create_is_sent(local_gateway: LocalGateway) -> None:
     with connected(local_gateway) as client:
         client.ready(Intents.GUILD_MESSAGES)

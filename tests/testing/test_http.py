@@ -1,4 +1,4 @@
-"""The HTTP API that a local gateway serves on its port."""
+"""What clients ask the HTTP API of a local gateway for when they log in, and faults there."""
 
 from __future__ import annotations
 

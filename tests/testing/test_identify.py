@@ -87,11 +87,44 @@ def test_a_wrong_identify_is_closed_with_its_code(
     assert local_gateway.sessions == []
 
 
-def test_identify_without_intents_is_closed_with_4013(local_gateway: LocalGateway) -> None:
+@pytest.mark.parametrize("version", [8, 9, 10])
+def test_identify_without_intents_is_closed_with_4013(
+    local_gateway: LocalGateway, version: int
+) -> None:
+    with connected(local_gateway, query=f"?v={version}&encoding=json") as client:
+        client.receive()
+        client.identify(None)
+        assert client.close_code() == 4013
+
+
+@pytest.mark.parametrize("query", ["?v=6", "?v=7&encoding=json", ""])
+@pytest.mark.local_gateway(allowed_intents=Intents.all() & ~Intents.GUILD_PRESENCES)
+def test_before_version_8_a_session_without_intents_gets_all_that_the_bot_may_get(
+    local_gateway: LocalGateway, query: str
+) -> None:
+    with connected(local_gateway, query=query) as client:
+        client.receive()
+        client.identify(None)
+        guilds = [each["id"] for each in client.event("READY")["guilds"]]
+        assert [client.event("GUILD_CREATE")["id"] for _ in guilds] == guilds
+        for event in ("PRESENCE_UPDATE", "GUILD_MEMBER_ADD"):
+            local_gateway.dispatch(event, {"guild_id": guilds[0], "user": {"id": "1"}})
+        client.event("GUILD_MEMBER_ADD")
+
+
+def test_before_version_8_wrong_intents_are_still_refused(local_gateway: LocalGateway) -> None:
+    with connected(local_gateway, query="?v=6") as client:
+        client.receive()
+        client.identify("all")
+        assert client.close_code() == 4013
+
+
+def test_the_undocumented_intent_of_interactions_py_is_taken(local_gateway: LocalGateway) -> None:
     with connected(local_gateway) as client:
         client.receive()
-        client.send(2, {"token": local_gateway.token, "properties": {}})
-        assert client.close_code() == 4013
+        client.identify(1 | 1 << 17)
+        client.event("READY")
+    assert local_gateway.sessions[0].intents == Intents.GUILDS
 
 
 def test_the_reason_names_the_disallowed_intents() -> None:

@@ -8,6 +8,7 @@ from shardlib.testing import LocalGateway
 from tests.testing.client import Client, connected
 
 PLAIN = {"id": "1", "note": "an event that belongs to no guild"}
+PRESENCE = {"status": "idle", "afk": False, "since": None, "activities": []}
 
 
 def test_a_resumed_session_gets_what_it_missed_in_order(local_gateway: LocalGateway) -> None:
@@ -158,11 +159,29 @@ def test_a_session_that_was_invalidated_takes_no_command_and_no_resume(
         local_gateway.wait_for_connection().invalid_session(resumable=False)
         assert client.receive() == {"t": None, "s": None, "op": 9, "d": False}
         assert local_gateway.sessions == []
-        client.send(3, {"status": "idle", "afk": False, "since": None, "activities": []})
-        assert client.close_code() == 4003
+        local_gateway.clock.advance(5)
+        client.send(3, PRESENCE)
+        closed = client.closed()
+        assert (closed.code, closed.reason) == (4003, "PRESENCE_UPDATE (op 3) after op 9")
     with connected(local_gateway) as client:
         client.resume(session_id, 4)
         assert client.receive()["op"] == 9
+
+
+@pytest.mark.parametrize("resumable", [False, True])
+def test_a_command_that_crosses_an_invalid_session_is_ignored(
+    local_gateway: LocalGateway, resumable: bool
+) -> None:
+    with connected(local_gateway) as client:
+        client.ready()
+        connection = local_gateway.wait_for_connection()
+        connection.invalid_session(resumable)
+        client.send(3, PRESENCE)
+        connection.expect(3)
+        assert client.receive()["op"] == 9
+        local_gateway.clock.advance(6)
+        client.identify()
+        client.event("READY")
 
 
 def test_a_session_invalid_but_resumable_is_resumed_on_the_same_connection(

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import socket
 import zlib
+from typing import Any
 
+import pytest
 import websocket
 
 from shardlib.compression import import_zstd
 from shardlib.testing import LocalGateway
-from tests.testing.client import connected
+from tests.support import not_none
+from tests.testing.client import Client, connected
 
 STREAM = "?v=10&encoding=json&compress={}-stream"
 
@@ -116,3 +120,96 @@ def test_a_message_that_is_far_too_large_is_closed_with_1009(local_gateway: Loca
         client.receive()
         client.socket.send("x" * (2 << 20))
         assert client.close_code() == 1009
+
+
+def test_101_and_hello_are_written_one_after_the_other() -> None:
+    # OpenSSL reads one record at a time, and each write is a record of its own.
+    with LocalGateway(tls=True) as gateway:
+        port = int(gateway.url.rstrip("/").rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port)) as plain:
+            with gateway.ssl_context.wrap_socket(plain, server_hostname="127.0.0.1") as client:
+                client.sendall(
+                    b"GET /?v=10&encoding=json HTTP/1.1\r\nHost: here\r\nUpgrade: websocket\r\n"
+                    b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+                )
+                answer = client.recv(1 << 16)
+                assert answer.startswith(b"HTTP/1.1 101 ")
+                assert answer.endswith(b"\r\n\r\n")
+                assert b'"heartbeat_interval"' in client.recv(1 << 16)
+
+
+def text_frame(opcode: int, data: Any) -> bytes:
+    payload = json.dumps({"op": opcode, "d": data})
+    return websocket.ABNF.create_frame(payload, websocket.ABNF.OPCODE_TEXT).format()
+
+
+def close_frame(code: int) -> bytes:
+    reason = code.to_bytes(2, "big")
+    return websocket.ABNF.create_frame(reason, websocket.ABNF.OPCODE_CLOSE).format()
+
+
+PRESENCE = {"status": "dnd", "afk": False, "since": None, "activities": []}
+
+
+@pytest.mark.parametrize("payloads", [1, 3])
+def test_payloads_that_arrive_together_with_a_close_are_carried_out(
+    local_gateway: LocalGateway, payloads: int
+) -> None:
+    with connected(local_gateway) as client:
+        client.ready()
+        connection = local_gateway.wait_for_connection()
+        frames = [text_frame(3, {**PRESENCE, "since": number}) for number in range(payloads)]
+        client.raw_socket.sendall(b"".join(frames) + close_frame(4000))
+        assert client.close_code() == 4000
+        session = not_none(local_gateway.sessions[0])
+        assert [each["d"]["since"] for each in connection.received[-payloads:]] == [
+            *range(payloads)
+        ]
+        assert not_none(session.presence)["since"] == payloads - 1
+
+
+def test_an_identify_that_arrives_together_with_a_close_begins_a_session_to_be_resumed(
+    local_gateway: LocalGateway,
+) -> None:
+    with connected(local_gateway) as client:
+        client.receive()
+        identify = {"token": local_gateway.token, "intents": 1, "properties": {}}
+        client.raw_socket.sendall(text_frame(2, identify) + close_frame(4000))
+        assert client.close_code() == 4000
+    (session,) = local_gateway.sessions
+    with connected(local_gateway) as client:
+        client.resume(session.session_id, 0)
+        client.event("READY")
+
+
+def test_payloads_that_arrive_after_a_close_of_the_gateway_are_ignored(
+    local_gateway: LocalGateway,
+) -> None:
+    with connected(local_gateway) as client:
+        client.ready()
+        connection = local_gateway.wait_for_connection()
+        connection.close(4000)
+        assert client.close_code() == 4000
+        client.raw_socket.sendall(text_frame(3, PRESENCE) + close_frame(4000))
+        connection.wait_closed()
+        assert [each["op"] for each in connection.received] == [2]
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("ending", [b"", close_frame(4000)], ids=["no close", "close"])
+def test_payloads_sent_just_before_the_socket_is_closed_are_received(
+    tls: bool, ending: bytes
+) -> None:
+    # The client leaves events unread, so that its system answers the gateway's writes with RST.
+    with LocalGateway(identify_interval=0, tls=tls) as gateway:
+        gateway.traffic(rate=None)
+        for _ in range(10):
+            client = Client(gateway)
+            client.receive()
+            client.identify()
+            connection = gateway.wait_for_connection(lambda it: it.session)
+            client.raw_socket.sendall(text_frame(3, PRESENCE) * 2 + ending)
+            client.raw_socket.close()
+            connection.wait_closed()
+            assert [each["op"] for each in connection.received] == [2, 3, 3]

@@ -18,8 +18,8 @@ discord: Any = importlib.import_module(module)
 http: Any = importlib.import_module(f"{module}.http")
 gateway: Any = importlib.import_module(f"{module}.gateway")
 
-# The only change: where Discord is.
-http.Route.BASE = api_url
+# The only change: where Discord is. py-cord has another name for it.
+http.Route.BASE = http.Route.API_BASE_URL = api_url
 if hasattr(gateway.DiscordWebSocket, "DEFAULT_GATEWAY"):
     gateway.DiscordWebSocket.DEFAULT_GATEWAY = type(gateway.DiscordWebSocket.DEFAULT_GATEWAY)(
         gateway_url

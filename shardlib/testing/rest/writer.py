@@ -1,0 +1,203 @@
+"""Writes and edits messages from checked bodies, for channels and for webhooks alike."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any
+from urllib.parse import quote
+
+from shardlib.testing.channel import Channel, Message
+from shardlib.testing.mentions import ALL
+from shardlib.testing.rest.backend import Backend
+from shardlib.testing.rest.components import number
+from shardlib.testing.rest.errors import (
+    EMPTY_MESSAGE,
+    FILE_TOO_LARGE,
+    NOT_A_TEXT_CHANNEL,
+    ApiError,
+    invalid_form,
+)
+from shardlib.testing.rest.files import Files
+from shardlib.testing.rest.messageforms import (
+    IS_COMPONENTS_V2,
+    IS_VOICE_MESSAGE,
+    LOADING,
+    SUPPRESS_EMBEDS,
+    SUPPRESS_NOTIFICATIONS,
+)
+from shardlib.testing.rest.multipart import File
+from shardlib.testing.world import timestamp
+
+#: The most bytes of a file (API Reference, "Uploading Files").
+MAX_FILE = 10 * 1024 * 1024
+
+# The flags that a client may set on a new message.
+_CREATE_FLAGS = SUPPRESS_EMBEDS | SUPPRESS_NOTIFICATIONS | IS_VOICE_MESSAGE | IS_COMPONENTS_V2
+
+# The channel types without messages: categories and forums (Channel, "Channel Types").
+_WITHOUT_MESSAGES = (4, 14, 15, 16)
+
+_FILE_FIELD = re.compile(r"files?\[?([0-9]*)\]?")
+
+# The attachment flag of a spoiler (Message, "Attachment Flags").
+_IS_SPOILER = 1 << 3
+
+
+class MessageWriter:
+    """Writes messages into channels, and edits them. The callers issue the events.
+
+    :param backend: the parts of the gateway.
+    :param files: keeps uploaded files.
+    """
+
+    def __init__(self, backend: Backend, files: Files) -> None:
+        self._backend = backend
+        self._files = files
+
+    def write(
+        self,
+        channel: Channel,
+        body: dict[str, Any],
+        files: list[File],
+        *,
+        allowed_mentions: dict[str, Any] = ALL,
+        store: bool = True,
+        **fields: Any,
+    ) -> Message:
+        """Write a message of the bot into a channel.
+
+        :param channel: the channel object.
+        :param body: the checked body.
+        :param files: the files to attach.
+        :param allowed_mentions: whom the text may mention if the body does not say.
+        :param store: False for an ephemeral message, which the channel does not keep.
+        :param fields: further fields of the message object.
+        :raises ApiError: if the message would be empty, if the channel takes no messages, or if a
+            file is too large.
+        """
+        if channel["type"] in _WITHOUT_MESSAGES:
+            raise ApiError(NOT_A_TEXT_CHANNEL)
+        kept = ("content", "embeds", "components", "sticker_ids", "poll")
+        if (
+            not files
+            and not any(body.get(key) for key in kept)
+            and "message_snapshots" not in fields
+        ):
+            raise ApiError(EMPTY_MESSAGE)
+        if body.get("poll"):
+            fields["poll"] = body["poll"]
+        flags = (body.get("flags") or 0) & _CREATE_FLAGS | fields.pop("flags", 0)
+        return self._backend.world.write_message(
+            channel,
+            self._backend.world.user,
+            body.get("content") or "",
+            allowed_mentions=body.get("allowed_mentions") or allowed_mentions,
+            store=store,
+            embeds=[_embed(each) for each in body.get("embeds") or ()],
+            components=number(body.get("components") or []),
+            attachments=self._attach(channel, body, files),
+            tts=bool(body.get("tts")),
+            flags=flags,
+            **fields,
+        )
+
+    def edit(
+        self,
+        message: Message,
+        body: dict[str, Any],
+        files: list[File],
+        *,
+        allowed_mentions: dict[str, Any] = ALL,
+    ) -> None:
+        """Edit a message of the bot.
+
+        :param message: the message object.
+        :param body: the checked body. A field that the body lacks stays as it is.
+        :param files: the files to attach.
+        :param allowed_mentions: whom the text may mention if the body does not say.
+        :raises ApiError: if the message would be empty, or if a file is too large.
+        """
+        channel = self._backend.channel(message["channel_id"])
+        changes: dict[str, Any] = {}
+        if "content" in body:
+            changes["content"] = body["content"] or ""
+            allowed = body.get("allowed_mentions") or allowed_mentions
+            changes.update(self._backend.world.mentions(channel, changes["content"], allowed))
+        if "embeds" in body:
+            changes["embeds"] = [_embed(each) for each in body["embeds"] or ()]
+        if "components" in body:
+            changes["components"] = number(body["components"] or [])
+        if "attachments" in body or files:
+            kept = message["attachments"]
+            if body.get("attachments") is not None:
+                wanted = {each["id"] for each in body["attachments"]}
+                kept = [each for each in kept if each["id"] in wanted]
+            changes["attachments"] = kept + self._attach(channel, body, files)
+        if body.get("flags") is not None:
+            suppressed = message["flags"] & ~SUPPRESS_EMBEDS | body["flags"] & SUPPRESS_EMBEDS
+            changes["flags"] = suppressed | body["flags"] & IS_COMPONENTS_V2
+        edited = {**message, **changes}
+        shown = ("content", "embeds", "components", "attachments", "poll", "sticker_items")
+        if not any(edited.get(key) for key in shown):
+            raise ApiError(EMPTY_MESSAGE)
+        # A response that was deferred is no longer loading once it has content.
+        changes["flags"] = edited["flags"] & ~LOADING
+        if not message["flags"] & LOADING:
+            changes["edited_timestamp"] = timestamp(time.time() * 1000)
+        message.update(changes)
+
+    def _attach(
+        self, channel: Channel, body: dict[str, Any], files: list[File]
+    ) -> list[dict[str, Any]]:
+        """Keep files; return their attachment objects.
+
+        :raises ApiError: if a file is too large, or if the body names a file that is not there.
+        """
+        described = {each["id"]: each for each in body.get("attachments") or ()}
+        attachments = []
+        numbers = []
+        for file in files:
+            if len(file.content) > MAX_FILE:
+                raise ApiError(FILE_TOO_LARGE)
+            match = _FILE_FIELD.fullmatch(file.field)
+            numbers.append(match[1] if match else file.field)
+            metadata = described.get(numbers[-1], {})
+            attachments.append(self._attachment(channel, file, metadata))
+        for index, attachment_id in enumerate(described):
+            # Up to ten files have the numbers of their fields; other ids are those of attachments.
+            if len(attachment_id) <= 2 and attachment_id not in numbers:
+                raise invalid_form(
+                    "INVALID_ATTACHMENT", "This attachment does not exist", "attachments", index
+                )
+        return attachments
+
+    def _attachment(self, channel: Channel, file: File, metadata: dict[str, Any]) -> dict[str, Any]:
+        attachment_id = self._backend.world.new_id()
+        filename = metadata.get("filename") or file.filename
+        self._files.add(attachment_id, file)
+        place = f"/attachments/{channel['id']}/{attachment_id}/{quote(filename, safe='')}"
+        url = self._backend.http_url() + place
+        attachment = {
+            "id": attachment_id,
+            "filename": filename,
+            "size": len(file.content),
+            "url": url,
+            "proxy_url": url,
+            "flags": _IS_SPOILER if metadata.get("is_spoiler") else 0,
+        }
+        if file.content_type is not None:
+            attachment["content_type"] = file.content_type
+        optional = ("title", "description", "duration_secs", "waveform")
+        return attachment | {key: metadata[key] for key in optional if metadata.get(key)}
+
+
+def _embed(embed: dict[str, Any]) -> dict[str, Any]:
+    """Return an embed as a message object has it."""
+    present = {key: value for key, value in embed.items() if value is not None}
+    present["type"] = "rich"
+    if "fields" in present:
+        present["fields"] = [
+            {**field, "inline": bool(field.get("inline"))} for field in present["fields"]
+        ]
+    return present
