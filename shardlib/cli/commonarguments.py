@@ -154,7 +154,7 @@ def above_zero(text: str) -> float:
 
 
 def speed(text: str) -> float:
-    """How many seconds of a recording pass in one."""
+    """A speed, more than 0; infinity for "max"."""
     return math.inf if text == "max" else above_zero(text)
 
 

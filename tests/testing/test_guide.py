@@ -1,6 +1,7 @@
 """The examples of the guide, docs/testing.rst, which shows this file."""
 
 import queue
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import requests
 
 from shardlib import Backoff, GatewayBot, IdentifyGate, Intents, Shard, ShardManager, ShardsFailed
 from shardlib.testing import LocalGateway
+from tests.testing.recorded import messages, write
 
 
 def echo_bot(token: str, heard: queue.Queue[str]) -> Shard:
@@ -167,3 +169,22 @@ def test_the_others_go_on_when_one_shard_is_refused() -> None:
 
 
 # end: shards
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    return write(tmp_path / "events.gz", messages(10))
+
+
+# begin: replay
+def test_the_bot_hears_what_was_said_that_day(recording: Path) -> None:
+    heard: queue.Queue[str] = queue.Queue()
+    with LocalGateway(replay=recording, speed=None) as gateway:
+        with echo_bot(gateway.token, heard) as shard:
+            shard.connect(gateway.url)
+            assert gateway.replay is not None
+            gateway.replay.wait()
+            assert heard.get(timeout=5).startswith("message number 0")
+
+
+# end: replay

@@ -88,6 +88,7 @@ def test_a_line_that_is_no_event_ends_the_recording(tmp_path: Path) -> None:
         (gzip.compress(b'{"shardlib_recording": 99}\n', mtime=0), "format 99"),
         (zlib.compress(b"{}"), "not compressed by gzip"),
     ],
+    ids=["text", "a diary", "no object", "a later format", "zlib"],
 )
 def test_a_file_that_is_no_recording_is_refused(tmp_path: Path, data: bytes, problem: str) -> None:
     path = tmp_path / "file"
@@ -99,7 +100,9 @@ def test_a_file_that_is_no_recording_is_refused(tmp_path: Path, data: bytes, pro
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"\x1f\x8b", gzip.compress(b"", mtime=0), gzip.compress(b'{"a"', mtime=0)]
+    "data",
+    [b"", b"\x1f\x8b", gzip.compress(b"", mtime=0), gzip.compress(b'{"a"', mtime=0)],
+    ids=["empty", "two bytes", "no line", "half a line"],
 )
 def test_a_recording_without_an_event_says_so(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "events.gz"
