@@ -146,8 +146,8 @@ def name(text: str) -> str:
 
 
 def above_zero(text: str) -> float:
-    """Seconds, more than 0."""
-    value = seconds(text)
+    """Seconds or minutes, more than 0."""
+    value = _from_zero(text, "a number above 0")
     if value == 0:
         raise argparse.ArgumentTypeError("it must be above 0")
     return value

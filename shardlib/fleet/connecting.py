@@ -83,13 +83,14 @@ def check_server(client: Client) -> list[str]:
 
     :param client: from :func:`connect`.
     :returns: what is risked with this Redis, a sentence or two for each risk; empty if nothing is.
-    :raises FleetError: if the server is too old, or is a replica, or refuses the connection.
+    :raises FleetError: if the server is too old, or is a replica, or one node of a cluster, or
+        refuses the connection.
     :raises RedisAway: if the server does not answer.
     """
     try:
         risks: dict[str, None] = {}
         for node in _primaries(client):
-            risks.update(dict.fromkeys(_check_node(node)))
+            risks.update(dict.fromkeys(_check_node(node, is_alone=node is client)))
     except ERRORS as error:
         raise fleet_error(error) from error
     return list(risks)
@@ -102,8 +103,12 @@ def _primaries(client: Client) -> list[redis.Redis]:
     return [cluster.get_redis_connection(node) for node in cluster.get_primaries()]
 
 
-def _check_node(node: redis.Redis) -> list[str]:
+def _check_node(node: redis.Redis, is_alone: bool) -> list[str]:
     info: dict[str, Any] = node.info()
+    if is_alone and info.get("redis_mode") == "cluster":
+        raise FleetError(
+            "this Redis is a node of a Redis Cluster. Give a redis.RedisCluster in place of the URL"
+        )
     version = str(info["redis_version"])
     if tuple(map(int, version.split(".")[:2])) < OLDEST_VERSION:
         oldest = ".".join(map(str, OLDEST_VERSION))

@@ -11,7 +11,7 @@ import ujson
 
 from shardlib.checks import check_at_least_one, check_not_negative, check_positive, check_type
 from shardlib.fleet.commands import Commands
-from shardlib.fleet.config import FleetConfig, keep_config, read_config
+from shardlib.fleet.config import FleetConfig, check_config, keep_config, read_config
 from shardlib.fleet.connecting import Client, check_server, connect
 from shardlib.fleet.consumer import Consumer
 from shardlib.fleet.errors import FleetError
@@ -83,7 +83,7 @@ class Fleet:
 
     :param url: of Redis 6.2 or later, or of Valkey: ``redis://``, ``rediss://`` or ``unix://``, a
         str; the query says which certificates are trusted (``?ssl_ca_certs=/path/to/ca.pem``). Or a
-        :class:`redis.Redis` of your own, which is not closed.
+        :class:`redis.Redis` or a :class:`redis.RedisCluster` of your own, which is not closed.
     :param name: of the fleet, a str of letters of ASCII, digits, ``_``, ``.`` and ``-``. It stands
         in front of every key.
     :param lease: seconds after which others may claim the shards of a worker that is not heard of.
@@ -147,10 +147,8 @@ class Fleet:
             above the limit.
         :raises TypeError: if an argument has the wrong type.
         """
-        check_at_least_one("shard_count", shard_count)
-        check_at_least_one("max_concurrency", max_concurrency)
-        check_at_least_one("session_start_limit", session_start_limit)
-        check_positive("identify_interval", identify_interval)
+        wanted = FleetConfig(shard_count, max_concurrency, session_start_limit, identify_interval)
+        check_config(wanted)
         check_not_negative("reset_after", reset_after)
         check_type("remaining", remaining, int, optional=True)
         if remaining is not None and not 0 <= remaining <= session_start_limit:

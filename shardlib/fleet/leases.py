@@ -8,14 +8,15 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
+from shardlib.fleet.calling import raise_first
 from shardlib.fleet.config import FleetConfig, keep_config
 from shardlib.fleet.connecting import Client
-from shardlib.fleet.errors import FleetError
+from shardlib.fleet.errors import FleetError, RedisAway
 from shardlib.fleet.fleetshard import FleetShard
 from shardlib.fleet.keys import Keys
 from shardlib.fleet.rediserrors import ERRORS, fleet_error
 from shardlib.fleet.roster import Roster
-from shardlib.fleet.scripts import Claim, ClaimRequest, Outcome, ShardScripts, new_token
+from shardlib.fleet.scripts import Claim, ClaimRequest, Outcome, Reported, ShardScripts, new_token
 from shardlib.text import count, ranges
 
 # Parts of a lease after which leases are renewed, and after which free shards are looked for.
@@ -105,17 +106,23 @@ class Leases:
         if now < self._next_poll:
             return has_asked
         self._next_poll = now + self._lease / _POLLS
+        steps = [self._claim_lost, self._hand_over if self._is_draining else self._balance]
         if now >= self._next_renewal:
-            self.renew()
             self._next_renewal = now + self._lease / _RENEWALS
+            steps[:0] = [self.renew, self._keep_config]
         else:
-            self._renew([each for each in self.shards.values() if each.has_news])
-        self._claim_lost()
-        if self._is_draining:
-            self._hand_over()
-        else:
-            self._balance(self._roster.enter(self._config.shard_count))
+            steps.insert(0, self._tell_news)
+        refused: FleetError | None = None
+        for step in steps:
+            try:
+                step()
+            except RedisAway:
+                raise
+            except FleetError as error:  # of one shard, as a rule: the others do not wait for it
+                refused = refused or error
         self._start_due()
+        if refused is not None:
+            raise refused
         return True
 
     def look_at_shards(self) -> bool:
@@ -153,17 +160,15 @@ class Leases:
     def _release(self, shards: Mapping[int, FleetShard]) -> None:
         answers = self._scripts.release({i: shard.lease_token for i, shard in shards.items()})
         released = []
-        try:
-            for shard_id, answer in answers.items():
-                if isinstance(answer, FleetError):
-                    raise answer
+        for shard_id, answer in answers.items():
+            if isinstance(answer, Outcome):
                 self._forget(shard_id)
                 self._released.add(shard_id)
                 if answer is Outcome.RELEASED:
                     released.append(shard_id)
-        finally:
-            if released:
-                self._log(logging.INFO, "released %s, for another worker", _shards(released))
+        if released:
+            self._log(logging.INFO, "released %s, for another worker", _shards(released))
+        raise_first(answers.values())
 
     def renew(self) -> None:
         """Renew all leases.
@@ -179,10 +184,19 @@ class Leases:
         if not ours:
             return
         reports = {shard_id: shard.make_report() for shard_id, shard in ours.items()}
-        for shard_id, answer in self._scripts.tell(reports).items():
-            if isinstance(answer, FleetError):
-                raise answer
-            ours[shard_id].take_in(reports[shard_id], answer)
+        answers = self._scripts.tell(reports)
+        for shard_id, answer in answers.items():
+            if isinstance(answer, Reported):
+                ours[shard_id].take_in(reports[shard_id], answer)
+        raise_first(answers.values())
+
+    def _tell_news(self) -> None:
+        """Tell how shards are that have changed, though their renewal is not due."""
+        self._renew([each for each in self.shards.values() if each.has_news])
+
+    def _keep_config(self) -> None:
+        """Write again what the workers agree on, if Redis has lost it: others need it, too."""
+        keep_config(self._client, self._keys, self._config)
 
     # Other workers
 
@@ -218,7 +232,8 @@ class Leases:
         self._next_poll = 0.0
         return True
 
-    def _balance(self, share: int) -> None:
+    def _balance(self) -> None:
+        share = self._roster.enter(self._config.shard_count)
         staying = [shard for shard in self.shards.values() if not shard.is_leaving]
         if len(staying) > share + (_TOLERATED if share >= _LARGE_SHARE else 0):
             self._log(
@@ -241,18 +256,21 @@ class Leases:
             shard.leave()
 
     def _free_shards(self) -> list[int]:
-        """The shards that nobody has, lowest first."""
+        """The shards that nobody has, lowest first.
+
+        A key without an end is no lease: it would keep the shard from all workers for ever.
+        """
         others = [
             shard_id for shard_id in range(self._config.shard_count) if shard_id not in self.shards
         ]
         try:
             with self._client.pipeline(transaction=False) as pipeline:
                 for shard_id in others:
-                    pipeline.exists(self._keys.shard(shard_id).lease)
-                leases = pipeline.execute()
+                    pipeline.pttl(self._keys.shard(shard_id).lease)
+                times_left = pipeline.execute()
         except ERRORS as error:
             raise fleet_error(error) from error
-        return [shard_id for shard_id, held in zip(others, leases, strict=True) if not held]
+        return [shard_id for shard_id, left in zip(others, times_left, strict=True) if left < 0]
 
     # Claiming
 
@@ -262,19 +280,19 @@ class Leases:
             for shard_id in shard_ids
         }
         claimed: dict[str, list[int]] = {}  # by their earlier owners
-        try:
-            for shard_id, claim in self._scripts.claim(requests).items():
-                if isinstance(claim, FleetError):
-                    raise claim
-                token = self._tokens.pop(shard_id)
-                if claim.outcome is Outcome.CLAIMED:
-                    shard = self._make_shard(shard_id, token, claim)
-                    self.shards = MappingProxyType({**self.shards, shard_id: shard})
-                    claimed.setdefault(claim.owner, []).append(shard_id)
-                elif claim.owner == "":
-                    self._tell_of_patience(claim.wait)
-        finally:
-            self._tell_claimed(claimed)
+        answers = self._scripts.claim(requests)
+        for shard_id, claim in answers.items():
+            if isinstance(claim, FleetError):
+                continue
+            token = self._tokens.pop(shard_id)
+            if claim.outcome is Outcome.CLAIMED:
+                shard = self._make_shard(shard_id, token, claim)
+                self.shards = MappingProxyType({**self.shards, shard_id: shard})
+                claimed.setdefault(claim.owner, []).append(shard_id)
+            elif claim.owner == "":
+                self._tell_of_patience(claim.wait)
+        self._tell_claimed(claimed)
+        raise_first(answers.values())
 
     def _tell_claimed(self, claimed: Mapping[str, list[int]]) -> None:
         for owner, shard_ids in claimed.items():
@@ -304,16 +322,17 @@ class Leases:
         lost = {i: shard for i, shard in self.shards.items() if shard.is_lost}
         if not lost:
             return
-        keep_config(self._client, self._keys, self._config)  # Redis may have lost all
+        self._keep_config()  # Redis may have lost all
         requests = {}
         for shard_id, shard in lost.items():
             token = self._tokens.setdefault(shard_id, new_token())
             session = shard.outbox.remember()
             requests[shard_id] = ClaimRequest(token, self._name, session, shard.fence)
-        for shard_id, claim in self._scripts.claim(requests).items():
-            if isinstance(claim, FleetError):
-                raise claim
-            self._take_in(lost[shard_id], requests[shard_id], claim)
+        answers = self._scripts.claim(requests)
+        for shard_id, claim in answers.items():
+            if isinstance(claim, Claim):
+                self._take_in(lost[shard_id], requests[shard_id], claim)
+        raise_first(answers.values())
 
     def _take_in(self, shard: FleetShard, request: ClaimRequest, claim: Claim) -> None:
         ours, theirs = request.session, claim.session

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import redis
@@ -39,6 +40,12 @@ _CLUSTER_DOWN = _Meaning(
     RedisAway, "a part of the Redis Cluster has no primary. Wait for its failover, or mend it"
 )
 
+_MOVED = _Meaning(
+    RedisAway,
+    "another node of the Redis Cluster has the key. During a failover that passes; otherwise give "
+    "a redis.RedisCluster in place of the URL",
+)
+
 # redis-py takes the code off the text of these.
 _CLASSES: dict[type[Exception], _Meaning] = {
     redis.exceptions.BusyLoadingError: _LOADING,
@@ -48,6 +55,7 @@ _CLASSES: dict[type[Exception], _Meaning] = {
     redis.exceptions.MasterDownError: _CLUSTER_DOWN,
     redis.exceptions.ClusterDownError: _CLUSTER_DOWN,
     redis.exceptions.TryAgainError: _CLUSTER_DOWN,
+    redis.exceptions.AskError: _MOVED,  # and MovedError, which is one
     redis.exceptions.RedisClusterException: _CLUSTER_DOWN,
     redis.exceptions.InvalidResponse: _Meaning(
         FleetError, "what answers there is no Redis. Look at the host and the port of the URL"
@@ -105,15 +113,18 @@ ERRORS: tuple[type[Exception], ...] = (
 """What redis-py raises, and :func:`fleet_error` takes."""
 
 
-def fleet_error(error: Exception) -> FleetError:
+def fleet_error(error: Exception, keys: Sequence[str] = ()) -> FleetError:
     """The error of the fleet's that says what an error of redis-py's means.
 
     :param error: one of :data:`ERRORS`, as redis-py has raised it.
+    :param keys: which Redis was asked about, for a person who has to mend one of them.
     :returns: a new error, whose cause is still to be set.
     """
     meaning = _meaning(error)
-    says = message_of(error).rstrip(".")
-    return meaning.error(f"{meaning.text}. Redis or its client says: {says}")
+    text = f"{meaning.text}. Redis or its client says: {message_of(error).rstrip('.')}"
+    if keys and meaning.error is FleetError:
+        text += f" (asked about {', '.join(keys)})"
+    return meaning.error(text)
 
 
 def _meaning(error: Exception) -> _Meaning:
