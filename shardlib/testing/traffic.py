@@ -108,6 +108,7 @@ class Traffic:
                 for event in self._next_events(size):
                     self._dispatcher.issue(event, sessions)
                     self.events += 1
+                self._thread.notify()
         more_is_due = (self._rate is None or self._due >= 1) and not must_wait
         self._thread.call_later(0 if more_is_due else _BATCH_INTERVAL, self._send_batch)
 

@@ -232,6 +232,18 @@ def test_traffic_reaches_the_sessions_of_every_shard_count(local_gateway: LocalG
         assert [event[1:] for event in half.history[4:]] == expected
 
 
+def test_wait_until_looks_again_whenever_traffic_was_sent(local_gateway: LocalGateway) -> None:
+    traffic = local_gateway.traffic(200)
+    seen: list[int] = []
+
+    def look() -> bool:
+        seen.append(traffic.events)
+        return traffic.events >= 100
+
+    local_gateway.wait_until(look, timeout=20)
+    assert len(seen) > 3
+
+
 def test_an_event_can_be_dispatched_to_one_session(local_gateway: LocalGateway) -> None:
     local_gateway.identify_interval = 0
     with connected(local_gateway) as first, connected(local_gateway) as second:
