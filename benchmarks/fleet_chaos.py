@@ -25,7 +25,8 @@ every event that it has issued. The command ends with status 1 unless
 - a shard identified once, and once more for each session that the gateway has lost. A session of
   which nobody but a killed worker knew is told of, and is no violation: a worker that is killed
   between READY and its first write leaves no trace;
-- a gap is marked in front of each such later session;
+- a gap is marked in front of each such later session. The last events of a lost session may be gone
+  with it, if its worker had failed, and nobody had received them;
 - no process has ended by itself, and all shards recover.
 """
 
@@ -80,6 +81,9 @@ CLOSE_CODES = (None, 1000, 1001, 1011, 3000, 4000, 4001, 4002, 4003, 4005, 4999)
 
 # Why sessions end of which the gateway itself has made an end.
 LOST = ("invalidated", "lost", "closed with 4007", "closed with 4009")
+
+# Seconds after which the failure of a worker is no reason any more that events are missing.
+TIME_TO_FORGET = 60.0
 
 # Seconds within which a worker writes the first events of a session, if Redis is at hand.
 TIME_TO_WRITE = 3.0
@@ -156,7 +160,7 @@ class Figures:
             f"{len(self.unknown_sessions)} were known to a killed worker only; resumes "
             f"{self.resumes}, Identifies refused as too early {self.refused}",
             f"events issued {verdict.issued}, handled {verdict.effects}, gone with their sessions "
-            f"{verdict.gone}, repeated with the same id {verdict.repeats}",
+            f"{verdict.gone.total()}, repeated with the same id {verdict.repeats}",
             f"gaps told: {dict(sorted(verdict.gaps.items()))}",
             f"lost {verdict.lost}, out of order {verdict.out_of_order}",
             "",
@@ -218,6 +222,8 @@ class Chaos:
         self._outages: list[tuple[float, float]] = []
         self._away: dict[str, float] = {}  # outages that last, and since when
         self._worker_faults: list[float] = []
+        # When the worker of a shard has failed, and of which.
+        self._shard_faults: list[tuple[float, int]] = []
         self._traffic_ends = threading.Event()
 
     def run(self) -> Figures:
@@ -338,12 +344,17 @@ class Chaos:
 
     def _orphan(self, worker: Process, kind: str) -> None:
         now = time.monotonic()
-        self._worker_faults.append(now)
+        self._note_fault(worker, now)
         with self._lock:
             for shard_id, owner in [*self._owners.items()]:
                 if owner is worker:
                     del self._owners[shard_id]
                     self._orphans.setdefault(shard_id, (now, kind, worker))
+
+    def _note_fault(self, worker: Process, now: float) -> None:
+        self._worker_faults.append(now)
+        with self._lock:
+            self._shard_faults += [(now, i) for i, each in self._owners.items() if each is worker]
 
     # Faults
 
@@ -537,7 +548,7 @@ class Chaos:
         for process in processes:
             if process in self._workers:
                 self._begin_outage(process.name)
-                self._worker_faults.append(time.monotonic())
+                self._note_fault(process, time.monotonic())
             if hangs:
                 process.network.hang()
             else:
@@ -703,6 +714,21 @@ class Chaos:
                 figures.problems.append(
                     f"shard {shard_id} identified anew at {end:.2f}, though it had {session}"
                 )
+
+            gone = figures.verdict.gone[session.session_id]
+            if gone:
+                self._tell(f"{gone} events are gone with {session}, at {end:.2f}")
+            if gone and not self._has_failed(shard_id, end):
+                figures.problems.append(
+                    f"{gone} events are gone with {session} at {end:.2f}; its worker was well"
+                )
+
+    def _has_failed(self, shard_id: int, end: float) -> bool:
+        """True if a worker has failed that had a shard shortly before its session ended."""
+        return any(
+            failed_shard == shard_id and end - TIME_TO_FORGET < failed < end
+            for failed, failed_shard in self._shard_faults
+        )
 
     def _was_unknown(self, begin: float, end: float) -> bool:
         """True if a worker failed before it can have written that a session began."""
