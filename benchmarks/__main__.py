@@ -1,4 +1,4 @@
-"""All measurements, one after the other: ``python -m benchmarks``. This takes half an hour."""
+"""All measurements, one after the other: ``python -m benchmarks``, in three quarters of an hour."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ _COMMANDS = {
     "startup": 1,
     "shards": 5,
     "manager": 3,
+    "fleet": 6,
+    "fleet_consumer": 2,
     "dispatch": 1,
 }
 

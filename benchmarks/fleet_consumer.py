@@ -27,7 +27,7 @@ _SHARDS = 16
 _NAME = "benchmark"
 
 # Seconds between two batches, as a worker that lingers has them.
-_LINGER = 0.02
+_LINGER = 0.05
 
 # How many events each shard has to catch up with.
 _BACKLOG = 2000

@@ -50,10 +50,11 @@ class Sender:
         scheme = "ws" if self._context is None else "wss"
         return f"{scheme}://127.0.0.1:{self._listener.getsockname()[1]}"
 
-    def accept(self, process: subprocess.Popen[bytes]) -> socket.socket:
+    def accept(self, process: subprocess.Popen[bytes] | None = None) -> socket.socket:
         """Return the next connection of a client, after the WebSocket handshake.
 
-        :param process: the client's process, which may take a minute to connect under valgrind.
+        :param process: the client's process, which may take a minute to connect under valgrind;
+            None waits without end.
         :raises RuntimeError: if the process ends without connecting.
         """
         while True:
@@ -61,7 +62,7 @@ class Sender:
                 client, _ = self._listener.accept()
                 break
             except TimeoutError:
-                if process.poll() is not None:
+                if process is not None and process.poll() is not None:
                     raise RuntimeError(f"a client failed: {process.args!r}") from None
         client.settimeout(_CLIENT_TIMEOUT)
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

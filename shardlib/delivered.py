@@ -19,6 +19,10 @@ from typing import Any
 # rest: an old shard is far behind.
 MOST_HELD = 10_000
 
+# Events that are remembered after each had come to an old shard and to a new one: another that is
+# alike may follow within moments.
+MOST_EVEN = 10_000
+
 # Events of a session, which no other session has.
 _OWN_EVENTS = frozenset({"READY", "RESUMED"})
 
@@ -35,8 +39,8 @@ class _Tally:
 
     def __init__(self, now: float) -> None:
         self.count = 0
-        self.since = now  # when it was 0 last
-        self.changed_at = now
+        self.since = now  # when an old shard has delivered one of these events first
+        self.changed_at = now  # when one has come to any shard last
 
     def change(self, by: int, now: float) -> int:
         """Add to the count, and return it."""
@@ -73,8 +77,12 @@ class Delivered:
         self.repeats = 0
         # Guards all that follows, and the queues of the holders. Held for moments.
         self._lock = threading.Lock()
-        # By key, what the old shards have delivered that has not come to a new one.
+        # By key, what the old shards have delivered. A count of 0 does not tell that each event has
+        # come to a new shard: of two that are alike, the later one may have come there before the
+        # old shard got it, and so have stood for the earlier one.
         self._tallies: dict[bytes, _Tally] = {}
+        # The keys whose count became 0, oldest first.
+        self._even: collections.deque[bytes] = collections.deque()
         # By key, what the new ones hold that no old one has delivered, oldest first.
         self._held: dict[bytes, collections.deque[_Held]] = {}
 
@@ -97,6 +105,8 @@ class Delivered:
                     self._tallies.setdefault(key, _Tally(now)).change(1, now)
                 return True
             self.repeats += 1
+            if key in self._tallies:
+                self._tallies[key].change(0, now)
             alike = self._held[key]
             held = alike.popleft()
             if not alike:
@@ -113,10 +123,14 @@ class Delivered:
         """
         with self._lock:
             if held.key is not None and held.key in self._tallies:
-                self.repeats += 1
-                if not self._tallies[held.key].change(-1, now):
-                    del self._tallies[held.key]
-                return
+                tally = self._tallies[held.key]
+                is_repeat = tally.count > 0
+                left = tally.change(-1 if is_repeat else 0, now)
+                if is_repeat:
+                    self.repeats += 1
+                    if not left:
+                        self._note_even(held.key)
+                    return
             held.holder.queue[held] = None
             if held.key is not None and not self.is_switched:
                 self._held.setdefault(held.key, collections.deque()).append(held)
@@ -135,20 +149,39 @@ class Delivered:
             self.is_switched = True
             self._held.clear()
 
-    def settle(self, asked_at: float) -> bool:
+    def _note_even(self, key: bytes) -> None:
+        """Remember a key whose count has become 0, and forget the oldest of too many."""
+        self._even.append(key)
+        if len(self._even) > MOST_EVEN:
+            oldest = self._even.popleft()
+            tally = self._tallies.get(oldest)
+            if tally is not None and not tally.count:
+                del self._tallies[oldest]
+
+    def forget(self, asked_at: float) -> None:
         """Forget what old shards have delivered that can come to no new one any more.
 
         That is what was issued before the new one had its session. It would be taken for the same
         as a later event that is alike.
 
         :param asked_at: seconds of the clock. All shards have handled what was issued before.
-        :returns: False if that cannot be told of some, of which more came since.
         """
         with self._lock:
             for key, tally in list(self._tallies.items()):
                 if tally.changed_at < asked_at:
                     del self._tallies[key]
-            return all(tally.since >= asked_at for tally in self._tallies.values())
+
+    def is_certain(self, caught_up_at: float) -> bool:
+        """True if each event that an old shard has delivered has come to a new one, or will.
+
+        False while events that are alike come so quickly that :meth:`forget` finds no moment
+        between them.
+
+        :param caught_up_at: seconds of the clock. What old shards have delivered since was issued
+            when the new ones had their sessions.
+        """
+        with self._lock:
+            return all(tally.since >= caught_up_at for tally in self._tallies.values())
 
 
 class Recorder:

@@ -117,7 +117,7 @@ class Resharding:
             # What comes behind these answers was issued when the old shards were closed.
             self._await_answers(life, self._new)
         finally:
-            self._delivered.settle(math.inf)
+            self._delivered.forget(math.inf)
             for holder in self._holders.values():
                 holder.finish()
 
@@ -139,6 +139,8 @@ class Resharding:
     def _prepare(self, life: Life, deadline: Deadline) -> None:
         """Wait until the new shards can take over: all that they do not have is delivered."""
         settling: Deadline | None = None
+        answered: list[str | None] = []
+        caught_up_at = math.inf
         is_prepared = False
         while not is_prepared:
             self._await_ready(life, deadline)
@@ -147,8 +149,12 @@ class Resharding:
             late = self._await_answers(life, self._old, self._new)
             if life.is_over:
                 raise life.closed_error()
+            if sessions != answered:
+                answered, caught_up_at = sessions, time.monotonic()
             settling = settling or Deadline(_LONGEST_SETTLING)
-            is_settled = bool(late) or self._delivered.settle(asked_at) or settling.remaining() == 0
+            self._delivered.forget(asked_at)
+            is_certain = self._delivered.is_certain(caught_up_at)
+            is_settled = bool(late) or is_certain or settling.remaining() == 0
             if not is_settled:
                 self._wait(life, lambda: False, Deadline(_SETTLING_INTERVAL))
             all_ready = self._new.ready == len(self._new.shards)

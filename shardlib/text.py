@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 def describe(value: object) -> str:
     """What an exception, or another object, says of itself; its type, if it fails to say anything.
@@ -35,6 +37,20 @@ def count(number: float, noun: str) -> str:
     if isinstance(number, float):
         shown = f"{number:.3f}".rstrip("0").rstrip(".")
     return f"{shown} {noun}" if shown == "1" else f"{shown} {noun}s"
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """Numbers as people write them, "0-15, 18".
+
+    :param numbers: in any order.
+    """
+    found: list[list[int]] = []
+    for number in sorted(numbers):
+        if found and found[-1][-1] == number - 1:
+            found[-1] = [found[-1][0], number]
+        else:
+            found.append([number])
+    return ", ".join("-".join(map(str, ends)) for ends in found)
 
 
 def duration(seconds: float) -> str:

@@ -118,6 +118,13 @@ class Pipe:
         self._writer = -1
         return self.reader.readlines()
 
+    def close(self) -> None:
+        """Close both ends, as a program that has read enough does with its one."""
+        self.reader.close()
+        if self._writer >= 0:
+            os.close(self._writer)
+            self._writer = -1
+
     def fileno(self) -> int:
         return self._writer
 
@@ -125,9 +132,7 @@ class Pipe:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.reader.close()
-        if self._writer >= 0:
-            os.close(self._writer)
+        self.close()
 
 
 def wait_for(lines: list[str], text: str) -> str:

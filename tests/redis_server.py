@@ -98,12 +98,13 @@ class RedisServer:
     def start(self) -> None:
         """Start the server, and wait until it answers. It gets the port that it had before."""
         for _ in range(10):  # another program may take a free port first
-            self.port = self.port or _free_port()
+            self.port = self.port or free_port()
             self._process = subprocess.Popen(
                 [self._executable, *self._arguments()],
                 cwd=self._directory,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
+                restore_signals=False,  # for limit_files(): Python ignores SIGXFSZ
             )
             if self._is_up(self._process):
                 return
@@ -157,6 +158,17 @@ class RedisServer:
         assert self._process is not None
         self._process.send_signal(number)
 
+    def limit_files(self, size: int) -> None:
+        """Let no file of the server's grow beyond a size: its disk is full then.
+
+        :param size: bytes, or :data:`resource.RLIM_INFINITY`.
+        """
+        import resource  # which Windows has not
+
+        assert self._process is not None
+        hard = resource.RLIM_INFINITY
+        resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, (size, hard))
+
     def size_of_log(self) -> int:
         """How many bytes the append-only file has."""
         return self._log().stat().st_size
@@ -188,7 +200,8 @@ def _number_of(log: Path) -> int:
     return int(log.name.split(".")[2])
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that no program listens at, for the moment."""
     with socket.create_server((HOST, 0)) as listener:
         port: int = listener.getsockname()[1]
         return port

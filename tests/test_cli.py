@@ -383,7 +383,14 @@ class restored_sigint:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["tail", "--help"], ["shards", "--help"], ["gateway", "--help"]]
+    "arguments",
+    [
+        ["--help"],
+        *(
+            [command, "--help"]
+            for command in ("tail", "shards", "gateway", "init", "worker", "events", "drain")
+        ),
+    ],
 )
 def test_help_of_the_command_fits_a_terminal(
     arguments: list[str], capsys: pytest.CaptureFixture[str]

@@ -192,6 +192,7 @@ def test_ctrl_c_while_shards_wait_for_their_turn_ends_the_command_quietly(
     assert LAST_LINE.fullmatch(command.err[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("both", [False, True], ids=["stdout", "both streams"])
 def test_ctrl_c_while_the_pipe_is_full_ends_all_shards(both: bool, gateway: LocalGateway) -> None:
     with (
@@ -430,6 +431,7 @@ def test_the_table_moves_down_if_its_place_is_lost(
     assert ("printed by a shell" in lines) is (by == "another program")
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_the_terminal_takes_no_text_ends_the_command(
     gateway: LocalGateway, terminal: PseudoTerminal
 ) -> None:

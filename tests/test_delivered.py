@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -54,13 +55,13 @@ class Switch:
 
     def run(self, steps: str) -> list[str]:
         """Run steps: "o1" and "n1" for an event 1 that comes to the old and to the new shard, "s"
-        for the switch, "?" for a look whether what is left can be settled."""
+        for the switch, "?" once all shards have handled what was issued."""
         for step in steps.split():
             if step == "s":
                 self.delivered.switch()
                 self.read("new")
             elif step == "?":
-                self.delivered.settle(float("inf"))
+                self.delivered.forget(float("inf"))
             else:
                 who = {"o": "old", "n": "new"}[step[0]]
                 self.event(who, "MESSAGE_CREATE", {"guild_id": GUILD, "n": step[1:]})
@@ -98,6 +99,49 @@ def test_each_event_is_delivered_once(steps: str, expected: str) -> None:
     assert Switch().run(steps) == [
         each.replace("o", "old ").replace("n", "new ") for each in expected.split()
     ]
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        ("n1", True),
+        ("o1", False),
+        ("o1 ?", True),
+        # The first may have been issued before the new one had its session. If so, then the second,
+        # which comes to the new one first, has stood for the first.
+        ("o1 n1 o1", False),
+        ("o1 n1 n1 o1", False),
+        ("o1 n1 o1 n1", False),
+        ("o1 n1 ? o2 n2", False),
+        ("o1 n1 o1 ?", True),
+    ],
+)
+def test_what_was_delivered_is_certain_once_there_was_a_moment_without_events(
+    steps: str, expected: bool
+) -> None:
+    switch = Switch()
+    switch.run(steps)
+    assert switch.delivered.is_certain(time.monotonic() + 1) is expected
+    switch.delivered.forget(float("inf"))
+    began = time.monotonic()
+    switch.run("o3 n3 o4")
+    assert switch.delivered.is_certain(began)
+
+
+def test_of_an_event_that_comes_again_and_again_there_is_no_moment_without() -> None:
+    switch = Switch()
+    switch.run("o1 n1")
+    asked_at = time.monotonic()
+    switch.run("n1 o1")
+    switch.delivered.forget(asked_at)
+    assert not switch.delivered.is_certain(asked_at)
+
+
+def test_no_more_than_so_many_events_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivered, "MOST_EVEN", 2)
+    switch = Switch()
+    switch.run("o1 n1 o2 n2 o3 n3 o4 n4")
+    assert len(switch.delivered._tallies) == 2
 
 
 def test_repeats_are_counted() -> None:

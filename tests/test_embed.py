@@ -285,6 +285,7 @@ def test_the_processes_that_a_master_forks_at_once_take_its_place(
     master.wait_for(f"starts {session.session_id}")
 
 
+@pytest.mark.slow
 @on_posix
 def test_a_process_forked_from_the_one_that_runs_the_shard_does_not_keep_the_lock(
     begin: Callable[..., Worker], gateway: LocalGateway, path: Path
@@ -396,6 +397,7 @@ def test_a_start_that_returns_no_shard_is_told_and_not_called_again(
         shards[0].disconnect()
 
 
+@pytest.mark.slow
 def test_a_fatal_error_is_told_and_no_other_process_tries(
     begin: Callable[..., Worker], gateway: LocalGateway
 ) -> None:

@@ -335,7 +335,9 @@ def test_a_server_that_asks_for_no_pause_is_not_asked_in_a_tight_loop() -> None:
     assert len(it.requests) <= 3
 
 
-def test_a_fault_of_the_server_is_asked_again_twice() -> None:
+def test_a_fault_of_the_server_is_asked_again_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shardlib.gatewaybot._PAUSES", (0.1, 0.2))
+    monkeypatch.setattr("shardlib.gatewaybot._SHORTEST_PAUSE", 0.1)
     busy = b"HTTP/1.1 503 Service Unavailable\r\n\r\n"
     with api([busy], [busy], [OK + length(len(BODY)) + BODY]) as it:
         assert fetch_gateway_bot(TOKEN, api_url=it.url) == BOT

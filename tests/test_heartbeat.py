@@ -188,6 +188,7 @@ def test_heartbeat_in_changes_the_pace_and_needs_a_connection() -> None:
         assert shard.heartbeat_interval == 60_000  # still Hello's
 
 
+@pytest.mark.slow
 def test_events_that_delay_the_acknowledgement_make_no_zombie(gateway: LocalGateway) -> None:
     """The acknowledgement stands behind the events that keep coming."""
     gateway.heartbeat_interval = 1000  # gateway and shard share the interpreter and are both busy
@@ -283,7 +284,7 @@ def test_a_sleep_is_noticed_though_something_else_wakes_the_heartbeat_thread(
     clock = SetClock()
     monkeypatch.setattr("shardlib.heartbeat.time", clock)
     monkeypatch.setattr("shardlib.liveness.PROBE_TIMEOUT", 0.3)
-    monkeypatch.setattr(random, "random", lambda: 1 / 30)  # the first is due after two seconds
+    monkeypatch.setattr(random, "random", lambda: 1 / 60)  # the first is due after one second
     with make_gateway(heartbeat_interval=60_000) as gateway, make_shard() as shard:
         gateway.inject(lambda connection: setattr(connection, "acknowledge", False), before="hello")
         shard.connect(gateway.url)

@@ -365,6 +365,7 @@ def test_system_exit_in_a_callback_of_a_new_shard_closes_all() -> None:
         wait_until(lambda: bot.gateway.connections == [])
 
 
+@pytest.mark.slow
 def test_a_new_shard_that_is_never_ready_leaves_the_old_ones() -> None:
     with under_traffic(4) as bot:
         bot.gateway.inject(instead_of="ready", shard_id=5)
@@ -577,7 +578,7 @@ def test_events_that_are_alike_to_the_letter_are_delivered_as_often_as_they_came
         outcome = in_background(bot.manager.reshard, shard_count)
         while not outcome.done():
             type_once()
-            time.sleep(0.05)
+            time.sleep(0.2)  # a moment without events, which shows what is which
         outcome.result()
         for _ in range(3):
             type_once()

@@ -79,6 +79,7 @@ def test_every_compression_delivers_ready_and_events_in_order(
         assert not recorder.errors
 
 
+@pytest.mark.slow
 def test_ten_thousand_events_in_order_through_every_kind_of_loss(
     recorder: Recorder, gateway: LocalGateway, shard: Shard
 ) -> None:

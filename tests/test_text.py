@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardlib.text import duration, message_of, printable
+from shardlib.text import duration, message_of, printable, ranges
 
 
 @given(st.text(st.characters()))
@@ -49,6 +49,14 @@ def test_printable_with_a_limit_cuts_and_adds_dots(text: str, limit: int) -> Non
 )
 def test_a_duration_is_told_in_its_two_largest_units(seconds: float, shown: str) -> None:
     assert duration(seconds) == shown
+
+
+@pytest.mark.parametrize(
+    "numbers, shown",
+    [([], ""), ([3], "3"), ([2, 0, 1], "0-2"), ([18, 0, 1, 3, 4, 5], "0-1, 3-5, 18")],
+)
+def test_ranges_of_numbers_are_told_by_their_ends(numbers: list[int], shown: str) -> None:
+    assert ranges(numbers) == shown
 
 
 class Speechless(Exception):

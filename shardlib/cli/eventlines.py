@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 import threading
 import time
 from argparse import Namespace
+from collections.abc import Iterable
 from typing import Any
 
 from shardlib.cli.shutdown import Shutdown
@@ -49,10 +49,7 @@ class EventLines:
 
     def warn_of_misspelt_events(self) -> None:
         """Log a warning for each name in ``--events`` that looks misspelt."""
-        for event in sorted(self._events or ()):
-            warning = misspelling_warning(event)
-            if warning is not None:
-                _logger.warning("%s", warning)
+        warn_of_misspelt(self._events or ())
 
     def print(self, shard: Shard, payload: dict[str, Any]) -> None:
         """Print an event, if it is to be printed. The callback on_socket_dispatch of each shard.
@@ -87,19 +84,13 @@ class EventLines:
 
     def _format(self, event: str, shard: Shard, payload: dict[str, Any]) -> str:
         if self._json:
-            format_payload = to_json
-            if self._with_shard:
-                payload = {**payload, "shard": shard.shard_id}
-        else:
-            format_payload = functools.partial(self._format_line, event, shard)
+            extra = {"shard": shard.shard_id} if self._with_shard else {}
+            return to_json_or_without_data({**payload, **extra})
         try:
-            return format_payload(payload)
+            return self._format_line(event, shard, payload)
         except RecursionError:
-            _logger.warning(
-                "%s is nested too deeply to be shown, and stands here without its data",
-                printable(event),
-            )
-            return format_payload({**payload, "d": None})
+            warn_of_depth(event)
+            return self._format_line(event, shard, {**payload, "d": None})
 
     def _format_line(self, event: str, shard: Shard, payload: dict[str, Any]) -> str:
         data = payload.get("d")
@@ -124,6 +115,39 @@ class EventLines:
         stop = start + len("  ") + len(name)
         style = self._output.style
         return style(line[:start], DIM) + style(line[start:stop], BOLD) + line[stop:]
+
+
+def warn_of_misspelt(events: Iterable[str]) -> None:
+    """Log a warning for each name of an event that looks misspelt.
+
+    :param events: the names.
+    """
+    for event in sorted(events):
+        warning = misspelling_warning(event)
+        if warning is not None:
+            _logger.warning("%s", warning)
+
+
+def to_json_or_without_data(payload: dict[str, Any]) -> str:
+    """Return a payload as :func:`to_json` does, without its data if that is nested too deeply.
+
+    :param payload: the decoded payload.
+    """
+    try:
+        return to_json(payload)
+    except RecursionError:
+        warn_of_depth(str(payload.get("t")))
+        return to_json({**payload, "d": None})
+
+
+def warn_of_depth(event: str) -> None:
+    """Log that an event is shown without its data.
+
+    :param event: its name.
+    """
+    _logger.warning(
+        "%s is nested too deeply to be shown, and stands here without its data", printable(event)
+    )
 
 
 def to_json(payload: dict[str, Any]) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 import tempfile
 import time
 from argparse import Namespace
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shardlib.cli.errors import Failure, UsageError, gateway_class
 from shardlib.cli.shutdown import Shutdown
@@ -28,10 +29,12 @@ def run(arguments: Namespace) -> None:
     """Run a gateway until Ctrl-C, or until the pipe on standard output has no reader.
 
     :param arguments: the parsed arguments of ``shardlib gateway``.
-    :raises UsageError: if the file of faults cannot be read or has an invalid fault.
+    :raises UsageError: if the file of faults cannot be read or has an invalid fault, or if the
+        recording cannot be played.
     :raises Failure: if the gateway cannot start.
     """
     make_gateway = gateway_class()
+    options = _options_of_replay(arguments)
     script = _read_script(arguments.faults)
     guilds = max(3, arguments.shards) if arguments.guilds is None else arguments.guilds
     output = Output(sys.stdout)
@@ -49,9 +52,14 @@ def run(arguments: Namespace) -> None:
                         max_concurrency=arguments.max_concurrency,
                         identify_interval=arguments.identify_interval,
                         session_start_limit=arguments.session_start_limit,
+                        **options,
                     )
                 )
+            except ValueError as error:  # the file is no recording, or damaged from its beginning
+                raise UsageError(f"--replay: {error}") from error
             except OSError as error:
+                if error.filename is not None:
+                    raise UsageError(f"--replay: {error.filename}: {error.strerror}") from error
                 raise Failure(f"port {arguments.port} cannot be used: {error.strerror}") from error
             except ImportError as error:  # TLS needs the package trustme
                 raise Failure(str(error)) from error
@@ -59,11 +67,27 @@ def run(arguments: Namespace) -> None:
             certificate = stack.enter_context(_certificate_file(gateway)) if arguments.tls else None
             output.write(_introduction(gateway, certificate))
             script.inject(gateway)
-            if arguments.rate:
-                gateway.traffic(arguments.rate)
+            rate = arguments.rate
+            if rate is None:
+                rate = 10.0 if gateway.replay is None else 0.0
+            if rate:
+                gateway.traffic(rate)
             _watch(gateway, script, output, shutdown)
     except BrokenPipeError:
         pass  # the pipe has no reader any more, which is a usual end of the command
+
+
+def _options_of_replay(arguments: Namespace) -> dict[str, Any]:
+    if arguments.replay is None:
+        if arguments.speed is not None:
+            raise UsageError("--speed goes with --replay")
+        return {}
+    if arguments.guilds is not None:
+        raise UsageError(
+            "--guilds does not go with --replay: the guilds are those of the recording"
+        )
+    speed = 1.0 if arguments.speed is None else arguments.speed
+    return {"replay": arguments.replay, "speed": None if speed == math.inf else speed}
 
 
 def _read_script(path: str | None) -> Script:
@@ -110,10 +134,15 @@ def _watch(gateway: LocalGateway, script: Script, output: Output, shutdown: Shut
     started = printed_at = time.monotonic()
     printed: tuple[int, int] | None = None
     printed_events = 0
+    replay = gateway.replay
     while True:
         now = time.monotonic()
+        if replay is not None and replay.finished:
+            end = "the recording was played to its end" if replay.error is None else replay.error
+            output.write(f"{_line_start(output)}{clock(time.time())}  {end}\n")
+            replay = None
         for fault in script.strike(gateway, now - started):
-            output.write(("\r" if output.is_terminal else "") + f"{clock(time.time())}  {fault}\n")
+            output.write(f"{_line_start(output)}{clock(time.time())}  {fault}\n")
         clients = (len(gateway.connections), len(gateway.sessions))
         interval = LINE_INTERVAL if output.is_terminal else PLAIN_LINE_INTERVAL
         if clients != printed or now - printed_at >= interval:
@@ -129,6 +158,11 @@ def _watch(gateway: LocalGateway, script: Script, output: Output, shutdown: Shut
             break
     if output.is_terminal:
         output.write("\n")
+
+
+def _line_start(output: Output) -> str:
+    """Return what moves the cursor of a terminal to the beginning of the status line."""
+    return "\r" if output.is_terminal else ""
 
 
 def _print_status(

@@ -14,6 +14,7 @@ from shardlib.cli.errors import UsageError
 from shardlib.cli.eventlines import EventLines
 from shardlib.cli.footer import Footer
 from shardlib.cli.largegateway import large_gateway
+from shardlib.cli.shardlog import SHARD_LOGGER, WithShard, number_of
 from shardlib.cli.shardtable import Row, table, word
 from shardlib.cli.shutdown import Shutdown
 from shardlib.cli.tail import CLOSE_TIMEOUT, callbacks_and_options, intents
@@ -24,8 +25,6 @@ from shardlib.shard import Shard
 from shardlib.state import ShardState
 from shardlib.supervisor import COMMON
 
-# The name of a shard's logger ends with the number of the shard.
-_SHARD_LOGGER = "shardlib.shard"
 _MANAGER_LOGGER = "shardlib.manager"
 
 # The shards' own log tells of these, with the reason.
@@ -51,7 +50,7 @@ def run(arguments: Namespace) -> None:
             "--url with --shards needs --api-url, too: the HTTP API that belongs to that gateway "
             "says how many shards the bot may start"
         )
-    token = bot_token() if gateway is None else gateway.token
+    token = bot_token("--local needs none") if gateway is None else gateway.token
     shutdown = Shutdown()
     with gateway or contextlib.nullcontext():
         api_url = arguments.api_url or API_URL
@@ -95,7 +94,7 @@ class ManyShards:
                 intents(arguments),
                 None if arguments.shards == "auto" else arguments.shards,
                 api_url=api_url,
-                **callbacks_and_options(arguments, self._events),
+                **callbacks_and_options(arguments, self._events.print),
                 on_socket_closed=self._note_closed,
                 on_socket_state=self._tell_state if self._footer is None else None,
             )
@@ -106,13 +105,13 @@ class ManyShards:
 
     def _print_logs(self, output: Lines, verbose: bool) -> None:
         lines = LogLines(output, details=verbose)
-        lines.setFormatter(_WithShard())
+        lines.setFormatter(WithShard())
         lines.addFilter(self._is_worth_telling)
         level = logging.DEBUG if verbose else logging.INFO
         # If there is a table, that tells what goes as it should.
         level_of_shards = level if verbose or self._footer is None else logging.WARNING
         for name, its_level in (
-            (_SHARD_LOGGER, level_of_shards),
+            (SHARD_LOGGER, level_of_shards),
             (_MANAGER_LOGGER, level),
             (_logger.name, level),
         ):
@@ -180,20 +179,6 @@ class ManyShards:
             return True
         if record.name == _MANAGER_LOGGER:
             return not (self._is_ending and record.levelno >= logging.ERROR)
-        shard_id = _number_of(record)
+        shard_id = number_of(record)
         shard = None if shard_id is None else self._manager.shards.get(shard_id)
         return not self._is_ending and (shard is None or shard.state is not ShardState.CLOSED)
-
-
-class _WithShard(logging.Formatter):
-    """Tells whose log a line is."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
-        shard_id = _number_of(record)
-        return text if shard_id is None else f"shard {shard_id}: {text}"
-
-
-def _number_of(record: logging.LogRecord) -> int | None:
-    parent, _, number = record.name.rpartition(".")
-    return int(number) if parent == _SHARD_LOGGER else None

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Sequence
-from typing import Literal, NoReturn
+from typing import NoReturn
 
 import shardlib
+from shardlib.cli import commonarguments
 from shardlib.cli.errors import Failure, UsageError
+from shardlib.cli.fleetprogram import REDIS, add_commands, add_fleet
 from shardlib.cli.terminal import Output
 from shardlib.errors import ShardError
-from shardlib.gateway import (
-    API_VERSION,
-    COMPRESSIONS,
-    SESSION_START_LIMIT,
-    Intents,
-    event_name,
-    gateway_url,
-)
+from shardlib.gateway import SESSION_START_LIMIT
 from shardlib.text import printable
 
 
@@ -32,7 +26,8 @@ def run(arguments: Sequence[str] | None) -> int:
     """
     parser = _Parser(
         prog="shardlib",
-        description="Watch a Discord bot's events, or run a gateway of your own to test against.",
+        description="Watch a Discord bot's events, run a bot over many machines, or run a gateway "
+        "of your own to test against.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"shardlib {shardlib.__version__}")
@@ -41,6 +36,8 @@ def run(arguments: Sequence[str] | None) -> int:
     _add_shards(commands)
     _add_gateway(commands)
     _add_doctor(commands)
+    _add_record(commands)
+    add_commands(commands)
     namespace = parser.parse_args(arguments)
     try:
         namespace.run(namespace)
@@ -105,21 +102,25 @@ def _add_tail(commands: _Commands[_Parser]) -> None:
         help="start a local gateway with some traffic, and connect to that; needs no token",
     )
     where.add_argument(
-        "--url", type=_url, help="a ws:// or wss:// URL to connect to instead of Discord's"
+        "--url",
+        type=commonarguments.url,
+        help="a ws:// or wss:// URL to connect to instead of Discord's",
     )
     parser.add_argument(
         "--events",
-        type=_events,
+        type=commonarguments.events,
         metavar="A,B",
         help="print only the events of these names, as MESSAGE_CREATE,READY",
     )
-    parser.add_argument("--count", type=_positive, metavar="N", help="end after N printed events")
+    parser.add_argument(
+        "--count", type=commonarguments.positive, metavar="N", help="end after N printed events"
+    )
     parser.add_argument(
         "--json", action="store_true", help="print each event's payload as JSON, one a line"
     )
     parser.add_argument(
         "--intents",
-        type=_intents,
+        type=commonarguments.intents,
         metavar="A,B",
         help="the intents to ask for: names as guilds,guild_messages, or default (all but the "
         "privileged ones), or all (the default with --local)",
@@ -127,21 +128,21 @@ def _add_tail(commands: _Commands[_Parser]) -> None:
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
         "--shard",
-        type=_shard,
+        type=commonarguments.shard,
         default=(0, 1),
         metavar="I/N",
         help="be shard number I, counted from 0, of N shards (default: 0/1)",
     )
     which.add_argument(
         "--shards",
-        type=_shards_wanted,
+        type=commonarguments.shards_wanted,
         metavar="auto|N",
         help="be all shards of the bot: as many as Discord recommends, or N",
     )
-    _add_api_url(parser)
+    commonarguments.add_api_url(parser)
     parser.add_argument(
         "--compression",
-        type=_compression,
+        type=commonarguments.compression,
         default="zlib-stream",
         metavar="KIND",
         help="zlib-stream (the default), zstd-stream, payload or none",
@@ -158,25 +159,37 @@ def _add_tail(commands: _Commands[_Parser]) -> None:
 def _add_shards(commands: _Commands[_Parser]) -> None:
     parser = commands.add_parser(
         "shards",
-        help="print how many shards Discord recommends for a bot, and its limits",
+        help="print how many shards Discord recommends for a bot, or the shards of a fleet",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Print what Discord answers to GET /gateway/bot: how many shards it\n"
         "recommends, how many sessions the bot may still start and when that number is\n"
-        "reset, and how many shards may identify at once.",
-        epilog="The bot's token is taken from the environment variable DISCORD_TOKEN.\n\n"
+        "reset, and how many shards may identify at once.\n\n"
+        "With --name, print the shards of a fleet: the state of each, the round trip of its\n"
+        "last heartbeat, the age of its session, the sequence of its last event, how many\n"
+        "events Redis keeps, how many of these each group of consumers has not had, and\n"
+        "which worker has the shard.",
+        epilog="The bot's token is taken from the environment variable DISCORD_TOKEN. With --name\n"
+        f"none is needed.\n{REDIS}\n\n"
         "Exit status: 0 after the answer and after Ctrl-C; 1 if there is no usable answer;\n"
         "2 for bad arguments.\n\n"
         "examples:\n"
         "  shardlib shards\n"
-        "  shardlib shards --json | jq .shards",
+        "  shardlib shards --json | jq .shards\n"
+        "  shardlib shards --redis redis://localhost --name mybot --watch\n"
+        "  shardlib shards --name mybot --json | jq '.[] | select(.owner == null) | .shard_id'",
         allow_abbrev=False,
     )
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
         "--local", action="store_true", help="ask a local gateway, started for it; needs no token"
     )
-    _add_api_url(where)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    commonarguments.add_api_url(where)
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object; with --name an array of them"
+    )
+    fleet = parser.add_argument_group("the shards of a fleet")
+    add_fleet(fleet, required=False)
+    fleet.add_argument("--watch", action="store_true", help="look every second, until Ctrl-C")
     parser.set_defaults(run=_shards, parser=parser)
 
 
@@ -195,7 +208,10 @@ def _add_gateway(commands: _Commands[_Parser]) -> None:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--port", type=_port, default=0, help="the port to listen at (default: any free one)"
+        "--port",
+        type=commonarguments.port,
+        default=0,
+        help="the port to listen at (default: any free one)",
     )
     parser.add_argument(
         "--tls",
@@ -204,16 +220,27 @@ def _add_gateway(commands: _Commands[_Parser]) -> None:
     )
     parser.add_argument(
         "--guilds",
-        type=_number,
+        type=commonarguments.number,
         metavar="N",
         help="the number of the bot's guilds (default: 3, or one for each of more shards)",
     )
     parser.add_argument(
         "--rate",
-        type=_rate,
-        default=10.0,
+        type=commonarguments.rate,
         metavar="R",
-        help="events a second, over all guilds; 0 for none (default: 10)",
+        help="events a second, over all guilds; 0 for none (default: 10, with --replay 0)",
+    )
+    parser.add_argument(
+        "--replay",
+        metavar="FILE",
+        help="play a recording of shardlib record to each client, in place of made-up guilds",
+    )
+    parser.add_argument(
+        "--speed",
+        type=commonarguments.speed,
+        metavar="X",
+        help="how many seconds of the recording pass in one, or max for as fast as each client "
+        "reads (default: 1)",
     )
     parser.add_argument(
         "--seed",
@@ -225,21 +252,21 @@ def _add_gateway(commands: _Commands[_Parser]) -> None:
     )
     parser.add_argument(
         "--shards",
-        type=_positive,
+        type=commonarguments.positive,
         default=1,
         metavar="N",
         help="the number of shards that GET /gateway/bot recommends (default: 1)",
     )
     parser.add_argument(
         "--max-concurrency",
-        type=_positive,
+        type=commonarguments.positive,
         default=1,
         metavar="N",
         help="Identifies taken at once, of shards with different rate limit keys (default: 1)",
     )
     parser.add_argument(
         "--identify-interval",
-        type=_seconds,
+        type=commonarguments.seconds,
         default=5.0,
         metavar="S",
         help="the least seconds between two Identifies of one rate limit key; 0 for no limit "
@@ -247,7 +274,7 @@ def _add_gateway(commands: _Commands[_Parser]) -> None:
     )
     parser.add_argument(
         "--session-start-limit",
-        type=_positive,
+        type=commonarguments.positive,
         default=SESSION_START_LIMIT,
         metavar="N",
         help="Identifies taken in 24 hours; the next one resets the token (default: "
@@ -255,7 +282,7 @@ def _add_gateway(commands: _Commands[_Parser]) -> None:
     )
     parser.add_argument(
         "--token",
-        type=_token,
+        type=commonarguments.token,
         metavar="TOKEN",
         help="the token that clients must show (default: one made from the seed)",
     )
@@ -290,19 +317,21 @@ def _add_doctor(commands: _Commands[_Parser]) -> None:
         "--local", action="store_true", help="check against a local gateway; needs no token"
     )
     where.add_argument(
-        "--url", type=_url, help="a ws:// or wss:// URL to connect to instead of Discord's"
+        "--url",
+        type=commonarguments.url,
+        help="a ws:// or wss:// URL to connect to instead of Discord's",
     )
-    _add_api_url(parser)
+    commonarguments.add_api_url(parser)
     parser.add_argument(
         "--intents",
-        type=_intents,
+        type=commonarguments.intents,
         metavar="A,B",
         help="the intents to ask for: names as guilds,guild_messages, or default (all but the "
         "privileged ones, as without this option), or all",
     )
     parser.add_argument(
         "--timeout",
-        type=_timeout,
+        type=commonarguments.above_zero,
         default=10.0,
         metavar="S",
         help="seconds that a check may take (default: 10)",
@@ -311,14 +340,77 @@ def _add_doctor(commands: _Commands[_Parser]) -> None:
     parser.set_defaults(run=_doctor, parser=parser)
 
 
-def _add_api_url(parser: argparse._ActionsContainer) -> None:
-    parser.add_argument(
-        "--api-url",
-        type=_api_url,
-        metavar="URL",
-        help="the https:// base of another HTTP API to ask than Discord's; http:// for one of this "
-        "machine",
+def _add_record(commands: _Commands[_Parser]) -> None:
+    parser = commands.add_parser(
+        "record",
+        help="record a bot's events in a file, which a local gateway can play",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Record a bot's events, each with its time, in a compressed file, until\n"
+        "Ctrl-C. shardlib gateway --replay plays it to any client. The file never holds\n"
+        "the bot's token, or another one.",
+        epilog="The bot's token is taken from the environment variable DISCORD_TOKEN. Only the\n"
+        "file's owner may read it. With --redact it can go into a bug report: names, messages,\n"
+        "avatars and addresses are replaced, and every text that is not known to be harmless.\n"
+        "Ids, times and numbers stay.\n\n"
+        "If the command is killed, the file can be read up to the last second.\n\n"
+        "Exit status: 0 after Ctrl-C, after --count events and after --minutes; 1 after an error\n"
+        "that ends the connection for good, and if the file cannot be written; 2 for bad\n"
+        "arguments, and if the file exists.\n\n"
+        "examples:\n"
+        "  shardlib record --redact --minutes 10 events.gz\n"
+        "  shardlib gateway --replay events.gz --speed 10\n"
+        "  zcat events.gz | jq -c 'select(.t == \"MESSAGE_CREATE\") | .d.content'",
+        allow_abbrev=False,
     )
+    parser.add_argument("file", metavar="FILE", help="a file that does not exist yet")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--local",
+        action="store_true",
+        help="start a local gateway with some traffic, and record that; needs no token",
+    )
+    where.add_argument(
+        "--url",
+        type=commonarguments.url,
+        help="a ws:// or wss:// URL to connect to instead of Discord's",
+    )
+    parser.add_argument(
+        "--redact", action="store_true", help="replace what people wrote, and their names"
+    )
+    parser.add_argument(
+        "--count", type=commonarguments.positive, metavar="N", help="end after N events"
+    )
+    parser.add_argument(
+        "--minutes", type=commonarguments.above_zero, metavar="M", help="end after M minutes"
+    )
+    parser.add_argument(
+        "--intents",
+        type=commonarguments.intents,
+        metavar="A,B",
+        help="the intents to ask for: names as guilds,guild_messages, or default (all but the "
+        "privileged ones), or all (the default with --local)",
+    )
+    parser.add_argument(
+        "--shard",
+        type=commonarguments.shard,
+        default=(0, 1),
+        metavar="I/N",
+        help="be shard number I, counted from 0, of N shards (default: 0/1)",
+    )
+    parser.add_argument(
+        "--compression",
+        type=commonarguments.compression,
+        default="zlib-stream",
+        metavar="KIND",
+        help="of the connection: zlib-stream (the default), zstd-stream, payload or none",
+    )
+    parser.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="show every payload and connection attempt, heartbeats too",
+    )
+    parser.set_defaults(run=_record, parser=parser)
 
 
 def _tail(arguments: argparse.Namespace) -> None:
@@ -337,6 +429,15 @@ def _tail(arguments: argparse.Namespace) -> None:
 
 
 def _shards(arguments: argparse.Namespace) -> None:
+    if arguments.name is not None:
+        if arguments.local or arguments.api_url is not None:
+            raise UsageError("--local and --api-url do not go with --name: Redis is asked")
+        from shardlib.cli import fleetshards
+
+        fleetshards.run(arguments)
+        return
+    if arguments.redis is not None or arguments.watch:
+        raise UsageError("--redis and --watch go with --name, the name of a fleet")
     from shardlib.cli import shards
 
     shards.run(arguments)
@@ -348,128 +449,15 @@ def _gateway(arguments: argparse.Namespace) -> None:
     gateway.run(arguments)
 
 
+def _record(arguments: argparse.Namespace) -> None:
+    from shardlib.cli import record
+
+    record.run(arguments)
+
+
 def _doctor(arguments: argparse.Namespace) -> None:
     if arguments.local and arguments.api_url is not None:
         raise UsageError("--api-url is not allowed with --local, whose gateway has its own")
     from shardlib.cli import doctor
 
     doctor.run(arguments)
-
-
-# Types of arguments. argparse shows the message of an ArgumentTypeError, and of no other error.
-
-
-def _number(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(f"it must be a number from 0 up, not {text!r}")
-    return int(text)
-
-
-def _positive(text: str) -> int:
-    number = _number(text)
-    if number == 0:
-        raise argparse.ArgumentTypeError("it must be 1 or more, not 0")
-    return number
-
-
-def _port(text: str) -> int:
-    number = _number(text)
-    if number > 65535:
-        raise argparse.ArgumentTypeError(f"a port must be at most 65535, not {number}")
-    return number
-
-
-def _rate(text: str) -> float:
-    return _from_zero(text, "a number of events a second")
-
-
-def _seconds(text: str) -> float:
-    return _from_zero(text, "a number of seconds from 0 up")
-
-
-def _timeout(text: str) -> float:
-    seconds = _seconds(text)
-    if seconds == 0:
-        raise argparse.ArgumentTypeError("it must be above 0")
-    return seconds
-
-
-def _from_zero(text: str, what: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number < float("inf"):
-        raise argparse.ArgumentTypeError(f"it must be {what}, not {text!r}")
-    return number
-
-
-def _token(text: str) -> str:
-    from shardlib.payloads import check_token  # here: it needs more than the command line does
-
-    try:
-        return check_token(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _events(text: str) -> frozenset[str]:
-    try:
-        return frozenset(event_name(name.strip()) for name in text.split(","))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _intents(text: str) -> Intents:
-    named = {"default": Intents.default, "all": Intents.all}
-    if text.lower() in named:
-        return named[text.lower()]()
-    try:
-        return Intents.parse(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _shard(text: str) -> tuple[int, int]:
-    match = re.fullmatch("([0-9]+)/([0-9]+)", text)
-    if match is None or int(match[1]) >= int(match[2]):
-        raise argparse.ArgumentTypeError(
-            f"it must be a shard number, from 0, and a shard count, as 0/1 or 3/16, not {text!r}"
-        )
-    return int(match[1]), int(match[2])
-
-
-def _shards_wanted(text: str) -> int | Literal["auto"]:
-    if text == "auto":
-        return "auto"
-    try:
-        return _positive(text)
-    except argparse.ArgumentTypeError:
-        raise argparse.ArgumentTypeError(
-            f"it must be auto, or a number from 1 up, not {text!r}"
-        ) from None
-
-
-def _api_url(text: str) -> str:
-    from shardlib.gatewaybot import check_api_url  # here: only some commands need it
-
-    try:
-        return check_api_url(text, None)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _compression(text: str) -> str | None:
-    compression = None if text == "none" else text
-    if compression not in COMPRESSIONS:
-        known = ", ".join(kind or "none" for kind in COMPRESSIONS)
-        raise argparse.ArgumentTypeError(f"it must be one of {known}, not {text!r}")
-    return compression
-
-
-def _url(text: str) -> str:
-    try:
-        gateway_url(text, API_VERSION, None)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return text

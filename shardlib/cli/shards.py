@@ -27,7 +27,7 @@ def run(arguments: Namespace) -> None:
     :raises OSError: if standard output cannot be written.
     """
     gateway = large_gateway() if arguments.local else None
-    token = bot_token() if gateway is None else gateway.token
+    token = bot_token("--local needs none") if gateway is None else gateway.token
     output = Output(sys.stdout)
     with gateway or contextlib.nullcontext():
         url = arguments.api_url or API_URL if gateway is None else gateway.http_url

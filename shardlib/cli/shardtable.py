@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from shardlib.cli.terminal import BOLD, DIM, RED, YELLOW
 from shardlib.state import ShardState
-from shardlib.text import count
+from shardlib.text import count, ranges
 
 # Between two columns.
 _GAP = 2
@@ -61,7 +61,7 @@ def table(
     details = _cells(shards, columns, rows - 1, style)
     if details is None:
         details = [
-            _in_style(state, _cut(f"{word(state):<11}  {_ranges(shard_ids)}", columns), style)
+            _in_style(state, _cut(f"{word(state):<11}  {ranges(shard_ids)}", columns), style)
             for state, shard_ids in by_state.items()
         ]
     if len(details) < rows:
@@ -111,17 +111,6 @@ def _in_style(state: ShardState, text: str, style: Callable[[str, str], str]) ->
     if state is ShardState.READY:
         return text
     return style(text, _STYLES.get(state, DIM))
-
-
-def _ranges(numbers: Iterable[int]) -> str:
-    """Numbers as people write them, "0-15, 18"."""
-    ranges: list[list[int]] = []
-    for number in sorted(numbers):
-        if ranges and ranges[-1][-1] == number - 1:
-            ranges[-1] = [ranges[-1][0], number]
-        else:
-            ranges.append([number])
-    return ", ".join("-".join(map(str, ends)) for ends in ranges)
 
 
 def _cut(text: str, columns: int) -> str:

@@ -17,16 +17,19 @@ class Shutdown:
     The main thread waits for it while other threads do the work. Ctrl-C and SIGTERM raise nothing:
     an exception that may come between any two instructions leaves locks held, sockets open and
     files behind.
+
+    :param watches_output: True to end the command, too, when the program that reads its output has
+        ended.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, watches_output: bool = True) -> None:
         # A signal handler may put into a SimpleQueue, whatever the handler has interrupted; any
         # other queue may deadlock.
         self._ends: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # the last one: the terminal was closed
             if hasattr(signal, name):
                 signal.signal(getattr(signal, name), lambda number, frame: self.come())
-        if hasattr(select, "poll") and sys.stdout is not None:
+        if watches_output and hasattr(select, "poll") and sys.stdout is not None:
             threading.Thread(target=self._watch_output, name="output", daemon=True).start()
 
     def come(self, error: BaseException | None = None) -> None:

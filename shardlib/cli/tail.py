@@ -7,6 +7,7 @@ import logging
 import sys
 import threading
 from argparse import Namespace
+from collections.abc import Callable
 from typing import Any
 
 from shardlib.cli.environment import bot_token
@@ -35,30 +36,38 @@ def run(arguments: Namespace) -> None:
     :raises OSError: if standard output cannot be written.
     """
     gateway = gateway_class()() if arguments.local else None
-    token = bot_token() if gateway is None else gateway.token
+    token = bot_token("--local needs none") if gateway is None else gateway.token
     shutdown = Shutdown()
-    tail = Tail(arguments, token, shutdown)
+    events = EventLines(arguments, Output(sys.stdout), shutdown, with_shard=False)
+    shard = OneShard(arguments, token, shutdown, events.print)
     with gateway or contextlib.nullcontext():
         if gateway is not None:
             gateway.traffic()
-        tail.connect(arguments.url or GATEWAY_URL if gateway is None else gateway.url)
+        events.warn_of_misspelt_events()
+        shard.connect(arguments.url or GATEWAY_URL if gateway is None else gateway.url)
         try:
             shutdown.wait()
         finally:
-            tail.disconnect()
+            shard.disconnect()
 
 
-class Tail:
-    """A shard whose events are printed.
+class OneShard:
+    """The shard of a command that runs one, whose log is printed on standard error.
 
-    :param arguments: the parsed arguments of ``shardlib tail``.
+    :param arguments: the parsed arguments of the command.
     :param token: the bot's token.
     :param shutdown: ends the command.
+    :param on_dispatch: called with each event, as on_socket_dispatch.
     :raises UsageError: if the shard refuses the arguments.
     """
 
-    def __init__(self, arguments: Namespace, token: str, shutdown: Shutdown) -> None:
-        self._events = EventLines(arguments, Output(sys.stdout), shutdown, with_shard=False)
+    def __init__(
+        self,
+        arguments: Namespace,
+        token: str,
+        shutdown: Shutdown,
+        on_dispatch: Callable[[Shard, dict[str, Any]], object],
+    ) -> None:
         self._shutdown = shutdown
         shard_id, shard_count = arguments.shard
         try:
@@ -67,7 +76,7 @@ class Tail:
                 intents(arguments),
                 shard_id,
                 shard_count,
-                **callbacks_and_options(arguments, self._events),
+                **callbacks_and_options(arguments, on_dispatch),
                 on_socket_closed=self._note_closed,
             )
         except ValueError as error:
@@ -87,7 +96,6 @@ class Tail:
 
         :param url: the gateway's URL.
         """
-        self._events.warn_of_misspelt_events()
         _logger.info("connecting to %s", url)
 
         def connect() -> None:
@@ -114,7 +122,7 @@ class Tail:
 def intents(arguments: Namespace) -> Intents:
     """What to receive, as the user says it, or if the user does not.
 
-    :param arguments: the parsed arguments of ``shardlib tail``.
+    :param arguments: the parsed arguments of the command.
     """
     given: Intents | None = arguments.intents
     if given is not None:
@@ -122,16 +130,18 @@ def intents(arguments: Namespace) -> Intents:
     return Intents.all() if arguments.local else Intents.default()
 
 
-def callbacks_and_options(arguments: Namespace, events: EventLines) -> dict[str, Any]:
+def callbacks_and_options(
+    arguments: Namespace, on_dispatch: Callable[[Shard, dict[str, Any]], object]
+) -> dict[str, Any]:
     """The arguments of each shard that are the same for one and for many.
 
-    :param arguments: the parsed arguments of ``shardlib tail``.
-    :param events: prints the events.
+    :param arguments: the parsed arguments of the command.
+    :param on_dispatch: called with each event.
     """
     return {
         "compression": arguments.compression,
         "close_timeout": CLOSE_TIMEOUT,
-        "on_socket_dispatch": events.print,
+        "on_socket_dispatch": on_dispatch,
         "on_socket_heartbeat": _note_heartbeat,
     }
 

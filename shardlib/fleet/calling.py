@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import redis.exceptions
@@ -61,7 +61,18 @@ def call_all(client: Client, calls: Sequence[Call]) -> list[Any]:
     repeated = _send(client, "EVAL", [(calls[i].script.text, calls[i]) for i in missing])
     for number, answer in zip(missing, repeated, strict=True):
         answers[number] = answer
-    return [_judge(answer) for answer in answers]
+    return [_judge(call, answer) for call, answer in zip(calls, answers, strict=True)]
+
+
+def raise_first(answers: Iterable[object]) -> None:
+    """Raise the first error among answers, once all of them were taken in.
+
+    :param answers: of :func:`call_all`, or what was made of them.
+    :raises FleetError: if there is one.
+    """
+    for answer in answers:
+        if isinstance(answer, FleetError):
+            raise answer
 
 
 def _send(client: Client, command: str, calls: Sequence[tuple[str, Call]]) -> list[Any]:
@@ -78,9 +89,9 @@ def _send(client: Client, command: str, calls: Sequence[tuple[str, Call]]) -> li
         raise fleet_error(error) from error
 
 
-def _judge(answer: Any) -> Any:
+def _judge(call: Call, answer: Any) -> Any:
     if not isinstance(answer, ERRORS):
         return answer
-    refused: FleetError = fleet_error(answer)
+    refused: FleetError = fleet_error(answer, call.keys)
     refused.__cause__ = answer
     return refused

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from shardlib.checks import check_at_least_one, check_positive
 from shardlib.fleet.connecting import Client
 from shardlib.fleet.errors import FleetError
 from shardlib.fleet.keys import Keys
@@ -25,6 +26,18 @@ class FleetConfig(NamedTuple):
     identify_interval: float
 
 
+def check_config(config: FleetConfig) -> None:
+    """Check what a person has given, or what stands in Redis.
+
+    :param config: to check.
+    :raises ValueError: if a number is not positive.
+    :raises TypeError: if a number has the wrong type.
+    """
+    for name in ("shard_count", "max_concurrency", "session_start_limit"):
+        check_at_least_one(name, getattr(config, name))
+    check_positive("identify_interval", config.identify_interval)
+
+
 def read_config(client: Client, keys: Keys) -> FleetConfig | None:
     """What the workers of a fleet have agreed on, None if there is no such fleet.
 
@@ -41,7 +54,9 @@ def read_config(client: Client, keys: Keys) -> FleetConfig | None:
         return None
     try:
         shard_count, max_concurrency, limit, interval = found
-        return FleetConfig(int(shard_count), int(max_concurrency), int(limit), float(interval))
+        config = FleetConfig(int(shard_count), int(max_concurrency), int(limit), float(interval))
+        check_config(config)
+        return config
     except (TypeError, ValueError) as error:
         raise FleetError(
             f"the key {keys.config!r} in Redis holds no settings of a fleet; another program, or "

@@ -70,9 +70,12 @@ def connect(url: str | Client, *, timeout: float = 5.0) -> Client:
     if parts.scheme == "rediss" and "ssl_cert_reqs" not in urllib.parse.parse_qs(parts.query):
         options["ssl_check_hostname"] = True  # which redis-py leaves out before version 6
     try:
-        return redis.Redis.from_url(url, **options)
-    except ValueError as error:  # an option in the query
+        client = redis.Redis.from_url(url, **options)
+        pool = client.connection_pool
+        pool.connection_class(**pool.connection_kwargs)  # opens nothing, and checks the options
+    except (TypeError, ValueError, redis.RedisError) as error:  # an option in the query
         raise ValueError(f"url has an option that redis-py does not take: {error}") from None
+    return client
 
 
 def check_server(client: Client) -> list[str]:
@@ -80,13 +83,14 @@ def check_server(client: Client) -> list[str]:
 
     :param client: from :func:`connect`.
     :returns: what is risked with this Redis, a sentence or two for each risk; empty if nothing is.
-    :raises FleetError: if the server is too old, or is a replica, or refuses the connection.
+    :raises FleetError: if the server is too old, or is a replica, or one node of a cluster, or
+        refuses the connection.
     :raises RedisAway: if the server does not answer.
     """
     try:
         risks: dict[str, None] = {}
         for node in _primaries(client):
-            risks.update(dict.fromkeys(_check_node(node)))
+            risks.update(dict.fromkeys(_check_node(node, is_alone=node is client)))
     except ERRORS as error:
         raise fleet_error(error) from error
     return list(risks)
@@ -99,8 +103,12 @@ def _primaries(client: Client) -> list[redis.Redis]:
     return [cluster.get_redis_connection(node) for node in cluster.get_primaries()]
 
 
-def _check_node(node: redis.Redis) -> list[str]:
+def _check_node(node: redis.Redis, is_alone: bool) -> list[str]:
     info: dict[str, Any] = node.info()
+    if is_alone and info.get("redis_mode") == "cluster":
+        raise FleetError(
+            "this Redis is a node of a Redis Cluster. Give a redis.RedisCluster in place of the URL"
+        )
     version = str(info["redis_version"])
     if tuple(map(int, version.split(".")[:2])) < OLDEST_VERSION:
         oldest = ".".join(map(str, OLDEST_VERSION))

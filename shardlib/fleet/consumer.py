@@ -11,11 +11,12 @@ import socket
 import threading
 import time
 import weakref
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any
 
+import redis
 import ujson
 
 from shardlib.backoff import Backoff
@@ -84,9 +85,10 @@ class Consumer:
     A group has any number of consumers, in any number of processes. Each group gets all events.
 
     One thread uses a consumer: another one that calls :meth:`get`, or asks the iterator, meanwhile
-    gets a RuntimeError. Make a consumer for each thread. :meth:`stop` may be called from any thread
-    and any signal handler. With `ordered`, a consumer has a daemon thread of its own, which keeps
-    the streams for this consumer while an event is being handled, however long that takes.
+    gets a RuntimeError. Make a consumer for each thread. :meth:`stop` and :meth:`close` may be
+    called from any thread and any signal handler. With `ordered`, a consumer has a daemon thread of
+    its own, which keeps the streams for this consumer while an event is being handled, however long
+    that takes.
 
     When Redis is away, the consumer waits, and goes on when Redis is back; the log tells of it.
 
@@ -117,7 +119,8 @@ class Consumer:
         group has not acknowledged four fifths of that.
     :param name: of this consumer, as `group`; by default one that nobody else has.
     :param json: a module with ``loads``.
-    :param owns_client: True to close the client's connections in :meth:`close`.
+    :param owns_client: True if nobody else uses `client`: its connections are closed when the
+        consumer is, and when a loop ends.
     :raises TypeError: if an argument is of the wrong type.
     :raises ValueError: if an argument has a wrong value.
     """
@@ -186,8 +189,9 @@ class Consumer:
         self._is_stopped = False
         self._alarm = Alarm()
         self._process = os.getpid()
-        self._client = client if owns_client else None  # to close it
+        self._own_client = client if owns_client else None
         self._user: int | None = None  # the thread that is inside of _next()
+        self._closings: deque[None] = deque()  # requests of close() that nobody has carried out
 
     def __repr__(self) -> str:
         return f"<Consumer {self.name!r} of the group {self.group!r}>"
@@ -231,7 +235,8 @@ class Consumer:
         this returns loses the event to the caller; it is not acknowledged, and comes again once the
         consumer is closed. A loop over the consumer has no such gap.
 
-        :param timeout: seconds; None waits without end.
+        :param timeout: seconds; None waits without end. A Redis that does not answer can hold this
+            up for some seconds more.
         :returns: the event; None if the time ran out, or :meth:`stop` was called.
         :raises FleetError: if Redis refuses what the consumer needs.
         :raises RuntimeError: if another thread uses the consumer.
@@ -262,12 +267,14 @@ class Consumer:
     def close(self) -> None:
         """Stop, tell Redis what was acknowledged, and let other consumers have the streams at once.
 
-        To be called by the thread that uses the consumer; a ``with`` statement does so.
+        A ``with`` statement does so. If another thread waits for an event, or this call is made by
+        a signal handler that has interrupted such a wait, the call only asks: the wait ends within
+        half a second, and tells Redis.
         """
+        self._closings.append(None)
         self.stop()
-        self._leave()
-        if self._client is not None:
-            self._client.close()
+        if self._user is None:
+            self._leave_if_closed()
 
     def lag(self) -> dict[int, int | None]:
         """How many events of each shard the group has not acknowledged.
@@ -306,6 +313,15 @@ class Consumer:
             raise
         finally:
             self._user = None
+            self._leave_if_closed()
+
+    def _leave_if_closed(self) -> None:
+        # Of two threads that come here at the same time, one gets the request.
+        try:
+            self._closings.pop()
+        except IndexError:
+            return
+        self._leave()
 
     def _wait_for_event(self, deadline: Deadline) -> FleetEvent | None:
         source = self._source
@@ -324,6 +340,7 @@ class Consumer:
                     self._tell_back(self._away_since)
             except RedisAway as error:
                 self._wait_for_redis(error, deadline)
+                left = deadline.remaining()
             if left == 0 and not source.buffer:
                 return None
         return None
@@ -444,6 +461,9 @@ class Consumer:
                 "later, and some events come again: %s",
                 *(self.name, error),
             )
+        if isinstance(self._own_client, redis.Redis):
+            # A connection that another thread uses for lag(), or to renew, is left to that thread.
+            self._own_client.connection_pool.disconnect(inuse_connections=False)
 
 
 def _event(entry: Entry, name: str, data: Any) -> FleetEvent:

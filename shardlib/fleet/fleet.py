@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Container, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,7 +11,7 @@ import ujson
 
 from shardlib.checks import check_at_least_one, check_not_negative, check_positive, check_type
 from shardlib.fleet.commands import Commands
-from shardlib.fleet.config import FleetConfig, keep_config, read_config
+from shardlib.fleet.config import FleetConfig, check_config, keep_config, read_config
 from shardlib.fleet.connecting import Client, check_server, connect
 from shardlib.fleet.consumer import Consumer
 from shardlib.fleet.errors import FleetError
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from shardlib.shardoptions import ShardOptions
 
 _STATES = {state.value: state for state in ShardState}
+
+_logger = logging.getLogger("shardlib.fleet")
 
 
 class FleetShardInfo(NamedTuple):
@@ -80,7 +83,7 @@ class Fleet:
 
     :param url: of Redis 6.2 or later, or of Valkey: ``redis://``, ``rediss://`` or ``unix://``, a
         str; the query says which certificates are trusted (``?ssl_ca_certs=/path/to/ca.pem``). Or a
-        :class:`redis.Redis` of your own, which is not closed.
+        :class:`redis.Redis` or a :class:`redis.RedisCluster` of your own, which is not closed.
     :param name: of the fleet, a str of letters of ASCII, digits, ``_``, ``.`` and ``-``. It stands
         in front of every key.
     :param lease: seconds after which others may claim the shards of a worker that is not heard of.
@@ -122,6 +125,8 @@ class Fleet:
     ) -> None:
         """Say what all workers agree on, before the first one starts. Twice the same does no harm.
 
+        The log warns of what is risked with this Redis, as it does when a worker starts.
+
         :func:`shardlib.fetch_gateway_bot` returns Discord's numbers: `shards`, `max_concurrency`,
         `total`, `remaining` and `reset_after`. The workers count together how many sessions they
         start. None of them identifies a shard beyond 95 percent of the limit: the shard waits until
@@ -142,10 +147,8 @@ class Fleet:
             above the limit.
         :raises TypeError: if an argument has the wrong type.
         """
-        check_at_least_one("shard_count", shard_count)
-        check_at_least_one("max_concurrency", max_concurrency)
-        check_at_least_one("session_start_limit", session_start_limit)
-        check_positive("identify_interval", identify_interval)
+        wanted = FleetConfig(shard_count, max_concurrency, session_start_limit, identify_interval)
+        check_config(wanted)
         check_not_negative("reset_after", reset_after)
         check_type("remaining", remaining, int, optional=True)
         if remaining is not None and not 0 <= remaining <= session_start_limit:
@@ -156,7 +159,8 @@ class Fleet:
         wanted = FleetConfig(
             shard_count, max_concurrency, session_start_limit, float(identify_interval)
         )
-        check_server(self._client)
+        for risk in check_server(self._client):
+            _logger.warning("%s", risk)
         keep_config(self._client, self._keys, wanted)
         found = self._config()
         if found.shard_count != shard_count:
@@ -312,7 +316,7 @@ class Fleet:
         if config is None:
             raise FleetError(
                 f"there is no fleet {self.name!r} in this Redis: nobody has said how many shards "
-                "it has. Call init() first"
+                'it has. Call Fleet.init() once, or run "shardlib init"'
             )
         return config
 

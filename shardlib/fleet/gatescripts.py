@@ -14,6 +14,7 @@ from shardlib.fleet.calling import Call, Script, call_all
 from shardlib.fleet.connecting import Client
 from shardlib.fleet.errors import FleetError
 from shardlib.fleet.keys import Keys
+from shardlib.fleet.scripts import NUMBERS
 
 
 class GateOutcome(enum.Enum):
@@ -46,27 +47,27 @@ _GRACE = 1000
 # Milliseconds after which a shard asks again if the slot is free, and a lower shard waits for it.
 _POLL = 100
 
-_STARTS = """
+_STARTS = (
+    NUMBERS
+    + """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local day = 24 * 60 * 60 * 1000
-local function whole(number)
-    return string.format('%.0f', number)
-end
 -- How many sessions were started, and when Discord counts anew. The clock of Redis may jump back.
 local function read_starts(key)
     local known = redis.call('HMGET', key, 'used', 'resets_at')
-    local resets_at = math.min(tonumber(known[2] or 0), now + day)
+    local resets_at = math.min(read_number(known[2]), now + day)
     if resets_at <= now then
         return 0, now + day
     end
-    return tonumber(known[1]), resets_at
+    return read_number(known[1]), resets_at
 end
 local function write_starts(key, used, resets_at)
     redis.call('HSET', key, 'used', whole(used), 'resets_at', whole(resets_at))
     redis.call('PEXPIREAT', key, whole(resets_at))
 end
 """
+)
 
 _GATE = Script(
     _STARTS
@@ -84,12 +85,12 @@ local free_at = 0
 local is_lowest = true
 local noted = redis.call('HGETALL', slot)
 for i = 1, #noted, 2 do
-    local field, at = noted[i], tonumber(noted[i + 1])
+    local field, at = noted[i], read_number(noted[i + 1])
     if field == 'free_at' then
         free_at = math.min(at, now + spacing)
     elseif at < now or at > now + spacing + poll + grace then
         redis.call('HDEL', slot, field)
-    elseif tonumber(field) < shard then
+    elseif read_number(field) < shard then
         is_lowest = false
     end
 end

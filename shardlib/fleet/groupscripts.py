@@ -99,7 +99,11 @@ local function beginning(events, newest)
 end
 """
 
+# What no consumer can have written counts as no watermark: others may write to Redis, too.
 _IS_AFTER = """
+local function read_watermark(text)
+    return text and string.match(text, '^%d+-%d+$')
+end
 local function is_after(one, other)
     local epoch, sequence = string.match(one, '^(%d+)-(%d+)$')
     local other_epoch, other_sequence = string.match(other, '^(%d+)-(%d+)$')
@@ -131,18 +135,22 @@ local function epoch_of(id)
 end
 
 local holder = redis.call('GET', lease)
+if redis.call('PTTL', lease) == -1 then  -- which no consumer has written
+    holder = false
+end
 local known = redis.call('HMGET', group, 'token', 'watermark', 'waits')
 if holder and holder ~= '' and holder ~= token then
     return {'HELD', '0-0', 0, '0'}
 end
 local last = last_id(events)
+known[2] = read_watermark(known[2])
 if known[1] == token then
     keep_lease(lease, token, milliseconds)
-    return {'CLAIMED', known[2], 0, whole(last)}
+    return {'CLAIMED', known[2] or '0-0', 0, whole(last)}
 end
 local ahead = math.max(epoch_of(watermark), epoch_of(seen))
 local is_hidden = last > 0 and ahead > last
-if ahead > last and ahead > tonumber(redis.call('HGET', state, 'known_epoch') or 0) then
+if ahead > last and ahead > read_number(redis.call('HGET', state, 'known_epoch')) then
     redis.call('HSET', state, 'known_epoch', whole(ahead))
 end
 if is_hidden then
@@ -183,10 +191,25 @@ local known = redis.call('HMGET', KEYS[2], 'token', 'watermark')
 if known[1] ~= ARGV[1] then
     return refuse(KEYS[2], known[1] and 'FENCED' or 'LOST')
 end
-if is_after(ARGV[2], known[2]) then
+local watermark = read_watermark(known[2])
+if not watermark or is_after(ARGV[2], watermark) then
     redis.call('HSET', KEYS[2], 'watermark', ARGV[2])
 end
 return 'ACKNOWLEDGED'
+"""
+)
+
+_RENEW_AND_LOOK = Script(
+    KEEP_LEASE
+    + REFUSE
+    + """
+local owner = redis.call('HGET', KEYS[2], 'token')
+if owner ~= ARGV[1] then
+    return refuse(KEYS[2], {owner and 'FENCED' or 'LOST', '0-0'})
+end
+keep_lease(KEYS[1], ARGV[1], ARGV[2])
+local oldest = redis.call('XRANGE', KEYS[3], '-', '+', 'COUNT', 1)[1]
+return {'RENEWED', oldest and oldest[1] or '0-0'}
 """
 )
 
@@ -335,6 +358,24 @@ class GroupScripts:
         """
         arguments = {shard_id: (token, self._lease) for shard_id, token in tokens.items()}
         return _outcomes(self._call(RENEW, arguments))
+
+    def renew_and_look(
+        self, tokens: Mapping[int, str]
+    ) -> dict[int, tuple[GroupOutcome, Position] | FleetError]:
+        """Renew leases, and look for the oldest event of each stream.
+
+        :param tokens: of the consumer, by shard number.
+        :returns: RENEWED, FENCED or LOST, and the place of the event, by shard number.
+        :raises RedisAway: if Redis does not answer; then any of the leases may be renewed.
+        :raises FleetError: if Redis refuses the connection.
+        """
+        arguments = {shard_id: (token, self._lease) for shard_id, token in tokens.items()}
+        return {
+            shard_id: answer
+            if isinstance(answer, FleetError)
+            else (GroupOutcome(answer[0].decode()), position_of(answer[1]))
+            for shard_id, answer in self._call(_RENEW_AND_LOOK, arguments).items()
+        }
 
     def acknowledge(
         self, watermarks: Mapping[int, tuple[str, Position]]

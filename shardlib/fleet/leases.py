@@ -8,14 +8,16 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
+from shardlib.fleet.calling import raise_first
 from shardlib.fleet.config import FleetConfig, keep_config
 from shardlib.fleet.connecting import Client
-from shardlib.fleet.errors import FleetError
+from shardlib.fleet.errors import FleetError, RedisAway
 from shardlib.fleet.fleetshard import FleetShard
 from shardlib.fleet.keys import Keys
 from shardlib.fleet.rediserrors import ERRORS, fleet_error
 from shardlib.fleet.roster import Roster
-from shardlib.fleet.scripts import Claim, ClaimRequest, Outcome, ShardScripts, new_token
+from shardlib.fleet.scripts import Claim, ClaimRequest, Outcome, Reported, ShardScripts, new_token
+from shardlib.text import count, ranges
 
 # Parts of a lease after which leases are renewed, and after which free shards are looked for.
 _RENEWALS = 3
@@ -79,6 +81,7 @@ class Leases:
         self._next_poll = 0.0
         self._next_renewal = 0.0
         self._is_draining = False
+        self._has_told_of_patience = False
         #: False if there is no worker to which the shards can be handed over, once this one drains.
         self.has_heirs = True
 
@@ -103,17 +106,23 @@ class Leases:
         if now < self._next_poll:
             return has_asked
         self._next_poll = now + self._lease / _POLLS
+        steps = [self._claim_lost, self._hand_over if self._is_draining else self._balance]
         if now >= self._next_renewal:
-            self.renew()
             self._next_renewal = now + self._lease / _RENEWALS
+            steps[:0] = [self.renew, self._keep_config]
         else:
-            self._renew([each for each in self.shards.values() if each.has_news])
-        self._claim_lost()
-        if self._is_draining:
-            self._hand_over()
-        else:
-            self._balance(self._roster.enter(self._config.shard_count))
+            steps.insert(0, self._tell_news)
+        refused: FleetError | None = None
+        for step in steps:
+            try:
+                step()
+            except RedisAway:
+                raise
+            except FleetError as error:  # of one shard, as a rule: the others do not wait for it
+                refused = refused or error
         self._start_due()
+        if refused is not None:
+            raise refused
         return True
 
     def look_at_shards(self) -> bool:
@@ -150,11 +159,16 @@ class Leases:
 
     def _release(self, shards: Mapping[int, FleetShard]) -> None:
         answers = self._scripts.release({i: shard.lease_token for i, shard in shards.items()})
+        released = []
         for shard_id, answer in answers.items():
-            if isinstance(answer, FleetError):
-                raise answer
-            self._forget(shard_id)
-            self._released.add(shard_id)
+            if isinstance(answer, Outcome):
+                self._forget(shard_id)
+                self._released.add(shard_id)
+                if answer is Outcome.RELEASED:
+                    released.append(shard_id)
+        if released:
+            self._log(logging.INFO, "released %s, for another worker", _shards(released))
+        raise_first(answers.values())
 
     def renew(self) -> None:
         """Renew all leases.
@@ -170,10 +184,19 @@ class Leases:
         if not ours:
             return
         reports = {shard_id: shard.make_report() for shard_id, shard in ours.items()}
-        for shard_id, answer in self._scripts.tell(reports).items():
-            if isinstance(answer, FleetError):
-                raise answer
-            ours[shard_id].take_in(reports[shard_id], answer)
+        answers = self._scripts.tell(reports)
+        for shard_id, answer in answers.items():
+            if isinstance(answer, Reported):
+                ours[shard_id].take_in(reports[shard_id], answer)
+        raise_first(answers.values())
+
+    def _tell_news(self) -> None:
+        """Tell how shards are that have changed, though their renewal is not due."""
+        self._renew([each for each in self.shards.values() if each.has_news])
+
+    def _keep_config(self) -> None:
+        """Write again what the workers agree on, if Redis has lost it: others need it, too."""
+        keep_config(self._client, self._keys, self._config)
 
     # Other workers
 
@@ -196,13 +219,21 @@ class Leases:
         """
         if self._is_draining:
             return False
-        self.has_heirs = self._roster.leave() > 0
+        heirs = self._roster.leave()
+        self.has_heirs = heirs > 0
+        self._log(
+            logging.INFO,
+            "handing %s over, to %s",
+            count(len(self.shards), "shard"),
+            count(heirs, "other worker") if heirs else "whoever comes: no other worker lives",
+        )
         self._is_draining = True
         self._released.clear()
         self._next_poll = 0.0
         return True
 
-    def _balance(self, share: int) -> None:
+    def _balance(self) -> None:
+        share = self._roster.enter(self._config.shard_count)
         staying = [shard for shard in self.shards.values() if not shard.is_leaving]
         if len(staying) > share + (_TOLERATED if share >= _LARGE_SHARE else 0):
             self._log(
@@ -225,18 +256,21 @@ class Leases:
             shard.leave()
 
     def _free_shards(self) -> list[int]:
-        """The shards that nobody has, lowest first."""
+        """The shards that nobody has, lowest first.
+
+        A key without an end is no lease: it would keep the shard from all workers for ever.
+        """
         others = [
             shard_id for shard_id in range(self._config.shard_count) if shard_id not in self.shards
         ]
         try:
             with self._client.pipeline(transaction=False) as pipeline:
                 for shard_id in others:
-                    pipeline.exists(self._keys.shard(shard_id).lease)
-                leases = pipeline.execute()
+                    pipeline.pttl(self._keys.shard(shard_id).lease)
+                times_left = pipeline.execute()
         except ERRORS as error:
             raise fleet_error(error) from error
-        return [shard_id for shard_id, held in zip(others, leases, strict=True) if not held]
+        return [shard_id for shard_id, left in zip(others, times_left, strict=True) if left < 0]
 
     # Claiming
 
@@ -245,29 +279,60 @@ class Leases:
             shard_id: ClaimRequest(self._tokens.setdefault(shard_id, new_token()), self._name)
             for shard_id in shard_ids
         }
-        for shard_id, claim in self._scripts.claim(requests).items():
+        claimed: dict[str, list[int]] = {}  # by their earlier owners
+        answers = self._scripts.claim(requests)
+        for shard_id, claim in answers.items():
             if isinstance(claim, FleetError):
-                raise claim
+                continue
             token = self._tokens.pop(shard_id)
             if claim.outcome is Outcome.CLAIMED:
                 shard = self._make_shard(shard_id, token, claim)
                 self.shards = MappingProxyType({**self.shards, shard_id: shard})
+                claimed.setdefault(claim.owner, []).append(shard_id)
+            elif claim.owner == "":
+                self._tell_of_patience(claim.wait)
+        self._tell_claimed(claimed)
+        raise_first(answers.values())
+
+    def _tell_claimed(self, claimed: Mapping[str, list[int]]) -> None:
+        for owner, shard_ids in claimed.items():
+            self._log(
+                logging.INFO,
+                "claimed %s%s; this worker has %d of %d",
+                _shards(shard_ids),
+                f" of {owner}, which was not heard of for {count(self._lease, 'second')}"
+                if owner
+                else "",
+                len(self.shards),
+                self._config.shard_count,
+            )
+
+    def _tell_of_patience(self, wait: float) -> None:
+        if not self._has_told_of_patience:
+            self._has_told_of_patience = True
+            self._log(
+                logging.INFO,
+                "this Redis knows nothing of the shards yet: workers that remember them, if there "
+                "are any, have %s to come forward",
+                count(round(wait, 1), "second"),
+            )
 
     def _claim_lost(self) -> None:
         """Claim shards again whose state Redis has lost."""
         lost = {i: shard for i, shard in self.shards.items() if shard.is_lost}
         if not lost:
             return
-        keep_config(self._client, self._keys, self._config)  # Redis may have lost all
+        self._keep_config()  # Redis may have lost all
         requests = {}
         for shard_id, shard in lost.items():
             token = self._tokens.setdefault(shard_id, new_token())
             session = shard.outbox.remember()
             requests[shard_id] = ClaimRequest(token, self._name, session, shard.fence)
-        for shard_id, claim in self._scripts.claim(requests).items():
-            if isinstance(claim, FleetError):
-                raise claim
-            self._take_in(lost[shard_id], requests[shard_id], claim)
+        answers = self._scripts.claim(requests)
+        for shard_id, claim in answers.items():
+            if isinstance(claim, Claim):
+                self._take_in(lost[shard_id], requests[shard_id], claim)
+        raise_first(answers.values())
 
     def _take_in(self, shard: FleetShard, request: ClaimRequest, claim: Claim) -> None:
         ours, theirs = request.session, claim.session
@@ -308,3 +373,7 @@ class Leases:
         self.closing = (*self.closing, shards.pop(shard_id))
         self._tokens.pop(shard_id, None)
         self.shards = MappingProxyType(shards)
+
+
+def _shards(shard_ids: list[int]) -> str:
+    return f"shard{'' if len(shard_ids) == 1 else 's'} {ranges(shard_ids)}"

@@ -12,9 +12,10 @@ import math
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Protocol
 
+from shardlib.fleet.calling import raise_first
 from shardlib.fleet.connecting import Client
 from shardlib.fleet.errors import FleetError
 from shardlib.fleet.fleetevents import (
@@ -234,7 +235,7 @@ class OrderedStreams:
                 stream.acknowledge(position)
             self._heed(stream, answer)
         self._drop_lost()
-        _raise_first(answers)
+        raise_first(answers.values())
 
     def _heed(self, stream: _HeldStream, answer: GroupOutcome | FleetError) -> None:
         if answer is GroupOutcome.FENCED or answer is GroupOutcome.LOST:
@@ -313,7 +314,7 @@ class OrderedStreams:
                 valid_until,
                 is_unsure,
             )
-        _raise_first(answers)
+        raise_first(answers.values())
 
     def _seen_up_to(self, shard_id: int) -> Position | None:
         """The place of the last event that had its effect, None if the user knows of none."""
@@ -330,7 +331,7 @@ class OrderedStreams:
     def _release(self, streams: list[_HeldStream]) -> None:
         for stream in streams:
             self._forget(stream)
-        _raise_first(self._scripts.release({each.shard_id: each.token for each in streams}))
+        raise_first(self._scripts.release({each.shard_id: each.token for each in streams}).values())
 
     def _keep(self) -> None:
         """Renew all leases; on the keeper's thread."""
@@ -345,7 +346,7 @@ class OrderedStreams:
             if answer is GroupOutcome.RENEWED:
                 stream.renew(valid_until)
             self._heed(stream, answer)
-        _raise_first(answers)
+        raise_first(answers.values())
 
     # Reading
 
@@ -384,12 +385,13 @@ class OrderedStreams:
         """Put what was read into the buffer."""
         leaps = [stream for stream, entries in found.items() if _leaps(stream, entries)]
         # A stream that does not go on with the next event may have been lost, and begun anew. Then
-        # the group was lost, too.
-        self._renew(leaps)
+        # the group was lost, too, as a rule.
+        oldest = self._renew_and_look(leaps)
         for stream, entries in found.items():
             if stream.is_lost:
                 continue
-            gap = self._gap_before(stream, entries) if stream in leaps else None
+            place = oldest.get(stream.shard_id)
+            gap = None if place is None else self._gap_before(stream, entries, place)
             if gap is not None:
                 self.buffer.append(Entry(gap.shard_id, str(stream.read_up_to).encode(), GAP, gap))
             stream.take(entries)
@@ -399,18 +401,43 @@ class OrderedStreams:
                 self.buffer.append(Entry(stream.shard_id, entry_id, text or b"", mark))
         self._drop_lost()
 
-    def _gap_before(self, stream: _HeldStream, entries: list[RawEntry]) -> Gap | None:
-        """What is missing in front of entries that were just read."""
+    def _renew_and_look(self, streams: list[_HeldStream]) -> dict[int, Position]:
+        """The places of the oldest events of streams that are still this consumer's."""
+        valid_until = clock() + self._lease
+        answers = self._scripts.renew_and_look({each.shard_id: each.token for each in streams})
+        oldest = {}
+        for stream in streams:
+            answer = answers[stream.shard_id]
+            if isinstance(answer, FleetError):
+                continue
+            outcome, oldest[stream.shard_id] = answer
+            if outcome is GroupOutcome.RENEWED:
+                stream.renew(valid_until)
+            self._heed(stream, outcome)
+        raise_first(answers.values())
+        return oldest
+
+    def _gap_before(
+        self, stream: _HeldStream, entries: list[RawEntry], oldest: Position
+    ) -> Gap | None:
+        """What is missing in front of entries that were just read.
+
+        :param oldest: the place of the oldest event that the stream has.
+        """
         before, first = stream.read_up_to, position_of(entries[0][0])
         events = before.most_between(first)
         if stream.is_unsure:
             return Gap(stream.shard_id, DATA_LOST, events)
+        if oldest < first:
+            return None  # the stream still has the place in front, or one before it
+        if before == BEGINNING and not was_trimmed(
+            self._client, self._keys.shard(stream.shard_id), before, first
+        ):
+            return None
         # A stream that has dropped what comes after `before` keeps more than it can give at once.
-        if len(entries) < MOST_ENTRIES:
-            return None
-        if not was_trimmed(self._client, self._keys.shard(stream.shard_id), before, first):
-            return None
-        return Gap(stream.shard_id, TRIMMED, events)
+        # A shorter one was deleted by somebody, or evicted, and begun anew.
+        reason = TRIMMED if len(entries) == MOST_ENTRIES else DATA_LOST
+        return Gap(stream.shard_id, reason, events)
 
     # Delivering
 
@@ -483,9 +510,3 @@ def _leaps(stream: _HeldStream, entries: list[RawEntry]) -> bool:
     """True if something may be missing between what was read before and what was read now."""
     entry_id, text = entries[0]
     return not stream.read_up_to.is_followed_by(position_of(entry_id)) and text != GAP
-
-
-def _raise_first(answers: Mapping[int, object]) -> None:
-    for answer in answers.values():
-        if isinstance(answer, FleetError):
-            raise answer

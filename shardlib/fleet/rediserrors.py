@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import redis
@@ -39,6 +40,12 @@ _CLUSTER_DOWN = _Meaning(
     RedisAway, "a part of the Redis Cluster has no primary. Wait for its failover, or mend it"
 )
 
+_MOVED = _Meaning(
+    RedisAway,
+    "another node of the Redis Cluster has the key. During a failover that passes; otherwise give "
+    "a redis.RedisCluster in place of the URL",
+)
+
 # redis-py takes the code off the text of these.
 _CLASSES: dict[type[Exception], _Meaning] = {
     redis.exceptions.BusyLoadingError: _LOADING,
@@ -48,7 +55,11 @@ _CLASSES: dict[type[Exception], _Meaning] = {
     redis.exceptions.MasterDownError: _CLUSTER_DOWN,
     redis.exceptions.ClusterDownError: _CLUSTER_DOWN,
     redis.exceptions.TryAgainError: _CLUSTER_DOWN,
+    redis.exceptions.AskError: _MOVED,  # and MovedError, which is one
     redis.exceptions.RedisClusterException: _CLUSTER_DOWN,
+    redis.exceptions.InvalidResponse: _Meaning(
+        FleetError, "what answers there is no Redis. Look at the host and the port of the URL"
+    ),
     redis.exceptions.AuthenticationError: _Meaning(
         FleetError,
         "Redis refuses the password, or wants one. Put the right one into the URL, as "
@@ -102,14 +113,18 @@ ERRORS: tuple[type[Exception], ...] = (
 """What redis-py raises, and :func:`fleet_error` takes."""
 
 
-def fleet_error(error: Exception) -> FleetError:
+def fleet_error(error: Exception, keys: Sequence[str] = ()) -> FleetError:
     """The error of the fleet's that says what an error of redis-py's means.
 
     :param error: one of :data:`ERRORS`, as redis-py has raised it.
+    :param keys: which Redis was asked about, for a person who has to mend one of them.
     :returns: a new error, whose cause is still to be set.
     """
     meaning = _meaning(error)
-    return meaning.error(f"{meaning.text}. Redis or its client says: {message_of(error)}")
+    text = f"{meaning.text}. Redis or its client says: {message_of(error).rstrip('.')}"
+    if keys and meaning.error is FleetError:
+        text += f" (asked about {', '.join(keys)})"
+    return meaning.error(text)
 
 
 def _meaning(error: Exception) -> _Meaning:
@@ -120,7 +135,11 @@ def _meaning(error: Exception) -> _Meaning:
     if code:
         return _CODES[code[0]]
     if isinstance(error, redis.TimeoutError):
-        return _Meaning(RedisAway, "Redis did not answer in time. Look whether it is overloaded")
+        return _Meaning(
+            RedisAway,
+            "Redis did not answer in time. Look whether it is overloaded, and if the URL begins "
+            "with rediss://, whether its port is the one for TLS",
+        )
     if isinstance(error, redis.ConnectionError):
         return _Meaning(
             RedisAway,

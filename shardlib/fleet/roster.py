@@ -72,7 +72,7 @@ class Roster:
         :raises FleetError: if Redis refuses.
         """
         entries = self._call(_ENTER, self._entry, self._lease)
-        limits = [int(entry.partition(b":")[0]) or None for entry in entries]
+        limits = [_limit(entry) for entry in entries]
         return fair_share(shard_count, self._most_shards, limits)
 
     def leave(self) -> int:
@@ -92,6 +92,14 @@ class Roster:
         return found
 
 
+def _limit(entry: bytes) -> int | None:
+    """How many shards a worker takes, None for any number, and for what no worker has written."""
+    try:
+        return max(0, int(entry.partition(b":")[0])) or None
+    except ValueError:
+        return None
+
+
 def live_workers(client: Client, keys: Keys) -> list[str]:
     """The names of the workers that live, and do not drain.
 
@@ -103,7 +111,7 @@ def live_workers(client: Client, keys: Keys) -> list[str]:
     (answer,) = call_all(client, [Call(_LIVE, (keys.workers,), ())])
     if isinstance(answer, FleetError):
         raise answer
-    return sorted(entry.decode().partition(":")[2] for entry in answer)
+    return sorted(entry.decode(errors="replace").partition(":")[2] for entry in answer)
 
 
 def fair_share(shard_count: int, most_shards: int | None, limits: Sequence[int | None]) -> int:

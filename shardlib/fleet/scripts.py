@@ -104,7 +104,8 @@ class Claim(NamedTuple):
         the last claims, so that two owners have one number; what Redis compares is the token.
     :param session: to resume, or None. It is from Redis, where others may write: its URL has to be
         checked before a token is sent there.
-    :param owner: who has the shard if it is HELD, "" for nobody.
+    :param owner: who has the shard if it is HELD, "" for nobody; who had it until its lease expired
+        if it is CLAIMED, "" if it was released, or new.
     :param wait: seconds until the lease expires if the shard is HELD.
     """
 
@@ -228,8 +229,25 @@ local function now()
 end
 """
 
-# Numbers are written by string.format: tostring() would round those of 15 digits and more.
-LAST_ID = """
+# Numbers are written by string.format: tostring() would round those of 15 digits and more. What no
+# worker can have written counts as 0: others may write to Redis, too, and one damaged number must
+# not keep the shard from all owners.
+NUMBERS = """
+local function read_number(text)
+    local found = tonumber(text)
+    if found and found >= 0 and found < 2 ^ 53 and found == math.floor(found) then
+        return found
+    end
+    return 0
+end
+local function whole(number)
+    return string.format('%.0f', number)
+end
+"""
+
+LAST_ID = (
+    NUMBERS
+    + """
 local function last_id(stream)
     if redis.call('EXISTS', stream) == 0 then
         return 0, 0
@@ -242,10 +260,8 @@ local function last_id(stream)
         end
     end
 end
-local function whole(number)
-    return string.format('%.0f', number)
-end
 """
+)
 
 # A shard of which Redis knows nothing is new, or was lost with the data of Redis. In the second
 # case an owner lives, whose session is worth more than a new one. So the first who asks places a
@@ -263,21 +279,27 @@ local epoch, sequence = tonumber(ARGV[8]), tonumber(ARGV[9])
 local function held(by)
     return {'HELD', 0, by, math.max(redis.call('PTTL', lease), 0)}
 end
-local function claimed()
+local function claimed(from)
     local known = redis.call('HMGET', state, 'fence', 'session', 'url', 'count', 'epoch',
                              'sequence')
-    return {'CLAIMED', known[1], '', 0, known[2] or '', known[3] or '', known[4] or 0,
-            known[5] or 0, known[6] or 0}
+    local function numbered(i)
+        return whole(read_number(known[i]))
+    end
+    return {'CLAIMED', numbered(1), from, 0, known[2] or '', known[3] or '', numbered(4),
+            numbered(5), numbered(6)}
 end
 
 local holder = redis.call('GET', lease)
+if redis.call('PTTL', lease) == -1 then  -- which no worker has written
+    holder = false
+end
 local known = redis.call('HMGET', state, 'token', 'fence', 'owner', 'born')
 if holder and holder ~= '' and holder ~= token then
     return held(known[3] or '')
 end
 if known[1] == token then
     keep_lease(lease, token, milliseconds)
-    return claimed()
+    return claimed('')
 end
 if not known[1] then
     local remembers = false
@@ -301,11 +323,11 @@ if not known[1] then
         return held('')
     end
 end
-fence = math.max(fence, tonumber(known[2] or 0)) + 1
+fence = math.max(fence, read_number(known[2])) + 1
 redis.call('HSET', state, 'token', token, 'owner', owner, 'fence', whole(fence),
            'state', '', 'ping', '')
 redis.call('SET', lease, token, 'PX', milliseconds)
-return claimed()
+return claimed(known[3] or '')
 """
 )
 
@@ -342,11 +364,14 @@ return {'RENEWED', type(commands) == 'number' and commands or 0}
 # The times are the difference of two by the clock of Redis.
 _SHOW = Script(
     NOW
+    + NUMBERS
     + """
 local known = redis.call('HMGET', KEYS[2], 'owner', 'fence', 'session', 'epoch', 'sequence',
                          'state', 'ping')
 return {math.max(redis.call('PTTL', KEYS[1]), 0), redis.call('XLEN', KEYS[3]),
-        known[4] and math.max(now() - tonumber(known[4]), 0) or 0, unpack(known)}
+        math.max(now() - read_number(known[4]), 0), known[1] or '', whole(read_number(known[2])),
+        known[3] or '', whole(read_number(known[4])), whole(read_number(known[5])),
+        known[6] or '', known[7] or ''}
 """
 )
 
@@ -388,16 +413,16 @@ end
 local is_new = known[2] ~= session
 local sequence = -1
 if not is_new then
-    epoch, sequence = tonumber(known[3]), tonumber(known[4])
+    epoch, sequence = read_number(known[3]), read_number(known[4])
 end
 if expected > math.max(sequence, 0) then
-    return refuse(state, {'REGRESSED', is_new and 0 or known[3], whole(math.max(sequence, 0))})
+    return refuse(state, {'REGRESSED', is_new and 0 or whole(epoch), whole(math.max(sequence, 0))})
 end
 if is_new then
     -- The one proposed, or that which the session had before Redis lost it, if still possible.
     -- A consumer may know an epoch that Redis has lost: this session's, or that of an earlier one.
-    local floor = math.max(tonumber(known[3] or 0), (last_id(events)))
-    local known_epoch = tonumber(known[5] or 0)
+    local floor = math.max(read_number(known[3]), (last_id(events)))
+    local known_epoch = read_number(known[5])
     if epoch <= floor or epoch < known_epoch then
         epoch = math.max(now(), floor + 1, known_epoch + 1)
     end
@@ -593,19 +618,32 @@ def _view(answer: list[Any]) -> ShardView:
     return ShardView(
         lease / 1000,
         events,
-        age / 1000 if epoch else None,
-        (owner or b"").decode(),
-        int(fence or 0),
-        session.decode() if session else None,
-        int(sequence or 0),
-        (state or b"").decode(),
-        float(ping) if ping else None,
+        age / 1000 if int(epoch) else None,
+        owner.decode(errors="replace"),
+        int(fence),
+        session.decode(errors="replace") or None,
+        int(sequence),
+        state.decode(errors="replace"),
+        _ping(ping),
     )
+
+
+def _ping(text: bytes) -> float | None:
+    try:
+        return float(text)
+    except ValueError:  # as for a shard that has had no heartbeat yet
+        return None
 
 
 def _claim(answer: list[Any]) -> Claim:
     outcome, fence, owner, wait, *session = answer
-    return Claim(_outcome(outcome), int(fence), _session(*session), owner.decode(), wait / 1000)
+    return Claim(
+        _outcome(outcome),
+        int(fence),
+        _session(*session),
+        owner.decode(errors="replace"),
+        wait / 1000,
+    )
 
 
 def _session(
@@ -617,9 +655,11 @@ def _session(
 ) -> FleetSession | None:
     if not session_id:
         return None
-    return FleetSession(
-        session_id.decode(), url.decode() or None, int(shard_count), int(epoch), int(sequence)
-    )
+    try:
+        texts = session_id.decode(), url.decode() or None
+    except UnicodeDecodeError:  # no worker has written that
+        return None
+    return FleetSession(*texts, int(shard_count), int(epoch), int(sequence))
 
 
 def _appended(answer: list[Any]) -> Appended:

@@ -58,6 +58,10 @@ _FLUSHING = 5.0
 # The hosts of Discord's that a resume_gateway_url names.
 _DISCORD = "discord.gg"
 
+# Characters. Discord's have 32, and a Resume with more than some 3,900 is too long for Discord: the
+# shard would be refused for ever.
+_LONGEST_SESSION_ID = 1_000
+
 # Options of a shard that a worker sets itself, and why.
 _OWN_OPTIONS = {
     "on_socket_text": "it takes the events to Redis",
@@ -200,6 +204,11 @@ class Worker:
         resumable code hands one over; so does the worker itself, when others join."""
         tools = self._supervisor.tools
         return MappingProxyType({}) if tools is None else tools.leases.shards
+
+    @property
+    def error(self) -> BaseException | None:
+        """The error that has ended the worker; None while it runs, and after a usual end."""
+        return self._lifecycle.latest.error
 
     @property
     def stats(self) -> WorkerStats:
@@ -390,6 +399,8 @@ class Worker:
     ) -> Session | None:
         """The session to resume, as far as Redis is to be trusted with where the token goes."""
         if known is None or known.shard_count != shard_count:
+            return None
+        if len(known.session_id) > _LONGEST_SESSION_ID:
             return None
         mapping = Session(
             known.session_id, known.sequence, known.resume_gateway_url, shard_id, shard_count

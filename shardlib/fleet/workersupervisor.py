@@ -207,7 +207,7 @@ class WorkerSupervisor:
                 if told_by.remaining() == 0:
                     raise FleetError(
                         f"there is no fleet {self._keys.name!r} in this Redis: nobody has said how "
-                        "many shards it has. Call Fleet.init() once, before the first worker starts"
+                        'many shards it has. Call Fleet.init() once, or run "shardlib init"'
                     )
             self._pause(life, _RETRY)
         return None
@@ -242,7 +242,12 @@ class WorkerSupervisor:
         if self._away_since is None:
             self._away_since = time.monotonic()
             level = logging.WARNING if isinstance(error, RedisAway) else logging.ERROR
-            self._callbacks.log(level, "%s. The shards go on, and their events wait here", error)
+            meanwhile = (
+                "This worker waits until it answers"
+                if self.tools is None
+                else "The shards go on, and their events wait here"
+            )
+            self._callbacks.log(level, "%s. %s", error, meanwhile)
 
     def _note_back(self) -> None:
         tools, since = self.tools, self._away_since

@@ -12,6 +12,7 @@ __all__ = [
     "Channel",
     "Clock",
     "GatewayConnection",
+    "GatewayInteraction",
     "GatewaySession",
     "Guild",
     "IssuedEvent",
@@ -20,6 +21,10 @@ __all__ = [
     "ReceivedIdentify",
     "ReceivedPayload",
     "ReceivedRequest",
+    "RecordedEvent",
+    "Recording",
+    "RecordingDamaged",
+    "Replay",
     "Traffic",
     "World",
 ]
@@ -31,6 +36,9 @@ if TYPE_CHECKING:
     from shardlib.testing.connection import GatewayConnection, GatewaySession, ReceivedPayload
     from shardlib.testing.faults import STEPS
     from shardlib.testing.gateway import LocalGateway
+    from shardlib.testing.interaction import GatewayInteraction
+    from shardlib.testing.recording import RecordedEvent, Recording, RecordingDamaged
+    from shardlib.testing.replay import Replay
     from shardlib.testing.rest.request import ReceivedRequest
     from shardlib.testing.session import IssuedEvent
     from shardlib.testing.sessions import ReceivedIdentify
@@ -42,14 +50,17 @@ else:
     # even if the packages of the extra are not installed.
     _MODULES = (
         "clock",
+        "recording",
         "faults",
         "session",
         "sessions",
         "channel",
         "world",
         "traffic",
+        "replay",
         "connection",
         "rest.request",
+        "interaction",
         "gateway",
     )
 

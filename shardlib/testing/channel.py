@@ -8,9 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-# The most messages that a channel keeps, so that traffic for days does not fill the memory.
-_MAX_MESSAGES = 10_000
-
 #: The most different emoji by which people can react to one message (JSON error code 30010).
 MAX_REACTIONS = 20
 
@@ -19,14 +16,18 @@ DIRECT = 1
 
 
 class Message(dict[str, Any]):
-    """A message object, and who reacted to the message.
+    """A message object, its channel, and who reacted to the message.
 
     The dict is what Discord's HTTP API returns. An event has more fields, see
     :meth:`World.message_event`.
+
+    :param fields: the fields of the message object.
+    :param channel: the channel in which the message is, or would be if others could see it.
     """
 
-    def __init__(self, fields: dict[str, Any]) -> None:
+    def __init__(self, fields: dict[str, Any], channel: Channel) -> None:
         super().__init__(fields)
+        self.channel = channel
         # By the key of each emoji, its partial emoji object.
         self._emojis: dict[str, dict[str, Any]] = {}
         # By the key of each emoji, the ids of the users who reacted with it, in their order.
@@ -109,7 +110,10 @@ class Message(dict[str, Any]):
 
 
 class Channel(dict[str, Any]):
-    """A channel object, and the messages in the channel."""
+    """A channel object, and the messages in the channel.
+
+    :param fields: the fields of the channel object.
+    """
 
     def __init__(self, fields: dict[str, Any]) -> None:
         super().__init__(fields)
@@ -122,7 +126,7 @@ class Channel(dict[str, Any]):
     def messages(self) -> list[Message]:
         """The messages in the channel, as message objects, oldest first.
 
-        The channel keeps the newest 10,000.
+        The gateway keeps the newest 10,000 of all channels together.
         """
         return list(self._messages.values())
 
@@ -155,8 +159,6 @@ class Channel(dict[str, Any]):
         """
         self._messages[message["id"]] = message
         self["last_message_id"] = message["id"]
-        if len(self._messages) > _MAX_MESSAGES:
-            self.remove(next(iter(self._messages)))
 
     def remove(self, message_id: str) -> Message | None:
         """Remove a message, and return it; None if there is none with the id.

@@ -135,6 +135,8 @@ class Commands:
     def _heartbeat(self, connection: ConnectionDriver, data: Any) -> None:
         require(data is None or is_int(data), "the d of a heartbeat is a sequence or null")
         connection.record_heartbeat()
+        if connection.session is not None and data is not None:
+            connection.session.acknowledge(data)
         if connection.acknowledges and connection.is_open:
             connection.step("ack", lambda: connection.send_op(Opcode.HEARTBEAT_ACK, None))
 

@@ -9,8 +9,9 @@ from typing import Any, TypeAlias
 
 from shardlib.testing.channel import Message
 from shardlib.testing.events import Event
+from shardlib.testing.interactions import COMMAND, Interactions
 from shardlib.testing.names import EMOJIS, sentence
-from shardlib.testing.world import PERMISSIONS, Guild, World, timestamp
+from shardlib.testing.world import Guild, World, timestamp
 
 #: Events as name and ``d``, in the order in which the gateway sends them.
 Events: TypeAlias = "list[tuple[str, Any]]"
@@ -20,13 +21,14 @@ class EventMaker:
     """Makes random events, and changes the world accordingly. The callers hold the gateway's lock.
 
     :param world: the guilds that the events are about, and the seed that decides the events.
+    :param interactions: makes interactions that a bot can answer.
     :param mix: by the name of each event to make, how often the maker makes the event, relative to
         the others.
     :raises ValueError: if ``mix`` names an event that the class cannot make, or if its shares are
         negative or all 0.
     """
 
-    def __init__(self, world: World, mix: Mapping[str, float]) -> None:
+    def __init__(self, world: World, interactions: Interactions, mix: Mapping[str, float]) -> None:
         self._makers: dict[str, Callable[[Guild], Events]] = {
             "MESSAGE_CREATE": self._message_create,
             "MESSAGE_UPDATE": self._message_update,
@@ -54,6 +56,7 @@ class EventMaker:
         if not any(mix.values()) or any(share < 0 for share in mix.values()):
             raise ValueError("the shares of a mix must be 0 or more, and not all 0")
         self._world = world
+        self._interactions = interactions
         self._names = list(mix)
         self._shares = list(mix.values())
         self._rng = random.Random(f"{world.seed}/traffic")
@@ -98,7 +101,7 @@ class EventMaker:
         message = self._random_message(guild)
         if message is None:
             return self._message_create(guild)
-        self._world.channel(message["channel_id"]).remove(message["id"])
+        message.channel.remove(message["id"])
         ids = {"id": message["id"], "channel_id": message["channel_id"], "guild_id": guild.id}
         return [("MESSAGE_DELETE", ids)]
 
@@ -177,26 +180,7 @@ class EventMaker:
 
     def _interaction_create(self, guild: Guild) -> Events:
         channel = self._rng.choice(guild.text_channels)
-        member = guild.members[self._random_member_id(guild)]
-        world = self._world
-        interaction = {
-            "version": 1,
-            "type": 2,
-            "token": f"local-{self._rng.getrandbits(128):x}",
-            "member": {**member, "permissions": PERMISSIONS},
-            "locale": "en-US",
-            "id": world.new_id(),
-            "guild_locale": "en-US",
-            "guild_id": guild.id,
-            "guild": {"id": guild.id, "locale": "en-US", "features": ["COMMUNITY", "NEWS"]},
-            "entitlements": [],
-            "data": {"type": 1, "name": "ping", "id": world.application["id"]},
-            "context": 0,
-            "channel_id": channel["id"],
-            "channel": channel,
-            "authorizing_integration_owners": {"0": guild.id},
-            "attachment_size_limit": 10485760,
-            "application_id": world.application["id"],
-            "app_permissions": PERMISSIONS,
-        }
-        return [("INTERACTION_CREATE", interaction)]
+        data = {"type": 1, "name": "ping", "id": self._world.application["id"]}
+        user_id = self._random_member_id(guild)
+        made = self._interactions.make(COMMAND, data, channel, user_id)
+        return [("INTERACTION_CREATE", made.payload)]

@@ -17,6 +17,7 @@ class Event:
     :param name: the event's name, for instance ``MESSAGE_CREATE``.
     :param data: the event's ``d``.
     :param user_id: the bot's user id. Some events about the bot need no intent.
+    :param text: ``data`` as JSON, if the caller has it; else it is encoded.
     :raises TypeError: if ``data`` holds something that JSON cannot express.
     :raises ValueError: if ``data`` holds NaN or an infinity.
     """
@@ -31,7 +32,7 @@ class Event:
         "name",
     )
 
-    def __init__(self, name: str, data: Any, user_id: str) -> None:
+    def __init__(self, name: str, data: Any, user_id: str, *, text: bytes | None = None) -> None:
         self.name = name
         self.guild_id = guild_id_of(name, data)
         #: The intents of which any one brings this event; 0 if every session gets the event. An
@@ -39,7 +40,7 @@ class Event:
         self.intents = int(required_intents(name, data, user_id))
         self._data = data
         self._user_id = user_id
-        self._text = encode(data)
+        self._text = encode(data) if text is None else text
         # None until the first session without MESSAGE_CONTENT gets the event.
         self._text_without_content: bytes | None = None
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -15,6 +16,7 @@ from shardlib.gateway import (
     Intents,
 )
 from shardlib.testing import tls as certificates
+from shardlib.testing.channel import Message
 from shardlib.testing.clock import Clock
 from shardlib.testing.commands import Commands
 from shardlib.testing.connection import (
@@ -28,16 +30,22 @@ from shardlib.testing.driver import ByteCount, ConnectionDriver, Environment
 from shardlib.testing.events import Event
 from shardlib.testing.faults import Fault, Faults
 from shardlib.testing.identify import Identification
+from shardlib.testing.interaction import GatewayInteraction
+from shardlib.testing.interactions import Interactions
 from shardlib.testing.listeners import Listeners
 from shardlib.testing.payloads import opcode_name
+from shardlib.testing.recording import Recording
+from shardlib.testing.replay import Replay, find_ready
 from shardlib.testing.rest.backend import Backend
 from shardlib.testing.rest.log import RequestLog
+from shardlib.testing.rest.registry import CommandRegistry
 from shardlib.testing.rest.request import ReceivedRequest
 from shardlib.testing.rest.resources import make_api
 from shardlib.testing.rules import Rules, check_minimum
 from shardlib.testing.sessions import ReceivedIdentify, Sessions, SessionStarts
 from shardlib.testing.thread import GatewayThread
 from shardlib.testing.traffic import Traffic
+from shardlib.testing.userside import UserSide
 from shardlib.testing.world import World
 
 _T = TypeVar("_T")
@@ -127,7 +135,16 @@ class LocalGateway:
         client and the gateway (``SO_RCVBUF``); None for the system's default. With a small buffer
         and :meth:`GatewayConnection.stop_reading`, a client's sends soon block.
     :param clock: the clock of all limits and timeouts; by default a new clock.
-    :raises ValueError: if a number is less than the least value named above.
+    :param replay: a file that :class:`shardlib.recording.Recorder` or ``shardlib record`` wrote.
+        The gateway plays it to each client that identifies, as the bot that was recorded, in place
+        of READY and guilds of its own; see :attr:`replay`. ``guilds`` and ``members`` do not count.
+    :param speed: how many seconds of the recording pass in one second of the clock, above 0; None
+        to play as fast as each client reads.
+    :raises ValueError: if a number is less than the least value named above, or if ``replay`` is no
+        recording, or one of a session that had begun before.
+    :raises RecordingDamaged: if ``replay`` is damaged before its READY. Of a recording that is cut
+        later the gateway plays what can be read, and :meth:`Replay.wait` raises the error.
+    :raises OSError: if ``replay`` cannot be read.
     """
 
     #: The token that clients must send.
@@ -179,14 +196,23 @@ class LocalGateway:
         rate_limits: bool = True,
         receive_buffer: int | None = None,
         clock: Clock | None = None,
+        replay: str | os.PathLike[str] | None = None,
+        speed: float | None = 1.0,
     ) -> None:
         check_minimum("guilds", guilds, 0)
         check_minimum("members", members, 0)
+        if speed is not None and not speed > 0:
+            raise ValueError(f"speed must be above 0, or None for the fastest, not {speed}")
         #: The clock of all limits and timeouts. ``gateway.clock.advance(300)`` moves the clock
         #: forward by 300 seconds.
         self.clock = clock if clock is not None else Clock()
         #: The guilds, channels and members, see :class:`~shardlib.testing.World`.
-        self.world = World(seed, guilds, members)
+        self.world = World(seed, guilds, members) if replay is None else World(seed, guilds=0)
+        recording = ready = None
+        if replay is not None:
+            recording = Recording(replay)
+            ready = find_ready(recording)
+            self.world.become(ready.data["user"], ready.data.get("application"))
         #: The arguments that a test may change while the gateway runs. Each of these arguments is
         #: an attribute of the gateway, too.
         self.rules = Rules(
@@ -224,6 +250,19 @@ class LocalGateway:
         self._starts = SessionStarts(self.rules, self.clock)
         self._dispatcher = Dispatcher(self.world, self._sessions)
         self._traffic: Traffic | None = None
+        #: The recording that the gateway plays, a :class:`~shardlib.testing.Replay`; None if the
+        #: gateway plays none.
+        self.replay: Replay | None = None
+        if recording is not None and ready is not None:
+            self.replay = Replay(
+                recording,
+                ready,
+                speed,
+                thread=self._thread,
+                rules=self.rules,
+                dispatcher=self._dispatcher,
+                resume_url=lambda: self.resume_url,
+            )
         identification = Identification(
             self.rules,
             self.clock,
@@ -231,11 +270,17 @@ class LocalGateway:
             self._sessions,
             self._starts,
             lambda: self.resume_url,
+            self.replay,
         )
         commands = Commands(
             self.rules, self.clock, self.world, self._dispatcher, identification, self._remember
         )
         self._requests = RequestLog()
+        self._interactions = Interactions(self.world, self.clock)
+        registry = CommandRegistry(self.world, self.clock)
+        self._users = UserSide(
+            self.world, registry, self._interactions, self._dispatcher, self._thread
+        )
         backend = Backend(
             rules=self.rules,
             world=self.world,
@@ -259,7 +304,7 @@ class LocalGateway:
                 register=self._register,
                 receive=commands.receive,
                 remember=self._requests.add,
-                answer=make_api(backend, self._requests).answer,
+                answer=make_api(backend, registry, self._interactions, self._requests).answer,
             ),
         )
 
@@ -586,6 +631,111 @@ class LocalGateway:
             self._dispatcher.dispatch("MESSAGE_CREATE", message)
             return message
 
+    # What users do with the bot's commands.
+
+    def invoke_command(
+        self,
+        name: str,
+        options: Mapping[str, Any] | None = None,
+        *,
+        kind: int = 1,
+        channel_id: str | None = None,
+        user_id: str | None = None,
+        target_id: str | None = None,
+    ) -> GatewayInteraction:
+        """Let a user invoke a command that the bot has registered, and return the interaction.
+
+        ::
+
+            interaction = gateway.invoke_command("roll", {"sides": 20})
+            assert "rolled" in interaction.wait_for_message()["content"]
+
+        A command of the channel's guild goes before a global one of the same name.
+
+        :param name: the command's name.
+        :param options: the value of each option by its name: a string, a number, a boolean, or the
+            id of a user, a channel or a role. A subcommand is an option, whose value is the dict of
+            its options. None for no options.
+        :param kind: the command type: 1 for a slash command, 2 for one on a user, 3 for one on a
+            message.
+        :param channel_id: the id of the channel; None for the first text channel of the first
+            guild.
+        :param user_id: the id of the user; None for the owner of the guild, or the other user of a
+            direct message.
+        :param target_id: the id of the user or the message, for a command on one.
+        :raises ValueError: if the bot has registered no such command, if the command cannot take
+            the options, or if there is no such channel, user or target.
+        """
+        with self._thread.lock:
+            return self._users.invoke_command(
+                name,
+                options or {},
+                kind=kind,
+                channel_id=channel_id,
+                user_id=user_id,
+                target_id=target_id,
+            )
+
+    def autocomplete_command(
+        self,
+        name: str,
+        options: Mapping[str, Any],
+        focused: str,
+        *,
+        channel_id: str | None = None,
+        user_id: str | None = None,
+    ) -> GatewayInteraction:
+        """Let a user type an option of a slash command, and return the interaction.
+
+        ``interaction.wait_for_callback()["data"]["choices"]`` has the bot's suggestions.
+
+        :param name: the command's name.
+        :param options: the options so far, as for :meth:`invoke_command`.
+        :param focused: the name of the option that the user is typing.
+        :param channel_id: as for :meth:`invoke_command`.
+        :param user_id: as for :meth:`invoke_command`.
+        :raises ValueError: as :meth:`invoke_command` does.
+        """
+        with self._thread.lock:
+            return self._users.invoke_command(
+                name, options, kind=1, channel_id=channel_id, user_id=user_id, focused=focused
+            )
+
+    def use_component(
+        self,
+        message: Message,
+        custom_id: str,
+        values: Iterable[str] | None = None,
+        *,
+        user_id: str | None = None,
+    ) -> GatewayInteraction:
+        """Let a user press a button or select from a menu, and return the interaction.
+
+        :param message: the message that has the component, from a channel's ``messages`` or from
+            an interaction.
+        :param custom_id: the component's ``custom_id``.
+        :param values: what the user selects, values or ids; None for a button.
+        :param user_id: as for :meth:`invoke_command`.
+        :raises ValueError: if the message has no such component, if the component is disabled or
+            cannot take the values, or if there is no such user.
+        """
+        with self._thread.lock:
+            return self._users.use_component(message, custom_id, values, user_id)
+
+    def submit_modal(
+        self, interaction: GatewayInteraction, values: Mapping[str, Any] | None = None
+    ) -> GatewayInteraction:
+        """Let a user send the modal with which the bot answered, and return the new interaction.
+
+        :param interaction: the interaction that the bot answered with a modal.
+        :param values: by ``custom_id``, the text of a text input, whether a checkbox is checked, or
+            a list of what is selected. What is left out keeps the value that the bot gave.
+        :raises ValueError: if the bot has not answered with a modal, if the modal has no such
+            component, or if one cannot take its value.
+        """
+        with self._thread.lock:
+            return self._users.submit_modal(interaction, values or {})
+
     def traffic(self, rate: float | None = 10.0, mix: Mapping[str, float] | None = None) -> Traffic:
         """Send realistic events in the background until :meth:`Traffic.stop` or :meth:`stop`.
 
@@ -603,6 +753,7 @@ class LocalGateway:
                 rate,
                 mix,
                 world=self.world,
+                interactions=self._interactions,
                 sessions=self._sessions,
                 dispatcher=self._dispatcher,
                 thread=self._thread,

@@ -9,6 +9,7 @@ from shardlib.gateway import CloseCode, Intents
 from shardlib.testing.clock import Clock
 from shardlib.testing.driver import ConnectionDriver
 from shardlib.testing.payloads import encode
+from shardlib.testing.replay import Replay
 from shardlib.testing.rules import Rules
 from shardlib.testing.session import Session
 from shardlib.testing.sessions import ReceivedIdentify, Sessions, SessionStarts
@@ -39,6 +40,8 @@ class Identification:
     :param sessions: the gateway's sessions.
     :param starts: the limits on Identifies.
     :param resume_url: returns the ``resume_gateway_url`` of READY.
+    :param replay: plays a recording to each session, in place of READY and the guilds of the world;
+        None to play none.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class Identification:
         sessions: Sessions,
         starts: SessionStarts,
         resume_url: Callable[[], str],
+        replay: Replay | None,
     ) -> None:
         self._rules = rules
         self._clock = clock
@@ -56,6 +60,7 @@ class Identification:
         self._sessions = sessions
         self._starts = starts
         self._resume_url = resume_url
+        self._playback = replay
 
     def identify(self, connection: ConnectionDriver, data: Any) -> None:
         """Answer Identify.
@@ -168,14 +173,20 @@ class Identification:
         if identify.get("compress") and connection.compression is None:
             connection.compress_payloads()
         session = self._sessions.start(connection, identify, intents)
+        if self._playback is not None:
+            self._playback.begin(session, connection.version)
+        else:
+            self._greet(connection, session)
+        # Last, because attach() lets wait_until_ready() return, which promises that READY and the
+        # guilds have been sent.
+        connection.attach(session)
+
+    def _greet(self, connection: ConnectionDriver, session: Session) -> None:
         guilds = self._guilds(*session.shard)
         session.issue("READY", encode(self._ready(connection, session, guilds)))
         if session.intents & Intents.GUILDS:
             for guild in guilds:
                 session.issue("GUILD_CREATE", encode(_guild_create(session, guild)))
-        # Last, because attach() lets wait_until_ready() return, which promises that READY and the
-        # guilds have been sent.
-        connection.attach(session)
 
     def _ready(
         self, connection: ConnectionDriver, session: Session, guilds: list[Guild]

@@ -57,6 +57,13 @@ class Carrier(Protocol):
         :param data: the event's ``d``, as JSON.
         """
 
+    def send_op(self, opcode: int, data: Any) -> None:
+        """Send a payload that is no event, if the WebSocket is open.
+
+        :param opcode: the payload's ``op``.
+        :param data: the payload's ``d``.
+        """
+
     def release(self, code: int, reason: str) -> None:
         """Stop carrying the session, and close the connection.
 
@@ -98,6 +105,8 @@ class Session:
         self.carrier: Carrier | None = carrier
         #: The sequence of the last event issued.
         self.sequence = 0
+        #: The highest sequence that a heartbeat or Resume of the client has named.
+        self.acknowledged = 0
         #: How often the client has resumed the session.
         self.resumes = 0
         #: Whether the session only lasts until its client disconnects, and no Resume can succeed.
@@ -176,6 +185,7 @@ class Session:
         """
         self.carrier = carrier
         self._left_at = None
+        self.acknowledge(sequence)
         self.resumes += 1
         for number, name, data in self._kept:
             if number > sequence:
@@ -183,6 +193,13 @@ class Session:
         # RESUMED has a sequence as every event has. But no later Resume must replay RESUMED, which
         # would tell the client that the later replay is complete.
         self.issue("RESUMED", encode({"_trace": ["local-gateway"]}), keep=False)
+
+    def acknowledge(self, sequence: int) -> None:
+        """Record that the client has received an event, and all before.
+
+        :param sequence: the event's sequence.
+        """
+        self.acknowledged = max(self.acknowledged, min(sequence, self.sequence))
 
     def set_presence(self, presence: dict[str, Any]) -> None:
         """Remember the presence that the client has set.

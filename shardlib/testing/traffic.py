@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from shardlib.testing.dispatcher import Dispatcher
 from shardlib.testing.event_maker import EventMaker
 from shardlib.testing.events import Event
+from shardlib.testing.interactions import Interactions
 from shardlib.testing.session import Session
 from shardlib.testing.sessions import Sessions
 from shardlib.testing.thread import GatewayThread
@@ -59,6 +60,7 @@ class Traffic:
         mix: Mapping[str, float] | None,
         *,
         world: World,
+        interactions: Interactions,
         sessions: Sessions,
         dispatcher: Dispatcher,
         thread: GatewayThread,
@@ -68,7 +70,7 @@ class Traffic:
         #: Number of events issued so far, whether or not a session got them.
         self.events = 0
         self._rate = rate
-        self._maker = EventMaker(world, TRAFFIC_MIX if mix is None else mix)
+        self._maker = EventMaker(world, interactions, TRAFFIC_MIX if mix is None else mix)
         self._sessions = sessions
         self._dispatcher = dispatcher
         self._thread = thread

@@ -12,6 +12,7 @@ import math
 import random
 import string
 import time
+from collections import deque
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from typing import Any
@@ -32,6 +33,9 @@ _SHARD_STRIDE = math.lcm(*range(1, 17), 64)
 
 # Channel types (Channel, "Channel Types").
 _TEXT, _VOICE, _CATEGORY = 0, 2, 4
+
+# The most messages that all channels keep, so that traffic for days does not fill the memory.
+_MAX_MESSAGES = 10_000
 
 _TOKEN_CHARACTERS = string.ascii_letters + string.digits + "-_"
 
@@ -489,6 +493,17 @@ class World:
         self.guilds: dict[str, Guild] = {guild.id: guild for guild in made}
         #: The direct messages, by the id of the other user.
         self.direct_channels: dict[str, Channel] = {}
+        # All messages in the channels, in the order in which they were written.
+        self._messages: deque[Message] = deque()
+
+    def become(self, user: dict[str, Any], application: dict[str, Any] | None) -> None:
+        """Make the bot another one, in a world that has no guilds yet.
+
+        :param user: the user object of the bot.
+        :param application: its application object; None for one with the id of the user.
+        """
+        self.user.update(user)
+        self.application = {**self.application, "id": user["id"], **(application or {})}
 
     def channel(self, channel_id: str) -> Channel:
         """Return a channel object, whose attribute ``messages`` has the messages in the channel.
@@ -645,10 +660,15 @@ class World:
                 "attachments": [],
                 **self.mentions(channel, content, allowed_mentions),
                 **fields,
-            }
+            },
+            channel,
         )
         if store:
             channel.add(message)
+            self._messages.append(message)
+            if len(self._messages) > _MAX_MESSAGES:
+                oldest = self._messages.popleft()
+                oldest.channel.remove(oldest["id"])
         return message
 
     def mentions(
@@ -678,7 +698,7 @@ class World:
 
         :param message: the message object.
         """
-        channel = self.channel(message["channel_id"])
+        channel = message.channel
         event = {**message, "channel_type": channel["type"]}
         guild = self.guilds.get(channel.get("guild_id", ""))
         if guild is None:
@@ -705,7 +725,7 @@ class World:
         :param emoji: the partial emoji object.
         :param added: whether the user adds the reaction.
         """
-        channel = self.channel(message["channel_id"])
+        channel = message.channel
         event: dict[str, Any] = {
             "user_id": user_id,
             "type": 0,

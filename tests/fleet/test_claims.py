@@ -67,6 +67,18 @@ def test_the_next_owner_gets_the_session_as_far_as_it_is_in_the_stream(
     assert not_none(claim.session).resume_gateway_url == "wss://gateway.discord.gg"
 
 
+def test_the_next_owner_is_told_who_had_the_shard_until_the_lease_ended(
+    scripts: ShardScripts, client: redis.Redis, keys: Keys
+) -> None:
+    first = owner_of_new_shard(scripts, client, keys)
+    end_lease(client, keys)
+    second = Owner(scripts, name="two")
+    assert second.claim().owner == "one"
+    assert second.claim().owner == ""  # the same claim once more
+    second.release()
+    assert first.claim().owner == ""
+
+
 def test_a_session_without_a_url_is_handed_on_without_one(
     scripts: ShardScripts, client: redis.Redis, keys: Keys
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import redis
 from shardlib import ShardState
 from shardlib.fleet import Fleet, FleetError, RedisAway
 from shardlib.fleet.commandscripts import BEGINNING, CommandScripts
+from shardlib.fleet.fleetevents import GAP_EVENT
 from shardlib.fleet.keys import Keys
 from shardlib.fleet.scripts import Outcome, Reported, ShardScripts
 from shardlib.testing import LocalGateway
@@ -23,12 +25,14 @@ from tests.fleet.owner import owner_of_new_shard, take
 from tests.fleet.workers import (
     PATIENCE,
     SHARDS,
+    SHORT_LEASE,
     WorkerProcess,
     dispatch,
     make_fleet,
     make_fleet_gateway,
     running,
     sessions_of,
+    stream,
     wait_for_all,
     wait_for_shards,
 )
@@ -150,12 +154,15 @@ def test_restart_connects_a_shard_again(
         fleet.commands.restart(2, new_session=new_session)
         wait_until(lambda: len(gateway.all_connections) == connections + 1, PATIENCE)
         wait_for_shards(worker, SHARDS)
-        dispatch(gateway)
+        for session in gateway.all_sessions:
+            if session.connection is not None:
+                session.dispatch("MESSAGE_CREATE", {})
         resumed = next(each for each in gateway.all_sessions if each.shard[0] == 2)
         assert len(gateway.identifies) == SHARDS + new_session
         assert resumed.resumes == (not new_session)
-        if not new_session:
-            wait_for_all(client, gateway)
+        wait_for_all(client, gateway)
+    gaps = [payload for _, payload in stream(client, 2) if payload["t"] == GAP_EVENT]
+    assert len(gaps) == new_session
 
 
 def test_restart_brings_a_shard_back_that_an_error_has_closed(
@@ -267,11 +274,98 @@ def test_commands_survive_the_worker_that_is_killed_while_it_carries_them_out(
     assert len(carried_out) <= 101
 
 
+def test_a_shard_that_is_handed_over_leaves_its_commands_to_the_next_owner(
+    fleet: Fleet, gateway: LocalGateway, client: redis.Redis, keys: Keys
+) -> None:
+    errors: list[Exception] = []
+    options: Any = {"on_socket_error": lambda shard, error: errors.append(error)}
+    with running(fleet, gateway, **options) as first, running(fleet, gateway, **options):
+        wait_until(lambda: all(each.owner for each in fleet.shards()), PATIENCE)
+        nonces = []
+        for number in range(80):
+            nonces.append(fleet.commands.request_guild_members(guild_of(2)))
+            if number == 20:
+                first.drain(PATIENCE)
+            elif number == 50:
+                first.start(gateway.url)
+        wait_until(lambda: len(sent(gateway, 8)) >= 80, PATIENCE)
+        wait_until(lambda: client.xlen(keys.shard(2).commands) == 0, PATIENCE)
+    assert [data["nonce"] for _, data in sent(gateway, 8)] == nonces
+    assert errors == []
+
+
+def test_a_shard_that_leaves_is_restarted_by_the_next_owner_and_not_by_the_old_one(
+    fleet: Fleet, gateway: LocalGateway, client: redis.Redis, keys: Keys
+) -> None:
+    errors: list[Exception] = []
+    options: Any = {"on_socket_error": lambda shard, error: errors.append(error)}
+    gateway.inject(instead_of="close", shard_id=SHARDS - 1)  # its owner waits for that
+    with running(fleet, gateway, close_timeout=2.0, **options) as first:
+        wait_for_shards(first, SHARDS)
+        leaving = first.shards[SHARDS - 1]
+        with running(fleet, gateway, **options) as second:
+            wait_until(lambda: leaving.state is ShardState.CLOSING, PATIENCE)
+            fleet.commands.restart(SHARDS - 1)
+            wait_for_shards(second, 1)
+            wait_until(lambda: not client.xlen(keys.shard(SHARDS - 1).commands), PATIENCE)
+    assert leaving.stats.connections == 1
+    assert errors == []
+
+
+def test_commands_wait_when_the_sends_are_used_up_and_a_restart_does_not(
+    fleet: Fleet, gateway: LocalGateway, client: redis.Redis, keys: Keys
+) -> None:
+    errors: list[Exception] = []
+    with running(
+        fleet, gateway, on_socket_error=lambda shard, error: errors.append(error)
+    ) as worker:
+        wait_for_shards(worker, SHARDS)
+        nonces = [fleet.commands.request_guild_members(guild_of(1)) for _ in range(130)]
+        wait_until(lambda: client.xlen(keys.shard(1).commands) < 20, PATIENCE)
+        fleet.commands.request_guild_members(guild_of(2))
+        wait_until(lambda: 2 in dict(sent(gateway, 8)), PATIENCE)
+        assert client.xlen(keys.shard(1).commands) > 5
+        fleet.commands.restart(1)  # the next connection may send as much again
+        wait_until(lambda: client.xlen(keys.shard(1).commands) == 0, PATIENCE)
+    assert [data["nonce"] for shard_id, data in sent(gateway, 8) if shard_id == 1] == nonces
+    assert errors == []
+
+
+def test_a_worker_that_was_stopped_carries_nothing_out_that_another_has_taken(
+    redis_server: RedisServer, gateway: LocalGateway
+) -> None:
+    with make_fleet(redis_server, lease=SHORT_LEASE) as fleet:
+        stopped = WorkerProcess(redis_server, gateway)
+        other = None
+        try:
+            wait_until(lambda: len(stopped.owns(fleet)) == SHARDS, PATIENCE)
+            stopped.send(signal.SIGSTOP)
+            fleet.commands.update_presence(status="idle")
+            other = WorkerProcess(redis_server, gateway)
+            wait_until(lambda: len(sent(gateway, 3)) == SHARDS, PATIENCE)
+            stopped.send(signal.SIGCONT)
+            wait_until(lambda: stopped.owns(fleet) != [], PATIENCE)  # one is given to it
+            fleet.commands.update_presence(status="dnd")
+            wait_until(lambda: len(sent(gateway, 3)) == 2 * SHARDS, PATIENCE)
+            statuses = sorted((shard_id, data["status"]) for shard_id, data in sent(gateway, 3))
+            assert statuses == [
+                (shard_id, status) for shard_id in range(SHARDS) for status in ("dnd", "idle")
+            ]
+        finally:
+            stopped.kill()
+            if other is not None:
+                other.kill()
+
+
 # What may go wrong
 
 
 def test_forged_commands_harm_nobody(
-    fleet: Fleet, gateway: LocalGateway, client: redis.Redis, keys: Keys
+    fleet: Fleet,
+    gateway: LocalGateway,
+    client: redis.Redis,
+    keys: Keys,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     errors: list[Exception] = []
     with running(
@@ -305,7 +399,11 @@ def test_forged_commands_harm_nobody(
         assert len(errors) == len(forged) + 6
         assert sent(gateway, 3) == []
         wait_for_shards(worker, SHARDS)
-        wait_until(lambda: all(each.state is ShardState.READY for each in fleet.shards()))
+        worker.shards[2].heartbeat()
+        for _ in range(2):  # its lease is renewed, and the worker goes on with the next
+            wait_until(lambda: fleet.shards()[2].ping is not None, PATIENCE)
+            client.hset(keys.shard(2).state, "ping", "")
+    assert "events wait here" not in caplog.text  # as if Redis was away
     assert len(gateway.identifies) == SHARDS
 
 

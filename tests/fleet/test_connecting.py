@@ -47,6 +47,8 @@ def test_a_client_that_decodes_is_refused() -> None:
         (f"redis://user:{_SECRET}@host:x", "port"),
         (f"redis://user:{_SECRET}@host:0", "port"),
         (f"redis://:{_SECRET}@host?db=x", "option that redis-py does not take"),
+        (f"redis://:{_SECRET}@host?colour=red", "does not take: .*'colour'"),
+        (f"redis://:{_SECRET}@host?ssl_ca_certs=/ca.pem", "does not take: .*'ssl_ca_certs'"),
     ],
 )
 def test_a_wrong_url_is_refused_without_showing_its_password(url: str, message: str) -> None:
@@ -196,6 +198,25 @@ def test_a_server_that_does_not_answer_is_away() -> None:
         with connect(url, timeout=0.2) as client:
             with pytest.raises(RedisAway, match="did not answer in time"):
                 check_server(client)
+
+
+def test_a_server_that_is_no_redis_is_told_so() -> None:
+    with socket.create_server((HOST, 0)) as listener:
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                while connection.recv(1000):  # until the client has seen enough
+                    pass
+
+        answering = Thread(answer)
+        with connect(f"redis://{HOST}:{listener.getsockname()[1]}", timeout=20) as client:
+            with pytest.raises(FleetError, match="is no Redis") as caught:
+                check_server(client)
+        answering.finish()
+        assert not isinstance(caught.value, RedisAway)
 
 
 @pytest.mark.parametrize(

@@ -741,6 +741,57 @@ def test_a_second_thread_is_refused(make_consumer: MakeConsumer, feed: Feed) -> 
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork()")
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("use", ["get", "loop"])
+def test_a_consumer_is_closed_by_another_thread(
+    make_consumer: MakeConsumer,
+    client: redis.Redis,
+    feed: Feed,
+    keys: Keys,
+    ordered: bool,
+    use: str,
+) -> None:
+    ids = feed.append(2)
+    consumer = make_consumer(ordered=ordered, retry_after=60.0)
+    found: list[str] = []
+
+    def run() -> None:
+        if use == "get":
+            while (event := consumer.get(30)) is not None:
+                found.append(event.id)
+                consumer.ack(event)
+        else:
+            found.extend(event.id for event in consumer)
+
+    thread = Thread(run)
+    wait_until(lambda: found == ids)
+    consumer.close()
+    thread.finish()
+    # Another consumer has the stream at once, and all events from there on.
+    other = make_consumer(ordered=ordered)
+    ids = feed.append(1)
+    assert not_none(other.get(5)).id == ids[0]
+
+
+def test_a_consumer_is_closed_by_a_signal_handler(make_consumer: MakeConsumer, feed: Feed) -> None:
+    consumer = make_consumer()
+    ids = feed.append(3)
+    found: list[str] = []
+    old = signal.signal(signal.SIGUSR1, lambda number, frame: consumer.close())
+    try:
+        for event in consumer:
+            found.append(event.id)
+            if len(found) == 3:
+                timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR1))
+                timer.start()
+    finally:
+        signal.signal(signal.SIGUSR1, old)
+    timer.join()
+    assert found == ids
+    more = feed.append(1)
+    assert get(make_consumer(), 1) == more
+
+
 def test_a_forked_child_is_refused(make_consumer: MakeConsumer, feed: Feed) -> None:
     consumer = make_consumer()
     child = os.fork()

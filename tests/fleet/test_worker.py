@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from tests.fleet.workers import (
     sessions_of,
     stream,
     wait_for_all,
+    wait_for_renewals,
     wait_for_shards,
 )
 from tests.managers import identified, opcodes
@@ -255,17 +255,6 @@ def test_a_key_that_another_program_has_written_stops_no_other_shard(
         wait_for_all(client, gateway)
 
 
-def wait_for_renewals(client: redis.Redis, number: int) -> None:
-    """Wait until the lease of shard 0 was renewed so often."""
-    left = [client.pttl(Keys("mybot").shard(0).lease)]
-
-    def is_renewed() -> bool:
-        left.append(client.pttl(Keys("mybot").shard(0).lease))
-        return sum(later > earlier for earlier, later in pairwise(left)) >= number
-
-    wait_until(is_renewed, PATIENCE)
-
-
 def fleet_sequence(client: redis.Redis, shard_id: int) -> int:
     found: Any = client.hget(Keys("mybot").shard(shard_id).state, "sequence")
     return int(found)
@@ -372,7 +361,7 @@ def test_a_worker_whose_shard_another_has_claimed_drops_it_at_its_next_write(
         wait_for_all(client, gateway)
         count = client.xlen(keys.events)
         client.hset(keys.state, mapping={"token": "another's", "owner": "another"})
-        client.set(keys.lease, "another's")
+        client.set(keys.lease, "another's", ex=600)
         sessions_of(gateway)[1].dispatch("MESSAGE_CREATE", {})
         wait_until(lambda: 1 not in worker.shards, PATIENCE)
         wait_until(lambda: shard.state.value == "closed", PATIENCE)
@@ -390,7 +379,7 @@ def test_a_shard_does_not_resume_a_session_that_another_has_claimed(
         session = sessions_of(gateway)[1]
         shard = worker.shards[1]
         client.hset(keys.state, mapping={"token": "another's", "owner": "another"})
-        client.set(keys.lease, "another's")
+        client.set(keys.lease, "another's", ex=600)
         with contextlib.suppress(AttributeError):
             not_none(session.connection).close(4000)
         wait_until(lambda: shard.state.value == "closed", PATIENCE)
@@ -419,7 +408,7 @@ def test_a_worker_is_patient_after_redis_was_away(
     with make_fleet(redis_server) as fleet:
         for keys in others:
             client.hset(keys.state, mapping={"token": "another's", "owner": "another"})
-            client.set(keys.lease, "another's")
+            client.set(keys.lease, "another's", ex=600)
         with running(fleet, gateway) as worker:
             wait_for_shards(worker, 2)
             redis_server.kill()

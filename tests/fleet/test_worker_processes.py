@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import redis
@@ -23,6 +24,7 @@ from tests.fleet.workers import (
     sessions_of,
     stream,
     wait_for_all,
+    wait_for_renewals,
 )
 from tests.redis_server import RedisServer
 from tests.support import wait_until
@@ -139,6 +141,44 @@ def test_a_stopped_worker_wakes_and_steals_nothing_back(
         assert resumes[:half] == [1] * half
         assert max(resumes) <= 2
         assert stopped.end(signal.SIGINT) == 0
+
+
+# The clock of the process, as if somebody set that of its machine. The library reads no other than
+# time.time(), and those that nobody can set.
+_CLOCK = """
+import time
+real = time.time
+time.time = lambda: real() + float(open({path!r}).read())
+"""
+
+
+def test_a_clock_that_jumps_moves_no_shard_and_loses_nothing(
+    fleet: Fleet,
+    gateway: LocalGateway,
+    redis_server: RedisServer,
+    client: redis.Redis,
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "clock"
+    path.write_text("0")
+    with worker_processes(1, redis_server, gateway) as processes:
+        preamble = _CLOCK.format(path=str(path))
+        processes.append(WorkerProcess(redis_server, gateway, preamble=preamble))
+        wait_until_owned(fleet, processes)
+        wait_until_written(fleet, gateway)
+        wait_for_renewals(client, 4)  # until a shard that was handed over is resumed
+        owners = [info.owner for info in fleet.shards()]
+        resumes = [session.resumes for session in sessions_of(gateway)]
+        for jump in (86_400, -86_400, 0):
+            dispatch(gateway, 20)
+            path.with_suffix(".new").write_text(str(jump))
+            path.with_suffix(".new").replace(path)
+            dispatch(gateway, 20)
+            wait_until_written(fleet, gateway)
+            wait_for_renewals(client, 4)  # a lease has three
+            assert [info.owner for info in fleet.shards()] == owners
+        wait_for_all(client, gateway)
+        assert [session.resumes for session in sessions_of(gateway)] == resumes
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])

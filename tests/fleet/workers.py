@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import redis
@@ -85,13 +86,21 @@ def wait_for_shards(worker: Worker, number: int) -> None:
 
 
 class WorkerProcess:
-    """A worker in a process of its own."""
+    """A worker in a process of its own.
+
+    :param preamble: what the process does before all else, in Python.
+    """
 
     def __init__(
-        self, server: RedisServer, gateway: LocalGateway, *, lease: float = SHORT_LEASE
+        self,
+        server: RedisServer,
+        gateway: LocalGateway,
+        *,
+        lease: float = SHORT_LEASE,
+        preamble: str = "",
     ) -> None:
         arguments = [server.url, gateway.url, gateway.token, str(lease)]
-        self._process = subprocess.Popen([sys.executable, "-c", _PROCESS, *arguments])
+        self._process = subprocess.Popen([sys.executable, "-c", preamble + _PROCESS, *arguments])
 
     @property
     def pid(self) -> int:
@@ -185,3 +194,14 @@ def stream(client: redis.Redis, shard_id: int) -> list[tuple[str, Any]]:
     """The ids and payloads of a stream."""
     entries: Any = client.xrange(Keys("mybot").shard(shard_id).events)
     return [(id.decode(), json.loads(fields[FIELD])) for id, fields in entries]
+
+
+def wait_for_renewals(client: redis.Redis, number: int) -> None:
+    """Wait until the lease of shard 0 was renewed so often."""
+    left = [client.pttl(Keys("mybot").shard(0).lease)]
+
+    def is_renewed() -> bool:
+        left.append(client.pttl(Keys("mybot").shard(0).lease))
+        return sum(later > earlier for earlier, later in pairwise(left)) >= number
+
+    wait_until(is_renewed, PATIENCE)

@@ -7,6 +7,8 @@ does to a session.  What it did is checked at the gateway.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 import sys
 from collections.abc import Callable
@@ -15,7 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from shardlib.testing import GatewayConnection, LocalGateway
+from shardlib import Intents, Shard
+from shardlib.recording import Recorder
+from shardlib.testing import GatewayConnection, LocalGateway, Recording
+from tests.support import wait_until
+from tests.testing.recorded import QUIET
 
 from .bot import Bot, running
 from .install import DIRECTORY
@@ -114,6 +120,39 @@ def test_eris(tmp_path: Path) -> None:
         environment["NODE_EXTRA_CA_CERTS"] = str(authority)
         with running(gateway, [*command, gateway.http_url], environment) as bot:
             live(gateway, bot, Habits(heeds_resumable=False))
+
+
+def test_a_redacted_recording_of_50_000_events_is_played_to_discord_py(tmp_path: Path) -> None:
+    path = tmp_path / "events.gz"
+    record_traffic(path, 50_000)
+    count = 0
+    digest = hashlib.sha256()
+    for event in Recording(path):
+        if event.name != "READY":
+            count += 1
+            digest.update(json.dumps([event.name, event.data], sort_keys=True).encode())
+    assert count >= 50_000
+    command, environment = python("discord.py", "discordpy_listener.py")
+    with LocalGateway(replay=path, speed=None) as gateway:
+        arguments = [gateway.http_url, gateway.url, str(count)]
+        with running(gateway, [*command, *arguments], environment) as bot:
+            assert bot.expect("heard", timeout=170)["digest"] == digest.hexdigest()
+            assert gateway.replay is not None
+            gateway.replay.wait(5)
+            (session,) = gateway.sessions
+            assert session.resumes == 0
+
+
+def record_traffic(path: Path, events: int) -> None:
+    with LocalGateway(members=5) as gateway, Recorder(path, redact=True) as recorder:
+        shard = Shard(
+            gateway.token, Intents.all(), on_socket_dispatch=recorder.record, logger=QUIET
+        )
+        with shard:
+            shard.connect(gateway.url)
+            shard.wait_until_ready(10)
+            gateway.traffic(rate=None)
+            wait_until(lambda: recorder.events > events, 100, f"{events} events")
 
 
 def make_gateway(tls: bool = False) -> LocalGateway:

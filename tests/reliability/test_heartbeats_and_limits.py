@@ -19,6 +19,8 @@ from tests.reliability.conftest import MakeScripted, WatchShard
 from tests.reliability.support import Flood
 from tests.support import HAS_GIL, in_background, wait_until
 
+pytestmark = pytest.mark.slow
+
 INTERVAL = 300  # milliseconds
 SLOW = 2.0  # seconds that slow code of the user takes: many intervals
 
@@ -159,7 +161,6 @@ class SlowToShow:
         return "the slow one"
 
 
-@pytest.mark.slow
 def test_a_callback_with_a_slow_repr_delays_no_heartbeat(
     release: threading.Event,
     make_scripted: MakeScripted,
@@ -190,7 +191,6 @@ def test_a_callback_with_a_slow_repr_delays_no_heartbeat(
     assert len(gateway.peers) == 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("what", ["predicate", "json module", "log handler", "identify gate"])
 def test_slow_code_of_the_user_outside_of_callbacks_costs_no_connection(
     what: str, release: threading.Event, make_scripted: MakeScripted, watch_shard: WatchShard
@@ -276,7 +276,6 @@ def test_acknowledgements_slower_than_the_pace_of_heartbeat_in_cost_no_connectio
     assert len(gateway.peers) == 1
 
 
-@pytest.mark.slow
 def test_quick_heartbeats_beside_threads_that_send_cost_no_connection(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:

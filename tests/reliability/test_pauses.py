@@ -16,6 +16,8 @@ from tests.peers import Peer, well_behaved
 from tests.reliability.conftest import MakeGateway, MakeScripted, WatchShard
 from tests.support import wait_until
 
+pytestmark = pytest.mark.slow
+
 COMPRESSIONS = ("zlib-stream", "zstd-stream", "payload", None)
 AT_ONCE = 3.0  # seconds; with the back-off of these tests a failure would cost ten or more
 
@@ -52,7 +54,6 @@ REQUESTS: dict[str, Request] = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("request_name", REQUESTS)
 def test_a_reconnect_on_request_does_not_count_as_a_failure(
     request_name: str,

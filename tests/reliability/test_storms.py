@@ -33,6 +33,7 @@ def test_a_signal_at_any_instruction_hangs_nothing_and_leaves_the_shard_whole() 
     )  # if more, the machine is too busy, or the tracer misses its spots
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_threads_and_callbacks_that_call_everything_at_once_hang_nothing() -> None:
     """Rows 48 to 50: every call ends in time, and raises only what is documented."""

@@ -1,11 +1,15 @@
 """The examples of the guide, docs/testing.rst, which shows this file."""
 
 import queue
+from pathlib import Path
+from typing import Any
 
 import pytest
+import requests
 
 from shardlib import Backoff, GatewayBot, IdentifyGate, Intents, Shard, ShardManager, ShardsFailed
 from shardlib.testing import LocalGateway
+from tests.testing.recorded import messages, write
 
 
 def echo_bot(token: str, heard: queue.Queue[str]) -> Shard:
@@ -55,6 +59,59 @@ def test_the_bot_misses_nothing_when_its_connection_is_reset(local_gateway: Loca
 
 
 # end: reset
+
+
+# begin: pings
+def ping_bot(token: str, api: str) -> Shard:
+    """The bot under test: it answers a message over HTTP, and the command /ping."""
+    shard = Shard(token, Intents.all())
+
+    @shard.on("MESSAGE_CREATE")
+    def answer(shard: Shard, message: dict[str, Any]) -> None:
+        if message["content"] == "!ping":
+            url = f"{api}/channels/{message['channel_id']}/messages"
+            headers = {"Authorization": f"Bot {token}"}
+            requests.post(url, json={"content": "pong"}, headers=headers, timeout=5)
+
+    @shard.on("INTERACTION_CREATE")
+    def respond(shard: Shard, interaction: dict[str, Any]) -> None:
+        url = f"{api}/interactions/{interaction['id']}/{interaction['token']}/callback"
+        requests.post(url, json={"type": 4, "data": {"content": "pong"}}, timeout=5)
+
+    return shard
+
+
+def test_the_bot_answers_a_ping(local_gateway: LocalGateway) -> None:
+    with ping_bot(local_gateway.token, local_gateway.http_url) as shard:
+        shard.connect(local_gateway.url)
+        shard.wait_until_ready(timeout=5)
+        say(local_gateway, "!ping")
+        request = local_gateway.expect_request("POST", "/channels/{channel.id}/messages")
+        assert request.json == {"content": "pong"}
+        channel = local_gateway.world.channel(request.path.split("/")[2])
+        assert [message["content"] for message in channel.messages] == ["!ping", "pong"]
+
+
+# end: pings
+
+
+# begin: command
+def test_the_bot_answers_a_command(local_gateway: LocalGateway) -> None:
+    application = local_gateway.world.application["id"]
+    requests.post(
+        f"{local_gateway.http_url}/applications/{application}/commands",
+        json={"name": "ping", "description": "Answers."},
+        headers={"Authorization": f"Bot {local_gateway.token}"},
+        timeout=5,
+    )
+    with ping_bot(local_gateway.token, local_gateway.http_url) as shard:
+        shard.connect(local_gateway.url)
+        shard.wait_until_ready(timeout=5)
+        interaction = local_gateway.invoke_command("ping")
+        assert interaction.wait_for_message()["content"] == "pong"
+
+
+# end: command
 
 
 # begin: marker
@@ -112,3 +169,22 @@ def test_the_others_go_on_when_one_shard_is_refused() -> None:
 
 
 # end: shards
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    return write(tmp_path / "events.gz", messages(10))
+
+
+# begin: replay
+def test_the_bot_hears_what_was_said_that_day(recording: Path) -> None:
+    heard: queue.Queue[str] = queue.Queue()
+    with LocalGateway(replay=recording, speed=None) as gateway:
+        with echo_bot(gateway.token, heard) as shard:
+            shard.connect(gateway.url)
+            assert gateway.replay is not None
+            gateway.replay.wait()
+            assert heard.get(timeout=5).startswith("message number 0")
+
+
+# end: replay

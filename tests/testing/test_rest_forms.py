@@ -23,9 +23,10 @@ from shardlib.testing.rest.forms import (
     check,
 )
 from shardlib.testing.rest.pages import page
+from shardlib.testing.rest.ratelimits import RateLimit
 from shardlib.testing.rest.request import ReceivedRequest
 from shardlib.testing.rest.response import Response
-from shardlib.testing.rest.router import path_matches
+from shardlib.testing.rest.router import Route, Router, path_matches
 from tests.testing.rest import collect
 
 
@@ -38,7 +39,8 @@ from tests.testing.rest import collect
         (Integer(), "5", 5),
         (Integer(1, 5), 5, 5),
         (Number(), 0.5, 0.5),
-        (Boolean(), "TRUE", True),
+        (Boolean(), "True", True),
+        (Boolean(), "0", False),
         (Boolean(), False, False),
         (Snowflake(), 5, "5"),
         (Snowflake(), "5", "5"),
@@ -101,6 +103,19 @@ def test_all_problems_are_told_at_once() -> None:
 )
 def test_a_template_matches_part_by_part(template: str, path: str, matches: bool) -> None:
     assert path_matches(template, path) is matches
+
+
+def test_a_literal_part_of_a_path_goes_before_a_parameter() -> None:
+    limit = RateLimit("any", 1, 1.0)
+    names = ("/users/{user_id}", "/users/@me", "/{any}/@me")
+    routes = [Route("GET", name, lambda call: None, limit) for name in names]
+    for ordered in (routes, routes[::-1]):
+        router = Router(ordered)
+        found = [
+            router.find(ReceivedRequest("GET", f"/api{path}", {}, b""))[0].template
+            for path in ("/users/@me", "/users/5", "/guilds/@me")
+        ]
+        assert found == ["/users/@me", "/users/{user_id}", "/{any}/@me"]
 
 
 @pytest.mark.parametrize(

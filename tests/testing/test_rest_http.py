@@ -142,6 +142,9 @@ def test_a_body_that_is_too_large_is_refused_before_it_comes(local_gateway: Loca
         ("application/json", b"{", 50109),
         ("application/json", b"[" * 100_000, 50109),
         ("application/json", b"\xff", 50109),
+        ("application/json", b'{"poll": NaN}', 50109),
+        ("application/json", b'{"poll": 1e999}', 50109),
+        ("application/json", b'{"poll": %s}' % (b"[" * 200 + b"]" * 200), 50109),
         ("application/json", b"[]", 50035),
         ("text/plain", b"{}", 50035),
         ("multipart/form-data", b"x", 50035),
@@ -205,6 +208,29 @@ def test_a_request_can_be_expected(
         assert request.headers["content-type"] == "application/json"
     with pytest.raises(TimeoutError):
         local_gateway.expect_request("POST", "/channels/*/messages", timeout=0.01)
+
+
+@pytest.mark.parametrize("at_once", [False, True], ids=["one after the other", "at once"])
+def test_a_connection_that_was_kept_becomes_a_websocket(
+    local_gateway: LocalGateway, at_once: bool
+) -> None:
+    plain = b"GET /api/v10/gateway HTTP/1.1\r\nHost: x\r\n\r\n"
+    handshake = (
+        b"GET /?v=10&encoding=json HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
+        b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    with raw(local_gateway) as client:
+        for _ in range(2):
+            client.sendall(plain)
+            assert read_response(client)[0] == 200
+        client.sendall(plain + handshake if at_once else handshake)
+        data = b""
+        while b'"op":10' not in data:
+            data += client.recv(4096)
+        assert b"HTTP/1.1 101 " in data
+    (connection,) = local_gateway.all_connections
+    assert connection.query == {"v": "10", "encoding": "json"}
 
 
 def test_http_and_websockets_share_a_port_with_tls() -> None:

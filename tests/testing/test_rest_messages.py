@@ -255,6 +255,23 @@ def test_a_file_without_payload_json_and_a_field_beside_it(rest: Rest, channel: 
     assert message["attachments"][0]["filename"] == "a.txt"
 
 
+def test_odd_names_and_types_of_files_do_no_harm(rest: Rest, channel: Channel) -> None:
+    body = (
+        b"--b\r\nContent-Disposition: form-data; name=payload_json\r\n\r\n"
+        b'{"attachments": [{"id": 0, "filename": "\\ud800/../a"}]}\r\n'
+        b'--b\r\nContent-Disposition: form-data; name="files[0]"; filename="x"\r\n'
+        b"Content-Type: a/b\x80\r\n\r\ntext\r\n--b--\r\n"
+    )
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    response = rest.send("POST", path(channel), data=body, headers=headers)
+    assert response.status_code == 200, response.text
+    (attachment,) = response.json()["attachments"]
+    assert attachment["filename"] == "\ud800/../a"
+    downloaded = rest.session.get(attachment["url"], timeout=5)
+    assert downloaded.content == b"text"
+    assert downloaded.headers["Content-Type"] == "application/octet-stream"
+
+
 def test_an_edit_keeps_the_attachments_that_the_body_lists(rest: Rest, channel: Channel) -> None:
     files = {f"files[{index}]": (f"{index}.txt", b"text") for index in range(2)}
     first = rest.send("POST", path(channel), files=files).json()

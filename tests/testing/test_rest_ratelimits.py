@@ -9,7 +9,7 @@ import pytest
 from shardlib.testing import Channel, Clock, LocalGateway
 from shardlib.testing.rest.errors import ApiError
 from shardlib.testing.rest.ratelimits import RateLimit, RateLimits
-from tests.testing.rest import Rest
+from tests.testing.rest import Rest, rest_of
 
 
 class StandingClock(Clock):
@@ -96,6 +96,19 @@ def test_the_sixth_message_of_a_burst_waits(
     rest.write(other)
     local_gateway.clock.advance(5)
     rest.write(channel)
+
+
+def test_the_fifty_requests_are_those_of_all_routes_but_the_ones_of_interactions() -> None:
+    with LocalGateway(clock=StandingClock()) as gateway, rest_of(gateway) as rest:
+        guild = next(iter(gateway.world.guilds))
+        for _ in range(25):
+            rest.call("GET", "/users/@me")
+            rest.call("GET", f"/guilds/{guild}")
+        response = rest.send("GET", "/users/@me")
+        assert (response.status_code, response.json()["global"]) == (429, True)
+        assert response.headers["X-RateLimit-Scope"] == "global"
+        callback = "/interactions/5/x/callback"
+        assert rest.error("POST", callback, {"type": 5}) == (404, 10062)
 
 
 def test_rate_limits_can_be_switched_off_and_on(

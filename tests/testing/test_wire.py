@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import socket
 import zlib
 from typing import Any
@@ -13,7 +14,7 @@ import websocket
 from shardlib.compression import import_zstd
 from shardlib.testing import LocalGateway
 from tests.support import not_none
-from tests.testing.client import Client, connected
+from tests.testing.client import connected
 
 STREAM = "?v=10&encoding=json&compress={}-stream"
 
@@ -201,15 +202,20 @@ def test_payloads_that_arrive_after_a_close_of_the_gateway_are_ignored(
 def test_payloads_sent_just_before_the_socket_is_closed_are_received(
     tls: bool, ending: bytes
 ) -> None:
-    # The client leaves events unread, so that its system answers the gateway's writes with RST.
-    with LocalGateway(identify_interval=0, tls=tls) as gateway:
-        gateway.traffic(rate=None)
-        for _ in range(10):
-            client = Client(gateway)
-            client.receive()
-            client.identify()
-            connection = gateway.wait_for_connection(lambda it: it.session)
+    with LocalGateway(tls=tls) as gateway, connected(gateway) as client:
+        client.ready()
+        connection = gateway.wait_for_connection()
+        # With something unread, the client's system answers what the gateway writes with RST.
+        gateway.dispatch("USER_UPDATE", {})
+        select.select([client.raw_socket], [], [])
+
+        def send_and_close() -> bool:
+            # The gateway's thread waits meanwhile, to write before it reads.
+            gateway.dispatch("USER_UPDATE", {})
             client.raw_socket.sendall(text_frame(3, PRESENCE) * 2 + ending)
             client.raw_socket.close()
-            connection.wait_closed()
-            assert [each["op"] for each in connection.received] == [2, 3, 3]
+            return True
+
+        gateway.wait_until(send_and_close)
+        connection.wait_closed()
+        assert [each["op"] for each in connection.received] == [2, 3, 3]

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from shardlib.gateway import Intents
-from shardlib.testing import TRAFFIC_MIX, Guild, LocalGateway, Traffic, World
+from shardlib.testing import TRAFFIC_MIX, Clock, Guild, LocalGateway, Traffic, World
 from shardlib.testing.event_maker import EventMaker
+from shardlib.testing.interactions import Interactions
 from tests.support import wait_until
 from tests.testing.client import connected
+
+
+def maker(world: World, mix: Mapping[str, float]) -> EventMaker:
+    """A maker of events that bots could answer."""
+    return EventMaker(world, Interactions(world, Clock()), mix)
 
 
 def picture(guild: Guild) -> dict[str, Any]:
@@ -93,7 +100,7 @@ def test_guild_create_shows_the_members_that_intents_and_size_allow() -> None:
 def test_traffic_changes_the_world_and_keeps_it_consistent() -> None:
     world = World()
     seen = set()
-    for event in EventMaker(world, dict.fromkeys(TRAFFIC_MIX, 1.0)).make(4000):
+    for event in maker(world, dict.fromkeys(TRAFFIC_MIX, 1.0)).make(4000):
         seen.add(event.name)
         if event.guild_id is not None:
             check(world.guilds[str(event.guild_id)])
@@ -117,7 +124,7 @@ def test_traffic_reaches_a_client(local_gateway: LocalGateway) -> None:
 
 
 def test_traffic_of_the_same_seed_has_the_same_events_in_the_same_guilds() -> None:
-    one, same = (EventMaker(World(seed=3), TRAFFIC_MIX).make(500) for _ in range(2))
+    one, same = (maker(World(seed=3), TRAFFIC_MIX).make(500) for _ in range(2))
     # Timestamps, and the ids made of them, differ.
     assert [(event.name, event.guild_id) for event in one] == [
         (event.name, event.guild_id) for event in same
@@ -182,5 +189,18 @@ def test_traffic_refuses_a_rate_or_mix_that_is_impossible(
 
 def test_the_default_traffic_mix_holds_every_event_that_can_be_made() -> None:
     with pytest.raises(ValueError, match="it can make up ") as caught:
-        EventMaker(World(), {"NEW_THING": 1})
+        maker(World(), {"NEW_THING": 1})
     assert set(str(caught.value).partition("it can make up ")[2].split(", ")) == set(TRAFFIC_MIX)
+
+
+def test_the_world_keeps_the_newest_messages_of_all_channels() -> None:
+    world = World()
+    guild = next(iter(world.guilds.values()))
+    first, second, *_ = guild.text_channels
+    world.make_message(first, guild.owner_id, "oldest")
+    for number in range(10_000):
+        world.make_message(second, guild.owner_id, str(number))
+    assert first.messages == []
+    assert len(second.messages) == 10_000
+    world.make_message(first, guild.owner_id, "newest")
+    assert second.messages[0]["content"] == "1"

@@ -38,6 +38,8 @@ class Files:
     def _get(self, call: Call) -> Response:
         for attachment_id, file in self._files:
             if attachment_id == call["attachment_id"]:
-                kind = file.content_type or "application/octet-stream"
+                kind = file.content_type
+                if kind is None or not kind.isprintable():
+                    kind = "application/octet-stream"
                 return Response(200, file.content, {"Content-Type": kind})
         raise ApiError(NOT_FOUND)

@@ -85,8 +85,8 @@ class Boolean:
 
     def check(self, value: Any, path: Path, problems: Problems) -> Any:
         """See :class:`Kind`."""
-        # A form without payload_json has the text "true".
-        texts = {"true": True, "false": False}
+        # Queries, and forms without payload_json, have texts ("Boolean Query Strings").
+        texts = {"true": True, "1": True, "false": False, "0": False}
         found = texts.get(value.lower()) if isinstance(value, str) else value
         if not isinstance(found, bool):
             problems.add(path, "BOOLEAN_TYPE_CONVERT", "Must be either true or false.")

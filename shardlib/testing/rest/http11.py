@@ -28,7 +28,8 @@ class HttpParser:
         self._output = bytearray()
         # Whether the last request was HEAD, whose response has no body.
         self._is_head = False
-        # All bytes of the first request, until the parser knows that it asks for no WebSocket.
+        # All bytes since the last response, until the parser knows that the request that they begin
+        # with asks for no WebSocket. aiohttp asks for one on a connection that it has kept.
         self._unclaimed: bytearray | None = bytearray()
 
     def receive(self, data: bytes) -> None:
@@ -81,7 +82,9 @@ class HttpParser:
         )
 
     def handshake(self) -> bytes | None:
-        """Return all bytes received so far, if they ask for a WebSocket; else None.
+        """Return the bytes of the last request and all after it, if it asks for a WebSocket.
+
+        None if the request asks for something else.
 
         After that the connection is no longer HTTP, and the parser's work is done.
         """
@@ -105,6 +108,7 @@ class HttpParser:
         self._output += self._h11.send(h11.EndOfMessage()) or b""
         if self._h11.our_state is not h11.DONE or self._h11.their_state is not h11.DONE:
             return False
+        self._unclaimed = bytearray(self._h11.trailing_data[0])
         self._h11.start_next_cycle()
         return True
 

@@ -103,5 +103,5 @@ class Reactions:
         self._backend.dispatch("MESSAGE_REACTION_REMOVE_EMOJI", event)
 
     def _ids(self, message: Message) -> dict[str, Any]:
-        channel = self._backend.channel(message["channel_id"])
+        channel = message.channel
         return {**self._backend.place(channel), "message_id": message["id"]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 from typing import Any
@@ -20,6 +21,9 @@ _BASE = re.compile(r"/api(?:/v(?P<version>[0-9]+))?(?P<path>/.*)")
 
 # The most files of one request (JSON error code 30015).
 _MAX_FILES = 10
+
+# The most lists and objects within each other. Deeper ones could be decoded, but not encoded again.
+_MAX_DEPTH = 100
 
 
 class ReceivedRequest:
@@ -126,7 +130,35 @@ class ReceivedRequest:
 
 
 def _decode(text: bytes) -> Any:
+    """Decode JSON as its standard has it, without NaN and numbers beyond all bounds.
+
+    :raises ApiError: if the text is no such JSON, or nests too deeply.
+    """
     try:
-        return json.loads(text)
+        value = json.loads(text, parse_constant=_to_finite, parse_float=_to_finite)
     except (ValueError, RecursionError):
         raise ApiError(INVALID_JSON) from None
+    if _is_deep(value):
+        raise ApiError(INVALID_JSON)
+    return value
+
+
+def _to_finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        level = [
+            nested
+            for each in level
+            if isinstance(each, (dict, list))
+            for nested in (each.values() if isinstance(each, dict) else each)
+        ]
+        if not level:
+            return False
+    return True

@@ -118,7 +118,7 @@ class MessageWriter:
         :param allowed_mentions: whom the text may mention if the body does not say.
         :raises ApiError: if the message would be empty, or if a file is too large.
         """
-        channel = self._backend.channel(message["channel_id"])
+        channel = message.channel
         changes: dict[str, Any] = {}
         if "content" in body:
             changes["content"] = body["content"] or ""
@@ -176,7 +176,8 @@ class MessageWriter:
         attachment_id = self._backend.world.new_id()
         filename = metadata.get("filename") or file.filename
         self._files.add(attachment_id, file)
-        place = f"/attachments/{channel['id']}/{attachment_id}/{quote(filename, safe='')}"
+        quoted = quote(filename, safe="", errors="replace")
+        place = f"/attachments/{channel['id']}/{attachment_id}/{quoted}"
         url = self._backend.http_url() + place
         attachment = {
             "id": attachment_id,

@@ -1,0 +1,117 @@
+"""Recording: reading whole recordings, cut ones, damaged ones, and files that are none."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from pathlib import Path
+
+import pytest
+
+from shardlib import Intents
+from shardlib.testing import RecordedEvent, Recording, RecordingDamaged
+from tests.testing.recorded import READY, numbered, write
+
+
+def read_until_damaged(recording: Recording) -> tuple[list[RecordedEvent], RecordingDamaged]:
+    events = []
+    with pytest.raises(RecordingDamaged) as caught:
+        for event in recording:
+            events.append(event)
+    return events, caught.value
+
+
+def test_a_recording_yields_its_events_each_time_anew(tmp_path: Path) -> None:
+    recording = Recording(write(tmp_path / "events.gz", numbered(3)))
+    assert recording.shard == (0, 1)
+    assert recording.intents == Intents.all()
+    assert not recording.is_redacted
+    for _ in range(2):
+        events = list(recording)
+        assert [each.name for each in events] == ["READY"] + ["USER_UPDATE"] * 3
+        assert [each.sequence for each in events] == [1, 2, 3, 4]
+        assert events[0].data == {**READY, "session_id": "removed"}
+        assert events[-1].data == json.loads(events[-1].text) == {"number": 2}
+        assert [each.time for each in events] == sorted(each.time for each in events)
+
+
+def test_data_that_looks_like_the_end_of_a_line_is_read_whole(tmp_path: Path) -> None:
+    data = {"d": '"d":1}', '"d":': "\n", "x": {"d": [1, {"d": 2}]}}
+    (event,) = Recording(write(tmp_path / "events.gz", [("X", data)]))
+    assert event.data == json.loads(event.text) == data
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.6, 0.99])
+def test_of_a_cut_recording_all_is_read_that_is_there(tmp_path: Path, kept: float) -> None:
+    path = write(tmp_path / "events.gz", numbered(5000))
+    whole = list(Recording(path))
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * kept)])
+    events, error = read_until_damaged(Recording(path))
+    assert events == whole[: len(events)]
+    assert error.events == len(events)
+    assert len(events) > 5000 * kept / 2
+    assert str(error).startswith(
+        f"{path}: it is cut off, because its recorder was killed or a part "
+    )
+    assert f"{len(events)} events" in str(error)
+
+
+def test_of_a_damaged_recording_the_part_before_the_damage_is_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "events.gz", numbered(20_000))
+    whole = list(Recording(path))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 200] = bytes(200)
+    path.write_bytes(data)
+    events, error = read_until_damaged(Recording(path))
+    assert events == whole[: len(events)]
+    assert len(events) > 5000
+    assert "damaged" in str(error)
+
+
+def test_a_line_that_is_no_event_ends_the_recording(tmp_path: Path) -> None:
+    path = write(tmp_path / "events.gz", numbered(2))
+    lines = gzip.decompress(path.read_bytes()).splitlines()
+    path.write_bytes(gzip.compress(b"\n".join([*lines[:-1], b'{"t": 5}', lines[-1], b""])))
+    events, error = read_until_damaged(Recording(path))
+    assert len(events) == 2
+    assert "a line is damaged. 2 events" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b"dear diary", "not compressed by gzip"),
+        (gzip.compress(b"dear diary\n", mtime=0), "no recording"),
+        (gzip.compress(b"[1]\n", mtime=0), "no recording"),
+        (gzip.compress(b'{"shardlib_recording": 99}\n', mtime=0), "format 99"),
+        (zlib.compress(b"{}"), "not compressed by gzip"),
+    ],
+    ids=["text", "a diary", "no object", "a later format", "zlib"],
+)
+def test_a_file_that_is_no_recording_is_refused(tmp_path: Path, data: bytes, problem: str) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=problem) as caught:
+        Recording(path)
+    assert not isinstance(caught.value, RecordingDamaged)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\x1f\x8b", gzip.compress(b"", mtime=0), gzip.compress(b'{"a"', mtime=0)],
+    ids=["empty", "two bytes", "no line", "half a line"],
+)
+def test_a_recording_without_an_event_says_so(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "events.gz"
+    path.write_bytes(data)
+    with pytest.raises(RecordingDamaged) as caught:
+        Recording(path)
+    assert caught.value.events == 0
+
+
+def test_a_file_that_does_not_exist_is_an_os_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        Recording(tmp_path / "events.gz")

@@ -1,0 +1,261 @@
+"""LocalGateway(replay=...): what clients get of a recording, when, and how a test sees its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shardlib import Intents, Shard
+from shardlib.testing import LocalGateway, Recording, RecordingDamaged
+from tests.support import not_none, wait_until
+from tests.testing.client import Client, connected
+from tests.testing.recorded import GUILD, QUIET, READY, messages, numbered, write
+
+
+def numbers(client: Client, count: int) -> list[int]:
+    """The numbers of the next events; requests of a heartbeat are answered, and passed over."""
+    found: list[int] = []
+    while len(found) < count:
+        payload = client.receive()
+        if payload["op"] == 1:
+            client.send(1, None if not found else found[-1] + 2)
+        elif payload["op"] == 0:
+            found.append(payload["d"]["number"])
+    return found
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    return write(tmp_path / "events.gz", numbered(10))
+
+
+def test_a_client_gets_ready_of_the_recording_with_a_session_of_its_own(recording: Path) -> None:
+    with LocalGateway(replay=recording, speed=None) as gateway:
+        assert gateway.world.user["username"] == "recorded"
+        assert gateway.world.guilds == {}
+        with connected(gateway, query="?v=9") as client:
+            client.receive()
+            client.identify(shard=[0, 1])
+            payload = client.receive()
+            session = gateway.sessions[0]
+            assert (payload["t"], payload["s"]) == ("READY", 1)
+            assert payload["d"] == {
+                **READY,
+                "v": 9,
+                "session_id": session.session_id,
+                "resume_gateway_url": gateway.resume_url,
+            }
+            assert numbers(client, 10) == [*range(10)]
+            not_none(gateway.replay).wait(5)
+            assert session.sequence == 11
+            # The connection stays.
+            gateway.dispatch("USER_UPDATE", {"number": 5})
+            assert numbers(client, 1) == [5]
+            client.nothing_more()
+
+
+def test_each_session_gets_the_recording_from_its_beginning(recording: Path) -> None:
+    with LocalGateway(replay=recording, speed=None, identify_interval=0) as gateway:
+        replay = not_none(gateway.replay)
+        assert not replay.finished
+        with pytest.raises(TimeoutError, match="the end of the replay"):
+            replay.wait(0.01)
+        for _ in range(2):
+            with connected(gateway) as client:
+                client.receive()
+                client.identify()
+                client.event("READY")
+                assert numbers(client, 10) == [*range(10)]
+        replay.wait(5)
+        assert replay.finished
+
+
+def test_what_the_gateway_itself_sends_is_not_played_again(tmp_path: Path) -> None:
+    events = [*numbered(2), ("RESUMED", {}), ("READY", READY), ("USER_UPDATE", {"number": 2})]
+    with LocalGateway(replay=write(tmp_path / "events.gz", events), speed=None) as gateway:
+        with connected(gateway) as client:
+            client.receive()
+            client.identify()
+            client.event("READY")
+            assert numbers(client, 3) == [0, 1, 2]
+            client.nothing_more()
+
+
+def test_intents_and_shard_decide_which_events_come(tmp_path: Path) -> None:
+    message = {"guild_id": GUILD, "content": "a secret", "author": {"id": "5"}}
+    other_guild = str(int(GUILD) + (1 << 22))
+    events = [
+        ("READY", {**READY, "guilds": [{"id": GUILD}, {"id": other_guild}]}),
+        ("GUILD_CREATE", {"id": GUILD}),
+        ("GUILD_CREATE", {"id": other_guild}),
+        ("TYPING_START", {"guild_id": GUILD}),
+        ("MESSAGE_CREATE", message),
+    ]
+    shard_id = (int(GUILD) >> 22) % 2
+    with LocalGateway(replay=write(tmp_path / "events.gz", events), speed=None) as gateway:
+        with connected(gateway) as client:
+            client.receive()
+            client.identify(Intents.GUILDS | Intents.GUILD_MESSAGES, shard=[shard_id, 2])
+            ready = client.event("READY")
+            assert ready["guilds"] == [{"id": GUILD}]
+            assert ready["shard"] == [shard_id, 2]
+            assert client.event("GUILD_CREATE") == {"id": GUILD}
+            assert client.event("MESSAGE_CREATE") == {**message, "content": ""}
+            client.nothing_more()
+
+
+def test_events_come_at_the_speed_that_was_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "events.gz"
+    write(path, numbered(2))
+    times = [each.time for each in Recording(path)]
+    # Ten minutes before the last one, by the gateway's clock.
+    import gzip
+
+    text = gzip.decompress(path.read_bytes()).replace(b'{"time":%r' % times[-1], b'{"time":600')
+    path.write_bytes(gzip.compress(text))
+    with LocalGateway(replay=path, speed=10, heartbeat_tolerance=1000) as gateway:
+        with connected(gateway) as client:
+            client.receive()
+            client.identify()
+            client.event("READY")
+            assert numbers(client, 1) == [0]
+            gateway.clock.advance(50)
+            client.nothing_more()
+            assert not not_none(gateway.replay).finished
+            gateway.clock.advance(10)
+            assert numbers(client, 1) == [1]
+            not_none(gateway.replay).wait(5)
+
+
+def test_a_resume_in_the_middle_misses_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path / "events.gz", numbered(5000))
+    with LocalGateway(replay=path, speed=None) as gateway:
+        with connected(gateway) as client:
+            client.receive()
+            client.identify()
+            session_id = client.event("READY")["session_id"]
+            got = numbers(client, 1000)
+        with connected(gateway, resume_url=True) as client:
+            client.resume(session_id, got[-1] + 2)
+            while len(got) < 5000:
+                payload = client.receive()
+                if payload["t"] == "USER_UPDATE":
+                    got.append(payload["d"]["number"])
+            assert got == [*range(5000)]
+            not_none(gateway.replay).wait(5)
+
+
+def test_a_client_that_does_not_read_holds_the_replay_back(tmp_path: Path) -> None:
+    path = write(tmp_path / "events.gz", numbered(5000))
+    with LocalGateway(replay=path, speed=None, replay_limit=1000) as gateway:
+        with connected(gateway) as client:
+            client.receive()
+            client.identify()
+            client.event("READY")
+            session = gateway.sessions[0]
+            wait_until(lambda: session.sequence == 1000, 5, "a thousand events")
+            got: list[int] = []
+            acknowledged = 0
+            while len(got) < 5000:
+                assert session.sequence <= acknowledged + 1000
+                payload = client.receive()
+                if payload["op"] == 1:
+                    acknowledged = got[-1] + 2
+                    client.send(1, acknowledged)
+                elif payload["op"] == 0:
+                    got.append(payload["d"]["number"])
+            assert got == [*range(5000)]
+
+
+def test_at_full_speed_a_replay_waits_for_a_client_that_is_away(tmp_path: Path) -> None:
+    path = write(tmp_path / "events.gz", numbered(3000))
+    with LocalGateway(replay=path, speed=None, replay_limit=500) as gateway:
+        gateway.inject(lambda it: it.drop(), instead_of="ack")
+        with connected(gateway) as client:
+            client.receive()
+            client.identify()
+            session_id = client.event("READY")["session_id"]
+            got = [client.event("USER_UPDATE")["number"]]
+            client.send(1, 2)
+            gateway.wait_for_connection().wait_closed()
+        with connected(gateway) as client:
+            client.resume(session_id, 2)
+            while len(got) < 3000:
+                payload = client.receive()
+                if payload["op"] == 1:
+                    client.send(1, got[-1] + 2)
+                elif payload["t"] == "USER_UPDATE":
+                    got.append(payload["d"]["number"])
+    assert got == [*range(3000)]
+
+
+def test_an_ended_session_does_not_keep_the_replay_from_finishing(recording: Path) -> None:
+    text = [*numbered(1), ("USER_UPDATE", {"number": 1})]
+    path = write(recording.with_name("slow.gz"), text)
+    with LocalGateway(replay=path, speed=1e-9, identify_interval=0) as gateway:
+        with connected(gateway) as client:
+            client.receive()
+            client.identify()
+            client.event("READY")
+            client.leave(1000)
+        gateway.wait_until(lambda: not gateway.sessions)
+        assert not not_none(gateway.replay).finished
+
+
+def test_of_a_cut_recording_the_beginning_is_played_and_the_error_raised(tmp_path: Path) -> None:
+    path = write(tmp_path / "events.gz", numbered(5000))
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    readable = 0
+    with pytest.raises(RecordingDamaged):
+        for event in Recording(path):
+            readable += event.name == "USER_UPDATE"
+    with LocalGateway(replay=path, speed=None) as gateway, connected(gateway) as client:
+        client.receive()
+        client.identify()
+        client.event("READY")
+        assert numbers(client, readable) == [*range(readable)]
+        replay = not_none(gateway.replay)
+        with pytest.raises(RecordingDamaged, match=f"{readable + 1} events") as caught:
+            replay.wait(5)
+        assert replay.error is caught.value
+        assert replay.finished
+        client.nothing_more()
+
+
+@pytest.mark.parametrize(
+    "events", [[("RESUMED", {})], [("READY", None)], [("READY", {"user": {"id": "1"}})]]
+)
+def test_a_recording_without_ready_is_refused(tmp_path: Path, events: list[Any]) -> None:
+    with pytest.raises(ValueError, match="no READY"):
+        LocalGateway(replay=write(tmp_path / "events.gz", events))
+
+
+@pytest.mark.parametrize("speed", [0, -1, float("nan")])
+def test_a_speed_that_is_none_is_refused(recording: Path, speed: float) -> None:
+    with pytest.raises(ValueError, match="speed must be above 0"):
+        LocalGateway(replay=recording, speed=speed)
+
+
+@pytest.mark.timeout(180)
+def test_a_shard_gets_50_000_events_as_they_were_recorded(tmp_path: Path) -> None:
+    path = write(tmp_path / "events.gz", messages(50_000))
+    recorded = [(each.name, each.data) for each in Recording(path)][1:]
+    got: list[tuple[str, Any]] = []
+    with LocalGateway(replay=path, speed=None) as gateway:
+        shard = Shard(
+            gateway.token,
+            Intents.all(),
+            on_socket_dispatch=lambda shard, payload: got.append((payload["t"], payload["d"])),
+            logger=QUIET,
+        )
+        with shard:
+            shard.connect(gateway.url)
+            not_none(gateway.replay).wait(120)
+            wait_until(lambda: len(got) > 50_000, 20, "the last event")
+        assert got[0][0] == "READY"
+        assert len(recorded) == 50_000
+        assert got[1:] == recorded
+        assert shard.stats.gaps == 0
