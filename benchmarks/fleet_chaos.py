@@ -128,7 +128,7 @@ class Takeovers:
     """How long it took until another worker had the shards of one that had failed, in seconds.
 
     :ivar alone: while nothing else failed that has to do with it.
-    :ivar others: while Redis, the network, or the next owner failed, too.
+    :ivar others: while Redis, the network, or the next owner failed, too, or the session was lost.
     """
 
     alone: list[float] = field(default_factory=list)
@@ -215,7 +215,7 @@ class Chaos:
         self._owners: dict[int, Process] = {}
         # Shards whose worker has failed: when, in which way, and the worker.
         self._orphans: dict[int, tuple[float, str, Process]] = {}
-        self._taken_over: list[tuple[float, float, str]] = []
+        self._taken_over: list[tuple[int, float, float, str]] = []
         self._draining: set[Process] = set()
         self._lock = threading.Lock()  # of the three above
         # When Redis was away, or cannot have been reached by one process at least.
@@ -336,7 +336,7 @@ class Chaos:
                 if orphan is not None and when > orphan[0]:
                     del self._orphans[shard_id]
                     if process is not orphan[2] or orphan[1] == "worker killed":
-                        self._taken_over.append((orphan[0], when, orphan[1]))
+                        self._taken_over.append((shard_id, orphan[0], when, orphan[1]))
             elif self._owners.get(shard_id) is process:
                 del self._owners[shard_id]
                 if process in self._draining:
@@ -689,9 +689,9 @@ class Chaos:
         figures.problems += figures.verdict.problems
         figures.refused = sum(not each.accepted for each in self._gateway.identifies)
         figures.resumes = sum(each.resumes for each in self._gateway.all_sessions)
-        for failed, taken, kind in self._taken_over:
+        for shard_id, failed, taken, kind in self._taken_over:
             takeovers = figures.takeovers.setdefault(kind, Takeovers())
-            is_alone = not self._others_failed(failed, taken)
+            is_alone = not self._others_failed(shard_id, failed, taken)
             (takeovers.alone if is_alone else takeovers.others).append(taken - failed)
 
     def _judge_sessions(self, shard_id: int, sessions: list[GatewaySession]) -> None:
@@ -700,11 +700,7 @@ class Chaos:
         figures.sessions += len(sessions)
         if not sessions or sessions[-1].ended:
             figures.problems.append(f"shard {shard_id} has no session in the end: {sessions}")
-        began = [
-            each.time + self._clock_difference
-            for each in self._gateway.identifies
-            if each.shard_id == shard_id and each.accepted
-        ]
+        began = self._identified_at(shard_id)
         for session, begin, end in zip(sessions, began, began[1:], strict=False):
             if session.ended in LOST:
                 figures.lost_sessions += 1
@@ -739,11 +735,23 @@ class Chaos:
                     return True
         return False
 
-    def _others_failed(self, failed: float, taken: float) -> bool:
+    def _others_failed(self, shard_id: int, failed: float, taken: float) -> bool:
         lease = self.setting.lease
-        return any(
-            since < taken and until > failed - 1 - lease for since, until in self._outages
-        ) or any(failed + lease - 1 < each < taken for each in self._worker_faults)
+        return (
+            any(since < taken and until > failed - 1 - lease for since, until in self._outages)
+            or any(failed + lease - 1 < each < taken for each in self._worker_faults)
+            or any(
+                failed < each < taken for each in self._identified_at(shard_id)
+            )  # its session was lost
+        )
+
+    def _identified_at(self, shard_id: int) -> list[float]:
+        """When the sessions of a shard began."""
+        return [
+            each.time + self._clock_difference
+            for each in self._gateway.identifies
+            if each.shard_id == shard_id and each.accepted
+        ]
 
 
 def _issued(session: GatewaySession) -> Issued:
