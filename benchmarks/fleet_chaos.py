@@ -25,7 +25,8 @@ every event that it has issued. The command ends with status 1 unless
 - a shard identified once, and once more for each session that the gateway has lost. A session of
   which nobody but a killed worker knew is told of, and is no violation: a worker that is killed
   between READY and its first write leaves no trace;
-- a gap is marked in front of each such later session;
+- a gap is marked in front of each such later session. The last events of a lost session may be gone
+  with it, if its worker had failed, and nobody had received them;
 - no process has ended by itself, and all shards recover.
 """
 
@@ -81,6 +82,9 @@ CLOSE_CODES = (None, 1000, 1001, 1011, 3000, 4000, 4001, 4002, 4003, 4005, 4999)
 # Why sessions end of which the gateway itself has made an end.
 LOST = ("invalidated", "lost", "closed with 4007", "closed with 4009")
 
+# Seconds after which the failure of a worker is no reason any more that events are missing.
+TIME_TO_FORGET = 60.0
+
 # Seconds within which a worker writes the first events of a session, if Redis is at hand.
 TIME_TO_WRITE = 3.0
 
@@ -124,7 +128,7 @@ class Takeovers:
     """How long it took until another worker had the shards of one that had failed, in seconds.
 
     :ivar alone: while nothing else failed that has to do with it.
-    :ivar others: while Redis, the network, or the next owner failed, too.
+    :ivar others: while Redis, the network, or the next owner failed, too, or the session was lost.
     """
 
     alone: list[float] = field(default_factory=list)
@@ -156,7 +160,7 @@ class Figures:
             f"{len(self.unknown_sessions)} were known to a killed worker only; resumes "
             f"{self.resumes}, Identifies refused as too early {self.refused}",
             f"events issued {verdict.issued}, handled {verdict.effects}, gone with their sessions "
-            f"{verdict.gone}, repeated with the same id {verdict.repeats}",
+            f"{verdict.gone.total()}, repeated with the same id {verdict.repeats}",
             f"gaps told: {dict(sorted(verdict.gaps.items()))}",
             f"lost {verdict.lost}, out of order {verdict.out_of_order}",
             "",
@@ -211,13 +215,15 @@ class Chaos:
         self._owners: dict[int, Process] = {}
         # Shards whose worker has failed: when, in which way, and the worker.
         self._orphans: dict[int, tuple[float, str, Process]] = {}
-        self._taken_over: list[tuple[float, float, str]] = []
+        self._taken_over: list[tuple[int, float, float, str]] = []
         self._draining: set[Process] = set()
         self._lock = threading.Lock()  # of the three above
         # When Redis was away, or cannot have been reached by one process at least.
         self._outages: list[tuple[float, float]] = []
         self._away: dict[str, float] = {}  # outages that last, and since when
         self._worker_faults: list[float] = []
+        # When the worker of a shard has failed, and of which.
+        self._shard_faults: list[tuple[float, int]] = []
         self._traffic_ends = threading.Event()
 
     def run(self) -> Figures:
@@ -330,7 +336,7 @@ class Chaos:
                 if orphan is not None and when > orphan[0]:
                     del self._orphans[shard_id]
                     if process is not orphan[2] or orphan[1] == "worker killed":
-                        self._taken_over.append((orphan[0], when, orphan[1]))
+                        self._taken_over.append((shard_id, orphan[0], when, orphan[1]))
             elif self._owners.get(shard_id) is process:
                 del self._owners[shard_id]
                 if process in self._draining:
@@ -338,12 +344,17 @@ class Chaos:
 
     def _orphan(self, worker: Process, kind: str) -> None:
         now = time.monotonic()
-        self._worker_faults.append(now)
+        self._note_fault(worker, now)
         with self._lock:
             for shard_id, owner in [*self._owners.items()]:
                 if owner is worker:
                     del self._owners[shard_id]
                     self._orphans.setdefault(shard_id, (now, kind, worker))
+
+    def _note_fault(self, worker: Process, now: float) -> None:
+        self._worker_faults.append(now)
+        with self._lock:
+            self._shard_faults += [(now, i) for i, each in self._owners.items() if each is worker]
 
     # Faults
 
@@ -537,7 +548,7 @@ class Chaos:
         for process in processes:
             if process in self._workers:
                 self._begin_outage(process.name)
-                self._worker_faults.append(time.monotonic())
+                self._note_fault(process, time.monotonic())
             if hangs:
                 process.network.hang()
             else:
@@ -678,9 +689,9 @@ class Chaos:
         figures.problems += figures.verdict.problems
         figures.refused = sum(not each.accepted for each in self._gateway.identifies)
         figures.resumes = sum(each.resumes for each in self._gateway.all_sessions)
-        for failed, taken, kind in self._taken_over:
+        for shard_id, failed, taken, kind in self._taken_over:
             takeovers = figures.takeovers.setdefault(kind, Takeovers())
-            is_alone = not self._others_failed(failed, taken)
+            is_alone = not self._others_failed(shard_id, failed, taken)
             (takeovers.alone if is_alone else takeovers.others).append(taken - failed)
 
     def _judge_sessions(self, shard_id: int, sessions: list[GatewaySession]) -> None:
@@ -689,11 +700,7 @@ class Chaos:
         figures.sessions += len(sessions)
         if not sessions or sessions[-1].ended:
             figures.problems.append(f"shard {shard_id} has no session in the end: {sessions}")
-        began = [
-            each.time + self._clock_difference
-            for each in self._gateway.identifies
-            if each.shard_id == shard_id and each.accepted
-        ]
+        began = self._identified_at(shard_id)
         for session, begin, end in zip(sessions, began, began[1:], strict=False):
             if session.ended in LOST:
                 figures.lost_sessions += 1
@@ -704,6 +711,21 @@ class Chaos:
                     f"shard {shard_id} identified anew at {end:.2f}, though it had {session}"
                 )
 
+            gone = figures.verdict.gone[session.session_id]
+            if gone:
+                self._tell(f"{gone} events are gone with {session}, at {end:.2f}")
+            if gone and not self._has_failed(shard_id, end):
+                figures.problems.append(
+                    f"{gone} events are gone with {session} at {end:.2f}; its worker was well"
+                )
+
+    def _has_failed(self, shard_id: int, end: float) -> bool:
+        """True if a worker has failed that had a shard shortly before its session ended."""
+        return any(
+            failed_shard == shard_id and end - TIME_TO_FORGET < failed < end
+            for failed, failed_shard in self._shard_faults
+        )
+
     def _was_unknown(self, begin: float, end: float) -> bool:
         """True if a worker failed before it can have written that a session began."""
         for failed in self._worker_faults:
@@ -713,11 +735,23 @@ class Chaos:
                     return True
         return False
 
-    def _others_failed(self, failed: float, taken: float) -> bool:
+    def _others_failed(self, shard_id: int, failed: float, taken: float) -> bool:
         lease = self.setting.lease
-        return any(
-            since < taken and until > failed - 1 - lease for since, until in self._outages
-        ) or any(failed + lease - 1 < each < taken for each in self._worker_faults)
+        return (
+            any(since < taken and until > failed - 1 - lease for since, until in self._outages)
+            or any(failed + lease - 1 < each < taken for each in self._worker_faults)
+            or any(
+                failed < each < taken for each in self._identified_at(shard_id)
+            )  # its session was lost
+        )
+
+    def _identified_at(self, shard_id: int) -> list[float]:
+        """When the sessions of a shard began."""
+        return [
+            each.time + self._clock_difference
+            for each in self._gateway.identifies
+            if each.shard_id == shard_id and each.accepted
+        ]
 
 
 def _issued(session: GatewaySession) -> Issued:

@@ -34,7 +34,7 @@ class Verdict:
     :ivar lost: events of a session that were never handled, though a later one of it was, or though
         the session lives.
     :ivar out_of_order: events handled for the first time after a later one.
-    :ivar gone: the last events of sessions that were lost.
+    :ivar gone: how many of the last events of each session that was lost were never handled.
     :ivar gaps: the reasons of the gaps that the consumers have told.
     :ivar problems: what must not be.
     """
@@ -44,7 +44,7 @@ class Verdict:
     repeats: int = 0
     lost: int = 0
     out_of_order: int = 0
-    gone: int = 0
+    gone: Counter[str] = field(default_factory=Counter)
     gaps: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
 
@@ -145,7 +145,8 @@ class _Judge:
 
     def _miss(self, session: Issued, missing: list[int], last: int) -> None:
         lost = missing if session.is_alive else [each for each in missing if each < last]
-        self._verdict.gone += len(missing) - len(lost)
+        if len(missing) > len(lost):
+            self._verdict.gone[session.session_id] = len(missing) - len(lost)
         self._verdict.lost += len(lost)
         if lost:
             names = {session.events[each][0] for each in lost}
