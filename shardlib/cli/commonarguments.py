@@ -170,3 +170,71 @@ def add_api_url(parser: argparse._ActionsContainer) -> None:
         help="the https:// base of another HTTP API to ask than Discord's; http:// for one of this "
         "machine",
     )
+
+
+def add_url(parser: argparse._ActionsContainer) -> None:
+    """Add the argument that names another gateway than Discord's.
+
+    :param parser: of a command, or a group of its arguments.
+    """
+    parser.add_argument(
+        "--url", type=url, help="a ws:// or wss:// URL to connect to instead of Discord's"
+    )
+
+
+def add_intents(parser: argparse._ActionsContainer, otherwise: str | None) -> None:
+    """Add the argument that says what to receive.
+
+    :param parser: of a command.
+    :param otherwise: what the command asks for without the argument, in words; None if the argument
+        is required.
+    """
+    parser.add_argument(
+        "--intents",
+        type=intents,
+        required=otherwise is None,
+        metavar="A,B",
+        help="the intents to ask for: names as guilds,guild_messages, or default (all but the "
+        f"privileged ones), or all{'' if otherwise is None else f'; unless given, {otherwise}'}",
+    )
+
+
+def add_shard(parser: argparse._ActionsContainer) -> None:
+    """Add the argument that says which shard to be.
+
+    :param parser: of a command, or a group of its arguments.
+    """
+    parser.add_argument(
+        "--shard",
+        type=shard,
+        default=(0, 1),
+        metavar="I/N",
+        help="be shard number I, counted from 0, of N shards (default: 0/1)",
+    )
+
+
+def add_compression(parser: argparse._ActionsContainer) -> None:
+    """Add the argument that says how the connection is compressed.
+
+    :param parser: of a command.
+    """
+    parser.add_argument(
+        "--compression",
+        type=compression,
+        default="zlib-stream",
+        metavar="KIND",
+        help="of the connection: zlib-stream (the default), zstd-stream, payload or none",
+    )
+
+
+def add_verbose(parser: argparse._ActionsContainer) -> None:
+    """Add the argument that has all of a shard's log shown.
+
+    :param parser: of a command.
+    """
+    parser.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="show every payload and connection attempt, heartbeats too",
+    )

@@ -54,7 +54,6 @@ def _add_init(commands: _Commands[Any]) -> None:
     parser = commands.add_parser(
         "init",
         help="begin a fleet: one bot over many machines, with Redis in the middle",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Write to Redis what all workers of a fleet agree on, once, before the first\n"
         "worker starts: how many shards the bot has, and how many of them may identify at\n"
         "once. Discord is asked for these numbers, unless --shards gives them. Twice the\n"
@@ -66,7 +65,6 @@ def _add_init(commands: _Commands[Any]) -> None:
         "examples:\n"
         "  shardlib init --redis redis://localhost --name mybot\n"
         "  shardlib init --redis redis://localhost --name mybot --shards 16\n",
-        allow_abbrev=False,
     )
     add_fleet(parser)
     which = parser.add_mutually_exclusive_group()
@@ -103,7 +101,6 @@ def _add_worker(commands: _Commands[Any]) -> None:
     parser = commands.add_parser(
         "worker",
         help="run a share of a fleet's shards, on this machine",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Run a share of a fleet's shards, and write their events to Redis. Any number\n"
         "of workers, on any number of machines, share the shards of a fleet: each takes\n"
         "those that no other has, and gives some away when another one comes. What it does\n"
@@ -119,28 +116,16 @@ def _add_worker(commands: _Commands[Any]) -> None:
         "  shardlib worker --redis redis://localhost --name mybot --intents default\n"
         "  SHARDLIB_REDIS=rediss://:password@cache shardlib worker --name mybot \\\n"
         "      --intents guilds,guild_messages --forward MESSAGE_CREATE\n",
-        allow_abbrev=False,
     )
     add_fleet(parser)
-    parser.add_argument(
-        "--intents",
-        type=commonarguments.intents,
-        required=True,
-        metavar="A,B",
-        help="the intents to ask for: names as guilds,guild_messages, or default (all but the "
-        "privileged ones), or all",
-    )
+    commonarguments.add_intents(parser, None)
     parser.add_argument(
         "--most-shards",
         type=commonarguments.positive,
         metavar="N",
         help="take no more than N shards (default: any number)",
     )
-    parser.add_argument(
-        "--url",
-        type=commonarguments.url,
-        help="a ws:// or wss:// URL to connect to instead of Discord's",
-    )
+    commonarguments.add_url(parser)
     parser.add_argument(
         "--forward",
         type=commonarguments.events,
@@ -185,13 +170,7 @@ def _add_worker(commands: _Commands[Any]) -> None:
         help="seconds that the other workers have to take the shards over, after a signal; then "
         "the rest is let go all at once (default: 60)",
     )
-    parser.add_argument(
-        "--compression",
-        type=commonarguments.compression,
-        default="zlib-stream",
-        metavar="KIND",
-        help="zlib-stream (the default), zstd-stream, payload or none",
-    )
+    commonarguments.add_compression(parser)
     parser.add_argument(
         "-v", "--verbose", action="store_true", help="show all of the log, and tracebacks"
     )
@@ -202,7 +181,6 @@ def _add_events(commands: _Commands[Any]) -> None:
     parser = commands.add_parser(
         "events",
         help="print a fleet's events as JSON, one a line",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Print a fleet's events as JSON, one a line: each payload as Discord has sent\n"
         "it, with the number of its shard and its id. All consumers of a group share the\n"
         "events, in any number of processes, this command too; each group gets all of them.\n"
@@ -218,7 +196,6 @@ def _add_events(commands: _Commands[Any]) -> None:
         "  shardlib events web --redis redis://localhost --name mybot\n"
         "  shardlib events log --name mybot --events MESSAGE_CREATE | jq .d.content\n"
         "  shardlib events try --name mybot --start newest --count 10\n",
-        allow_abbrev=False,
     )
     parser.add_argument(
         "group", type=commonarguments.name, metavar="GROUP", help="the group's name, of your choice"
@@ -248,7 +225,6 @@ def _add_drain(commands: _Commands[Any]) -> None:
     parser = commands.add_parser(
         "drain",
         help="have a worker of a fleet hand its shards over, and end",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Have a worker hand all its shards over to the others, a few at a time, and\n"
         "end, on whichever machine it runs. No session is lost. The command waits until\n"
         "the worker has no shards any more; after Ctrl-C it waits no longer, and the worker\n"
@@ -262,7 +238,6 @@ def _add_drain(commands: _Commands[Any]) -> None:
         "  shardlib shards --redis redis://localhost --name mybot\n"
         "  shardlib drain blue-4711-9c31aa07 --redis redis://localhost --name mybot\n"
         "  shardlib drain blue --redis redis://localhost --name mybot\n",
-        allow_abbrev=False,
     )
     parser.add_argument(
         "worker",

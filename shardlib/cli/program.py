@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import shardlib
 from shardlib.cli import commonarguments
@@ -28,7 +28,6 @@ def run(arguments: Sequence[str] | None) -> int:
         prog="shardlib",
         description="Watch a Discord bot's events, run a bot over many machines, or run a gateway "
         "of your own to test against.",
-        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"shardlib {shardlib.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -50,6 +49,13 @@ def run(arguments: Sequence[str] | None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
+    """A parser whose texts keep their lines, and which takes no shortened options."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(
+            formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **arguments
+        )
+
     def error(self, message: str) -> NoReturn:
         """Print in one line what is wrong, without the usage, which --help prints; exit with 2."""
         _print_error(f"{message} (see {self.prog} --help)")
@@ -72,7 +78,6 @@ def _add_tail(commands: _Commands[_Parser]) -> None:
     parser = commands.add_parser(
         "tail",
         help="print a bot's events, one line each",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Print a bot's events, one line each: the time, the event's sequence, its\n"
         "name, where it happened, and what it says. What happens to the connection is\n"
         "told on standard error. With --shards a line has the shard's number, too, and\n"
@@ -93,7 +98,6 @@ def _add_tail(commands: _Commands[_Parser]) -> None:
         "  shardlib gateway --port 4000 --shards 8 --max-concurrency 4\n"
         "  DISCORD_TOKEN=... shardlib tail --url ws://127.0.0.1:4000/ \\\n"
         "      --api-url http://127.0.0.1:4000/api/v10 --shards auto\n",
-        allow_abbrev=False,
     )
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
@@ -101,11 +105,7 @@ def _add_tail(commands: _Commands[_Parser]) -> None:
         action="store_true",
         help="start a local gateway with some traffic, and connect to that; needs no token",
     )
-    where.add_argument(
-        "--url",
-        type=commonarguments.url,
-        help="a ws:// or wss:// URL to connect to instead of Discord's",
-    )
+    commonarguments.add_url(where)
     parser.add_argument(
         "--events",
         type=commonarguments.events,
@@ -118,21 +118,9 @@ def _add_tail(commands: _Commands[_Parser]) -> None:
     parser.add_argument(
         "--json", action="store_true", help="print each event's payload as JSON, one a line"
     )
-    parser.add_argument(
-        "--intents",
-        type=commonarguments.intents,
-        metavar="A,B",
-        help="the intents to ask for: names as guilds,guild_messages, or default (all but the "
-        "privileged ones), or all (the default with --local)",
-    )
+    commonarguments.add_intents(parser, "default, and all with --local")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument(
-        "--shard",
-        type=commonarguments.shard,
-        default=(0, 1),
-        metavar="I/N",
-        help="be shard number I, counted from 0, of N shards (default: 0/1)",
-    )
+    commonarguments.add_shard(which)
     which.add_argument(
         "--shards",
         type=commonarguments.shards_wanted,
@@ -140,19 +128,8 @@ def _add_tail(commands: _Commands[_Parser]) -> None:
         help="be all shards of the bot: as many as Discord recommends, or N",
     )
     commonarguments.add_api_url(parser)
-    parser.add_argument(
-        "--compression",
-        type=commonarguments.compression,
-        default="zlib-stream",
-        metavar="KIND",
-        help="zlib-stream (the default), zstd-stream, payload or none",
-    )
-    parser.add_argument(
-        "-v",
-        "--verbose",
-        action="store_true",
-        help="show every payload and connection attempt, heartbeats too",
-    )
+    commonarguments.add_compression(parser)
+    commonarguments.add_verbose(parser)
     parser.set_defaults(run=_tail, parser=parser)
 
 
@@ -160,7 +137,6 @@ def _add_shards(commands: _Commands[_Parser]) -> None:
     parser = commands.add_parser(
         "shards",
         help="print how many shards Discord recommends for a bot, or the shards of a fleet",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Print what Discord answers to GET /gateway/bot: how many shards it\n"
         "recommends, how many sessions the bot may still start and when that number is\n"
         "reset, and how many shards may identify at once.\n\n"
@@ -177,7 +153,6 @@ def _add_shards(commands: _Commands[_Parser]) -> None:
         "  shardlib shards --json | jq .shards\n"
         "  shardlib shards --redis redis://localhost --name mybot --watch\n"
         "  shardlib shards --name mybot --json | jq '.[] | select(.owner == null) | .shard_id'",
-        allow_abbrev=False,
     )
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
@@ -201,11 +176,9 @@ def _add_gateway(commands: _Commands[_Parser]) -> None:
     parser = commands.add_parser(
         "gateway",
         help="run a local gateway for clients in any language",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Run a local gateway: Discord's Gateway protocol on 127.0.0.1, with made-up\n"
         "guilds and traffic, to test a client of any language against. Ctrl-C ends it.",
         epilog=f"faults:\n\n{FORMAT}",
-        allow_abbrev=False,
     )
     parser.add_argument(
         "--port",
@@ -296,7 +269,6 @@ def _add_doctor(commands: _Commands[_Parser]) -> None:
     parser = commands.add_parser(
         "doctor",
         help="check, step by step, whether a bot can reach the Gateway from here",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Check what a bot needs to reach the Gateway, from Python and the clock to\n"
         "READY and heartbeats, and print a line for each check, with a hint where something\n"
         "is wrong. One session is begun and ended: that takes one of the bot's session\n"
@@ -310,25 +282,14 @@ def _add_doctor(commands: _Commands[_Parser]) -> None:
         "  shardlib doctor --local\n"
         "  shardlib doctor --intents guilds,message_content\n"
         "  shardlib doctor --json | jq '.findings[] | select(.grade == \"failed\")'",
-        allow_abbrev=False,
     )
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
         "--local", action="store_true", help="check against a local gateway; needs no token"
     )
-    where.add_argument(
-        "--url",
-        type=commonarguments.url,
-        help="a ws:// or wss:// URL to connect to instead of Discord's",
-    )
+    commonarguments.add_url(where)
     commonarguments.add_api_url(parser)
-    parser.add_argument(
-        "--intents",
-        type=commonarguments.intents,
-        metavar="A,B",
-        help="the intents to ask for: names as guilds,guild_messages, or default (all but the "
-        "privileged ones, as without this option), or all",
-    )
+    commonarguments.add_intents(parser, "default")
     parser.add_argument(
         "--timeout",
         type=commonarguments.above_zero,
@@ -344,7 +305,6 @@ def _add_record(commands: _Commands[_Parser]) -> None:
     parser = commands.add_parser(
         "record",
         help="record a bot's events in a file, which a local gateway can play",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Record a bot's events, each with its time, in a compressed file, until\n"
         "Ctrl-C. shardlib gateway --replay plays it to any client. The file never holds\n"
         "the bot's token, or another one.",
@@ -360,7 +320,6 @@ def _add_record(commands: _Commands[_Parser]) -> None:
         "  shardlib record --redact --minutes 10 events.gz\n"
         "  shardlib gateway --replay events.gz --speed 10\n"
         "  zcat events.gz | jq -c 'select(.t == \"MESSAGE_CREATE\") | .d.content'",
-        allow_abbrev=False,
     )
     parser.add_argument("file", metavar="FILE", help="a file that does not exist yet")
     where = parser.add_mutually_exclusive_group()
@@ -369,11 +328,7 @@ def _add_record(commands: _Commands[_Parser]) -> None:
         action="store_true",
         help="start a local gateway with some traffic, and record that; needs no token",
     )
-    where.add_argument(
-        "--url",
-        type=commonarguments.url,
-        help="a ws:// or wss:// URL to connect to instead of Discord's",
-    )
+    commonarguments.add_url(where)
     parser.add_argument(
         "--redact", action="store_true", help="replace what people wrote, and their names"
     )
@@ -383,33 +338,10 @@ def _add_record(commands: _Commands[_Parser]) -> None:
     parser.add_argument(
         "--minutes", type=commonarguments.above_zero, metavar="M", help="end after M minutes"
     )
-    parser.add_argument(
-        "--intents",
-        type=commonarguments.intents,
-        metavar="A,B",
-        help="the intents to ask for: names as guilds,guild_messages, or default (all but the "
-        "privileged ones), or all (the default with --local)",
-    )
-    parser.add_argument(
-        "--shard",
-        type=commonarguments.shard,
-        default=(0, 1),
-        metavar="I/N",
-        help="be shard number I, counted from 0, of N shards (default: 0/1)",
-    )
-    parser.add_argument(
-        "--compression",
-        type=commonarguments.compression,
-        default="zlib-stream",
-        metavar="KIND",
-        help="of the connection: zlib-stream (the default), zstd-stream, payload or none",
-    )
-    parser.add_argument(
-        "-v",
-        "--verbose",
-        action="store_true",
-        help="show every payload and connection attempt, heartbeats too",
-    )
+    commonarguments.add_intents(parser, "default, and all with --local")
+    commonarguments.add_shard(parser)
+    commonarguments.add_compression(parser)
+    commonarguments.add_verbose(parser)
     parser.set_defaults(run=_record, parser=parser)
 
 
