@@ -376,13 +376,18 @@ class ConnectionDriver:
         if problem is not None:
             self.close(CloseCode.INVALID_API_VERSION, problem)
             return
-        # Not at once: some clients drop what arrives in one piece with 101.
-        self._thread.call_soon(self._greet)
+        # The fault strikes at once, so that a test that sees the connection can let it proceed.
+        self.step("hello", self._greet)
 
     def _greet(self) -> None:
-        with self._thread.lock:
-            if self.is_open:
-                self.step("hello", self._hello)
+        """Send Hello in a moment: some clients drop what arrives in one piece with 101."""
+
+        def greet() -> None:
+            with self._thread.lock:
+                if self.is_open:
+                    self._hello()
+
+        self._thread.call_soon(greet)
 
     def _check_query(self) -> str | None:
         """Apply ``v``, ``encoding`` and ``compress`` of the query.

@@ -536,3 +536,14 @@ def test_a_fault_of_a_shard_that_could_never_strike_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=says):
         local_gateway.inject(instead_of=step, shard_id=shard_id)
+
+
+def test_a_test_that_sees_the_connection_can_let_hello_proceed(
+    local_gateway: LocalGateway,
+) -> None:
+    """The step must have been reached by then: otherwise proceed() would find nothing to take."""
+    for _ in range(20):
+        local_gateway.inject(instead_of="hello")
+        with connected(local_gateway) as client:
+            local_gateway.wait_for_connection().proceed()
+            assert client.receive()["op"] == 10

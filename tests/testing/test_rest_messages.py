@@ -205,7 +205,7 @@ def test_messages_can_be_deleted_in_bulk(
         assert rest.error("POST", bulk, {"messages": wrong}) == (400, 50016)
     assert rest.error("POST", bulk, {"messages": ids[:1] * 2}) == (400, 50035)
     assert rest.error("POST", bulk, {"messages": ["5", ids[0]]}) == (400, 50034)
-    unknown = str(int(ids[0]) + 1)
+    unknown = str(int(ids[-1]) + 1000)
     with connected(local_gateway) as client:
         client.ready()
         rest.call("POST", bulk, {"messages": [*ids[:2], unknown]}, 204)
