@@ -26,7 +26,7 @@ def run(arguments: Sequence[str] | None) -> int:
     """
     parser = _Parser(
         prog="shardlib",
-        description="Watch a Discord bot's events, run a bot over many machines, or run a gateway "
+        description="Watch a Discord bot's events, run a bot over many machines, or run a gateway\n"
         "of your own to test against.",
     )
     parser.add_argument("--version", action="version", version=f"shardlib {shardlib.__version__}")
