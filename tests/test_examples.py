@@ -10,7 +10,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -19,63 +18,9 @@ from pathlib import Path
 import pytest
 
 from shardlib.testing import GatewayConnection, LocalGateway
+from tests.examples import PATIENCE, ROOT, Example
 from tests.support import wait_until
 from tests.windows import needs_display
-
-ROOT = Path(__file__).parent.parent
-PATIENCE = 20.0
-
-
-class Example:
-    """A running example, whose output is collected: a file of examples, or ``-m`` and a module."""
-
-    before: tuple[str, ...] = ()  # the program that runs the example, if Python is not enough
-
-    def __init__(self, gateway: LocalGateway, name: str, *arguments: str, **environment: str):
-        program = name if name == "-m" else str(ROOT / "examples" / name)
-        self.process = subprocess.Popen(
-            [sys.executable, *self.before, program, *arguments],
-            env={
-                **os.environ,
-                "DISCORD_TOKEN": gateway.token,
-                "DISCORD_GATEWAY": gateway.url,
-                "PYTHONPATH": str(ROOT),
-                **environment,
-            },
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self.lines: list[str] = []
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        with self.process.stdout as stdout:
-            self.lines.extend(stdout)
-
-    def wait_for(self, text: str) -> None:
-        def look() -> bool:
-            return any(text in line for line in list(self.lines))
-
-        wait_until(look, PATIENCE, f"{text!r} in {self.lines}")
-
-    def interrupt(self) -> int:
-        """Press Ctrl-C, and return the exit status."""
-        self.process.send_signal(signal.SIGINT)
-        return self.process.wait(PATIENCE)
-
-    def __enter__(self) -> Example:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.wait(PATIENCE)
-        self._reader.join(PATIENCE)
-        assert self.process.stdin is not None
-        self.process.stdin.close()
 
 
 class WindowExample(Example):
