@@ -39,6 +39,7 @@ _HOLDING = frozenset(
         "limits",
         "manager",
         "reader",
+        "recording",
         "running",
         "shardlocks",
         "transport",

@@ -26,14 +26,15 @@ class Keeper:
         self._interval = interval
         self._name = name
         self._alarm: Alarm | None = None  # of the thread, which goes on until the alarm rings
-        self._thread: threading.Thread | None = None  # the last one
+        self._ended: Alarm | None = None  # rung by the last thread when it ends
 
     def start(self) -> None:
         """Begin, unless it has begun. Only one thread may call this and :meth:`stop` at a time."""
         if self._alarm is None:
-            alarm = self._alarm = Alarm()
-            thread = threading.Thread(target=self._run, args=(alarm,), name=self._name, daemon=True)
-            self._thread = thread
+            alarm, ended = self._alarm, self._ended = Alarm(), Alarm()
+            thread = threading.Thread(
+                target=self._run, args=(alarm, ended), name=self._name, daemon=True
+            )
             run_uninterrupted(thread.start)
 
     def stop(self) -> None:
@@ -47,12 +48,16 @@ class Keeper:
 
         :param timeout: seconds.
         """
-        if self._thread is not None:
-            self._thread.join(timeout)
+        # Not by Thread.join(): the thread may not have been started yet, see run_uninterrupted().
+        if self._ended is not None:
+            self._ended.wait(timeout)
 
-    def _run(self, alarm: Alarm) -> None:
-        while not alarm.wait(self._interval):
-            try:
-                self._function()
-            except FleetError:
-                pass
+    def _run(self, alarm: Alarm, ended: Alarm) -> None:
+        try:
+            while not alarm.wait(self._interval):
+                try:
+                    self._function()
+                except FleetError:
+                    pass
+        finally:
+            ended.ring()

@@ -51,6 +51,9 @@ POLL_INTERVAL = 0.5
 # read costs as much processor time as ten events, and meanwhile more of them come.
 LINGER = 0.02
 
+# Seconds for a renewal that is under way when the consumer ends.
+_LAST_RENEWAL = 1.0
+
 # On Linux the monotonic clock stands still while the machine sleeps, and a lease goes on.
 if sys.platform == "linux":
 
@@ -492,6 +495,8 @@ class OrderedStreams:
         :raises FleetError: if Redis refuses.
         """
         self.keeper.stop()
+        # The connection that it uses would stay open, back in a pool that was emptied meanwhile.
+        self.keeper.join(_LAST_RENEWAL)
         self._next_work = self._next_poll = 0.0
         try:
             self._flush()
