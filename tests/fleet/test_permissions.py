@@ -173,8 +173,8 @@ def test_commands_need_the_documented_permissions(
             other.commands.drain("nobody")
         # EVAL loads a script that Redis does not know yet; Redis knows all by now.
         assert commands_used(admin) | {"eval"} == documented_commands("commander")
-        with pytest.raises(FleetError, match="ACL SETUSER"):
-            other.consumer("web").get(1)
+        with other.consumer("web") as consumer, pytest.raises(FleetError, match="ACL SETUSER"):
+            consumer.get(1)
 
 
 def test_a_consumers_user_can_touch_neither_leases_nor_commands_of_shards(
