@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from shardlib.checks import check_not_negative
 from shardlib.errors import ShardError
 from shardlib.fleet.commandscripts import BEGINNING, CommandScripts, Entry
 from shardlib.fleet.errors import FleetError, RedisAway
@@ -115,12 +116,17 @@ class CommandRunner:
             told = content.get("shards")
             if isinstance(told, list):
                 shard_ids.update(each for each in told if type(each) is int)
-            timeout = content.get("timeout")
             if content.get("drain") == self._name and entry.left > 0:
-                if isinstance(timeout, (int, float)) and 0 <= timeout < float("inf"):
-                    self._log(logging.INFO, "this worker was told to drain")
-                    self._drain(timeout)
+                self._told_to_drain(content.get("timeout"))
         return shard_ids
+
+    def _told_to_drain(self, timeout: object) -> None:
+        try:
+            seconds = check_not_negative("timeout", timeout)
+        except (TypeError, ValueError):
+            return  # no program of shardlib's has written that
+        self._log(logging.INFO, "this worker was told to drain")
+        self._drain(seconds)
 
     def _look_at(self, shards: Mapping[int, FleetShard]) -> set[int]:
         """Carry out what there is for shards. Returns for which of them there may be more."""
