@@ -152,8 +152,8 @@ def test_drain_hands_the_shards_of_a_worker_over_to_the_others(
     with running(fleet, gateway) as leaving:
         wait_for_shards(leaving, SHARDS)
         with running(fleet, gateway, most_shards=SHARDS) as staying:
-            wait_for_shards(leaving, 3)
-            wait_for_shards(staying, 1)
+            wait_for_shards(leaving, SHARDS // 2)
+            wait_for_shards(staying, SHARDS // 2)
             command = drain(redis_server, leaving.name)
             assert command.status == 0
             assert command.err[-1].endswith(" -- it has handed all its shards over")
@@ -173,7 +173,7 @@ def test_the_host_is_name_enough_for_its_only_worker(
         host = one.name.rsplit("-", 2)[0]
         wait_for_shards(one, SHARDS)
         with running(fleet, gateway) as two:
-            wait_for_shards(two, 1)
+            wait_for_shards(two, SHARDS // 2)
             command = drain(redis_server, host)
             assert command.status == 2
             assert one.name in command.err[-1] and two.name in command.err[-1]
