@@ -64,6 +64,17 @@ def read_config(client: Client, keys: Keys) -> FleetConfig | None:
         ) from error
 
 
+def no_fleet(keys: Keys) -> FleetError:
+    """The error that says that :func:`read_config` has found nothing.
+
+    :param keys: of the fleet.
+    """
+    return FleetError(
+        f"there is no fleet {keys.name!r} in this Redis: nobody has said how many shards it has. "
+        'Call Fleet.init() once, or run "shardlib init"'
+    )
+
+
 def keep_config(client: Client, keys: Keys, config: FleetConfig) -> None:
     """Write what the workers agree on, unless it stands in Redis.
 

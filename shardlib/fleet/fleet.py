@@ -11,7 +11,7 @@ import ujson
 
 from shardlib.checks import check_at_least_one, check_not_negative, check_positive, check_type
 from shardlib.fleet.commands import Commands
-from shardlib.fleet.config import FleetConfig, check_config, keep_config, read_config
+from shardlib.fleet.config import FleetConfig, check_config, keep_config, no_fleet, read_config
 from shardlib.fleet.connecting import Client, check_server, connect
 from shardlib.fleet.consumer import Consumer
 from shardlib.fleet.errors import FleetError
@@ -314,10 +314,7 @@ class Fleet:
     def _config(self) -> FleetConfig:
         config = read_config(self._client, self._keys)
         if config is None:
-            raise FleetError(
-                f"there is no fleet {self.name!r} in this Redis: nobody has said how many shards "
-                'it has. Call Fleet.init() once, or run "shardlib init"'
-            )
+            raise no_fleet(self._keys)
         return config
 
     def _connect(self) -> tuple[Client, bool]:

@@ -21,7 +21,7 @@ from shardlib.errors import (
     InvalidIntents,
     ShardError,
 )
-from shardlib.fleet.config import FleetConfig, read_config
+from shardlib.fleet.config import FleetConfig, no_fleet, read_config
 from shardlib.fleet.connecting import Client, check_server
 from shardlib.fleet.errors import FleetError, RedisAway
 from shardlib.fleet.keeper import Keeper
@@ -205,10 +205,7 @@ class WorkerSupervisor:
             if answers:
                 told_by = told_by or Deadline(self._lease)
                 if told_by.remaining() == 0:
-                    raise FleetError(
-                        f"there is no fleet {self._keys.name!r} in this Redis: nobody has said how "
-                        'many shards it has. Call Fleet.init() once, or run "shardlib init"'
-                    )
+                    raise no_fleet(self._keys)
             self._pause(life, _RETRY)
         return None
 

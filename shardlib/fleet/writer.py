@@ -45,8 +45,8 @@ class Writer:
 
     @property
     def waiting(self) -> int:
-        """How many events wait."""
-        return sum(len(shard.outbox) for shard in self._shards().values())
+        """How many events wait. Any thread."""
+        return sum(shard.outbox.waiting for shard in self._shards().values())
 
     @property
     def has_some(self) -> bool:

@@ -496,7 +496,7 @@ def test_arguments_are_checked_before_anything_is_written(
 
 def test_a_fleet_that_was_not_begun_has_no_shards_to_command(redis_server: RedisServer) -> None:
     with Fleet(redis_server.url, "mybot") as fleet:
-        with pytest.raises(FleetError, match="Call init"):
+        with pytest.raises(FleetError, match=r"Call Fleet\.init\(\)"):
             fleet.commands.restart(0)
 
 
