@@ -57,6 +57,9 @@ return {made['ok'] and 1 or 0, begin}
 """
 )
 
+# Of a gap that was found, and does not stand in the stream: no event has this id.
+_NO_ID = b"0-0"
+
 # The commands of a stream that answer false if Redis has lost the group.
 _ATTEMPT = """
 local function attempt(...)
@@ -160,7 +163,7 @@ class SharedStreams:
         try:
             self._call(_ACKNOWLEDGE, _by_shard(handled), self._group)
         except BaseException:
-            self._handled = handled
+            self._handled += handled
             raise
 
     def _join(self) -> None:
@@ -203,6 +206,7 @@ class SharedStreams:
     def _recover(self) -> None:
         """Read again what this consumer has got, and not acknowledged."""
         self._flush()
+        self._must_recover = False  # unless Redis has lost a group: then all are read once more
         after = dict.fromkeys(self._begun, "0")
         while after:
             found = self._read(after, _READ_AHEAD)
@@ -210,7 +214,6 @@ class SharedStreams:
             for shard_id, entries in found.items():
                 self._add(shard_id, entries)
                 after[shard_id] = entries[-1][0].decode()
-        self._must_recover = False
 
     def _read(self, after: Mapping[int, str], most: int) -> dict[int, list[RawEntry]]:
         """Read streams one by one."""
@@ -300,7 +303,7 @@ class SharedStreams:
                 self.buffer.append(Entry(shard_id, entry_id, text, gap))
 
     def _add_gap(self, gap: Gap) -> None:
-        self.buffer.append(Entry(gap.shard_id, b"0-0", GAP, gap))  # an id that no event has
+        self.buffer.append(Entry(gap.shard_id, _NO_ID, GAP, gap))
 
     # Delivering
 
@@ -311,16 +314,16 @@ class SharedStreams:
         :raises RedisAway: if Redis does not answer.
         :raises FleetError: if Redis refuses.
         """
-        if time.monotonic() < self._read_at + self._retry_after / 2:
+        if entry.id == _NO_ID or time.monotonic() < self._read_at + self._retry_after / 2:
             return True
         self._hand_back()
         return False
 
     def _hand_back(self) -> None:
         """Let other consumers have what was read ahead."""
-        entries = [(entry.shard_id, entry.id.decode()) for entry in self.buffer]
+        entries = [(each.shard_id, each.id.decode()) for each in self.buffer if each.id != _NO_ID]
         is_young = time.monotonic() < self._read_at + self._retry_after * 0.9
-        self.buffer.clear()
+        self._empty_buffer()
         if is_young:  # others have claimed older ones
             idle = round(self._retry_after * 1000)
             self._call(_HAND_BACK, _by_shard(entries), self._group, self._consumer, idle)
@@ -348,14 +351,18 @@ class SharedStreams:
 
     def rewind(self) -> None:
         """Deliver again what was delivered and not acknowledged."""
-        self.buffer.clear()
+        self._empty_buffer()
         self._in_hand.clear()
         self._must_recover = True
 
     def doubt(self) -> None:
         """Read again what this consumer may have got without knowing it."""
-        self.buffer.clear()
+        self._empty_buffer()
         self._must_recover = True
+
+    def _empty_buffer(self) -> None:
+        """Forget what Redis gives again, and keep the gaps, which are found only once."""
+        self.buffer = deque(entry for entry in self.buffer if entry.id == _NO_ID)
 
     def leave(self) -> None:
         """Acknowledge what was handled, and let other consumers have the rest.
