@@ -74,7 +74,7 @@ class FleetShard(ManagedShard):
         self.is_leaving = False
         #: True once the log has told that the shard was closed by an error of its own.
         self.has_failed = False
-        #: True if there may be commands for the shard in Redis. The worker's thread sets it, and the
+        #: True if there may be commands for the shard in Redis. The worker's thread sets it, the
         #: thread of the commands clears it before it looks.
         self.has_commands = True
         self._told_state = ""

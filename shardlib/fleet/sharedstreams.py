@@ -13,7 +13,7 @@ from typing import Any
 
 import redis
 
-from shardlib.fleet.calling import Call, Script, call_all
+from shardlib.fleet.calling import Call, Script, call_all, raise_first
 from shardlib.fleet.connecting import Client
 from shardlib.fleet.errors import FleetError
 from shardlib.fleet.fleetevents import (
@@ -27,8 +27,9 @@ from shardlib.fleet.fleetevents import (
 )
 from shardlib.fleet.groupscripts import BEGIN, GroupScripts
 from shardlib.fleet.keys import Keys
+from shardlib.fleet.lua import LAST_ID
 from shardlib.fleet.reading import RawEntry, entries_of, read_many, text_of, was_trimmed
-from shardlib.fleet.scripts import GAP, LAST_ID
+from shardlib.fleet.scripts import GAP
 from shardlib.waiting import Alarm
 
 # Entries of all streams that a consumer reads ahead, at most; others wait for what it has read.
@@ -393,9 +394,7 @@ class SharedStreams:
             )
             calls.append(Call(script, keys, (*first, *values)))
         answers = call_all(self._client, calls)
-        for answer in answers:
-            if isinstance(answer, FleetError):
-                raise answer
+        raise_first(answers)
         return dict(zip(arguments, answers, strict=True))
 
 
