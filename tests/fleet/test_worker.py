@@ -31,7 +31,7 @@ from tests.fleet.workers import (
 )
 from tests.managers import identified, opcodes
 from tests.redis_server import RedisServer, make_cluster
-from tests.support import not_none, wait_until
+from tests.support import Thread, not_none, wait_until
 
 PATIENCE = 20.0
 
@@ -596,6 +596,24 @@ def test_a_drain_is_a_stop_if_no_other_worker_lives(redis_server: RedisServer) -
             assert [info.owner for info in fleet.shards()] == [None] * shards
             worker.start(gateway.url)
             wait_for_shards(worker, shards)  # the drain was of the life before
+
+
+def test_a_drain_hands_over_four_shards_at_a_time_and_waits_until_others_have_them(
+    redis_server: RedisServer, client: redis.Redis
+) -> None:
+    shards = 8
+    with make_fleet(redis_server, shards=shards) as fleet, make_fleet_gateway(shards) as gateway:
+        with running(fleet, gateway, 1) as full:
+            wait_for_shards(full, 1)
+            with running(fleet, gateway) as leaving:
+                wait_for_shards(leaving, shards - 1)
+                draining = Thread(lambda: leaving.drain(PATIENCE))
+                wait_for_shards(leaving, shards - 1 - 4)
+                wait_for_renewals(client, 1)  # in which it looks several times who has them
+                assert len(leaving.shards) == shards - 1 - 4
+                with running(fleet, gateway) as heir:
+                    draining.finish()
+                    wait_for_shards(heir, shards - 1)
 
 
 def test_a_drain_ends_in_its_time_though_redis_does_not_answer(
