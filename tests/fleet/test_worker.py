@@ -14,7 +14,7 @@ import redis
 from shardlib import AuthenticationFailed, Intents
 from shardlib.fleet import Fleet, FleetError, Worker
 from shardlib.fleet.keys import Keys
-from shardlib.fleet.worker import ResumeHosts
+from shardlib.fleet.resuming import ResumeHosts
 from shardlib.testing import LocalGateway
 from tests.fleet.workers import (
     SHARDS,
