@@ -129,6 +129,11 @@ class FleetShard(ManagedShard):
     # The worker's thread
 
     @property
+    def takes_appends(self) -> bool:
+        """True if Redis would take events of the shard from this worker, as far as is known."""
+        return not (self.is_lost or self.is_fenced)
+
+    @property
     def has_news(self) -> bool:
         """True if Redis does not know the shard's state."""
         return self.state.value != self._told_state

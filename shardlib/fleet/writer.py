@@ -52,7 +52,7 @@ class Writer:
     def has_some(self) -> bool:
         """True if there are events that can be appended now."""
         return any(
-            not shard.is_lost and not shard.outbox.is_empty for shard in self._shards().values()
+            shard.takes_appends and not shard.outbox.is_empty for shard in self._shards().values()
         )
 
     @property
@@ -72,7 +72,7 @@ class Writer:
         batches = {
             shard_id: batch
             for shard_id, shard in shards.items()
-            if not shard.is_lost
+            if shard.takes_appends
             and (batch := shard.outbox.next_batch(shard.lease_token)) is not None
         }
         if not batches:

@@ -20,6 +20,7 @@ from tests.fleet.workers import (
     dispatch,
     make_fleet,
     make_fleet_gateway,
+    owned_by,
     sessions_of,
     wait_for_all,
 )
@@ -55,11 +56,7 @@ def worker(
 
 
 def owned(fleet: Fleet, command: Command) -> list[int]:
-    return [
-        each.shard_id
-        for each in fleet.shards()
-        if each.owner and f"-{command.process.pid}-" in each.owner
-    ]
+    return owned_by(fleet, command.process.pid)
 
 
 def wait_until_owned(fleet: Fleet, *commands: Command) -> None:

@@ -15,6 +15,7 @@ from shardlib import AuthenticationFailed, Intents
 from shardlib.fleet import Fleet, FleetError, Worker
 from shardlib.fleet.keys import Keys
 from shardlib.fleet.resuming import ResumeHosts
+from shardlib.fleet.scripts import FIELD
 from shardlib.testing import LocalGateway
 from tests.fleet.workers import (
     SHARDS,
@@ -218,6 +219,26 @@ def test_a_redis_that_has_lost_all_is_told_again_by_the_owners(
     assert len(gateway.identifies) == SHARDS
     assert opcodes(gateway, 6) == 0
     assert len(fleet.shards()) == SHARDS  # the settings are there again
+
+
+def test_a_shard_that_another_has_had_since_redis_lost_it_is_dropped(
+    fleet: Fleet, gateway: LocalGateway, client: redis.Redis
+) -> None:
+    keys = Keys("mybot").shard(0)
+    with running(fleet, gateway) as worker:
+        wait_for_shards(worker, SHARDS)
+        wait_for_all(client, gateway)
+        shard = worker.shards[0]
+        epoch = int(stream(client, 0)[-1][0].partition("-")[0]) + 1
+        theirs: dict[Any, Any] = {"session": "theirs", "epoch": epoch, "sequence": 1}
+        with client.pipeline() as pipeline:
+            pipeline.delete(keys.lease, keys.state)
+            pipeline.hset(keys.state, mapping={"born": 1, "count": SHARDS, **theirs})
+            pipeline.xadd(keys.events, {FIELD: b'{"t": "READY"}'}, f"{epoch}-1")
+            pipeline.execute()
+        wait_until(lambda: worker.shards.get(0, shard) is not shard, PATIENCE)
+        wait_for_shards(worker, SHARDS)
+    assert not any(session.resumes for session in gateway.all_sessions)
 
 
 @pytest.mark.slow
