@@ -98,7 +98,10 @@ class FleetShard(ManagedShard):
         outbox.put(session_id, session.resume_gateway_url, sequence, text if forward else None)
 
     def may_resume(self, shard_id: int, session_id: str) -> bool:
-        """Ask Redis whether the shard is still ours, until it answers: its session gate."""
+        """Ask Redis whether the shard is still ours, until it answers: its session gate.
+
+        If the life ends meanwhile, the reader does not resume, whatever the answer.
+        """
         life = self._lifecycle.life
         while not self._is_known_as_ours():
             if self.is_fenced:

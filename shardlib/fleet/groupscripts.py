@@ -58,7 +58,7 @@ class StreamRequest(NamedTuple):
     :param newest: True if a new group begins with the events that come from now on, and not with
         the oldest that are there.
     :param patient: True if the consumer has read in this group before. Then, if Redis has lost the
-        group, the consumer waits until those have claimed their streams that remember them.
+        group, the consumer waits until consumers that remember their streams have claimed them.
     """
 
     token: str

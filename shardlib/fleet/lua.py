@@ -11,8 +11,9 @@ local function keep_lease(key, token, milliseconds)
 end
 """
 
-# A replica may lag behind its primary, as a primary does that a failover has made a replica. So it
-# must not judge an owner: the deletion of a field that is never there fails on a replica only.
+# A replica may lag behind its primary, and a failover may have made a replica of this server. So it
+# must not refuse an owner. To delete a field that is never there changes nothing on a primary, and
+# is an error on a replica.
 REFUSE = """
 local function refuse(state, answer)
     redis.call('HDEL', state, '')

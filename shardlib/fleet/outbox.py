@@ -54,7 +54,7 @@ class _Parcel:
 
 
 class Outbox:
-    """The events of one shard that Redis does not have yet, and those that it has not had for long.
+    """The events of one shard that Redis does not have yet, and the newest of those that it has.
 
     The shard's reader calls :meth:`put`, :meth:`resume_begins` and :attr:`has_room`, any thread
     :attr:`waiting`, and the worker's thread everything else. Nothing here blocks.

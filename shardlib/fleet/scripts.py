@@ -204,8 +204,8 @@ def new_token() -> str:
 
 
 # A shard of which Redis knows nothing is new, or was lost with the data of Redis. In the second
-# case an owner lives, whose session is worth more than a new one. So the first who asks places a
-# lease of nobody's, which only an owner with a memory of the shard passes.
+# case its owner lives, and the owner's session is worth more than a new one. So the first claim sets
+# a lease with an empty token. Until that expires, only an owner that remembers the shard gets it.
 CLAIM = Script(
     KEEP_LEASE
     + NOW

@@ -176,7 +176,7 @@ class SharedStreams:
             self._begun[shard_id] = position_of(begin)
 
     def _join_again(self) -> None:
-        """Make the group where Redis has lost it: all that came back is to be read."""
+        """Make the groups again that Redis has lost, from the oldest event that it got back."""
         self.rewind()
         arguments = dict.fromkeys(self._begun, (0,))
         for shard_id, (is_new, begin) in self._call(_JOIN, arguments, self._group).items():

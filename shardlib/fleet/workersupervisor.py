@@ -64,7 +64,7 @@ class Tools(NamedTuple):
 class WorkerSupervisor:
     """The lives of a worker, as its thread lives them.
 
-    :param callbacks: of the worker, of which there is none but the log.
+    :param callbacks: of the worker, which has no function of the user's, and writes the log.
     :param keys: of the fleet.
     :param connect: returns a client, and whether it is the worker's own.
     :param make_tools: makes what a life uses.

@@ -57,7 +57,7 @@ class Writer:
 
     @property
     def wait(self) -> float:
-        """Seconds for which it is worth to wait for more events."""
+        """Seconds to wait for more events before the next write."""
         linger = self._next_write - time.monotonic()
         return 0.0 if linger <= 0 or self.waiting >= _WORTH_A_WRITE else linger
 
