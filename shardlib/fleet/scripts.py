@@ -204,8 +204,9 @@ def new_token() -> str:
 
 
 # A shard of which Redis knows nothing is new, or was lost with the data of Redis. In the second
-# case its owner lives, and the owner's session is worth more than a new one. So the first claim sets
-# a lease with an empty token. Until that expires, only an owner that remembers the shard gets it.
+# case its owner lives, and the owner's session is worth more than a new one. So the first claim
+# sets a lease with an empty token. Until that expires, only an owner that remembers the shard gets
+# the shard.
 CLAIM = Script(
     KEEP_LEASE
     + NOW
