@@ -85,27 +85,33 @@ class Feeder:
             appended += due
 
 
-def measure(url: str, group: str, seconds: float, *, ordered: bool = True) -> tuple[int, float]:
+def measure(
+    url: str, group: str, seconds: float, *, ordered: bool = True, backlog: int | None = None
+) -> tuple[int, float]:
     """Consume for a while.
 
     :param url: of Redis.
     :param group: of the consumer.
-    :param seconds: for which to consume.
+    :param seconds: for which to consume at most.
     :param ordered: as the consumer has it.
+    :param backlog: how many events wait, after which to end; None if events come meanwhile.
     :returns: how many events came, and the microseconds of processor time of each.
     """
     consumer = Consumer(
         connect(url), Keys(_NAME), group, shard_count=lambda: _SHARDS, ordered=ordered
     )
     with consumer:
-        consumer.get(0)  # claims the streams
-        while consumer.get(0) is not None and group != "backlog":
-            pass
+        first = consumer.get(0)  # claims the streams
+        if backlog is None:
+            while consumer.get(0) is not None:
+                pass
+        elif first is not None:
+            backlog -= 1
         end, before = time.monotonic() + seconds, time.process_time()
         count = 0
         for _ in consumer:
             count += 1
-            if time.monotonic() > end or (group == "backlog" and count == _BACKLOG * _SHARDS - 9):
+            if time.monotonic() > end or count == backlog:
                 consumer.stop()
         return count, (time.process_time() - before) / max(count, 1) * 1e6
 
@@ -138,7 +144,8 @@ def main() -> None:
         feeder_here = Feeder(redis.url)
         for _ in range(_BACKLOG // 100):
             feeder_here.append(dict.fromkeys(range(_SHARDS), 100))
-        show("a backlog", *measure(redis.url, "backlog", 60.0))
+        waiting = _BACKLOG * _SHARDS
+        show("a backlog", *measure(redis.url, "backlog", 60.0, backlog=waiting))
 
 
 def show(title: str, count: int, cost: float) -> None:

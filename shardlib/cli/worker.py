@@ -85,9 +85,8 @@ def _print_log(worker: Worker, *, details: bool) -> None:
         shard_id = number_of(record)
         if shard_id is None or details:
             return True
-        shard = worker.shards.get(
-            shard_id
-        )  # the worker tells which it has released, and which fail
+        # The worker tells which shards it has released, and which fail.
+        shard = worker.shards.get(shard_id)
         return shard is not None and shard.state is not ShardState.CLOSED
 
     lines = log_lines(details=details)

@@ -64,6 +64,19 @@ def call_all(client: Client, calls: Sequence[Call]) -> list[Any]:
     return [_judge(call, answer) for call, answer in zip(calls, answers, strict=True)]
 
 
+def call_one(client: Client, call: Call) -> Any:
+    """Call one script, and return what it has answered.
+
+    :param client: to call through.
+    :param call: of the script.
+    :raises RedisAway: if Redis does not answer.
+    :raises FleetError: if Redis refuses.
+    """
+    (answer,) = call_all(client, [call])
+    raise_first([answer])
+    return answer
+
+
 def raise_first(answers: Iterable[object]) -> None:
     """Raise the first error among answers, once all of them were taken in.
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from shardlib.checks import check_not_negative
 from shardlib.errors import ShardError
 from shardlib.fleet.commandscripts import BEGINNING, CommandScripts, Entry
 from shardlib.fleet.errors import FleetError, RedisAway
@@ -75,7 +76,7 @@ class CommandRunner:
         self._on_error = on_error
         self._place = BEGINNING  # in the news
         self._next_look = 0.0
-        # When a shard is looked at again that could not send: when it is READY, and not before.
+        # By shard number, from when on to look again at one that could not send, once it is READY.
         self._waiting: dict[int, float] = {}
         # What was carried out last, and may still be in Redis.
         self._done: dict[int, bytes] = {}
@@ -115,12 +116,17 @@ class CommandRunner:
             told = content.get("shards")
             if isinstance(told, list):
                 shard_ids.update(each for each in told if type(each) is int)
-            timeout = content.get("timeout")
             if content.get("drain") == self._name and entry.left > 0:
-                if isinstance(timeout, (int, float)) and 0 <= timeout < float("inf"):
-                    self._log(logging.INFO, "this worker was told to drain")
-                    self._drain(timeout)
+                self._told_to_drain(content.get("timeout"))
         return shard_ids
+
+    def _told_to_drain(self, timeout: object) -> None:
+        try:
+            seconds = check_not_negative("timeout", timeout)
+        except (TypeError, ValueError):
+            return  # no program of shardlib's has written that
+        self._log(logging.INFO, "this worker was told to drain")
+        self._drain(seconds)
 
     def _look_at(self, shards: Mapping[int, FleetShard]) -> set[int]:
         """Carry out what there is for shards. Returns for which of them there may be more."""
@@ -157,7 +163,7 @@ class CommandRunner:
             if shard.is_leaving:  # they are the next owner's
                 break
             if entry.left == 0:
-                self._on_error(shard, TimeoutError("its time is over, and the shard was not ready"))
+                self._on_error(shard, TimeoutError("the shard was not ready in time"))
                 return entry.id
             if self._try(shard, entry):
                 return entry.id
@@ -176,7 +182,7 @@ class CommandRunner:
                 return self._send(shard, method, arguments)
             else:
                 raise ValueError(f"this version of shardlib has no command {method!r}")
-        except (ShardError, TypeError, ValueError, RuntimeError) as error:
+        except Exception as error:  # whatever anyone has put into Redis, this thread goes on
             self._on_error(shard, error)
         return True
 
@@ -189,8 +195,8 @@ class CommandRunner:
         try:
             getattr(shard, method)(**arguments, timeout=_SEND_TIMEOUT)
         except (ShardError, SystemExit, KeyboardInterrupt):
-            # It is not READY any more, or its sends are used up; or it is closed, which concerns
-            # the worker's thread, and the command is the next owner's.
+            # The shard is not READY any more, or has used up its sends. Or it is closed: then the
+            # worker's thread deals with that, and the next owner carries out the command.
             self._waiting[shard.shard_id] = time.monotonic() + _RETRY
             return False
         return True

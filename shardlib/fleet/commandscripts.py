@@ -14,11 +14,11 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from shardlib.fleet.calling import Call, Script, call_all
+from shardlib.fleet.calling import Call, Script, call_all, call_one, raise_first
 from shardlib.fleet.connecting import Client
 from shardlib.fleet.errors import FleetError
 from shardlib.fleet.keys import Keys
-from shardlib.fleet.scripts import LAST_ID, NOW
+from shardlib.fleet.lua import LAST_ID, NOW
 
 _MOST_KEPT = 1000  # entries of a stream, about
 _MOST_TAKEN = 50  # entries at once
@@ -166,7 +166,8 @@ class CommandScripts:
         :raises RedisAway: if Redis does not answer.
         :raises FleetError: if Redis refuses.
         """
-        end, news = self._call(Call(_READ_NEWS, (self._keys.commands,), (place, _MOST_KEPT)))
+        call = Call(_READ_NEWS, (self._keys.commands,), (place, _MOST_KEPT))
+        end, news = call_one(self._client, call)
         entries = _entries(news)
         return (entries[-1].id if entries else end), entries
 
@@ -175,15 +176,7 @@ class CommandScripts:
             Call(_SEND, (key,), (json.dumps(content), round(timeout * 1000), _MOST_KEPT))
             for key, content in contents.items()
         ]
-        for answer in call_all(self._client, calls):
-            if isinstance(answer, FleetError):
-                raise answer
-
-    def _call(self, call: Call) -> Any:
-        (answer,) = call_all(self._client, [call])
-        if isinstance(answer, FleetError):
-            raise answer
-        return answer
+        raise_first(call_all(self._client, calls))
 
 
 def _entries(answer: Iterable[Any]) -> list[Entry]:

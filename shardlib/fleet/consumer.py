@@ -308,9 +308,12 @@ class Consumer:
                     self._tell_back(self._away_since)
             except RedisAway as error:
                 self._wait_for_redis(error, deadline)
-                left = deadline.remaining()
-            if left == 0 and not source.buffer:
-                return None
+                # What was read ahead is not handed out before Redis has said whose it is.
+                if deadline.remaining() == 0:
+                    return None
+            else:
+                if left == 0 and not source.buffer:
+                    return None
         return None
 
     def _take(self) -> FleetEvent | None:

@@ -65,7 +65,8 @@ class FleetShard(ManagedShard):
         self.outbox = outbox
         self.lease_token = lease_token
         self.fence = claim.fence
-        #: True once Redis has said that another worker has claimed the shard.
+        #: True once Redis has said that another worker has claimed the shard. The reader and the
+        #: worker's thread set it, and nothing clears it.
         self.is_fenced = False
         #: True while Redis has lost the shard's state, and it is to be claimed again.
         self.is_lost = False
@@ -73,7 +74,8 @@ class FleetShard(ManagedShard):
         self.is_leaving = False
         #: True once the log has told that the shard was closed by an error of its own.
         self.has_failed = False
-        #: True if there may be commands for the shard in Redis.
+        #: True if there may be commands for the shard in Redis. The worker's thread sets it, the
+        #: thread of the commands clears it before it looks.
         self.has_commands = True
         self._told_state = ""
         self._forward = forward
@@ -96,7 +98,10 @@ class FleetShard(ManagedShard):
         outbox.put(session_id, session.resume_gateway_url, sequence, text if forward else None)
 
     def may_resume(self, shard_id: int, session_id: str) -> bool:
-        """Ask Redis whether the shard is still ours, until it answers: its session gate."""
+        """Ask Redis whether the shard is still ours, until it answers: its session gate.
+
+        If the life ends meanwhile, the reader does not resume, whatever the answer.
+        """
         life = self._lifecycle.life
         while not self._is_known_as_ours():
             if self.is_fenced:
@@ -120,10 +125,16 @@ class FleetShard(ManagedShard):
             answer = self._scripts.renew({shard_id: self.lease_token})[shard_id]
         except FleetError:
             return False
-        self.is_fenced |= answer is Outcome.FENCED
+        if answer is Outcome.FENCED:
+            self.is_fenced = True
         return answer in (Outcome.RENEWED, Outcome.LOST)
 
     # The worker's thread
+
+    @property
+    def takes_appends(self) -> bool:
+        """True if Redis would take events of the shard from this worker, as far as is known."""
+        return not (self.is_lost or self.is_fenced)
 
     @property
     def has_news(self) -> bool:
@@ -136,11 +147,14 @@ class FleetShard(ManagedShard):
 
     def take_in(self, report: Report, answer: Reported) -> None:
         """Note what Redis has answered to a report."""
-        self.is_fenced |= answer.outcome is Outcome.FENCED
-        self.is_lost |= answer.outcome is Outcome.LOST
-        if answer.outcome is Outcome.RENEWED:
+        if answer.outcome is Outcome.FENCED:
+            self.is_fenced = True
+        elif answer.outcome is Outcome.LOST:
+            self.is_lost = True
+        else:
             self._told_state = report.state
-            self.has_commands |= answer.commands > 0
+            if answer.commands:
+                self.has_commands = True
 
     def rewind_to(self, sequence: int) -> None:
         """After REGRESSED, when the Gateway alone has the events that Redis has lost."""

@@ -8,13 +8,12 @@ noted, and a slot goes to the lowest of them: Discord wants the shards of a bot 
 from __future__ import annotations
 
 import enum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from shardlib.fleet.calling import Call, Script, call_all
+from shardlib.fleet.calling import Call, Script, call_one
 from shardlib.fleet.connecting import Client
-from shardlib.fleet.errors import FleetError
 from shardlib.fleet.keys import Keys
-from shardlib.fleet.scripts import NUMBERS
+from shardlib.fleet.lua import NOW, NUMBERS
 
 
 class GateOutcome(enum.Enum):
@@ -48,10 +47,10 @@ _GRACE = 1000
 _POLL = 100
 
 _STARTS = (
-    NUMBERS
+    NOW
+    + NUMBERS
     + """
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = now()  -- one moment for all
 local day = 24 * 60 * 60 * 1000
 -- How many sessions were started, and when Discord counts anew. The clock of Redis may jump back.
 local function read_starts(key)
@@ -157,7 +156,7 @@ class GateScripts:
             (self._keys.identify(shard_id % max_concurrency), self._keys.starts),
             (shard_id, round(spacing * 1000), budget, _GRACE, _POLL),
         )
-        outcome, wait = _call(self._client, call)
+        outcome, wait = call_one(self._client, call)
         return GateAnswer(GateOutcome(outcome.decode()), wait / 1000)
 
     def count_starts(self, used: int, reset_after: float) -> None:
@@ -169,11 +168,4 @@ class GateScripts:
         :raises FleetError: if Redis refuses.
         """
         call = Call(_COUNT_STARTS, (self._keys.starts,), (used, round(reset_after * 1000)))
-        _call(self._client, call)
-
-
-def _call(client: Client, call: Call) -> Any:
-    (answer,) = call_all(client, [call])
-    if isinstance(answer, FleetError):
-        raise answer
-    return answer
+        call_one(self._client, call)

@@ -13,13 +13,14 @@ import enum
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from shardlib.fleet.calling import Call, Script, call_all
+from shardlib.fleet.calling import Call, Script, call_all, call_one, raise_first
 from shardlib.fleet.connecting import Client
 from shardlib.fleet.errors import FleetError
 from shardlib.fleet.fleetevents import BEGINNING, Position, position_of
 from shardlib.fleet.keys import Keys
+from shardlib.fleet.lua import KEEP_LEASE, LAST_ID, NOW, REFUSE
 from shardlib.fleet.rediserrors import ERRORS, fleet_error
-from shardlib.fleet.scripts import KEEP_LEASE, LAST_ID, NOW, REFUSE, RELEASE, RENEW
+from shardlib.fleet.scripts import RELEASE, RENEW
 
 
 class GroupOutcome(enum.Enum):
@@ -57,7 +58,7 @@ class StreamRequest(NamedTuple):
     :param newest: True if a new group begins with the events that come from now on, and not with
         the oldest that are there.
     :param patient: True if the consumer has read in this group before. Then, if Redis has lost the
-        group, the consumer waits until those have claimed their streams that remember them.
+        group, the consumer waits until consumers that remember their streams have claimed them.
     """
 
     token: str
@@ -414,9 +415,7 @@ class GroupScripts:
         :raises FleetError: if Redis refuses.
         """
         answers = self._call(_LAG, dict.fromkeys(shard_ids, (self._group, _COUNTED)))
-        for answer in answers.values():
-            if isinstance(answer, FleetError):
-                raise answer
+        raise_first(answers.values())
         return {shard_id: None if lag < 0 else int(lag) for shard_id, lag in answers.items()}
 
     def _call(self, script: Script, arguments: Mapping[int, Sequence[str | int]]) -> dict[int, Any]:
@@ -429,10 +428,7 @@ class GroupScripts:
 
     def _call_one(self, script: Script, *arguments: str | int) -> Any:
         keys = (self._keys.consumers(self._group), self._keys.groups)
-        (answer,) = call_all(self._client, [Call(script, keys, arguments)])
-        if isinstance(answer, FleetError):
-            raise answer
-        return answer
+        return call_one(self._client, Call(script, keys, arguments))
 
 
 def lags(client: Client, keys: Keys, shard_ids: Sequence[int]) -> dict[str, dict[int, int | None]]:

@@ -339,18 +339,20 @@ class Leases:
         if claim.outcome is Outcome.HELD:
             # Held by nobody: Redis knows nothing of the shard, nor has it a session that we could
             # prove to be ours. After a lease it lets us have the shard.
-            shard.is_fenced = claim.owner != ""
+            if claim.owner:
+                shard.is_fenced = True
         else:
             shard.lease_token = self._tokens.pop(shard.shard_id)
             shard.fence = claim.fence
             shard.is_lost = False
             if theirs is not None and (ours is None or theirs.session_id != ours.session_id):
                 shard.is_fenced = True  # another worker had the shard meanwhile
-            self._log(
-                logging.WARNING,
-                "Redis has lost all that it knew of shard %d; this worker has told it again",
-                shard.shard_id,
-            )
+            else:
+                self._log(
+                    logging.WARNING,
+                    "Redis has lost all that it knew of shard %d; this worker has told it again",
+                    shard.shard_id,
+                )
 
     def _start_due(self) -> None:
         """Start the shards that resume, and as many of the others as may identify at once."""

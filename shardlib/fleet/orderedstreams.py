@@ -29,6 +29,7 @@ from shardlib.fleet.fleetevents import (
     position_of,
 )
 from shardlib.fleet.groupscripts import GroupOutcome, GroupScripts, StreamRequest
+from shardlib.fleet.heldstream import HeldStream
 from shardlib.fleet.keeper import Keeper
 from shardlib.fleet.keys import Keys
 from shardlib.fleet.reading import RawEntry, read_streams, was_trimmed
@@ -80,94 +81,6 @@ class Watermarks(Protocol):
         """
 
 
-class _HeldStream:
-    """The stream of a shard that this consumer reads.
-
-    :param shard_id: number of the shard.
-    :param key: of the stream.
-    :param token: of the claim.
-    :param position: after which to read.
-    :param valid_until: by :func:`clock`, when the lease ends unless it is renewed.
-    :param is_unsure: True if Redis has lost its data since this consumer has read there.
-    """
-
-    def __init__(
-        self,
-        shard_id: int,
-        key: str,
-        token: str,
-        position: Position,
-        valid_until: float,
-        is_unsure: bool,
-    ) -> None:
-        self.shard_id = shard_id
-        self.key = key
-        self.token = token
-        self.read_up_to = position
-        self.passed = position  # delivered, or not wanted
-        self.delivered = position  # the last event that the user got
-        self.delivered_id = str(position)
-        self.handled = position
-        self.acknowledged = position  # as Redis knows it
-        self.valid_until = valid_until
-        self.is_unsure = is_unsure
-        self.is_lost = False
-
-    @property
-    def is_idle(self) -> bool:
-        """True if the user has no event of this stream in hand."""
-        return self.handled >= self.delivered
-
-    # The thread of the keeper, and that of the consumer
-
-    def renew(self, valid_until: float) -> None:
-        """Note that the lease was renewed."""
-        self.valid_until = valid_until
-
-    def lose(self) -> None:
-        """Note that another consumer may read the stream."""
-        self.is_lost = True
-
-    # The thread of the consumer
-
-    def take(self, entries: list[RawEntry]) -> None:
-        """Note that entries were read."""
-        self.read_up_to = position_of(entries[-1][0])
-
-    def deliver(self, entry_id: bytes) -> None:
-        """Note that the user has got an event."""
-        self.passed = self.delivered = position_of(entry_id)
-        self.delivered_id = entry_id.decode()
-        self.is_unsure = False
-
-    def skip(self, position: Position) -> None:
-        """Note that an event was passed which the user does not want."""
-        self.passed = position
-        self.is_unsure = False
-        if self.is_idle:
-            self.handled = position
-
-    def handle(self, entry_id: str) -> bool:
-        """Note that the user has handled an event, and all before it.
-
-        :returns: False if that is no news, or the event was not delivered since the claim.
-        """
-        position = self.delivered if entry_id == self.delivered_id else position_of(entry_id)
-        if not self.handled < position <= self.delivered:
-            return False
-        self.handled = self.passed if position == self.delivered else position
-        return True
-
-    def acknowledge(self, position: Position) -> None:
-        """Note that Redis knows what was handled."""
-        self.acknowledged = position
-
-    def rewind(self) -> None:
-        """Go back to what was handled."""
-        self.read_up_to = self.passed = self.delivered = self.handled
-        self.delivered_id = str(self.handled)
-
-
 class OrderedStreams:
     """The streams that one consumer reads in order.
 
@@ -199,7 +112,7 @@ class OrderedStreams:
         self._lease = lease
         self._newest = newest
         self._seen = seen
-        self._held: dict[int, _HeldStream] = {}
+        self._held: dict[int, HeldStream] = {}
         # What this consumer knows to be handled, also of streams that others read now.
         self._known: dict[int, Position] = {}
         # What the user knew to be handled when this consumer first asked for a stream.
@@ -236,13 +149,9 @@ class OrderedStreams:
             stream, position = handled[shard_id]
             if answer is GroupOutcome.ACKNOWLEDGED:
                 stream.acknowledge(position)
-            self._heed(stream, answer)
+            stream.heed(answer)
         self._drop_lost()
         raise_first(answers.values())
-
-    def _heed(self, stream: _HeldStream, answer: GroupOutcome | FleetError) -> None:
-        if answer is GroupOutcome.FENCED or answer is GroupOutcome.LOST:
-            stream.lose()
 
     def _drop_lost(self) -> None:
         """Forget what was read of streams that others may read now."""
@@ -257,7 +166,7 @@ class OrderedStreams:
         if lost:
             self._next_poll = 0.0
 
-    def _forget(self, stream: _HeldStream) -> None:
+    def _forget(self, stream: HeldStream) -> None:
         self._known[stream.shard_id] = stream.handled
         self._held.pop(stream.shard_id, None)
         self.buffer = deque(entry for entry in self.buffer if entry.shard_id != stream.shard_id)
@@ -309,7 +218,7 @@ class OrderedStreams:
                 is_unsure = True  # Redis has lost what was seen, and begun anew with lower ids
             elif seen is not None:
                 position, is_unsure = seen, answer.is_new
-            self._held[shard_id] = _HeldStream(
+            self._held[shard_id] = HeldStream(
                 shard_id,
                 self._keys.shard(shard_id).events,
                 requests[shard_id].token,
@@ -331,7 +240,7 @@ class OrderedStreams:
                 f"seen.get({shard_id}) must return the id of an event, or None, not {seen!r}"
             ) from None
 
-    def _release(self, streams: list[_HeldStream]) -> None:
+    def _release(self, streams: list[HeldStream]) -> None:
         for stream in streams:
             self._forget(stream)
         raise_first(self._scripts.release({each.shard_id: each.token for each in streams}).values())
@@ -341,14 +250,14 @@ class OrderedStreams:
         self._scripts.enter()
         self._renew(list(self._held.values()))
 
-    def _renew(self, streams: list[_HeldStream]) -> None:
+    def _renew(self, streams: list[HeldStream]) -> None:
         valid_until = clock() + self._lease
         answers = self._scripts.renew({each.shard_id: each.token for each in streams})
         for stream in streams:
             answer = answers[stream.shard_id]
             if answer is GroupOutcome.RENEWED:
                 stream.renew(valid_until)
-            self._heed(stream, answer)
+            stream.heed(answer)
         raise_first(answers.values())
 
     # Reading
@@ -384,7 +293,7 @@ class OrderedStreams:
             return self._next_work
         return max(self._next_work, self._next_poll)
 
-    def _take(self, found: dict[_HeldStream, list[RawEntry]]) -> None:
+    def _take(self, found: dict[HeldStream, list[RawEntry]]) -> None:
         """Put what was read into the buffer."""
         leaps = [stream for stream, entries in found.items() if _leaps(stream, entries)]
         # A stream that does not go on with the next event may have been lost, and begun anew. Then
@@ -404,7 +313,7 @@ class OrderedStreams:
                 self.buffer.append(Entry(stream.shard_id, entry_id, text or b"", mark))
         self._drop_lost()
 
-    def _renew_and_look(self, streams: list[_HeldStream]) -> dict[int, Position]:
+    def _renew_and_look(self, streams: list[HeldStream]) -> dict[int, Position]:
         """The places of the oldest events of streams that are still this consumer's."""
         valid_until = clock() + self._lease
         answers = self._scripts.renew_and_look({each.shard_id: each.token for each in streams})
@@ -416,12 +325,12 @@ class OrderedStreams:
             outcome, oldest[stream.shard_id] = answer
             if outcome is GroupOutcome.RENEWED:
                 stream.renew(valid_until)
-            self._heed(stream, outcome)
+            stream.heed(outcome)
         raise_first(answers.values())
         return oldest
 
     def _gap_before(
-        self, stream: _HeldStream, entries: list[RawEntry], oldest: Position
+        self, stream: HeldStream, entries: list[RawEntry], oldest: Position
     ) -> Gap | None:
         """What is missing in front of entries that were just read.
 
@@ -475,7 +384,7 @@ class OrderedStreams:
         :returns: False if another consumer reads the stream now, or the entry was acknowledged.
         """
         stream = self._held.get(shard_id)
-        return stream is not None and not stream.is_lost and stream.handle(entry_id)
+        return stream is not None and stream.handle(entry_id)
 
     def rewind(self) -> None:
         """Deliver again what was delivered and not acknowledged."""
@@ -511,7 +420,7 @@ class OrderedStreams:
         self._alarm.ring()
 
 
-def _leaps(stream: _HeldStream, entries: list[RawEntry]) -> bool:
+def _leaps(stream: HeldStream, entries: list[RawEntry]) -> bool:
     """True if something may be missing between what was read before and what was read now."""
     entry_id, text = entries[0]
     return not stream.read_up_to.is_followed_by(position_of(entry_id)) and text != GAP

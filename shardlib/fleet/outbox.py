@@ -54,10 +54,10 @@ class _Parcel:
 
 
 class Outbox:
-    """The events of one shard that Redis does not have yet, and those that it has not had for long.
+    """The events of one shard that Redis does not have yet, and the newest of those that it has.
 
-    The shard's reader calls :meth:`put`, :meth:`resume_begins` and :attr:`has_room`, the worker's
-    thread everything else. Nothing here blocks.
+    The shard's reader calls :meth:`put`, :meth:`resume_begins` and :attr:`has_room`, any thread
+    :attr:`waiting`, and the worker's thread everything else. Nothing here blocks.
 
     :param session: of the shard as Redis knows it, None if there is none to resume.
     :param shard_count: of the bot, for new sessions.
@@ -90,6 +90,12 @@ class Outbox:
         self._appended: deque[_Parcel] = deque()  # what Redis may lose again, oldest first
         # Guards all of the above. Held for moments, also while rewind() states its request.
         self._lock = threading.Lock()
+
+    @property
+    def waiting(self) -> int:
+        """How many events wait to be appended."""
+        with self._lock:
+            return len(self._waiting) + sum(len(parcel.events) for parcel in self._parcels)
 
     # The reader
 
@@ -127,10 +133,6 @@ class Outbox:
                 self._receiving.is_rewinding = False
 
     # The worker's thread
-
-    def __len__(self) -> int:
-        """How many events wait to be appended, roughly while the reader runs."""
-        return len(self._waiting) + sum(len(parcel.events) for parcel in list(self._parcels))
 
     @property
     def is_empty(self) -> bool:

@@ -7,9 +7,8 @@ from typing import Any
 
 import redis
 
-from shardlib.fleet.calling import Call, Script, call_all
+from shardlib.fleet.calling import Call, Script, call_all, raise_first
 from shardlib.fleet.connecting import Client
-from shardlib.fleet.errors import FleetError
 from shardlib.fleet.fleetevents import BEGINNING, Position, position_of
 from shardlib.fleet.keys import ShardKeys
 from shardlib.fleet.rediserrors import ERRORS, fleet_error
@@ -37,12 +36,9 @@ def read_streams(
     if isinstance(client, redis.Redis):
         return read_many(client, "XREAD", positions, most, timeout)
     calls = [Call(_READ, (key,), (most, str(place))) for key, place in positions.items()]
-    found = {}
-    for answer in call_all(client, calls):
-        if isinstance(answer, FleetError):
-            raise answer
-        found.update(entries_of(answer))
-    return found
+    answers = call_all(client, calls)
+    raise_first(answers)
+    return {key: entries for answer in answers for key, entries in entries_of(answer).items()}
 
 
 def read_many(

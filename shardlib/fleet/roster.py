@@ -5,21 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from shardlib.fleet.calling import Call, Script, call_all
+from shardlib.fleet.calling import Call, Script, call_one
 from shardlib.fleet.connecting import Client
-from shardlib.fleet.errors import FleetError
 from shardlib.fleet.keys import Keys
+from shardlib.fleet.lua import NOW
 
 # The scores are the times at which the entries end, by the clock of Redis.
-_FORGET = """
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+_FORGET = (
+    NOW
+    + """
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now())
 """
+)
 _ENTER = Script(
     _FORGET
     + """
-redis.call('ZADD', KEYS[1], string.format('%.0f', now + ARGV[2]), ARGV[1])
+redis.call('ZADD', KEYS[1], string.format('%.0f', now() + ARGV[2]), ARGV[1])
 return redis.call('ZRANGE', KEYS[1], 0, -1)
 """
 )
@@ -30,13 +31,10 @@ redis.call('ZREM', KEYS[1], ARGV[1])
 return redis.call('ZRANGE', KEYS[1], 0, -1)
 """
 )
-
-
 _LIVE = Script(
-    """
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-return redis.call('ZRANGEBYSCORE', KEYS[1], string.format('(%.0f', now), '+inf')
+    NOW
+    + """
+return redis.call('ZRANGEBYSCORE', KEYS[1], string.format('(%.0f', now()), '+inf')
 """
 )
 
@@ -85,10 +83,7 @@ class Roster:
         return len(self._call(_LEAVE, self._entry))
 
     def _call(self, script: Script, *arguments: str | int) -> list[bytes]:
-        (answer,) = call_all(self._client, [Call(script, (self._key,), arguments)])
-        if isinstance(answer, FleetError):
-            raise answer
-        found: list[bytes] = answer
+        found: list[bytes] = call_one(self._client, Call(script, (self._key,), arguments))
         return found
 
 
@@ -108,10 +103,8 @@ def live_workers(client: Client, keys: Keys) -> list[str]:
     :raises RedisAway: if Redis does not answer.
     :raises FleetError: if Redis refuses.
     """
-    (answer,) = call_all(client, [Call(_LIVE, (keys.workers,), ())])
-    if isinstance(answer, FleetError):
-        raise answer
-    return sorted(entry.decode(errors="replace").partition(":")[2] for entry in answer)
+    entries = call_one(client, Call(_LIVE, (keys.workers,), ()))
+    return sorted(entry.decode(errors="replace").partition(":")[2] for entry in entries)
 
 
 def fair_share(shard_count: int, most_shards: int | None, limits: Sequence[int | None]) -> int:

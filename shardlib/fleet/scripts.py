@@ -23,6 +23,7 @@ from shardlib.fleet.calling import Call, Script, call_all
 from shardlib.fleet.connecting import Client
 from shardlib.fleet.errors import FleetError
 from shardlib.fleet.keys import Keys
+from shardlib.fleet.lua import KEEP_LEASE, LAST_ID, NOW, NUMBERS, REFUSE
 
 GAP = b'{"t":"SHARDLIB_GAP","s":0,"op":0,"d":null}'
 """Stands in a stream between two sessions: events between them may be missing."""
@@ -202,70 +203,10 @@ def new_token() -> str:
     return secrets.token_hex(16)
 
 
-# The parts of scripts that those of consumers share.
-
-# PEXPIRE works even if memory has run out, when SET is refused.
-KEEP_LEASE = """
-local function keep_lease(key, token, milliseconds)
-    if redis.call('PEXPIRE', key, milliseconds) == 0 then
-        redis.call('SET', key, token, 'PX', milliseconds)
-    end
-end
-"""
-
-# A replica may lag behind its primary, as a primary does that a failover has made a replica. So it
-# must not judge an owner: the deletion of a field that is never there fails on a replica only.
-REFUSE = """
-local function refuse(state, answer)
-    redis.call('HDEL', state, '')
-    return answer
-end
-"""
-
-NOW = """
-local function now()
-    local time = redis.call('TIME')
-    return time[1] * 1000 + math.floor(time[2] / 1000)
-end
-"""
-
-# Numbers are written by string.format: tostring() would round those of 15 digits and more. What no
-# worker can have written counts as 0: others may write to Redis, too, and one damaged number must
-# not keep the shard from all owners.
-NUMBERS = """
-local function read_number(text)
-    local found = tonumber(text)
-    if found and found >= 0 and found < 2 ^ 53 and found == math.floor(found) then
-        return found
-    end
-    return 0
-end
-local function whole(number)
-    return string.format('%.0f', number)
-end
-"""
-
-LAST_ID = (
-    NUMBERS
-    + """
-local function last_id(stream)
-    if redis.call('EXISTS', stream) == 0 then
-        return 0, 0
-    end
-    local info = redis.call('XINFO', 'STREAM', stream)
-    for i = 1, #info, 2 do
-        if info[i] == 'last-generated-id' then
-            local epoch, sequence = string.match(info[i + 1], '^(%d+)-(%d+)$')
-            return tonumber(epoch), tonumber(sequence)
-        end
-    end
-end
-"""
-)
-
 # A shard of which Redis knows nothing is new, or was lost with the data of Redis. In the second
-# case an owner lives, whose session is worth more than a new one. So the first who asks places a
-# lease of nobody's, which only an owner with a memory of the shard passes.
+# case its owner lives, and the owner's session is worth more than a new one. So the first claim
+# sets a lease with an empty token. Until that expires, only an owner that remembers the shard gets
+# the shard.
 CLAIM = Script(
     KEEP_LEASE
     + NOW

@@ -15,7 +15,7 @@ from typing import Any
 import redis
 
 from shardlib.failurelog import FailureLog
-from shardlib.fleet.calling import Call, Script, call_all
+from shardlib.fleet.calling import Call, Script, call_all, raise_first
 from shardlib.fleet.connecting import Client
 from shardlib.fleet.errors import FleetError
 from shardlib.fleet.fleetevents import (
@@ -29,8 +29,9 @@ from shardlib.fleet.fleetevents import (
 )
 from shardlib.fleet.groupscripts import BEGIN, GroupScripts
 from shardlib.fleet.keys import Keys
+from shardlib.fleet.lua import LAST_ID
 from shardlib.fleet.reading import RawEntry, entries_of, read_many, text_of, was_trimmed
-from shardlib.fleet.scripts import GAP, LAST_ID
+from shardlib.fleet.scripts import GAP
 from shardlib.waiting import Alarm
 
 _logger = logging.getLogger("shardlib.fleet")
@@ -60,6 +61,9 @@ end
 return {made['ok'] and 1 or 0, begin}
 """
 )
+
+# Of a gap that was found, and does not stand in the stream: no event has this id.
+_NO_ID = b"0-0"
 
 # The commands of a stream that answer false if Redis has lost the group.
 _ATTEMPT = """
@@ -166,7 +170,7 @@ class SharedStreams:
         try:
             self._call(_ACKNOWLEDGE, _by_shard(handled), self._group)
         except BaseException:
-            self._handled = handled
+            self._handled += handled
             raise
 
     def _join(self) -> None:
@@ -178,7 +182,7 @@ class SharedStreams:
             self._begun[shard_id] = position_of(begin)
 
     def _join_again(self) -> None:
-        """Make the group where Redis has lost it: all that came back is to be read."""
+        """Make the groups again that Redis has lost, from the oldest event that it got back."""
         self.rewind()
         arguments = dict.fromkeys(self._begun, (0,))
         for shard_id, (is_new, begin) in self._call(_JOIN, arguments, self._group).items():
@@ -209,6 +213,7 @@ class SharedStreams:
     def _recover(self) -> None:
         """Read again what this consumer has got, and not acknowledged."""
         self._flush()
+        self._must_recover = False  # unless Redis has lost a group: then all are read once more
         after = dict.fromkeys(self._begun, "0")
         while after:
             found = self._read(after, _READ_AHEAD)
@@ -216,7 +221,6 @@ class SharedStreams:
             for shard_id, entries in found.items():
                 self._add(shard_id, entries)
                 after[shard_id] = entries[-1][0].decode()
-        self._must_recover = False
 
     def _read(self, after: Mapping[int, str], most: int) -> dict[int, list[RawEntry]]:
         """Read streams one by one."""
@@ -306,7 +310,7 @@ class SharedStreams:
                 self.buffer.append(Entry(shard_id, entry_id, text, gap))
 
     def _add_gap(self, gap: Gap) -> None:
-        self.buffer.append(Entry(gap.shard_id, b"0-0", GAP, gap))  # an id that no event has
+        self.buffer.append(Entry(gap.shard_id, _NO_ID, GAP, gap))
 
     # Delivering
 
@@ -317,16 +321,16 @@ class SharedStreams:
         :raises RedisAway: if Redis does not answer.
         :raises FleetError: if Redis refuses.
         """
-        if time.monotonic() < self._read_at + self._retry_after / 2:
+        if entry.id == _NO_ID or time.monotonic() < self._read_at + self._retry_after / 2:
             return True
         self._hand_back()
         return False
 
     def _hand_back(self) -> None:
         """Let other consumers have what was read ahead."""
-        entries = [(entry.shard_id, entry.id.decode()) for entry in self.buffer]
+        entries = [(each.shard_id, each.id.decode()) for each in self.buffer if each.id != _NO_ID]
         is_young = time.monotonic() < self._read_at + self._retry_after * 0.9
-        self.buffer.clear()
+        self._empty_buffer()
         if is_young:  # others have claimed older ones
             idle = round(self._retry_after * 1000)
             self._call(_HAND_BACK, _by_shard(entries), self._group, self._consumer, idle)
@@ -370,14 +374,18 @@ class SharedStreams:
 
     def rewind(self) -> None:
         """Deliver again what was delivered and not acknowledged."""
-        self.buffer.clear()
+        self._empty_buffer()
         self._in_hand.clear()
         self._must_recover = True
 
     def doubt(self) -> None:
         """Read again what this consumer may have got without knowing it."""
-        self.buffer.clear()
+        self._empty_buffer()
         self._must_recover = True
+
+    def _empty_buffer(self) -> None:
+        """Forget what Redis gives again, and keep the gaps, which are found only once."""
+        self.buffer = deque(entry for entry in self.buffer if entry.id == _NO_ID)
 
     def leave(self) -> None:
         """Acknowledge what was handled, and let other consumers have the rest.
@@ -408,9 +416,7 @@ class SharedStreams:
             )
             calls.append(Call(script, keys, (*first, *values)))
         answers = call_all(self._client, calls)
-        for answer in answers:
-            if isinstance(answer, FleetError):
-                raise answer
+        raise_first(answers)
         return dict(zip(arguments, answers, strict=True))
 
 

@@ -12,7 +12,6 @@ import logging
 import os
 import secrets
 import socket
-import urllib.parse
 import weakref
 from collections.abc import Callable, Container, Mapping
 from types import MappingProxyType
@@ -34,8 +33,9 @@ from shardlib.fleet.keeper import Keeper
 from shardlib.fleet.keys import Keys
 from shardlib.fleet.leases import Leases
 from shardlib.fleet.outbox import Outbox
+from shardlib.fleet.resuming import ResumeHosts, session_to_resume
 from shardlib.fleet.roster import Roster
-from shardlib.fleet.scripts import Claim, FleetSession, ShardScripts
+from shardlib.fleet.scripts import Claim, ShardScripts
 from shardlib.fleet.workersupervisor import Tools, WorkerSupervisor
 from shardlib.fleet.writer import Writer
 from shardlib.gateway import API_VERSION, GATEWAY_URL, RESUMABLE_CLOSE_CODE, gateway_url
@@ -44,7 +44,6 @@ from shardlib.lifecontrol import LifeControl
 from shardlib.lifecycle import Beginning, Life
 from shardlib.managedshard import ManagedShard
 from shardlib.payloads import hide_token
-from shardlib.session import Session
 from shardlib.shard import EXIT_TIMEOUT, Shard
 from shardlib.shardoptions import ShardOptions
 from shardlib.stats import ShardInfo
@@ -54,13 +53,6 @@ if TYPE_CHECKING:
 
 # Seconds beyond a shard's close_timeout in which the events that wait are written.
 _FLUSHING = 5.0
-
-# The hosts of Discord's that a resume_gateway_url names.
-_DISCORD = "discord.gg"
-
-# Characters. Discord's have 32, and a Resume with more than some 3,900 is too long for Discord: the
-# shard would be refused for ever.
-_LONGEST_SESSION_ID = 1_000
 
 # Options of a shard that a worker sets itself, and why.
 _OWN_OPTIONS = {
@@ -328,7 +320,9 @@ class Worker:
         hosts = ResumeHosts(socket_url)
 
         def make_shard(shard_id: int, lease_token: str, claim: Claim) -> FleetShard:
-            session = self._session(shard_id, claim.session, config.shard_count, hosts)
+            session = session_to_resume(
+                claim.session, shard_id, config.shard_count, hosts=hosts, log=log
+            )
             outbox = Outbox(
                 None if session is None else claim.session,
                 shard_count=config.shard_count,
@@ -394,28 +388,6 @@ class Worker:
         except BaseException as end:  # SystemExit, KeyboardInterrupt: for join() to raise
             self._supervisor.stop(end)
 
-    def _session(
-        self, shard_id: int, known: FleetSession | None, shard_count: int, hosts: ResumeHosts
-    ) -> Session | None:
-        """The session to resume, as far as Redis is to be trusted with where the token goes."""
-        if known is None or known.shard_count != shard_count:
-            return None
-        if len(known.session_id) > _LONGEST_SESSION_ID:
-            return None
-        mapping = Session(
-            known.session_id, known.sequence, known.resume_gateway_url, shard_id, shard_count
-        ).to_dict()
-        try:
-            return Session.from_dict(mapping, resume_hosts=hosts)
-        except ValueError as error:
-            self._callbacks.log(
-                logging.WARNING,
-                "shard %d resumes at the URL that the worker has: %s",
-                shard_id,
-                error,
-            )
-            return Session.from_dict({**mapping, "resume_gateway_url": None})
-
     # Processes
 
     def _check_process(self) -> None:
@@ -430,21 +402,6 @@ class Worker:
             self._lifecycle.interpreter_exits()
             life = self._lifecycle.request_close(RESUMABLE_CLOSE_CODE, deadline)
             self._lifecycle.wait(lambda: life.ended, deadline)
-
-
-class ResumeHosts(Container[str]):
-    """The hosts to which the token may go on behalf of Redis, where others may write, too.
-
-    :param socket_url: where the worker's shards connect.
-    """
-
-    def __init__(self, socket_url: str) -> None:
-        host = urllib.parse.urlsplit(socket_url).hostname or ""
-        self._host = host
-        self._domain = _DISCORD if host.endswith(f".{_DISCORD}") else host
-
-    def __contains__(self, host: object) -> bool:
-        return isinstance(host, str) and (host == self._host or host.endswith(f".{self._domain}"))
 
 
 def machine_of(name: str) -> str:

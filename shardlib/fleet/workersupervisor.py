@@ -23,7 +23,7 @@ from shardlib.errors import (
 )
 from shardlib.fleet.config import FleetConfig, read_config
 from shardlib.fleet.connecting import Client, check_server
-from shardlib.fleet.errors import FleetError, RedisAway
+from shardlib.fleet.errors import FleetError, RedisAway, no_such_fleet
 from shardlib.fleet.keeper import Keeper
 from shardlib.fleet.keys import Keys
 from shardlib.fleet.leases import Leases
@@ -64,7 +64,7 @@ class Tools(NamedTuple):
 class WorkerSupervisor:
     """The lives of a worker, as its thread lives them.
 
-    :param callbacks: of the worker, of which there is none but the log.
+    :param callbacks: of the worker, which has no function of the user's, and writes the log.
     :param keys: of the fleet.
     :param connect: returns a client, and whether it is the worker's own.
     :param make_tools: makes what a life uses.
@@ -205,10 +205,7 @@ class WorkerSupervisor:
             if answers:
                 told_by = told_by or Deadline(self._lease)
                 if told_by.remaining() == 0:
-                    raise FleetError(
-                        f"there is no fleet {self._keys.name!r} in this Redis: nobody has said how "
-                        'many shards it has. Call Fleet.init() once, or run "shardlib init"'
-                    )
+                    raise no_such_fleet(self._keys.name)
             self._pause(life, _RETRY)
         return None
 

@@ -45,19 +45,19 @@ class Writer:
 
     @property
     def waiting(self) -> int:
-        """How many events wait."""
-        return sum(len(shard.outbox) for shard in self._shards().values())
+        """How many events wait. Any thread."""
+        return sum(shard.outbox.waiting for shard in self._shards().values())
 
     @property
     def has_some(self) -> bool:
         """True if there are events that can be appended now."""
         return any(
-            not shard.is_lost and not shard.outbox.is_empty for shard in self._shards().values()
+            shard.takes_appends and not shard.outbox.is_empty for shard in self._shards().values()
         )
 
     @property
     def wait(self) -> float:
-        """Seconds for which it is worth to wait for more events."""
+        """Seconds to wait for more events before the next write."""
         linger = self._next_write - time.monotonic()
         return 0.0 if linger <= 0 or self.waiting >= _WORTH_A_WRITE else linger
 
@@ -72,7 +72,7 @@ class Writer:
         batches = {
             shard_id: batch
             for shard_id, shard in shards.items()
-            if not shard.is_lost
+            if shard.takes_appends
             and (batch := shard.outbox.next_batch(shard.lease_token)) is not None
         }
         if not batches:

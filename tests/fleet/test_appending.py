@@ -201,6 +201,14 @@ def test_a_new_session_that_a_crash_took_gets_its_old_epoch(
     assert stream(client, keys) == [*whole, *expected(epoch_of(owner), "S2", [21])]
 
 
+def test_a_new_session_that_a_crash_took_keeps_an_epoch_that_consumers_know(
+    owner: Owner, client: redis.Redis, keys: Keys
+) -> None:
+    owner.begin("S2", epoch=5)
+    client.hset(keys.shard(0).state, "known_epoch", 5)  # by a consumer that has read the session
+    assert owner.append([1]) == (Outcome.APPENDED, 5, 1)
+
+
 def test_two_sessions_that_a_crash_took_are_repeated_one_after_the_other(
     redis_server: RedisServer, owner: Owner, client: redis.Redis, keys: Keys
 ) -> None:

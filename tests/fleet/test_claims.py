@@ -94,9 +94,11 @@ def test_a_claim_whose_answer_was_lost_can_be_repeated(
 ) -> None:
     owner = owner_of_new_shard(scripts, client, keys)
     owner.append([1])
+    end_lease(client, keys)
     claim = owner.claim()
     assert (claim.outcome, claim.fence) == (Outcome.CLAIMED, 1)
     assert not_none(claim.session).sequence == 1
+    assert Owner(scripts, name="two").claim().outcome is Outcome.HELD
 
 
 def test_of_many_who_claim_at_once_one_has_the_shard(

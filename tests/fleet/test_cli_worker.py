@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
+from shardlib import ShardState
 from shardlib.fleet import Fleet
 from shardlib.testing import LocalGateway
 from tests.command import CTRL_C, Command, wait_for
@@ -19,6 +20,7 @@ from tests.fleet.workers import (
     dispatch,
     make_fleet,
     make_fleet_gateway,
+    owned_by,
     sessions_of,
     wait_for_all,
 )
@@ -54,11 +56,7 @@ def worker(
 
 
 def owned(fleet: Fleet, command: Command) -> list[int]:
-    return [
-        each.shard_id
-        for each in fleet.shards()
-        if each.owner and f"-{command.process.pid}-" in each.owner
-    ]
+    return owned_by(fleet, command.process.pid)
 
 
 def wait_until_owned(fleet: Fleet, *commands: Command) -> None:
@@ -66,7 +64,7 @@ def wait_until_owned(fleet: Fleet, *commands: Command) -> None:
 
     def are_owned() -> bool:
         each = [owned(fleet, command) for command in commands]
-        ready = all(info.sequence > 0 for info in fleet.shards())
+        ready = all(info.state is ShardState.READY for info in fleet.shards())
         return all(each) and sum(map(len, each)) == SHARDS and ready
 
     wait_until(are_owned, PATIENCE, "all shards to have an owner")

@@ -373,6 +373,7 @@ def test_forged_commands_harm_nobody(
     gateway: LocalGateway,
     client: redis.Redis,
     keys: Keys,
+    commands: CommandScripts,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     errors: list[Exception] = []
@@ -400,7 +401,8 @@ def test_forged_commands_harm_nobody(
             forge(client, 1, {"method": "update_presence", "arguments": {}}, left)
         client.xadd(keys.shard(1).commands, {"nothing": ""})
         client.xadd(keys.commands, {"p": '{"shards": [true, "1", -1, 99], "drain": []}'})
-        client.xadd(keys.commands, {"p": json.dumps({"drain": worker.name, "timeout": "NaN"})})
+        for timeout in ("NaN", float("nan"), -1, True, None, 10**400):
+            commands.announce({"drain": worker.name, "timeout": timeout}, 60.0)
         client.set(keys.shard(2).commands, "not a stream")
         fleet.commands.request_guild_members(guild_of(1))
         wait_until(lambda: sent(gateway, 8), PATIENCE)
@@ -502,7 +504,7 @@ def test_arguments_are_checked_before_anything_is_written(
 
 def test_a_fleet_that_was_not_begun_has_no_shards_to_command(redis_server: RedisServer) -> None:
     with Fleet(redis_server.url, "mybot") as fleet:
-        with pytest.raises(FleetError, match=r"Call Fleet.init\(\)"):
+        with pytest.raises(FleetError, match=r"Call Fleet\.init\(\)"):
             fleet.commands.restart(0)
 
 

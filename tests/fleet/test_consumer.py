@@ -456,6 +456,20 @@ def test_a_consumer_waits_for_redis_and_goes_on_with_the_next_event(
     assert consumer.stats.outages == 1
 
 
+def test_a_timeout_ends_the_wait_for_redis_though_events_were_read_ahead(
+    make_consumer: MakeConsumer, redis_server: RedisServer, client: redis.Redis, keys: Keys
+) -> None:
+    Feed(client, keys, 5).append_everywhere(100)
+    consumer = make_consumer(5)
+    assert consumer.get(10) is not None
+    redis_server.kill()
+    # Until it is time to ask Redis, which takes less than the events last.
+    asking = Thread(lambda: wait_until(lambda: consumer.get(0) is None))
+    asking.finish()
+    assert consumer.stats.outages == 1
+    assert consumer.stats.events < 500
+
+
 def test_repeats_are_dropped_after_redis_has_lost_its_newest_writes(
     make_consumer: MakeConsumer, redis_server: RedisServer, client: redis.Redis, feed: Feed
 ) -> None:

@@ -24,6 +24,7 @@ from tests.fleet.workers import (
     stream,
     wait_for_all,
     wait_for_shards,
+    wait_until_written,
 )
 from tests.redis_server import RedisServer
 from tests.support import not_none, wait_until
@@ -69,14 +70,6 @@ def fleet(redis_server: RedisServer) -> Iterator[Fleet]:
 
 def is_ready(shard: Shard) -> bool:
     return shard.state is ShardState.READY
-
-
-def wait_until_written(fleet: Fleet, gateway: LocalGateway) -> None:
-    def are_written() -> bool:
-        issued = {each.shard[0]: each.sequence for each in gateway.all_sessions}
-        return issued == {info.shard_id: info.sequence for info in fleet.shards()}
-
-    wait_until(are_written, PATIENCE, "all events to be written")
 
 
 def test_a_forged_state_costs_a_new_session_at_most(

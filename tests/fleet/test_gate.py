@@ -152,6 +152,7 @@ def test_an_older_number_of_discords_lowers_the_count_only_after_a_reset(
 ) -> None:
     gate.count_starts(9, 3600.0)
     gate.count_starts(3, 3590.0)  # asked before the last starts
+    gate.count_starts(3, 3605.0)  # likewise, by a clock that goes otherwise
     assert ask(gate, 0, budget=9).outcome is GateOutcome.USED_UP
     gate.count_starts(3, _DAY)  # Discord has counted anew meanwhile
     assert ask(gate, 0, budget=9).outcome is GateOutcome.PASSED

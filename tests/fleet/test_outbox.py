@@ -84,9 +84,13 @@ def test_a_new_session_has_a_batch_of_its_own_and_proposes_an_epoch() -> None:
     proposed = batch[1]
     assert batch == ("S2", proposed, 0, [1, 2], 2)
     assert began - 1 < proposed <= time.time() * 1000
-    outbox.appended(200, 2, 0.0)  # Redis need not take it
+    taken = proposed + 3_600_000  # Redis need not take the proposal
+    outbox.appended(taken, 2, 0.0)
     put(outbox, [3], "S2")
-    assert next_batch(outbox) == ("S2", 200, 2, [3], 3)
+    assert next_batch(outbox) == ("S2", taken, 2, [3], 3)
+    outbox.appended(taken, 3, 0.0)
+    put(outbox, [1], "S3")
+    assert next_batch(outbox) == ("S3", taken + 1, 0, [1], 1)
 
 
 def test_the_epoch_of_a_new_session_is_proposed_again_if_the_answer_was_lost() -> None:
@@ -114,6 +118,12 @@ def test_events_that_are_not_forwarded_move_the_sequence() -> None:
     assert next_batch(outbox) == ("S1", 100, 5, [6], 7)
 
 
+def test_events_that_come_again_do_not_move_the_sequence_back() -> None:
+    outbox = make()
+    put(outbox, [6, 7, 6])
+    assert next_batch(outbox) == ("S1", 100, 5, [6, 7, 6], 7)
+
+
 def test_many_events_and_large_ones_are_divided() -> None:
     outbox = make(buffer=10_000)
     put(outbox, range(6, 1506))
@@ -138,6 +148,15 @@ def test_there_is_room_for_events_and_for_bytes_until_they_are_taken() -> None:
     assert not outbox.has_room
     outbox.clear()
     assert outbox.has_room
+
+
+def test_what_was_taken_leaves_its_room_to_what_comes() -> None:
+    outbox = make(buffer=2)
+    for sequence in (6, 7, 8):
+        outbox.put("S1", None, sequence, bytes(3000))
+        assert outbox.has_room
+        next_batch(outbox)
+        outbox.appended(100, sequence, 0.0)
 
 
 def test_only_the_first_event_rings() -> None:
@@ -224,26 +243,23 @@ def test_a_new_session_ends_the_wait_for_a_rewind() -> None:
     assert without_epoch(next_batch(outbox)) == ("S2", 0, [1], 1)
 
 
-@pytest.mark.parametrize(
-    ("appended", "waiting", "expected"),
-    [
-        ([], [], KNOWN),
-        ([], [6], KNOWN),
-        ([6, 7], [], KNOWN),
-        ([6, 7], [8], KNOWN),
-    ],
-)
-def test_a_lost_shard_is_claimed_as_it_was_before_what_is_remembered(
-    appended: list[int], waiting: list[int], expected: FleetSession
+@pytest.mark.parametrize("waiting", [[], [9]])
+@pytest.mark.parametrize("batches", [[], [[6, 7]], [[6, 7], [8]]])
+def test_a_lost_shard_is_claimed_as_it_was_before_what_is_remembered_and_gets_that_again(
+    batches: list[list[int]], waiting: list[int]
 ) -> None:
     outbox = make()
-    if appended:
-        append(outbox, appended)
+    for batch in batches:
+        append(outbox, batch)
     put(outbox, waiting)
     for _ in range(2):  # the answer may be lost
-        assert outbox.remember() == expected
-    if appended:
-        assert next_batch(outbox) == ("S1", 100, 5, appended, appended[-1])
+        assert outbox.remember() == KNOWN
+    found = []
+    while (again := next_batch(outbox)) is not None:
+        *_, sequences, last = again
+        found.append(sequences)
+        outbox.appended(100, last, 0.0)
+    assert found == [each for each in (*batches, waiting) if each]
 
 
 def test_a_lost_shard_without_a_session_is_claimed_without_one() -> None:

@@ -133,6 +133,46 @@ def test_a_group_that_redis_has_lost_is_made_again(
     assert told == [Gap(0, "data lost", None)]
 
 
+def test_a_gap_is_told_again_if_the_function_that_is_told_raises(
+    make_consumer: MakeConsumer, client: redis.Redis, feed: Feed
+) -> None:
+    told: list[Gap] = []
+
+    def fail_at_first(gap: Gap) -> None:
+        told.append(gap)
+        if len(told) == 1:
+            raise OSError
+
+    feed.append(1)
+    consumer = make_consumer(ordered=False, on_gap=fail_at_first)
+    consumer.ack(not_none(consumer.get(10)))
+    client.flushall()
+    feed.remember()
+    ids = feed.append(2)
+    with pytest.raises(OSError):
+        consumer.get(10)
+    assert ids_of(get_all(consumer, 2)) == ids
+    assert told == [Gap(0, "data lost", None)] * 2
+
+
+def test_a_group_that_redis_has_lost_delays_the_events_of_no_other_shard(
+    make_consumer: MakeConsumer, client: redis.Redis, keys: Keys
+) -> None:
+    ids = Feed(client, keys, 2).append_everywhere(4)
+    consumer = make_consumer(2, ordered=False, on_gap=lambda gap: None)
+    for _ in consumer:
+        break  # what was read ahead is to be read again
+    client.delete(keys.shard(1).events)
+    found: set[str] = set()
+
+    def has_all() -> bool:
+        event = consumer.get(0)
+        found.update([] if event is None else [event.id])
+        return found == set(ids[0])
+
+    wait_until(has_all, 3.0)  # what others have left is looked for after five seconds
+
+
 def test_events_that_were_trimmed_unread_are_told(
     make_consumer: MakeConsumer, client: redis.Redis, keys: Keys
 ) -> None:

@@ -14,7 +14,8 @@ import redis
 from shardlib import AuthenticationFailed, Intents
 from shardlib.fleet import Fleet, FleetError, Worker
 from shardlib.fleet.keys import Keys
-from shardlib.fleet.worker import ResumeHosts
+from shardlib.fleet.resuming import ResumeHosts
+from shardlib.fleet.scripts import FIELD
 from shardlib.testing import LocalGateway
 from tests.fleet.workers import (
     SHARDS,
@@ -31,7 +32,7 @@ from tests.fleet.workers import (
 )
 from tests.managers import identified, opcodes
 from tests.redis_server import RedisServer, make_cluster
-from tests.support import not_none, wait_until
+from tests.support import Thread, not_none, wait_until
 
 PATIENCE = 20.0
 
@@ -218,6 +219,26 @@ def test_a_redis_that_has_lost_all_is_told_again_by_the_owners(
     assert len(gateway.identifies) == SHARDS
     assert opcodes(gateway, 6) == 0
     assert len(fleet.shards()) == SHARDS  # the settings are there again
+
+
+def test_a_shard_that_another_has_had_since_redis_lost_it_is_dropped(
+    fleet: Fleet, gateway: LocalGateway, client: redis.Redis
+) -> None:
+    keys = Keys("mybot").shard(0)
+    with running(fleet, gateway) as worker:
+        wait_for_shards(worker, SHARDS)
+        wait_for_all(client, gateway)
+        shard = worker.shards[0]
+        epoch = int(stream(client, 0)[-1][0].partition("-")[0]) + 1
+        theirs: dict[Any, Any] = {"session": "theirs", "epoch": epoch, "sequence": 1}
+        with client.pipeline() as pipeline:
+            pipeline.delete(keys.lease, keys.state)
+            pipeline.hset(keys.state, mapping={"born": 1, "count": SHARDS, **theirs})
+            pipeline.xadd(keys.events, {FIELD: b'{"t": "READY"}'}, f"{epoch}-1")
+            pipeline.execute()
+        wait_until(lambda: worker.shards.get(0, shard) is not shard, PATIENCE)
+        wait_for_shards(worker, SHARDS)
+    assert not any(session.resumes for session in gateway.all_sessions)
 
 
 @pytest.mark.slow
@@ -596,6 +617,24 @@ def test_a_drain_is_a_stop_if_no_other_worker_lives(redis_server: RedisServer) -
             assert [info.owner for info in fleet.shards()] == [None] * shards
             worker.start(gateway.url)
             wait_for_shards(worker, shards)  # the drain was of the life before
+
+
+def test_a_drain_hands_over_four_shards_at_a_time_and_waits_until_others_have_them(
+    redis_server: RedisServer, client: redis.Redis
+) -> None:
+    shards = 8
+    with make_fleet(redis_server, shards=shards) as fleet, make_fleet_gateway(shards) as gateway:
+        with running(fleet, gateway, 1) as full:
+            wait_for_shards(full, 1)
+            with running(fleet, gateway) as leaving:
+                wait_for_shards(leaving, shards - 1)
+                draining = Thread(lambda: leaving.drain(PATIENCE))
+                wait_for_shards(leaving, shards - 1 - 4)
+                wait_for_renewals(client, 1)  # in which it looks several times who has them
+                assert len(leaving.shards) == shards - 1 - 4
+                with running(fleet, gateway) as heir:
+                    draining.finish()
+                    wait_for_shards(heir, shards - 1)
 
 
 def test_a_drain_ends_in_its_time_though_redis_does_not_answer(

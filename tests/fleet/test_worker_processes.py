@@ -25,6 +25,7 @@ from tests.fleet.workers import (
     stream,
     wait_for_all,
     wait_for_renewals,
+    wait_until_written,
 )
 from tests.redis_server import RedisServer
 from tests.support import wait_until
@@ -68,18 +69,6 @@ def wait_until_owned(fleet: Fleet, processes: list[WorkerProcess]) -> None:
         return all(owned) and sum(map(len, owned)) == SHARDS
 
     wait_until(are_owned, PATIENCE, "all shards to have an owner")
-
-
-def wait_until_written(fleet: Fleet, gateway: LocalGateway) -> None:
-    """Wait until Redis has all events that were issued, READY of each shard at least."""
-
-    def are_written() -> bool:
-        issued = {session.shard[0]: session.sequence for session in gateway.all_sessions}
-        return len(issued) == SHARDS and issued == {
-            info.shard_id: info.sequence for info in fleet.shards()
-        }
-
-    wait_until(are_written, PATIENCE, "all events to be written")
 
 
 def test_a_killed_workers_sessions_go_on_at_another(

@@ -123,9 +123,12 @@ class WorkerProcess:
 
     def owns(self, fleet: Fleet) -> list[int]:
         """The shards that it has."""
-        return [
-            each.shard_id for each in fleet.shards() if each.owner and f"-{self.pid}-" in each.owner
-        ]
+        return owned_by(fleet, self.pid)
+
+
+def owned_by(fleet: Fleet, pid: int) -> list[int]:
+    """The shards of the worker in a process."""
+    return [each.shard_id for each in fleet.shards() if each.owner and f"-{pid}-" in each.owner]
 
 
 def sessions_of(gateway: LocalGateway, number: int = SHARDS) -> list[GatewaySession]:
@@ -140,6 +143,16 @@ def dispatch(gateway: LocalGateway, count: int = 1) -> None:
     for _ in range(count):
         for session in gateway.all_sessions:
             session.dispatch("MESSAGE_CREATE", {"number": session.sequence + 1})
+
+
+def wait_until_written(fleet: Fleet, gateway: LocalGateway) -> None:
+    """Wait until Redis has all events that were issued, READY of each shard at least."""
+
+    def are_written() -> bool:
+        issued = {session.shard[0]: session.sequence for session in gateway.all_sessions}
+        return issued == {info.shard_id: info.sequence for info in fleet.shards()}
+
+    wait_until(are_written, PATIENCE, "all events to be written")
 
 
 def wait_for_all(
