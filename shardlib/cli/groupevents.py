@@ -9,7 +9,7 @@ from argparse import Namespace
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from shardlib.cli.eventlines import to_json_or_without_data, warn_of_misspelt
+from shardlib.cli.eventlines import to_json_or_without_data
 from shardlib.cli.fleets import find_fleet, log_lines
 from shardlib.cli.shutdown import Shutdown
 from shardlib.cli.terminal import Output
@@ -38,7 +38,6 @@ def run(arguments: Namespace) -> None:
     """
     output = Output(sys.stdout)
     log_lines()
-    warn_of_misspelt(arguments.events or ())
     with find_fleet(arguments) as fleet:
         shutdown = Shutdown()
         consumer = fleet.consumer(arguments.group, events=arguments.events, start=arguments.start)

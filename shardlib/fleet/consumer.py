@@ -33,11 +33,19 @@ from shardlib.errors import ForkedProcess, UnreadableMessage
 from shardlib.failurelog import FailureLog
 from shardlib.fleet.connecting import Client
 from shardlib.fleet.errors import FleetError, RedisAway
-from shardlib.fleet.fleetevents import GAP_EVENT, Entry, EntrySource, FleetEvent, Gap
+from shardlib.fleet.fleetevents import (
+    GAP_EVENT,
+    Entry,
+    EntrySource,
+    FleetEvent,
+    Gap,
+    check_event_names,
+)
 from shardlib.fleet.groupscripts import GroupScripts
 from shardlib.fleet.keys import Keys, check_name
 from shardlib.fleet.orderedstreams import OrderedStreams, Watermarks
 from shardlib.fleet.sharedstreams import SharedStreams
+from shardlib.gateway import misspelling_warning
 from shardlib.payloads import JSONModule, check_payload, read_dispatch_header
 from shardlib.text import printable
 from shardlib.waiting import Alarm
@@ -449,9 +457,11 @@ def _check_names(events: Iterable[str] | None) -> frozenset[str] | None:
         return None
     if isinstance(events, (str, bytes)) or not isinstance(events, Iterable):
         raise TypeError(f"events must be a set of str or None, not {type(events).__name__}")
-    names = frozenset(events)
-    for name in names:
-        check_type("each of events", name, str)
+    names = check_event_names("events", events)
+    for name in sorted(names):
+        warning = misspelling_warning(name)
+        if warning is not None:
+            _logger.warning("%s", warning)
     if not names:
         raise ValueError("events must name one event at least, or be None for all")
     return names

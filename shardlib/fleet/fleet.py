@@ -43,7 +43,8 @@ class FleetShardInfo(NamedTuple):
     :param shard_id: its number.
     :param owner: the :attr:`Worker.name` of the worker that has it, None if nobody has.
     :param machine: the host of that worker, None if nobody has it.
-    :param state: of the owner's shard, some seconds old at most; None before it has told.
+    :param state: of the owner's shard, some seconds old at most; None before it has told. For JSON
+        take its ``value``, a str.
     :param ping: seconds of the shard's last heartbeat, likewise.
     :param lease: seconds after which others may claim it, unless the owner renews; 0.0 if they may.
     :param fence: how often it was claimed.
@@ -201,7 +202,7 @@ class Fleet:
         :param replay_memory: seconds for which events are kept that were written. A Redis that has
             lost its newest writes is given them again; if it has lost more, the Gateway is asked.
         :param forward: the names of the events that are written to Redis, a set of str for example;
-            None for all.
+            None for all. The log warns of a name that looks misspelt.
         :param options: every ``on_socket_...`` callback and every option of
             :class:`shardlib.Shard` with the same meaning for each shard, but those that the worker
             sets itself: `shard_id`, `session`, `backoff`, `on_socket_text`, `acknowledge`,
@@ -245,7 +246,8 @@ class Fleet:
         :param group: name of the group, a str of 1 to 100 letters of ASCII, digits, ``_``, ``.``
             and ``-``.
         :param events: the names of the events to hand out, an iterable of str; None for all. The
-            data of other events is not decoded, and they count as handled.
+            data of other events is not decoded, and they count as handled. The log warns of a name
+            that looks misspelt.
         :param ordered: True: the events of a shard come in order, one after the other, since one
             consumer at a time reads a shard's stream. False: any consumer gets any event, so that
             many slow ones help each other, without order. All consumers of a group have the same.

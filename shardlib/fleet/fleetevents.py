@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from typing import Any, NamedTuple, Protocol
+
+from shardlib.checks import check_type
+from shardlib.gateway import event_name
 
 GAP_EVENT = "SHARDLIB_GAP"
 """The name of an event that stands for events that may be missing."""
@@ -47,6 +51,21 @@ class Gap(NamedTuple):
     shard_id: int
     reason: str
     events: int | None
+
+
+def check_event_names(argument: str, names: Iterable[str]) -> frozenset[str]:
+    """Check the names of events that a user has given, and return them in upper case.
+
+    :param argument: name of the argument, as the error names it.
+    :param names: of events.
+    :raises TypeError: if one is not a str.
+    :raises ValueError: if no event can have one of the names.
+    """
+    checked = set()
+    for name in names:
+        check_type(f"each of {argument}", name, str)
+        checked.add(event_name(name))
+    return frozenset(checked)
 
 
 class Position(NamedTuple):

@@ -13,7 +13,7 @@ import os
 import secrets
 import socket
 import weakref
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -26,6 +26,7 @@ from shardlib.fleet.commandrunner import INTERVAL, CommandRunner
 from shardlib.fleet.commandscripts import CommandScripts
 from shardlib.fleet.config import FleetConfig
 from shardlib.fleet.connecting import Client
+from shardlib.fleet.fleetevents import check_event_names
 from shardlib.fleet.fleetgate import FleetGate
 from shardlib.fleet.fleetshard import FleetShard
 from shardlib.fleet.gatescripts import GateScripts
@@ -38,7 +39,13 @@ from shardlib.fleet.roster import Roster
 from shardlib.fleet.scripts import Claim, ShardScripts
 from shardlib.fleet.workersupervisor import Tools, WorkerSupervisor
 from shardlib.fleet.writer import Writer
-from shardlib.gateway import API_VERSION, GATEWAY_URL, RESUMABLE_CLOSE_CODE, gateway_url
+from shardlib.gateway import (
+    API_VERSION,
+    GATEWAY_URL,
+    RESUMABLE_CLOSE_CODE,
+    gateway_url,
+    misspelling_warning,
+)
 from shardlib.interrupts import has_interrupted_own_call
 from shardlib.lifecontrol import LifeControl
 from shardlib.lifecycle import Beginning, Life
@@ -126,6 +133,9 @@ class Worker:
             raise TypeError(
                 f"forward must be a set of the names of events, not {type(forward).__name__}"
             )
+        names: object = forward  # a container may be no iterable
+        if isinstance(names, Iterable):
+            forward = check_event_names("forward", names)
         options.setdefault("slow_callback", None)  # a reader that waits for Redis is no fault
         # Never connected: it checks the arguments.
         template = ManagedShard(token, intents, **options)
@@ -309,6 +319,11 @@ class Worker:
     def _beginning(self, socket_url: str) -> Beginning:
         self._check_process()
         gateway_url(socket_url, API_VERSION, self._compression)  # raises if it can't be
+        if isinstance(self._forward, frozenset):
+            for name in sorted(self._forward):
+                warning = misspelling_warning(name)
+                if warning is not None:
+                    self._callbacks.log(logging.WARNING, "%s", warning)
         return Beginning(socket_url, API_VERSION, awaited=False)
 
     def _make_tools(self, life: Life, client: Client, config: FleetConfig) -> Tools:

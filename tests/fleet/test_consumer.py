@@ -891,6 +891,7 @@ def test_consumers_read_from_a_cluster(redis_program: str, keys: Keys, tmp_path:
         ({"events": "MESSAGE_CREATE"}, TypeError, "events must be a set of str"),
         ({"events": []}, ValueError, "events must name one event"),
         ({"events": [1]}, TypeError, "each of events must be of type str"),
+        ({"events": ["message create"]}, ValueError, "no event .* did you mean MESSAGE_CREATE"),
         ({"start": "0"}, ValueError, "start must be one of"),
         ({"seen": {}}, None, ""),
         ({"seen": 1}, TypeError, "seen must have a method get"),
@@ -913,6 +914,16 @@ def test_bad_arguments_are_refused_at_once(
         return
     with pytest.raises(error, match=message):
         Consumer(client, keys, shard_count=lambda: 1, **arguments)
+
+
+def test_the_names_of_events_may_be_in_lower_case(make_consumer: MakeConsumer, feed: Feed) -> None:
+    ids = feed.append(1)
+    assert get(make_consumer(events=["message_create"]), 1) == ids
+
+
+def test_a_misspelt_event_is_told(keys: Keys, caplog: pytest.LogCaptureFixture) -> None:
+    Consumer(redis.Redis(port=1), keys, "web", shard_count=lambda: 1, events={"MESSAGE_CRAETE"})
+    assert "did you mean MESSAGE_CREATE?" in caplog.text
 
 
 def test_a_consumer_of_a_fleet_closes_its_connections(

@@ -69,7 +69,7 @@ def test_ready_comes_first_and_ids_are_epoch_and_sequence(
 def test_events_that_are_not_forwarded_count_for_the_resume(
     fleet: Fleet, gateway: LocalGateway, client: redis.Redis
 ) -> None:
-    with running(fleet, gateway, forward={"MESSAGE_CREATE"}) as worker:
+    with running(fleet, gateway, forward=["message_create"]) as worker:
         wait_for_shards(worker, SHARDS)
         dispatch(gateway, 3)
         wait_for_all(client, gateway, lambda name: name == "MESSAGE_CREATE")
@@ -568,6 +568,12 @@ def test_a_worker_that_was_not_started_can_be_stopped_and_dropped(fleet: Fleet) 
 def test_what_a_worker_sets_itself_is_refused(options: dict[str, Any]) -> None:
     with Fleet("redis://127.0.0.1:1/0", "mybot") as fleet, pytest.raises(TypeError):
         fleet.worker("a.b.c", Intents.all(), **options)
+
+
+def test_a_name_to_forward_that_no_event_can_have_is_refused() -> None:
+    with Fleet("redis://127.0.0.1:1/0", "mybot") as fleet:
+        with pytest.raises(ValueError, match="did you mean MESSAGE_CREATE"):
+            fleet.worker("a.b.c", Intents.all(), forward={"message create"})
 
 
 def test_the_number_of_shards_cannot_be_changed(fleet: Fleet) -> None:
