@@ -22,5 +22,6 @@ html_theme_options = {
 }
 
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True  # "json=ujson", and not where ujson is on this machine
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"

@@ -13,11 +13,12 @@ from shardlib.cli.eventlines import to_json_or_without_data, warn_of_misspelt
 from shardlib.cli.fleets import find_fleet, log_lines
 from shardlib.cli.shutdown import Shutdown
 from shardlib.cli.terminal import Output
+from shardlib.fleet.errors import no_such_fleet
 from shardlib.fleet.fleetevents import GAP_EVENT
 from shardlib.text import count
 
 if TYPE_CHECKING:
-    from shardlib.fleet import Consumer, FleetEvent, FleetShardInfo
+    from shardlib.fleet import Consumer, FleetEvent
 
 # Seconds in which the consumer tells Redis what was printed. Then the command ends all the same: it
 # may be stuck in a full pipe, or Redis may be away.
@@ -40,9 +41,11 @@ def run(arguments: Namespace) -> None:
     warn_of_misspelt(arguments.events or ())
     with find_fleet(arguments) as fleet:
         shutdown = Shutdown()
-        infos = fleet.shards()  # raises an error if there is no such fleet: a consumer would wait
         consumer = fleet.consumer(arguments.group, events=arguments.events, start=arguments.start)
-        _tell_where_it_begins(arguments.group, infos, arguments.start)
+        lags = consumer.lag()  # Fleet.shards() tells more, which a consumer's user may not read
+        if not lags:
+            raise no_such_fleet(fleet.name)  # for which the consumer would wait
+        _tell_where_it_begins(arguments.group, lags.values(), arguments.start)
         printer = _Printer(consumer, output, arguments.count, shutdown)
         printer.start()
         try:
@@ -116,10 +119,11 @@ def _line(event: FleetEvent) -> str:
     )
 
 
-def _tell_where_it_begins(group: str, infos: Iterable[FleetShardInfo], start: str) -> None:
-    lags = [info.lag[group] for info in infos if group in info.lag]
-    if lags:
-        behind = sum(lag or 0 for lag in lags)
-        _logger.info("the group %s has not had %s", group, count(behind, "event"))
-    else:
-        _logger.info("the group %s is new, and begins at the %s event", group, start)
+def _tell_where_it_begins(group: str, lags: Iterable[int | None], start: str) -> None:
+    behind = 0
+    for lag in lags:
+        if lag is None:
+            _logger.info("the group %s is new, and begins at the %s event", group, start)
+            return
+        behind += lag
+    _logger.info("the group %s has not had %s", group, count(behind, "event"))

@@ -45,6 +45,8 @@ def run(arguments: Namespace) -> None:
         ("Max concurrency", f"{bot.max_concurrency} every {count(interval, 'second')}"),
         ("Session starts", f"{left}{bot.total} in 24 hours"),
     ]
+    # A gateway of one's own would not be found without its URL.
+    where = f" --url {bot.url}" if arguments.api_url else ""
     width = max(len(name) for name, _ in rows)
     lines = [output.style(name.ljust(width), DIM) + "  " + value for name, value in rows]
     lines += [
@@ -52,7 +54,7 @@ def run(arguments: Namespace) -> None:
         "Start a worker, on as many machines as you like:",
         "",
         f"  DISCORD_TOKEN=... {REDIS_VARIABLE}=... "
-        f"shardlib worker --name {fleet.name} --intents default",
+        f"shardlib worker --name {fleet.name} --intents default{where}",
     ]
     try:
         output.write("\n".join(lines) + "\n")

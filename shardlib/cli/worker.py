@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from shardlib.cli.environment import bot_token
 from shardlib.cli.errors import UsageError
+from shardlib.cli.eventlines import warn_of_misspelt
 from shardlib.cli.fleets import find_fleet, log_lines
 from shardlib.cli.shardlog import number_of
 from shardlib.cli.shutdown import Shutdown
@@ -46,6 +47,7 @@ def run(arguments: Namespace) -> None:
         except ValueError as error:
             raise UsageError(str(error)) from error
         _print_log(worker, details=arguments.verbose)
+        warn_of_misspelt(arguments.forward or ())
         _logger.info("worker %s of the fleet %s", worker.name, fleet.name)
         worker.start(arguments.url or GATEWAY_URL)
         ended = threading.Event()

@@ -198,4 +198,6 @@ class CommandRunner:
     def _restart(self, shard: FleetShard, *, new_session: bool) -> None:
         if not isinstance(new_session, bool):
             raise TypeError(f"new_session must be a bool, not {type(new_session).__name__}")
+        how = "with a new session" if new_session else "and to resume"
+        self._log(logging.INFO, "shard %d is told to connect again, %s", shard.shard_id, how)
         shard.start_anew(self._socket_url, new_session=new_session)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import urllib.parse
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import redis
@@ -65,9 +66,12 @@ def connect(url: str | Client, *, timeout: float = 5.0) -> Client:
         )
     if parts.scheme not in _SCHEMES:
         raise ValueError("url must begin with redis://, rediss:// or unix://")
+    query = urllib.parse.parse_qs(parts.query)
+    if parts.scheme == "rediss":
+        _check_files(query)
     if parts.scheme != "unix":
         options["socket_keepalive"] = True
-    if parts.scheme == "rediss" and "ssl_cert_reqs" not in urllib.parse.parse_qs(parts.query):
+    if parts.scheme == "rediss" and "ssl_cert_reqs" not in query:
         options["ssl_check_hostname"] = True  # which redis-py leaves out before version 6
     try:
         client = redis.Redis.from_url(url, **options)
@@ -76,6 +80,23 @@ def connect(url: str | Client, *, timeout: float = 5.0) -> Client:
     except (TypeError, ValueError, redis.RedisError) as error:  # an option in the query
         raise ValueError(f"url has an option that redis-py does not take: {error}") from None
     return client
+
+
+def _check_files(query: Mapping[str, Sequence[str]]) -> None:
+    """Check the files of certificates, which redis-py opens with the first connection only.
+
+    :param query: of the URL.
+    :raises ValueError: if one cannot be read. A worker would otherwise wait for Redis for ever.
+    """
+    for option in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
+        for path in query.get(option, ()):
+            try:
+                with open(path, "rb"):
+                    pass
+            except OSError as error:
+                raise ValueError(
+                    f"url names a file in {option} that cannot be read: {path}: {error.strerror}"
+                ) from None
 
 
 def check_server(client: Client) -> list[str]:

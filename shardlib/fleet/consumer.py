@@ -71,7 +71,7 @@ class ConsumerStats:
 class Consumer:
     """Hands out the events of a fleet's shards, which all consumers of a group share.
 
-    ::
+    :meth:`shardlib.fleet.Fleet.consumer` makes it, and describes its arguments::
 
         with fleet.consumer("web", events={"MESSAGE_CREATE"}) as consumer:
             for event in consumer:
@@ -91,38 +91,6 @@ class Consumer:
     that takes.
 
     When Redis is away, the consumer waits, and goes on when Redis is back; the log tells of it.
-
-    :param client: from :func:`~shardlib.fleet.connecting.connect`.
-    :param keys: of the fleet.
-    :param group: name of the group, a str of 1 to 100 letters of ASCII, digits, ``_``, ``.`` and
-        ``-``.
-    :param shard_count: a function that returns the number of the fleet's shards, 0 as long as that
-        is unknown. It may raise :class:`RedisAway`.
-    :param lease: seconds after which others take over the streams of a consumer that is not heard
-        of.
-    :param events: the names of the events to hand out, an iterable of str; None for all. The data
-        of other events is not decoded.
-    :param ordered: True: the events of a shard come in order, one after the other, since one
-        consumer at a time reads a shard's stream. False: any consumer gets any event, so that many
-        slow ones help each other, without order.
-    :param start: where a group begins that is new: ``"oldest"``, at the oldest event that is kept,
-        or ``"newest"``, with what comes from now on.
-    :param seen: with `ordered`, where the user stores the id of the last event of each shard that
-        had its effect, an object with a method ``get(shard_id)``. What it returns, unless it is
-        None, counts more than what Redis knows.
-    :param on_gap: called with a :class:`Gap` when events may be missing; an exception that it
-        raises leaves the loop. Without it, an event of the name ``SHARDLIB_GAP`` is handed out, if
-        `events` is None or names it; otherwise the log tells of the gap.
-    :param retry_after: with ``ordered=False``, seconds after which an event that a consumer has not
-        acknowledged goes to another one. The handling of an event has to take less.
-    :param keep_events: about how many events of each shard Redis keeps. The log warns when the
-        group has not acknowledged four fifths of that.
-    :param name: of this consumer, as `group`; by default one that nobody else has.
-    :param json: a module with ``loads``.
-    :param owns_client: True if nobody else uses `client`: its connections are closed when the
-        consumer is, and when a loop ends.
-    :raises TypeError: if an argument is of the wrong type.
-    :raises ValueError: if an argument has a wrong value.
     """
 
     def __init__(

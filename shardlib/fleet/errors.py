@@ -19,3 +19,14 @@ class RedisAway(FleetError):
     Whether Redis has carried out what was asked is unknown if the answer was lost on its way. So
     each script of the fleet may be called twice with the same arguments.
     """
+
+
+def no_such_fleet(name: str) -> FleetError:
+    """The error if nobody has said how many shards a fleet has.
+
+    :param name: of the fleet.
+    """
+    return FleetError(
+        f"there is no fleet {name!r} in this Redis: nobody has said how many shards it has. Call "
+        'Fleet.init() once, or run "shardlib init"'
+    )

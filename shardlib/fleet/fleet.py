@@ -14,7 +14,7 @@ from shardlib.fleet.commands import Commands
 from shardlib.fleet.config import FleetConfig, check_config, keep_config, read_config
 from shardlib.fleet.connecting import Client, check_server, connect
 from shardlib.fleet.consumer import Consumer
-from shardlib.fleet.errors import FleetError
+from shardlib.fleet.errors import FleetError, no_such_fleet
 from shardlib.fleet.fleetevents import Gap
 from shardlib.fleet.gatescripts import GateScripts
 from shardlib.fleet.groupscripts import lags
@@ -239,9 +239,30 @@ class Fleet:
     ) -> Consumer:
         """An iterator over the fleet's events, which all consumers of a group share.
 
-        It waits for Redis, and for :meth:`init`, if they are not there yet. For the arguments see
-        :class:`Consumer`.
+        Opens no connection yet. The first call that asks the :class:`Consumer` for an event waits
+        for Redis, and for :meth:`init`, if they are not there yet.
 
+        :param group: name of the group, a str of 1 to 100 letters of ASCII, digits, ``_``, ``.``
+            and ``-``.
+        :param events: the names of the events to hand out, an iterable of str; None for all. The
+            data of other events is not decoded, and they count as handled.
+        :param ordered: True: the events of a shard come in order, one after the other, since one
+            consumer at a time reads a shard's stream. False: any consumer gets any event, so that
+            many slow ones help each other, without order. All consumers of a group have the same.
+        :param start: where a group begins that is new: ``"oldest"``, at the oldest event that is
+            kept, or ``"newest"``, with what comes after a consumer of the group was first asked for
+            an event.
+        :param seen: with `ordered`, where the user stores the id of the last event of each shard
+            that had its effect, an object with a method ``get(shard_id)``. What it returns, unless
+            it is None, counts more than what Redis knows.
+        :param on_gap: called with a :class:`Gap` when events may be missing; an exception that it
+            raises leaves the loop. Without it, an event of the name ``SHARDLIB_GAP`` is handed out,
+            if `events` is None or names it; otherwise the log tells of the gap.
+        :param retry_after: with ``ordered=False``, seconds after which an event that a consumer has
+            not acknowledged goes to another one. The handling of an event has to take less; the log
+            warns of one that took longer.
+        :param name: of this consumer, as `group`; by default one that nobody else has.
+        :param json: a module with ``loads``, for the data of events.
         :raises ValueError: if an argument has a value that cannot be; the message says which and
             why.
         :raises TypeError: if an argument has the wrong type.
@@ -314,10 +335,7 @@ class Fleet:
     def _config(self) -> FleetConfig:
         config = read_config(self._client, self._keys)
         if config is None:
-            raise FleetError(
-                f"there is no fleet {self.name!r} in this Redis: nobody has said how many shards "
-                'it has. Call Fleet.init() once, or run "shardlib init"'
-            )
+            raise no_such_fleet(self.name)
         return config
 
     def _connect(self) -> tuple[Client, bool]:

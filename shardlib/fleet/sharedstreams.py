@@ -6,6 +6,7 @@ is not acknowledged for a while goes to whoever asks, with the same id.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 
 import redis
 
+from shardlib.failurelog import FailureLog
 from shardlib.fleet.calling import Call, Script, call_all
 from shardlib.fleet.connecting import Client
 from shardlib.fleet.errors import FleetError
@@ -30,6 +32,8 @@ from shardlib.fleet.keys import Keys
 from shardlib.fleet.reading import RawEntry, entries_of, read_many, text_of, was_trimmed
 from shardlib.fleet.scripts import GAP, LAST_ID
 from shardlib.waiting import Alarm
+
+_logger = logging.getLogger("shardlib.fleet")
 
 # Entries of all streams that a consumer reads ahead, at most; others wait for what it has read.
 _READ_AHEAD = 100
@@ -137,7 +141,9 @@ class SharedStreams:
         self._begun: dict[int, Position] = {}  # where the group begins, by shard
         self._cursors: dict[int, str] = {}  # of looking for what others have left
         self._read_at = 0.0  # the oldest entry of the buffer
-        self._in_hand: dict[tuple[int, str], None] = {}  # delivered, and not acknowledged
+        # Delivered, and not acknowledged: when Redis gave it, from when retry_after counts.
+        self._in_hand: dict[tuple[int, str], float] = {}
+        self._overtime = FailureLog()
         self._handled: list[tuple[int, str]] = []  # which Redis does not know yet
         self._must_recover = True
         self._next_flush = self._next_poll = self._next_take_over = 0.0
@@ -327,7 +333,7 @@ class SharedStreams:
 
     def delivered(self, entry: Entry) -> None:
         """Note that the user gets the first entry of the buffer, and take it out."""
-        self._in_hand[entry.shard_id, entry.id.decode()] = None
+        self._in_hand[entry.shard_id, entry.id.decode()] = self._read_at
         self.buffer.popleft()
 
     def skipped(self, entry: Entry) -> None:
@@ -340,11 +346,27 @@ class SharedStreams:
 
         :returns: False if the entry was acknowledged before.
         """
-        if (shard_id, entry_id) not in self._in_hand:
+        read_at = self._in_hand.pop((shard_id, entry_id), None)
+        if read_at is None:
             return False
         self._handled.append((shard_id, entry_id))
-        self._in_hand.pop((shard_id, entry_id), None)
+        self._tell_of_overtime(time.monotonic() - read_at)
         return True
+
+    def _tell_of_overtime(self, taken: float) -> None:
+        if taken <= self._retry_after:
+            return
+        count, _ = self._overtime.add(SharedStreams)
+        if count:
+            _logger.warning(
+                "the group %s acknowledged an event %.1f seconds after it was read, and "
+                "retry_after is %g: another consumer may have handled the event, too. Raise "
+                "retry_after, or run more consumers%s",
+                self._group,
+                taken,
+                self._retry_after,
+                f" ({count} such events since the last warning)" if count > 1 else "",
+            )
 
     def rewind(self) -> None:
         """Deliver again what was delivered and not acknowledged."""

@@ -49,7 +49,7 @@ def test_init_with_shards_needs_no_token_and_asks_nobody_else(
         "Max concurrency  2 every 5 seconds",
         "Session starts   1000 in 24 hours",
     ]
-    assert "shardlib worker --name mybot" in command.out[-1]
+    assert command.out[-1].endswith("shardlib worker --name mybot --intents default")
     assert command.err == []
 
 
@@ -61,6 +61,7 @@ def test_init_takes_what_the_http_api_recommends(
         command = run(redis_server, *arguments, token=gateway.token)
         assert command.status == 0
         assert command.out[3] == "Session starts   77 left of 77 in 24 hours"
+        assert command.out[-1].endswith(f"--intents default --url {gateway.url}")
         assert read_config(client, keys) == FleetConfig(3, 2, 77, 5.0)
         others: tuple[str, ...] = ("--max-concurrency", "1", "--session-start-limit", "50")
         others += ("--identify-interval", "0.5")

@@ -215,7 +215,7 @@ def test_the_options_reach_the_worker(
 ) -> None:
     options: tuple[str, ...] = (
         "--forward",
-        "READY,MESSAGE_CREATE",
+        "READY,MESSAGE_CREATE,MESSAGE_CRAETE",
         "--most-shards",
         "2",
         "--keep-events",
@@ -228,6 +228,7 @@ def test_the_options_reach_the_worker(
         dispatch(gateway, 3)
         wait_for_all(client, gateway, lambda name: name in ("READY", "MESSAGE_CREATE"))
         assert {each.compression for each in gateway.connections} == {None}
+        wait_for(command.err, "did you mean MESSAGE_CREATE?")
 
 
 def test_a_worker_makes_no_http_request(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import socket
 import time
@@ -145,8 +146,13 @@ def test_commands_to_a_shard_are_carried_out_in_order_and_go(
 
 @pytest.mark.parametrize("new_session", [False, True])
 def test_restart_connects_a_shard_again(
-    new_session: bool, fleet: Fleet, gateway: LocalGateway, client: redis.Redis
+    new_session: bool,
+    fleet: Fleet,
+    gateway: LocalGateway,
+    client: redis.Redis,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.INFO, "shardlib.fleet")
     with running(fleet, gateway) as worker:
         wait_for_shards(worker, SHARDS)
         wait_for_all(client, gateway)
@@ -163,6 +169,8 @@ def test_restart_connects_a_shard_again(
         wait_for_all(client, gateway)
     gaps = [payload for _, payload in stream(client, 2) if payload["t"] == GAP_EVENT]
     assert len(gaps) == new_session
+    how = "with a new session" if new_session else "and to resume"
+    assert f"shard 2 is told to connect again, {how}" in caplog.text
 
 
 def test_restart_brings_a_shard_back_that_an_error_has_closed(

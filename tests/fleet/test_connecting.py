@@ -49,6 +49,8 @@ def test_a_client_that_decodes_is_refused() -> None:
         (f"redis://:{_SECRET}@host?db=x", "option that redis-py does not take"),
         (f"redis://:{_SECRET}@host?colour=red", "does not take: .*'colour'"),
         (f"redis://:{_SECRET}@host?ssl_ca_certs=/ca.pem", "does not take: .*'ssl_ca_certs'"),
+        (f"rediss://:{_SECRET}@host?ssl_ca_certs=/no/ca.pem", "ssl_ca_certs .*: /no/ca.pem: No"),
+        (f"rediss://:{_SECRET}@host?ssl_certfile=/no/me.pem", "ssl_certfile .*: /no/me.pem: No"),
     ],
 )
 def test_a_wrong_url_is_refused_without_showing_its_password(url: str, message: str) -> None:

@@ -14,6 +14,7 @@ from shardlib import Intents
 from shardlib.fleet import Consumer, Fleet, FleetError
 from shardlib.fleet.keys import Keys
 from shardlib.testing import LocalGateway
+from tests.command import run_to_end
 from tests.fleet.consuming import consume, get
 from tests.fleet.workers import dispatch, make_fleet_gateway, running, wait_for_shards
 from tests.managers import opcodes
@@ -48,7 +49,7 @@ def gateway() -> Iterator[LocalGateway]:
 @pytest.fixture
 def admin(redis_server: RedisServer, client: redis.Redis) -> redis.Redis:
     """Who makes the users."""
-    for role in ("worker", "consumer"):
+    for role in ("worker", "consumer", "commander"):
         client.execute_command("ACL", "SETUSER", role, *documented_rules(role))
     return client
 
@@ -132,6 +133,48 @@ def test_consumers_need_the_documented_permissions(
                 consume(consumer, 50)
     assert denied(admin) == []
     assert commands_used(admin) == documented_commands("consumer")
+
+
+def test_shardlib_events_needs_what_a_consumer_needs(
+    redis_server: RedisServer, admin: redis.Redis, gateway: LocalGateway
+) -> None:
+    with connect(redis_server, "worker") as fleet:
+        fleet.init(2, max_concurrency=2, identify_interval=0.01)
+        with running(fleet, gateway) as worker:
+            wait_for_shards(worker, 2)
+            wait_until(lambda: worker.stats.written >= 2)
+    url = f"redis://consumer:{PASSWORD}@{HOST}:{redis_server.port}/0"
+    for _ in range(2):  # for a new group, and for one that there is
+        command = run_to_end("events", "web", "--redis", url, "--name", "mybot", "--count", "1")
+        assert command.status == 0, command.err
+    assert denied(admin) == []
+
+
+def test_commands_need_the_documented_permissions(
+    redis_server: RedisServer, admin: redis.Redis, gateway: LocalGateway
+) -> None:
+    with connect(redis_server, "worker") as fleet:
+        fleet.init(2, max_concurrency=2, identify_interval=0.01)
+        with running(fleet, gateway) as worker, connect(redis_server, "commander") as other:
+            wait_for_shards(worker, 2)
+            other.commands.update_presence(status="idle")
+            wait_until(lambda: opcodes(gateway, 3) == 2)
+            other.commands.request_guild_members(
+                next(iter(gateway.world.guilds)), query="a", limit=1
+            )
+            wait_until(lambda: opcodes(gateway, 8) == 1)
+            other.commands.drain(worker.name)
+            worker.join(20)
+    assert denied(admin) == []
+    admin.config_resetstat()
+    with connect(redis_server, "commander") as other:
+        other.commands.update_presence(status="idle")
+        with pytest.raises(FleetError, match="takes shards"):
+            other.commands.drain("nobody")
+        # EVAL loads a script that Redis does not know yet; Redis knows all by now.
+        assert commands_used(admin) | {"eval"} == documented_commands("commander")
+        with other.consumer("web") as consumer, pytest.raises(FleetError, match="ACL SETUSER"):
+            consumer.get(1)
 
 
 def test_a_consumers_user_can_touch_neither_leases_nor_commands_of_shards(

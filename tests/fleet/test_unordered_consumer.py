@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import pytest
 import redis
 
 from shardlib.fleet.consumer import Consumer
@@ -91,6 +92,28 @@ def test_what_was_read_ahead_for_too_long_goes_to_others(
     rest = get_all(slow, 9)  # handed back, and taken over again
     assert event.id not in ids_of(rest)
     assert len({*ids_of(rest)}) == 9
+
+
+def test_an_event_that_takes_longer_than_retry_after_is_told(
+    make_consumer: MakeConsumer, feed: Feed, caplog: pytest.LogCaptureFixture
+) -> None:
+    feed.append(2)
+    slow = make_consumer(ordered=False, retry_after=0.2)
+    first, _ = get_all(slow, 2)
+    other = make_consumer(ordered=False, retry_after=0.2)
+    assert first.id in ids_of(get_all(other, 2))  # the time is over
+    assert slow.ack(first)
+    assert "the group web acknowledged an event" in caplog.text
+    assert "retry_after is 0.2" in caplog.text
+
+
+def test_an_event_that_is_handled_in_time_is_not_told(
+    make_consumer: MakeConsumer, feed: Feed, caplog: pytest.LogCaptureFixture
+) -> None:
+    feed.append(1)
+    consumer = make_consumer(ordered=False)
+    assert consumer.ack(not_none(consumer.get(10)))
+    assert "retry_after" not in caplog.text
 
 
 def test_a_group_that_redis_has_lost_is_made_again(
