@@ -36,7 +36,7 @@ from shardlib.testing.faults import (
 from shardlib.testing.payloads import encode
 from shardlib.testing.rest.errors import BAD_REQUEST, ApiError
 from shardlib.testing.rest.http11 import HttpParser
-from shardlib.testing.rest.request import ReceivedRequest
+from shardlib.testing.rest.request import VERSIONS, ReceivedRequest
 from shardlib.testing.rest.response import Response, error_response
 from shardlib.testing.rules import Rules
 from shardlib.testing.session import Session
@@ -44,9 +44,7 @@ from shardlib.testing.thread import GatewayThread
 from shardlib.testing.transport import ClientTransport
 from shardlib.testing.validation import shorten
 
-#: API versions that the gateway speaks (Reference, "API Versions"), and the version for a client
-#: whose URL has no ``v``.
-VERSIONS = (6, 7, 8, 9, 10)
+# The API version for a client whose URL has no ``v``.
 _DEFAULT_VERSION = 6
 
 # The websockets package logs every frame at level DEBUG, with the token of an Identify in it. This

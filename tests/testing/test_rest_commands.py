@@ -154,5 +154,5 @@ def test_the_commands_of_other_applications_and_guilds_are_not_to_be_had(
     local_gateway: LocalGateway, rest: Rest
 ) -> None:
     application = local_gateway.world.application["id"]
-    assert rest.error("GET", "/applications/5/commands") == (403, 50001)
+    assert rest.error("GET", "/applications/5/commands") == (403, 20012)
     assert rest.error("GET", f"/applications/{application}/guilds/5/commands") == (404, 10004)

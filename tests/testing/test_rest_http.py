@@ -194,6 +194,16 @@ def test_the_version_may_be_named(local_gateway: LocalGateway, rest: Rest, base:
     assert request.version == (None if base == "/api" else int(base[6:]))
 
 
+@pytest.mark.parametrize("version", [3, 5, 11])
+def test_versions_that_discord_has_discontinued_or_not_begun_are_refused(
+    local_gateway: LocalGateway, rest: Rest, version: int
+) -> None:
+    url = local_gateway.http_url.replace("/v10", f"/v{version}") + "/users/@me"
+    response = rest.session.get(url, timeout=5)
+    assert (response.status_code, response.json()["code"]) == (400, 50041)
+    assert local_gateway.unhandled == local_gateway.requests
+
+
 def test_a_request_can_be_expected(
     local_gateway: LocalGateway, rest: Rest, channel: Channel
 ) -> None:

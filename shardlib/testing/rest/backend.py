@@ -9,7 +9,7 @@ from typing import Any
 from shardlib.testing.channel import Channel, Message
 from shardlib.testing.clock import Clock
 from shardlib.testing.rest.errors import (
-    MISSING_ACCESS,
+    NOT_YOUR_APPLICATION,
     UNKNOWN_CHANNEL,
     UNKNOWN_GUILD,
     UNKNOWN_MESSAGE,
@@ -76,7 +76,7 @@ class Backend:
         :raises ApiError: if it is another.
         """
         if application_id != self.world.application["id"]:
-            raise ApiError(MISSING_ACCESS)
+            raise ApiError(NOT_YOUR_APPLICATION)
 
     def place(self, channel: Channel) -> dict[str, str]:
         """Return the fields by which events name a channel, and its guild if it is in one.
