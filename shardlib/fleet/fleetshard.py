@@ -10,7 +10,7 @@ from shardlib.deadline import Deadline
 from shardlib.errors import NotReady
 from shardlib.fleet.errors import FleetError
 from shardlib.fleet.outbox import Outbox
-from shardlib.fleet.scripts import Claim, Outcome, Report, Reported, ShardScripts
+from shardlib.fleet.scripts import Appended, Claim, Outcome, Report, Reported, ShardScripts
 from shardlib.gateway import RESUMABLE_CLOSE_CODE
 from shardlib.limits import Gate
 from shardlib.managedshard import ManagedShard
@@ -93,7 +93,10 @@ class FleetShard(ManagedShard):
         outbox = self.outbox
         if not outbox.has_room:
             self._lifecycle.wait_for_room(lambda: outbox.has_room, lambda thread: False)
-        outbox.put(session_id, session.resume_gateway_url, sequence, text if forward else None)
+        outbox.put(
+            *(session_id, session.resume_gateway_url, sequence, text if forward else None),
+            begins=event == "READY",
+        )
 
     def may_resume(self, shard_id: int, session_id: str) -> bool:
         """Ask Redis whether the shard is still ours, until it answers: its session gate."""
@@ -141,6 +144,18 @@ class FleetShard(ManagedShard):
         if answer.outcome is Outcome.RENEWED:
             self._told_state = report.state
             self.has_commands |= answer.commands > 0
+
+    def note_appended(self, answer: Appended, now: float) -> None:
+        """Note that a batch is in Redis, which makes room for others.
+
+        :param answer: of Redis.
+        :param now: seconds of a monotonic clock.
+        """
+        session_id, sequence = self.outbox.appended(answer.epoch, answer.sequence, now)
+        # The session may have ended meanwhile, and the next one have the same id.
+        with contextlib.suppress(ValueError):
+            self.acknowledge(session_id, sequence)
+        self.wake()
 
     def rewind_to(self, sequence: int) -> None:
         """After REGRESSED, when the Gateway alone has the events that Redis has lost."""

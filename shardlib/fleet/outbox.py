@@ -93,17 +93,27 @@ class Outbox:
 
     # The reader
 
-    def put(self, session_id: str, url: str | None, sequence: int, text: bytes | None) -> None:
+    def put(
+        self,
+        session_id: str,
+        url: str | None,
+        sequence: int,
+        text: bytes | None,
+        *,
+        begins: bool = False,
+    ) -> None:
         """Add an event.
 
         :param session_id: of the session that has brought it.
         :param url: the session's, as READY gave it.
         :param sequence: of the event.
         :param text: the event as the Gateway has sent it, None if it is not to be forwarded.
+        :param begins: True if a session begins with this event. Discord's sessions have ids that
+            differ; a gateway in front of Discord, or in its place, may use one id again.
         """
         with self._lock:
             session = self._receiving
-            if session is None or session.known.session_id != session_id:
+            if session is None or begins or session.known.session_id != session_id:
                 known = FleetSession(session_id, url, self._shard_count)
                 session = self._receiving = _Session(known)
             if session.is_rewinding:

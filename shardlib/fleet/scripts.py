@@ -410,7 +410,9 @@ local known = redis.call('HMGET', state, 'token', 'session', 'epoch', 'sequence'
 if known[1] ~= token then
     return refuse(state, {known[1] and 'FENCED' or 'LOST', 0, 0})
 end
-local is_new = known[2] ~= session
+-- Of two sessions of one id the second has a higher epoch. A first batch that comes again has not:
+-- Redis has the epoch proposed, or a higher one.
+local is_new = known[2] ~= session or (expected == 0 and epoch > read_number(known[3]))
 local sequence = -1
 if not is_new then
     epoch, sequence = read_number(known[3]), read_number(known[4])

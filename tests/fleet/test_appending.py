@@ -418,3 +418,19 @@ def test_a_stream_with_a_later_epoch_than_the_state_loses_no_event(
         (f"{first + 10**9}-1", b"{}"),
         *expected(second, "S1", [3, 4]),
     ]
+
+
+def test_a_session_with_the_id_of_the_one_before_is_another(
+    owner: Owner, client: redis.Redis, keys: Keys
+) -> None:
+    first = owner.append([1, 2, 3]).epoch
+    owner.begin("S1", first + 1)
+    batch = owner.session
+    assert owner.append([1, 2]) == (Outcome.APPENDED, first + 1, 2)
+    owner.session = batch  # the answer was lost
+    owner.append([1, 2])
+    owner.append([3])
+    assert stream(client, keys) == [
+        *expected(first, "S1", [1, 2, 3]),
+        *expected(first + 1, "S1", [0, 1, 2, 3]),
+    ]
