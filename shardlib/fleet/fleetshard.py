@@ -93,10 +93,7 @@ class FleetShard(ManagedShard):
         outbox = self.outbox
         if not outbox.has_room:
             self._lifecycle.wait_for_room(lambda: outbox.has_room, lambda thread: False)
-        outbox.put(
-            *(session_id, session.resume_gateway_url, sequence, text if forward else None),
-            begins=event == "READY",
-        )
+        outbox.put(session_id, session.resume_gateway_url, sequence, text if forward else None)
 
     def may_resume(self, shard_id: int, session_id: str) -> bool:
         """Ask Redis whether the shard is still ours, until it answers: its session gate."""
@@ -111,7 +108,10 @@ class FleetShard(ManagedShard):
 
     def try_acquire(self, shard_id: int) -> float:
         """Ask Redis whether the shard is still ours, and may identify: its identify gate."""
-        return self._identify_gate.try_acquire(shard_id) if self._is_known_as_ours() else _RETRY
+        wait = self._identify_gate.try_acquire(shard_id) if self._is_known_as_ours() else _RETRY
+        if wait == 0:
+            self.outbox.session_begins()
+        return wait
 
     def _is_known_as_ours(self) -> bool:
         """False if another worker has claimed the shard, or Redis cannot say.

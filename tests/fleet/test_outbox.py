@@ -255,7 +255,8 @@ def test_a_session_with_the_id_of_the_one_before_has_an_epoch_of_its_own() -> No
     put(outbox, [1, 2])
     first = not_none(next_batch(outbox))
     outbox.appended(first[1], 2, 0.0)
-    outbox.put("S1", None, 1, b"1", begins=True)
+    outbox.session_begins()
+    put(outbox, [1])
     second = not_none(next_batch(outbox))
     assert without_epoch(second) == ("S1", 0, [1], 1)
     assert second[1] > first[1]
