@@ -507,8 +507,7 @@ class ShardScripts:
             session = request.session or FleetSession("", None, 0)
             arguments[shard_id] = (
                 *(request.token, request.owner, self._lease, request.fence),
-                *(session.session_id, session.resume_gateway_url or "", session.shard_count),
-                *(session.epoch, session.sequence),
+                *(*_names(session), session.shard_count, session.epoch, session.sequence),
             )
         return _answers(requests, self._call(CLAIM, arguments), _claim)
 
@@ -578,7 +577,7 @@ class ShardScripts:
         for shard_id, batch in batches.items():
             session = batch.session
             arguments[shard_id] = (
-                *(batch.token, self._lease, session.session_id, session.resume_gateway_url or ""),
+                *(batch.token, self._lease, *_names(session)),
                 *(session.shard_count, session.epoch, session.sequence, batch.last_sequence),
                 *(self._keep_events, FIELD, GAP),
                 *(part for event in batch.events for part in event),
@@ -648,6 +647,16 @@ def _claim(answer: list[Any]) -> Claim:
     )
 
 
+def _names(session: FleetSession) -> tuple[bytes, bytes]:
+    """The id and the URL of a session as Redis has them.
+
+    JSON has escapes for halves of surrogate pairs, which UTF-8 does not have. The next owner finds
+    no session then.
+    """
+    session_id, url = session.session_id, session.resume_gateway_url or ""
+    return session_id.encode(errors="surrogatepass"), url.encode(errors="surrogatepass")
+
+
 def _session(
     session_id: bytes = b"",
     url: bytes = b"",
@@ -659,7 +668,7 @@ def _session(
         return None
     try:
         texts = session_id.decode(), url.decode() or None
-    except UnicodeDecodeError:  # no worker has written that
+    except UnicodeDecodeError:  # see _names(), or another program has written that
         return None
     return FleetSession(*texts, int(shard_count), int(epoch), int(sequence))
 

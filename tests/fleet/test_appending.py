@@ -7,7 +7,15 @@ import redis
 
 from shardlib.fleet.errors import FleetError, RedisAway
 from shardlib.fleet.keys import Keys
-from shardlib.fleet.scripts import FIELD, Batch, FleetSession, Outcome, ShardScripts
+from shardlib.fleet.scripts import (
+    FIELD,
+    Appended,
+    Batch,
+    FleetSession,
+    Outcome,
+    ShardScripts,
+    ShardView,
+)
 from tests.fleet.owner import (
     LEASE,
     Owner,
@@ -434,3 +442,18 @@ def test_a_session_with_the_id_of_the_one_before_is_another(
         *expected(first, "S1", [1, 2, 3]),
         *expected(first + 1, "S1", [0, 1, 2, 3]),
     ]
+
+
+@pytest.mark.parametrize("url", ["ws://127.0.0.1/", "ws://127.0.0.1/\udc00"])
+def test_a_session_whose_names_are_no_unicode_is_appended_and_not_resumed(
+    owner: Owner, scripts: ShardScripts, url: str
+) -> None:
+    session = FleetSession("S1" if "\udc00" in url else "\ud800", url, 16)
+    batch = Batch(owner.token, session, [(1, b"{}")], 1)
+    answer = scripts.append({0: batch})[0]
+    assert isinstance(answer, Appended) and answer.outcome is Outcome.APPENDED
+    assert isinstance(scripts.show([0])[0], ShardView)
+    owner.release()
+    successor = Owner(scripts)
+    assert successor.claim().outcome is Outcome.CLAIMED
+    assert successor.session is None
