@@ -363,6 +363,20 @@ def test_an_enforced_nonce_creates_one_message(
     assert later["id"] != first["id"]
 
 
+def test_what_was_uploaded_does_not_fill_the_memory(
+    local_gateway: LocalGateway, rest: Rest, channel: Channel
+) -> None:
+    local_gateway.rate_limits = False
+    for _ in range(10):
+        path = f"/channels/{channel['id']}/messages"
+        response = rest.send("POST", path, files={"files[0]": ("a", bytes(9_000_000))})
+        assert response.status_code == 200
+    assert sum(len(request.body) for request in local_gateway.requests) < 1 << 26
+    first, *_, last = (message["attachments"][0]["url"] for message in channel.messages)
+    statuses = [rest.session.get(url, timeout=5).status_code for url in (first, last)]
+    assert statuses == [404, 200]
+
+
 def test_a_direct_message_reaches_shard_zero(local_gateway: LocalGateway, rest: Rest) -> None:
     user = next(iter(local_gateway.world.guilds.values())).owner_id
     direct = rest.call("POST", "/users/@me/channels", {"recipient_id": user})

@@ -67,7 +67,7 @@ class Messages:
     def __init__(self, backend: Backend, writer: MessageWriter) -> None:
         self._backend = backend
         self._writer = writer
-        # By channel and nonce, when a message was created, and the message.
+        # By channel and nonce, when a message was created, and the message, oldest first.
         self._nonces: dict[tuple[str, str], tuple[float, Message]] = {}
 
     def routes(self) -> list[Route]:
@@ -120,13 +120,13 @@ class Messages:
         body, files = call.body(CREATE_MESSAGE), call.files()
         nonce = body.get("nonce")
         key = channel["id"], str(nonce)
-        if nonce is not None and body.get("enforce_nonce"):
-            self._forget_old_nonces()
-            if key in self._nonces:
-                return {**self._nonces[key][1], "nonce": nonce}
+        self._forget_old_nonces()
+        if nonce is not None and body.get("enforce_nonce") and key in self._nonces:
+            return {**self._nonces[key][1], "nonce": nonce}
         message = self._writer.write(channel, body, files, **self._reference(channel, body))
         said = {} if nonce is None else {"nonce": nonce}
         if nonce is not None:
+            self._nonces.pop(key, None)
             self._nonces[key] = self._backend.clock(), message
         event = {**self._backend.world.message_event(message), **said}
         self._backend.dispatch("MESSAGE_CREATE", event)
@@ -134,7 +134,11 @@ class Messages:
 
     def _forget_old_nonces(self) -> None:
         oldest = self._backend.clock() - _NONCE_LIFETIME
-        self._nonces = {key: each for key, each in self._nonces.items() if each[0] > oldest}
+        while self._nonces:
+            key = next(iter(self._nonces))
+            if self._nonces[key][0] > oldest:
+                break
+            del self._nonces[key]
 
     def _reference(self, channel: Channel, body: dict[str, Any]) -> dict[str, Any]:
         """Return the fields of a message object that a reply or a forward has.
