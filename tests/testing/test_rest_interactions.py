@@ -161,6 +161,10 @@ def test_the_token_is_valid_for_a_quarter_of_an_hour(
     assert rest.error("POST", "/webhooks/5/x", {"content": "c"}) == (404, 10015)
 
 
+BUTTON = {"type": 2, "style": 1, "label": "a", "custom_id": "b"}
+ROW_OF_BUTTON = {"type": 1, "components": [BUTTON]}
+
+
 @pytest.mark.parametrize(
     ("body", "problems"),
     [
@@ -173,6 +177,10 @@ def test_the_token_is_valid_for_a_quarter_of_an_hour(
         (
             {"type": 9, "data": {"custom_id": "a", "title": "x" * 46, "components": []}},
             {"data.title": "BASE_TYPE_BAD_LENGTH", "data.components": "BASE_TYPE_BAD_LENGTH"},
+        ),
+        (
+            {"type": 9, "data": {"custom_id": "a", "title": "b", "components": [ROW_OF_BUTTON]}},
+            {"data.components.0.components.0": "UNION_TYPE_CHOICES"},
         ),
     ],
 )

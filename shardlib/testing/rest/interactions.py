@@ -15,8 +15,7 @@ from shardlib.testing.interactions import (
 )
 from shardlib.testing.mentions import ONLY_USERS
 from shardlib.testing.rest.backend import Backend
-from shardlib.testing.rest.components import COMPONENT as COMPONENT_KIND
-from shardlib.testing.rest.components import number
+from shardlib.testing.rest.components import MODAL_COMPONENT, check_modal, number
 from shardlib.testing.rest.errors import (
     ALREADY_ACKNOWLEDGED,
     INVALID_WEBHOOK_TOKEN,
@@ -37,10 +36,10 @@ from shardlib.testing.rest.forms import (
     Text,
 )
 from shardlib.testing.rest.messageforms import (
-    EDIT_MESSAGE,
     EPHEMERAL,
     EXECUTE_WEBHOOK,
     LOADING,
+    edit_form,
 )
 from shardlib.testing.rest.multipart import File
 from shardlib.testing.rest.ratelimits import RateLimit
@@ -74,7 +73,6 @@ _ALLOWED = {
 _DATA: dict[int, Field | Kind] = {
     _MESSAGE: Field(EXECUTE_WEBHOOK, required=True),
     _DEFERRED_MESSAGE: Object({"flags": Integer(0)}),
-    _UPDATE: EDIT_MESSAGE,
     _CHOICES: Field(
         Object(
             {
@@ -100,8 +98,9 @@ _DATA: dict[int, Field | Kind] = {
             {
                 "custom_id": Field(Text(1, 100), required=True),
                 "title": Field(Text(1, 45), required=True),
-                "components": Field(ListOf(COMPONENT_KIND, 1, 5), required=True),
-            }
+                "components": Field(ListOf(MODAL_COMPONENT, 1, 5), required=True),
+            },
+            rule=check_modal,
         ),
         required=True,
     ),
@@ -155,7 +154,10 @@ class InteractionResponses:
         if interaction.source is None:
             allowed = tuple(each for each in allowed if each not in (_DEFERRED_UPDATE, _UPDATE))
         kind: int = call.body(Object({"type": Field(OneOf(allowed), required=True)}))["type"]
-        body = call.body(Object({"type": Anything(), "data": _DATA.get(kind, Anything())}))
+        table = _DATA.get(kind, Anything())
+        if kind == _UPDATE and interaction.source is not None:
+            table = edit_form(interaction.source)
+        body = call.body(Object({"type": Anything(), "data": table}))
         self._carry_out(interaction, kind, body.get("data") or {}, call.files())
         interaction.acknowledge(body)
         if call.query(with_response=Boolean()).get("with_response"):
@@ -266,7 +268,7 @@ class InteractionResponses:
 
     def _edit(self, call: Call) -> Message:
         _, message = self._message(call)
-        return self._change(message, call.body(EDIT_MESSAGE), call.files())
+        return self._change(message, call.body(edit_form(message)), call.files())
 
     def _change(self, message: Message, body: dict[str, Any], files: list[File]) -> Message:
         self._writer.edit(message, body, files, allowed_mentions=ONLY_USERS)

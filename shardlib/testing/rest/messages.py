@@ -17,7 +17,7 @@ from shardlib.testing.rest.errors import (
     invalid_form,
 )
 from shardlib.testing.rest.forms import Field, Integer, ListOf, Object, Snowflake
-from shardlib.testing.rest.messageforms import CREATE_MESSAGE, EDIT_MESSAGE
+from shardlib.testing.rest.messageforms import CREATE_MESSAGE, edit_form
 from shardlib.testing.rest.pages import page
 from shardlib.testing.rest.ratelimits import RateLimit
 from shardlib.testing.rest.router import Call, Route
@@ -184,7 +184,7 @@ class Messages:
 
     def _edit(self, call: Call) -> Message:
         message = self._message(call)
-        body, files = call.body(EDIT_MESSAGE), call.files()
+        body, files = call.body(edit_form(message)), call.files()
         is_own = message["author"]["id"] == self._backend.world.user["id"]
         if not is_own and (files or set(body) - {"flags"}):
             raise ApiError(NOT_THE_AUTHOR)
