@@ -42,11 +42,9 @@ from shardlib.testing.rules import Rules
 from shardlib.testing.session import Session
 from shardlib.testing.thread import GatewayThread
 from shardlib.testing.transport import ClientTransport
-from shardlib.testing.validation import shorten
+from shardlib.testing.validation import VERSIONS, shorten
 
-#: API versions that the gateway speaks (Reference, "API Versions"), and the version for a client
-#: whose URL has no ``v``.
-VERSIONS = (6, 7, 8, 9, 10)
+# The API version for a client whose URL has no ``v`` (Reference, "API Versions").
 _DEFAULT_VERSION = 6
 
 # The websockets package logs every frame at level DEBUG, with the token of an Identify in it. This

@@ -185,6 +185,19 @@ def test_what_is_not_imitated_is_told(local_gateway: LocalGateway, rest: Rest) -
     assert repr(unhandled[0]) == "<ReceivedRequest GET /guilds/1/bans status=404>"
 
 
+@pytest.mark.parametrize(
+    ("version", "error"),
+    [("v5", (400, 50041)), ("v11", (400, 50041)), ("v" + "9" * 5000, (404, 0)), ("w1", (404, 0))],
+)
+def test_a_version_that_does_not_exist_is_refused(
+    local_gateway: LocalGateway, rest: Rest, version: str, error: tuple[int, int]
+) -> None:
+    url = local_gateway.http_url.removesuffix("v10") + version + "/users/@me"
+    response = rest.session.get(url, timeout=5)
+    assert (response.status_code, response.json()["code"]) == error
+    assert len(local_gateway.unhandled) == 1
+
+
 @pytest.mark.parametrize("base", ["/api", "/api/v9", "/api/v10"])
 def test_the_version_may_be_named(local_gateway: LocalGateway, rest: Rest, base: str) -> None:
     url = local_gateway.http_url.removesuffix("/api/v10") + base + "/users/@me?a=1&b="

@@ -141,6 +141,30 @@ def test_what_does_not_exist_is_unknown(
     assert local_gateway.unhandled == []
 
 
+def test_the_content_of_others_cannot_be_read_if_it_is_switched_off_for_the_bot(
+    local_gateway: LocalGateway, rest: Rest, channel: Channel
+) -> None:
+    guild = next(iter(local_gateway.world.guilds.values()))
+    bot = local_gateway.world.user
+    direct = local_gateway.world.direct_channel(guild.owner_id)
+    said = local_gateway.send_message(channel["id"], guild.owner_id, "a")
+    local_gateway.send_message(channel["id"], guild.owner_id, f"<@{bot['id']}>")
+    local_gateway.send_message(direct["id"], guild.owner_id, "c")
+    rest.write(channel, "d")
+    rest.call("PUT", path(channel, "pins", said["id"]), status=204)
+
+    def contents() -> list[str]:
+        (pin,) = rest.call("GET", path(channel, "pins"))["items"]
+        found = rest.call("GET", path(channel)) + rest.call("GET", path(direct))
+        found += [rest.call("GET", path(channel, said["id"])), pin["message"]]
+        assert all("guild_id" not in message for message in found)
+        return [message["content"] for message in found]
+
+    assert contents() == ["d", f"<@{bot['id']}>", "a", "c", "a", "a"]
+    local_gateway.allowed_intents = Intents.all() & ~Intents.MESSAGE_CONTENT
+    assert contents() == ["d", f"<@{bot['id']}>", "", "c", "", ""]
+
+
 def test_a_category_takes_no_messages(local_gateway: LocalGateway, rest: Rest) -> None:
     guild = next(iter(local_gateway.world.guilds.values()))
     (category, *_) = [each for each in guild.channels.values() if each["type"] == 4]

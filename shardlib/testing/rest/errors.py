@@ -60,6 +60,7 @@ INVALID_RECIPIENT = ErrorCode(400, 50033, "Invalid Recipient(s)")
 TOO_OLD_TO_BULK_DELETE = ErrorCode(400, 50034, "A message provided was too old to bulk delete.")
 INVALID_FORM = ErrorCode(400, 50035, "Invalid Form Body")
 FILE_TOO_LARGE = ErrorCode(413, 50045, "File uploaded exceeds the maximum size")
+INVALID_API_VERSION = ErrorCode(400, 50041, "Invalid API version provided")
 INVALID_JSON = ErrorCode(400, 50109, "The request body contains invalid JSON.")
 
 

@@ -8,11 +8,18 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
-from shardlib.testing.rest.errors import BAD_REQUEST, METHOD_NOT_ALLOWED, NOT_FOUND, ApiError
+from shardlib.testing.rest.errors import (
+    BAD_REQUEST,
+    INVALID_API_VERSION,
+    METHOD_NOT_ALLOWED,
+    NOT_FOUND,
+    ApiError,
+)
 from shardlib.testing.rest.forms import Kind, check, check_query, snowflake_error
 from shardlib.testing.rest.multipart import File
 from shardlib.testing.rest.ratelimits import RateLimit
 from shardlib.testing.rest.request import ReceivedRequest
+from shardlib.testing.validation import VERSIONS
 
 # The parameters for each of which a route has a rate limit of its own (Rate Limits). A webhook has
 # one by its token, too.
@@ -94,10 +101,13 @@ class Router:
 
         :param request: the request.
         :raises ApiError: if no route has the path, with status 404; if one has the path but not the
-            method, with status 405; or if the target is no URL, with status 400.
+            method, with status 405; or if the target is no URL or has a version that does not
+            exist, with status 400.
         """
         if not request.is_valid:
             raise ApiError(BAD_REQUEST)
+        if request.version is not None and request.version not in VERSIONS:
+            raise ApiError(INVALID_API_VERSION)
         method = "GET" if request.method == "HEAD" else request.method
         path_is_known = False
         for pattern, route in self._routes if request.is_for_api else ():
