@@ -148,6 +148,7 @@ def test_a_body_that_is_too_large_is_refused_before_it_comes(local_gateway: Loca
         ("application/json", b"[]", 50035),
         ("text/plain", b"{}", 50035),
         ("multipart/form-data", b"x", 50035),
+        ("multipart/form-data; boundary=" + "b" * 300, b"x", 50035),
         ("multipart/form-data; boundary=b", b"--b\r\nContent-Disposition: form-data", 50035),
         ("multipart/form-data; boundary=b", b"nonsense", 50035),
     ],

@@ -284,6 +284,22 @@ def test_a_deferred_update_leaves_the_message_and_follow_ups_are_new(
     assert list(who.payload["data"]["resolved"]["members"]) == [owner]
 
 
+def test_a_response_that_was_deleted_in_its_channel_is_unknown(
+    local_gateway: LocalGateway, rest: Rest, roll: GatewayInteraction
+) -> None:
+    callback(rest, roll, 4, {"content": "a", "components": [ROW_OF_BUTTON]})
+    (message,) = roll.messages
+    press = local_gateway.use_component(message, "b")
+    path = f"/channels/{message['channel_id']}/messages/{message['id']}"
+    rest.call("DELETE", path, status=204)
+    original = webhook(roll) + "/messages/@original"
+    assert rest.error("GET", original) == (404, 10008)
+    assert rest.error("PATCH", original, {"content": "b"}) == (404, 10008)
+    update = {"type": 7, "data": {"content": "b"}}
+    path = f"/interactions/{press.id}/{press.token}/callback"
+    assert rest.error("POST", path, update) == (404, 10008)
+
+
 def test_a_modal_is_opened_and_sent(
     local_gateway: LocalGateway, rest: Rest, roll: GatewayInteraction
 ) -> None:

@@ -182,6 +182,8 @@ class InteractionResponses:
             interaction.add(message, is_original=True)
             self._tell("MESSAGE_CREATE", message)
         elif kind == _UPDATE and interaction.source is not None:
+            if _is_deleted(interaction.source):
+                raise ApiError(UNKNOWN_MESSAGE)
             self._writer.edit(interaction.source, data, files, allowed_mentions=ONLY_USERS)
             self._tell("MESSAGE_UPDATE", interaction.source)
         elif kind == _MODAL:
@@ -240,7 +242,7 @@ class InteractionResponses:
     def _message(self, call: Call) -> tuple[Interaction, Message]:
         interaction = self._interaction(call)
         message = interaction.find(call.parameters.get("message_id", "@original"))
-        if message is None:
+        if message is None or _is_deleted(message):
             raise ApiError(UNKNOWN_MESSAGE)
         return interaction, message
 
@@ -250,7 +252,7 @@ class InteractionResponses:
             raise ApiError(UNKNOWN_WEBHOOK)
         body, files = call.body(EXECUTE_WEBHOOK), call.files()
         original = interaction.original
-        if original is not None and original["flags"] & LOADING:
+        if original is not None and original["flags"] & LOADING and not _is_deleted(original):
             # The first message after a deferred response is that response.
             return self._change(original, body, files)
         fields = interaction.response_fields()
@@ -287,3 +289,11 @@ class InteractionResponses:
         """Issue the event of a message, unless only the user sees the message."""
         if not message["flags"] & EPHEMERAL:
             self._backend.dispatch(event, self._backend.world.message_event(message))
+
+
+def _is_deleted(message: Message) -> bool:
+    """Return whether a message was deleted as a message of its channel.
+
+    An ephemeral message is in no channel.
+    """
+    return not message["flags"] & EPHEMERAL and message.channel.find(message["id"]) is None
