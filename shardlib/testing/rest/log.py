@@ -6,8 +6,8 @@ from shardlib.testing.rest.newest import Newest
 from shardlib.testing.rest.request import ReceivedRequest
 from shardlib.testing.rest.router import path_matches
 
-# The most requests that the gateway remembers, and the most bytes of their bodies: a bot that uploads
-# files would fill the memory within minutes.
+# The most requests that the gateway remembers, and the most bytes of their bodies: a bot that
+# uploads files would fill the memory within minutes.
 _MAX_REMEMBERED = 2000
 _MAX_BODIES = 64 * 1024 * 1024
 

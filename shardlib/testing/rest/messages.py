@@ -17,7 +17,7 @@ from shardlib.testing.rest.errors import (
     invalid_form,
 )
 from shardlib.testing.rest.forms import Field, Integer, ListOf, Object, Snowflake
-from shardlib.testing.rest.messageforms import CREATE_MESSAGE, EDIT_MESSAGE
+from shardlib.testing.rest.messageforms import CREATE_MESSAGE, edit_form
 from shardlib.testing.rest.pages import page
 from shardlib.testing.rest.ratelimits import RateLimit
 from shardlib.testing.rest.router import Call, Route
@@ -88,10 +88,10 @@ class Messages:
 
     # Reading.
 
-    def _get(self, call: Call) -> Message:
-        return self._message(call)
+    def _get(self, call: Call) -> dict[str, Any]:
+        return self._backend.visible(self._message(call))
 
-    def _list(self, call: Call) -> list[Message]:
+    def _list(self, call: Call) -> list[dict[str, Any]]:
         query = call.query(
             around=Snowflake(), before=Snowflake(), after=Snowflake(), limit=Integer(1, 100)
         )
@@ -111,7 +111,7 @@ class Messages:
             found = older[len(older) - min(limit - len(after), len(older)) :] + after
         else:
             found = page(messages, lambda each: str(each["id"]), query, default=50, newest=True)
-        return found[::-1]
+        return [self._backend.visible(message) for message in reversed(found)]
 
     # Writing.
 
@@ -182,15 +182,15 @@ class Messages:
                 mentions["mentions"].append(author)
         return {**fields, **mentions}
 
-    def _edit(self, call: Call) -> Message:
+    def _edit(self, call: Call) -> dict[str, Any]:
         message = self._message(call)
-        body, files = call.body(EDIT_MESSAGE), call.files()
+        body, files = call.body(edit_form(message)), call.files()
         is_own = message["author"]["id"] == self._backend.world.user["id"]
         if not is_own and (files or set(body) - {"flags"}):
             raise ApiError(NOT_THE_AUTHOR)
         self._writer.edit(message, body, files)
         self._backend.dispatch("MESSAGE_UPDATE", self._backend.world.message_event(message))
-        return message
+        return self._backend.visible(message)
 
     # Deleting.
 
