@@ -19,7 +19,6 @@ from shardlib.testing.rest.multipart import File, MultipartError, parse
 
 _BASE = re.compile(r"/api(?:/v(?P<version>[0-9]{1,9}))?(?P<path>/.*)")
 
-
 # The most files of one request (JSON error code 30015).
 _MAX_FILES = 10
 
