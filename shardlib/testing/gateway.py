@@ -832,15 +832,12 @@ class LocalGateway:
             self._faults.clear()
 
     def outage(self, seconds: float | None = None) -> None:
-        """Begin an outage: reset every connection, and refuse new ones.
+        """Begin an outage: reset every connection, those of HTTP too, and refuse new ones.
 
         :param seconds: how many seconds, by the gateway's clock, the outage lasts; None until
             :meth:`restore`.
         """
-        self._thread.call(self._listeners.close, self.close_timeout)
-        with self._thread.lock:
-            for connection in self.connections:
-                connection.reset()
+        self._thread.call(self._listeners.close_and_reset_clients, self.close_timeout)
         if seconds is not None:
             self._thread.call_later(seconds, self._listeners.reopen)
 

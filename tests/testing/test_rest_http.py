@@ -64,6 +64,17 @@ def test_requests_sent_at_once_are_answered_in_order(local_gateway: LocalGateway
     assert statuses == [b"200", b"404"] * 300 + [b"200"]
 
 
+def test_an_outage_ends_a_connection_that_a_client_has_kept(local_gateway: LocalGateway) -> None:
+    with raw(local_gateway) as client:
+        client.sendall(b"GET /api/v10/gateway HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert read_response(client)[0] == 200
+        local_gateway.outage()
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+    with pytest.raises(ConnectionRefusedError), raw(local_gateway):
+        pass
+
+
 def test_the_client_decides_that_the_connection_ends(local_gateway: LocalGateway) -> None:
     for request in (
         b"GET /api/v10/gateway HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
