@@ -396,7 +396,8 @@ class LocalGateway:
             raise ValueError("this gateway does not speak TLS; make it with tls=True")
 
     def _url(self, scheme: str, port: int) -> str:
-        return f"{scheme}://{self._host}:{port}/"
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"{scheme}://{host}:{port}/"
 
     # Connections, sessions, and what the clients sent.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import urllib.parse
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -265,3 +266,16 @@ def test_http_and_websockets_share_a_port_with_tls() -> None:
             headers = {"Authorization": f"Bot {gateway.token}"}
             assert http.get(gateway.http_url + "/users/@me", headers=headers).status_code == 200
         client.nothing_more()
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_an_ipv6_address_is_in_brackets_in_urls(tls: bool) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with LocalGateway(host="::1", tls=tls) as gateway:
+        assert "://[::1]:" in gateway.url and "://[::1]:" in gateway.resume_url
+        context = gateway.ssl_context if tls else None
+        with urllib.request.urlopen(gateway.http_url + "/gateway", context=context) as response:
+            assert json.load(response) == {"url": gateway.url}
