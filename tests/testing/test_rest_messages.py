@@ -163,6 +163,12 @@ def test_the_content_of_others_cannot_be_read_if_it_is_switched_off_for_the_bot(
     assert contents() == ["d", f"<@{bot['id']}>", "a", "c", "a", "a"]
     local_gateway.allowed_intents = Intents.all() & ~Intents.MESSAGE_CONTENT
     assert contents() == ["d", f"<@{bot['id']}>", "", "c", "", ""]
+    with connected(local_gateway) as client:
+        client.ready(local_gateway.allowed_intents)
+        reply = rest.write(channel, "e", message_reference={"message_id": said["id"]})
+        event = client.event("MESSAGE_CREATE")
+    for answer in (reply, event):
+        assert (answer["content"], answer["referenced_message"]["content"]) == ("e", "")
 
 
 def test_a_category_takes_no_messages(local_gateway: LocalGateway, rest: Rest) -> None:

@@ -130,7 +130,7 @@ class Messages:
             self._nonces[key] = self._backend.clock(), message
         event = {**self._backend.world.message_event(message), **said}
         self._backend.dispatch("MESSAGE_CREATE", event)
-        return {**message, **said}
+        return {**self._backend.visible(message), **said}
 
     def _forget_old_nonces(self) -> None:
         oldest = self._backend.clock() - _NONCE_LIFETIME
