@@ -105,7 +105,8 @@ class LocalGateway:
     :param port: the port of :attr:`url`; 0 for any free port. :attr:`resume_url` always has any
         other free port.
     :param allowed_intents: the intents that are switched on for the bot, by default all. If an
-        Identify has any other privileged intent, the gateway closes with 4014.
+        Identify has any other privileged intent, the gateway closes with 4014. Without
+        ``MESSAGE_CONTENT`` messages of others have no content over HTTP either.
     :param max_concurrency: how many Identifies the gateway accepts in every ``identify_interval``,
         one for each rate limit key (``shard_id % max_concurrency``); 1 or more.
     :param identify_interval: the least seconds between two Identifies of one rate limit key; the
