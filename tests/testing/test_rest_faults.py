@@ -59,6 +59,13 @@ def test_an_answer_is_late_by_the_clock_of_the_gateway(
     assert rest.call("GET", "/gateway") == {"url": local_gateway.url}
 
 
+def test_an_action_may_take_the_step_that_its_fault_replaces(
+    local_gateway: LocalGateway, rest: Rest
+) -> None:
+    local_gateway.inject(lambda it: it.proceed(), instead_of="answer")
+    assert rest.call("GET", "/gateway") == {"url": local_gateway.url}
+
+
 def test_no_answer_comes_at_all(local_gateway: LocalGateway, rest: Rest) -> None:
     local_gateway.inject(instead_of="answer", path="/gateway")
     port = urllib.parse.urlsplit(local_gateway.url).port
