@@ -36,13 +36,13 @@ from shardlib.testing.faults import (
 from shardlib.testing.payloads import encode
 from shardlib.testing.rest.errors import BAD_REQUEST, ApiError
 from shardlib.testing.rest.http11 import HttpParser
-from shardlib.testing.rest.request import VERSIONS, ReceivedRequest
+from shardlib.testing.rest.request import ReceivedRequest
 from shardlib.testing.rest.response import Response, error_response
 from shardlib.testing.rules import Rules
 from shardlib.testing.session import Session
 from shardlib.testing.thread import GatewayThread
 from shardlib.testing.transport import ClientTransport
-from shardlib.testing.validation import shorten
+from shardlib.testing.validation import VERSIONS, shorten
 
 # The API version for a client whose URL has no ``v``.
 _DEFAULT_VERSION = 6

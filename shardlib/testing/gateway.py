@@ -558,7 +558,7 @@ class LocalGateway:
     def requests(self) -> list[ReceivedRequest]:
         """The HTTP requests that arrived, oldest first, other than those for a WebSocket.
 
-        The gateway remembers the last 2,000.
+        The gateway remembers the last 2,000, and fewer if their bodies have more than 64 MiB.
         """
         with self._thread.lock:
             return list(self._requests.all)
@@ -567,8 +567,9 @@ class LocalGateway:
     def unhandled(self) -> list[ReceivedRequest]:
         """The HTTP requests for what the gateway does not imitate, oldest first.
 
-        The gateway has answered them with 404, or with 405 if it knows the path with another
-        method. The gateway remembers the last 2,000.
+        The gateway has answered them with 404, with 405 if it knows the path with another method,
+        or with 400 if there is no such version of the API. The gateway remembers the last 2,000,
+        and fewer if their bodies have more than 64 MiB.
         """
         with self._thread.lock:
             return list(self._requests.unhandled)

@@ -239,18 +239,36 @@ def find_ready(recording: Recording) -> RecordedEvent:
     """Return the first READY of a recording.
 
     :param recording: the recording.
-    :raises ValueError: if there is none with the bot's user and guilds.
+    :raises ValueError: if there is none with the ids of the bot's user and guilds.
     :raises RecordingDamaged: if the recording cannot be read so far.
     """
     for event in recording:
-        if event.name == "READY":
-            data: Any = event.data
-            if isinstance(data, dict) and {"user", "guilds"} <= data.keys():
-                return event
+        if event.name == "READY" and _is_ready(event.data):
+            return event
     raise ValueError(
         f"{recording.path} has no READY, so no client can begin with it: the session that was "
         "recorded had begun before the recording did. Record one from its beginning"
     )
+
+
+def _is_ready(data: Any) -> bool:
+    """Return whether READY has what the gateway needs to play it."""
+    if not isinstance(data, dict):
+        return False
+    user, guilds, application = data.get("user"), data.get("guilds"), data.get("application")
+    return (
+        _has_id(user)
+        and isinstance(guilds, list)
+        and all(_has_id(guild) for guild in guilds)
+        and (application is None or _has_id(application))
+    )
+
+
+def _has_id(value: Any) -> bool:
+    if not isinstance(value, dict):
+        return False
+    snowflake = value.get("id")
+    return isinstance(snowflake, str) and snowflake.isascii() and snowflake.isdecimal()
 
 
 def _events_after_ready(recording: Recording) -> Iterator[RecordedEvent]:

@@ -226,11 +226,45 @@ def test_of_a_cut_recording_the_beginning_is_played_and_the_error_raised(tmp_pat
 
 
 @pytest.mark.parametrize(
-    "events", [[("RESUMED", {})], [("READY", None)], [("READY", {"user": {"id": "1"}})]]
+    "events",
+    [
+        [("RESUMED", {})],
+        [("READY", None)],
+        [("READY", {"user": {"id": "1"}})],
+        [("READY", {**READY, "user": {"id": 1}})],
+        [("READY", {**READY, "guilds": None})],
+        [("READY", {**READY, "guilds": [{}]})],
+        [("READY", {**READY, "guilds": [{"id": "one"}]})],
+        [("READY", {**READY, "application": "one"})],
+    ],
 )
 def test_a_recording_without_ready_is_refused(tmp_path: Path, events: list[Any]) -> None:
     with pytest.raises(ValueError, match="no READY"):
         LocalGateway(replay=write(tmp_path / "events.gz", events))
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("GUILD_MEMBER_UPDATE", {"user": None}),
+        ("GUILD_MEMBER_UPDATE", {"user": 1}),
+        ("THREAD_MEMBERS_UPDATE", {"added_members": None, "removed_member_ids": 1}),
+        ("THREAD_MEMBERS_UPDATE", {"added_members": [None]}),
+        ("MESSAGE_CREATE", {"author": None, "mentions": None, "content": "x"}),
+        ("MESSAGE_CREATE", {"author": [], "mentions": [1], "content": "x"}),
+    ],
+)
+def test_an_event_with_odd_fields_does_not_end_the_replay(
+    tmp_path: Path, name: str, data: dict[str, Any]
+) -> None:
+    events = [("READY", READY), (name, {"guild_id": GUILD, **data}), ("USER_UPDATE", {})]
+    intents = Intents.all() & ~Intents.MESSAGE_CONTENT
+    with LocalGateway(replay=write(tmp_path / "events.gz", events), speed=None) as gateway:
+        with connected(gateway) as client:
+            client.receive()
+            client.identify(intents)
+            assert client.events_until("USER_UPDATE")[-1]["d"] == {}
+            not_none(gateway.replay).wait(5)
 
 
 @pytest.mark.parametrize("speed", [0, -1, float("nan")])

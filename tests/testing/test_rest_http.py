@@ -148,6 +148,7 @@ def test_a_body_that_is_too_large_is_refused_before_it_comes(local_gateway: Loca
         ("application/json", b"[]", 50035),
         ("text/plain", b"{}", 50035),
         ("multipart/form-data", b"x", 50035),
+        ("multipart/form-data; boundary=" + "b" * 300, b"x", 50035),
         ("multipart/form-data; boundary=b", b"--b\r\nContent-Disposition: form-data", 50035),
         ("multipart/form-data; boundary=b", b"nonsense", 50035),
     ],
@@ -183,6 +184,19 @@ def test_what_is_not_imitated_is_told(local_gateway: LocalGateway, rest: Rest) -
         ("DELETE", "/users/@me", 405),
     ]
     assert repr(unhandled[0]) == "<ReceivedRequest GET /guilds/1/bans status=404>"
+
+
+@pytest.mark.parametrize(
+    ("version", "error"),
+    [("v5", (400, 50041)), ("v11", (400, 50041)), ("v" + "9" * 5000, (404, 0)), ("w1", (404, 0))],
+)
+def test_a_version_that_does_not_exist_is_refused(
+    local_gateway: LocalGateway, rest: Rest, version: str, error: tuple[int, int]
+) -> None:
+    url = local_gateway.http_url.removesuffix("v10") + version + "/users/@me"
+    response = rest.session.get(url, timeout=5)
+    assert (response.status_code, response.json()["code"]) == error
+    assert len(local_gateway.unhandled) == 1
 
 
 @pytest.mark.parametrize("base", ["/api", "/api/v9", "/api/v10"])

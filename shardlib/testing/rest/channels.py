@@ -64,16 +64,16 @@ class Channels:
 
     # Pins.
 
-    def _first_pins(self, call: Call) -> list[Message]:
+    def _first_pins(self, call: Call) -> list[dict[str, Any]]:
         pins = self._backend.channel(call["channel_id"]).pins
-        return [message for message, _ in pins[:50]]
+        return [self._backend.visible(message) for message, _ in pins[:50]]
 
     def _pins(self, call: Call) -> dict[str, Any]:
         query = call.query(before=Text(1), limit=Integer(1, 50))
         limit = query["limit"] if query.get("limit") is not None else 50
         before = query.get("before")
         pins = [
-            {"pinned_at": at, "message": message}
+            {"pinned_at": at, "message": self._backend.visible(message)}
             for message, at in self._backend.channel(call["channel_id"]).pins
             if before is None or at < before
         ]

@@ -15,8 +15,7 @@ from shardlib.testing.interactions import (
 )
 from shardlib.testing.mentions import ONLY_USERS
 from shardlib.testing.rest.backend import Backend
-from shardlib.testing.rest.components import COMPONENT as COMPONENT_KIND
-from shardlib.testing.rest.components import number
+from shardlib.testing.rest.components import MODAL_COMPONENT, check_modal, number
 from shardlib.testing.rest.errors import (
     ALREADY_ACKNOWLEDGED,
     INVALID_WEBHOOK_TOKEN,
@@ -37,10 +36,10 @@ from shardlib.testing.rest.forms import (
     Text,
 )
 from shardlib.testing.rest.messageforms import (
-    EDIT_MESSAGE,
     EPHEMERAL,
     EXECUTE_WEBHOOK,
     LOADING,
+    edit_form,
 )
 from shardlib.testing.rest.multipart import File
 from shardlib.testing.rest.ratelimits import RateLimit
@@ -74,7 +73,6 @@ _ALLOWED = {
 _DATA: dict[int, Field | Kind] = {
     _MESSAGE: Field(EXECUTE_WEBHOOK, required=True),
     _DEFERRED_MESSAGE: Object({"flags": Integer(0)}),
-    _UPDATE: EDIT_MESSAGE,
     _CHOICES: Field(
         Object(
             {
@@ -100,8 +98,9 @@ _DATA: dict[int, Field | Kind] = {
             {
                 "custom_id": Field(Text(1, 100), required=True),
                 "title": Field(Text(1, 45), required=True),
-                "components": Field(ListOf(COMPONENT_KIND, 1, 5), required=True),
-            }
+                "components": Field(ListOf(MODAL_COMPONENT, 1, 5), required=True),
+            },
+            rule=check_modal,
         ),
         required=True,
     ),
@@ -155,7 +154,10 @@ class InteractionResponses:
         if interaction.source is None:
             allowed = tuple(each for each in allowed if each not in (_DEFERRED_UPDATE, _UPDATE))
         kind: int = call.body(Object({"type": Field(OneOf(allowed), required=True)}))["type"]
-        body = call.body(Object({"type": Anything(), "data": _DATA.get(kind, Anything())}))
+        table = _DATA.get(kind, Anything())
+        if kind == _UPDATE and interaction.source is not None:
+            table = edit_form(interaction.source)
+        body = call.body(Object({"type": Anything(), "data": table}))
         self._carry_out(interaction, kind, body.get("data") or {}, call.files())
         interaction.acknowledge(body)
         if call.query(with_response=Boolean()).get("with_response"):
@@ -180,6 +182,8 @@ class InteractionResponses:
             interaction.add(message, is_original=True)
             self._tell("MESSAGE_CREATE", message)
         elif kind == _UPDATE and interaction.source is not None:
+            if _is_deleted(interaction.source):
+                raise ApiError(UNKNOWN_MESSAGE)
             self._writer.edit(interaction.source, data, files, allowed_mentions=ONLY_USERS)
             self._tell("MESSAGE_UPDATE", interaction.source)
         elif kind == _MODAL:
@@ -238,7 +242,7 @@ class InteractionResponses:
     def _message(self, call: Call) -> tuple[Interaction, Message]:
         interaction = self._interaction(call)
         message = interaction.find(call.parameters.get("message_id", "@original"))
-        if message is None:
+        if message is None or _is_deleted(message):
             raise ApiError(UNKNOWN_MESSAGE)
         return interaction, message
 
@@ -248,7 +252,7 @@ class InteractionResponses:
             raise ApiError(UNKNOWN_WEBHOOK)
         body, files = call.body(EXECUTE_WEBHOOK), call.files()
         original = interaction.original
-        if original is not None and original["flags"] & LOADING:
+        if original is not None and original["flags"] & LOADING and not _is_deleted(original):
             # The first message after a deferred response is that response.
             return self._change(original, body, files)
         fields = interaction.response_fields()
@@ -266,7 +270,7 @@ class InteractionResponses:
 
     def _edit(self, call: Call) -> Message:
         _, message = self._message(call)
-        return self._change(message, call.body(EDIT_MESSAGE), call.files())
+        return self._change(message, call.body(edit_form(message)), call.files())
 
     def _change(self, message: Message, body: dict[str, Any], files: list[File]) -> Message:
         self._writer.edit(message, body, files, allowed_mentions=ONLY_USERS)
@@ -285,3 +289,11 @@ class InteractionResponses:
         """Issue the event of a message, unless only the user sees the message."""
         if not message["flags"] & EPHEMERAL:
             self._backend.dispatch(event, self._backend.world.message_event(message))
+
+
+def _is_deleted(message: Message) -> bool:
+    """Return whether a message was deleted as a message of its channel.
+
+    An ephemeral message is in no channel.
+    """
+    return not message["flags"] & EPHEMERAL and message.channel.find(message["id"]) is None

@@ -17,7 +17,7 @@ from shardlib.testing.rest.errors import (
     invalid_form,
 )
 from shardlib.testing.rest.forms import Field, Integer, ListOf, Object, Snowflake
-from shardlib.testing.rest.messageforms import CREATE_MESSAGE, EDIT_MESSAGE
+from shardlib.testing.rest.messageforms import CREATE_MESSAGE, edit_form
 from shardlib.testing.rest.pages import page
 from shardlib.testing.rest.ratelimits import RateLimit
 from shardlib.testing.rest.router import Call, Route
@@ -67,7 +67,7 @@ class Messages:
     def __init__(self, backend: Backend, writer: MessageWriter) -> None:
         self._backend = backend
         self._writer = writer
-        # By channel and nonce, when a message was created, and the message.
+        # By channel and nonce, when a message was created, and the message, oldest first.
         self._nonces: dict[tuple[str, str], tuple[float, Message]] = {}
 
     def routes(self) -> list[Route]:
@@ -88,10 +88,10 @@ class Messages:
 
     # Reading.
 
-    def _get(self, call: Call) -> Message:
-        return self._message(call)
+    def _get(self, call: Call) -> dict[str, Any]:
+        return self._backend.visible(self._message(call))
 
-    def _list(self, call: Call) -> list[Message]:
+    def _list(self, call: Call) -> list[dict[str, Any]]:
         query = call.query(
             around=Snowflake(), before=Snowflake(), after=Snowflake(), limit=Integer(1, 100)
         )
@@ -111,7 +111,7 @@ class Messages:
             found = older[len(older) - min(limit - len(after), len(older)) :] + after
         else:
             found = page(messages, lambda each: str(each["id"]), query, default=50, newest=True)
-        return found[::-1]
+        return [self._backend.visible(message) for message in reversed(found)]
 
     # Writing.
 
@@ -120,13 +120,13 @@ class Messages:
         body, files = call.body(CREATE_MESSAGE), call.files()
         nonce = body.get("nonce")
         key = channel["id"], str(nonce)
-        if nonce is not None and body.get("enforce_nonce"):
-            self._forget_old_nonces()
-            if key in self._nonces:
-                return {**self._nonces[key][1], "nonce": nonce}
+        self._forget_old_nonces()
+        if nonce is not None and body.get("enforce_nonce") and key in self._nonces:
+            return {**self._nonces[key][1], "nonce": nonce}
         message = self._writer.write(channel, body, files, **self._reference(channel, body))
         said = {} if nonce is None else {"nonce": nonce}
         if nonce is not None:
+            self._nonces.pop(key, None)
             self._nonces[key] = self._backend.clock(), message
         event = {**self._backend.world.message_event(message), **said}
         self._backend.dispatch("MESSAGE_CREATE", event)
@@ -134,7 +134,11 @@ class Messages:
 
     def _forget_old_nonces(self) -> None:
         oldest = self._backend.clock() - _NONCE_LIFETIME
-        self._nonces = {key: each for key, each in self._nonces.items() if each[0] > oldest}
+        while self._nonces:
+            key = next(iter(self._nonces))
+            if self._nonces[key][0] > oldest:
+                break
+            del self._nonces[key]
 
     def _reference(self, channel: Channel, body: dict[str, Any]) -> dict[str, Any]:
         """Return the fields of a message object that a reply or a forward has.
@@ -178,15 +182,15 @@ class Messages:
                 mentions["mentions"].append(author)
         return {**fields, **mentions}
 
-    def _edit(self, call: Call) -> Message:
+    def _edit(self, call: Call) -> dict[str, Any]:
         message = self._message(call)
-        body, files = call.body(EDIT_MESSAGE), call.files()
+        body, files = call.body(edit_form(message)), call.files()
         is_own = message["author"]["id"] == self._backend.world.user["id"]
         if not is_own and (files or set(body) - {"flags"}):
             raise ApiError(NOT_THE_AUTHOR)
         self._writer.edit(message, body, files)
         self._backend.dispatch("MESSAGE_UPDATE", self._backend.world.message_event(message))
-        return message
+        return self._backend.visible(message)
 
     # Deleting.
 

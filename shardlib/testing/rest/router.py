@@ -18,7 +18,8 @@ from shardlib.testing.rest.errors import (
 from shardlib.testing.rest.forms import Kind, check, check_query, snowflake_error
 from shardlib.testing.rest.multipart import File
 from shardlib.testing.rest.ratelimits import RateLimit
-from shardlib.testing.rest.request import VERSIONS, ReceivedRequest
+from shardlib.testing.rest.request import ReceivedRequest
+from shardlib.testing.validation import VERSIONS
 
 # The parameters for each of which a route has a rate limit of its own (Rate Limits). A webhook has
 # one by its token, too.

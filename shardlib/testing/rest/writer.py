@@ -10,7 +10,7 @@ from urllib.parse import quote
 from shardlib.testing.channel import Channel, Message
 from shardlib.testing.mentions import ALL
 from shardlib.testing.rest.backend import Backend
-from shardlib.testing.rest.components import number
+from shardlib.testing.rest.components import number, texts
 from shardlib.testing.rest.errors import (
     EMPTY_MESSAGE,
     FILE_TOO_LARGE,
@@ -88,11 +88,15 @@ class MessageWriter:
         if body.get("poll"):
             fields["poll"] = body["poll"]
         flags = (body.get("flags") or 0) & _CREATE_FLAGS | fields.pop("flags", 0)
+        allowed = body.get("allowed_mentions") or allowed_mentions
+        if flags & IS_COMPONENTS_V2:
+            text = "\n".join(texts(body.get("components") or []))
+            fields = {**self._backend.world.mentions(channel, text, allowed), **fields}
         return self._backend.world.write_message(
             channel,
             self._backend.world.user,
             body.get("content") or "",
-            allowed_mentions=body.get("allowed_mentions") or allowed_mentions,
+            allowed_mentions=allowed,
             store=store,
             embeds=[_embed(each) for each in body.get("embeds") or ()],
             components=number(body.get("components") or []),
@@ -120,9 +124,9 @@ class MessageWriter:
         """
         channel = message.channel
         changes: dict[str, Any] = {}
+        allowed = body.get("allowed_mentions") or allowed_mentions
         if "content" in body:
             changes["content"] = body["content"] or ""
-            allowed = body.get("allowed_mentions") or allowed_mentions
             changes.update(self._backend.world.mentions(channel, changes["content"], allowed))
         if "embeds" in body:
             changes["embeds"] = [_embed(each) for each in body["embeds"] or ()]
@@ -138,6 +142,9 @@ class MessageWriter:
             suppressed = message["flags"] & ~SUPPRESS_EMBEDS | body["flags"] & SUPPRESS_EMBEDS
             changes["flags"] = suppressed | body["flags"] & IS_COMPONENTS_V2
         edited = {**message, **changes}
+        if "components" in changes and edited["flags"] & IS_COMPONENTS_V2:
+            text = "\n".join(texts(changes["components"]))
+            changes.update(self._backend.world.mentions(channel, text, allowed))
         shown = ("content", "embeds", "components", "attachments", "poll", "sticker_items")
         if not any(edited.get(key) for key in shown):
             raise ApiError(EMPTY_MESSAGE)
