@@ -126,7 +126,7 @@ class ConnectionDriver:
         # Until the client asks for a WebSocket; None afterwards.
         self._http: HttpParser | None = HttpParser()
         self._is_serving_requests = False
-        # The HTTP request that waits for its response; None if none does.
+        # The HTTP request, other than for a WebSocket, that waits for its response, or None.
         self._request: ReceivedRequest | None = None
         self._protocol = ServerProtocol(logger=_silent)
         # By the gateway's clock, when the last op 9 was sent; None before the first.

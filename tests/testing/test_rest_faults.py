@@ -61,6 +61,13 @@ def test_an_answer_is_late_by_the_clock_of_the_gateway(
     assert rest.call("GET", "/gateway") == {"url": local_gateway.url}
 
 
+def test_an_action_may_take_the_step_that_its_fault_replaces(
+    local_gateway: LocalGateway, rest: Rest
+) -> None:
+    local_gateway.inject(lambda it: it.proceed(), instead_of="answer")
+    assert rest.call("GET", "/gateway") == {"url": local_gateway.url}
+
+
 def test_a_test_that_waits_sees_a_late_answer_at_once(
     local_gateway: LocalGateway, rest: Rest
 ) -> None:

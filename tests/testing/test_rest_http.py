@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import urllib.parse
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -73,6 +74,17 @@ def test_requests_sent_at_once_are_answered_in_order(local_gateway: LocalGateway
             data += piece
     statuses = [line.split()[0] for line in data.split(b"HTTP/1.1 ")[1:]]
     assert statuses == [b"200", b"404"] * 300 + [b"200"]
+
+
+def test_an_outage_ends_a_connection_that_a_client_has_kept(local_gateway: LocalGateway) -> None:
+    with raw(local_gateway) as client:
+        client.sendall(b"GET /api/v10/gateway HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert read_response(client)[0] == 200
+        local_gateway.outage()
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+    with pytest.raises(ConnectionRefusedError), raw(local_gateway):
+        pass
 
 
 def test_the_client_decides_that_the_connection_ends(local_gateway: LocalGateway) -> None:
@@ -272,3 +284,16 @@ def test_http_and_websockets_share_a_port_with_tls() -> None:
             headers = {"Authorization": f"Bot {gateway.token}"}
             assert http.get(gateway.http_url + "/users/@me", headers=headers).status_code == 200
         client.nothing_more()
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_an_ipv6_address_is_in_brackets_in_urls(tls: bool) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with LocalGateway(host="::1", tls=tls) as gateway:
+        assert "://[::1]:" in gateway.url and "://[::1]:" in gateway.resume_url
+        context = gateway.ssl_context if tls else None
+        with urllib.request.urlopen(gateway.http_url + "/gateway", context=context) as response:
+            assert json.load(response) == {"url": gateway.url}

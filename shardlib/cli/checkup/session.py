@@ -27,7 +27,9 @@ _NO_TOKEN = Finding(
     f"Set it to the bot's token, from {_TOKEN_PAGE}; --local needs none",
 )
 
+# A finding says what the shard would log. Without a handler, logging itself would print errors.
 _QUIET = logging.getLogger("shardlib.cli.checkup")
+_QUIET.addHandler(logging.NullHandler())
 
 
 def check_bot(way: Way) -> Iterator[Finding]:
