@@ -629,7 +629,6 @@ class World:
         author: dict[str, Any],
         content: str,
         *,
-        allowed_mentions: dict[str, Any] = ALL,
         store: bool = True,
         **fields: Any,
     ) -> Message:
@@ -638,7 +637,6 @@ class World:
         :param channel: the channel object.
         :param author: the user object of the author.
         :param content: the text of the message.
-        :param allowed_mentions: whom the text may mention.
         :param store: False for a message that only one user sees, which the channel does not keep.
         :param fields: further fields of the message, or other values than those of a plain one.
         """
@@ -648,7 +646,6 @@ class World:
                 "tts": False,
                 "timestamp": timestamp(time.time() * 1000),
                 "pinned": False,
-                "mention_everyone": False,
                 "id": self.new_id(),
                 "flags": 0,
                 "embeds": [],
@@ -658,7 +655,7 @@ class World:
                 "channel_id": channel["id"],
                 "author": author,
                 "attachments": [],
-                **self.mentions(channel, content, allowed_mentions),
+                **self.mentions(channel, content, ALL),
                 **fields,
             },
             channel,
