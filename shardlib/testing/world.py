@@ -184,7 +184,7 @@ class Guild:
         """Return the members whose user name or nickname begins with a prefix.
 
         :param prefix: the prefix; upper and lower case are the same.
-        :param limit: the most members to return, up to 100; 0 for 100.
+        :param limit: the most members to return.
         """
         prefix = prefix.casefold()
         found = [
@@ -193,7 +193,7 @@ class Guild:
             if member["user"]["username"].casefold().startswith(prefix)
             or (member["nick"] or "").casefold().startswith(prefix)
         ]
-        return found[: min(limit or 100, 100)]
+        return found[:limit]
 
     def presence(self, user_id: str, rng: random.Random) -> dict[str, Any]:
         """Return a random presence of a user, without ``guild_id``.
