@@ -7,7 +7,7 @@ import time
 from typing import Any
 from urllib.parse import quote
 
-from shardlib.testing.channel import Channel, Message
+from shardlib.testing.channel import MAX_FILE_SIZE, Channel, Message
 from shardlib.testing.mentions import ALL
 from shardlib.testing.rest.backend import Backend
 from shardlib.testing.rest.components import number, texts
@@ -28,9 +28,6 @@ from shardlib.testing.rest.messageforms import (
 )
 from shardlib.testing.rest.multipart import File
 from shardlib.testing.world import timestamp
-
-#: The most bytes of a file (API Reference, "Uploading Files").
-MAX_FILE = 10 * 1024 * 1024
 
 # The flags that a client may set on a new message.
 _CREATE_FLAGS = SUPPRESS_EMBEDS | SUPPRESS_NOTIFICATIONS | IS_VOICE_MESSAGE | IS_COMPONENTS_V2
@@ -170,7 +167,7 @@ class MessageWriter:
         attachments = []
         numbers = []
         for file in files:
-            if len(file.content) > MAX_FILE:
+            if len(file.content) > MAX_FILE_SIZE:
                 raise ApiError(FILE_TOO_LARGE)
             match = _FILE_FIELD.fullmatch(file.field)
             numbers.append(match[1] if match else file.field)
