@@ -1,4 +1,4 @@
-"""``shardlib doctor``: what a bot needs to reach the Gateway, checked one after the other."""
+"""``shardlib doctor``: checks, step by step, what a bot needs to reach the Gateway."""
 
 from __future__ import annotations
 
