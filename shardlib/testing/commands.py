@@ -14,6 +14,7 @@ from shardlib.gateway import SEND_PERIOD, CloseCode, Intents, Opcode
 from shardlib.testing.clock import Clock
 from shardlib.testing.dispatcher import Dispatcher
 from shardlib.testing.driver import ConnectionDriver
+from shardlib.testing.guild import Guild
 from shardlib.testing.identify import Identification
 from shardlib.testing.payloads import encode, opcode_name
 from shardlib.testing.rules import Rules
@@ -27,7 +28,7 @@ from shardlib.testing.validation import (
     require,
     shorten,
 )
-from shardlib.testing.world import Guild, World
+from shardlib.testing.world import World
 
 # The most members in one GUILD_MEMBERS_CHUNK, the most ids in ``user_ids``, and the most members
 # that a ``query`` finds.

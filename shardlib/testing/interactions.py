@@ -13,7 +13,8 @@ from typing import Any
 
 from shardlib.testing.channel import MAX_FILE_SIZE, Channel, Message
 from shardlib.testing.clock import Clock
-from shardlib.testing.world import PERMISSIONS, World
+from shardlib.testing.guild import PERMISSIONS
+from shardlib.testing.world import World
 
 #: Interaction types (Receiving and Responding, "Interaction Type").
 COMMAND, COMPONENT, AUTOCOMPLETE, MODAL = 2, 3, 4, 5

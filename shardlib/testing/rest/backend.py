@@ -9,6 +9,7 @@ from typing import Any
 from shardlib.gateway import Intents
 from shardlib.testing.channel import Channel, Message
 from shardlib.testing.clock import Clock
+from shardlib.testing.guild import Guild
 from shardlib.testing.intents import without_content
 from shardlib.testing.rest.errors import (
     NOT_YOUR_APPLICATION,
@@ -18,7 +19,7 @@ from shardlib.testing.rest.errors import (
     ApiError,
 )
 from shardlib.testing.rules import Rules
-from shardlib.testing.world import Guild, World
+from shardlib.testing.world import World
 
 
 @dataclass(frozen=True)

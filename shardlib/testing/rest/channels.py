@@ -11,7 +11,7 @@ from shardlib.testing.rest.errors import TOO_MANY_PINS, ApiError
 from shardlib.testing.rest.forms import Integer, Text
 from shardlib.testing.rest.ratelimits import RateLimit
 from shardlib.testing.rest.router import Call, Route
-from shardlib.testing.world import timestamp
+from shardlib.testing.snowflakes import timestamp
 
 _LIMIT = RateLimit("channels", 30, 10.0)
 _TYPING_LIMIT = RateLimit("typing", 5, 5.0)
@@ -84,7 +84,7 @@ class Channels:
         channel = self._backend.channel(call["channel_id"])
         if len(channel.pins) >= _MAX_PINS and not message["pinned"]:
             raise ApiError(TOO_MANY_PINS)
-        channel.pin(message, timestamp(time.time() * 1000))
+        channel.pin(message, timestamp())
         self._tell(channel, message)
 
     def _unpin(self, call: Call) -> None:

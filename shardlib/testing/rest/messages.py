@@ -21,7 +21,7 @@ from shardlib.testing.rest.pages import page
 from shardlib.testing.rest.ratelimits import RateLimit
 from shardlib.testing.rest.router import Call, Route
 from shardlib.testing.rest.writer import MessageWriter
-from shardlib.testing.world import DISCORD_EPOCH
+from shardlib.testing.snowflakes import DISCORD_EPOCH
 
 _CREATE_LIMIT = RateLimit("messages created", 5, 5.0)
 _EDIT_LIMIT = RateLimit("messages edited", 5, 5.0)

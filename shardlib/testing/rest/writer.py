@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from typing import Any
 from urllib.parse import quote
 
@@ -27,7 +26,7 @@ from shardlib.testing.rest.messageforms import (
     SUPPRESS_NOTIFICATIONS,
 )
 from shardlib.testing.rest.multipart import File
-from shardlib.testing.world import timestamp
+from shardlib.testing.snowflakes import timestamp
 
 # The flags that a client may set on a new message.
 _CREATE_FLAGS = SUPPRESS_EMBEDS | SUPPRESS_NOTIFICATIONS | IS_VOICE_MESSAGE | IS_COMPONENTS_V2
@@ -146,7 +145,7 @@ class MessageWriter:
         # A response that was deferred is no longer loading once it has content.
         changes["flags"] = edited["flags"] & ~LOADING
         if not message["flags"] & LOADING:
-            changes["edited_timestamp"] = timestamp(time.time() * 1000)
+            changes["edited_timestamp"] = timestamp()
         message.update(changes)
 
     def _mentions(
