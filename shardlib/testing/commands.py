@@ -29,16 +29,17 @@ from shardlib.testing.validation import (
 )
 from shardlib.testing.world import Guild, World
 
-#: The most members in one GUILD_MEMBERS_CHUNK, and the most ids in ``user_ids``.
+# The most members in one GUILD_MEMBERS_CHUNK, the most ids in ``user_ids``, and the most members
+# that a ``query`` finds.
 _MAX_CHUNK_MEMBERS = 1000
 _MAX_USER_IDS = 100
+_MAX_FOUND = 100
 
-#: The least seconds between two requests for all members of one guild (change log, "Introducing
+# The least seconds between two requests for all members of one guild (change log, "Introducing
 #: Rate Limit When Requesting All Guild Members").
 _ALL_MEMBERS_INTERVAL = 30.0
 
-
-#: Seconds after op 9 in which the gateway ignores payloads that need a session. A client waits as
+# Seconds after op 9 in which the gateway ignores payloads that need a session. A client waits as
 #: long at most before it identifies again (Gateway Events, "Invalid Session").
 _OVERTAKEN_FOR = 5.0
 
@@ -232,7 +233,7 @@ class Commands:
             if wants_all:
                 members = self._all_members(session, guild)
             else:
-                members = guild.search(query, limit)
+                members = guild.search(query, min(limit or _MAX_FOUND, _MAX_FOUND))
         known_presences = None
         if guild is not None and presences and session.intents & Intents.GUILD_PRESENCES:
             known_presences = guild.presences

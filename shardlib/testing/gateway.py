@@ -342,6 +342,8 @@ class LocalGateway:
         with self._thread.lock:
             if self._traffic is not None:
                 self._traffic.stop()
+            if self.replay is not None:
+                self.replay.stop()
         await self._listeners.shut_down()
 
     def __enter__(self) -> LocalGateway:

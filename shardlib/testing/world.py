@@ -184,7 +184,7 @@ class Guild:
         """Return the members whose user name or nickname begins with a prefix.
 
         :param prefix: the prefix; upper and lower case are the same.
-        :param limit: the most members to return, up to 100; 0 for 100.
+        :param limit: the most members to return.
         """
         prefix = prefix.casefold()
         found = [
@@ -193,7 +193,7 @@ class Guild:
             if member["user"]["username"].casefold().startswith(prefix)
             or (member["nick"] or "").casefold().startswith(prefix)
         ]
-        return found[: min(limit or 100, 100)]
+        return found[:limit]
 
     def presence(self, user_id: str, rng: random.Random) -> dict[str, Any]:
         """Return a random presence of a user, without ``guild_id``.
@@ -629,7 +629,6 @@ class World:
         author: dict[str, Any],
         content: str,
         *,
-        allowed_mentions: dict[str, Any] = ALL,
         store: bool = True,
         **fields: Any,
     ) -> Message:
@@ -638,7 +637,6 @@ class World:
         :param channel: the channel object.
         :param author: the user object of the author.
         :param content: the text of the message.
-        :param allowed_mentions: whom the text may mention.
         :param store: False for a message that only one user sees, which the channel does not keep.
         :param fields: further fields of the message, or other values than those of a plain one.
         """
@@ -648,7 +646,6 @@ class World:
                 "tts": False,
                 "timestamp": timestamp(time.time() * 1000),
                 "pinned": False,
-                "mention_everyone": False,
                 "id": self.new_id(),
                 "flags": 0,
                 "embeds": [],
@@ -658,7 +655,7 @@ class World:
                 "channel_id": channel["id"],
                 "author": author,
                 "attachments": [],
-                **self.mentions(channel, content, allowed_mentions),
+                **self.mentions(channel, content, ALL),
                 **fields,
             },
             channel,

@@ -368,6 +368,10 @@ def test_a_reply_refers_to_its_message_and_mentions_the_author(
         channel, "pong", message_reference=reference, allowed_mentions={"replied_user": False}
     )
     assert quiet["mentions"] == []
+    other = next(iter(local_gateway.world.guilds[channel["guild_id"]].members))
+    body = {"flags": V2, "components": [display(f"<@{other}>")], "message_reference": reference}
+    version_2 = rest.call("POST", path(channel), body)
+    assert [user["id"] for user in version_2["mentions"]] == [other, owner]
     plain = rest.write(
         channel, "a", message_reference={"message_id": "1", "fail_if_not_exists": False}
     )

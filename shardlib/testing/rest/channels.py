@@ -70,7 +70,7 @@ class Channels:
 
     def _pins(self, call: Call) -> dict[str, Any]:
         query = call.query(before=Text(1), limit=Integer(1, 50))
-        limit = query["limit"] if query.get("limit") is not None else 50
+        limit = query.get("limit", 50)
         before = query.get("before")
         pins = [
             {"pinned_at": at, "message": self._backend.visible(message)}

@@ -10,6 +10,8 @@ from shardlib.testing.interactions import (
     COMMAND,
     COMPONENT,
     MODAL,
+    UPDATES,
+    CallbackType,
     Interaction,
     Interactions,
 )
@@ -49,31 +51,22 @@ from shardlib.testing.rest.writer import MessageWriter
 _CALLBACK_LIMIT = RateLimit("callbacks", 30, 1.0)
 _WEBHOOK_LIMIT = RateLimit("webhooks", 5, 2.0)
 
-# Callback types (Receiving and Responding, "Interaction Callback Type").
-_MESSAGE, _DEFERRED_MESSAGE, _DEFERRED_UPDATE, _UPDATE, _CHOICES, _MODAL = 4, 5, 6, 7, 8, 9
-_PREMIUM_REQUIRED, _LAUNCH_ACTIVITY = 10, 12
+_ANSWERS = (CallbackType.MESSAGE, CallbackType.DEFERRED_MESSAGE)
+_OTHERS = (CallbackType.PREMIUM_REQUIRED, CallbackType.LAUNCH_ACTIVITY)
 
 # The callback types that the interactions of each type take.
-_ALLOWED = {
-    COMMAND: (_MESSAGE, _DEFERRED_MESSAGE, _MODAL, _PREMIUM_REQUIRED, _LAUNCH_ACTIVITY),
-    COMPONENT: (
-        _MESSAGE,
-        _DEFERRED_MESSAGE,
-        _DEFERRED_UPDATE,
-        _UPDATE,
-        _MODAL,
-        _PREMIUM_REQUIRED,
-        _LAUNCH_ACTIVITY,
-    ),
-    AUTOCOMPLETE: (_CHOICES,),
-    MODAL: (_MESSAGE, _DEFERRED_MESSAGE, _DEFERRED_UPDATE, _UPDATE),
+_ALLOWED: dict[int, tuple[CallbackType, ...]] = {
+    COMMAND: (*_ANSWERS, CallbackType.MODAL, *_OTHERS),
+    COMPONENT: (*_ANSWERS, *UPDATES, CallbackType.MODAL, *_OTHERS),
+    AUTOCOMPLETE: (CallbackType.CHOICES,),
+    MODAL: (*_ANSWERS, *UPDATES),
 }
 
 # By callback type, what the data looks like.
 _DATA: dict[int, Field | Kind] = {
-    _MESSAGE: Field(EXECUTE_WEBHOOK, required=True),
-    _DEFERRED_MESSAGE: Object({"flags": Integer(0)}),
-    _CHOICES: Field(
+    CallbackType.MESSAGE: Field(EXECUTE_WEBHOOK, required=True),
+    CallbackType.DEFERRED_MESSAGE: Object({"flags": Integer(0)}),
+    CallbackType.CHOICES: Field(
         Object(
             {
                 "choices": Field(
@@ -93,7 +86,7 @@ _DATA: dict[int, Field | Kind] = {
         ),
         required=True,
     ),
-    _MODAL: Field(
+    CallbackType.MODAL: Field(
         Object(
             {
                 "custom_id": Field(Text(1, 100), required=True),
@@ -150,12 +143,14 @@ class InteractionResponses:
             raise ApiError(ALREADY_ACKNOWLEDGED)
         if interaction.is_late(self._backend.clock()):
             raise ApiError(UNKNOWN_INTERACTION)
-        allowed = _ALLOWED[interaction.type]
-        if interaction.source is None:
-            allowed = tuple(each for each in allowed if each not in (_DEFERRED_UPDATE, _UPDATE))
+        allowed = [
+            int(each)
+            for each in _ALLOWED[interaction.type]
+            if interaction.source is not None or each not in UPDATES
+        ]
         kind: int = call.body(Object({"type": Field(OneOf(allowed), required=True)}))["type"]
         table = _DATA.get(kind, Anything())
-        if kind == _UPDATE and interaction.source is not None:
+        if kind == CallbackType.UPDATE and interaction.source is not None:
             table = edit_form(interaction.source)
         body = call.body(Object({"type": Anything(), "data": table}))
         self._carry_out(interaction, kind, body.get("data") or {}, call.files())
@@ -167,9 +162,9 @@ class InteractionResponses:
     def _carry_out(
         self, interaction: Interaction, kind: int, data: dict[str, Any], files: list[File]
     ) -> None:
-        if kind == _MESSAGE:
+        if kind == CallbackType.MESSAGE:
             self._respond(interaction, data, files)
-        elif kind == _DEFERRED_MESSAGE:
+        elif kind == CallbackType.DEFERRED_MESSAGE:
             ephemeral = (data.get("flags") or 0) & EPHEMERAL
             message = self._backend.world.write_message(
                 interaction.channel,
@@ -181,12 +176,12 @@ class InteractionResponses:
             )
             interaction.add(message, is_original=True)
             self._tell("MESSAGE_CREATE", message)
-        elif kind == _UPDATE and interaction.source is not None:
+        elif kind == CallbackType.UPDATE and interaction.source is not None:
             if _is_deleted(interaction.source):
                 raise ApiError(UNKNOWN_MESSAGE)
             self._writer.edit(interaction.source, data, files, allowed_mentions=ONLY_USERS)
             self._tell("MESSAGE_UPDATE", interaction.source)
-        elif kind == _MODAL:
+        elif kind == CallbackType.MODAL:
             number(data["components"])
 
     def _respond(
@@ -224,7 +219,7 @@ class InteractionResponses:
             described["response_message_id"] = message["id"]
             described["response_message_loading"] = bool(message["flags"] & LOADING)
             described["response_message_ephemeral"] = bool(message["flags"] & EPHEMERAL)
-            if kind in (_MESSAGE, _UPDATE):
+            if kind in (CallbackType.MESSAGE, CallbackType.UPDATE):
                 resource["message"] = message
         return {"interaction": described, "resource": resource}
 

@@ -6,7 +6,6 @@ import time
 from typing import Any
 
 from shardlib.testing.channel import Channel, Message
-from shardlib.testing.mentions import ALL
 from shardlib.testing.rest.backend import Backend
 from shardlib.testing.rest.errors import (
     NOT_IN_DM,
@@ -102,7 +101,7 @@ class Messages:
             )
         messages = self._backend.channel(call["channel_id"]).messages
         if given == ["around"]:
-            limit = query["limit"] if query.get("limit") is not None else 50
+            limit = query.get("limit", 50)
             at = int(query["around"])
             # Half of the messages are older, the message itself counted as newer.
             newer = [each for each in messages if int(each["id"]) >= at]
@@ -171,16 +170,7 @@ class Messages:
         fields["referenced_message"] = {
             key: value for key, value in original.items() if key != "referenced_message"
         }
-        mentions = self._backend.world.mentions(
-            channel, body.get("content") or "", body.get("allowed_mentions") or ALL
-        )
-        author = original["author"]
-        allowed = body.get("allowed_mentions")
-        # Without allowed_mentions a reply mentions the author of the message it replies to.
-        if allowed is None or allowed.get("replied_user"):
-            if author["id"] not in [user["id"] for user in mentions["mentions"]]:
-                mentions["mentions"].append(author)
-        return {**fields, **mentions}
+        return fields
 
     def _edit(self, call: Call) -> dict[str, Any]:
         message = self._message(call)
