@@ -166,6 +166,7 @@ def without_content(event: str, data: Any, user_id: str) -> Any:
     """Return an event's data without the message content that needs ``MESSAGE_CONTENT``.
 
     A message by the bot, a message that mentions the bot, and a direct message keep their content.
+    The same goes for the message that a reply answers.
 
     :param event: the event's name.
     :param data: the event's ``d``, of any type.
@@ -175,11 +176,22 @@ def without_content(event: str, data: Any, user_id: str) -> Any:
     blanks = _BLANK_CONTENT.get(event)
     if blanks is None or not isinstance(data, dict):
         return data
-    mentioned = [_field(user, "id") for user in _items(data.get("mentions"))]
-    is_own_message = _field(data.get("author"), "id") == user_id
-    if is_own_message or user_id in mentioned or guild_id_of(event, data) is None:
+    if guild_id_of(event, data) is None:
         return data
-    blanked = {key: blanks.get(key, value) for key, value in data.items()}
+    shown = _blank(data, blanks, user_id)
+    answered = data.get("referenced_message")
+    if isinstance(answered, dict):
+        answered_shown = _blank(answered, blanks, user_id)
+        if answered_shown is not answered:
+            shown = {**shown, "referenced_message": answered_shown}
+    return shown
+
+
+def _blank(message: dict[str, Any], blanks: dict[str, Any], user_id: str) -> dict[str, Any]:
+    mentioned = [_field(user, "id") for user in _items(message.get("mentions"))]
+    if _field(message.get("author"), "id") == user_id or user_id in mentioned:
+        return message
+    blanked = {key: blanks.get(key, value) for key, value in message.items()}
     blanked.pop("poll", None)
     return blanked
 

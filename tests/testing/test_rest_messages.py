@@ -163,6 +163,12 @@ def test_the_content_of_others_cannot_be_read_if_it_is_switched_off_for_the_bot(
     assert contents() == ["d", f"<@{bot['id']}>", "a", "c", "a", "a"]
     local_gateway.allowed_intents = Intents.all() & ~Intents.MESSAGE_CONTENT
     assert contents() == ["d", f"<@{bot['id']}>", "", "c", "", ""]
+    with connected(local_gateway) as client:
+        client.ready(local_gateway.allowed_intents)
+        reply = rest.write(channel, "e", message_reference={"message_id": said["id"]})
+        event = client.event("MESSAGE_CREATE")
+    for answer in (reply, event):
+        assert (answer["content"], answer["referenced_message"]["content"]) == ("e", "")
 
 
 def test_a_category_takes_no_messages(local_gateway: LocalGateway, rest: Rest) -> None:
@@ -229,6 +235,17 @@ def test_a_message_can_be_deleted(
             "guild_id": channel["guild_id"],
         }
     assert rest.error("GET", path(channel, message["id"])) == (404, 10008)
+
+
+def test_in_a_direct_message_the_bot_deletes_its_own_messages_only(
+    local_gateway: LocalGateway, rest: Rest
+) -> None:
+    owner = next(iter(local_gateway.world.guilds.values())).owner_id
+    direct = local_gateway.world.direct_channel(owner)
+    own = rest.write(direct)
+    other = local_gateway.send_message(direct["id"], owner, "a")
+    assert rest.error("DELETE", path(direct, other["id"])) == (403, 50003)
+    rest.call("DELETE", path(direct, own["id"]), status=204)
 
 
 def test_messages_can_be_deleted_in_bulk(
@@ -511,6 +528,11 @@ def test_components_in_the_wrong_place_are_refused(
             {"type": 17, "components": [display("a" * 2001), display("a" * 2000)]},
             "components",
             "COMPONENT_DISPLAYABLE_TEXT_SIZE_EXCEEDED",
+        ),
+        (
+            {"type": 13, "file": {"url": "https://example.com/a.txt"}},
+            "components.0.file.url",
+            "URL_TYPE_INVALID_SCHEME",
         ),
         (
             {"type": 18, "label": "a", "component": menu("a")},

@@ -121,7 +121,12 @@ def _select(**fields: Field | Kind) -> Object:
     )
 
 
-_MEDIA = Field(Object({"url": Field(Text(1, 2048), required=True)}), required=True)
+def _media(*schemes: str) -> Field:
+    """Return a media item: a URL, or the name of a file that the message brings."""
+    return Field(Object({"url": Field(Url(2048, schemes), required=True)}), required=True)
+
+
+_MEDIA = _media("http", "https", "attachment")
 
 _TABLES.update(
     {
@@ -170,7 +175,7 @@ _TABLES.update(
                 required=True,
             )
         ),
-        13: _component(file=_MEDIA, spoiler=Boolean()),
+        13: _component(file=_media("attachment"), spoiler=Boolean()),
         14: _component(divider=Boolean(), spacing=OneOf((1, 2))),
         17: _component(
             components=_any_of(_IN_CONTAINER),

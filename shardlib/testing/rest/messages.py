@@ -130,7 +130,7 @@ class Messages:
             self._nonces[key] = self._backend.clock(), message
         event = {**self._backend.world.message_event(message), **said}
         self._backend.dispatch("MESSAGE_CREATE", event)
-        return {**message, **said}
+        return {**self._backend.visible(message), **said}
 
     def _forget_old_nonces(self) -> None:
         oldest = self._backend.clock() - _NONCE_LIFETIME
@@ -197,6 +197,9 @@ class Messages:
     def _delete(self, call: Call) -> None:
         message = self._message(call)
         channel = self._backend.channel(call["channel_id"])
+        is_own = message["author"]["id"] == self._backend.world.user["id"]
+        if channel.is_direct and not is_own:
+            raise ApiError(NOT_IN_DM)
         channel.remove(message["id"])
         self._backend.dispatch(
             "MESSAGE_DELETE", {"id": message["id"], **self._backend.place(channel)}
