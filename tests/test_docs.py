@@ -50,7 +50,8 @@ BLOCKS_NOT_RUN = {
 
 # What a block of literal text begins with that is no Python.
 _NO_PYTHON = re.compile(
-    r"\$ |\w+\$ |\d|>>> |\[|shardlib |export |python |gunicorn |uwsgi |coverage |[A-Z_]+=|ACL |\S+: |tried "
+    r"\$ |\w+\$ |\d|>>> |\[|[A-Z_]+=|ACL |\S+: "
+    "|shardlib |export |python |gunicorn |uwsgi |coverage |tried "
 )
 _BLOCK = re.compile(
     r"^(?P<indent> *)(?:\.\. code-block:: python|(?!\.\. )[^\n]*::)\n"
