@@ -79,16 +79,21 @@ class Guild:
         age = rng.randrange(50_000_000_000, 330_000_000_000)
         self._first_id = (age // _SHARD_STRIDE * _SHARD_STRIDE + number) << 22
         self._ids_made = 0
+        #: The guild's id.
         self.id = str(self._first_id)
+        #: The guild's name.
         self.name = f"The {rng.choice(COLOURS)} {rng.choice(NOUNS)}".title()
         self.bot_user: dict[str, Any] = world.user
         self.joined_at = timestamp(DISCORD_EPOCH + age + 86_400_000)
+        #: The role objects; the first is @everyone.
         self.roles = self._make_roles(world)
         self.emojis = [self._make_emoji(name) for name in ("party", "wave", "thinking")]
         self.sounds = [self._make_sound(name) for name in ("airhorn", "quack")]
+        #: The channel objects, by their ids.
         self.channels: dict[str, Channel] = {
             channel["id"]: channel for channel in self._make_channels()
         }
+        #: The member objects, the bot's too, by the ids of the users.
         self.members: dict[str, dict[str, Any]] = {}
         self.presences: dict[str, dict[str, Any]] = {}
         self.voice_states: dict[str, dict[str, Any]] = {}
@@ -100,6 +105,7 @@ class Guild:
             if index == 0 or rng.random() < 0.6:
                 self.presences[user["id"]] = self.presence(user["id"], rng)
         others = [user_id for user_id in self.members if user_id != world.user["id"]]
+        #: The user id of the owner; the bot's if the guild has no other member.
         self.owner_id = others[0] if others else world.user["id"]
         for user_id in others[1:3]:
             self.join_voice(user_id, self.voice_channels[0]["id"])
@@ -486,10 +492,13 @@ class World:
         self._users_made = 0
         self.new_id = SnowflakeFactory()
         rng = random.Random(f"{seed}/world")
+        #: The user object of the bot.
         self.user: dict[str, Any] = {**self.make_user(rng), "bot": True}
         self.user.update(username="local-bot", global_name=None, discriminator="0001")
+        #: The application object of the bot.
         self.application: dict[str, Any] = {"id": self.user["id"], "flags": 8953856}
         made = [Guild(self, number, members) for number in range(guilds)]
+        #: The guilds that the bot is in, by their ids.
         self.guilds: dict[str, Guild] = {guild.id: guild for guild in made}
         #: The direct messages, by the id of the other user.
         self.direct_channels: dict[str, Channel] = {}
@@ -510,7 +519,13 @@ class World:
 
         :param channel_id: the channel's id.
         :raises ValueError: if there is no such channel, in a guild or of direct messages.
+        :raises TypeError: if ``channel_id`` is not a string.
         """
+        if not isinstance(channel_id, str):
+            raise TypeError(
+                f"channel_id must be a string of digits, as in payloads, not the "
+                f"{type(channel_id).__name__} {channel_id!r}"
+            )
         channel = self.find_channel(channel_id)
         if channel is None:
             raise ValueError(f"there is no channel {channel_id} in the local gateway's world")
