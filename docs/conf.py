@@ -24,9 +24,9 @@ html_static_path = ["_static"]
 html_css_files = ["custom.css"]
 
 # Copied without prompts and output, an example can be pasted.
-copybutton_prompt_text = r"\$ |>>> |\.\.\. "
+copybutton_prompt_text = r"\$ |> |>>> |\.\.\. "
 copybutton_prompt_is_regexp = True
-copybutton_here_doc_delimiter = "EOF"
+copybutton_line_continuation_character = "\\"
 
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True  # "json=ujson", and not where ujson is on this machine

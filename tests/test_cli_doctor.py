@@ -122,9 +122,12 @@ def test_a_wrong_token_fails_at_the_http_api_and_takes_no_session(gateway: Local
 
 
 def test_with_a_gateway_alone_ready_tells_of_a_wrong_token(gateway: LocalGateway) -> None:
-    _, findings = examine("--url", gateway.url, token="MTIz.wrong.token")
+    command, findings = examine("--url", gateway.url, token="MTIz.wrong.token")
     assert grades(findings, "failed") == ["READY"]
+    # The finding tells why, and the log does not tell it once more.
+    assert command.err == ["shardlib: failed: READY"]
     assert "Reset the token" in findings["READY"]["hint"]
+    assert "shardlib gateway prints" in findings["READY"]["hint"]
 
 
 def test_intents_that_were_not_granted_fail_and_the_hint_says_where(gateway: LocalGateway) -> None:

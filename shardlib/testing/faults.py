@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shardlib.testing.rest.request import ReceivedRequest
-from shardlib.testing.rest.router import path_matches
+from shardlib.testing.rest.router import check_template, path_matches
 
 #: The steps of a connection's life, in order, at which a fault can strike.
 STEPS = {
@@ -36,8 +36,9 @@ class Fault:
     """A fault passed to :meth:`LocalGateway.inject <shardlib.testing.LocalGateway.inject>`.
 
     :raises ValueError: if there is no such step, if the fault would do nothing, if
-        ``connections`` is less than 1, or if ``shard_id`` is negative or the step comes before
-        Identify.
+        ``connections`` is less than 1, if ``shard_id`` is negative or the step comes before
+        Identify, or if ``path`` is not as Discord documents paths.
+    :raises TypeError: if ``action`` cannot be called.
     """
 
     #: The step at which the fault strikes, one of :data:`STEPS`.
@@ -64,6 +65,11 @@ class Fault:
             )
         if self.action is None and not self.replaces_step:
             raise ValueError("a fault that replaces nothing needs an action")
+        if self.action is not None and not callable(self.action):
+            raise TypeError(
+                f"action must be a function of the connection, such as "
+                f"lambda it: it.refuse(502), not {self.action!r}"
+            )
         if self.connections is not None and self.connections < 1:
             raise ValueError(
                 f"connections must be at least 1, or None for all, not {self.connections}"
@@ -80,6 +86,8 @@ class Fault:
                 f"method and path go with {', '.join(sorted(PLAIN_HTTP))}: at {self.step!r} there "
                 "is no HTTP request that has them"
             )
+        if self.path is not None:
+            check_template(self.path)
 
     def strikes(self, request: ReceivedRequest | None) -> bool:
         """Return whether the fault strikes a request, by its method and path.

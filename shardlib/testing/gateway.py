@@ -41,6 +41,7 @@ from shardlib.testing.rest.log import RequestLog
 from shardlib.testing.rest.registry import CommandRegistry
 from shardlib.testing.rest.request import ReceivedRequest
 from shardlib.testing.rest.resources import make_api
+from shardlib.testing.rest.router import check_template
 from shardlib.testing.rules import Rules, check_minimum
 from shardlib.testing.sessions import ReceivedIdentify, Sessions, SessionStarts
 from shardlib.testing.thread import GatewayThread
@@ -588,11 +589,18 @@ class LocalGateway:
         :param path: the path as Discord documents it, without ``/api`` and the version. A part may
             be ``*``, or a name in braces, for any value: ``/channels/{channel.id}/messages``.
         :param timeout: seconds to wait.
-        :raises TimeoutError: if no such request arrived in time.
+        :raises TimeoutError: if no such request arrived in time. The message names those that did.
+        :raises ValueError: if ``path`` begins with ``/api``.
         """
-        return self._thread.wait(
-            lambda: self._requests.take(method, path), timeout, f"{method} {path}"
-        )
+        check_template(path)
+        try:
+            return self._thread.wait(
+                lambda: self._requests.take(method, path), timeout, f"{method} {path}"
+            )
+        except TimeoutError as error:
+            with self._thread.lock:
+                others = self._requests.describe_expected()
+            raise TimeoutError(f"{error}; {others}") from None
 
     # Sending events.
 
@@ -723,6 +731,7 @@ class LocalGateway:
         :param user_id: as for :meth:`invoke_command`.
         :raises ValueError: if the message has no such component, if the component is disabled or
             cannot take the values, or if there is no such user.
+        :raises TypeError: if ``message`` is another dict, such as the one that the bot received.
         """
         with self._thread.lock:
             return self._users.use_component(message, custom_id, values, user_id)
@@ -816,8 +825,9 @@ class LocalGateway:
         :param path: the path of these requests, as for :meth:`expect_request`; None for any.
         :raises ValueError: if there is no such step, if not exactly one of ``before`` and
             ``instead_of`` is given, if the fault would do nothing, if ``connections`` is less than
-            1, if ``shard_id`` is negative or does not go with the step, or if ``method`` or
-            ``path`` do not go with it.
+            1, if ``shard_id`` is negative or does not go with the step, if ``method`` or
+            ``path`` do not go with it, or if ``path`` begins with ``/api``.
+        :raises TypeError: if ``action`` cannot be called.
         """
         if before is not None and instead_of is None:
             fault = Fault(before, action, False, connections, shard_id, method, path)

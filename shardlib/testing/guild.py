@@ -51,16 +51,21 @@ class Guild:
         age = rng.randrange(50_000_000_000, 330_000_000_000)
         self._first_id = (age // _SHARD_STRIDE * _SHARD_STRIDE + number) << 22
         self._ids_made = 0
+        #: The guild's id.
         self.id = str(self._first_id)
+        #: The guild's name.
         self.name = f"The {rng.choice(COLOURS)} {rng.choice(NOUNS)}".title()
         self.bot_user = bot_user
         self.joined_at = timestamp(DISCORD_EPOCH + age + 86_400_000)
+        #: The role objects; the first is @everyone.
         self.roles = self._make_roles()
         self.emojis = [self._make_emoji(name) for name in ("party", "wave", "thinking")]
         self.sounds = [self._make_sound(name) for name in ("airhorn", "quack")]
+        #: The channel objects, by their ids.
         self.channels: dict[str, Channel] = {
             channel["id"]: channel for channel in self._make_channels()
         }
+        #: The member objects, the bot's too, by the ids of the users.
         self.members: dict[str, dict[str, Any]] = {}
         self.presences: dict[str, dict[str, Any]] = {}
         self.voice_states: dict[str, dict[str, Any]] = {}
@@ -72,6 +77,7 @@ class Guild:
             if index == 0 or rng.random() < 0.6:
                 self.presences[user["id"]] = self.presence(user["id"], rng)
         others = [user_id for user_id in self.members if user_id != self.bot_user["id"]]
+        #: The user id of the owner; the bot's if the guild has no other member.
         self.owner_id = others[0] if others else self.bot_user["id"]
         for user_id in others[1:3]:
             self.join_voice(user_id, self.voice_channels[0]["id"])

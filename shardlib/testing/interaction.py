@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from shardlib.testing.channel import Message
 from shardlib.testing.interactions import Interaction
 from shardlib.testing.rest.messageforms import LOADING
 from shardlib.testing.thread import GatewayThread
+
+_T = TypeVar("_T")
 
 
 class GatewayInteraction:
@@ -17,9 +20,11 @@ class GatewayInteraction:
     siblings make the object.
     """
 
-    def __init__(self, interaction: Interaction, thread: GatewayThread) -> None:
+    def __init__(self, interaction: Interaction, thread: GatewayThread, sessions: int) -> None:
         self._interaction = interaction
         self._thread = thread
+        # How many sessions get the event. Without any, no answer can come.
+        self._sessions = sessions
 
     def __repr__(self) -> str:
         return f"<GatewayInteraction {self.id} type={self._interaction.type}>"
@@ -69,9 +74,7 @@ class GatewayInteraction:
         :param timeout: seconds to wait.
         :raises TimeoutError: if the bot did not answer in time.
         """
-        return self._thread.wait(
-            lambda: self._interaction.callback, timeout, f"an answer to {self!r}"
-        )
+        return self._wait(lambda: self._interaction.callback, timeout, f"an answer to {self!r}")
 
     def wait_for_message(self, timeout: float = 5.0) -> Message:
         """Wait for the response, and return it as a message object.
@@ -81,7 +84,7 @@ class GatewayInteraction:
         :param timeout: seconds to wait.
         :raises TimeoutError: if the bot did not respond with a message in time.
         """
-        return self._thread.wait(self._find_response, timeout, f"a response to {self!r}")
+        return self._wait(self._find_response, timeout, f"a response to {self!r}")
 
     def wait_for_messages(self, number: int, timeout: float = 5.0) -> list[Message]:
         """Wait until the response and the follow-ups are so many, and return them, oldest first.
@@ -95,7 +98,12 @@ class GatewayInteraction:
             found = [each for each in self._interaction.messages if not each["flags"] & LOADING]
             return found if len(found) >= number else None
 
-        return self._thread.wait(find, timeout, f"{number} messages for {self!r}")
+        return self._wait(find, timeout, f"{number} messages for {self!r}")
+
+    def _wait(self, predicate: Callable[[], _T | None], timeout: float, what: str) -> _T:
+        if not self._sessions:
+            what += ", which no bot has got: none was READY when the user acted"
+        return self._thread.wait(predicate, timeout, what)
 
     def _find_response(self) -> Message | None:
         message = self._interaction.original

@@ -39,6 +39,11 @@ def local_gateway(request: pytest.FixtureRequest) -> Iterator[LocalGateway]:
     options: dict[str, object] = {}
     # iter_markers() begins with the marker nearest to the test, which must override the others.
     for marker in reversed(list(request.node.iter_markers("local_gateway"))):
+        if marker.args:
+            raise pytest.UsageError(
+                "the marker local_gateway takes options by name, such as local_gateway(guilds=1), "
+                f"not {marker.args[0]!r} alone"
+            )
         options.update(marker.kwargs)
     with LocalGateway(**options) as gateway:  # type: ignore[arg-type]
         yield gateway

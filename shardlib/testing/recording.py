@@ -19,6 +19,9 @@ from shardlib.text import count
 _CHUNK = 1 << 12
 _INFLATED_CHUNK = 1 << 18
 
+# The bytes with which each gzip file begins (RFC 1952).
+_GZIP_MAGIC = b"\x1f\x8b"
+
 # No event is larger: a longer line is no recorder's.
 _MAX_LINE = 1 << 26
 
@@ -143,7 +146,7 @@ class Recording:
                 try:
                     inflated = inflater.decompress(compressed, _INFLATED_CHUNK)
                 except zlib.error as error:
-                    if is_first:
+                    if is_first and not compressed.startswith(_GZIP_MAGIC):
                         raise _NoGzip(str(error)) from None
                     raise _Unreadable("its compressed data is damaged") from None
                 is_first = False

@@ -96,7 +96,13 @@ class UserSide:
         :param values: what the user selects.
         :param user_id: the user; None for the owner of the guild.
         :raises ValueError: if a user could not do so.
+        :raises TypeError: if ``message`` is not a message of the gateway's.
         """
+        if not isinstance(message, Message):
+            raise TypeError(
+                "message must be one of gateway.world.channel(...).messages or of an interaction, "
+                f"not a plain {type(message).__name__}, from which the channel cannot be told"
+            )
         channel = message.channel
         data = component_data(message, custom_id, values, Resolved(self._world, channel))
         return self._issue(COMPONENT, data, channel, user_id, source=message)
@@ -141,5 +147,5 @@ class UserSide:
                 else self._world.guilds[channel["guild_id"]].owner_id
             )
         made = self._interactions.make(kind, data, channel, user_id, source=source)
-        self._dispatcher.dispatch("INTERACTION_CREATE", made.payload)
-        return GatewayInteraction(made, self._thread)
+        sessions = self._dispatcher.dispatch("INTERACTION_CREATE", made.payload)
+        return GatewayInteraction(made, self._thread, sessions)

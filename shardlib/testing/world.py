@@ -39,13 +39,16 @@ class World:
         self._users_made = 0
         self.new_id = SnowflakeFactory()
         rng = random.Random(f"{seed}/world")
+        #: The user object of the bot.
         self.user: dict[str, Any] = {**self.make_user(rng), "bot": True}
         self.user.update(username="local-bot", global_name=None, discriminator="0001")
+        #: The application object of the bot.
         self.application: dict[str, Any] = {"id": self.user["id"], "flags": 8953856}
         made = [
             Guild(seed, number, members, bot_user=self.user, make_user=self.make_user)
             for number in range(guilds)
         ]
+        #: The guilds that the bot is in, by their ids.
         self.guilds: dict[str, Guild] = {guild.id: guild for guild in made}
         #: The direct messages, by the id of the other user.
         self.direct_channels: dict[str, Channel] = {}
@@ -66,7 +69,13 @@ class World:
 
         :param channel_id: the channel's id.
         :raises ValueError: if there is no such channel, in a guild or of direct messages.
+        :raises TypeError: if ``channel_id`` is not a string.
         """
+        if not isinstance(channel_id, str):
+            raise TypeError(
+                f"channel_id must be a string of digits, as in payloads, not the "
+                f"{type(channel_id).__name__} {channel_id!r}"
+            )
         channel = self.find_channel(channel_id)
         if channel is None:
             raise ValueError(f"there is no channel {channel_id} in the local gateway's world")

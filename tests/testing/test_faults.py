@@ -538,6 +538,11 @@ def test_a_fault_of_a_shard_that_could_never_strike_is_refused(
         local_gateway.inject(instead_of=step, shard_id=shard_id)
 
 
+def test_an_action_that_cannot_be_called_is_refused(local_gateway: LocalGateway) -> None:
+    with pytest.raises(TypeError, match="action must be a function of the connection.* not 500"):
+        local_gateway.inject(500, instead_of="answer")  # type: ignore[arg-type]
+
+
 def test_a_test_that_sees_the_connection_can_let_hello_proceed(
     local_gateway: LocalGateway,
 ) -> None:

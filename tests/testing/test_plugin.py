@@ -31,6 +31,10 @@ def test_marked(local_gateway):
 @pytest.mark.local_gateway(nonsense=1)
 def test_wrong(local_gateway):
     pass
+
+@pytest.mark.local_gateway(5)
+def test_without_a_name(local_gateway):
+    pass
 """
 
 
@@ -51,8 +55,9 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_fixture_takes_its_options_from_markers(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(TEST)
     result = pytester.runpytest_subprocess("--strict-markers", *plugin_option())
-    result.assert_outcomes(passed=2, errors=1)
+    result.assert_outcomes(passed=2, errors=2)
     result.stdout.fnmatch_lines(["*TypeError*nonsense*"])
+    result.stdout.fnmatch_lines(["*takes options by name, such as local_gateway(guilds=1), not 5*"])
 
 
 def test_the_plugin_needs_no_extra() -> None:

@@ -126,6 +126,15 @@ def test_of_a_damaged_recording_the_part_before_the_damage_is_read(tmp_path: Pat
     assert "damaged" in str(error)
 
 
+def test_a_recording_that_is_damaged_near_its_beginning_is_called_damaged(tmp_path: Path) -> None:
+    path = write(tmp_path / "events.gz", numbered(20_000))
+    data = bytearray(path.read_bytes())
+    data[1000:1200] = bytes(200)
+    path.write_bytes(data)
+    with pytest.raises(RecordingDamaged, match="its compressed data is damaged"):
+        read_until_damaged(Recording(path))
+
+
 def test_a_line_that_is_no_event_ends_the_recording(tmp_path: Path) -> None:
     path = write(tmp_path / "events.gz", numbered(2))
     lines = gzip.decompress(path.read_bytes()).splitlines()

@@ -250,8 +250,20 @@ def test_a_request_can_be_expected(
         assert request.json == {"content": content}
         assert request.status == 200
         assert request.headers["content-type"] == "application/json"
-    with pytest.raises(TimeoutError):
+    with pytest.raises(TimeoutError, match=r"in vain for POST /channels/\*/messages; no other"):
         local_gateway.expect_request("POST", "/channels/*/messages", timeout=0.01)
+    rest.write(channel, "c")
+    arrived = f"; other requests, the newest last: POST /channels/{channel['id']}/messages "
+    with pytest.raises(TimeoutError, match=rf"{arrived}\(status 200\)"):
+        local_gateway.expect_request("PATCH", "/channels/*/messages", timeout=0.01)
+
+
+@pytest.mark.parametrize("path", ["/api/v10/gateway", "gateway"])
+def test_a_path_that_no_request_can_have_is_refused(local_gateway: LocalGateway, path: str) -> None:
+    with pytest.raises(ValueError, match="path must be as Discord documents it, without /api"):
+        local_gateway.expect_request("GET", path)
+    with pytest.raises(ValueError, match="path must be as Discord documents it, without /api"):
+        local_gateway.inject(instead_of="answer", path=path)
 
 
 @pytest.mark.parametrize("at_once", [False, True], ids=["one after the other", "at once"])

@@ -268,6 +268,26 @@ def test_a_component_is_used_and_its_message_updated(
     assert original["id"] == message["id"]
 
 
+def test_a_message_that_the_bot_received_is_refused_for_a_component(
+    local_gateway: LocalGateway, rest: Rest, channel: Channel
+) -> None:
+    received = dict(rest.write(channel, "press", components=buttons()))
+    with pytest.raises(TypeError, match=r"message must be one of .* not a plain dict"):
+        local_gateway.use_component(received, "go")  # type: ignore[arg-type]
+
+
+def test_an_interaction_that_no_bot_gets_says_so(
+    local_gateway: LocalGateway, rest: Rest, roll: GatewayInteraction
+) -> None:
+    with pytest.raises(TimeoutError, match="which no bot has got: none was READY"):
+        roll.wait_for_callback(timeout=0.01)
+    with connected(local_gateway) as client:
+        client.ready()
+        again = local_gateway.invoke_command("roll", {"sides": 20})
+        with pytest.raises(TimeoutError, match=r"an answer to <GatewayInteraction \d+ type=2>$"):
+            again.wait_for_callback(timeout=0.01)
+
+
 def test_a_deferred_update_leaves_the_message_and_follow_ups_are_new(
     local_gateway: LocalGateway, rest: Rest, channel: Channel
 ) -> None:

@@ -12,6 +12,7 @@ from shardlib.cli.checkup.finding import Finding, Grade
 from shardlib.cli.checkup.network import milliseconds, since
 from shardlib.cli.checkup.way import Way
 from shardlib.errors import AuthenticationFailed, DisallowedIntents, ShardError
+from shardlib.gateway import GATEWAY_URL
 from shardlib.gatewaybot import GatewayBot, fetch_gateway_bot
 from shardlib.shard import Shard
 from shardlib.text import count, duration, printable
@@ -55,7 +56,7 @@ def _ask(way: Way, token: str, api_url: str) -> Iterator[Finding]:
             token, api_url=api_url, timeout=way.timeout, ssl_context=way.ssl_context
         )
     except (ShardError, ValueError) as error:
-        yield Finding("Token", Grade.FAILED, str(error), _hint(error))
+        yield Finding("Token", Grade.FAILED, str(error), _hint(error, way))
         yield Finding("Session starts", Grade.SKIPPED, "the HTTP API has not told")
         return
     told = f"accepted by GET /gateway/bot in {since(begin)}"
@@ -102,7 +103,7 @@ def check_session(way: Way) -> Iterator[Finding]:
         shard.wait_until_ready(way.timeout)
         yield _ready(ready.get(timeout=way.timeout), begin)
     except (ShardError, TimeoutError) as error:
-        yield Finding("READY", Grade.FAILED, str(error), _hint(error))
+        yield Finding("READY", Grade.FAILED, str(error), _hint(error, way))
         yield from skip_session("READY has failed", "Heartbeats", "Compression")
     else:
         yield _heartbeats(shard, pings, way.timeout)
@@ -153,10 +154,13 @@ def _compression(shard: Shard) -> Finding:
     return Finding("Compression", Grade.GOOD, told)
 
 
-def _hint(error: Exception) -> str:
+def _hint(error: Exception, way: Way) -> str:
     """Return what to do beyond what the error's message says; "" for nothing."""
     if isinstance(error, AuthenticationFailed):
-        return f"Reset the token, and copy it anew: {_TOKEN_PAGE}"
+        hint = f"Reset the token, and copy it anew: {_TOKEN_PAGE}"
+        if way.url == GATEWAY_URL:
+            return hint
+        return f"{hint}. A local gateway has a token of its own, which shardlib gateway prints"
     if isinstance(error, DisallowedIntents):
         return (
             f"Allow the privileged intents of --intents: {_TOKEN_PAGE}, Privileged Gateway Intents"

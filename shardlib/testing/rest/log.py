@@ -11,6 +11,9 @@ from shardlib.testing.rest.router import path_matches
 _MAX_REMEMBERED = 2000
 _MAX_BODIES = 64 * 1024 * 1024
 
+# The most requests that the message of an error names.
+_MAX_TOLD = 5
+
 
 class RequestLog:
     """Remembers the newest requests. The callers hold the gateway's lock."""
@@ -37,6 +40,14 @@ class RequestLog:
         :param request: the request.
         """
         self.unhandled.add(request, len(request.body))
+
+    def describe_expected(self) -> str:
+        """Tell which requests :meth:`take` has not returned, for the message of an error."""
+        if not self._expected:
+            return "no other request is there that was not returned before"
+        newest = list(self._expected)[-_MAX_TOLD:]
+        told = ", ".join(f"{each.method} {each.path} (status {each.status})" for each in newest)
+        return f"other requests, the newest last: {told}"
 
     def take(self, method: str, path: str) -> ReceivedRequest | None:
         """Return the first request that was not returned before; None if there is none.

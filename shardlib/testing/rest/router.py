@@ -137,6 +137,19 @@ def check_ids(call: Call) -> None:
             raise snowflake_error(name, value)
 
 
+def check_template(template: str) -> None:
+    """Check the path that a test gives, which no request can have with the prefix of the API.
+
+    :param template: a path as for :func:`path_matches`.
+    :raises ValueError: if the path is not as Discord documents paths.
+    """
+    if not template.startswith("/") or template.startswith("/api/"):
+        raise ValueError(
+            "path must be as Discord documents it, without /api and the version, such as "
+            f"/channels/{{channel.id}}/messages, not {template!r}"
+        )
+
+
 def path_matches(template: str, path: str) -> bool:
     """Return whether a path is the one that a template describes.
 
