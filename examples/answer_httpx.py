@@ -22,7 +22,7 @@ http = httpx.Client(
 
 
 def call(method: str, path: str, body: Any = None) -> Any:
-    """Ask Discord, and return its answer. After a 429 ask again, as soon as Discord allows it."""
+    """Ask Discord, and return its answer. After a 429 ask again, as soon as allowed."""
     while True:
         response = http.request(method, path, json=body)
         if response.is_success:

@@ -18,7 +18,7 @@ http.headers["User-Agent"] = "DiscordBot (https://example.com/ping, 1.0)"
 
 
 def call(method: str, path: str, body: Any = None) -> Any:
-    """Ask Discord, and return its answer. After a 429 ask again, as soon as Discord allows it."""
+    """Ask Discord, and return its answer. After a 429 ask again, as soon as allowed."""
     while True:
         response = http.request(method, API + path, json=body, timeout=10)
         if response.ok:

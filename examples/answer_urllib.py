@@ -21,11 +21,13 @@ HEADERS = {
 
 
 def call(method: str, path: str, body: Any = None) -> Any:
-    """Ask Discord, and return its answer. After a 429 ask again, as soon as Discord allows it."""
+    """Ask Discord, and return its answer. After a 429 ask again, as soon as allowed."""
     data = None if body is None else json.dumps(body).encode()
     while True:
         try:
-            with urlopen(Request(API + path, data, HEADERS, method=method), timeout=10) as response:
+            with urlopen(
+                Request(API + path, data, HEADERS, method=method), timeout=10
+            ) as response:
                 return json.loads(response.read() or "null")
         except HTTPError as error:
             with error:

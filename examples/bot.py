@@ -1,4 +1,4 @@
-"""A whole bot: it prints the messages it can see. DISCORD_TOKEN=... python examples/bot.py"""
+"""A whole bot: it prints messages. DISCORD_TOKEN=... python examples/bot.py"""
 
 import os
 

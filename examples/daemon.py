@@ -15,7 +15,9 @@ from shardlib import Intents, Session, Shard
 from shardlib.dispatch import Worker
 
 path = sys.argv[1]
-logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+logging.basicConfig(
+    level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+)
 log = logging.getLogger("daemon")
 
 session = Session.load(path) if os.path.exists(path) else None

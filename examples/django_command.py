@@ -1,10 +1,11 @@
-"""A Django management command that runs a bot, whose messages go into a model. All in one file.
+"""A Django management command that runs a bot, and stores messages. All in one file.
 
     pip install django
     DISCORD_TOKEN=... python examples/django_command.py runbot
 
-Ctrl-C and SIGTERM end it. In a project, the model stands in an app's ``models.py``, the command in
-``management/commands/runbot.py``, and ``manage.py runbot`` runs it, beside the server.
+Ctrl-C and SIGTERM end it. In a project, the model stands in an app's ``models.py``, the
+command in ``management/commands/runbot.py``, and ``manage.py runbot`` runs it, beside the
+server.
 """
 
 import os
@@ -19,7 +20,9 @@ from django.db import close_old_connections, connection, models
 from shardlib import Intents, Shard
 
 NAME = os.environ.get("DATABASE", "messages.sqlite3")
-settings.configure(DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": NAME}})
+settings.configure(
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": NAME}}
+)
 django.setup()
 
 
@@ -36,7 +39,7 @@ class Command(BaseCommand):
     help = "Run the bot until Ctrl-C or SIGTERM."
 
     def remember(self, shard: Shard, data: dict) -> None:
-        # As Django does it for a request: the database may have closed the connection meanwhile.
+        # As Django does it for a request: the database may have closed the connection.
         close_old_connections()
         author, content = data["author"]["username"], data["content"]
         Message(id=int(data["id"]), author=author, content=content).save()

@@ -4,8 +4,9 @@
     cd examples
     DISCORD_TOKEN=... gunicorn --workers 2 flask_gunicorn:app
 
-Every worker serves the page, and one of them runs the shard. Kill that one, with kill -9 even: the
-other goes on with its session. What the callbacks collect stands in a database, for all workers.
+Every worker serves the page, and one of them runs the shard. Kill that one, with kill -9
+even: the other goes on with its session. What the callbacks collect stands in a database,
+for all workers.
 """
 
 import contextlib
@@ -23,7 +24,9 @@ DIRECTORY = os.environ.get("STATE_DIRECTORY", os.getcwd())  # as systemd names i
 def database() -> sqlite3.Connection:
     connection = sqlite3.connect(os.path.join(DIRECTORY, "messages.sqlite"))
     connection.row_factory = sqlite3.Row
-    connection.execute("CREATE TABLE IF NOT EXISTS messages (id PRIMARY KEY, author, content)")
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS messages (id PRIMARY KEY, author, content)"
+    )
     return connection
 
 
@@ -52,4 +55,6 @@ def index() -> Response:
         query = "SELECT author, content FROM messages ORDER BY rowid DESC LIMIT 50"
         latest = [dict(row) for row in connection.execute(query)]
     shard = keeper.shard  # None in the other workers
-    return jsonify(process=os.getpid(), state=shard and shard.state.value, messages=latest)
+    return jsonify(
+        process=os.getpid(), state=shard and shard.state.value, messages=latest
+    )

@@ -3,8 +3,9 @@
     pip install gevent
     DISCORD_TOKEN=... python examples/gevent_app.py
 
-After patch_all() threads are greenlets, those of the shard, too. Its callbacks run on one of them:
-they may sleep, ask a database, or open a web page, and the server goes on meanwhile.
+After patch_all() threads are greenlets, those of the shard, too. Its callbacks run on one
+of them: they may sleep, ask a database, or open a web page, and the server goes on
+meanwhile.
 """
 
 from gevent import monkey
@@ -37,7 +38,9 @@ def application(environ: dict, start_response: Callable[..., object]) -> Iterabl
     return [json.dumps({"state": bot.state.value, "messages": list(messages)}).encode()]
 
 
-server = WSGIServer(("127.0.0.1", int(os.environ.get("PORT", "5000"))), application, log=None)
+server = WSGIServer(
+    ("127.0.0.1", int(os.environ.get("PORT", "5000"))), application, log=None
+)
 for number in (signal.SIGINT, signal.SIGTERM):
     gevent.signal_handler(number, server.stop)
 

@@ -2,8 +2,8 @@
 
     DISCORD_TOKEN=... python examples/legacy.py
 
-Discord is one more source of work. Nothing else in the program changes: its pool calls the
-callbacks, those of one channel in order, and its lock guards what it always did.
+Discord is one more source of work. Nothing else in the program changes: its pool calls
+the callbacks, those of one channel in order, and its lock guards what it always did.
 """
 
 import os
@@ -37,7 +37,9 @@ enough = threading.Event()
 bot = Shard(
     os.environ["DISCORD_TOKEN"],
     Intents.GUILDS | Intents.GUILD_MESSAGES,
-    dispatcher=Pool(workers=2, key=lambda event, data: data.get("channel_id"), executor=pool),
+    dispatcher=Pool(
+        workers=2, key=lambda event, data: data.get("channel_id"), executor=pool
+    ),
 )
 
 

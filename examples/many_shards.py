@@ -1,9 +1,9 @@
-"""A bot of as many shards as Discord recommends, which counts the messages of each server.
+"""A bot of as many shards as Discord recommends, which counts messages by server.
 
     DISCORD_TOKEN=... python examples/many_shards.py sessions
 
-The sessions are kept in the directory of that name. Stop the bot with Ctrl-C or SIGTERM and start
-it again within some minutes: all shards resume at once, and miss nothing.
+The sessions are kept in the directory of that name. Stop the bot with Ctrl-C or SIGTERM
+and start it again within some minutes: all shards resume at once, and miss nothing.
 """
 
 import contextlib
@@ -22,7 +22,8 @@ bot = ShardManager(
     os.environ["DISCORD_TOKEN"],
     Intents.GUILDS | Intents.GUILD_MESSAGES,
     sessions=sys.argv[1],
-    api_url=os.environ.get("DISCORD_API", "https://discord.com/api/v10"),  # else a local gateway's
+    # The base of Discord's HTTP API, or of a local gateway's.
+    api_url=os.environ.get("DISCORD_API", "https://discord.com/api/v10"),
 )
 messages: Counter[str] = Counter()
 lock = threading.Lock()

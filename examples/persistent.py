@@ -2,8 +2,8 @@
 
     DISCORD_TOKEN=... python examples/persistent.py session.json
 
-Stop it with Ctrl-C or SIGTERM and start it again: what was written meanwhile arrives first. Discord
-keeps a session for some minutes; after that, a new one begins by itself.
+Stop it with Ctrl-C or SIGTERM and start it again: what was written meanwhile arrives
+first. Discord keeps a session for some minutes; after that, a new one begins by itself.
 """
 
 import contextlib

@@ -8,8 +8,8 @@
     >>> shard.update_presence(status="idle")
     >>> message = shard.wait_for("MESSAGE_CREATE")
 
-The shard works on threads of its own while the prompt waits. Define a listener again, and it takes
-the place of the earlier one. Ctrl-D disconnects.
+The shard works on threads of its own while the prompt waits. Define a listener again, and
+it takes the place of the earlier one. Ctrl-D disconnects.
 """
 
 import os

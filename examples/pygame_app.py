@@ -3,8 +3,8 @@
     pip install pygame-ce
     DISCORD_TOKEN=... python examples/pygame_app.py
 
-The game calls the callbacks itself, once a frame and for a few milliseconds at most, so they change
-the game as its other functions do.
+The game calls the callbacks itself, once a frame and for a few milliseconds at most, so
+they change the game as its other functions do.
 """
 
 import os
@@ -20,7 +20,9 @@ COLOURS = ["#7aa2f7", "#9ece6a", "#e0af68", "#f7768e", "#bb9af7", "#7dcfff"]
 
 mailbox = Mailbox()
 bot = Shard(
-    os.environ["DISCORD_TOKEN"], Intents.GUILDS | Intents.GUILD_MESSAGES, dispatcher=mailbox
+    os.environ["DISCORD_TOKEN"],
+    Intents.GUILDS | Intents.GUILD_MESSAGES,
+    dispatcher=mailbox,
 )
 texts: list[tuple[pygame.Surface, pygame.Vector2]] = []  # each with its place
 

@@ -3,8 +3,8 @@
     pip install PySide6
     DISCORD_TOKEN=... python examples/qt_app.py
 
-The event loop of Qt calls the callbacks, so they use widgets as every slot does. The end of the
-application disconnects the shard.
+The event loop of Qt calls the callbacks, so they use widgets as every slot does. The end
+of the application disconnects the shard.
 """
 
 import os
@@ -52,7 +52,8 @@ def message(shard: Shard, data: dict) -> None:
 
 
 signal.signal(signal.SIGINT, lambda *_: application.quit())
-timer = QTimer()  # Python handles Ctrl-C when it has something to do, and Qt leaves it nothing
+# Python handles Ctrl-C when it has something to do, and Qt leaves it nothing.
+timer = QTimer()
 timer.timeout.connect(lambda: None)
 timer.start(200)
 bot.start(os.environ.get("DISCORD_GATEWAY", "wss://gateway.discord.gg/"))

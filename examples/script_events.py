@@ -1,4 +1,4 @@
-"""A script: it asks who owns a server, then prints what is written there until all are quiet.
+"""A script: it asks who owns a server, then prints what is written until all are quiet.
 
     DISCORD_TOKEN=... python examples/script_events.py 60
 
@@ -14,7 +14,7 @@ from shardlib import Intents, Shard
 quiet = float(sys.argv[1]) if len(sys.argv) > 1 else 60.0
 
 with Shard(os.environ["DISCORD_TOKEN"], Intents.GUILDS | Intents.GUILD_MESSAGES) as shard:
-    # Made before connect(), these miss nothing. What comes while the script is busy waits.
+    # Made before connect(), these miss nothing. What comes meanwhile waits.
     guilds = shard.events("GUILD_CREATE", timeout=30)
     messages = shard.events("MESSAGE_CREATE", timeout=quiet)
     shard.connect(os.environ.get("DISCORD_GATEWAY", "wss://gateway.discord.gg/"))

@@ -2,8 +2,8 @@
 
     DISCORD_TOKEN=... python examples/slash_commands.py
 
-respond() takes an interaction and returns the response to it, as the view of an interactions
-endpoint does.
+respond() takes an interaction and returns the response to it, as the view of an
+interactions endpoint does.
 """
 
 import enum
@@ -55,9 +55,11 @@ BUTTON = {"type": 2, "style": 1, "label": "Again", "custom_id": "again"}
 
 
 def call(method: str, path: str, body: Any = None) -> Any:
-    """Ask Discord, and return its answer. After a 429 ask again, as soon as Discord allows it."""
+    """Ask Discord, and return its answer. After a 429 ask again, as soon as allowed."""
     while True:
-        response = requests.request(method, API + path, json=body, headers=HEADERS, timeout=10)
+        response = requests.request(
+            method, API + path, json=body, headers=HEADERS, timeout=10
+        )
         if response.ok:
             return response.json() if response.content else None
         if response.status_code != 429:
@@ -89,15 +91,19 @@ def follow_up(interaction: dict) -> None:
     call("POST", webhook, {"content": "That was all.", "flags": flags})
 
 
-# While a thread of the pool counts for one user, the others answer other users in time. The log
-# tells of a callback that takes longer than any should.
+# While a thread of the pool counts for one user, the others answer other users in time.
+# The log tells of a callback that takes longer than any should.
 bot = Shard(TOKEN, Intents.GUILDS, dispatcher=Pool(workers=8), slow_callback=120)
 
 
 @bot.on("INTERACTION_CREATE")
 def interact(shard: Shard, interaction: dict) -> None:
     response = respond(interaction)
-    call("POST", f"/interactions/{interaction['id']}/{interaction['token']}/callback", response)
+    call(
+        "POST",
+        f"/interactions/{interaction['id']}/{interaction['token']}/callback",
+        response,
+    )
     if response["type"] == InteractionResponseType.DEFERRED_CHANNEL_MESSAGE_WITH_SOURCE:
         follow_up(interaction)
 

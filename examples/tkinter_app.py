@@ -2,8 +2,8 @@
 
     DISCORD_TOKEN=... python examples/tkinter_app.py
 
-The main loop of tkinter calls the callbacks, so they use widgets as every function of a window
-does. Closing the window disconnects the shard.
+The main loop of tkinter calls the callbacks, so they use widgets as every function of a
+window does. Closing the window disconnects the shard.
 """
 
 import os
@@ -30,7 +30,9 @@ bot = Shard(
     os.environ["DISCORD_TOKEN"],
     Intents.GUILDS | Intents.GUILD_MESSAGES,
     dispatcher=tk(root),
-    on_socket_disconnected=lambda *_: status.configure(text="connection lost, trying again ..."),
+    on_socket_disconnected=lambda *_: status.configure(
+        text="connection lost, trying again ..."
+    ),
     on_socket_reconnected=lambda *_: status.configure(text="connected again"),
     on_socket_closed=lambda shard, error: status.configure(text=str(error)),
 )
@@ -48,7 +50,8 @@ def message(shard: Shard, data: dict) -> None:
 
 
 def listen_for_ctrl_c() -> None:
-    root.after(200, listen_for_ctrl_c)  # tkinter notices Ctrl-C when it has something to do
+    # tkinter notices Ctrl-C when it has something to do.
+    root.after(200, listen_for_ctrl_c)
 
 
 signal.signal(signal.SIGINT, lambda *_: root.destroy())

@@ -39,6 +39,7 @@ from shardlib.errors import (
     ShardError,
     ShardsFailed,
 )
+from shardlib.events import EventQueue, Events
 from shardlib.gateway import (
     API_URL,
     API_VERSION,
@@ -70,7 +71,6 @@ from shardlib.text import count
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from shardlib.events import EventQueue, Events
     from shardlib.session import Session
     from shardlib.sessionstore import SessionStore
     from shardlib.shardoptions import ShardOptions
@@ -499,8 +499,6 @@ class ShardManager:
         wanted = self._template.wanted_events(names)
         check_timeout("timeout", timeout)
         check_at_least_one("maxsize", maxsize)
-        from shardlib.events import EventQueue, Events  # here: few programs need them
-
         queue = EventQueue(
             wanted,
             timeout,

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, overload
 import ujson
 import websocket
 
-from shardlib import payloads
+from shardlib import fetching, payloads
 from shardlib.acknowledged import Acknowledged
 from shardlib.backoff import Backoff
 from shardlib.callbacks import Callbacks, Logger, Predicate, Waiter
@@ -45,6 +45,8 @@ from shardlib.errors import (
     SendTimeout,
     ShardError,
 )
+from shardlib.events import EventQueue, Events
+from shardlib.fetching import GuildMembers, Line, Progress, VoiceUpdates
 from shardlib.gateway import (
     API_VERSION,
     EVENTS,
@@ -77,8 +79,6 @@ from shardlib.transport import StreamBroken
 if TYPE_CHECKING:
     from shardlib.currentsession import CurrentSession
     from shardlib.delivery import Dispatcher
-    from shardlib.events import Events
-    from shardlib.fetching import GuildMembers, Line, Progress, VoiceUpdates
     from shardlib.session import Session
     from shardlib.stats import Stats
 
@@ -890,8 +890,6 @@ class Shard:
         check_timeout("timeout", timeout)
         check_at_least_one("maxsize", maxsize)
         wanted = self._wanted_events(names)
-        from shardlib.events import EventQueue, Events  # here: few programs need them
-
         queue = EventQueue(wanted, timeout, maxsize, lifecycle=self._lifecycle)
         events = Events(queue)  # first: it closes the queue if Ctrl-C comes now
         queue.add_feed(
@@ -1475,8 +1473,6 @@ class Shard:
         :raises TypeError: if an argument has the wrong type; nothing was sent.
         """
         check_timeout("timeout", timeout)
-        from shardlib import fetching  # here: few programs need it
-
         return fetching.fetch_guild_members(
             self._line("fetch_guild_members"),
             guild_id,
@@ -1504,8 +1500,6 @@ class Shard:
         :raises TypeError: if an argument has the wrong type; nothing was sent.
         """
         check_timeout("timeout", timeout)
-        from shardlib import fetching  # here: few programs need it
-
         return fetching.fetch_soundboard_sounds(
             self._line("fetch_soundboard_sounds"), guild_ids, timeout
         )
@@ -1532,8 +1526,6 @@ class Shard:
         :raises TypeError: if an argument has the wrong type; nothing was sent.
         """
         check_timeout("timeout", timeout)
-        from shardlib import fetching  # here: few programs need it
-
         return fetching.fetch_channel_info(
             self._line("fetch_channel_info"), guild_id, fields, timeout
         )
@@ -1568,8 +1560,6 @@ class Shard:
         if channel_id is None:
             raise TypeError("channel_id must be an int or a str of digits, not NoneType")
         check_timeout("timeout", timeout)
-        from shardlib import fetching  # here: few programs need it
-
         return fetching.join_voice(
             self._line("join_voice"),
             guild_id,

@@ -1,4 +1,4 @@
-"""Example: a program of the examples that runs against a local gateway."""
+"""Programs of the examples that run against a local gateway, with a window or without."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 from shardlib.testing import LocalGateway
@@ -66,3 +67,32 @@ class Example:
         self._reader.join(PATIENCE)
         assert self.process.stdin is not None
         self.process.stdin.close()
+
+
+class WindowExample(Example):
+    """A running example with a window, which tests/window_user.py uses."""
+
+    before = (str(ROOT / "tests" / "window_user.py"),)
+
+    def __enter__(self) -> WindowExample:
+        return self
+
+    def _tell(self, line: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.flush()
+
+    def take_picture(self, name: str) -> None:
+        """Save a picture of the window, if SHARDLIB_ARTEFACTS names a folder for it."""
+        if folder := os.environ.get("SHARDLIB_ARTEFACTS"):
+            path = Path(folder).resolve() / name
+            time.sleep(1.5)  # until what was written has drifted into the window of pygame
+            self._tell(f"picture {path}")
+            wait_until(path.exists, PATIENCE)
+
+    def close_window(self) -> tuple[int, float]:
+        """Close the window, and return the exit status and the seconds until the process ended."""
+        start = time.monotonic()
+        self._tell("close")
+        status = self.process.wait(PATIENCE)
+        return status, time.monotonic() - start

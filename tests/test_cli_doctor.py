@@ -132,9 +132,10 @@ def test_with_a_gateway_alone_ready_tells_of_a_wrong_token(gateway: LocalGateway
 
 def test_intents_that_were_not_granted_fail_and_the_hint_says_where(gateway: LocalGateway) -> None:
     gateway.inject(lambda it: it.close(4014), instead_of="ready", connections=None)
-    _, findings = examine(*of(gateway), token=gateway.token)
+    command, findings = examine(*of(gateway), token=gateway.token)
     assert grades(findings, "failed") == ["READY"]
     assert "Privileged Gateway Intents" in findings["READY"]["hint"]
+    assert command.err == ["shardlib: failed: READY"]  # and not the shard's log as well
 
 
 def test_no_session_is_begun_if_none_may_be() -> None:

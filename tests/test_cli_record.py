@@ -132,6 +132,19 @@ def test_record_says_which_file_it_cannot_write(tmp_path: Path) -> None:
     assert command.err == [f"shardlib: {path} cannot be written: No such file or directory"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs prlimit(), which Linux has")
+def test_record_says_once_that_the_file_cannot_grow(path: Path, gateway: LocalGateway) -> None:
+    import resource
+
+    with Command("record", "--url", gateway.url, str(path), token=gateway.token) as command:
+        gateway.wait_for_connection(lambda each: each.session, timeout=PATIENCE)
+        resource.prlimit(command.process.pid, resource.RLIMIT_FSIZE, (1 << 15, 1 << 15))
+        gateway.traffic(3000)
+        assert command.finish() == 1
+    assert [line for line in command.err if "failed" in line] == []
+    assert command.err[-1] == f"shardlib: {path} cannot be written: File too large"
+
+
 def test_a_recording_without_an_event_leaves_no_file(path: Path, gateway: LocalGateway) -> None:
     command = run_to_end("record", "--url", gateway.url, str(path), token=TOKEN)
     assert command.status == 1

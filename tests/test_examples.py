@@ -10,7 +10,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,38 +17,9 @@ from pathlib import Path
 import pytest
 
 from shardlib.testing import GatewayConnection, LocalGateway
-from tests.examples import PATIENCE, ROOT, Example
+from tests.examples import PATIENCE, ROOT, Example, WindowExample
 from tests.support import wait_until
 from tests.windows import needs_display
-
-
-class WindowExample(Example):
-    """A running example with a window, which tests/window_user.py uses."""
-
-    before = (str(ROOT / "tests" / "window_user.py"),)
-
-    def __enter__(self) -> WindowExample:
-        return self
-
-    def _tell(self, line: str) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{line}\n")
-        self.process.stdin.flush()
-
-    def take_picture(self, name: str) -> None:
-        """Save a picture of the window, if SHARDLIB_ARTEFACTS names a folder for it."""
-        if folder := os.environ.get("SHARDLIB_ARTEFACTS"):
-            path = Path(folder).resolve() / name
-            time.sleep(1.5)  # until what was written has drifted into the window of pygame
-            self._tell(f"picture {path}")
-            wait_until(path.exists, PATIENCE)
-
-    def close_window(self) -> tuple[int, float]:
-        """Close the window, and return the exit status and the seconds until the process ended."""
-        start = time.monotonic()
-        self._tell("close")
-        status = self.process.wait(PATIENCE)
-        return status, time.monotonic() - start
 
 
 @pytest.fixture

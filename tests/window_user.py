@@ -96,6 +96,12 @@ def _use_pygame() -> None:
 if __name__ == "__main__":
     example = sys.argv[1]
     threading.Thread(target=_read, daemon=True).start()
-    use = {"tkinter_app": _use_tkinter, "qt_app": _use_qt, "pygame_app": _use_pygame}
+    use = {
+        "tkinter_app": _use_tkinter,
+        "window": _use_tkinter,
+        "qt_app": _use_qt,
+        "pygame_app": _use_pygame,
+    }
     use[Path(example).stem]()
+    sys.path.insert(0, str(Path(example).parent))  # as Python does for a program
     runpy.run_path(example, run_name="__main__")

@@ -1,4 +1,4 @@
-"""``shardlib doctor``: what a bot needs to reach the Gateway, checked one after the other."""
+"""``shardlib doctor``: checks, step by step, what a bot needs to reach the Gateway."""
 
 from __future__ import annotations
 
@@ -78,13 +78,25 @@ def _check(way: Way) -> Iterator[Finding]:
 def _lines(finding: Finding, output: Output) -> str:
     style = _STYLES[finding.grade]
     grade = output.style(finding.grade.value.ljust(_GRADE_WIDTH), style)
-    line = f"{grade}  {finding.name.ljust(_NAME_WIDTH)}  {finding.told}\n"
-    if not finding.hint:
-        return line
-    indent = " " * (_GRADE_WIDTH + 2)
-    width = max(40, output.size[0])
-    return (
-        line
-        + textwrap.fill(finding.hint, width, initial_indent=indent, subsequent_indent=indent)
-        + "\n"
+    told = finding.told
+    if output.is_terminal:  # in a pipe, for grep, a finding is one line
+        told = _fill(told, _GRADE_WIDTH + 2 + _NAME_WIDTH + 2, output).lstrip()
+    line = f"{grade}  {finding.name.ljust(_NAME_WIDTH)}  {told}\n"
+    return line + (_fill(finding.hint, _GRADE_WIDTH + 2, output) + "\n" if finding.hint else "")
+
+
+def _fill(text: str, indent: int, output: Output) -> str:
+    """Break a text into indented lines as wide as the terminal. URLs and options stay whole.
+
+    :param text: without line breaks.
+    :param indent: columns that stay empty on the left.
+    :param output: where the text is to be written.
+    """
+    return textwrap.fill(
+        text,
+        max(indent + 31, output.size[0]),
+        initial_indent=" " * indent,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
     )

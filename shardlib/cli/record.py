@@ -62,6 +62,8 @@ class _Recording:
         self._shutdown = shutdown
         self._began_at = time.monotonic()
         self._seconds = None if arguments.minutes is None else arguments.minutes * 60
+        # Whether the recorder has closed the file because an event could not be written.
+        self._has_failed = False
         try:
             self._recorder = Recorder(self._path, redact=arguments.redact)
         except FileExistsError:
@@ -70,18 +72,29 @@ class _Recording:
             raise self._failure(error) from error
 
     def add(self, shard: Shard, payload: dict[str, Any]) -> None:
-        """Record an event, and end the command after the last one. The shard calls this."""
-        if self._recorder.events == self._count:
+        """Record an event, and end the command after the last one.
+
+        The shard calls this method, also while the command ends.
+
+        :param shard: the shard.
+        :param payload: the event.
+        """
+        if self._has_failed or self._recorder.events == self._count:
             return
         try:
             self._recorder.record(shard, payload)
         except OSError as error:
+            self._has_failed = True
             self._shutdown.come(self._failure(error))
         if self._recorder.events == self._count:
             self._shutdown.come()
 
     def wait(self) -> None:
-        """Wait until the recording is to end; meanwhile write to the file what was recorded."""
+        """Wait until the recording is to end; meanwhile write to the file what was recorded.
+
+        :raises Failure: if the file cannot be written.
+        :raises ShardError: the error that ended the shard.
+        """
         ends_at = None if self._seconds is None else self._began_at + self._seconds
         pause = _FLUSH_INTERVAL
         while not self._shutdown.wait(pause):
@@ -89,6 +102,8 @@ class _Recording:
                 self._recorder.flush()
             except OSError as error:
                 raise self._failure(error) from error
+            except ValueError:
+                continue  # add() has just failed, and the shutdown has the error
             now = time.monotonic()
             if ends_at is not None:
                 if now >= ends_at:

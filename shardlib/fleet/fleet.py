@@ -36,6 +36,10 @@ _STATES = {state.value: state for state in ShardState}
 
 _logger = logging.getLogger("shardlib.fleet")
 
+# Redis counts leases in whole milliseconds, and entries of a stream in 64 bits.
+_SHORTEST_LEASE = 0.001
+_MOST_KEPT = 2**63 - 1
+
 
 class FleetShardInfo(NamedTuple):
     """A shard of a fleet, as Redis knows it at one moment. All times are by the clock of Redis.
@@ -87,8 +91,8 @@ class Fleet:
         :class:`redis.Redis` or a :class:`redis.RedisCluster` of your own, which is not closed.
     :param name: of the fleet, a str of letters of ASCII, digits, ``_``, ``.`` and ``-``. It stands
         in front of every key.
-    :param lease: seconds after which others may claim the shards of a worker that is not heard of.
-        All workers have the same.
+    :param lease: seconds after which others may claim the shards of a worker that is not heard of,
+        0.001 or more. All workers have the same.
     :param keep_events: about how many events the stream of each shard keeps, an int; 100,000 are
         some 80 MB.
     :raises ValueError: if an argument has a value that cannot be; the message says which and why.
@@ -98,8 +102,10 @@ class Fleet:
     def __init__(
         self, url: str | Client, name: str, *, lease: float = 6.0, keep_events: int = 100_000
     ) -> None:
-        check_positive("lease", lease)
-        check_at_least_one("keep_events", keep_events)
+        if check_positive("lease", lease) < _SHORTEST_LEASE:
+            raise ValueError(f"lease must be at least {_SHORTEST_LEASE} seconds, not {lease}")
+        if check_at_least_one("keep_events", keep_events) > _MOST_KEPT:
+            raise ValueError(f"keep_events must be at most {_MOST_KEPT}, not {keep_events}")
         self._keys = Keys(name)
         self._url = url
         self._client = connect(url)

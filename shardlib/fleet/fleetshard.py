@@ -10,7 +10,7 @@ from shardlib.deadline import Deadline
 from shardlib.errors import NotReady
 from shardlib.fleet.errors import FleetError
 from shardlib.fleet.outbox import Outbox
-from shardlib.fleet.scripts import Claim, Outcome, Report, Reported, ShardScripts
+from shardlib.fleet.scripts import Appended, Claim, Outcome, Report, Reported, ShardScripts
 from shardlib.gateway import RESUMABLE_CLOSE_CODE
 from shardlib.limits import Gate
 from shardlib.managedshard import ManagedShard
@@ -113,7 +113,10 @@ class FleetShard(ManagedShard):
 
     def try_acquire(self, shard_id: int) -> float:
         """Ask Redis whether the shard is still ours, and may identify: its identify gate."""
-        return self._identify_gate.try_acquire(shard_id) if self._is_known_as_ours() else _RETRY
+        wait = self._identify_gate.try_acquire(shard_id) if self._is_known_as_ours() else _RETRY
+        if wait == 0:
+            self.outbox.session_begins()
+        return wait
 
     def _is_known_as_ours(self) -> bool:
         """False if another worker has claimed the shard, or Redis cannot say.
@@ -155,6 +158,18 @@ class FleetShard(ManagedShard):
             self._told_state = report.state
             if answer.commands:
                 self.has_commands = True
+
+    def note_appended(self, answer: Appended, now: float) -> None:
+        """Note that a batch is in Redis, which makes room for others.
+
+        :param answer: of Redis.
+        :param now: seconds of a monotonic clock.
+        """
+        session_id, sequence = self.outbox.appended(answer.epoch, answer.sequence, now)
+        # The session may have ended meanwhile, and the next one have the same id.
+        with contextlib.suppress(ValueError):
+            self.acknowledge(session_id, sequence)
+        self.wake()
 
     def rewind_to(self, sequence: int) -> None:
         """After REGRESSED, when the Gateway alone has the events that Redis has lost."""

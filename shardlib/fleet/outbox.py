@@ -56,8 +56,9 @@ class _Parcel:
 class Outbox:
     """The events of one shard that Redis does not have yet, and the newest of those that it has.
 
-    The shard's reader calls :meth:`put`, :meth:`resume_begins` and :attr:`has_room`, any thread
-    :attr:`waiting`, and the worker's thread everything else. Nothing here blocks.
+    The shard's reader calls :meth:`put`, :meth:`resume_begins`, :meth:`session_begins` and
+    :attr:`has_room`, any thread :attr:`waiting`, and the worker's thread everything else. Nothing
+    here blocks.
 
     :param session: of the shard as Redis knows it, None if there is none to resume.
     :param shard_count: of the bot, for new sessions.
@@ -82,6 +83,7 @@ class Outbox:
         self._ring = ring
         # The session whose events the reader puts in.
         self._receiving = None if session is None else _Session(session)
+        self._begins = False  # True from session_begins() until an event comes
         # The text is None for an event that is not forwarded, and moves the sequence only.
         self._waiting: deque[tuple[_Session, int, bytes | None]] = deque()
         self._bytes = 0  # of the texts that wait
@@ -109,9 +111,10 @@ class Outbox:
         """
         with self._lock:
             session = self._receiving
-            if session is None or session.known.session_id != session_id:
+            if session is None or self._begins or session.known.session_id != session_id:
                 known = FleetSession(session_id, url, self._shard_count)
                 session = self._receiving = _Session(known)
+                self._begins = False
             if session.is_rewinding:
                 return
             was_empty = not self._waiting
@@ -131,6 +134,14 @@ class Outbox:
         with self._lock:
             if self._receiving is not None:
                 self._receiving.is_rewinding = False
+
+    def session_begins(self) -> None:
+        """Note that the shard is about to identify: what comes next is of another session.
+
+        The ids of Discord's sessions differ. A gateway other than Discord's may use one again.
+        """
+        with self._lock:
+            self._begins = True
 
     # The worker's thread
 

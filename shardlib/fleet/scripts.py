@@ -351,7 +351,9 @@ local known = redis.call('HMGET', state, 'token', 'session', 'epoch', 'sequence'
 if known[1] ~= token then
     return refuse(state, {known[1] and 'FENCED' or 'LOST', 0, 0})
 end
-local is_new = known[2] ~= session
+-- Of two sessions of one id the second has a higher epoch. A first batch that comes again has not:
+-- Redis has the epoch proposed, or a higher one.
+local is_new = known[2] ~= session or (expected == 0 and epoch > read_number(known[3]))
 local sequence = -1
 if not is_new then
     epoch, sequence = read_number(known[3]), read_number(known[4])
@@ -446,8 +448,7 @@ class ShardScripts:
             session = request.session or FleetSession("", None, 0)
             arguments[shard_id] = (
                 *(request.token, request.owner, self._lease, request.fence),
-                *(session.session_id, session.resume_gateway_url or "", session.shard_count),
-                *(session.epoch, session.sequence),
+                *(*_names(session), session.shard_count, session.epoch, session.sequence),
             )
         return _answers(requests, self._call(CLAIM, arguments), _claim)
 
@@ -517,7 +518,7 @@ class ShardScripts:
         for shard_id, batch in batches.items():
             session = batch.session
             arguments[shard_id] = (
-                *(batch.token, self._lease, session.session_id, session.resume_gateway_url or ""),
+                *(batch.token, self._lease, *_names(session)),
                 *(session.shard_count, session.epoch, session.sequence, batch.last_sequence),
                 *(self._keep_events, FIELD, GAP),
                 *(part for event in batch.events for part in event),
@@ -587,6 +588,16 @@ def _claim(answer: list[Any]) -> Claim:
     )
 
 
+def _names(session: FleetSession) -> tuple[bytes, bytes]:
+    """The id and the URL of a session as Redis has them.
+
+    JSON has escapes for halves of surrogate pairs, which UTF-8 does not have. The next owner finds
+    no session then.
+    """
+    session_id, url = session.session_id, session.resume_gateway_url or ""
+    return session_id.encode(errors="surrogatepass"), url.encode(errors="surrogatepass")
+
+
 def _session(
     session_id: bytes = b"",
     url: bytes = b"",
@@ -598,7 +609,7 @@ def _session(
         return None
     try:
         texts = session_id.decode(), url.decode() or None
-    except UnicodeDecodeError:  # no worker has written that
+    except UnicodeDecodeError:  # see _names(), or another program has written that
         return None
     return FleetSession(*texts, int(shard_count), int(epoch), int(sequence))
 

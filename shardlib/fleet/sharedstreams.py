@@ -47,6 +47,8 @@ _POLL_INTERVAL = 1.0
 _LONGEST_TAKE_OVER = 5.0
 
 # Where the group was begun is kept: what was dropped before is no loss to the group.
+# Redis keeps the name of each consumer that there ever was, unless it is told to forget the name. A
+# consumer that has nothing in hand loses nothing: if it lives, its next read brings the name back.
 _JOIN = Script(
     LAST_ID
     + BEGIN
@@ -57,6 +59,15 @@ if made['ok'] then
     redis.call('HSET', KEYS[2], 'begin', begin)
 elseif not string.find(made['err'], 'BUSYGROUP', 1, true) then
     return made
+end
+for _, info in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
+    local fields = {}
+    for i = 1, #info, 2 do
+        fields[info[i]] = info[i + 1]
+    end
+    if fields['pending'] == 0 and fields['idle'] > tonumber(ARGV[3]) then
+        redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], fields['name'])
+    end
 end
 return {made['ok'] and 1 or 0, begin}
 """
@@ -142,6 +153,7 @@ class SharedStreams:
         self._consumer = consumer
         self._newest = newest
         self._retry_after = retry_after
+        self._idle = round(retry_after * 1000)  # as Redis counts it
         self._begun: dict[int, Position] = {}  # where the group begins, by shard
         self._cursors: dict[int, str] = {}  # of looking for what others have left
         self._read_at = 0.0  # the oldest entry of the buffer
@@ -176,7 +188,7 @@ class SharedStreams:
     def _join(self) -> None:
         """Make the group for each stream that has none."""
         missing = [each for each in range(self._shard_count()) if each not in self._begun]
-        arguments = {shard_id: (int(self._newest),) for shard_id in missing}
+        arguments = {shard_id: (int(self._newest), self._idle) for shard_id in missing}
         self._scripts.enter()
         for shard_id, (_, begin) in self._call(_JOIN, arguments, self._group).items():
             self._begun[shard_id] = position_of(begin)
@@ -184,7 +196,7 @@ class SharedStreams:
     def _join_again(self) -> None:
         """Make the groups again that Redis has lost, from the oldest event that it got back."""
         self.rewind()
-        arguments = dict.fromkeys(self._begun, (0,))
+        arguments = dict.fromkeys(self._begun, (0, self._idle))
         for shard_id, (is_new, begin) in self._call(_JOIN, arguments, self._group).items():
             self._begun[shard_id] = position_of(begin)
             if is_new:
@@ -275,10 +287,9 @@ class SharedStreams:
     def _take_over(self) -> None:
         """Take what other consumers have got, and not acknowledged for too long."""
         self._flush()
-        idle = round(self._retry_after * 1000)
         most = max(1, _READ_AHEAD // len(self._begun))
         arguments = {
-            shard_id: (self._consumer, idle, self._cursors.get(shard_id, "0-0"), most)
+            shard_id: (self._consumer, self._idle, self._cursors.get(shard_id, "0-0"), most)
             for shard_id in self._begun
         }
         answers = self._call(_TAKE_OVER, arguments, self._group)
@@ -332,8 +343,7 @@ class SharedStreams:
         is_young = time.monotonic() < self._read_at + self._retry_after * 0.9
         self._empty_buffer()
         if is_young:  # others have claimed older ones
-            idle = round(self._retry_after * 1000)
-            self._call(_HAND_BACK, _by_shard(entries), self._group, self._consumer, idle)
+            self._call(_HAND_BACK, _by_shard(entries), self._group, self._consumer, self._idle)
 
     def delivered(self, entry: Entry) -> None:
         """Note that the user gets the first entry of the buffer, and take it out."""

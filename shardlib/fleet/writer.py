@@ -93,8 +93,7 @@ class Writer:
     def _take_in(self, shard: FleetShard, answer: Appended, count: int, now: float) -> None:
         if answer.outcome is Outcome.APPENDED:
             self.written += count
-            shard.acknowledge(*shard.outbox.appended(answer.epoch, answer.sequence, now))
-            shard.wake()  # its reader may wait for room
+            shard.note_appended(answer, now)
         elif answer.outcome is Outcome.REGRESSED:
             self.regressions += 1
             repeats = shard.outbox.repeat(answer.epoch)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from shardlib.testing.connection import GatewayConnection, GatewaySession, ReceivedPayload
     from shardlib.testing.faults import STEPS
     from shardlib.testing.gateway import LocalGateway
+    from shardlib.testing.guild import Guild
     from shardlib.testing.interaction import GatewayInteraction
     from shardlib.testing.recording import RecordedEvent, Recording, RecordingDamaged
     from shardlib.testing.replay import Replay
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from shardlib.testing.session import IssuedEvent
     from shardlib.testing.sessions import ReceivedIdentify
     from shardlib.testing.traffic import TRAFFIC_MIX, Traffic
-    from shardlib.testing.world import Guild, World
+    from shardlib.testing.world import World
 else:
     # Type checkers must not see __getattr__, because they would accept any name in this module.
     # Importing this package imports nothing else, because pytest loads the plugin in this package
@@ -55,6 +56,7 @@ else:
         "session",
         "sessions",
         "channel",
+        "guild",
         "world",
         "traffic",
         "replay",

@@ -11,6 +11,9 @@ from typing import Any
 #: The most different emoji by which people can react to one message (JSON error code 30010).
 MAX_REACTIONS = 20
 
+#: The most bytes of a file in a message (API Reference, "Uploading Files").
+MAX_FILE_SIZE = 10 * 1024 * 1024
+
 #: The channel type of a direct message (Channel, "Channel Types").
 DIRECT = 1
 
@@ -119,8 +122,8 @@ class Channel(dict[str, Any]):
         super().__init__(fields)
         # By id, oldest first.
         self._messages: dict[str, Message] = {}
-        # By id of each pinned message, when it was pinned, oldest first.
-        self._pins: dict[str, str] = {}
+        # Never changed, but replaced, because a test may read while the gateway's thread writes.
+        self._pins: tuple[tuple[Message, str], ...] = ()
 
     @property
     def messages(self) -> list[Message]:
@@ -143,7 +146,7 @@ class Channel(dict[str, Any]):
     @property
     def pins(self) -> list[tuple[Message, str]]:
         """The pinned messages, each with the time it was pinned at, newest pin first."""
-        return [(self._messages[key], at) for key, at in reversed(self._pins.items())]
+        return list(self._pins)
 
     def find(self, message_id: str) -> Message | None:
         """Return a message; None if there is none with the id.
@@ -165,8 +168,10 @@ class Channel(dict[str, Any]):
 
         :param message_id: the message's id.
         """
-        self._pins.pop(message_id, None)
-        return self._messages.pop(message_id, None)
+        message = self._messages.pop(message_id, None)
+        if message is not None:
+            self._drop_pin(message)
+        return message
 
     def pin(self, message: Message, at: str) -> None:
         """Pin a message of the channel.
@@ -176,7 +181,7 @@ class Channel(dict[str, Any]):
         """
         if not message["pinned"]:
             message["pinned"] = True
-            self._pins[message["id"]] = at
+            self._pins = ((message, at), *self._pins)
 
     def unpin(self, message: Message) -> None:
         """Unpin a message of the channel.
@@ -184,7 +189,10 @@ class Channel(dict[str, Any]):
         :param message: the message object.
         """
         message["pinned"] = False
-        self._pins.pop(message["id"], None)
+        self._drop_pin(message)
+
+    def _drop_pin(self, message: Message) -> None:
+        self._pins = tuple(pin for pin in self._pins if pin[0] is not message)
 
 
 def emoji_key(emoji: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from shardlib.gateway import SEND_PERIOD, CloseCode, Intents, Opcode
 from shardlib.testing.clock import Clock
 from shardlib.testing.dispatcher import Dispatcher
 from shardlib.testing.driver import ConnectionDriver
+from shardlib.testing.guild import Guild
 from shardlib.testing.identify import Identification
 from shardlib.testing.payloads import encode, opcode_name
 from shardlib.testing.rules import Rules
@@ -27,18 +28,19 @@ from shardlib.testing.validation import (
     require,
     shorten,
 )
-from shardlib.testing.world import Guild, World
+from shardlib.testing.world import World
 
-#: The most members in one GUILD_MEMBERS_CHUNK, and the most ids in ``user_ids``.
+# The most members in one GUILD_MEMBERS_CHUNK, the most ids in ``user_ids``, and the most members
+# that a ``query`` finds.
 _MAX_CHUNK_MEMBERS = 1000
 _MAX_USER_IDS = 100
+_MAX_FOUND = 100
 
-#: The least seconds between two requests for all members of one guild (change log, "Introducing
+# The least seconds between two requests for all members of one guild (change log, "Introducing
 #: Rate Limit When Requesting All Guild Members").
 _ALL_MEMBERS_INTERVAL = 30.0
 
-
-#: Seconds after op 9 in which the gateway ignores payloads that need a session. A client waits as
+# Seconds after op 9 in which the gateway ignores payloads that need a session. A client waits as
 #: long at most before it identifies again (Gateway Events, "Invalid Session").
 _OVERTAKEN_FOR = 5.0
 
@@ -232,7 +234,7 @@ class Commands:
             if wants_all:
                 members = self._all_members(session, guild)
             else:
-                members = guild.search(query, limit)
+                members = guild.search(query, min(limit or _MAX_FOUND, _MAX_FOUND))
         known_presences = None
         if guild is not None and presences and session.intents & Intents.GUILD_PRESENCES:
             known_presences = guild.presences

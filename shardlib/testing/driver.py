@@ -36,13 +36,13 @@ from shardlib.testing.faults import (
 from shardlib.testing.payloads import encode
 from shardlib.testing.rest.errors import BAD_REQUEST, ApiError
 from shardlib.testing.rest.http11 import HttpParser
-from shardlib.testing.rest.request import VERSIONS, ReceivedRequest
+from shardlib.testing.rest.request import ReceivedRequest
 from shardlib.testing.rest.response import Response, error_response
 from shardlib.testing.rules import Rules
 from shardlib.testing.session import Session
 from shardlib.testing.thread import GatewayThread
 from shardlib.testing.transport import ClientTransport
-from shardlib.testing.validation import shorten
+from shardlib.testing.validation import VERSIONS, shorten
 
 # The API version for a client whose URL has no ``v``.
 _DEFAULT_VERSION = 6
@@ -126,7 +126,7 @@ class ConnectionDriver:
         # Until the client asks for a WebSocket; None afterwards.
         self._http: HttpParser | None = HttpParser()
         self._is_serving_requests = False
-        # The HTTP request that arrived last, other than for a WebSocket; None before the first.
+        # The HTTP request, other than for a WebSocket, that waits for its response, or None.
         self._request: ReceivedRequest | None = None
         self._protocol = ServerProtocol(logger=_silent)
         # By the gateway's clock, when the last op 9 was sent; None before the first.
@@ -278,6 +278,7 @@ class ConnectionDriver:
     def proceed(self) -> None:
         """Take the steps that faults have replaced so far, in their order."""
         self._steps.proceed()
+        self._thread.notify()
 
     # From the handshake to Hello.
 
@@ -300,8 +301,7 @@ class ConnectionDriver:
 
         :param response: the whole response.
         """
-        if self._request is not None:
-            self._request.answered(response.status)
+        self._record_status(response)
         if self._transport is not None:
             self._transport.write(response.serialize())
             self._transport.finish()
@@ -349,16 +349,22 @@ class ConnectionDriver:
 
     def _answer(self, http: HttpParser, request: ReceivedRequest) -> None:
         response = self._environment.answer(request)
-        self.step("response", lambda: self._respond(http, request, response))
+        self.step("response", lambda: self._respond(http, response))
 
-    def _respond(self, http: HttpParser, request: ReceivedRequest, response: Response) -> None:
-        request.answered(response.status)
+    def _respond(self, http: HttpParser, response: Response) -> None:
+        self._record_status(response)
         may_continue = http.respond(response)
         self._send_http(http)
         if may_continue:
             self._serve_requests()
         elif self._transport is not None:
             self._transport.finish()
+
+    def _record_status(self, response: Response) -> None:
+        """Tell the request that waits for its response the status; later ones are not its own."""
+        request, self._request = self._request, None
+        if request is not None:
+            request.answered(response.status)
 
     def _send_http(self, http: HttpParser) -> None:
         data = http.output()

@@ -9,9 +9,11 @@ from typing import Any, TypeAlias
 
 from shardlib.testing.channel import Message
 from shardlib.testing.events import Event
+from shardlib.testing.guild import Guild
 from shardlib.testing.interactions import COMMAND, Interactions
 from shardlib.testing.names import EMOJIS, sentence
-from shardlib.testing.world import Guild, World, timestamp
+from shardlib.testing.snowflakes import timestamp
+from shardlib.testing.world import World
 
 #: Events as name and ``d``, in the order in which the gateway sends them.
 Events: TypeAlias = "list[tuple[str, Any]]"
@@ -94,7 +96,7 @@ class EventMaker:
         if message is None:
             return self._message_create(guild)
         message["content"] = sentence(self._rng)
-        message["edited_timestamp"] = timestamp(time.time() * 1000)
+        message["edited_timestamp"] = timestamp()
         return [("MESSAGE_UPDATE", self._world.message_event(message))]
 
     def _message_delete(self, guild: Guild) -> Events:
@@ -146,7 +148,7 @@ class EventMaker:
         return [("VOICE_STATE_UPDATE", guild.join_voice(user_id, channel_id))]
 
     def _guild_member_add(self, guild: Guild) -> Events:
-        return [("GUILD_MEMBER_ADD", guild.add_member(self._world, self._rng))]
+        return [("GUILD_MEMBER_ADD", guild.add_member(self._rng))]
 
     def _guild_member_update(self, guild: Guild) -> Events:
         member = guild.members[self._random_member_id(guild)]

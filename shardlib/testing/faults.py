@@ -192,15 +192,15 @@ class Steps:
         :param connection: the connection's handle, for the faults' actions.
         :param step: the function that takes the step.
         """
-        replaced = False
-        for fault in self._faults:
-            if fault.step == name:
-                replaced = replaced or fault.replaces_step
-                if fault.action is not None:
-                    fault.action(connection)
-        if replaced:
+        faults = [fault for fault in self._faults if fault.step == name]
+        is_replaced = any(fault.replaces_step for fault in faults)
+        if is_replaced:
+            # Before the actions, because an action may call proceed().
             self._replaced.append(step)
-        else:
+        for fault in faults:
+            if fault.action is not None:
+                fault.action(connection)
+        if not is_replaced:
             step()
 
     def proceed(self) -> None:

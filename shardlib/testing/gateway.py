@@ -106,7 +106,8 @@ class LocalGateway:
     :param port: the port of :attr:`url`; 0 for any free port. :attr:`resume_url` always has any
         other free port.
     :param allowed_intents: the intents that are switched on for the bot, by default all. If an
-        Identify has any other privileged intent, the gateway closes with 4014.
+        Identify has any other privileged intent, the gateway closes with 4014. Without
+        ``MESSAGE_CONTENT`` messages of others have no content over HTTP either.
     :param max_concurrency: how many Identifies the gateway accepts in every ``identify_interval``,
         one for each rate limit key (``shard_id % max_concurrency``); 1 or more.
     :param identify_interval: the least seconds between two Identifies of one rate limit key; the
@@ -342,6 +343,8 @@ class LocalGateway:
         with self._thread.lock:
             if self._traffic is not None:
                 self._traffic.stop()
+            if self.replay is not None:
+                self.replay.stop()
         await self._listeners.shut_down()
 
     def __enter__(self) -> LocalGateway:
@@ -397,7 +400,8 @@ class LocalGateway:
             raise ValueError("this gateway does not speak TLS; make it with tls=True")
 
     def _url(self, scheme: str, port: int) -> str:
-        return f"{scheme}://{self._host}:{port}/"
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"{scheme}://{host}:{port}/"
 
     # Connections, sessions, and what the clients sent.
 
@@ -559,7 +563,7 @@ class LocalGateway:
     def requests(self) -> list[ReceivedRequest]:
         """The HTTP requests that arrived, oldest first, other than those for a WebSocket.
 
-        The gateway remembers the last 2,000.
+        The gateway remembers the last 2,000, and fewer if their bodies have more than 64 MiB.
         """
         with self._thread.lock:
             return list(self._requests.all)
@@ -568,8 +572,9 @@ class LocalGateway:
     def unhandled(self) -> list[ReceivedRequest]:
         """The HTTP requests for what the gateway does not imitate, oldest first.
 
-        The gateway has answered them with 404, or with 405 if it knows the path with another
-        method. The gateway remembers the last 2,000.
+        The gateway has answered them with 404, with 405 if it knows the path with another method,
+        or with 400 if there is no such version of the API. The gateway remembers the last 2,000,
+        and fewer if their bodies have more than 64 MiB.
         """
         with self._thread.lock:
             return list(self._requests.unhandled)
@@ -841,15 +846,12 @@ class LocalGateway:
             self._faults.clear()
 
     def outage(self, seconds: float | None = None) -> None:
-        """Begin an outage: reset every connection, and refuse new ones.
+        """Begin an outage: reset every connection, those of HTTP too, and refuse new ones.
 
         :param seconds: how many seconds, by the gateway's clock, the outage lasts; None until
             :meth:`restore`.
         """
-        self._thread.call(self._listeners.close, self.close_timeout)
-        with self._thread.lock:
-            for connection in self.connections:
-                connection.reset()
+        self._thread.call(self._listeners.close_and_reset_clients, self.close_timeout)
         if seconds is not None:
             self._thread.call_later(seconds, self._listeners.reopen)
 

@@ -8,6 +8,7 @@ from typing import Any
 from shardlib.gateway import CloseCode, Intents
 from shardlib.testing.clock import Clock
 from shardlib.testing.driver import ConnectionDriver
+from shardlib.testing.guild import Guild
 from shardlib.testing.payloads import encode
 from shardlib.testing.replay import Replay
 from shardlib.testing.rules import Rules
@@ -23,7 +24,7 @@ from shardlib.testing.validation import (
     require,
     shorten,
 )
-from shardlib.testing.world import Guild, World
+from shardlib.testing.world import World
 
 # The API versions from which on Identify must have intents, and message content needs an intent
 # (change log, "API v8" and "API v10"). Below, the switch of the bot's settings decides on content.

@@ -8,14 +8,33 @@ from __future__ import annotations
 
 import secrets
 from collections import OrderedDict
+from enum import IntEnum
 from typing import Any
 
-from shardlib.testing.channel import Channel, Message
+from shardlib.testing.channel import MAX_FILE_SIZE, Channel, Message
 from shardlib.testing.clock import Clock
-from shardlib.testing.world import PERMISSIONS, World
+from shardlib.testing.guild import PERMISSIONS
+from shardlib.testing.world import World
 
 #: Interaction types (Receiving and Responding, "Interaction Type").
 COMMAND, COMPONENT, AUTOCOMPLETE, MODAL = 2, 3, 4, 5
+
+
+class CallbackType(IntEnum):
+    """What a bot does with an interaction (same page, "Interaction Callback Type")."""
+
+    MESSAGE = 4
+    DEFERRED_MESSAGE = 5
+    DEFERRED_UPDATE = 6
+    UPDATE = 7
+    CHOICES = 8
+    MODAL = 9
+    PREMIUM_REQUIRED = 10
+    LAUNCH_ACTIVITY = 12
+
+
+#: The callback types that refer to the message of a component.
+UPDATES = (CallbackType.DEFERRED_UPDATE, CallbackType.UPDATE)
 
 #: Seconds after which an interaction that was not answered has failed, and seconds after which its
 #: token is invalid (Receiving and Responding, "Interaction Callback").
@@ -90,7 +109,7 @@ class Interaction:
         """
         self.callback = callback
         # A component has a message already, to which @original refers.
-        if self.source is not None and callback["type"] in (6, 7):
+        if self.source is not None and callback["type"] in UPDATES:
             self.original = self.source
 
     def add(self, message: Message, *, is_original: bool = False) -> None:
@@ -222,7 +241,7 @@ class Interactions:
             "data": data,
             "channel_id": channel["id"],
             "channel": channel,
-            "attachment_size_limit": 10 * 1024 * 1024,
+            "attachment_size_limit": MAX_FILE_SIZE,
             "application_id": application_id,
             "app_permissions": PERMISSIONS,
         }

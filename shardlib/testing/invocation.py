@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from shardlib.testing.channel import Channel, Message
+from shardlib.testing.guild import PERMISSIONS
 from shardlib.testing.rest.commandforms import (
     ATTACHMENT,
     BOOLEAN,
@@ -28,7 +29,7 @@ from shardlib.testing.rest.commandforms import (
 )
 from shardlib.testing.rest.components import BUTTON, walk
 from shardlib.testing.validation import is_int
-from shardlib.testing.world import PERMISSIONS, World
+from shardlib.testing.world import World
 
 # The Python types that the value of an option has, by option type. Other values are ids.
 _VALUES: dict[int, tuple[type, ...]] = {

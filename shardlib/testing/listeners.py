@@ -84,6 +84,12 @@ class Listeners:
             listener.close()
         self._listeners.clear()
 
+    def close_and_reset_clients(self) -> None:
+        """Stop listening, and reset the TCP connections of all clients (RST)."""
+        self.close()
+        for transport in tuple(self._transports):
+            transport.reset()
+
     def reopen(self) -> None:
         """Listen again at the same ports; do nothing if the ports are open.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import zlib
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 
 from shardlib.gateway import Intents
 from shardlib.recording import FORMAT, FORMAT_FIELD, GZIP
+from shardlib.testing.payloads import encode
 from shardlib.text import count
 
 # Bytes that are read from the file at once, and inflated at once: a small file may hold gigabytes.
@@ -21,6 +23,9 @@ _GZIP_MAGIC = b"\x1f\x8b"
 
 # No event is larger: a longer line is no recorder's.
 _MAX_LINE = 1 << 26
+
+# The keys of an event, in the order in which the recorder writes them.
+_FIELDS = ("time", "s", "t", "d")
 
 
 class RecordingDamaged(ValueError):
@@ -68,15 +73,21 @@ class Recording:
         #: The file.
         self.path = os.fspath(path)
         about = self._read_first_line()
-        shard_id, shard_count = about["shard"]
-        #: ``(shard_id, num_shards)`` of the shard that was recorded.
-        self.shard: tuple[int, int] = (int(shard_id), int(shard_count))
-        #: The intents of the session that was recorded.
-        self.intents = Intents(about["intents"])
-        #: Whether the recorder replaced what people wrote.
-        self.is_redacted = bool(about["redacted"])
-        #: When the first event came: a date and time in ISO 8601, UTC.
-        self.started_at = str(about["started_at"])
+        try:
+            shard_id, shard_count = about["shard"]
+            #: ``(shard_id, num_shards)`` of the shard that was recorded.
+            self.shard: tuple[int, int] = (int(shard_id), int(shard_count))
+            #: The intents of the session that was recorded.
+            self.intents = Intents(about["intents"])
+            #: Whether the recorder replaced what people wrote.
+            self.is_redacted = bool(about["redacted"])
+            #: When the first event came: a date and time in ISO 8601, UTC.
+            self.started_at = str(about["started_at"])
+        except (ValueError, LookupError, TypeError):
+            raise ValueError(
+                f"{self.path} is no recording of shardlib record: its first line has no valid "
+                "shard, intents, redacted and started_at"
+            ) from None
 
     def __repr__(self) -> str:
         return f"<Recording {self.path!r} shard={self.shard} started_at={self.started_at!r}>"
@@ -177,10 +188,21 @@ class _NoGzip(_Unreadable):
 def _decode(line: bytes) -> RecordedEvent:
     try:
         fields = json.loads(line)
-        # The recorder writes "d" last. No text holds these characters: its quotes are escaped.
-        text = line[line.index(b'"d":') + len(b'"d":') : -1]
-        return RecordedEvent(
-            float(fields["time"]), fields["s"], str(fields["t"]), fields["d"], text
-        )
+        time, sequence, name, data = (fields[key] for key in _FIELDS)
+        if not (
+            isinstance(time, (int, float))
+            and math.isfinite(time)
+            and (sequence is None or isinstance(sequence, int))
+            and isinstance(name, str)
+        ):
+            raise ValueError("a field has the wrong type")
+        if tuple(fields) == _FIELDS and line.endswith(b"}"):
+            # The line is as the recorder writes lines. No text before "d" holds these characters:
+            # its quotes are escaped.
+            text = line[line.index(b'"d":') + len(b'"d":') : -1]
+        else:
+            # Somebody has edited the file.
+            text = encode(data)
+        return RecordedEvent(float(time), sequence, name, data, text)
     except (ValueError, LookupError, TypeError, RecursionError):
         raise _Unreadable("a line is damaged") from None

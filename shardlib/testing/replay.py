@@ -122,6 +122,11 @@ class Replay:
         self._players.append(player)
         self._thread.call_soon(player.play)
 
+    def stop(self) -> None:
+        """Close the file, of which no session gets more."""
+        for player in self._players:
+            player.release()
+
 
 class _Player:
     """Plays a recording to one session.
@@ -158,7 +163,7 @@ class _Player:
         self._dispatcher = dispatcher
         self._user_id = user_id
         self._began_at = thread.clock()
-        self._events = _events_after_ready(recording)
+        self._events = _events_from_ready(recording)
         self._next: RecordedEvent | None = None
         # The connection on which the client was last asked for a heartbeat, and the sequence then.
         self._asked: Carrier | None = None
@@ -169,9 +174,15 @@ class _Player:
         with self._thread.lock:
             pause = self._issue_due()
             if pause is None:
+                self.release()
                 self._thread.notify()
                 return
         self._thread.call_later(pause, self.play)
+
+    def release(self) -> None:
+        """Close the file, from which the player reads no more."""
+        # The file belongs to the iterator, and is closed with it.
+        self._events = iter(())
 
     def _issue_due(self) -> float | None:
         """Issue the events that are due.
@@ -236,22 +247,41 @@ class _Player:
 
 
 def find_ready(recording: Recording) -> RecordedEvent:
-    """Return the first READY of a recording.
+    """Return the READY with which clients begin: the first that has all that the gateway needs.
 
     :param recording: the recording.
-    :raises ValueError: if there is none with the bot's user and guilds.
+    :raises ValueError: if there is none with the ids of the bot's user and guilds.
     :raises RecordingDamaged: if the recording cannot be read so far.
     """
-    for event in recording:
-        if event.name == "READY":
-            data: Any = event.data
-            if isinstance(data, dict) and {"user", "guilds"} <= data.keys():
-                return event
-    raise ValueError(
-        f"{recording.path} has no READY, so no client can begin with it: the session that was "
-        "recorded had begun before the recording did. Record one from its beginning"
+    ready = next(_events_from_ready(recording), None)
+    if ready is None:
+        raise ValueError(
+            f"{recording.path} has no READY, so no client can begin with it: the session that was "
+            "recorded had begun before the recording did. Record one from its beginning"
+        )
+    return ready
+
+
+def _events_from_ready(recording: Recording) -> Iterator[RecordedEvent]:
+    return itertools.dropwhile(lambda event: not _is_ready(event), recording)
+
+
+def _is_ready(event: RecordedEvent) -> bool:
+    """Return whether an event is a READY that has what the gateway needs to play it."""
+    data = event.data
+    if event.name != "READY" or not isinstance(data, dict):
+        return False
+    user, guilds, application = data.get("user"), data.get("guilds"), data.get("application")
+    return (
+        _has_id(user)
+        and isinstance(guilds, list)
+        and all(_has_id(guild) for guild in guilds)
+        and (application is None or _has_id(application))
     )
 
 
-def _events_after_ready(recording: Recording) -> Iterator[RecordedEvent]:
-    return itertools.dropwhile(lambda event: event.name != "READY", recording)
+def _has_id(value: Any) -> bool:
+    if not isinstance(value, dict):
+        return False
+    snowflake = value.get("id")
+    return isinstance(snowflake, str) and snowflake.isascii() and snowflake.isdecimal()

@@ -8,14 +8,18 @@ from typing import Any
 from shardlib.testing.channel import Channel, Message
 from shardlib.testing.dispatcher import Dispatcher
 from shardlib.testing.interaction import GatewayInteraction
-from shardlib.testing.interactions import AUTOCOMPLETE, COMMAND, COMPONENT, MODAL, Interactions
+from shardlib.testing.interactions import (
+    AUTOCOMPLETE,
+    COMMAND,
+    COMPONENT,
+    MODAL,
+    CallbackType,
+    Interactions,
+)
 from shardlib.testing.invocation import Resolved, command_data, component_data, modal_data
 from shardlib.testing.rest.registry import CommandRegistry
 from shardlib.testing.thread import GatewayThread
 from shardlib.testing.world import World
-
-# The callback type that opens a modal.
-_OPENS_MODAL = 9
 
 
 class UserSide:
@@ -113,7 +117,7 @@ class UserSide:
         :raises ValueError: if a user could not do so.
         """
         callback = opener.callback
-        if callback is None or callback["type"] != _OPENS_MODAL:
+        if callback is None or callback["type"] != CallbackType.MODAL:
             raise ValueError(f"the bot has not answered {opener!r} with a modal")
         channel = self._world.channel(opener.payload["channel_id"])
         user = opener.payload.get("user") or opener.payload["member"]["user"]

@@ -7,6 +7,9 @@ from typing import Any
 
 from shardlib.gateway import MAX_SEND_SIZE, CloseCode, Intents
 
+#: API versions that are available or deprecated, but not discontinued (Reference, "API Versions").
+VERSIONS = (6, 7, 8, 9, 10)
+
 # An intent that Discord takes and does not document. interactions.py has it among its defaults.
 _UNDOCUMENTED_INTENT = 1 << 17
 

@@ -7,7 +7,15 @@ import redis
 
 from shardlib.fleet.errors import FleetError, RedisAway
 from shardlib.fleet.keys import Keys
-from shardlib.fleet.scripts import FIELD, Batch, FleetSession, Outcome, ShardScripts
+from shardlib.fleet.scripts import (
+    FIELD,
+    Appended,
+    Batch,
+    FleetSession,
+    Outcome,
+    ShardScripts,
+    ShardView,
+)
 from tests.fleet.owner import (
     LEASE,
     Owner,
@@ -426,3 +434,34 @@ def test_a_stream_with_a_later_epoch_than_the_state_loses_no_event(
         (f"{first + 10**9}-1", b"{}"),
         *expected(second, "S1", [3, 4]),
     ]
+
+
+def test_a_session_with_the_id_of_the_one_before_is_another(
+    owner: Owner, client: redis.Redis, keys: Keys
+) -> None:
+    first = owner.append([1, 2, 3]).epoch
+    owner.begin("S1", first + 1)
+    batch = owner.session
+    assert owner.append([1, 2]) == (Outcome.APPENDED, first + 1, 2)
+    owner.session = batch  # the answer was lost
+    owner.append([1, 2])
+    owner.append([3])
+    assert stream(client, keys) == [
+        *expected(first, "S1", [1, 2, 3]),
+        *expected(first + 1, "S1", [0, 1, 2, 3]),
+    ]
+
+
+@pytest.mark.parametrize("url", ["ws://127.0.0.1/", "ws://127.0.0.1/\udc00"])
+def test_a_session_whose_names_are_no_unicode_is_appended_and_not_resumed(
+    owner: Owner, scripts: ShardScripts, url: str
+) -> None:
+    session = FleetSession("S1" if "\udc00" in url else "\ud800", url, 16)
+    batch = Batch(owner.token, session, [(1, b"{}")], 1)
+    answer = scripts.append({0: batch})[0]
+    assert isinstance(answer, Appended) and answer.outcome is Outcome.APPENDED
+    assert isinstance(scripts.show([0])[0], ShardView)
+    owner.release()
+    successor = Owner(scripts)
+    assert successor.claim().outcome is Outcome.CLAIMED
+    assert successor.session is None

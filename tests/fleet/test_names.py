@@ -5,11 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis.cluster
 
 from shardlib import fleet
+from shardlib.fleet import Fleet
 from shardlib.fleet.errors import FleetError, RedisAway
 from shardlib.fleet.keys import Keys
 
@@ -84,3 +86,17 @@ def test_a_name_that_would_mix_up_keys_is_refused(name: str) -> None:
 def test_a_name_that_is_no_str_is_refused() -> None:
     with pytest.raises(TypeError, match="name must be"):
         Keys(b"mybot")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"lease": 0.0004}, "lease must be at least"),
+        ({"keep_events": 2**63}, "keep_events must be"),
+    ],
+)
+def test_a_number_that_redis_cannot_count_is_refused(
+    arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        Fleet("redis://127.0.0.1:1/0", "mybot", **arguments)

@@ -264,3 +264,15 @@ def test_a_lost_shard_is_claimed_as_it_was_before_what_is_remembered_and_gets_th
 
 def test_a_lost_shard_without_a_session_is_claimed_without_one() -> None:
     assert make(None).remember() is None
+
+
+def test_a_session_with_the_id_of_the_one_before_has_an_epoch_of_its_own() -> None:
+    outbox = make(None)
+    put(outbox, [1, 2])
+    first = not_none(next_batch(outbox))
+    outbox.appended(first[1], 2, 0.0)
+    outbox.session_begins()
+    put(outbox, [1])
+    second = not_none(next_batch(outbox))
+    assert without_epoch(second) == ("S1", 0, [1], 1)
+    assert second[1] > first[1]

@@ -70,6 +70,30 @@ def test_events_of_a_dead_consumer_go_to_another(make_consumer: MakeConsumer, fe
     assert ids_of(get_all(other, 2)) == ids[1:]
 
 
+def test_redis_forgets_consumers_that_have_ended(
+    make_consumer: MakeConsumer, client: redis.Redis, keys: Keys, feed: Feed
+) -> None:
+    def names() -> set[str]:
+        consumers: Any = client.xinfo_consumers(keys.shard(0).events, "web")
+        return {each["name"].decode() for each in consumers}
+
+    feed.append(3)
+    with make_consumer(ordered=False, name="ended") as ended:
+        for event in get_all(ended, 3):
+            ended.ack(event)
+    (held,) = feed.append(1)
+    get_all(make_consumer(ordered=False, name="killed"), 1)
+    assert names() == {"ended", "killed"}
+
+    def is_forgotten() -> bool:
+        with make_consumer(ordered=False, retry_after=0.1, name="next") as consumer:
+            consumer.get(0)
+        return "ended" not in names()
+
+    wait_until(is_forgotten)
+    assert not_none(make_consumer(ordered=False, retry_after=0.1).get(10)).id == held
+
+
 def test_a_consumer_gets_its_own_events_first_when_it_begins_again(
     make_consumer: MakeConsumer, feed: Feed
 ) -> None:

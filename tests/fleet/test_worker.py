@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,32 @@ def test_ready_comes_first_and_ids_are_epoch_and_sequence(
         assert first["t"] == "READY"
         assert first["d"]["session_id"] == session.session_id
         assert first_id.endswith("-1")
+
+
+def test_a_session_with_the_id_of_the_one_before_is_a_new_one(
+    redis_server: RedisServer, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shardlib.testing.session.uuid.uuid4", lambda: uuid.UUID(int=7))
+    with (
+        make_fleet_gateway(1) as gateway,
+        make_fleet(redis_server, shards=1) as fleet,
+        running(fleet, gateway) as worker,
+    ):
+        wait_for_shards(worker, 1)
+        dispatch(gateway, 10)
+        wait_for_all(client, gateway)
+        (first,) = sessions_of(gateway, 1)
+        not_none(first.connection).invalid_session(False)
+        wait_until(lambda: len(gateway.all_sessions) == 2, PATIENCE)
+        second = gateway.all_sessions[1]
+        assert second.session_id == first.session_id
+        wait_until(lambda: second.sequence > 0, PATIENCE)
+        second.dispatch("LAST", {})
+        wait_until(lambda: stream(client, 0)[-1][1]["t"] == "LAST", PATIENCE)
+        texts = [payload for _, payload in stream(client, 0)]
+        gap = [payload["t"] for payload in texts].index("SHARDLIB_GAP")
+        assert [payload["s"] for payload in texts[gap:]] == list(range(second.sequence + 1))
+        assert worker.error is None
 
 
 def test_events_that_are_not_forwarded_count_for_the_resume(

@@ -8,7 +8,7 @@ import pytest
 
 from shardlib.gateway import Intents
 from shardlib.testing import LocalGateway
-from shardlib.testing.world import Guild
+from shardlib.testing.guild import Guild
 from tests.testing.client import connected
 
 

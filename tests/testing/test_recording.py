@@ -6,6 +6,7 @@ import gzip
 import json
 import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,6 +41,61 @@ def test_data_that_looks_like_the_end_of_a_line_is_read_whole(tmp_path: Path) ->
     data = {"d": '"d":1}', '"d":': "\n", "x": {"d": [1, {"d": 2}]}}
     (event,) = Recording(write(tmp_path / "events.gz", [("X", data)]))
     assert event.data == json.loads(event.text) == data
+
+
+ABOUT = {
+    "shardlib_recording": 1,
+    "shard": [0, 1],
+    "intents": 1,
+    "redacted": False,
+    "started_at": "2026-11-26T14:34:00+00:00",
+}
+
+
+def write_lines(path: Path, *lines: str | dict[str, Any]) -> Path:
+    """Write a recording by hand, with these lines."""
+    texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
+    path.write_bytes(gzip.compress("".join(f"{text}\n" for text in texts).encode()))
+    return path
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"time": 0, "s": 1, "t": "X", "d": {"a": 1}}',
+        '{"time":0,"s":1,"t":"X","d":{"a":1}}\r',
+        '{"time":0,"s":1,"t":"X","d":{"a":1}}  ',
+        '{"d":{"a":1},"time":0,"s":1,"t":"X"}',
+        '{"note":{"d":5},"time":0,"s":1,"t":"X","d":{"a":1}}',
+        '{"time":0,"s":1,"t":"X","d":{"a":1},"note":"more"}',
+    ],
+)
+def test_a_line_may_be_edited_by_hand(tmp_path: Path, line: str) -> None:
+    (event,) = Recording(write_lines(tmp_path / "events.gz", ABOUT, line))
+    assert (event.time, event.sequence, event.name) == (0, 1, "X")
+    assert event.data == json.loads(event.text) == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    "changed", [{"time": 1e999}, {"time": "0"}, {"s": "1"}, {"t": None}, {"t": 5}]
+)
+def test_a_field_of_the_wrong_type_is_damage(tmp_path: Path, changed: dict[str, Any]) -> None:
+    event = {"time": 0, "s": 1, "t": "X", "d": {}, **changed}
+    recording = Recording(write_lines(tmp_path / "events.gz", ABOUT, event))
+    assert read_until_damaged(recording)[0] == []
+
+
+@pytest.mark.parametrize(
+    "changed", [{"shard": "ab"}, {"shard": [0]}, {"shard": None}, {"intents": "x"}]
+)
+def test_a_first_line_with_invalid_fields_is_refused(
+    tmp_path: Path, changed: dict[str, Any]
+) -> None:
+    path = write_lines(tmp_path / "events.gz", {**ABOUT, **changed})
+    with pytest.raises(ValueError, match="its first line has no valid shard"):
+        Recording(path)
+    with pytest.raises(ValueError, match="its first line has no valid shard"):
+        Recording(write_lines(path, {"shardlib_recording": 1}))
 
 
 @pytest.mark.parametrize("kept", [0.3, 0.6, 0.99])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import os
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,15 @@ def numbers(client: Client, count: int) -> list[int]:
         elif payload["op"] == 0:
             found.append(payload["d"]["number"])
     return found
+
+
+def write_late(path: Path) -> Path:
+    """Write a recording of two events, the second of them ten minutes after the first."""
+    write(path, numbered(2))
+    last = list(Recording(path))[-1].time
+    text = gzip.decompress(path.read_bytes()).replace(b'{"time":%r' % last, b'{"time":600')
+    path.write_bytes(gzip.compress(text))
+    return path
 
 
 @pytest.fixture
@@ -107,14 +118,7 @@ def test_intents_and_shard_decide_which_events_come(tmp_path: Path) -> None:
 
 
 def test_events_come_at_the_speed_that_was_asked_for(tmp_path: Path) -> None:
-    path = tmp_path / "events.gz"
-    write(path, numbered(2))
-    times = [each.time for each in Recording(path)]
-    # Ten minutes before the last one, by the gateway's clock.
-    import gzip
-
-    text = gzip.decompress(path.read_bytes()).replace(b'{"time":%r' % times[-1], b'{"time":600')
-    path.write_bytes(gzip.compress(text))
+    path = write_late(tmp_path / "events.gz")
     with LocalGateway(replay=path, speed=10, heartbeat_tolerance=1000) as gateway:
         with connected(gateway) as client:
             client.receive()
@@ -191,17 +195,63 @@ def test_at_full_speed_a_replay_waits_for_a_client_that_is_away(tmp_path: Path) 
     assert got == [*range(3000)]
 
 
-def test_an_ended_session_does_not_keep_the_replay_from_finishing(recording: Path) -> None:
-    text = [*numbered(1), ("USER_UPDATE", {"number": 1})]
-    path = write(recording.with_name("slow.gz"), text)
-    with LocalGateway(replay=path, speed=1e-9, identify_interval=0) as gateway:
+def test_an_ended_session_does_not_keep_the_replay_from_finishing(tmp_path: Path) -> None:
+    path = write_late(tmp_path / "events.gz")
+    with LocalGateway(replay=path, identify_interval=0, heartbeat_tolerance=1000) as gateway:
+        replay = not_none(gateway.replay)
+        for _ in range(2):
+            with connected(gateway) as client:
+                client.receive()
+                client.identify()
+                client.event("READY")
+                assert numbers(client, 1) == [0]
+                if len(gateway.all_sessions) == 1:
+                    client.leave(1000)
+                    gateway.wait_until(lambda: not gateway.sessions)
+                    assert not replay.finished
+                else:
+                    gateway.clock.advance(600)
+                    assert numbers(client, 1) == [1]
+                    replay.wait(5)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="the system lists no open files")
+@pytest.mark.parametrize("end", ["the session ends", "the gateway stops"])
+def test_the_file_of_a_session_is_open_no_longer_than_it_is_played(
+    tmp_path: Path, end: str
+) -> None:
+    path = write_late(tmp_path / "events.gz")
+
+    def is_open() -> bool:
+        links = (f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd"))
+        return str(path) in [os.readlink(link) for link in links if os.path.exists(link)]
+
+    with LocalGateway(replay=path) as gateway:
         with connected(gateway) as client:
             client.receive()
             client.identify()
             client.event("READY")
-            client.leave(1000)
-        gateway.wait_until(lambda: not gateway.sessions)
-        assert not not_none(gateway.replay).finished
+            assert numbers(client, 1) == [0]
+            assert is_open()
+            if end == "the session ends":
+                client.leave(1000)
+                gateway.wait_until(lambda: not gateway.sessions)
+                gateway.clock.advance(600)
+                wait_until(lambda: not is_open(), 5, "the end of the file")
+    assert not is_open()
+
+
+@pytest.mark.parametrize("first", [{}, {"user": None, "guilds": []}])
+def test_a_recording_begins_with_a_ready_that_can_be_played(
+    tmp_path: Path, first: dict[str, Any]
+) -> None:
+    events = [("READY", first), ("USER_UPDATE", {"number": -1}), *numbered(2)]
+    with LocalGateway(replay=write(tmp_path / "events.gz", events), speed=None) as gateway:
+        with connected(gateway) as client:
+            client.receive()
+            client.identify()
+            client.event("READY")
+            assert numbers(client, 2) == [0, 1]
 
 
 def test_of_a_cut_recording_the_beginning_is_played_and_the_error_raised(tmp_path: Path) -> None:
@@ -226,11 +276,45 @@ def test_of_a_cut_recording_the_beginning_is_played_and_the_error_raised(tmp_pat
 
 
 @pytest.mark.parametrize(
-    "events", [[("RESUMED", {})], [("READY", None)], [("READY", {"user": {"id": "1"}})]]
+    "events",
+    [
+        [("RESUMED", {})],
+        [("READY", None)],
+        [("READY", {"user": {"id": "1"}})],
+        [("READY", {**READY, "user": {"id": 1}})],
+        [("READY", {**READY, "guilds": None})],
+        [("READY", {**READY, "guilds": [{}]})],
+        [("READY", {**READY, "guilds": [{"id": "one"}]})],
+        [("READY", {**READY, "application": "one"})],
+    ],
 )
 def test_a_recording_without_ready_is_refused(tmp_path: Path, events: list[Any]) -> None:
     with pytest.raises(ValueError, match="no READY"):
         LocalGateway(replay=write(tmp_path / "events.gz", events))
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("GUILD_MEMBER_UPDATE", {"user": None}),
+        ("GUILD_MEMBER_UPDATE", {"user": 1}),
+        ("THREAD_MEMBERS_UPDATE", {"added_members": None, "removed_member_ids": 1}),
+        ("THREAD_MEMBERS_UPDATE", {"added_members": [None]}),
+        ("MESSAGE_CREATE", {"author": None, "mentions": None, "content": "x"}),
+        ("MESSAGE_CREATE", {"author": [], "mentions": [1], "content": "x"}),
+    ],
+)
+def test_an_event_with_odd_fields_does_not_end_the_replay(
+    tmp_path: Path, name: str, data: dict[str, Any]
+) -> None:
+    events = [("READY", READY), (name, {"guild_id": GUILD, **data}), ("USER_UPDATE", {})]
+    intents = Intents.all() & ~Intents.MESSAGE_CONTENT
+    with LocalGateway(replay=write(tmp_path / "events.gz", events), speed=None) as gateway:
+        with connected(gateway) as client:
+            client.receive()
+            client.identify(intents)
+            assert client.events_until("USER_UPDATE")[-1]["d"] == {}
+            not_none(gateway.replay).wait(5)
 
 
 @pytest.mark.parametrize("speed", [0, -1, float("nan")])

@@ -56,10 +56,23 @@ def test_a_reaction_is_told_and_counted(
 
 def test_what_is_no_emoji_is_unknown(rest: Rest, channel: Channel) -> None:
     message = rest.write(channel)
-    for emoji in ("smile", "smile:5", "5"):
+    for emoji in ("smile", "smile:5", "5", "ä", "日本"):
         assert rest.error("PUT", reactions(message, emoji, "@me")) == (400, 10014)
+    for emoji in ("1\ufe0f\u20e3", "\u2139\ufe0f", "🇩🇪", "👩🏽\u200d🚀", "‼"):
+        rest.call("PUT", reactions(message, emoji, "@me"), status=204)
     message["id"] = "5"
     assert rest.error("PUT", reactions(message, "👍", "@me")) == (404, 10008)
+
+
+def test_the_reactions_of_others_cannot_be_removed_in_a_direct_message(
+    local_gateway: LocalGateway, rest: Rest
+) -> None:
+    owner = next(iter(local_gateway.world.guilds.values())).owner_id
+    message = rest.write(local_gateway.world.direct_channel(owner))
+    rest.call("PUT", reactions(message, "👍", "@me"), status=204)
+    for parts in ((), ("👍",), ("👍", owner)):
+        assert rest.error("DELETE", reactions(message, *parts)) == (403, 50003)
+    rest.call("DELETE", reactions(message, "👍", message["author"]["id"]), status=204)
 
 
 def test_a_message_takes_twenty_different_reactions(rest: Rest, channel: Channel) -> None:

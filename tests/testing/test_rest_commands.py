@@ -91,6 +91,28 @@ def option(**fields: Any) -> dict[str, Any]:
             {"options.0.options.0.type": "BASE_TYPE_CHOICES"},
         ),
         (
+            {**PING, "options": [option(type=1), option(name="b")]},
+            {"options.1": "APPLICATION_COMMAND_OPTIONS_TYPE_INVALID"},
+        ),
+        (
+            {
+                **PING,
+                "options": [option(choices=[{"name": "a", "value": value} for value in "ab"])],
+            },
+            {"options.0.choices.1": "APPLICATION_COMMAND_OPTIONS_CHOICE_NAME_ALREADY_EXISTS"},
+        ),
+        (
+            {**PING, "name_localizations": {"de": "a", "xx": "b"}},
+            {"name_localizations.xx": "BASE_TYPE_CHOICES"},
+        ),
+        (
+            {**PING, "name_localizations": {"de": "Größe", "fr": "a b"}},
+            {
+                "name_localizations.de": "APPLICATION_COMMAND_INVALID_NAME",
+                "name_localizations.fr": "APPLICATION_COMMAND_INVALID_NAME",
+            },
+        ),
+        (
             {
                 **PING,
                 "options": [

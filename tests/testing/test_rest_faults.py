@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import threading
+import time
 import urllib.parse
 
 import pytest
@@ -57,6 +59,28 @@ def test_an_answer_is_late_by_the_clock_of_the_gateway(
     local_gateway.inject(lambda it: it.proceed(after=0.1), instead_of="answer")
     assert rest.call("GET", "/gateway") == {"url": local_gateway.url}
     assert rest.call("GET", "/gateway") == {"url": local_gateway.url}
+
+
+def test_an_action_may_take_the_step_that_its_fault_replaces(
+    local_gateway: LocalGateway, rest: Rest
+) -> None:
+    local_gateway.inject(lambda it: it.proceed(), instead_of="answer")
+    assert rest.call("GET", "/gateway") == {"url": local_gateway.url}
+
+
+def test_a_test_that_waits_sees_a_late_answer_at_once(
+    local_gateway: LocalGateway, rest: Rest
+) -> None:
+    held: list[GatewayConnection] = []
+    local_gateway.inject(held.append, instead_of="answer")
+    sender = threading.Thread(target=rest.call, args=("GET", "/gateway"))
+    sender.start()
+    request = local_gateway.expect_request("GET", "/gateway")
+    began_at = time.monotonic()
+    held[0].proceed(after=0.3)
+    assert local_gateway.wait_until(lambda: request.status, timeout=60) == 200
+    assert time.monotonic() - began_at < 30
+    sender.join()
 
 
 def test_no_answer_comes_at_all(local_gateway: LocalGateway, rest: Rest) -> None:

@@ -20,6 +20,8 @@ from shardlib.testing.rest.forms import (
     OneOf,
     Snowflake,
     Text,
+    Timestamp,
+    Url,
     check,
 )
 from shardlib.testing.rest.pages import page
@@ -45,6 +47,19 @@ from tests.testing.rest import collect
         (Snowflake(), 5, "5"),
         (Snowflake(), "5", "5"),
         (OneOf((1, 2)), 2, 2),
+        (Url(99), " HTTPS://a.b/c?d=e#f ", "HTTPS://a.b/c?d=e#f"),
+        (Url(99), "", ""),
+        (Url(99, ("attachment",)), "attachment://a.png", "attachment://a.png"),
+        *(
+            (Timestamp(), text, text)
+            for text in (
+                "2026-11-26",
+                "2026-11-26T14:34",
+                "2026-11-26 14:34:00.516006+00:00",
+                "2026-11-26T14:34:00.516Z",
+                "2026-11-26T14:34:00-0800",
+            )
+        ),
         (ListOf(Integer()), ["1", 2], [1, 2]),
         (Object({"a": Integer()}), {"a": "1", "b": 2}, {"a": 1}),
         (Object({"a": Integer()}), {"a": None}, {"a": None}),
@@ -65,6 +80,13 @@ def test_values_are_read_as_discord_reads_them(kind: Kind, value: Any, read: Any
         (Integer(), "9" * 5000, "NUMBER_TYPE_COERCE"),
         (Integer(1), 0, "NUMBER_TYPE_MIN"),
         (Number(), "a", "NUMBER_TYPE_COERCE"),
+        (Integer(), "1_0", "NUMBER_TYPE_COERCE"),
+        (Snowflake(), " 5", "NUMBER_TYPE_COERCE"),
+        (Url(3), "http://a.b", "BASE_TYPE_MAX_LENGTH"),
+        (Url(99), "http://a b", "URL_TYPE_INVALID_URL"),
+        (Url(99), "attachment://a", "URL_TYPE_INVALID_SCHEME"),
+        (Timestamp(), 1764167640, "DATE_TIME_TYPE_PARSE"),
+        (Timestamp(), "14:34", "DATE_TIME_TYPE_PARSE"),
         (Snowflake(), -1, "NUMBER_TYPE_COERCE"),
         (Snowflake(), 1 << 64, "NUMBER_TYPE_COERCE"),
         (OneOf((1, 2)), True, "BASE_TYPE_CHOICES"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import urllib.parse
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -48,6 +49,17 @@ def test_a_connection_carries_many_requests(local_gateway: LocalGateway) -> None
             assert read_response(client)[0] == 200
 
 
+def test_what_follows_a_response_does_not_change_its_status(local_gateway: LocalGateway) -> None:
+    with raw(local_gateway) as client:
+        for data, status in (
+            (b"GET /api/v10/gateway HTTP/1.1\r\nHost: x\r\n\r\n", 200),
+            (b"NONSENSE\r\n\r\n", 400),
+        ):
+            client.sendall(data)
+            assert read_response(client)[0] == status
+    assert [request.status for request in local_gateway.requests] == [200]
+
+
 @pytest.mark.local_gateway(rate_limits=False)
 def test_requests_sent_at_once_are_answered_in_order(local_gateway: LocalGateway) -> None:
     with raw(local_gateway) as client:
@@ -62,6 +74,17 @@ def test_requests_sent_at_once_are_answered_in_order(local_gateway: LocalGateway
             data += piece
     statuses = [line.split()[0] for line in data.split(b"HTTP/1.1 ")[1:]]
     assert statuses == [b"200", b"404"] * 300 + [b"200"]
+
+
+def test_an_outage_ends_a_connection_that_a_client_has_kept(local_gateway: LocalGateway) -> None:
+    with raw(local_gateway) as client:
+        client.sendall(b"GET /api/v10/gateway HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert read_response(client)[0] == 200
+        local_gateway.outage()
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+    with pytest.raises(ConnectionRefusedError), raw(local_gateway):
+        pass
 
 
 def test_the_client_decides_that_the_connection_ends(local_gateway: LocalGateway) -> None:
@@ -148,6 +171,7 @@ def test_a_body_that_is_too_large_is_refused_before_it_comes(local_gateway: Loca
         ("application/json", b"[]", 50035),
         ("text/plain", b"{}", 50035),
         ("multipart/form-data", b"x", 50035),
+        ("multipart/form-data; boundary=" + "b" * 300, b"x", 50035),
         ("multipart/form-data; boundary=b", b"--b\r\nContent-Disposition: form-data", 50035),
         ("multipart/form-data; boundary=b", b"nonsense", 50035),
     ],
@@ -185,6 +209,26 @@ def test_what_is_not_imitated_is_told(local_gateway: LocalGateway, rest: Rest) -
     assert repr(unhandled[0]) == "<ReceivedRequest GET /guilds/1/bans status=404>"
 
 
+@pytest.mark.parametrize(
+    ("version", "error"),
+    [
+        ("v3", (400, 50041)),
+        ("v5", (400, 50041)),
+        ("v11", (400, 50041)),
+        ("v" + "9" * 5000, (404, 0)),
+        ("w1", (404, 0)),
+    ],
+)
+def test_a_version_that_does_not_exist_is_refused(
+    local_gateway: LocalGateway, rest: Rest, version: str, error: tuple[int, int]
+) -> None:
+    url = local_gateway.http_url.removesuffix("v10") + version + "/users/@me"
+    response = rest.session.get(url, timeout=5)
+    assert (response.status_code, response.json()["code"]) == error
+    (request,) = local_gateway.requests
+    assert local_gateway.unhandled == [request]
+
+
 @pytest.mark.parametrize("base", ["/api", "/api/v9", "/api/v10"])
 def test_the_version_may_be_named(local_gateway: LocalGateway, rest: Rest, base: str) -> None:
     url = local_gateway.http_url.removesuffix("/api/v10") + base + "/users/@me?a=1&b="
@@ -192,16 +236,6 @@ def test_the_version_may_be_named(local_gateway: LocalGateway, rest: Rest, base:
     (request,) = local_gateway.requests
     assert (request.path, request.query) == ("/users/@me", {"a": "1", "b": ""})
     assert request.version == (None if base == "/api" else int(base[6:]))
-
-
-@pytest.mark.parametrize("version", [3, 5, 11])
-def test_versions_that_discord_has_discontinued_or_not_begun_are_refused(
-    local_gateway: LocalGateway, rest: Rest, version: int
-) -> None:
-    url = local_gateway.http_url.replace("/v10", f"/v{version}") + "/users/@me"
-    response = rest.session.get(url, timeout=5)
-    assert (response.status_code, response.json()["code"]) == (400, 50041)
-    assert local_gateway.unhandled == local_gateway.requests
 
 
 def test_a_request_can_be_expected(
@@ -268,3 +302,16 @@ def test_http_and_websockets_share_a_port_with_tls() -> None:
             headers = {"Authorization": f"Bot {gateway.token}"}
             assert http.get(gateway.http_url + "/users/@me", headers=headers).status_code == 200
         client.nothing_more()
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_an_ipv6_address_is_in_brackets_in_urls(tls: bool) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with LocalGateway(host="::1", tls=tls) as gateway:
+        assert "://[::1]:" in gateway.url and "://[::1]:" in gateway.resume_url
+        context = gateway.ssl_context if tls else None
+        with urllib.request.urlopen(gateway.http_url + "/gateway", context=context) as response:
+            assert json.load(response) == {"url": gateway.url}

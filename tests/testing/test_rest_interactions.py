@@ -161,6 +161,10 @@ def test_the_token_is_valid_for_a_quarter_of_an_hour(
     assert rest.error("POST", "/webhooks/5/x", {"content": "c"}) == (404, 10015)
 
 
+BUTTON = {"type": 2, "style": 1, "label": "a", "custom_id": "b"}
+ROW_OF_BUTTON = {"type": 1, "components": [BUTTON]}
+
+
 @pytest.mark.parametrize(
     ("body", "problems"),
     [
@@ -173,6 +177,10 @@ def test_the_token_is_valid_for_a_quarter_of_an_hour(
         (
             {"type": 9, "data": {"custom_id": "a", "title": "x" * 46, "components": []}},
             {"data.title": "BASE_TYPE_BAD_LENGTH", "data.components": "BASE_TYPE_BAD_LENGTH"},
+        ),
+        (
+            {"type": 9, "data": {"custom_id": "a", "title": "b", "components": [ROW_OF_BUTTON]}},
+            {"data.components.0.components.0": "UNION_TYPE_CHOICES"},
         ),
     ],
 )
@@ -294,6 +302,22 @@ def test_a_deferred_update_leaves_the_message_and_follow_ups_are_new(
     assert message["content"] == "b!"
     who = local_gateway.use_component(message, "who", [owner])
     assert list(who.payload["data"]["resolved"]["members"]) == [owner]
+
+
+def test_a_response_that_was_deleted_in_its_channel_is_unknown(
+    local_gateway: LocalGateway, rest: Rest, roll: GatewayInteraction
+) -> None:
+    callback(rest, roll, 4, {"content": "a", "components": [ROW_OF_BUTTON]})
+    (message,) = roll.messages
+    press = local_gateway.use_component(message, "b")
+    path = f"/channels/{message['channel_id']}/messages/{message['id']}"
+    rest.call("DELETE", path, status=204)
+    original = webhook(roll) + "/messages/@original"
+    assert rest.error("GET", original) == (404, 10008)
+    assert rest.error("PATCH", original, {"content": "b"}) == (404, 10008)
+    update = {"type": 7, "data": {"content": "b"}}
+    path = f"/interactions/{press.id}/{press.token}/callback"
+    assert rest.error("POST", path, update) == (404, 10008)
 
 
 def test_a_modal_is_opened_and_sent(

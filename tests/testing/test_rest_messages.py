@@ -96,6 +96,17 @@ def test_only_sessions_with_the_intent_and_the_guild_get_the_event(
             {"content": "a", "attachments": [{"id": 0}]},
             {"attachments.0": "INVALID_ATTACHMENT"},
         ),
+        (
+            {"embeds": [{"title": "a", "url": "example.com", "timestamp": "yesterday"}]},
+            {"embeds.0.url": "URL_TYPE_INVALID_URL", "embeds.0.timestamp": "DATE_TIME_TYPE_PARSE"},
+        ),
+        (
+            {"embeds": [{"image": {"url": "file:///a"}, "footer": {"text": "a", "icon_url": "b"}}]},
+            {
+                "embeds.0.image.url": "URL_TYPE_INVALID_SCHEME",
+                "embeds.0.footer.icon_url": "URL_TYPE_INVALID_URL",
+            },
+        ),
     ],
 )
 def test_an_invalid_field_is_named_by_its_path(
@@ -128,6 +139,36 @@ def test_what_does_not_exist_is_unknown(
     assert rest.error("PATCH", path(channel, "5"), {"content": "a"}) == (404, 10008)
     assert rest.error("GET", path(channel, "last")) == (400, 50035)
     assert local_gateway.unhandled == []
+
+
+def test_the_content_of_others_cannot_be_read_if_it_is_switched_off_for_the_bot(
+    local_gateway: LocalGateway, rest: Rest, channel: Channel
+) -> None:
+    guild = next(iter(local_gateway.world.guilds.values()))
+    bot = local_gateway.world.user
+    direct = local_gateway.world.direct_channel(guild.owner_id)
+    said = local_gateway.send_message(channel["id"], guild.owner_id, "a")
+    local_gateway.send_message(channel["id"], guild.owner_id, f"<@{bot['id']}>")
+    local_gateway.send_message(direct["id"], guild.owner_id, "c")
+    rest.write(channel, "d")
+    rest.call("PUT", path(channel, "pins", said["id"]), status=204)
+
+    def contents() -> list[str]:
+        (pin,) = rest.call("GET", path(channel, "pins"))["items"]
+        found = rest.call("GET", path(channel)) + rest.call("GET", path(direct))
+        found += [rest.call("GET", path(channel, said["id"])), pin["message"]]
+        assert all("guild_id" not in message for message in found)
+        return [message["content"] for message in found]
+
+    assert contents() == ["d", f"<@{bot['id']}>", "a", "c", "a", "a"]
+    local_gateway.allowed_intents = Intents.all() & ~Intents.MESSAGE_CONTENT
+    assert contents() == ["d", f"<@{bot['id']}>", "", "c", "", ""]
+    with connected(local_gateway) as client:
+        client.ready(local_gateway.allowed_intents)
+        reply = rest.write(channel, "e", message_reference={"message_id": said["id"]})
+        event = client.event("MESSAGE_CREATE")
+    for answer in (reply, event):
+        assert (answer["content"], answer["referenced_message"]["content"]) == ("e", "")
 
 
 def test_a_category_takes_no_messages(local_gateway: LocalGateway, rest: Rest) -> None:
@@ -194,6 +235,17 @@ def test_a_message_can_be_deleted(
             "guild_id": channel["guild_id"],
         }
     assert rest.error("GET", path(channel, message["id"])) == (404, 10008)
+
+
+def test_in_a_direct_message_the_bot_deletes_its_own_messages_only(
+    local_gateway: LocalGateway, rest: Rest
+) -> None:
+    owner = next(iter(local_gateway.world.guilds.values())).owner_id
+    direct = local_gateway.world.direct_channel(owner)
+    own = rest.write(direct)
+    other = local_gateway.send_message(direct["id"], owner, "a")
+    assert rest.error("DELETE", path(direct, other["id"])) == (403, 50003)
+    rest.call("DELETE", path(direct, own["id"]), status=204)
 
 
 def test_messages_can_be_deleted_in_bulk(
@@ -316,6 +368,10 @@ def test_a_reply_refers_to_its_message_and_mentions_the_author(
         channel, "pong", message_reference=reference, allowed_mentions={"replied_user": False}
     )
     assert quiet["mentions"] == []
+    other = next(iter(local_gateway.world.guilds[channel["guild_id"]].members))
+    body = {"flags": V2, "components": [display(f"<@{other}>")], "message_reference": reference}
+    version_2 = rest.call("POST", path(channel), body)
+    assert [user["id"] for user in version_2["mentions"]] == [other, owner]
     plain = rest.write(
         channel, "a", message_reference={"message_id": "1", "fail_if_not_exists": False}
     )
@@ -363,6 +419,20 @@ def test_an_enforced_nonce_creates_one_message(
     assert later["id"] != first["id"]
 
 
+def test_what_was_uploaded_does_not_fill_the_memory(
+    local_gateway: LocalGateway, rest: Rest, channel: Channel
+) -> None:
+    local_gateway.rate_limits = False
+    for _ in range(10):
+        path = f"/channels/{channel['id']}/messages"
+        response = rest.send("POST", path, files={"files[0]": ("a", bytes(9_000_000))})
+        assert response.status_code == 200
+    assert sum(len(request.body) for request in local_gateway.requests) < 1 << 26
+    first, *_, last = (message["attachments"][0]["url"] for message in channel.messages)
+    statuses = [rest.session.get(url, timeout=5).status_code for url in (first, last)]
+    assert statuses == [404, 200]
+
+
 def test_a_direct_message_reaches_shard_zero(local_gateway: LocalGateway, rest: Rest) -> None:
     user = next(iter(local_gateway.world.guilds.values())).owner_id
     direct = rest.call("POST", "/users/@me/channels", {"recipient_id": user})
@@ -383,6 +453,121 @@ def test_a_direct_message_reaches_shard_zero(local_gateway: LocalGateway, rest: 
             "id": message["id"],
             "channel_id": direct["id"],
         }
+
+
+def button(custom_id: str = "a", **fields: Any) -> dict[str, Any]:
+    return {"type": 2, "style": 1, "label": "a", "custom_id": custom_id, **fields}
+
+
+def menu(*values: str, custom_id: str = "m") -> dict[str, Any]:
+    options = [{"label": value, "value": value} for value in values]
+    return {"type": 3, "custom_id": custom_id, "options": options}
+
+
+def row(*components: dict[str, Any]) -> dict[str, Any]:
+    return {"type": 1, "components": list(components)}
+
+
+def display(content: str = "a") -> dict[str, Any]:
+    return {"type": 10, "content": content}
+
+
+LINK = {"type": 2, "style": 5, "label": "a", "url": "https://example.com"}
+TEXT_INPUT = {"type": 4, "custom_id": "t", "style": 1, "label": "a"}
+V2 = 1 << 15
+
+
+@pytest.mark.parametrize(
+    ("component", "path_of_problem", "problem"),
+    [
+        (row(row(button())), "components.0.components.0.type", "BASE_TYPE_CHOICES"),
+        (row(button(), menu("a")), "components.0.components.1", "COMPONENT_LAYOUT_WIDTH_EXCEEDED"),
+        (
+            row(menu("a"), menu("a", custom_id="n")),
+            "components.0.components.1",
+            "COMPONENT_LAYOUT_WIDTH_EXCEEDED",
+        ),
+        (row(TEXT_INPUT), "components", "UNION_TYPE_CHOICES"),
+        (display(), "components.0", "UNION_TYPE_CHOICES"),
+        (
+            row(menu("a", "a")),
+            "components.0.components.0.options.1.value",
+            "SELECT_COMPONENT_OPTION_VALUE_DUPLICATED",
+        ),
+        (
+            row({**LINK, "custom_id": "a"}),
+            "components.0.components.0",
+            "BUTTON_COMPONENT_CUSTOM_ID_URL_MUTUALLY_EXCLUSIVE",
+        ),
+        (row({**LINK, "url": "a.b"}), "components.0.components.0.url", "URL_TYPE_INVALID_URL"),
+    ],
+)
+def test_components_in_the_wrong_place_are_refused(
+    rest: Rest, channel: Channel, component: dict[str, Any], path_of_problem: str, problem: str
+) -> None:
+    body = {"content": "a", "components": [component]}
+    assert rest.problems("POST", path(channel), body) == {path_of_problem: problem}
+
+
+@pytest.mark.parametrize(
+    ("component", "path_of_problem", "problem"),
+    [
+        (button(), "components.0", "UNION_TYPE_CHOICES"),
+        (
+            {"type": 17, "components": [{"type": 17, "components": [display()]}]},
+            "components.0.components.0.type",
+            "BASE_TYPE_CHOICES",
+        ),
+        (
+            {"type": 9, "components": [button()], "accessory": LINK},
+            "components.0.components.0.type",
+            "BASE_TYPE_CHOICES",
+        ),
+        (
+            {"type": 9, "components": [display()], "accessory": menu("a")},
+            "components.0.accessory.type",
+            "BASE_TYPE_CHOICES",
+        ),
+        (
+            {"type": 17, "components": [display("a" * 2001), display("a" * 2000)]},
+            "components",
+            "COMPONENT_DISPLAYABLE_TEXT_SIZE_EXCEEDED",
+        ),
+        (
+            {"type": 13, "file": {"url": "https://example.com/a.txt"}},
+            "components.0.file.url",
+            "URL_TYPE_INVALID_SCHEME",
+        ),
+        (
+            {"type": 18, "label": "a", "component": menu("a")},
+            "components.0",
+            "UNION_TYPE_CHOICES",
+        ),
+    ],
+)
+def test_components_v2_in_the_wrong_place_are_refused(
+    rest: Rest, channel: Channel, component: dict[str, Any], path_of_problem: str, problem: str
+) -> None:
+    body = {"flags": V2, "components": [component]}
+    assert rest.problems("POST", path(channel), body) == {path_of_problem: problem}
+
+
+def test_a_message_with_components_v2_keeps_the_flag_and_mentions_by_its_texts(
+    local_gateway: LocalGateway, rest: Rest, channel: Channel
+) -> None:
+    owner = next(iter(local_gateway.world.guilds.values())).owner_id
+    section = {"type": 9, "components": [display(f"<@{owner}>")], "accessory": button()}
+    components = [
+        {"type": 17, "components": [section, row(menu("a", "b"))]},
+        row(button("b"), LINK),
+    ]
+    body = {"flags": V2, "components": components}
+    message = rest.call("POST", path(channel), body)
+    assert [user["id"] for user in message["mentions"]] == [owner]
+    edited = rest.call("PATCH", path(channel, message["id"]), {"components": [display("b")]})
+    assert (edited["flags"], edited["mentions"]) == (V2, [])
+    problems = rest.problems("PATCH", path(channel, message["id"]), {"content": "b"})
+    assert problems == {"content": "MESSAGE_CANNOT_USE_LEGACY_FIELDS_WITH_COMPONENTS_V2"}
 
 
 def test_components_come_back_with_ids(rest: Rest, channel: Channel) -> None:

@@ -77,6 +77,18 @@ def test_members_come_in_pages_by_id_and_by_name(local_gateway: LocalGateway, re
     assert rest.error("GET", f"{path}?limit=1001") == (400, 50035)
 
 
+@pytest.mark.local_gateway(guilds=1, members=150, rate_limits=False)
+def test_a_search_finds_more_members_than_one_over_the_gateway(
+    local_gateway: LocalGateway, rest: Rest
+) -> None:
+    guild = next(iter(local_gateway.world.guilds))
+    assert len(rest.call("GET", f"/guilds/{guild}/members/search?limit=1000")) == 151
+    with connected(local_gateway) as client:
+        client.ready()
+        client.send(8, {"guild_id": guild, "query": "", "limit": 1000})
+        assert len(client.event("GUILD_MEMBERS_CHUNK")["members"]) == 100
+
+
 def test_the_applications_of_a_start(local_gateway: LocalGateway, rest: Rest) -> None:
     application = rest.call("GET", "/oauth2/applications/@me")
     assert application == rest.call("GET", "/applications/@me")

@@ -10,7 +10,7 @@ class Grade(enum.Enum):
     """How much a finding matters. The value is the word that is printed."""
 
     GOOD = "good"
-    #: Worth to be known; nothing that was asked for fails because of it.
+    #: Worth knowing; the bot can reach the Gateway all the same.
     REMARK = "remark"
     FAILED = "failed"
     #: Not tried, since an earlier check has failed.
@@ -20,10 +20,10 @@ class Grade(enum.Enum):
 class Finding(NamedTuple):
     """What one check has found.
 
-    :param name: of the check.
-    :param grade: how much it matters.
-    :param told: what was found, in one line.
-    :param hint: what to do about it, "" for nothing.
+    :param name: the name of the check.
+    :param grade: how much the finding matters.
+    :param told: what the check has found, in one line.
+    :param hint: what to do about the finding; "" for nothing.
     """
 
     name: str

@@ -15,23 +15,20 @@ from shardlib.text import count, printable
 
 _ZSTD = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
 
-# For each extra a module of it, and what it is for.
+# For each extra the modules that it brings, and what they are for.
 _EXTRAS = {
-    "local": ("websockets", "the local gateway"),
-    "proxy": ("python_socks", "proxies"),
-    "redis": ("redis", "shards on many machines"),
-    "speed": ("zlib_ng", "quicker inflating and decoding"),
-    "zstd": (
-        "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd",
-        "zstd-stream",
-    ),
+    "local": (("h11", "python_multipart", "trustme", "websockets"), "the local gateway"),
+    "proxy": (("python_socks",), "proxies"),
+    "redis": (("redis",), "shards on many machines"),
+    "speed": (("zlib_ng",), "quicker inflating and decoding"),
+    "zstd": ((_ZSTD,), "zstd-stream"),
 }
 
 
 def check_machine(way: Way) -> Iterator[Finding]:
-    """Check what the connection is made with.
+    """Check the interpreter and the libraries that make the connection.
 
-    :param way: how the Gateway is to be reached.
+    :param way: how the bot reaches the Gateway.
     """
     yield _python()
     yield _openssl(way)
@@ -80,7 +77,9 @@ def _openssl(way: Way) -> Finding:
 
 
 def _extras() -> Finding:
-    missing = [extra for extra, (module, _) in _EXTRAS.items() if not _is_installed(module)]
+    missing = [
+        extra for extra, (modules, _) in _EXTRAS.items() if not all(map(_is_installed, modules))
+    ]
     installed = [extra for extra in _EXTRAS if extra not in missing]
     if not missing:
         return Finding("Extras", Grade.GOOD, f"{', '.join(installed)}: all")
@@ -96,5 +95,5 @@ def _extras() -> Finding:
 def _is_installed(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except ImportError:  # the package around it is missing
+    except ImportError:  # the parent package is missing
         return False

@@ -1,4 +1,4 @@
-"""Checks of the way to the Gateway, from the clock to the WebSocket."""
+"""Checks of the network between this computer and the Gateway, from the clock to the WebSocket."""
 
 from __future__ import annotations
 
@@ -24,41 +24,41 @@ from shardlib.proxies import address_of, environment_proxy
 from shardlib.text import count, duration, printable
 from shardlib.transport import Transport
 
-# Seconds by which this computer's clock may differ: the server tells its own in whole seconds.
+# Seconds by which this computer's clock may differ from the server's, whose Date has whole seconds.
 _TOLERANCE = 5.0
 
-# Seconds before its end from which on a certificate is worth a remark.
+# Seconds before a certificate expires from which on the check remarks on it.
 _SOON = 7 * 86_400.0
 
 
 def check_network(way: Way) -> Iterator[Finding]:
-    """Check each step to the Gateway; those after one that has failed are skipped.
+    """Check each step to the Gateway, and skip the steps after one that has failed.
 
-    :param way: how the Gateway is to be reached.
+    :param way: how the bot reaches the Gateway.
     """
     proxy = environment_proxy(way.host, way.port, way.is_encrypted)
-    failed = None
+    failed: str | None = None
     yield _clock(way)
     for finding in (*_addresses(way, is_needed=proxy is None), _proxy(proxy)):
         if finding.grade is Grade.FAILED:
-            failed = finding.name
+            failed = failed or finding.name
         yield finding
     with contextlib.closing(_Connecting(way)) as connecting:
         yield from connecting.check(failed)
 
 
 def milliseconds(seconds: float) -> str:
-    """A short time, as it is printed.
+    """Return a short time as people read it.
 
-    :param seconds: how long.
+    :param seconds: the time.
     """
     return f"{seconds * 1000:.1f} ms" if seconds < 0.01 else f"{seconds * 1000:.0f} ms"
 
 
 def since(begin: float) -> str:
-    """The time from then to now, as it is printed.
+    """Return the time that has passed as people read it.
 
-    :param begin: of :func:`time.perf_counter`.
+    :param begin: the value of :func:`time.perf_counter` at the beginning.
     """
     return milliseconds(time.perf_counter() - begin)
 
@@ -89,10 +89,10 @@ def _clock(way: Way) -> Finding:
 
 
 def _clock_ahead(url: str, timeout: float) -> float | None:
-    """Seconds by which this computer's clock is ahead; None if the server does not tell the time.
+    """Return the seconds by which this computer's clock is ahead; None if the server sends no Date.
 
-    The server's certificate is not checked, since a wrong clock may be why it would be refused; and
-    nothing is sent but a request for the time.
+    The function accepts any certificate, because a wrong clock may be the reason to refuse a valid
+    one, and sends the server nothing that is secret.
 
     :raises ConnectionFailed: if the server does not answer.
     """
@@ -118,9 +118,9 @@ def _clock_ahead(url: str, timeout: float) -> float | None:
             transport.close()
     try:
         told = email.utils.parsedate_to_datetime(head.fields["date"][0]).timestamp()
-    except (LookupError, ValueError, TypeError):  # no Date, or none that is one
+    except (LookupError, ValueError, TypeError):  # no Date, or an invalid one
         return None
-    # The server has read its clock between the two, and has cut the time to a whole second.
+    # The server read its clock between before and after, and cut off the fraction of the second.
     return (before + after) / 2 - (told + 0.5)
 
 
@@ -163,7 +163,7 @@ def _addresses(way: Way, *, is_needed: bool) -> Iterator[Finding]:
 
 
 def _family(name: str, addresses: list[Any], timeout: float) -> Finding:
-    """Whether a connection by addresses of one family succeeds: one of the two will do."""
+    """Connect to the first address of one family. A failure is a remark: one family is enough."""
     if not addresses:
         return Finding(name, Grade.SKIPPED, "the host has no such address")
     host, port, *_ = addresses[0]
@@ -197,9 +197,9 @@ def _proxy(proxy: str | None) -> Finding:
 
 
 class _Connecting:
-    """A connection to the Gateway, checked step by step.
+    """Connects to the Gateway, and checks each step.
 
-    :param way: how the Gateway is to be reached.
+    :param way: how the bot reaches the Gateway.
     """
 
     def __init__(self, way: Way) -> None:
@@ -208,9 +208,9 @@ class _Connecting:
         self._transport: Transport | None = None
 
     def check(self, failed: str | None) -> Iterator[Finding]:
-        """Take the steps; those after one that has failed are skipped.
+        """Take the steps, and skip those after one that has failed.
 
-        :param failed: the name of an earlier check that has failed, or None.
+        :param failed: the name of an earlier check that has failed; None if none has.
         """
         for name, step, hint in (
             ("TCP", self._connect, _FIREWALL),
@@ -229,7 +229,7 @@ class _Connecting:
             yield finding
 
     def close(self) -> None:
-        """Close the connection, without a word."""
+        """Close the TCP connection, without a CLOSE frame."""
         if self._transport is not None:
             self._transport.close()
 
@@ -282,7 +282,7 @@ _INSPECTION = (
 
 
 def _opening(url: str, timeout: float, ssl_context: ssl.SSLContext | None) -> Opening:
-    # Before the token is sent there is none to be hidden.
+    # These checks send no token, so there is none to hide.
     return Opening(
         url, ssl_context=ssl_context, proxy=None, timeout=timeout, hide_token=lambda text: text
     )

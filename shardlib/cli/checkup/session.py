@@ -28,15 +28,15 @@ _NO_TOKEN = Finding(
     f"Set it to the bot's token, from {_TOKEN_PAGE}; --local needs none",
 )
 
-# What the shard logs, the findings tell.
+# A finding says what the shard would log. Without a handler, logging itself would print errors.
 _QUIET = logging.getLogger("shardlib.cli.checkup")
-_QUIET.disabled = True
+_QUIET.addHandler(logging.NullHandler())
 
 
 def check_bot(way: Way) -> Iterator[Finding]:
     """Ask the HTTP API about the bot.
 
-    :param way: how the Gateway is to be reached.
+    :param way: how the bot reaches the Gateway.
     """
     if way.token is None:
         yield _NO_TOKEN
@@ -79,9 +79,9 @@ def _session_starts(bot: GatewayBot) -> Finding:
 
 
 def check_session(way: Way) -> Iterator[Finding]:
-    """Begin one session, which takes one of the session starts, and end it.
+    """Begin one session, which uses up one of the session starts, and end the session.
 
-    :param way: how the Gateway is to be reached, with a token.
+    :param way: how the bot reaches the Gateway; ``way.token`` is not None.
     """
     assert way.token is not None
     ready: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
@@ -113,10 +113,10 @@ def check_session(way: Way) -> Iterator[Finding]:
 
 
 def skip_session(why: str, *names: str) -> Iterator[Finding]:
-    """What is told of the checks that are not made.
+    """Yield a finding for each check that is not made.
 
-    :param why: in a few words.
-    :param names: of the checks, by default all of :func:`check_session`.
+    :param why: the reason, in a few words.
+    :param names: the names of the checks; by default all of :func:`check_session`.
     """
     for name in names or ("READY", "Heartbeats", "Compression"):
         yield Finding(name, Grade.SKIPPED, why)
@@ -155,7 +155,7 @@ def _compression(shard: Shard) -> Finding:
 
 
 def _hint(error: Exception, way: Way) -> str:
-    """What to do, beyond what the message says."""
+    """Return what to do beyond what the error's message says; "" for nothing."""
     if isinstance(error, AuthenticationFailed):
         hint = f"Reset the token, and copy it anew: {_TOKEN_PAGE}"
         if way.url == GATEWAY_URL:

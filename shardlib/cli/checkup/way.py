@@ -1,4 +1,4 @@
-"""Way: how the bot is to reach the Gateway, which is what is checked."""
+"""Way: how the bot reaches the Gateway. Every check is about one way."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from shardlib.gateway import Intents, is_encrypted
 
 
 class Way(NamedTuple):
-    """How the bot is to reach the Gateway.
+    """How the bot reaches the Gateway.
 
-    :param url: of the Gateway.
-    :param api_url: base of the HTTP API, None if only the Gateway is asked.
-    :param token: of the bot, None if there is none.
-    :param intents: to identify with.
-    :param ssl_context: which certificates are trusted, None for Python's default.
+    :param url: the URL of the Gateway.
+    :param api_url: the base of the HTTP API; None to ask only the Gateway.
+    :param token: the bot's token; None if there is none.
+    :param intents: the intents for Identify.
+    :param ssl_context: decides which certificates are trusted; None for Python's default.
     :param timeout: seconds for each check.
     """
 
@@ -39,5 +39,5 @@ class Way(NamedTuple):
 
     @property
     def is_encrypted(self) -> bool:
-        """True if the Gateway is reached by TLS."""
+        """Whether the URL asks for TLS."""
         return is_encrypted(self.url)

@@ -6,8 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from shardlib.gateway import Intents
 from shardlib.testing.channel import Channel, Message
 from shardlib.testing.clock import Clock
+from shardlib.testing.guild import Guild
+from shardlib.testing.intents import without_content
 from shardlib.testing.rest.errors import (
     NOT_YOUR_APPLICATION,
     UNKNOWN_CHANNEL,
@@ -16,7 +19,7 @@ from shardlib.testing.rest.errors import (
     ApiError,
 )
 from shardlib.testing.rules import Rules
-from shardlib.testing.world import Guild, World
+from shardlib.testing.world import World
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,21 @@ class Backend:
         if message is None:
             raise ApiError(UNKNOWN_MESSAGE)
         return message
+
+    def visible(self, message: Message) -> dict[str, Any]:
+        """Return a message object as the bot may read it.
+
+        Without ``MESSAGE_CONTENT`` in the settings of the bot, messages of others have no content,
+        whatever the intents of its sessions (Gateway, "Message Content Intent").
+
+        :param message: the message object.
+        """
+        if Intents.MESSAGE_CONTENT in self.rules.allowed_intents or message.channel.is_direct:
+            return message
+        placed = {**message, "guild_id": message.channel["guild_id"]}
+        shown: dict[str, Any] = without_content("MESSAGE_CREATE", placed, self.world.user["id"])
+        del shown["guild_id"]
+        return shown
 
     def check_application(self, application_id: str) -> None:
         """Check that an application is the bot's own.

@@ -11,7 +11,7 @@ from shardlib.testing.rest.errors import TOO_MANY_PINS, ApiError
 from shardlib.testing.rest.forms import Integer, Text
 from shardlib.testing.rest.ratelimits import RateLimit
 from shardlib.testing.rest.router import Call, Route
-from shardlib.testing.world import timestamp
+from shardlib.testing.snowflakes import timestamp
 
 _LIMIT = RateLimit("channels", 30, 10.0)
 _TYPING_LIMIT = RateLimit("typing", 5, 5.0)
@@ -64,16 +64,16 @@ class Channels:
 
     # Pins.
 
-    def _first_pins(self, call: Call) -> list[Message]:
+    def _first_pins(self, call: Call) -> list[dict[str, Any]]:
         pins = self._backend.channel(call["channel_id"]).pins
-        return [message for message, _ in pins[:50]]
+        return [self._backend.visible(message) for message, _ in pins[:50]]
 
     def _pins(self, call: Call) -> dict[str, Any]:
         query = call.query(before=Text(1), limit=Integer(1, 50))
-        limit = query["limit"] if query.get("limit") is not None else 50
+        limit = query.get("limit", 50)
         before = query.get("before")
         pins = [
-            {"pinned_at": at, "message": message}
+            {"pinned_at": at, "message": self._backend.visible(message)}
             for message, at in self._backend.channel(call["channel_id"]).pins
             if before is None or at < before
         ]
@@ -84,7 +84,7 @@ class Channels:
         channel = self._backend.channel(call["channel_id"])
         if len(channel.pins) >= _MAX_PINS and not message["pinned"]:
             raise ApiError(TOO_MANY_PINS)
-        channel.pin(message, timestamp(time.time() * 1000))
+        channel.pin(message, timestamp())
         self._tell(channel, message)
 
     def _unpin(self, call: Call) -> None:

@@ -44,6 +44,13 @@ _NESTED = {
 }
 
 
+# API Reference, "Locales".
+_LOCALES = tuple(
+    "id da de en-GB en-US es-ES es-419 fr hr it lt hu nl no pl pt-BR ro fi sv-SE vi tr cs el bg "
+    "ru uk hi th zh-CN ja zh-TW ko".split()
+)
+
+
 @dataclass(frozen=True)
 class _Localizations:
     """Texts by locale."""
@@ -55,23 +62,38 @@ class _Localizations:
         if not isinstance(value, dict):
             problems.add(path, "DICT_TYPE_CONVERT", "Only dictionaries may be used in a DictType")
             return {}
+        for locale in value:
+            OneOf(_LOCALES).check(locale, (*path, locale), problems)
         return {
             locale: self.text.check(text, (*path, locale), problems)
             for locale, text in value.items()
         }
 
 
-def _check_name(name: str | None, path: Path, problems: Problems) -> None:
-    if name and (_NAME.fullmatch(name) is None or name != name.lower()):
-        problem = "Command name is invalid"
-        problems.add((*path, "name"), "APPLICATION_COMMAND_INVALID_NAME", problem)
+def _check_names(named: dict[str, Any], path: Path, problems: Problems) -> None:
+    """Check the name of a slash command or of an option, in all languages."""
+    names: dict[Path, str] = {("name",): named.get("name") or ""}
+    for locale, text in (named.get("name_localizations") or {}).items():
+        names["name_localizations", locale] = text
+    for where, name in names.items():
+        if name and (_NAME.fullmatch(name) is None or name != name.lower()):
+            problem = "Command name is invalid"
+            problems.add((*path, *where), "APPLICATION_COMMAND_INVALID_NAME", problem)
 
 
 def _check_options(options: list[dict[str, Any]], path: Path, problems: Problems) -> None:
     """Check the order and the names of options that stand side by side."""
     optional_seen = False
     names = set()
+    has_subcommands = any(option.get("type") in _NESTED for option in options)
     for index, option in enumerate(options):
+        if has_subcommands and option.get("type") not in _NESTED:
+            problems.add(
+                (*path, "options", index),
+                "APPLICATION_COMMAND_OPTIONS_TYPE_INVALID",
+                "Sub-command and sub-command group option types are mutually exclusive to all "
+                "other types",
+            )
         if option.get("required") and optional_seen:
             problems.add(
                 (*path, "options", index),
@@ -89,7 +111,7 @@ def _check_options(options: list[dict[str, Any]], path: Path, problems: Problems
 
 
 def _check_option(option: dict[str, Any], path: Path, problems: Problems) -> None:
-    _check_name(option.get("name"), path, problems)
+    _check_names(option, path, problems)
     options = option.get("options") or []
     allowed = _NESTED.get(option.get("type") or STRING, ())
     for index, nested in enumerate(options):
@@ -107,9 +129,17 @@ def _check_option(option: dict[str, Any], path: Path, problems: Problems) -> Non
         NUMBER: Number(),
     }
     kind = kinds.get(option.get("type"))
+    names = set()
     for index, choice in enumerate(option.get("choices") or ()):
         if kind is not None and choice.get("value") is not None:
             kind.check(choice["value"], (*path, "choices", index, "value"), problems)
+        if choice.get("name") in names:
+            problems.add(
+                (*path, "choices", index),
+                "APPLICATION_COMMAND_OPTIONS_CHOICE_NAME_ALREADY_EXISTS",
+                "Option choice name already exists",
+            )
+        names.add(choice.get("name"))
 
 
 _CHOICE = Object(
@@ -154,7 +184,7 @@ def _size(part: dict[str, Any]) -> int:
 def _check_command(command: dict[str, Any], path: Path, problems: Problems) -> None:
     kind = command.get("type") or CHAT_INPUT
     if kind == CHAT_INPUT:
-        _check_name(command.get("name"), path, problems)
+        _check_names(command, path, problems)
     elif command.get("description") or command.get("options"):
         problems.add(
             path,

@@ -16,14 +16,26 @@ from shardlib.testing.rest.forms import (
     Object,
     OneOf,
     Path,
+    Rule,
     Snowflake,
     Text,
+    Url,
     Variant,
 )
 
 #: Component types that the gateway itself looks at.
 ACTION_ROW = 1
 BUTTON = 2
+
+_TEXT_INPUT, _TEXT_DISPLAY, _THUMBNAIL = 4, 10, 11
+_SELECTS = (3, 5, 6, 7, 8)
+
+# Where components may be, by type.
+_IN_ROW = (BUTTON, *_SELECTS, _TEXT_INPUT)
+_IN_CONTAINER = (ACTION_ROW, 9, _TEXT_DISPLAY, 12, 13, 14)
+_IN_LABEL = (*_SELECTS, _TEXT_INPUT, 19, 21, 22, 23)
+_IN_MODAL = (ACTION_ROW, _TEXT_DISPLAY, 18)
+_IN_MESSAGE = (*_IN_CONTAINER, 17)
 
 # Button styles that open a page and that sell something: neither sends an interaction.
 _LINK, _PREMIUM = 5, 6
@@ -33,17 +45,26 @@ _LINK, _PREMIUM = 5, 6
 _MAX_COMPONENTS = 40
 _MAX_ROWS = 5
 
+# The most characters of all text displays of a message.
+_MAX_TEXT = 4000
+
 # By component type. Filled below, because some tables refer to all of them.
 _TABLES: dict[int, Object] = {}
 
-#: Any component.
+#: Any component, and one at the top of a modal. Which may be at the top of a message depends on the
+#: message's flags, see :func:`check_layout`.
 COMPONENT = Variant(_TABLES)
+MODAL_COMPONENT = Variant(_TABLES, _IN_MODAL)
 
 _ID = Field(Text(1, 100), required=True)
 
 
-def _component(**fields: Field | Kind) -> Object:
-    return Object({"id": Integer(0), **fields})
+def _component(rule: Rule | None = None, **fields: Field | Kind) -> Object:
+    return Object({"id": Integer(0), **fields}, rule=rule)
+
+
+def _any_of(types: tuple[int, ...], most: int | None = None) -> Field:
+    return Field(ListOf(Variant(_TABLES, types), 1, most), required=True)
 
 
 def _check_button(button: dict[str, Any], path: Path, problems: Problems) -> None:
@@ -51,6 +72,27 @@ def _check_button(button: dict[str, Any], path: Path, problems: Problems) -> Non
     needed = {_LINK: "url", _PREMIUM: "sku_id"}.get(style, "custom_id") if style else None
     if needed is not None and button.get(needed) is None:
         problems.add((*path, needed), "BASE_TYPE_REQUIRED", "This field is required")
+    if button.get("custom_id") is not None and button.get("url") is not None:
+        problem = "A custom id and url cannot both be specified"
+        problems.add(path, "BUTTON_COMPONENT_CUSTOM_ID_URL_MUTUALLY_EXCLUSIVE", problem)
+
+
+def _check_row(row: dict[str, Any], path: Path, problems: Problems) -> None:
+    """Check that a row has buttons, or one other component, which takes its whole width."""
+    components = row.get("components") or []
+    if len(components) > 1 and any(each.get("type") != BUTTON for each in components):
+        problem = "The specified component exceeds the maximum width"
+        problems.add((*path, "components", 1), "COMPONENT_LAYOUT_WIDTH_EXCEEDED", problem)
+
+
+def _check_select(select: dict[str, Any], path: Path, problems: Problems) -> None:
+    seen = set()
+    for index, option in enumerate(select.get("options") or ()):
+        if option.get("value") in seen:
+            problem = "The specified option value is already used"
+            where = (*path, "options", index, "value")
+            problems.add(where, "SELECT_COMPONENT_OPTION_VALUE_DUPLICATED", problem)
+        seen.add(option.get("value"))
 
 
 def _options(least: int, most: int) -> Field:
@@ -68,6 +110,7 @@ def _options(least: int, most: int) -> Field:
 
 def _select(**fields: Field | Kind) -> Object:
     return _component(
+        _check_select,
         custom_id=_ID,
         placeholder=Text(0, 150),
         min_values=Integer(0, 25),
@@ -78,11 +121,16 @@ def _select(**fields: Field | Kind) -> Object:
     )
 
 
-_MEDIA = Field(Object({"url": Field(Text(1, 2048), required=True)}), required=True)
+def _media(*schemes: str) -> Field:
+    """Return a media item: a URL, or the name of a file that the message brings."""
+    return Field(Object({"url": Field(Url(2048, schemes), required=True)}), required=True)
+
+
+_MEDIA = _media("http", "https", "attachment")
 
 _TABLES.update(
     {
-        ACTION_ROW: _component(components=Field(ListOf(COMPONENT, 1, 5), required=True)),
+        ACTION_ROW: _component(_check_row, components=_any_of(_IN_ROW, 5)),
         BUTTON: Object(
             {
                 "id": Integer(0),
@@ -91,13 +139,13 @@ _TABLES.update(
                 "emoji": Anything(),
                 "custom_id": Text(1, 100),
                 "sku_id": Snowflake(),
-                "url": Text(1, 512),
+                "url": Url(512, ("http", "https", "discord")),
                 "disabled": Boolean(),
             },
             rule=_check_button,
         ),
         3: _select(options=_options(1, 25)),
-        4: _component(
+        _TEXT_INPUT: _component(
             custom_id=_ID,
             style=Field(OneOf((1, 2)), required=True),
             label=Text(1, 45),
@@ -112,11 +160,11 @@ _TABLES.update(
         7: _select(default_values=Anything()),
         8: _select(default_values=Anything(), channel_types=ListOf(Integer())),
         9: _component(
-            components=Field(ListOf(COMPONENT, 1, 3), required=True),
-            accessory=Field(COMPONENT, required=True),
+            components=_any_of((_TEXT_DISPLAY,), 3),
+            accessory=Field(Variant(_TABLES, (BUTTON, _THUMBNAIL)), required=True),
         ),
-        10: _component(content=Field(Text(1, 4000), required=True)),
-        11: _component(media=_MEDIA, description=Text(0, 1024), spoiler=Boolean()),
+        _TEXT_DISPLAY: _component(content=Field(Text(1, 4000), required=True)),
+        _THUMBNAIL: _component(media=_MEDIA, description=Text(0, 1024), spoiler=Boolean()),
         12: _component(
             items=Field(
                 ListOf(
@@ -127,17 +175,17 @@ _TABLES.update(
                 required=True,
             )
         ),
-        13: _component(file=_MEDIA, spoiler=Boolean()),
+        13: _component(file=_media("attachment"), spoiler=Boolean()),
         14: _component(divider=Boolean(), spacing=OneOf((1, 2))),
         17: _component(
-            components=Field(ListOf(COMPONENT, 1), required=True),
+            components=_any_of(_IN_CONTAINER),
             accent_color=Integer(0, 0xFFFFFF),
             spoiler=Boolean(),
         ),
         18: _component(
             label=Field(Text(1, 45), required=True),
             description=Text(0, 100),
-            component=Field(COMPONENT, required=True),
+            component=Field(Variant(_TABLES, _IN_LABEL), required=True),
         ),
         19: _component(
             custom_id=_ID,
@@ -190,7 +238,7 @@ def number(components: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def check_layout(
     components: list[dict[str, Any]], path: Path, problems: Problems, *, version_2: bool
 ) -> None:
-    """Check how many components a message has, and that no ``custom_id`` stands twice.
+    """Check which components a message has, how many, and that no ``custom_id`` stands twice.
 
     :param components: the components of the message.
     :param path: the path of the components in the body.
@@ -200,14 +248,55 @@ def check_layout(
     if version_2 and sum(1 for _ in walk(components)) > _MAX_COMPONENTS:
         problem = f"Must be {_MAX_COMPONENTS} or fewer in length."
         problems.add(path, "BASE_TYPE_MAX_LENGTH", problem)
-    if not version_2:
-        if len(components) > _MAX_ROWS:
-            problem = f"Must be between 1 and {_MAX_ROWS} in length."
-            problems.add(path, "BASE_TYPE_BAD_LENGTH", problem)
-        for index, component in enumerate(components):
-            if component.get("type") != ACTION_ROW:
-                problem = f'Value of field "type" must be one of ({ACTION_ROW},).'
-                problems.add((*path, index), "UNION_TYPE_CHOICES", problem)
+    if not version_2 and len(components) > _MAX_ROWS:
+        problem = f"Must be between 1 and {_MAX_ROWS} in length."
+        problems.add(path, "BASE_TYPE_BAD_LENGTH", problem)
+    if sum(map(len, texts(components))) > _MAX_TEXT:
+        problem = f"The total displayable text exceeds {_MAX_TEXT} characters"
+        problems.add(path, "COMPONENT_DISPLAYABLE_TEXT_SIZE_EXCEEDED", problem)
+    types = _IN_MESSAGE if version_2 else (ACTION_ROW,)
+    for index, component in enumerate(components):
+        _check_type(component, types, (*path, index), problems)
+    for component in walk(components):
+        if component.get("type") == _TEXT_INPUT:
+            _check_type(component, (BUTTON, *_SELECTS), path, problems)
+    _check_custom_ids(components, path, problems)
+
+
+def check_modal(modal: dict[str, Any], path: Path, problems: Problems) -> None:
+    """Check that the rows of a modal have text inputs, and that no ``custom_id`` stands twice.
+
+    :param modal: the modal.
+    :param path: the path of the modal in the body.
+    :param problems: the problems of the body.
+    """
+    components = modal.get("components") or []
+    for index, component in enumerate(components):
+        if component.get("type") == ACTION_ROW:
+            for number, nested in enumerate(component.get("components") or ()):
+                where = (*path, "components", index, "components", number)
+                _check_type(nested, (_TEXT_INPUT,), where, problems)
+    _check_custom_ids(components, (*path, "components"), problems)
+
+
+def texts(components: list[dict[str, Any]]) -> list[str]:
+    """Return what the text displays of a message say.
+
+    :param components: the components of the message.
+    """
+    displays = (each for each in walk(components) if each.get("type") == _TEXT_DISPLAY)
+    return [display["content"] for display in displays if "content" in display]
+
+
+def _check_type(
+    component: dict[str, Any], types: tuple[int, ...], path: Path, problems: Problems
+) -> None:
+    if component.get("type") not in types:
+        problem = f'Value of field "type" must be one of {types}.'
+        problems.add(path, "UNION_TYPE_CHOICES", problem)
+
+
+def _check_custom_ids(components: list[dict[str, Any]], path: Path, problems: Problems) -> None:
     seen: set[str] = set()
     for component in walk(components):
         custom_id = component.get("custom_id")

@@ -6,6 +6,7 @@ the error that names every invalid field by its path.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,6 +15,14 @@ from shardlib.testing.rest.errors import ApiError, Problems, invalid_form
 from shardlib.testing.validation import is_int
 
 Path = tuple["str | int", ...]
+
+_TIMESTAMP = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
+    r"(?:[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]+)?)?(?:Z|[-+][0-9]{2}(?::?[0-9]{2})?)?)?"
+)
+
+# An integer in a text. int() takes spaces, underscores and digits of all scripts as well.
+_INTEGER = re.compile(r"-?[0-9]{1,20}")
 
 
 class Kind(Protocol):
@@ -26,6 +35,10 @@ class Kind(Protocol):
         :param path: the keys and indexes that lead to the value.
         :param problems: the problems of the body.
         """
+
+
+#: A check across the fields of an object, which adds what is wrong to the problems.
+Rule = Callable[[dict[str, Any], Path, Problems], None]
 
 
 @dataclass(frozen=True)
@@ -45,6 +58,38 @@ class Text:
         text = str(value).strip() if self.strip else str(value)
         _check_length(len(text), self.least, self.most, path, problems)
         return text
+
+
+@dataclass(frozen=True)
+class Url:
+    """A URL, with one of a few schemes."""
+
+    most: int
+    schemes: Sequence[str] = ("http", "https")
+
+    def check(self, value: Any, path: Path, problems: Problems) -> Any:
+        """See :class:`Kind`."""
+        text = Text(0, self.most, strip=True).check(value, path, problems)
+        scheme, separator, rest = text.partition("://")
+        if text and not (separator and rest and not any(map(str.isspace, text))):
+            problems.add(path, "URL_TYPE_INVALID_URL", "Not a well formed URL.")
+        elif text and scheme.lower() not in self.schemes:
+            allowed = ", ".join(map(repr, self.schemes))
+            problem = f'Scheme "{scheme}" is not supported. Scheme must be one of ({allowed}).'
+            problems.add(path, "URL_TYPE_INVALID_SCHEME", problem)
+        return text
+
+
+@dataclass(frozen=True)
+class Timestamp:
+    """A date and time in ISO 8601."""
+
+    def check(self, value: Any, path: Path, problems: Problems) -> Any:
+        """See :class:`Kind`."""
+        if not isinstance(value, str) or _TIMESTAMP.fullmatch(value) is None:
+            problem = f"Could not parse {value}. Should be ISO8601."
+            problems.add(path, "DATE_TIME_TYPE_PARSE", problem)
+        return value
 
 
 @dataclass(frozen=True)
@@ -161,7 +206,7 @@ class Object:
     """
 
     fields: Mapping[str, Field | Kind]
-    rule: Callable[[dict[str, Any], Path, Problems], None] | None = None
+    rule: Rule | None = None
 
     def check(self, value: Any, path: Path, problems: Problems) -> Any:
         """See :class:`Kind`."""
@@ -187,13 +232,16 @@ class Variant:
     """An object whose field ``type`` says which table applies."""
 
     tables: Mapping[int, Object]
+    #: The types that are allowed here; None for all that have a table.
+    types: Sequence[int] | None = None
 
     def check(self, value: Any, path: Path, problems: Problems) -> Any:
         """See :class:`Kind`."""
         kind = value.get("type") if isinstance(value, dict) else None
-        table = self.tables.get(int(kind)) if kind is not None and is_int(kind) else None
+        types = tuple(self.tables) if self.types is None else self.types
+        table = self.tables[kind] if kind is not None and is_int(kind) and kind in types else None
         if table is None:
-            known = Object({"type": Field(OneOf(tuple(self.tables)), required=True)})
+            known = Object({"type": Field(OneOf(types), required=True)})
             return known.check(value, path, problems)
         return {"type": kind, **table.check(value, path, problems)}
 
@@ -234,11 +282,8 @@ def snowflake_error(name: str, value: str) -> ApiError:
 def _to_int(value: Any) -> int | None:
     if is_int(value):
         return int(value)
-    if isinstance(value, str) and len(value) <= 20 and value.isascii():
-        try:
-            return int(value)
-        except ValueError:
-            return None
+    if isinstance(value, str) and _INTEGER.fullmatch(value):
+        return int(value)
     return None
 
 

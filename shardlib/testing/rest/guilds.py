@@ -71,7 +71,7 @@ class Guilds:
     def _search(self, call: Call) -> list[dict[str, Any]]:
         guild = self._backend.guild(call["guild_id"])
         query = call.query(query=Text(1), limit=Integer(1, 1000))
-        limit = query["limit"] if query.get("limit") is not None else 1
+        limit = query.get("limit", 1)
         return guild.search(query.get("query") or "", limit)
 
     def _member(self, call: Call) -> dict[str, Any]:

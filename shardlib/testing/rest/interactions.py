@@ -10,13 +10,14 @@ from shardlib.testing.interactions import (
     COMMAND,
     COMPONENT,
     MODAL,
+    UPDATES,
+    CallbackType,
     Interaction,
     Interactions,
 )
 from shardlib.testing.mentions import ONLY_USERS
 from shardlib.testing.rest.backend import Backend
-from shardlib.testing.rest.components import COMPONENT as COMPONENT_KIND
-from shardlib.testing.rest.components import number
+from shardlib.testing.rest.components import MODAL_COMPONENT, check_modal, number
 from shardlib.testing.rest.errors import (
     ALREADY_ACKNOWLEDGED,
     INVALID_WEBHOOK_TOKEN,
@@ -37,10 +38,10 @@ from shardlib.testing.rest.forms import (
     Text,
 )
 from shardlib.testing.rest.messageforms import (
-    EDIT_MESSAGE,
     EPHEMERAL,
     EXECUTE_WEBHOOK,
     LOADING,
+    edit_form,
 )
 from shardlib.testing.rest.multipart import File
 from shardlib.testing.rest.ratelimits import RateLimit
@@ -50,32 +51,22 @@ from shardlib.testing.rest.writer import MessageWriter
 _CALLBACK_LIMIT = RateLimit("callbacks", 30, 1.0)
 _WEBHOOK_LIMIT = RateLimit("webhooks", 5, 2.0)
 
-# Callback types (Receiving and Responding, "Interaction Callback Type").
-_MESSAGE, _DEFERRED_MESSAGE, _DEFERRED_UPDATE, _UPDATE, _CHOICES, _MODAL = 4, 5, 6, 7, 8, 9
-_PREMIUM_REQUIRED, _LAUNCH_ACTIVITY = 10, 12
+_ANSWERS = (CallbackType.MESSAGE, CallbackType.DEFERRED_MESSAGE)
+_OTHERS = (CallbackType.PREMIUM_REQUIRED, CallbackType.LAUNCH_ACTIVITY)
 
 # The callback types that the interactions of each type take.
-_ALLOWED = {
-    COMMAND: (_MESSAGE, _DEFERRED_MESSAGE, _MODAL, _PREMIUM_REQUIRED, _LAUNCH_ACTIVITY),
-    COMPONENT: (
-        _MESSAGE,
-        _DEFERRED_MESSAGE,
-        _DEFERRED_UPDATE,
-        _UPDATE,
-        _MODAL,
-        _PREMIUM_REQUIRED,
-        _LAUNCH_ACTIVITY,
-    ),
-    AUTOCOMPLETE: (_CHOICES,),
-    MODAL: (_MESSAGE, _DEFERRED_MESSAGE, _DEFERRED_UPDATE, _UPDATE),
+_ALLOWED: dict[int, tuple[CallbackType, ...]] = {
+    COMMAND: (*_ANSWERS, CallbackType.MODAL, *_OTHERS),
+    COMPONENT: (*_ANSWERS, *UPDATES, CallbackType.MODAL, *_OTHERS),
+    AUTOCOMPLETE: (CallbackType.CHOICES,),
+    MODAL: (*_ANSWERS, *UPDATES),
 }
 
 # By callback type, what the data looks like.
 _DATA: dict[int, Field | Kind] = {
-    _MESSAGE: Field(EXECUTE_WEBHOOK, required=True),
-    _DEFERRED_MESSAGE: Object({"flags": Integer(0)}),
-    _UPDATE: EDIT_MESSAGE,
-    _CHOICES: Field(
+    CallbackType.MESSAGE: Field(EXECUTE_WEBHOOK, required=True),
+    CallbackType.DEFERRED_MESSAGE: Object({"flags": Integer(0)}),
+    CallbackType.CHOICES: Field(
         Object(
             {
                 "choices": Field(
@@ -95,13 +86,14 @@ _DATA: dict[int, Field | Kind] = {
         ),
         required=True,
     ),
-    _MODAL: Field(
+    CallbackType.MODAL: Field(
         Object(
             {
                 "custom_id": Field(Text(1, 100), required=True),
                 "title": Field(Text(1, 45), required=True),
-                "components": Field(ListOf(COMPONENT_KIND, 1, 5), required=True),
-            }
+                "components": Field(ListOf(MODAL_COMPONENT, 1, 5), required=True),
+            },
+            rule=check_modal,
         ),
         required=True,
     ),
@@ -151,11 +143,16 @@ class InteractionResponses:
             raise ApiError(ALREADY_ACKNOWLEDGED)
         if interaction.is_late(self._backend.clock()):
             raise ApiError(UNKNOWN_INTERACTION)
-        allowed = _ALLOWED[interaction.type]
-        if interaction.source is None:
-            allowed = tuple(each for each in allowed if each not in (_DEFERRED_UPDATE, _UPDATE))
+        allowed = [
+            int(each)
+            for each in _ALLOWED[interaction.type]
+            if interaction.source is not None or each not in UPDATES
+        ]
         kind: int = call.body(Object({"type": Field(OneOf(allowed), required=True)}))["type"]
-        body = call.body(Object({"type": Anything(), "data": _DATA.get(kind, Anything())}))
+        table = _DATA.get(kind, Anything())
+        if kind == CallbackType.UPDATE and interaction.source is not None:
+            table = edit_form(interaction.source)
+        body = call.body(Object({"type": Anything(), "data": table}))
         self._carry_out(interaction, kind, body.get("data") or {}, call.files())
         interaction.acknowledge(body)
         if call.query(with_response=Boolean()).get("with_response"):
@@ -165,9 +162,9 @@ class InteractionResponses:
     def _carry_out(
         self, interaction: Interaction, kind: int, data: dict[str, Any], files: list[File]
     ) -> None:
-        if kind == _MESSAGE:
+        if kind == CallbackType.MESSAGE:
             self._respond(interaction, data, files)
-        elif kind == _DEFERRED_MESSAGE:
+        elif kind == CallbackType.DEFERRED_MESSAGE:
             ephemeral = (data.get("flags") or 0) & EPHEMERAL
             message = self._backend.world.write_message(
                 interaction.channel,
@@ -179,10 +176,12 @@ class InteractionResponses:
             )
             interaction.add(message, is_original=True)
             self._tell("MESSAGE_CREATE", message)
-        elif kind == _UPDATE and interaction.source is not None:
+        elif kind == CallbackType.UPDATE and interaction.source is not None:
+            if _is_deleted(interaction.source):
+                raise ApiError(UNKNOWN_MESSAGE)
             self._writer.edit(interaction.source, data, files, allowed_mentions=ONLY_USERS)
             self._tell("MESSAGE_UPDATE", interaction.source)
-        elif kind == _MODAL:
+        elif kind == CallbackType.MODAL:
             number(data["components"])
 
     def _respond(
@@ -220,7 +219,7 @@ class InteractionResponses:
             described["response_message_id"] = message["id"]
             described["response_message_loading"] = bool(message["flags"] & LOADING)
             described["response_message_ephemeral"] = bool(message["flags"] & EPHEMERAL)
-            if kind in (_MESSAGE, _UPDATE):
+            if kind in (CallbackType.MESSAGE, CallbackType.UPDATE):
                 resource["message"] = message
         return {"interaction": described, "resource": resource}
 
@@ -238,7 +237,7 @@ class InteractionResponses:
     def _message(self, call: Call) -> tuple[Interaction, Message]:
         interaction = self._interaction(call)
         message = interaction.find(call.parameters.get("message_id", "@original"))
-        if message is None:
+        if message is None or _is_deleted(message):
             raise ApiError(UNKNOWN_MESSAGE)
         return interaction, message
 
@@ -248,7 +247,7 @@ class InteractionResponses:
             raise ApiError(UNKNOWN_WEBHOOK)
         body, files = call.body(EXECUTE_WEBHOOK), call.files()
         original = interaction.original
-        if original is not None and original["flags"] & LOADING:
+        if original is not None and original["flags"] & LOADING and not _is_deleted(original):
             # The first message after a deferred response is that response.
             return self._change(original, body, files)
         fields = interaction.response_fields()
@@ -266,7 +265,7 @@ class InteractionResponses:
 
     def _edit(self, call: Call) -> Message:
         _, message = self._message(call)
-        return self._change(message, call.body(EDIT_MESSAGE), call.files())
+        return self._change(message, call.body(edit_form(message)), call.files())
 
     def _change(self, message: Message, body: dict[str, Any], files: list[File]) -> Message:
         self._writer.edit(message, body, files, allowed_mentions=ONLY_USERS)
@@ -285,3 +284,11 @@ class InteractionResponses:
         """Issue the event of a message, unless only the user sees the message."""
         if not message["flags"] & EPHEMERAL:
             self._backend.dispatch(event, self._backend.world.message_event(message))
+
+
+def _is_deleted(message: Message) -> bool:
+    """Return whether a message was deleted as a message of its channel.
+
+    An ephemeral message is in no channel.
+    """
+    return not message["flags"] & EPHEMERAL and message.channel.find(message["id"]) is None

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import deque
-
+from shardlib.testing.rest.newest import Newest
 from shardlib.testing.rest.request import ReceivedRequest
 from shardlib.testing.rest.router import path_matches
 
-# The most requests that the gateway remembers, so that one that runs for days does not fill the
-# memory.
+# The most requests that the gateway remembers, and the most bytes of their bodies: a bot that
+# uploads files would fill the memory within minutes.
 _MAX_REMEMBERED = 2000
+_MAX_BODIES = 64 * 1024 * 1024
 
 # The most requests that the message of an error names.
 _MAX_TOLD = 5
@@ -20,26 +20,26 @@ class RequestLog:
 
     def __init__(self) -> None:
         #: All requests, oldest first.
-        self.all: deque[ReceivedRequest] = deque(maxlen=_MAX_REMEMBERED)
+        self.all: Newest[ReceivedRequest] = Newest(_MAX_REMEMBERED, _MAX_BODIES)
         #: Those that the gateway does not imitate, and answered with 404 or 405.
-        self.unhandled: deque[ReceivedRequest] = deque(maxlen=_MAX_REMEMBERED)
+        self.unhandled: Newest[ReceivedRequest] = Newest(_MAX_REMEMBERED, _MAX_BODIES)
         # Those that take() has not returned.
-        self._expected: deque[ReceivedRequest] = deque(maxlen=_MAX_REMEMBERED)
+        self._expected: Newest[ReceivedRequest] = Newest(_MAX_REMEMBERED, _MAX_BODIES)
 
     def add(self, request: ReceivedRequest) -> None:
         """Remember a request that has arrived.
 
         :param request: the request.
         """
-        self.all.append(request)
-        self._expected.append(request)
+        self.all.add(request, len(request.body))
+        self._expected.add(request, len(request.body))
 
     def add_unhandled(self, request: ReceivedRequest) -> None:
         """Remember that the gateway does not imitate what a request asks for.
 
         :param request: the request.
         """
-        self.unhandled.append(request)
+        self.unhandled.add(request, len(request.body))
 
     def describe_expected(self) -> str:
         """Tell which requests :meth:`take` has not returned, for the message of an error."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from shardlib.testing.rest.components import COMPONENT, check_layout
@@ -20,6 +21,8 @@ from shardlib.testing.rest.forms import (
     Path,
     Snowflake,
     Text,
+    Timestamp,
+    Url,
 )
 from shardlib.testing.validation import is_int
 
@@ -50,20 +53,21 @@ def _check_embed(embed: dict[str, Any], path: Path, problems: Problems) -> None:
         problems.add((*path, "description"), "BASE_TYPE_REQUIRED", "This field is required")
 
 
-_IMAGE = Object({"url": Field(Text(1, 2048), required=True)})
+_ICON = Url(2048, ("http", "https", "attachment"))
+_IMAGE = Object({"url": Field(_ICON, required=True)})
 
 EMBED = Object(
     {
         "title": Text(0, 256, strip=True),
         "type": Text(),
         "description": Text(0, 4096, strip=True),
-        "url": Text(0, 2048),
-        "timestamp": Text(1),
+        "url": Url(2048),
+        "timestamp": Timestamp(),
         "color": Integer(0, 0xFFFFFF),
         "footer": Object(
             {
                 "text": Field(Text(0, 2048, strip=True), required=True),
-                "icon_url": Text(0, 2048),
+                "icon_url": _ICON,
             }
         ),
         "image": _IMAGE,
@@ -71,8 +75,8 @@ EMBED = Object(
         "author": Object(
             {
                 "name": Field(Text(0, 256, strip=True), required=True),
-                "url": Text(0, 2048),
-                "icon_url": Text(0, 2048),
+                "url": Url(2048),
+                "icon_url": _ICON,
             }
         ),
         "fields": ListOf(
@@ -143,11 +147,13 @@ def _embed_size(embed: dict[str, Any]) -> int:
     return sum(len(text) for text in texts if text)
 
 
-def _check_message(body: dict[str, Any], path: Path, problems: Problems) -> None:
+def _check_message(
+    body: dict[str, Any], path: Path, problems: Problems, *, version_2: bool = False
+) -> None:
     if sum(map(_embed_size, body.get("embeds") or ())) > _MAX_EMBEDS_SIZE:
         problem = f"Embed size exceeds maximum size of {_MAX_EMBEDS_SIZE}"
         problems.add((*path, "embeds"), "MAX_EMBED_SIZE_EXCEEDED", problem)
-    version_2 = bool((body.get("flags") or 0) & IS_COMPONENTS_V2)
+    version_2 = version_2 or bool((body.get("flags") or 0) & IS_COMPONENTS_V2)
     if version_2:
         for name in ("content", "embeds", "sticker_ids", "poll"):
             if body.get(name):
@@ -160,8 +166,17 @@ def _check_message(body: dict[str, Any], path: Path, problems: Problems) -> None
     check_layout(components, (*path, "components"), problems, version_2=version_2)
 
 
-#: The body of Edit Message.
-EDIT_MESSAGE = Object(_CONTENT, rule=_check_message)
+_EDIT_MESSAGE = Object(_CONTENT, rule=_check_message)
+_EDIT_COMPONENTS_V2 = Object(_CONTENT, rule=partial(_check_message, version_2=True))
+
+
+def edit_form(message: dict[str, Any]) -> Object:
+    """Return what the body of Edit Message looks like.
+
+    :param message: the message. If it has the flag IS_COMPONENTS_V2, it keeps the flag.
+    """
+    return _EDIT_COMPONENTS_V2 if message["flags"] & IS_COMPONENTS_V2 else _EDIT_MESSAGE
+
 
 #: The body of Create Message.
 CREATE_MESSAGE = Object(

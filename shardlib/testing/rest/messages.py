@@ -6,7 +6,6 @@ import time
 from typing import Any
 
 from shardlib.testing.channel import Channel, Message
-from shardlib.testing.mentions import ALL
 from shardlib.testing.rest.backend import Backend
 from shardlib.testing.rest.errors import (
     NOT_IN_DM,
@@ -17,12 +16,12 @@ from shardlib.testing.rest.errors import (
     invalid_form,
 )
 from shardlib.testing.rest.forms import Field, Integer, ListOf, Object, Snowflake
-from shardlib.testing.rest.messageforms import CREATE_MESSAGE, EDIT_MESSAGE
+from shardlib.testing.rest.messageforms import CREATE_MESSAGE, edit_form
 from shardlib.testing.rest.pages import page
 from shardlib.testing.rest.ratelimits import RateLimit
 from shardlib.testing.rest.router import Call, Route
 from shardlib.testing.rest.writer import MessageWriter
-from shardlib.testing.world import DISCORD_EPOCH
+from shardlib.testing.snowflakes import DISCORD_EPOCH
 
 _CREATE_LIMIT = RateLimit("messages created", 5, 5.0)
 _EDIT_LIMIT = RateLimit("messages edited", 5, 5.0)
@@ -67,7 +66,7 @@ class Messages:
     def __init__(self, backend: Backend, writer: MessageWriter) -> None:
         self._backend = backend
         self._writer = writer
-        # By channel and nonce, when a message was created, and the message.
+        # By channel and nonce, when a message was created, and the message, oldest first.
         self._nonces: dict[tuple[str, str], tuple[float, Message]] = {}
 
     def routes(self) -> list[Route]:
@@ -88,10 +87,10 @@ class Messages:
 
     # Reading.
 
-    def _get(self, call: Call) -> Message:
-        return self._message(call)
+    def _get(self, call: Call) -> dict[str, Any]:
+        return self._backend.visible(self._message(call))
 
-    def _list(self, call: Call) -> list[Message]:
+    def _list(self, call: Call) -> list[dict[str, Any]]:
         query = call.query(
             around=Snowflake(), before=Snowflake(), after=Snowflake(), limit=Integer(1, 100)
         )
@@ -102,7 +101,7 @@ class Messages:
             )
         messages = self._backend.channel(call["channel_id"]).messages
         if given == ["around"]:
-            limit = query["limit"] if query.get("limit") is not None else 50
+            limit = query.get("limit", 50)
             at = int(query["around"])
             # Half of the messages are older, the message itself counted as newer.
             newer = [each for each in messages if int(each["id"]) >= at]
@@ -111,7 +110,7 @@ class Messages:
             found = older[len(older) - min(limit - len(after), len(older)) :] + after
         else:
             found = page(messages, lambda each: str(each["id"]), query, default=50, newest=True)
-        return found[::-1]
+        return [self._backend.visible(message) for message in reversed(found)]
 
     # Writing.
 
@@ -120,21 +119,25 @@ class Messages:
         body, files = call.body(CREATE_MESSAGE), call.files()
         nonce = body.get("nonce")
         key = channel["id"], str(nonce)
-        if nonce is not None and body.get("enforce_nonce"):
-            self._forget_old_nonces()
-            if key in self._nonces:
-                return {**self._nonces[key][1], "nonce": nonce}
+        self._forget_old_nonces()
+        if nonce is not None and body.get("enforce_nonce") and key in self._nonces:
+            return {**self._nonces[key][1], "nonce": nonce}
         message = self._writer.write(channel, body, files, **self._reference(channel, body))
         said = {} if nonce is None else {"nonce": nonce}
         if nonce is not None:
+            self._nonces.pop(key, None)
             self._nonces[key] = self._backend.clock(), message
         event = {**self._backend.world.message_event(message), **said}
         self._backend.dispatch("MESSAGE_CREATE", event)
-        return {**message, **said}
+        return {**self._backend.visible(message), **said}
 
     def _forget_old_nonces(self) -> None:
         oldest = self._backend.clock() - _NONCE_LIFETIME
-        self._nonces = {key: each for key, each in self._nonces.items() if each[0] > oldest}
+        while self._nonces:
+            key = next(iter(self._nonces))
+            if self._nonces[key][0] > oldest:
+                break
+            del self._nonces[key]
 
     def _reference(self, channel: Channel, body: dict[str, Any]) -> dict[str, Any]:
         """Return the fields of a message object that a reply or a forward has.
@@ -167,32 +170,26 @@ class Messages:
         fields["referenced_message"] = {
             key: value for key, value in original.items() if key != "referenced_message"
         }
-        mentions = self._backend.world.mentions(
-            channel, body.get("content") or "", body.get("allowed_mentions") or ALL
-        )
-        author = original["author"]
-        allowed = body.get("allowed_mentions")
-        # Without allowed_mentions a reply mentions the author of the message it replies to.
-        if allowed is None or allowed.get("replied_user"):
-            if author["id"] not in [user["id"] for user in mentions["mentions"]]:
-                mentions["mentions"].append(author)
-        return {**fields, **mentions}
+        return fields
 
-    def _edit(self, call: Call) -> Message:
+    def _edit(self, call: Call) -> dict[str, Any]:
         message = self._message(call)
-        body, files = call.body(EDIT_MESSAGE), call.files()
+        body, files = call.body(edit_form(message)), call.files()
         is_own = message["author"]["id"] == self._backend.world.user["id"]
         if not is_own and (files or set(body) - {"flags"}):
             raise ApiError(NOT_THE_AUTHOR)
         self._writer.edit(message, body, files)
         self._backend.dispatch("MESSAGE_UPDATE", self._backend.world.message_event(message))
-        return message
+        return self._backend.visible(message)
 
     # Deleting.
 
     def _delete(self, call: Call) -> None:
         message = self._message(call)
         channel = self._backend.channel(call["channel_id"])
+        is_own = message["author"]["id"] == self._backend.world.user["id"]
+        if channel.is_direct and not is_own:
+            raise ApiError(NOT_IN_DM)
         channel.remove(message["id"])
         self._backend.dispatch(
             "MESSAGE_DELETE", {"id": message["id"], **self._backend.place(channel)}

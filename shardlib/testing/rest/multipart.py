@@ -76,18 +76,18 @@ def parse(content_type: str, body: bytes) -> tuple[dict[str, bytes], list[File]]
     if not boundary:
         raise MultipartError("The Content-Type header names no boundary.")
     collector = _Collector()
-    parser = MultipartParser(
-        boundary,
-        {
-            "on_part_begin": collector.begin_part,
-            "on_header_field": collector.add_header_name,
-            "on_header_value": collector.add_header_value,
-            "on_header_end": collector.end_header,
-            "on_part_data": collector.add_content,
-            "on_end": collector.end,
-        },
-    )
     try:
+        parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": collector.begin_part,
+                "on_header_field": collector.add_header_name,
+                "on_header_value": collector.add_header_value,
+                "on_header_end": collector.end_header,
+                "on_part_data": collector.add_content,
+                "on_end": collector.end,
+            },
+        )
         parser.write(body)
         parser.finalize()
     except FormParserError as error:

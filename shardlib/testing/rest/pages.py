@@ -25,7 +25,7 @@ def page(
     :param newest: whether the query without ``before`` and ``after`` asks for the last items, as
         for messages, instead of the first.
     """
-    limit = query["limit"] if query.get("limit") is not None else default
+    limit = query.get("limit", default)
     before, after = query.get("before"), query.get("after")
     found = [
         item

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Any
 
 from shardlib.testing.channel import Message
 from shardlib.testing.rest.backend import Backend
-from shardlib.testing.rest.errors import TOO_MANY_REACTIONS, UNKNOWN_EMOJI, ApiError
+from shardlib.testing.rest.errors import NOT_IN_DM, TOO_MANY_REACTIONS, UNKNOWN_EMOJI, ApiError
 from shardlib.testing.rest.forms import Integer, Snowflake
 from shardlib.testing.rest.pages import page
 from shardlib.testing.rest.ratelimits import RateLimit
@@ -53,7 +54,7 @@ class Reactions:
         text = call["emoji"]
         emoji_id = text.rpartition(":")[2]
         if emoji_id == text:
-            if text.isascii():
+            if text.isascii() or any(map(_is_letter, text)):
                 raise ApiError(UNKNOWN_EMOJI)
             return {"id": None, "name": text}
         for guild in self._backend.world.guilds.values():
@@ -74,7 +75,17 @@ class Reactions:
         self._remove_of(call, self._bot_id)
 
     def _remove(self, call: Call) -> None:
+        if call["user_id"] != self._bot_id:
+            self._require_guild(call)
         self._remove_of(call, call["user_id"])
+
+    def _require_guild(self, call: Call) -> None:
+        """Check that the bot may remove the reactions of others.
+
+        :raises ApiError: if the channel is a direct message.
+        """
+        if self._message(call).channel.is_direct:
+            raise ApiError(NOT_IN_DM)
 
     def _remove_of(self, call: Call, user_id: str) -> None:
         message, emoji = self._message(call), self._emoji(call)
@@ -92,11 +103,13 @@ class Reactions:
         return [user for user in users if user is not None]
 
     def _clear(self, call: Call) -> None:
+        self._require_guild(call)
         message = self._message(call)
         message.clear_reactions(self._bot_id)
         self._backend.dispatch("MESSAGE_REACTION_REMOVE_ALL", self._ids(message))
 
     def _clear_emoji(self, call: Call) -> None:
+        self._require_guild(call)
         message, emoji = self._message(call), self._emoji(call)
         message.clear_reactions(self._bot_id, emoji)
         event = {**self._ids(message), "emoji": emoji}
@@ -105,3 +118,8 @@ class Reactions:
     def _ids(self, message: Message) -> dict[str, Any]:
         channel = message.channel
         return {**self._backend.place(channel), "message_id": message["id"]}
+
+
+def _is_letter(character: str) -> bool:
+    # One emoji, "information", is a letter to Unicode.
+    return unicodedata.category(character)[0] == "L" and character != "\N{INFORMATION SOURCE}"

@@ -17,10 +17,7 @@ from shardlib.testing.rest.errors import (
 )
 from shardlib.testing.rest.multipart import File, MultipartError, parse
 
-_BASE = re.compile(r"/api(?:/v(?P<version>[0-9]+))?(?P<path>/.*)")
-
-#: API versions that the gateway speaks (Reference, "API Versions").
-VERSIONS = (6, 7, 8, 9, 10)
+_BASE = re.compile(r"/api(?:/v(?P<version>[0-9]{1,9}))?(?P<path>/.*)")
 
 # The most files of one request (JSON error code 30015).
 _MAX_FILES = 10

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 from urllib.parse import unquote
 
@@ -18,7 +19,8 @@ from shardlib.testing.rest.errors import (
 from shardlib.testing.rest.forms import Kind, check, check_query, snowflake_error
 from shardlib.testing.rest.multipart import File
 from shardlib.testing.rest.ratelimits import RateLimit
-from shardlib.testing.rest.request import VERSIONS, ReceivedRequest
+from shardlib.testing.rest.request import ReceivedRequest
+from shardlib.testing.validation import VERSIONS
 
 # The parameters for each of which a route has a rate limit of its own (Rate Limits). A webhook has
 # one by its token, too.
@@ -46,14 +48,19 @@ class Call:
         :param table: what the body must look like.
         :raises ApiError: if the body is invalid.
         """
-        return check(table, self.request.form()[0])
+        return check(table, self._form[0])
 
     def files(self) -> list[File]:
         """Return the files of the body.
 
         :raises ApiError: if the body cannot be decoded.
         """
-        return self.request.form()[1]
+        return self._form[1]
+
+    @cached_property
+    def _form(self) -> tuple[Any, list[File]]:
+        # Decoded once, because a body may have megabytes.
+        return self.request.form()
 
     def query(self, **table: Kind) -> dict[str, Any]:
         """Return the known parameters of the query.

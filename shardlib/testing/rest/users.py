@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from shardlib.testing.channel import Channel
+from shardlib.testing.guild import PERMISSIONS, Guild
 from shardlib.testing.rest.backend import Backend
 from shardlib.testing.rest.errors import (
     INVALID_RECIPIENT,
@@ -16,7 +17,6 @@ from shardlib.testing.rest.forms import Boolean, Field, Integer, Object, Snowfla
 from shardlib.testing.rest.pages import page
 from shardlib.testing.rest.ratelimits import RateLimit
 from shardlib.testing.rest.router import Call, Route
-from shardlib.testing.world import PERMISSIONS, Guild
 
 _LIMIT = RateLimit("users", 30, 30.0)
 _DIRECT_LIMIT = RateLimit("direct channels", 10, 10.0)

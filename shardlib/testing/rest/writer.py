@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import time
 from typing import Any
 from urllib.parse import quote
 
-from shardlib.testing.channel import Channel, Message
+from shardlib.testing.channel import MAX_FILE_SIZE, Channel, Message
 from shardlib.testing.mentions import ALL
 from shardlib.testing.rest.backend import Backend
-from shardlib.testing.rest.components import number
+from shardlib.testing.rest.components import number, texts
 from shardlib.testing.rest.errors import (
     EMPTY_MESSAGE,
     FILE_TOO_LARGE,
@@ -27,10 +26,7 @@ from shardlib.testing.rest.messageforms import (
     SUPPRESS_NOTIFICATIONS,
 )
 from shardlib.testing.rest.multipart import File
-from shardlib.testing.world import timestamp
-
-#: The most bytes of a file (API Reference, "Uploading Files").
-MAX_FILE = 10 * 1024 * 1024
+from shardlib.testing.snowflakes import timestamp
 
 # The flags that a client may set on a new message.
 _CREATE_FLAGS = SUPPRESS_EMBEDS | SUPPRESS_NOTIFICATIONS | IS_VOICE_MESSAGE | IS_COMPONENTS_V2
@@ -72,33 +68,36 @@ class MessageWriter:
         :param files: the files to attach.
         :param allowed_mentions: whom the text may mention if the body does not say.
         :param store: False for an ephemeral message, which the channel does not keep.
-        :param fields: further fields of the message object.
-        :raises ApiError: if the message would be empty, if the channel takes no messages, or if a
-            file is too large.
+        :param fields: further fields of the message object. With ``referenced_message`` the message
+            is a reply, and mentions the author of that message unless the body forbids it.
+        :raises ApiError: if the message would be empty, if the channel takes no messages, if a file
+            is too large, or if the body names a file that is not there.
         """
         if channel["type"] in _WITHOUT_MESSAGES:
             raise ApiError(NOT_A_TEXT_CHANNEL)
-        kept = ("content", "embeds", "components", "sticker_ids", "poll")
-        if (
-            not files
-            and not any(body.get(key) for key in kept)
-            and "message_snapshots" not in fields
-        ):
+        shown = ("content", "embeds", "components", "sticker_ids", "poll")
+        if not (files or any(body.get(key) for key in shown) or "message_snapshots" in fields):
             raise ApiError(EMPTY_MESSAGE)
         if body.get("poll"):
             fields["poll"] = body["poll"]
         flags = (body.get("flags") or 0) & _CREATE_FLAGS | fields.pop("flags", 0)
+        allowed = body.get("allowed_mentions")
+        mentions = self._mentions(channel, body, allowed or allowed_mentions)
+        original = fields.get("referenced_message")
+        if original is not None and (allowed is None or allowed.get("replied_user")):
+            if original["author"]["id"] not in [user["id"] for user in mentions["mentions"]]:
+                mentions["mentions"].append(original["author"])
         return self._backend.world.write_message(
             channel,
             self._backend.world.user,
             body.get("content") or "",
-            allowed_mentions=body.get("allowed_mentions") or allowed_mentions,
             store=store,
             embeds=[_embed(each) for each in body.get("embeds") or ()],
             components=number(body.get("components") or []),
             attachments=self._attach(channel, body, files),
             tts=bool(body.get("tts")),
             flags=flags,
+            **mentions,
             **fields,
         )
 
@@ -116,14 +115,13 @@ class MessageWriter:
         :param body: the checked body. A field that the body lacks stays as it is.
         :param files: the files to attach.
         :param allowed_mentions: whom the text may mention if the body does not say.
-        :raises ApiError: if the message would be empty, or if a file is too large.
+        :raises ApiError: if the message would be empty, if a file is too large, or if the body
+            names a file that is not there.
         """
         channel = message.channel
         changes: dict[str, Any] = {}
         if "content" in body:
             changes["content"] = body["content"] or ""
-            allowed = body.get("allowed_mentions") or allowed_mentions
-            changes.update(self._backend.world.mentions(channel, changes["content"], allowed))
         if "embeds" in body:
             changes["embeds"] = [_embed(each) for each in body["embeds"] or ()]
         if "components" in body:
@@ -138,14 +136,24 @@ class MessageWriter:
             suppressed = message["flags"] & ~SUPPRESS_EMBEDS | body["flags"] & SUPPRESS_EMBEDS
             changes["flags"] = suppressed | body["flags"] & IS_COMPONENTS_V2
         edited = {**message, **changes}
+        if "content" in body or ("components" in body and edited["flags"] & IS_COMPONENTS_V2):
+            allowed = body.get("allowed_mentions") or allowed_mentions
+            changes.update(self._mentions(channel, edited, allowed))
         shown = ("content", "embeds", "components", "attachments", "poll", "sticker_items")
         if not any(edited.get(key) for key in shown):
             raise ApiError(EMPTY_MESSAGE)
         # A response that was deferred is no longer loading once it has content.
         changes["flags"] = edited["flags"] & ~LOADING
         if not message["flags"] & LOADING:
-            changes["edited_timestamp"] = timestamp(time.time() * 1000)
+            changes["edited_timestamp"] = timestamp()
         message.update(changes)
+
+    def _mentions(
+        self, channel: Channel, message: dict[str, Any], allowed: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Return the fields that say whom a message mentions, by its content or text displays."""
+        shown = [message.get("content") or "", *texts(message.get("components") or [])]
+        return self._backend.world.mentions(channel, "\n".join(shown), allowed)
 
     def _attach(
         self, channel: Channel, body: dict[str, Any], files: list[File]
@@ -158,7 +166,7 @@ class MessageWriter:
         attachments = []
         numbers = []
         for file in files:
-            if len(file.content) > MAX_FILE:
+            if len(file.content) > MAX_FILE_SIZE:
                 raise ApiError(FILE_TOO_LARGE)
             match = _FILE_FIELD.fullmatch(file.field)
             numbers.append(match[1] if match else file.field)
