@@ -43,9 +43,9 @@ class RequestLog:
 
     def describe_expected(self) -> str:
         """Tell which requests :meth:`take` has not returned, for the message of an error."""
-        if not self._expected:
-            return "no other request is there that was not returned before"
         newest = list(self._expected)[-_MAX_TOLD:]
+        if not newest:
+            return "no other request is there that was not returned before"
         told = ", ".join(f"{each.method} {each.path} (status {each.status})" for each in newest)
         return f"other requests, the newest last: {told}"
 
