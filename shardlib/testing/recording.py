@@ -14,8 +14,7 @@ from shardlib.recording import FORMAT, FORMAT_FIELD, GZIP
 from shardlib.testing.payloads import encode
 from shardlib.text import count
 
-# Bytes that are read from the file at once, and inflated at once: a small file may hold gigabytes,
-# and of a damaged piece nothing can be read.
+# Bytes that are read from the file at once, and inflated at once: a small file may hold gigabytes.
 _CHUNK = 1 << 12
 _INFLATED_CHUNK = 1 << 18
 
@@ -140,18 +139,23 @@ class Recording:
         inflater = zlib.decompressobj(wbits=GZIP)
         rest = b""
         is_first = True
+        is_damaged = False
         with open(self.path, "rb") as file:
             while not inflater.eof:
                 compressed = inflater.unconsumed_tail or file.read(_CHUNK)
+                before = inflater.copy()
                 try:
                     inflated = inflater.decompress(compressed, _INFLATED_CHUNK)
                 except zlib.error as error:
                     if is_first and not compressed.startswith(_GZIP_MAGIC):
                         raise _NoGzip(str(error)) from None
-                    raise _Unreadable("its compressed data is damaged") from None
+                    is_damaged = True
+                    inflated = _inflate_to_damage(before, compressed)
                 is_first = False
                 *lines, rest = (rest + inflated).split(b"\n")
                 yield from lines
+                if is_damaged:
+                    raise _Unreadable("its compressed data is damaged")
                 if len(rest) > _MAX_LINE:
                     raise _Unreadable("a line has no end")
                 if not compressed and not inflated:
@@ -160,6 +164,17 @@ class Recording:
                     )
         if rest:
             raise _Unreadable("its last line has no end")
+
+
+def _inflate_to_damage(inflater: zlib._Decompress, compressed: bytes) -> bytes:
+    """Inflate a damaged piece a byte at a time, since zlib gives nothing of a piece that fails."""
+    inflated = []
+    try:
+        for at in range(len(compressed)):
+            inflated.append(inflater.decompress(compressed[at : at + 1]))
+    except zlib.error:
+        pass
+    return b"".join(inflated)
 
 
 class _Unreadable(Exception):

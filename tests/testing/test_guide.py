@@ -12,6 +12,7 @@ from shardlib.testing import LocalGateway
 from tests.testing.recorded import messages, write
 
 
+# begin: bot
 def echo_bot(token: str, heard: queue.Queue[str]) -> Shard:
     """The bot under test: it only remembers what it hears."""
     # Reconnecting and identifying at once keeps the tests quick.
@@ -29,6 +30,9 @@ def say(gateway: LocalGateway, content: str) -> None:
     """Let the owner of the first guild write in its first channel."""
     guild = next(iter(gateway.world.guilds.values()))
     gateway.send_message(guild.text_channels[0]["id"], guild.owner_id, content)
+
+
+# end: bot
 
 
 # begin: hears
@@ -112,6 +116,26 @@ def test_the_bot_answers_a_command(local_gateway: LocalGateway) -> None:
 
 
 # end: command
+
+
+# begin: button
+def test_the_bot_answers_a_button(local_gateway: LocalGateway) -> None:
+    with ping_bot(local_gateway.token, local_gateway.http_url) as shard:
+        shard.connect(local_gateway.url)
+        shard.wait_until_ready(timeout=5)
+        channel = next(iter(local_gateway.world.guilds.values())).text_channels[0]
+        button = {"type": 2, "style": 1, "label": "Again", "custom_id": "again"}
+        requests.post(
+            f"{local_gateway.http_url}/channels/{channel['id']}/messages",
+            json={"content": "!", "components": [{"type": 1, "components": [button]}]},
+            headers={"Authorization": f"Bot {local_gateway.token}"},
+            timeout=5,
+        )
+        pressed = local_gateway.use_component(channel.messages[-1], "again")
+        assert pressed.wait_for_message()["content"] == "pong"
+
+
+# end: button
 
 
 # begin: marker
