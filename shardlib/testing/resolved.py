@@ -16,7 +16,7 @@ from shardlib.testing.rest.commandforms import (
 )
 from shardlib.testing.world import World
 
-# The fields that a member in resolved data lacks, and those of a channel there.
+# The fields of a member that resolved data leaves out, and the fields of a channel in it.
 _NOT_IN_MEMBER = ("user", "deaf", "mute")
 _CHANNEL_FIELDS = ("id", "name", "type", "guild_id", "parent_id", "position", "topic", "nsfw")
 

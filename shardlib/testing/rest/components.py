@@ -209,7 +209,7 @@ _TABLES.update(
 
 
 def walk(components: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield components, and those nested in them.
+    """Yield components, each before the components nested in it.
 
     :param components: the components of a message or a modal.
     """

@@ -20,7 +20,7 @@ _GLOBAL_PERIOD = 1.0
 
 _RATE_LIMITED = ErrorCode(429, 0, "You are being rate limited.")
 
-# The number of windows above which those that have ended are forgotten.
+# The number of windows above which the gateway forgets the windows that have ended.
 _MAX_WINDOWS = 1000
 
 
