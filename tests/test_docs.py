@@ -46,6 +46,8 @@ NOT_RUN = {
 # Blocks of other pages that are compiled only, by their first lines, and why.
 BLOCKS_NOT_RUN = {
     "wake = threading.Event()": "a loop without end",
+    "message = f\"/channels/{data['channel_id']}/messages/{data['id']}\"": "part of an example",
+    'discord.http.Route.BASE = os.environ["DISCORD_API"]': "discord.py; tests/interop has it",
 }
 
 # What a block of literal text begins with that is no Python.

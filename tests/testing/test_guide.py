@@ -124,7 +124,7 @@ def test_the_bot_answers_a_button(local_gateway: LocalGateway) -> None:
         shard.connect(local_gateway.url)
         shard.wait_until_ready(timeout=5)
         channel = next(iter(local_gateway.world.guilds.values())).text_channels[0]
-        button = {"type": 2, "style": 1, "label": "Again", "custom_id": "again"}
+        button: Any = {"type": 2, "style": 1, "label": "Again", "custom_id": "again"}
         requests.post(
             f"{local_gateway.http_url}/channels/{channel['id']}/messages",
             json={"content": "!", "components": [{"type": 1, "components": [button]}]},
