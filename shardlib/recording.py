@@ -1,8 +1,8 @@
 """Recorder: writes the events of a shard to a file, which a local gateway can play.
 
-A recording is gzip, which Python reads and writes everywhere without a package of its own, and so
-do the tools of every system. Inside is a line of JSON for each event, after a first line about the
-recording. So ``zcat FILE | jq`` shows it.
+A recording is a gzip file, because Python and the tools of every system read and write gzip without
+further packages. The first line is JSON about the recording, each other line is the JSON of one
+event, so that ``zcat FILE | jq`` shows the events.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FORMAT_FIELD = "shardlib_recording"
 #: zlib's number for the format gzip.
 GZIP = 16 + zlib.MAX_WBITS
 
-# Seconds after which what was recorded goes to the file. Each time costs a little compression.
+# Seconds between two flushes of the compressor. Each flush makes the file a little larger.
 _FLUSH_INTERVAL = 1.0
 
 
@@ -150,7 +150,7 @@ class Recorder:
             "started_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
 
-    # The callers of these hold the lock.
+    # The callers of the methods below hold the lock.
 
     def _require_open(self) -> None:
         if self._file.closed:

@@ -1,4 +1,4 @@
-"""Channels, the messages in them, and the reactions to these.
+"""Channels, the messages in a channel, and the reactions to a message.
 
 Objects are dicts with the fields of Discord's documented resources. What an object knows beside
 these fields is an attribute.

@@ -727,7 +727,8 @@ class LocalGateway:
         :param message: the message that has the component, from a channel's ``messages`` or from
             an interaction.
         :param custom_id: the component's ``custom_id``.
-        :param values: what the user selects, values or ids; None for a button.
+        :param values: what the user selects, values or ids, one text for one; None for a button, or
+            to leave a menu as the bot made it.
         :param user_id: as for :meth:`invoke_command`.
         :raises ValueError: if the message has no such component, if the component is disabled or
             cannot take the values, or if there is no such user.
@@ -743,7 +744,8 @@ class LocalGateway:
 
         :param interaction: the interaction that the bot answered with a modal.
         :param values: by ``custom_id``, the text of a text input, whether a checkbox is checked, or
-            a list of what is selected. What is left out keeps the value that the bot gave.
+            what is selected, one text or a list. A component that is left out keeps the value that
+            the bot gave.
         :raises ValueError: if the bot has not answered with a modal, if the modal has no such
             component, or if one cannot take its value.
         """

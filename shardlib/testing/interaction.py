@@ -87,7 +87,9 @@ class GatewayInteraction:
         return self._wait(self._find_response, timeout, f"a response to {self!r}")
 
     def wait_for_messages(self, number: int, timeout: float = 5.0) -> list[Message]:
-        """Wait until the response and the follow-ups are so many, and return them, oldest first.
+        """Wait until the bot has sent a number of messages, and return them, oldest first.
+
+        The response and the follow-ups count, a deferred response once it has content.
 
         :param number: how many messages, 1 or more.
         :param timeout: seconds to wait.

@@ -21,7 +21,7 @@ _INFLATED_CHUNK = 1 << 18
 # The bytes with which each gzip file begins (RFC 1952).
 _GZIP_MAGIC = b"\x1f\x8b"
 
-# No event is larger: a longer line is no recorder's.
+# The most bytes of a line. No event of Discord is as large.
 _MAX_LINE = 1 << 26
 
 # The keys of an event, in the order in which the recorder writes them.

@@ -23,7 +23,7 @@ _MAX_BATCH = 400
 _MAX_UNSENT = 1 << 20
 _PAUSE = 0.01
 
-# What the gateway itself has sent when the session was recorded, and sends again when it plays.
+# The events that the gateway makes itself, for each session of a replay anew.
 _OWN_EVENTS = frozenset({"READY", "RESUMED"})
 
 
@@ -63,8 +63,8 @@ class Replay:
     def finished(self) -> bool:
         """Whether the last event was sent to each session that has not ended, and to one at least.
 
-        The connections stay open. If the client of a session is disconnected, the last events were
-        kept for its Resume.
+        The connections stay open. If the client of a session is disconnected, the gateway keeps the
+        last events for its Resume.
         """
         with self._thread.lock:
             return any(player.is_at_end for player in self._players) and all(
@@ -227,8 +227,9 @@ class _Player:
     def _must_wait(self) -> bool:
         """Return whether the client is so far behind that more events would only pile up.
 
-        The system's buffers take many more events than the gateway keeps for a Resume. What the
-        client has read shows in its heartbeats; so the gateway asks for one in time.
+        The buffers of the operating system take many more events than the gateway keeps for a
+        Resume. Only a heartbeat tells which events the client has read, so the gateway asks for a
+        heartbeat before the client is too far behind.
         """
         carrier = self.session.carrier
         if carrier is None:

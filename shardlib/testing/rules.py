@@ -7,7 +7,7 @@ from typing import Any
 
 from shardlib.gateway import Intents
 
-# The least values of those rules that have one.
+# The least value of each rule that has one.
 _MINIMUMS = {
     "heartbeat_interval": 1,
     "shards": 1,

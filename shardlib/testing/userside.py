@@ -8,6 +8,7 @@ from typing import Any
 from shardlib.testing.channel import Channel, Message
 from shardlib.testing.dispatcher import Dispatcher
 from shardlib.testing.interaction import GatewayInteraction
+from shardlib.testing.interactiondata import command_data, component_data, modal_data
 from shardlib.testing.interactions import (
     AUTOCOMPLETE,
     COMMAND,
@@ -16,7 +17,7 @@ from shardlib.testing.interactions import (
     CallbackType,
     Interactions,
 )
-from shardlib.testing.invocation import Resolved, command_data, component_data, modal_data
+from shardlib.testing.resolved import Resolved
 from shardlib.testing.rest.registry import CommandRegistry
 from shardlib.testing.thread import GatewayThread
 from shardlib.testing.world import World

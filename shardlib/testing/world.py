@@ -89,7 +89,8 @@ class World:
         for guild in self.guilds.values():
             if channel_id in guild.channels:
                 return guild.channels[channel_id]
-        for channel in self.direct_channels.values():
+        # A copy, because a test may call this while the gateway's thread opens another channel.
+        for channel in tuple(self.direct_channels.values()):
             if channel["id"] == channel_id:
                 return channel
         return None

@@ -149,6 +149,16 @@ def test_a_line_that_is_no_event_ends_the_recording(tmp_path: Path) -> None:
     assert "a line is damaged. 2 events" in str(error)
 
 
+def test_a_line_that_never_ends_does_not_fill_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shardlib.testing.recording._MAX_LINE", 1 << 20)
+    path = write_lines(tmp_path / "events.gz", ABOUT, "x" * (1 << 22))
+    events, error = read_until_damaged(Recording(path))
+    assert events == []
+    assert "a line has no end" in str(error)
+
+
 @pytest.mark.parametrize(
     ("data", "problem"),
     [

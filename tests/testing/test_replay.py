@@ -173,6 +173,24 @@ def test_a_client_that_does_not_read_holds_the_replay_back(tmp_path: Path) -> No
             assert got == [*range(5000)]
 
 
+def test_a_client_that_reads_slowly_holds_the_replay_back_before_the_memory_is_full(
+    tmp_path: Path,
+) -> None:
+    events: list[tuple[str, Any]] = [("READY", READY)]
+    events += [("USER_UPDATE", {"number": number, "text": "x" * 8000}) for number in range(3000)]
+    path = write(tmp_path / "events.gz", events)
+    with LocalGateway(replay=path, speed=None, replay_limit=10_000) as gateway:
+        with connected(gateway) as client:
+            client.receive()
+            client.identify()
+            client.event("READY")
+            replay = not_none(gateway.replay)
+            with pytest.raises(TimeoutError):
+                replay.wait(0.5)
+            assert numbers(client, 3000) == [*range(3000)]
+            replay.wait(5)
+
+
 def test_at_full_speed_a_replay_waits_for_a_client_that_is_away(tmp_path: Path) -> None:
     path = write(tmp_path / "events.gz", numbered(3000))
     with LocalGateway(replay=path, speed=None, replay_limit=500) as gateway:
@@ -184,6 +202,8 @@ def test_at_full_speed_a_replay_waits_for_a_client_that_is_away(tmp_path: Path) 
             got = [client.event("USER_UPDATE")["number"]]
             client.send(1, 2)
             gateway.wait_for_connection().wait_closed()
+        # The replay looks again at the session, before the gateway serves the next connection.
+        gateway.clock.advance(1)
         with connected(gateway) as client:
             client.resume(session_id, 2)
             while len(got) < 3000:

@@ -110,3 +110,45 @@ def test_messages_are_pinned_and_unpinned(
         client.event("CHANNEL_PINS_UPDATE")
     items = rest.call("GET", f"/channels/{channel['id']}/messages/pins?limit=1")
     assert [each["message"]["content"] for each in items["items"]] == ["1"]
+
+
+def test_pins_come_in_pages(rest: Rest, channel: Channel) -> None:
+    path = f"/channels/{channel['id']}/messages/pins"
+    for number in range(3):
+        message = rest.write(channel, str(number))
+        rest.call("PUT", f"{path}/{message['id']}", status=204)
+    first = rest.call("GET", f"{path}?limit=2")
+    assert [each["message"]["content"] for each in first["items"]] == ["2", "1"]
+    assert first["has_more"] is True
+    before = quote(first["items"][-1]["pinned_at"])
+    second = rest.call("GET", f"{path}?limit=2&before={before}")
+    assert [each["message"]["content"] for each in second["items"]] == ["0"]
+    assert second["has_more"] is False
+
+
+def test_a_channel_has_so_many_pins(
+    local_gateway: LocalGateway, rest: Rest, channel: Channel
+) -> None:
+    guild = local_gateway.world.guilds[channel["guild_id"]]
+    for number in range(251):
+        local_gateway.send_message(channel["id"], guild.owner_id, str(number))
+    *pinned, last = channel.messages
+    for message in pinned:
+        channel.pin(message, message["timestamp"])
+    path = f"/channels/{channel['id']}/messages/pins"
+    assert rest.error("PUT", f"{path}/{last['id']}") == (400, 30003)
+    rest.call("PUT", f"{path}/{pinned[0]['id']}", status=204)  # which is pinned already
+
+
+def test_the_reaction_of_another_user_can_be_removed(
+    local_gateway: LocalGateway, rest: Rest, channel: Channel
+) -> None:
+    user = local_gateway.world.guilds[channel["guild_id"]].owner_id
+    message = rest.write(channel)
+    emoji = {"id": None, "name": "👍"}
+    channel.messages[0].add_reaction(user, emoji, local_gateway.world.user["id"])
+    with connected(local_gateway) as client:
+        client.ready(Intents.GUILD_MESSAGE_REACTIONS)
+        rest.call("DELETE", reactions(message, "👍", user), status=204)
+        assert client.event("MESSAGE_REACTION_REMOVE")["user_id"] == user
+    assert channel.messages[0].reactors(emoji) == []

@@ -150,6 +150,14 @@ def test_a_name_stands_once_in_an_overwrite(rest: Rest, path: str) -> None:
     assert rest.problems("PUT", path, [PING, {}])["1.name"] == "BASE_TYPE_REQUIRED"
 
 
+def test_an_edit_takes_no_name_that_is_in_use(rest: Rest, path: str) -> None:
+    rest.call("POST", path, PING, 201)
+    other = rest.call("POST", path, {**PING, "name": "pong"}, 201)
+    problems = rest.problems("PATCH", f"{path}/{other['id']}", {"name": "ping"})
+    assert problems == {"name": "APPLICATION_COMMANDS_DUPLICATE_NAME"}
+    assert rest.call("PATCH", f"{path}/{other['id']}", {"name": "pong"})["name"] == "pong"
+
+
 def test_a_scope_has_so_many_commands_of_a_type(rest: Rest, path: str) -> None:
     users = [{"name": str(number), "type": 2} for number in range(16)]
     assert rest.error("PUT", path, users) == (400, 30032)

@@ -83,6 +83,16 @@ def test_a_test_that_waits_sees_a_late_answer_at_once(
     sender.join()
 
 
+def test_each_request_of_a_connection_takes_its_own_faults(
+    local_gateway: LocalGateway, rest: Rest
+) -> None:
+    struck: list[GatewayConnection] = []
+    local_gateway.inject(struck.append, before="answer")
+    for _ in range(2):
+        rest.call("GET", "/gateway")
+    assert len(struck) == 1
+
+
 def test_no_answer_comes_at_all(local_gateway: LocalGateway, rest: Rest) -> None:
     local_gateway.inject(instead_of="answer", path="/gateway")
     port = urllib.parse.urlsplit(local_gateway.url).port

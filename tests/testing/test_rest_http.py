@@ -159,6 +159,16 @@ def test_a_body_that_is_too_large_is_refused_before_it_comes(local_gateway: Loca
     assert (status, json.loads(body)["code"]) == (413, 40005)
 
 
+def test_a_body_in_chunks_that_is_too_large_is_refused(local_gateway: LocalGateway) -> None:
+    with raw(local_gateway) as client:
+        client.sendall(
+            b"POST /api/v10/channels/1/messages HTTP/1.1\r\nHost: x\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n1900001\r\n" + bytes(0x1900001)
+        )
+        status, body = read_response(client)
+    assert (status, json.loads(body)["code"]) == (413, 40005)
+
+
 @pytest.mark.parametrize(
     ("content_type", "body", "code"),
     [

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from shardlib.testing import Channel, GatewayInteraction, LocalGateway
+from shardlib.testing import Channel, Clock, GatewayInteraction, LocalGateway, World
+from shardlib.testing.interactions import Interactions
 from tests.testing.client import connected
 from tests.testing.rest import Rest
 
@@ -17,8 +18,21 @@ ROLL = {
     "name": "roll",
     "description": "Rolls.",
     "options": [
-        {"type": 4, "name": "sides", "description": "How many.", "required": True, "min_value": 2},
-        {"type": 3, "name": "colour", "description": "Of the dice.", "autocomplete": True},
+        {
+            "type": 4,
+            "name": "sides",
+            "description": "How many.",
+            "required": True,
+            "min_value": 2,
+            "max_value": 100,
+        },
+        {
+            "type": 3,
+            "name": "colour",
+            "description": "Of the dice.",
+            "autocomplete": True,
+            "min_length": 1,
+        },
         {"type": 6, "name": "for", "description": "Whom."},
     ],
 }
@@ -150,6 +164,47 @@ def test_an_answer_comes_once_and_within_three_seconds(
     assert rest.error("POST", "/interactions/5/x/callback", body) == (404, 10062)
 
 
+def test_a_token_answers_its_own_interaction_only(
+    local_gateway: LocalGateway, rest: Rest, roll: GatewayInteraction
+) -> None:
+    other = local_gateway.invoke_command("roll", {"sides": 6})
+    path = f"/interactions/{other.id}/{roll.token}/callback"
+    assert rest.error("POST", path, {"type": 5}) == (404, 10062)
+    assert other.callback is None and roll.callback is None
+
+
+def test_a_response_mentions_users_only_unless_it_asks_for_more(
+    local_gateway: LocalGateway, rest: Rest, channel: Channel, roll: GatewayInteraction
+) -> None:
+    guild = local_gateway.world.guilds[channel["guild_id"]]
+    content = f"<@{guild.owner_id}> <@&{guild.roles[2]['id']}> @everyone"
+    callback(rest, roll, 4, {"content": content})
+    mentions = ("mention_roles", "mention_everyone")
+    message = roll.wait_for_message()
+    assert [user["id"] for user in message["mentions"]] == [guild.owner_id]
+    assert [message[key] for key in mentions] == [[], False]
+    everyone = {"content": content, "allowed_mentions": {"parse": ["everyone"]}}
+    follow_up = rest.call("POST", webhook(roll), everyone)
+    assert [follow_up[key] for key in mentions] == [[], True]
+
+
+def test_a_client_sets_no_flag_of_the_gateway(rest: Rest, roll: GatewayInteraction) -> None:
+    callback(rest, roll, 4, {"content": "a", "flags": 4 | 128 | 1 << 40})
+    assert roll.wait_for_message()["flags"] == 4
+
+
+def test_the_gateway_remembers_the_newest_thousand_interactions() -> None:
+    world = World(guilds=1)
+    interactions = Interactions(world, Clock())
+    guild = next(iter(world.guilds.values()))
+    made = [
+        interactions.make(2, {"name": "a", "type": 1}, guild.text_channels[0], guild.owner_id)
+        for _ in range(1001)
+    ]
+    assert interactions.find(made[0].token) is None
+    assert interactions.find(made[1].token) is made[1]
+
+
 def test_the_token_is_valid_for_a_quarter_of_an_hour(
     local_gateway: LocalGateway, rest: Rest, roll: GatewayInteraction
 ) -> None:
@@ -232,6 +287,7 @@ def test_autocompletion(local_gateway: LocalGateway, rest: Rest, roll: GatewayIn
     callback(rest, typed, 8, {"choices": [{"name": "Red", "value": "red"}]})
     choices = typed.wait_for_callback()["data"]["choices"]
     assert [choice["value"] for choice in choices] == ["red"]
+    assert rest.error("POST", webhook(typed), {"content": "no message"}) == (404, 10015)
 
 
 def buttons(**fields: Any) -> list[dict[str, Any]]:
@@ -288,6 +344,32 @@ def test_an_interaction_that_no_bot_gets_says_so(
             again.wait_for_callback(timeout=0.01)
 
 
+@pytest.mark.parametrize(
+    ("custom_id", "values", "problem"),
+    [
+        ("off", None, "'off' is disabled"),
+        ("go", ["a"], "'go' is a button, which has no values"),
+        ("gone", None, "has no component 'gone'; it has 'off', 'go', 'menu', 'who'"),
+        ("menu", None, "'menu' takes 1 to 2 values, not 0"),
+        ("menu", ["a", "b", "a"], "'menu' takes 1 to 2 values, not 3"),
+        ("menu", "ab", "'menu' has no value 'ab'; it has a, b"),
+        ("who", ["5"], "there is no user 5"),
+    ],
+)
+def test_what_a_user_could_not_do_with_a_component_is_an_error(
+    local_gateway: LocalGateway,
+    rest: Rest,
+    channel: Channel,
+    custom_id: str,
+    values: Any,
+    problem: str,
+) -> None:
+    off = {**BUTTON, "custom_id": "off", "disabled": True}
+    rest.write(channel, components=[{"type": 1, "components": [off]}, *buttons()])
+    with pytest.raises(ValueError, match=problem):
+        local_gateway.use_component(channel.messages[0], custom_id, values)
+
+
 def test_a_deferred_update_leaves_the_message_and_follow_ups_are_new(
     local_gateway: LocalGateway, rest: Rest, channel: Channel
 ) -> None:
@@ -325,12 +407,18 @@ def test_a_modal_is_opened_and_sent(
 ) -> None:
     name = {"type": 4, "custom_id": "name", "style": 1, "min_length": 2}
     pick = {"type": 3, "custom_id": "pick", "options": [{"label": "A", "value": "a"}]}
+    preset = [{"label": "B", "value": "b", "default": True}, {"label": "C", "value": "c"}]
     modal = {
         "custom_id": "form",
         "title": "Form",
         "components": [
             {"type": 18, "label": "Name", "component": name},
             {"type": 18, "label": "Pick", "component": {**pick, "required": False}},
+            {
+                "type": 18,
+                "label": "Preset",
+                "component": {"type": 3, "custom_id": "preset", "options": preset},
+            },
         ],
     }
     with pytest.raises(ValueError, match="not answered .* with a modal"):
@@ -339,16 +427,18 @@ def test_a_modal_is_opened_and_sent(
     assert rest.error("GET", webhook(roll, "messages", "@original")) == (404, 10008)
     for values, problem in (
         ({"name": "x"}, "below min_length"),
-        ({"nmae": "Ada"}, "has no 'nmae'; it has name, pick"),
+        ({"nmae": "Ada"}, "has no 'nmae'; it has name, pick, preset"),
+        ({"name": 5}, "the text of 'name' cannot be 5"),
         ({"name": "Ada", "pick": ["b"]}, "no value 'b'"),
     ):
         with pytest.raises(ValueError, match=problem):
             local_gateway.submit_modal(roll, values)
-    sent = local_gateway.submit_modal(roll, {"name": "Ada", "pick": ["a"]})
+    sent = local_gateway.submit_modal(roll, {"name": "Ada", "pick": "a"})
     data = sent.payload["data"]
     assert (sent.payload["type"], data["custom_id"]) == (5, "form")
     fields = [label["component"] for label in data["components"]]
     assert fields[0]["value"] == "Ada" and fields[1]["values"] == ["a"]
+    assert fields[2]["values"] == ["b"]
     assert callback_error(rest, sent, {"type": 9, "data": modal}) == (400, 50035)
     callback(rest, sent, 4, {"content": "Hello Ada"})
     assert sent.wait_for_message()["content"] == "Hello Ada"
@@ -362,6 +452,8 @@ def test_a_modal_is_opened_and_sent(
         ("roll", {"sides": "6"}, "'sides' of /roll cannot be '6'"),
         ("roll", {"sides": True}, "cannot be True"),
         ("roll", {"sides": 1}, "below min_value, 2"),
+        ("roll", {"sides": 101}, "above max_value, 100"),
+        ("roll", {"sides": 6, "colour": ""}, "'' is below min_length, 1"),
         ("roll", {"side": 6}, "/roll has no option 'side'; it has sides"),
         ("roll", {"sides": 6, "for": "5"}, "there is no user 5"),
         ("tree", {}, "/tree takes one subcommand"),

@@ -91,7 +91,7 @@ class Backend:
         """Check that an application is the bot's own.
 
         :param application_id: the application's id.
-        :raises ApiError: if it is another.
+        :raises ApiError: if the application is another bot's.
         """
         if application_id != self.world.application["id"]:
             raise ApiError(NOT_YOUR_APPLICATION)

@@ -22,7 +22,7 @@ _MAX_PINS = 250
 
 
 class Channels:
-    """The resource Channel, as far as it is read, with typing and pins.
+    """The requests of the resource Channel that read a channel, type in it, or pin messages.
 
     :param backend: the parts of the gateway.
     """

@@ -23,19 +23,20 @@ from shardlib.testing.rest.forms import (
     Variant,
 )
 
-#: Component types that the gateway itself looks at.
-ACTION_ROW = 1
-BUTTON = 2
+#: Component types.
+ACTION_ROW, BUTTON, STRING_SELECT, TEXT_INPUT = 1, 2, 3, 4
+USER_SELECT, ROLE_SELECT, MENTIONABLE_SELECT, CHANNEL_SELECT = 5, 6, 7, 8
+SECTION, TEXT_DISPLAY, THUMBNAIL, MEDIA_GALLERY, FILE, SEPARATOR = 9, 10, 11, 12, 13, 14
+CONTAINER, LABEL, FILE_UPLOAD, RADIO_GROUP, CHECKBOX_GROUP, CHECKBOX = 17, 18, 19, 21, 22, 23
 
-_TEXT_INPUT, _TEXT_DISPLAY, _THUMBNAIL = 4, 10, 11
-_SELECTS = (3, 5, 6, 7, 8)
+_SELECTS = (STRING_SELECT, USER_SELECT, ROLE_SELECT, MENTIONABLE_SELECT, CHANNEL_SELECT)
 
 # Where components may be, by type.
-_IN_ROW = (BUTTON, *_SELECTS, _TEXT_INPUT)
-_IN_CONTAINER = (ACTION_ROW, 9, _TEXT_DISPLAY, 12, 13, 14)
-_IN_LABEL = (*_SELECTS, _TEXT_INPUT, 19, 21, 22, 23)
-_IN_MODAL = (ACTION_ROW, _TEXT_DISPLAY, 18)
-_IN_MESSAGE = (*_IN_CONTAINER, 17)
+_IN_ROW = (BUTTON, *_SELECTS, TEXT_INPUT)
+_IN_CONTAINER = (ACTION_ROW, SECTION, TEXT_DISPLAY, MEDIA_GALLERY, FILE, SEPARATOR)
+_IN_LABEL = (*_SELECTS, TEXT_INPUT, FILE_UPLOAD, RADIO_GROUP, CHECKBOX_GROUP, CHECKBOX)
+_IN_MODAL = (ACTION_ROW, TEXT_DISPLAY, LABEL)
+_IN_MESSAGE = (*_IN_CONTAINER, CONTAINER)
 
 # Button styles that open a page and that sell something: neither sends an interaction.
 _LINK, _PREMIUM = 5, 6
@@ -144,8 +145,8 @@ _TABLES.update(
             },
             rule=_check_button,
         ),
-        3: _select(options=_options(1, 25)),
-        _TEXT_INPUT: _component(
+        STRING_SELECT: _select(options=_options(1, 25)),
+        TEXT_INPUT: _component(
             custom_id=_ID,
             style=Field(OneOf((1, 2)), required=True),
             label=Text(1, 45),
@@ -155,17 +156,17 @@ _TABLES.update(
             value=Text(0, 4000),
             placeholder=Text(0, 100),
         ),
-        5: _select(default_values=Anything()),
-        6: _select(default_values=Anything()),
-        7: _select(default_values=Anything()),
-        8: _select(default_values=Anything(), channel_types=ListOf(Integer())),
-        9: _component(
-            components=_any_of((_TEXT_DISPLAY,), 3),
-            accessory=Field(Variant(_TABLES, (BUTTON, _THUMBNAIL)), required=True),
+        USER_SELECT: _select(default_values=Anything()),
+        ROLE_SELECT: _select(default_values=Anything()),
+        MENTIONABLE_SELECT: _select(default_values=Anything()),
+        CHANNEL_SELECT: _select(default_values=Anything(), channel_types=ListOf(Integer())),
+        SECTION: _component(
+            components=_any_of((TEXT_DISPLAY,), 3),
+            accessory=Field(Variant(_TABLES, (BUTTON, THUMBNAIL)), required=True),
         ),
-        _TEXT_DISPLAY: _component(content=Field(Text(1, 4000), required=True)),
-        _THUMBNAIL: _component(media=_MEDIA, description=Text(0, 1024), spoiler=Boolean()),
-        12: _component(
+        TEXT_DISPLAY: _component(content=Field(Text(1, 4000), required=True)),
+        THUMBNAIL: _component(media=_MEDIA, description=Text(0, 1024), spoiler=Boolean()),
+        MEDIA_GALLERY: _component(
             items=Field(
                 ListOf(
                     Object({"media": _MEDIA, "description": Text(0, 1024), "spoiler": Boolean()}),
@@ -175,40 +176,40 @@ _TABLES.update(
                 required=True,
             )
         ),
-        13: _component(file=_media("attachment"), spoiler=Boolean()),
-        14: _component(divider=Boolean(), spacing=OneOf((1, 2))),
-        17: _component(
+        FILE: _component(file=_media("attachment"), spoiler=Boolean()),
+        SEPARATOR: _component(divider=Boolean(), spacing=OneOf((1, 2))),
+        CONTAINER: _component(
             components=_any_of(_IN_CONTAINER),
             accent_color=Integer(0, 0xFFFFFF),
             spoiler=Boolean(),
         ),
-        18: _component(
+        LABEL: _component(
             label=Field(Text(1, 45), required=True),
             description=Text(0, 100),
             component=Field(Variant(_TABLES, _IN_LABEL), required=True),
         ),
-        19: _component(
+        FILE_UPLOAD: _component(
             custom_id=_ID,
             min_values=Integer(0, 10),
             max_values=Integer(1, 10),
             required=Boolean(),
             file_types=ListOf(Text(1), most=10),
         ),
-        21: _component(custom_id=_ID, options=_options(2, 10), required=Boolean()),
-        22: _component(
+        RADIO_GROUP: _component(custom_id=_ID, options=_options(2, 10), required=Boolean()),
+        CHECKBOX_GROUP: _component(
             custom_id=_ID,
             options=_options(1, 10),
             min_values=Integer(0, 10),
             max_values=Integer(1, 10),
             required=Boolean(),
         ),
-        23: _component(custom_id=_ID, default=Boolean()),
+        CHECKBOX: _component(custom_id=_ID, default=Boolean()),
     }
 )
 
 
 def walk(components: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield components, and those nested in them.
+    """Yield components, each before the components nested in it.
 
     :param components: the components of a message or a modal.
     """
@@ -258,7 +259,7 @@ def check_layout(
     for index, component in enumerate(components):
         _check_type(component, types, (*path, index), problems)
     for component in walk(components):
-        if component.get("type") == _TEXT_INPUT:
+        if component.get("type") == TEXT_INPUT:
             _check_type(component, (BUTTON, *_SELECTS), path, problems)
     _check_custom_ids(components, path, problems)
 
@@ -275,7 +276,7 @@ def check_modal(modal: dict[str, Any], path: Path, problems: Problems) -> None:
         if component.get("type") == ACTION_ROW:
             for number, nested in enumerate(component.get("components") or ()):
                 where = (*path, "components", index, "components", number)
-                _check_type(nested, (_TEXT_INPUT,), where, problems)
+                _check_type(nested, (TEXT_INPUT,), where, problems)
     _check_custom_ids(components, (*path, "components"), problems)
 
 
@@ -284,7 +285,7 @@ def texts(components: list[dict[str, Any]]) -> list[str]:
 
     :param components: the components of the message.
     """
-    displays = (each for each in walk(components) if each.get("type") == _TEXT_DISPLAY)
+    displays = (each for each in walk(components) if each.get("type") == TEXT_DISPLAY)
     return [display["content"] for display in displays if "content" in display]
 
 

@@ -1,4 +1,4 @@
-"""Guilds, and what is in them: channels, members, roles and emojis. All of these are read only."""
+"""Guilds, and their channels, members, roles and emojis. A client can only read all of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MEMBERS_LIMIT = RateLimit("members", 10, 10.0)
 
 
 class Guilds:
-    """The resource Guild, as far as it is read.
+    """The requests that read the resource Guild.
 
     :param backend: the parts of the gateway.
     """

@@ -43,10 +43,10 @@ from shardlib.testing.rest.messageforms import (
     LOADING,
     edit_form,
 )
+from shardlib.testing.rest.messagewriter import MessageWriter
 from shardlib.testing.rest.multipart import File
 from shardlib.testing.rest.ratelimits import RateLimit
 from shardlib.testing.rest.router import Call, Route
-from shardlib.testing.rest.writer import MessageWriter
 
 _CALLBACK_LIMIT = RateLimit("callbacks", 30, 1.0)
 _WEBHOOK_LIMIT = RateLimit("webhooks", 5, 2.0)

@@ -17,10 +17,10 @@ from shardlib.testing.rest.errors import (
 )
 from shardlib.testing.rest.forms import Field, Integer, ListOf, Object, Snowflake
 from shardlib.testing.rest.messageforms import CREATE_MESSAGE, edit_form
+from shardlib.testing.rest.messagewriter import MessageWriter
 from shardlib.testing.rest.pages import page
 from shardlib.testing.rest.ratelimits import RateLimit
 from shardlib.testing.rest.router import Call, Route
-from shardlib.testing.rest.writer import MessageWriter
 from shardlib.testing.snowflakes import DISCORD_EPOCH
 
 _CREATE_LIMIT = RateLimit("messages created", 5, 5.0)

@@ -24,7 +24,7 @@ _RATE_LIMITED = ErrorCode(429, 0, "You are being rate limited.")
 # for a ban, and gives the request up.
 _FROM_DISCORD = {"Via": "1.1 google"}
 
-# The number of windows above which those that have ended are forgotten.
+# The number of windows above which the gateway forgets the windows that have ended.
 _MAX_WINDOWS = 1000
 
 

@@ -1,4 +1,4 @@
-"""The application commands that a bot has registered, global ones and those of guilds."""
+"""The application commands that a bot has registered, globally or in a guild."""
 
 from __future__ import annotations
 

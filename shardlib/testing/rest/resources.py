@@ -13,10 +13,10 @@ from shardlib.testing.rest.interactions import InteractionResponses
 from shardlib.testing.rest.log import RequestLog
 from shardlib.testing.rest.login import Login
 from shardlib.testing.rest.messages import Messages
+from shardlib.testing.rest.messagewriter import MessageWriter
 from shardlib.testing.rest.reactions import Reactions
 from shardlib.testing.rest.registry import CommandRegistry
 from shardlib.testing.rest.users import Users
-from shardlib.testing.rest.writer import MessageWriter
 
 
 def make_api(

@@ -9,10 +9,9 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from shardlib.testing.channel import Channel, Message
-from shardlib.testing.guild import PERMISSIONS
+from shardlib.testing.channel import Message
+from shardlib.testing.resolved import Resolved
 from shardlib.testing.rest.commandforms import (
-    ATTACHMENT,
     BOOLEAN,
     CHANNEL,
     CHAT_INPUT,
@@ -24,12 +23,20 @@ from shardlib.testing.rest.commandforms import (
     STRING,
     SUB_COMMAND,
     SUB_COMMAND_GROUP,
-    USER,
     USER_OPTION,
 )
-from shardlib.testing.rest.components import BUTTON, walk
+from shardlib.testing.rest.components import (
+    BUTTON,
+    CHANNEL_SELECT,
+    CHECKBOX,
+    LABEL,
+    MENTIONABLE_SELECT,
+    ROLE_SELECT,
+    TEXT_INPUT,
+    USER_SELECT,
+    walk,
+)
 from shardlib.testing.validation import is_int
-from shardlib.testing.world import World
 
 # The Python types that the value of an option has, by option type. Other values are ids.
 _VALUES: dict[int, tuple[type, ...]] = {
@@ -40,94 +47,11 @@ _VALUES: dict[int, tuple[type, ...]] = {
 }
 
 # The component types whose values are ids, and the option type that resolves each.
-_ID_SELECTS = {5: USER_OPTION, 6: ROLE, 7: MENTIONABLE, 8: CHANNEL}
-
-_TEXT_INPUT, _LABEL, _CHECKBOX = 4, 18, 23
-
-# The fields that a member in resolved data lacks, and those of a channel there.
-_NOT_IN_MEMBER = ("user", "deaf", "mute")
-_CHANNEL_FIELDS = ("id", "name", "type", "guild_id", "parent_id", "position", "topic", "nsfw")
-
-
-class Resolved:
-    """Collects the objects that ids in interaction data stand for.
-
-    :param world: the users and messages.
-    :param channel: the channel in which the user acts.
-    """
-
-    def __init__(self, world: World, channel: Channel) -> None:
-        self._world = world
-        self._guild = world.guilds.get(channel.get("guild_id", ""))
-        self._channel = channel
-        self._objects: dict[str, dict[str, Any]] = {}
-
-    def add_to(self, data: dict[str, Any]) -> dict[str, Any]:
-        """Return interaction data with the resolved data, if there is any.
-
-        :param data: the interaction data.
-        """
-        return {**data, "resolved": self._objects} if self._objects else data
-
-    def add(self, kind: int, found_id: str, what: str) -> None:
-        """Add the object of an id.
-
-        :param kind: the option type.
-        :param found_id: the id.
-        :param what: a name of the value, for the message of the error.
-        :raises ValueError: if there is no such object where the user acts.
-        """
-        if kind in (USER_OPTION, MENTIONABLE) and self._add_user(found_id):
-            return
-        if kind in (ROLE, MENTIONABLE) and self._guild is not None:
-            for role in self._guild.roles:
-                if role["id"] == found_id:
-                    self._put("roles", found_id, role)
-                    return
-        if kind == CHANNEL and self._guild is not None and found_id in self._guild.channels:
-            channel = self._guild.channels[found_id]
-            partial = {key: channel[key] for key in _CHANNEL_FIELDS if key in channel}
-            self._put("channels", found_id, {**partial, "permissions": PERMISSIONS})
-            return
-        raise ValueError(f"{what}: there is no {_KINDS[kind]} {found_id} where the user acts")
-
-    def add_target(self, kind: int, target_id: str) -> None:
-        """Add the user or the message of a command of a context menu.
-
-        :param kind: the command type.
-        :param target_id: the id.
-        :raises ValueError: if there is no such user or message.
-        """
-        if kind == USER:
-            self.add(USER_OPTION, target_id, "target_id")
-            return
-        message = self._channel.find(target_id)
-        if message is None:
-            raise ValueError(f"target_id: there is no message {target_id} in the channel")
-        self._put("messages", target_id, message)
-
-    def _add_user(self, user_id: str) -> bool:
-        user = self._world.find_user(user_id)
-        if user is None:
-            return False
-        self._put("users", user_id, user)
-        if self._guild is not None and user_id in self._guild.members:
-            member = self._guild.members[user_id]
-            partial = {key: value for key, value in member.items() if key not in _NOT_IN_MEMBER}
-            self._put("members", user_id, {**partial, "permissions": PERMISSIONS})
-        return True
-
-    def _put(self, kind: str, found_id: str, found: Any) -> None:
-        self._objects.setdefault(kind, {})[found_id] = found
-
-
-# What the id of an option stands for, by option type.
-_KINDS = {
-    USER_OPTION: "user",
-    CHANNEL: "channel",
-    ROLE: "role",
-    MENTIONABLE: "user or role",
-    ATTACHMENT: "attachment",
+_ID_SELECTS = {
+    USER_SELECT: USER_OPTION,
+    ROLE_SELECT: ROLE,
+    MENTIONABLE_SELECT: MENTIONABLE,
+    CHANNEL_SELECT: CHANNEL,
 }
 
 
@@ -223,14 +147,8 @@ def _option(
 
 def _check_range(what: str, option: dict[str, Any], value: Any) -> None:
     measured = len(value) if isinstance(value, str) else value
-    least, most = (
-        ("min_length", "max_length")
-        if isinstance(value, str)
-        else (
-            "min_value",
-            "max_value",
-        )
-    )
+    suffix = "length" if isinstance(value, str) else "value"
+    least, most = f"min_{suffix}", f"max_{suffix}"
     if option.get(least) is not None and measured < option[least]:
         raise ValueError(f"{what}: {value!r} is below {least}, {option[least]}")
     if option.get(most) is not None and measured > option[most]:
@@ -244,7 +162,7 @@ def component_data(
 
     :param message: the message that has the component.
     :param custom_id: the component's ``custom_id``.
-    :param values: what the user selects; None for a button.
+    :param values: what the user selects, one text for one value; None for a button.
     :param resolved: collects the objects of users, channels and roles.
     :raises ValueError: if the message has no such component, if it is disabled, or if it cannot
         take the values.
@@ -260,9 +178,7 @@ def component_data(
         if values is not None:
             raise ValueError(f"{custom_id!r} is a button, which has no values")
         return data
-    selected = _selected(component, values)
-    for value in selected if kind in _ID_SELECTS else ():
-        resolved.add(_ID_SELECTS[kind], value, f"the component {custom_id!r}")
+    selected = _selected(component, values, resolved)
     return resolved.add_to({**data, "values": selected})
 
 
@@ -272,8 +188,9 @@ def modal_data(
     """Return the data of a modal that a user sends.
 
     :param modal: the data of the callback that opened the modal.
-    :param values: by ``custom_id``, the text of a text input, whether a checkbox is checked, or a
-        list of what is selected; what is left out keeps the value that the bot gave.
+    :param values: by ``custom_id``, the text of a text input, whether a checkbox is checked, or
+        what is selected, one text or a list. A component that is left out keeps the value that the
+        bot gave.
     :param resolved: collects the objects of users, channels and roles.
     :raises ValueError: if the modal has no such component, or if one cannot take its value.
     """
@@ -290,7 +207,7 @@ def _submit(
 ) -> dict[str, Any]:
     kind = component["type"]
     sent: dict[str, Any] = {"type": kind, "id": component["id"]}
-    if kind == _LABEL:
+    if kind == LABEL:
         return {**sent, "component": _submit(component["component"], values, resolved)}
     if "components" in component:
         return {
@@ -301,26 +218,23 @@ def _submit(
         return sent
     custom_id = component["custom_id"]
     sent["custom_id"] = custom_id
-    if kind == _TEXT_INPUT:
+    if kind == TEXT_INPUT:
         text = values.get(custom_id, component.get("value") or "")
+        is_required = component.get("required", True)
+        least = component.get("min_length") or (1 if is_required else 0)
         what = f"the text of {custom_id!r}"
-        least = component.get("min_length") or (1 if component.get("required", True) else 0)
-        if text or component.get("required", True):
-            _check_range(
-                what, {"min_length": least, "max_length": component.get("max_length")}, text
-            )
+        if not isinstance(text, str):
+            raise ValueError(f"{what} cannot be {text!r}")
+        if text or is_required:
+            bounds = {"min_length": least, "max_length": component.get("max_length")}
+            _check_range(what, bounds, text)
         return {**sent, "value": text}
-    if kind == _CHECKBOX:
+    if kind == CHECKBOX:
         return {**sent, "value": bool(values.get(custom_id, component.get("default")))}
     given = values.get(custom_id)
-    selected = (
-        []
-        if given is None and component.get("required") is False
-        else _selected(component, [given] if isinstance(given, str) else given)
-    )
-    for value in selected if kind in _ID_SELECTS else ():
-        resolved.add(_ID_SELECTS[kind], value, f"the component {custom_id!r}")
-    return {**sent, "values": selected}
+    if given is None and component.get("required") is False:
+        return {**sent, "values": []}
+    return {**sent, "values": _selected(component, given, resolved)}
 
 
 def _find(components: list[dict[str, Any]], custom_id: str, where: str) -> dict[str, Any]:
@@ -333,19 +247,25 @@ def _find(components: list[dict[str, Any]], custom_id: str, where: str) -> dict[
     raise ValueError(f"{where} has no component {custom_id!r}; it has {names}")
 
 
-def _selected(component: dict[str, Any], values: Iterable[str] | None) -> list[str]:
+def _selected(
+    component: dict[str, Any], values: Iterable[str] | str | None, resolved: Resolved
+) -> list[str]:
     """Return what a user selects, after a check of the number and of the options."""
     custom_id = component["custom_id"]
-    selected = [str(value) for value in values or ()]
     options = component.get("options")
     if values is None:
         selected = [each["value"] for each in options or () if each.get("default")]
+    else:
+        selected = [values] if isinstance(values, str) else [str(value) for value in values]
     least = component["min_values"] if is_int(component.get("min_values")) else 1
     most = component.get("max_values") or 1
     if not least <= len(selected) <= most:
         raise ValueError(f"{custom_id!r} takes {least} to {most} values, not {len(selected)}")
     known = [option["value"] for option in options or ()]
+    kind = _ID_SELECTS.get(component["type"])
     for value in selected:
         if options is not None and value not in known:
             raise ValueError(f"{custom_id!r} has no value {value!r}; it has {', '.join(known)}")
+        if kind is not None:
+            resolved.add(kind, value, f"the component {custom_id!r}")
     return selected

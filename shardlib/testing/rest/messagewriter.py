@@ -112,7 +112,7 @@ class MessageWriter:
         """Edit a message of the bot.
 
         :param message: the message object.
-        :param body: the checked body. A field that the body lacks stays as it is.
+        :param body: the checked body. The message keeps each field that the body lacks.
         :param files: the files to attach.
         :param allowed_mentions: whom the text may mention if the body does not say.
         :raises ApiError: if the message would be empty, if a file is too large, or if the body
@@ -173,7 +173,8 @@ class MessageWriter:
             metadata = described.get(numbers[-1], {})
             attachments.append(self._attachment(channel, file, metadata))
         for index, attachment_id in enumerate(described):
-            # Up to ten files have the numbers of their fields; other ids are those of attachments.
+            # A body names a new file by the number of its field, below ten, and an attachment that
+            # the message has already by its snowflake.
             if len(attachment_id) <= 2 and attachment_id not in numbers:
                 raise invalid_form(
                     "INVALID_ATTACHMENT", "This attachment does not exist", "attachments", index
