@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -627,6 +628,11 @@ def test_gateway_ends_quietly_when_the_pipe_is_closed() -> None:
     assert_quiet(command)
 
 
+def refusal(name: str, value: Any) -> str:
+    fault = {"instead_of": "answer", "do": "refuse", "status": 429, name: value}
+    return json.dumps([fault])
+
+
 @pytest.mark.parametrize(
     ("faults", "says"),
     [
@@ -669,11 +675,37 @@ def test_gateway_ends_quietly_when_the_pipe_is_closed() -> None:
         ('[{"after": 1, "do": "drop", "shard_id": 1}]', '"shard_id" goes with the steps ack,'),
         ('[{"instead_of": "hello", "shard_id": 1}]', '"shard_id" goes with the steps ack,'),
         ('[{"instead_of": "ready", "shard_id": "1"}]', '"shard_id" must be a number from 0 up'),
+        (
+            '[{"instead_of": "ready", "path": "/gateway"}]',
+            '"path" goes with the steps answer, resp',
+        ),
+        ('[{"after": 1, "do": "drop", "method": "GET"}]', '"method" goes with the steps answer,'),
+        ('[{"instead_of": "answer", "method": 1}]', '"method" must be a string, not 1'),
+        ('[{"instead_of": "answer", "path": "/api/v10/gateway"}]', "without /api and the version"),
+        (refusal("headers", 1), "headers must be an object, not 1"),
+        (refusal("headers", {"Retry-After": 1}), "headers: Retry-After must be a string of ASCII"),
+        (refusal("headers", {"X": "a\r\nb"}), "headers: X must be a string of ASCII"),
+        (refusal("headers", {"X\r\n": "a"}), r"headers: 'X\r\n' is no name of a header"),
     ],
 )
 def test_an_invalid_faults_file_is_refused_with_the_reason(faults: str, says: str) -> None:
     with pytest.raises(ValueError, match=re.escape(says)):
         Script(faults)
+
+
+def test_a_fault_of_a_file_strikes_requests_by_method_and_path(gateway: LocalGateway) -> None:
+    script = Script(
+        '[{"instead_of": "answer", "method": "GET", "path": "/users/*", "do": "refuse",'
+        ' "status": 429, "body": "{}", "headers": {"Retry-After": "0.5"}}]'
+    )
+    script.inject(gateway)
+    headers = {"Authorization": f"Bot {gateway.token}"}
+    paths = ("/gateway", "/users/@me", "/users/@me")
+    answers = [
+        requests.get(gateway.http_url + path, headers=headers, timeout=PATIENCE) for path in paths
+    ]
+    assert [answer.status_code for answer in answers] == [200, 429, 200]
+    assert answers[1].headers["Retry-After"] == "0.5"
 
 
 def test_the_error_of_a_faults_file_names_the_file(tmp_path: Path) -> None:

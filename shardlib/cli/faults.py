@@ -5,11 +5,13 @@ from __future__ import annotations
 import heapq
 import inspect
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from shardlib.gateway import may_be_sent
 from shardlib.testing import STEPS, GatewayConnection
-from shardlib.testing.faults import AFTER_IDENTIFY
+from shardlib.testing.faults import AFTER_IDENTIFY, PLAIN_HTTP
+from shardlib.testing.rest.router import check_template
 
 if TYPE_CHECKING:
     from shardlib.testing import LocalGateway
@@ -22,14 +24,18 @@ FILE holds a JSON array of faults. Each says when something goes wrong, and what
     {"every": 60, "do": "close", "code": 4000},
     {"after": 90, "do": "outage", "seconds": 5},
     {"before": "ready", "do": "reset", "connections": 2},
-    {"instead_of": "ack", "connections": "all"}
+    {"instead_of": "ack", "connections": "all"},
+    {"instead_of": "answer", "method": "POST", "path": "/channels/*/messages",
+     "do": "refuse", "status": 429, "headers": {"Retry-After": "1"}}
   ]
 
 "after" and "every" are seconds since the start. The fault then strikes all open connections.
-"before" and "instead_of" name a step of a connection: accept, answer (of plain HTTP), upgrade,
-hello, ready, replay, ack, close. The fault strikes the next connection; "connections" is the number
-of the next connections that it strikes, or "all"; with "shard_id", of that shard's connections (at
-ready, replay, ack and close only). "instead_of" without "do" leaves the step out.
+"before" and "instead_of" name a step of a connection: accept, answer (an HTTP request is carried
+out and answered), response (it has been carried out), upgrade, hello, ready, replay, ack, close.
+The fault strikes the next connection; "connections" is the number of the next connections that it
+strikes, or "all"; with "shard_id", of that shard's connections (at ready, replay, ack and close
+only). At answer and response it strikes the next request, or with "method" and "path" the next
+such one: the path without /api and the version. "instead_of" without "do" leaves the step out.
 
 "do" must be one of:
   close ("code", "reason")           close the WebSocket
@@ -46,7 +52,8 @@ ready, replay, ack and close only). "instead_of" without "do" leaves the step ou
   send_bomb ("size")                 send a message that inflates to so many bytes
   split_messages ("size")            cut what follows into WebSocket messages of so many bytes
   fragment_messages ("size")         cut what follows into fragments of so many bytes
-  refuse ("status", "body")          answer with HTTP; with "instead_of": "upgrade" or "answer"
+  refuse ("status", "body",          answer with HTTP; with "instead_of": "upgrade" or "answer"
+    "headers")
   accept_wrongly                     answer the handshake wrongly; with "instead_of": "upgrade"
   outage ("seconds")                 reset all connections, and refuse new ones for so long
 """
@@ -69,11 +76,16 @@ _PARAMETERS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "send_bomb": {"size": int},
     "split_messages": {"size": int},
     "fragment_messages": {"size": int},
-    "refuse": {"status": int, "body": str},
+    "refuse": {"status": int, "body": str, "headers": dict},
     "accept_wrongly": {},
     "outage": {"seconds": _NUMBER},
 }
-_TYPE_NAMES: dict[Any, str] = {int: "a whole number", str: "a string", bool: "true or false"}
+_TYPE_NAMES: dict[Any, str] = {
+    int: "a whole number",
+    str: "a string",
+    bool: "true or false",
+    dict: "an object",
+}
 _RANGES = {"status": (300, 599), "seconds": (0.01, 1e9)}
 # Bytes of a close frame's reason (RFC 6455, section 5.5).
 _LONGEST_REASON = 123
@@ -184,6 +196,10 @@ class _Fault:
                 )
             if type(self.shard_id) is not int or self.shard_id < 0:
                 raise ValueError(f'"shard_id" must be a number from 0 up, not {self.shard_id!r}')
+        self.method, self.path = rest.pop("method", None), rest.pop("path", None)
+        for name, value in (("method", self.method), ("path", self.path)):
+            if value is not None:
+                _check_request(name, value, self.step)
         self.do = rest.pop("do", None)
         if self.do is not None or rest or not self.replaces_step:
             _check_action(self.do, rest)
@@ -202,6 +218,8 @@ class _Fault:
             instead_of=self.step if self.replaces_step else None,
             connections=self.connections,
             shard_id=self.shard_id,
+            method=self.method,
+            path=self.path,
         )
 
     def strike(self, gateway: LocalGateway) -> str:
@@ -220,6 +238,23 @@ class _Fault:
             pass  # the connection has ended meanwhile
 
 
+def _check_request(name: str, value: Any, step: str | None) -> None:
+    if step not in PLAIN_HTTP:
+        raise ValueError(f'"{name}" goes with the steps {", ".join(sorted(PLAIN_HTTP))}')
+    if not isinstance(value, str):
+        raise ValueError(f'"{name}" must be a string, not {value!r}')
+    if name == "path":
+        check_template(value)
+
+
+def _check_headers(headers: dict[Any, Any]) -> None:
+    for name, value in headers.items():
+        if not re.fullmatch(r"[A-Za-z0-9-]+", name):
+            raise ValueError(f"headers: {name!r} is no name of a header")
+        if not isinstance(value, str) or not (value.isascii() and value.isprintable()):
+            raise ValueError(f"headers: {name} must be a string of ASCII, not {value!r}")
+
+
 def _check_action(do: Any, parameters: dict[str, Any]) -> None:
     if not isinstance(do, str) or do not in _PARAMETERS:
         raise ValueError(f'"do" must be one of {", ".join(_PARAMETERS)}, not {do!r}')
@@ -232,6 +267,8 @@ def _check_action(do: Any, parameters: dict[str, Any]) -> None:
             _check_number(name, value)
         if not isinstance(value, types[name]):
             raise ValueError(f"{name} must be {_TYPE_NAMES[types[name]]}, not {value!r}")
+        if isinstance(value, dict):
+            _check_headers(value)
         if isinstance(value, str):
             try:
                 size = len(value.encode())

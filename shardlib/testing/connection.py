@@ -615,7 +615,8 @@ class GatewayConnection:
 
         :param status: the HTTP status code.
         :param body: the body of the response.
-        :param headers: headers of the response, beside the gateway's own or in their place.
+        :param headers: headers of the response, beside the gateway's own or in their place. A 429
+            of Discord's always has ``Retry-After``, in seconds.
         """
         with self._thread.lock:
             self._driver.refuse(Response(status, body.encode(), headers or {}))

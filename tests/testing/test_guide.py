@@ -124,10 +124,11 @@ def test_the_bot_answers_a_button(local_gateway: LocalGateway) -> None:
         shard.connect(local_gateway.url)
         shard.wait_until_ready(timeout=5)
         channel = next(iter(local_gateway.world.guilds.values())).text_channels[0]
-        button: Any = {"type": 2, "style": 1, "label": "Again", "custom_id": "again"}
+        button = {"type": 2, "style": 1, "label": "Again", "custom_id": "again"}
+        row: dict[str, Any] = {"type": 1, "components": [button]}
         requests.post(
             f"{local_gateway.http_url}/channels/{channel['id']}/messages",
-            json={"content": "!", "components": [{"type": 1, "components": [button]}]},
+            json={"content": "!", "components": [row]},
             headers={"Authorization": f"Bot {local_gateway.token}"},
             timeout=5,
         )

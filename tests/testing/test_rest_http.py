@@ -268,6 +268,12 @@ def test_a_request_can_be_expected(
         local_gateway.expect_request("PATCH", "/channels/*/messages", timeout=0.01)
 
 
+def test_an_id_that_is_a_number_is_refused(local_gateway: LocalGateway, channel: Channel) -> None:
+    number = int(channel["id"])
+    with pytest.raises(TypeError, match=f"must be a string of digits.* not the int {number}"):
+        local_gateway.send_message(number, "1", "hello")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("path", ["/api/v10/gateway", "gateway"])
 def test_a_path_that_no_request_can_have_is_refused(local_gateway: LocalGateway, path: str) -> None:
     with pytest.raises(ValueError, match="path must be as Discord documents it, without /api"):

@@ -66,6 +66,7 @@ def test_the_token_has_fifty_requests_a_second() -> None:
         "X-RateLimit-Global": "true",
         "X-RateLimit-Scope": "global",
         "Retry-After": "1",
+        "Via": "1.1 google",
     }
     clock.now += 0.75
     limits.count_globally()

@@ -20,6 +20,10 @@ _GLOBAL_PERIOD = 1.0
 
 _RATE_LIMITED = ErrorCode(429, 0, "You are being rate limited.")
 
+# Discord's answers have this header, and Cloudflare's have not. discord.py takes a 429 without it
+# for a ban, and gives the request up.
+_FROM_DISCORD = {"Via": "1.1 google"}
+
 # The number of windows above which the gateway forgets the windows that have ended.
 _MAX_WINDOWS = 1000
 
@@ -119,7 +123,7 @@ def _error(seconds: float, headers: dict[str, str], *, is_global: bool) -> ApiEr
     error = ApiError(
         _RATE_LIMITED,
         {"retry_after": left, "global": is_global},
-        {**headers, "Retry-After": str(math.ceil(left))},
+        {**headers, "Retry-After": str(math.ceil(left)), **_FROM_DISCORD},
     )
     # The documented body has a code for some limits only.
     del error.body["code"]
