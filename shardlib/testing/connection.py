@@ -517,6 +517,7 @@ class GatewayConnection:
                 session.leave()
             elif session is not None:
                 session.end("invalidated")
+            self._thread.notify()
 
     def close(self, code: int | None = 1000, reason: str = "") -> None:
         """Begin the closing handshake: send a CLOSE frame.

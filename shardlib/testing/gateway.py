@@ -474,6 +474,7 @@ class LocalGateway:
                 each.lose()
                 if close_code is not None and carrier is not None:
                     carrier.handle.close(close_code, "the session was lost")
+            self._thread.notify()
 
     @property
     def identifies(self) -> list[ReceivedIdentify]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from shardlib.testing import LocalGateway
@@ -426,3 +428,30 @@ def test_a_session_without_a_history_says_how_to_get_one(local_gateway: LocalGat
         client.ready()
     with pytest.raises(ValueError, match="keep_history=True"):
         _ = local_gateway.all_sessions[0].history
+
+
+@pytest.mark.parametrize("how", ["lose_session", "invalid_session"])
+def test_a_thread_that_waits_sees_at_once_that_another_ends_the_session(
+    local_gateway: LocalGateway, how: str
+) -> None:
+    looked = threading.Event()
+
+    def is_over() -> bool:
+        looked.set()
+        return not local_gateway.sessions
+
+    with connected(local_gateway) as client:
+        client.ready()
+        (connection,) = local_gateway.connections
+        if how == "lose_session":
+            client.leave(4000)
+            connection.wait_closed()
+        waiter = threading.Thread(target=local_gateway.wait_until, args=(is_over, 60))
+        waiter.start()
+        assert looked.wait(5)
+        if how == "lose_session":
+            local_gateway.lose_session(0)
+        else:
+            connection.invalid_session()
+        waiter.join(20)
+        assert not waiter.is_alive()
