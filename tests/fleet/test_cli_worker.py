@@ -60,11 +60,16 @@ def owned(fleet: Fleet, command: Command) -> list[int]:
 
 
 def wait_until_owned(fleet: Fleet, *commands: Command) -> None:
-    """Wait until the commands have all shards among them, READY, and each has one at least."""
+    """Wait until the commands have all shards among them, READY, and each has one at least.
+
+    A worker may tell that a shard is READY before it has written the session: killed in between,
+    it would take the session with it.
+    """
 
     def are_owned() -> bool:
         each = [owned(fleet, command) for command in commands]
-        ready = all(info.state is ShardState.READY for info in fleet.shards())
+        shards = fleet.shards()
+        ready = all(info.state is ShardState.READY and info.session_id for info in shards)
         return all(each) and sum(map(len, each)) == SHARDS and ready
 
     wait_until(are_owned, PATIENCE, "all shards to have an owner")
