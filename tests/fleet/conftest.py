@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 import redis
 
+from shardlib.fleet import Fleet
 from shardlib.fleet.consumer import Consumer
 from shardlib.fleet.keys import Keys
 from shardlib.fleet.scripts import ShardScripts
+from shardlib.testing import LocalGateway
 from tests.fleet.consuming import MakeConsumer
 from tests.fleet.feed import Feed
 from tests.fleet.owner import KEEP_EVENTS, LEASE
+from tests.fleet.workers import make_fleet, make_fleet_gateway
 from tests.redis_server import RedisServer, executables
 
 
@@ -46,6 +49,20 @@ def forgetful_server(redis_program: str, tmp_path: Path) -> Iterator[RedisServer
     """A server that loses everything when it ends."""
     with RedisServer(redis_program, tmp_path / "forgetful", persistent=False) as server:
         yield server
+
+
+@pytest.fixture
+def gateway() -> Iterator[LocalGateway]:
+    """A gateway for the shards of a fleet."""
+    with make_fleet_gateway() as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def fleet(redis_server: RedisServer) -> Iterator[Fleet]:
+    """A fleet that was begun in the server."""
+    with make_fleet(redis_server) as fleet:
+        yield fleet
 
 
 @pytest.fixture

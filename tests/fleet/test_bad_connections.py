@@ -21,7 +21,6 @@ from tests.fleet.workers import (
     SHARDS,
     dispatch,
     make_fleet,
-    make_fleet_gateway,
     running,
     wait_for_all,
     wait_for_shards,
@@ -30,12 +29,6 @@ from tests.redis_server import HOST, RedisServer
 from tests.support import wait_until
 
 PATIENCE = 30.0
-
-
-@pytest.fixture
-def gateway() -> Iterator[LocalGateway]:
-    with make_fleet_gateway() as gateway:
-        yield gateway
 
 
 class Relay:

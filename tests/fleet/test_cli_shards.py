@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 
 import pytest
 import redis
@@ -19,26 +18,12 @@ from tests.command import PATIENCE, Command, run_to_end, wait_for
 from tests.fleet.feed import Feed
 from tests.fleet.workers import (
     SHARDS,
-    make_fleet,
-    make_fleet_gateway,
     running,
     sessions_of,
     wait_for_shards,
 )
 from tests.redis_server import RedisServer
 from tests.support import wait_until
-
-
-@pytest.fixture
-def gateway() -> Iterator[LocalGateway]:
-    with make_fleet_gateway() as gateway:
-        yield gateway
-
-
-@pytest.fixture
-def fleet(redis_server: RedisServer) -> Iterator[Fleet]:
-    with make_fleet(redis_server) as fleet:
-        yield fleet
 
 
 def shards(server: RedisServer, *others: str) -> tuple[str, ...]:

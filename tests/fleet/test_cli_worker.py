@@ -29,12 +29,6 @@ from tests.support import TOKEN, wait_until
 
 
 @pytest.fixture
-def gateway() -> Iterator[LocalGateway]:
-    with make_fleet_gateway() as gateway:
-        yield gateway
-
-
-@pytest.fixture
 def fleet(redis_server: RedisServer) -> Iterator[Fleet]:
     with make_fleet(redis_server, lease=SHORT_LEASE) as fleet:
         yield fleet

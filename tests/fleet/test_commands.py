@@ -7,7 +7,6 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
@@ -30,7 +29,6 @@ from tests.fleet.workers import (
     WorkerProcess,
     dispatch,
     make_fleet,
-    make_fleet_gateway,
     running,
     sessions_of,
     stream,
@@ -39,18 +37,6 @@ from tests.fleet.workers import (
 )
 from tests.redis_server import RedisServer, make_cluster
 from tests.support import wait_until
-
-
-@pytest.fixture
-def gateway() -> Iterator[LocalGateway]:
-    with make_fleet_gateway() as gateway:
-        yield gateway
-
-
-@pytest.fixture
-def fleet(redis_server: RedisServer) -> Iterator[Fleet]:
-    with make_fleet(redis_server) as fleet:
-        yield fleet
 
 
 @pytest.fixture

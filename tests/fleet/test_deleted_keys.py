@@ -14,7 +14,6 @@ from tests.fleet.workers import (
     SHARDS,
     dispatch,
     make_fleet,
-    make_fleet_gateway,
     running,
     wait_for_shards,
 )
@@ -26,12 +25,6 @@ SHARD, GROUP = KEYS.shard(1), KEYS.group(1, "web")
 PATIENCE = 20.0
 FLEETS = [SHARD.lease, SHARD.state, SHARD.events, KEYS.config, KEYS.workers, KEYS.starts]
 GROUPS = [GROUP.lease, GROUP.state, KEYS.groups, KEYS.consumers("web")]
-
-
-@pytest.fixture
-def gateway() -> Iterator[LocalGateway]:
-    with make_fleet_gateway() as gateway:
-        yield gateway
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from tests.fleet.workers import (
     SHARDS,
     dispatch,
     make_fleet,
-    make_fleet_gateway,
     running,
     wait_for_all,
     wait_for_shards,
@@ -27,12 +26,6 @@ from tests.support import Thread, wait_until
 resource = pytest.importorskip("resource", reason="Windows limits no files")
 
 PATIENCE = 20.0
-
-
-@pytest.fixture
-def gateway() -> Iterator[LocalGateway]:
-    with make_fleet_gateway() as gateway:
-        yield gateway
 
 
 @pytest.fixture

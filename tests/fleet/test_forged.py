@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -54,18 +53,6 @@ FORGED: list[dict[Any, Any]] = [
     {"owner": b"\xff"},
     {"born": "x"},
 ]
-
-
-@pytest.fixture
-def gateway() -> Iterator[LocalGateway]:
-    with make_fleet_gateway() as gateway:
-        yield gateway
-
-
-@pytest.fixture
-def fleet(redis_server: RedisServer) -> Iterator[Fleet]:
-    with make_fleet(redis_server) as fleet:
-        yield fleet
 
 
 def is_ready(shard: Shard) -> bool:

@@ -27,12 +27,6 @@ from tests.redis_server import HOST, RedisServer, free_port
 from tests.support import not_none, wait_until
 
 
-@pytest.fixture
-def gateway() -> Iterator[LocalGateway]:
-    with make_fleet_gateway() as gateway:
-        yield gateway
-
-
 def check(url: Any, gateway: LocalGateway, name: str = "mybot", **options: Any) -> None:
     """Run a worker and a consumer, and see the READY of each shard come through."""
     with Fleet(url, name, lease=0.5) as fleet:

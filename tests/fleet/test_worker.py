@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,18 +35,6 @@ from tests.redis_server import RedisServer, make_cluster
 from tests.support import Thread, not_none, wait_until
 
 PATIENCE = 20.0
-
-
-@pytest.fixture
-def gateway() -> Iterator[LocalGateway]:
-    with make_fleet_gateway() as gateway:
-        yield gateway
-
-
-@pytest.fixture
-def fleet(redis_server: RedisServer) -> Iterator[Fleet]:
-    with make_fleet(redis_server) as fleet:
-        yield fleet
 
 
 # Events

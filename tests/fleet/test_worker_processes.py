@@ -20,7 +20,6 @@ from tests.fleet.workers import (
     WorkerProcess,
     dispatch,
     make_fleet,
-    make_fleet_gateway,
     sessions_of,
     stream,
     wait_for_all,
@@ -31,12 +30,6 @@ from tests.redis_server import RedisServer
 from tests.support import wait_until
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def gateway() -> Iterator[LocalGateway]:
-    with make_fleet_gateway() as gateway:
-        yield gateway
 
 
 @pytest.fixture
