@@ -149,6 +149,8 @@ def test_a_closed_pipe_loses_nothing_that_was_not_in_the_pipe(
     with Pipe() as pipe, Command(*arguments(redis_server), stdout=pipe) as command:
         wait_until(pipe.is_full, PATIENCE)
         command.process.send_signal(signal.SIGSTOP)  # in the middle of an event
+        # Until it has stopped it would go on to write behind what is read here.
+        os.waitid(os.P_PID, command.process.pid, os.WSTOPPED)
         os.set_blocking(pipe.reader.fileno(), False)
         fitted = (pipe.reader.read() or b"").count(b"\n")
         pipe.close()
