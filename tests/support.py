@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
 import threading
 import time
@@ -27,6 +30,13 @@ FATAL: dict[int, type[errors.ShardClosed]] = {
     4013: errors.InvalidIntents,
     4014: errors.DisallowedIntents,
 }
+
+
+def send_signal(process: subprocess.Popen[Any], number: int) -> None:
+    """Send a signal to a process; return from SIGSTOP once the process has stopped."""
+    process.send_signal(number)
+    if sys.platform != "win32" and number == signal.SIGSTOP:
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED)
 
 
 def wait_until(condition: Callable[[], object], timeout: float = 10.0, what: str = "") -> None:

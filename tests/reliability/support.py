@@ -20,7 +20,7 @@ from pathlib import Path
 from shardlib import Shard
 from shardlib.testing import GatewayConnection
 from tests.peers import Peer, Script
-from tests.support import TOKEN, in_background, not_none, wait_until
+from tests.support import TOKEN, in_background, not_none, send_signal, wait_until
 
 
 def closing_with(code: int, reason: str = "") -> Script:
@@ -274,7 +274,7 @@ def make(**options):
 
     def signal(self, number: int) -> None:
         """Send the process a signal."""
-        self._process.send_signal(number)
+        send_signal(self._process, number)
 
     def wait(self, timeout: float = 20.0) -> int:
         """Wait for the end of the process; return its status, negative if a signal ended it."""
