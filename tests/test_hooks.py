@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from shardlib import AuthenticationFailed, ConnectionFailed, Shard, ShardState
-from shardlib.delivery import Dispatcher
 from shardlib.dispatch import Mailbox, Pool, Worker
+from shardlib.dispatcher import Dispatcher
 from shardlib.testing import GatewayConnection, LocalGateway
 from tests.recorder import dispatch_numbers
 from tests.shards import fast_options, make_gateway, make_shard
