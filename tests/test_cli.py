@@ -583,6 +583,24 @@ def test_gateway_takes_as_many_identifies_at_once_as_it_is_told() -> None:
                 shard.wait_until_ready(4)  # one after the other would take five seconds
 
 
+@pytest.mark.parametrize("limited", [True, False])
+def test_gateway_limits_the_rate_of_requests_unless_told_otherwise(limited: bool) -> None:
+    options = () if limited else ("--no-rate-limits",)
+    with Command("gateway", "--rate", "0", "--token", TOKEN, *options) as gateway:
+        gateway.read()
+        url = wait_for(gateway.out, "HTTP API").split()[2]
+        with requests.Session() as session:
+            session.headers["Authorization"] = f"Bot {TOKEN}"
+            guild = session.get(f"{url}/users/@me/guilds").json()[0]["id"]
+            channels = session.get(f"{url}/guilds/{guild}/channels").json()
+            text = next(channel["id"] for channel in channels if channel["type"] == 0)
+            messages = f"{url}/channels/{text}/messages"
+            statuses = [
+                session.post(messages, json={"content": "hi"}).status_code for _ in range(7)
+            ]
+    assert (429 in statuses) is limited
+
+
 def test_gateway_takes_the_identify_interval_and_the_faults_of_a_shard(tmp_path: Path) -> None:
     faults = tmp_path / "faults.json"
     faults.write_text('[{"instead_of": "ready", "do": "close", "code": 4010, "shard_id": 1}]')
