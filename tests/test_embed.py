@@ -20,7 +20,7 @@ from shardlib.embed import OneProcess, one_process
 from shardlib.lockfile import LockFile
 from shardlib.testing import GatewayConnection, LocalGateway
 from tests.command import ROOT
-from tests.support import TOKEN, not_none, wait_until
+from tests.support import AT_ONCE, NEVER, TOKEN, not_none, wait_until
 
 PATIENCE = 20.0
 
@@ -489,8 +489,12 @@ def test_a_session_that_cannot_be_saved_is_told_once(
 
 @pytest.mark.parametrize("event", ["READY", "start"])
 def test_close_in_start_and_in_a_callback_returns_at_once(
-    event: str, keep: Callable[..., OneProcess], gateway: LocalGateway
+    event: str,
+    keep: Callable[..., OneProcess],
+    gateway: LocalGateway,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("shardlib.candidate.CLOSE_TIMEOUT", NEVER)
     keepers: list[OneProcess] = []
     seconds: list[float] = []
 
@@ -501,7 +505,7 @@ def test_close_in_start_and_in_a_callback_returns_at_once(
         seconds.append(time.monotonic() - began)
 
     def start(session: Session | None) -> Shard:
-        shard = Shard(gateway.token, Intents.default())
+        shard = Shard(gateway.token, Intents.default(), close_timeout=NEVER)
         shard.on("READY", close)
         if event == "start":
             close()
@@ -510,7 +514,7 @@ def test_close_in_start_and_in_a_callback_returns_at_once(
 
     keepers.append(keep(start))
     wait_until(lambda: "is closed" in repr(keepers[0]), PATIENCE)
-    assert seconds[0] < 1  # it would have waited for CLOSE_TIMEOUT, or close_timeout
+    assert seconds[0] < AT_ONCE  # it would have waited for CLOSE_TIMEOUT, or close_timeout
     assert gateway.all_connections[0].wait_closed(PATIENCE) == 4000
     assert keepers[0].shard is None
 

@@ -149,7 +149,7 @@ class Ground:
             helper.join()
         self._helpers.clear()
         self.shard.connect(self.peer.url)
-        self.shard.wait_until_ready(3)
+        self.shard.wait_until_ready(10)
         self.shard.update_presence(status="idle")
         _on_and_off(self.shard)
         _look(self.shard)

@@ -253,7 +253,7 @@ def make(**options):
             lambda: line in self.lines or self._process.poll() is not None, timeout, repr(line)
         )
         wait_until(
-            lambda: line in self.lines, 1.0, f"{line!r}; it said {self.lines}, {self.stderr}"
+            lambda: line in self.lines, 10.0, f"{line!r}; it said {self.lines}, {self.stderr}"
         )
 
     def expect_silence(self, seconds: float = 0.5) -> None:
