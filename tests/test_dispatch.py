@@ -1098,7 +1098,7 @@ shard.wait_until_ready(10)
         [sys.executable, "-c", program, TOKEN, gateway.url],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "closed\n", "")
 

@@ -229,7 +229,7 @@ def test_a_program_that_ends_prints_only_what_ended_it(
         while process.stdout.readline().strip() != "on":
             pass
         not_none(connection.session).dispatch("PING", {})
-    output, errors = process.communicate(timeout=20)
+    output, errors = process.communicate(timeout=60)
     assert process.returncode == status
     if message:
         assert errors.rstrip().splitlines()[-1].startswith(message)
@@ -254,7 +254,7 @@ def test_ctrl_c_ends_run_forever_cleanly(gateway: LocalGateway) -> None:
     assert process.stdout.readline() == "ready\n"
     since = time.perf_counter()
     process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=20)
+    output, errors = process.communicate(timeout=60)
     assert (process.returncode, output, errors) == (0, "returned closed\n", "")
     assert time.perf_counter() - since < 10
     assert gateway.all_connections[0].wait_closed() == 1000

@@ -463,7 +463,7 @@ def test_an_application_of_qt_that_ends_closes_its_shards(
     assert gateway.all_connections[0].wait_closed(PATIENCE) == code
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_pyqt6_does_as_pyside6(request: pytest.FixtureRequest) -> None:
     """In a process of its own: the libraries of both in one would crash."""
     if QT_API == "PyQt6" or importlib.util.find_spec("PyQt6") is None:

@@ -26,7 +26,7 @@ from tests.testing.recorded import QUIET
 from .bot import Bot, running
 from .install import DIRECTORY
 
-pytestmark = [pytest.mark.interop, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
 
 CLIENTS = Path(__file__).parent / "clients"
 

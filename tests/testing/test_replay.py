@@ -343,7 +343,7 @@ def test_a_speed_that_is_none_is_refused(recording: Path, speed: float) -> None:
         LocalGateway(replay=recording, speed=speed)
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_a_shard_gets_50_000_events_as_they_were_recorded(tmp_path: Path) -> None:
     path = write(tmp_path / "events.gz", messages(50_000))
     recorded = [(each.name, each.data) for each in Recording(path)][1:]
