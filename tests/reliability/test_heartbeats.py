@@ -252,7 +252,9 @@ def test_an_acknowledgement_behind_a_flood_is_waited_for(
     make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 30: the data before the acknowledgement takes more than an interval to arrive."""
-    interval = 0.8  # seconds; the next heartbeat is due well between begin and end of the data
+    # Seconds. The next heartbeat is due between begin and end of the data, and the acknowledgement
+    # comes well before the one after that, though the machine be busy.
+    interval = 2.0
     gateway = make_gateway(heartbeat_interval=int(interval * 1000), heartbeat_tolerance=60)
     shard, recorder = watch_shard(gateway, compression=None)
     connection = gateway.connections[-1]
@@ -261,16 +263,15 @@ def test_an_acknowledgement_behind_a_flood_is_waited_for(
 
     # The data comes in small pieces, and the reader is idle between them.
     connection.slow(40_000)
-    gateway.sessions[0].dispatch("LARGE", "x" * int(40_000 * interval * 1.5))
+    gateway.sessions[0].dispatch("LARGE", "x" * int(40_000 * interval * 1.25))
     connection.send({"op": Opcode.HEARTBEAT_ACK})
     connection.acknowledge = True
     wait_until(lambda: recorder.beats, 10, "the acknowledgement")
     connection.slow(1e12)
-    wait_until(lambda: len(recorder.beats) >= 3)
+    wait_until(lambda: len(recorder.beats) >= 2)
 
-    assert (
-        recorder.beats[0] > interval / 2
-    )  # so it came behind the data, and belongs to the first heartbeat
+    # So it came behind the data, and belongs to the first heartbeat.
+    assert recorder.beats[0] > interval / 2
     assert len(gateway.all_connections) == 1
 
 
