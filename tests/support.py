@@ -21,6 +21,12 @@ HAS_GIL: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 TOKEN = "test.token.never-in-a-log"
 
+AT_ONCE = 6.0
+"""Seconds within which a machine, however busy, does what has nothing to wait for."""
+
+NEVER = 30.0
+"""Seconds of a timeout that runs out only if what a test asks for is broken."""
+
 # The close codes after which a shard does not connect again, and what it raises.
 FATAL: dict[int, type[errors.ShardClosed]] = {
     4004: errors.AuthenticationFailed,

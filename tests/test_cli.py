@@ -572,15 +572,13 @@ def test_gateway_takes_as_many_identifies_at_once_as_it_is_told() -> None:
     with Command("gateway", "--max-concurrency", "2", "--token", TOKEN) as gateway:
         gateway.read()
         url = wait_for(gateway.out, "Gateway").split()[1]
-        shards = [
-            Shard(TOKEN, Intents.GUILDS, number, 2, identify_gate=IdentifyGate(2))
-            for number in (0, 1)
-        ]
+        gate = IdentifyGate(2, interval=60.0)
+        shards = [Shard(TOKEN, Intents.GUILDS, number, 2, identify_gate=gate) for number in (0, 1)]
         with contextlib.ExitStack() as stack:
             for shard in shards:
                 stack.enter_context(shard).connect(url)
             for shard in shards:
-                shard.wait_until_ready(4)  # one after the other would take five seconds
+                shard.wait_until_ready(10)  # one after the other would take a minute
 
 
 @pytest.mark.parametrize("limited", [True, False])
@@ -616,7 +614,9 @@ def test_gateway_takes_the_identify_interval_and_the_faults_of_a_shard(tmp_path:
             )
             for shard in (zero, two):
                 shard.connect(url)
-                shard.wait_until_ready(4)  # with an interval of 5 seconds, two would get op 9
+                shard.wait_until_ready(10)
+                # With an interval of 5 seconds, two would get op 9, and connect again.
+                assert shard.stats.connections == 1
             with pytest.raises(InvalidShard):
                 one.run_forever(url)
 

@@ -409,6 +409,8 @@ def test_the_table_moves_down_if_its_place_is_lost(
     by: str, gateway: LocalGateway, terminal: PseudoTerminal
 ) -> None:
     terminal.resize(79, 24)
+    # A ping that came as the command goes on would be shown before the command handles SIGCONT.
+    gateway.heartbeat_interval = 10**9
     with show(gateway, terminal, "--events", "NEVER") as command:
         terminal.read_until(b"4 shards: 4 ready")
         wait_until(lambda: terminal.read_some() and is_table(terminal.lines(79)[-2:]), PATIENCE)
