@@ -11,6 +11,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import textwrap
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -340,6 +341,15 @@ def test_prompt_answers_while_the_shard_works(gateway: LocalGateway) -> None:
     prompt.expect(pexpect.EOF)
     prompt.close()
     assert prompt.exitstatus == 0
+
+
+def test_the_page_of_notebooks_shows_the_cells_of_the_notebook() -> None:
+    notebook = json.loads((ROOT / "examples" / "notebook.ipynb").read_text())
+    page = (ROOT / "docs" / "notebooks.rst").read_text()
+    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    places = [page.find("::\n\n" + textwrap.indent(cell, "    ") + "\n") for cell in cells]
+    assert -1 not in places
+    assert places == sorted(places)
 
 
 # Runs a notebook as Jupyter does, its first code cell twice, and prints what the cells have shown.
