@@ -57,12 +57,13 @@ class Player:
 
     def _patch(self, body: dict) -> None:
         headers = {"Authorization": PASSWORD}
-        requests.patch(self._url, json=body, headers=headers, timeout=30).raise_for_status()
+        requests.patch(
+            self._url, json=body, headers=headers, timeout=30
+        ).raise_for_status()
 
     def close(self) -> None:
         headers = {"Authorization": PASSWORD}
         requests.delete(self._url, headers=headers, timeout=10).raise_for_status()
-        self._socket.abort()
 
 
 guild_id, channel_id, track = sys.argv[1:]
@@ -73,7 +74,9 @@ with Shard(os.environ["DISCORD_TOKEN"], Intents.GUILD_VOICE_STATES) as shard:
     shard.connect(os.environ.get("DISCORD_GATEWAY", "wss://gateway.discord.gg/"))
     with contextlib.suppress(KeyboardInterrupt):
         for event in events:
-            if event.name == "READY":  # a new session is in no channel: join, or join again
+            if (
+                event.name == "READY"
+            ):  # a new session is in no channel: join, or join again
                 user_id = event.data["user"]["id"]
                 state, server = shard.join_voice(guild_id, channel_id)
                 if player is None:
@@ -92,7 +95,7 @@ with Shard(os.environ["DISCORD_TOKEN"], Intents.GUILD_VOICE_STATES) as shard:
                         print("somebody has disconnected the bot", flush=True)
                         break
                     channel_id = state["channel_id"]  # the bot may have been moved
-            elif event.data["endpoint"] is not None:  # None: another server will follow
+            elif player and event.data["endpoint"]:  # None: another server will follow
                 player.connect(state, event.data)
     if player is not None:
         player.close()

@@ -221,7 +221,7 @@ def test_after_a_new_session_the_bot_joins_again(
     gateway: LocalGateway, guild: Guild, lavalink: LavalinkServer, bot: Example
 ) -> None:
     first = lavalink.expect_voice(guild)["sessionId"]
-    gateway.sessions[0].connection.invalid_session()
+    gateway.connections[0].invalid_session()
     second = lavalink.expect_voice(guild)["sessionId"]
     while second == first:  # what join_voice() has waited for comes to the loop, too
         second = lavalink.expect_voice(guild)["sessionId"]
