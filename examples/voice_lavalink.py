@@ -57,13 +57,12 @@ class Player:
 
     def _patch(self, body: dict) -> None:
         headers = {"Authorization": PASSWORD}
-        requests.patch(
-            self._url, json=body, headers=headers, timeout=30
-        ).raise_for_status()
+        answer = requests.patch(self._url, json=body, headers=headers, timeout=30)
+        answer.raise_for_status()
 
     def close(self) -> None:
         headers = {"Authorization": PASSWORD}
-        requests.delete(self._url, headers=headers, timeout=10).raise_for_status()
+        requests.delete(self._url, headers=headers, timeout=10)
 
 
 guild_id, channel_id, track = sys.argv[1:]
@@ -74,10 +73,10 @@ with Shard(os.environ["DISCORD_TOKEN"], Intents.GUILD_VOICE_STATES) as shard:
     shard.connect(os.environ.get("DISCORD_GATEWAY", "wss://gateway.discord.gg/"))
     with contextlib.suppress(KeyboardInterrupt):
         for event in events:
-            if (
-                event.name == "READY"
-            ):  # a new session is in no channel: join, or join again
-                user_id = event.data["user"]["id"]
+            data = event.data
+            if event.name == "READY":
+                # A new session is in no channel: the bot joins, or joins again.
+                user_id = data["user"]["id"]
                 state, server = shard.join_voice(guild_id, channel_id)
                 if player is None:
                     player = Player(user_id, guild_id)
@@ -86,17 +85,17 @@ with Shard(os.environ["DISCORD_TOKEN"], Intents.GUILD_VOICE_STATES) as shard:
                 else:
                     player.connect(state, server)
                 print("in the channel", channel_id, flush=True)
-            elif event.data["guild_id"] != guild_id:
+            elif data["guild_id"] != guild_id or player is None:
                 continue
-            elif event.name == "VOICE_STATE_UPDATE":
-                if event.data["user_id"] == user_id:
-                    state = event.data
-                    if state["channel_id"] is None:
-                        print("somebody has disconnected the bot", flush=True)
-                        break
-                    channel_id = state["channel_id"]  # the bot may have been moved
-            elif player and event.data["endpoint"]:  # None: another server will follow
-                player.connect(state, event.data)
+            elif event.name == "VOICE_SERVER_UPDATE":
+                if data["endpoint"] is not None:  # otherwise another server will follow
+                    player.connect(state, data)
+            elif data["user_id"] == user_id:
+                state = data
+                if state["channel_id"] is None:
+                    print("somebody has disconnected the bot", flush=True)
+                    break
+                channel_id = state["channel_id"]  # the bot may have been moved
     if player is not None:
         player.close()
     shard.update_voice_state(guild_id, None)

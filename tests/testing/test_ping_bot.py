@@ -1,4 +1,4 @@
-"""The first test of docs/testing.rst: a whole file, which that page shows."""
+"""A small bot, and a first test of it."""
 
 from typing import Any
 
