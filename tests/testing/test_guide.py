@@ -1,4 +1,4 @@
-"""The examples of the guide, docs/testing.rst, which shows this file."""
+"""The examples of docs/testing.rst, which shows this file."""
 
 import queue
 from pathlib import Path
@@ -10,6 +10,7 @@ import requests
 from shardlib import Backoff, GatewayBot, IdentifyGate, Intents, Shard, ShardManager, ShardsFailed
 from shardlib.testing import LocalGateway
 from tests.testing.recorded import messages, write
+from tests.testing.test_ping_bot import ping_bot, say
 
 
 # begin: bot
@@ -24,12 +25,6 @@ def echo_bot(token: str, heard: queue.Queue[str]) -> Shard:
     )
     shard.on("MESSAGE_CREATE")(lambda shard, message: heard.put(message["content"]))
     return shard
-
-
-def say(gateway: LocalGateway, content: str) -> None:
-    """Let the owner of the first guild write in its first channel."""
-    guild = next(iter(gateway.world.guilds.values()))
-    gateway.send_message(guild.text_channels[0]["id"], guild.owner_id, content)
 
 
 # end: bot
@@ -63,40 +58,6 @@ def test_the_bot_misses_nothing_when_its_connection_is_reset(local_gateway: Loca
 
 
 # end: reset
-
-
-# begin: pings
-def ping_bot(token: str, api: str) -> Shard:
-    """The bot under test: it answers a message over HTTP, and the command /ping."""
-    shard = Shard(token, Intents.all())
-
-    @shard.on("MESSAGE_CREATE")
-    def answer(shard: Shard, message: dict[str, Any]) -> None:
-        if message["content"] == "!ping":
-            url = f"{api}/channels/{message['channel_id']}/messages"
-            headers = {"Authorization": f"Bot {token}"}
-            requests.post(url, json={"content": "pong"}, headers=headers, timeout=10)
-
-    @shard.on("INTERACTION_CREATE")
-    def respond(shard: Shard, interaction: dict[str, Any]) -> None:
-        url = f"{api}/interactions/{interaction['id']}/{interaction['token']}/callback"
-        requests.post(url, json={"type": 4, "data": {"content": "pong"}}, timeout=10)
-
-    return shard
-
-
-def test_the_bot_answers_a_ping(local_gateway: LocalGateway) -> None:
-    with ping_bot(local_gateway.token, local_gateway.http_url) as shard:
-        shard.connect(local_gateway.url)
-        shard.wait_until_ready(timeout=10)
-        say(local_gateway, "!ping")
-        request = local_gateway.expect_request("POST", "/channels/{channel.id}/messages")
-        assert request.json == {"content": "pong"}
-        channel = local_gateway.world.channel(request.path.split("/")[2])
-        assert [message["content"] for message in channel.messages] == ["!ping", "pong"]
-
-
-# end: pings
 
 
 # begin: command
