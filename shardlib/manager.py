@@ -147,7 +147,7 @@ class ShardManager:
     otherwise. In a forked child, every method of a manager that was connected before raises
     :exc:`ForkedProcess`.
 
-    :param token: the bot's token, a str without "Bot " in front.
+    :param token: the bot's token, a str without ``Bot`` in front.
     :param intents: what the bot wants to receive, :class:`shardlib.Intents` or an int.
     :param shard_count: number of the bot's shards, an int from 1; None for the number that Discord
         recommends. Discord makes the largest bots use a multiple of that.

@@ -147,7 +147,7 @@ class Shard:
     those of the constructor's arguments raises :exc:`ForkedProcess`; a shard that was never
     connected works in both processes. A shard can be neither pickled nor copied.
 
-    :param token: the bot's token, a str without "Bot " in front.
+    :param token: the bot's token, a str without ``Bot`` in front.
     :param intents: what the bot wants to receive, :class:`shardlib.Intents` or an int
         (https://docs.discord.com/developers/events/gateway#gateway-intents).
     :param shard_id: number of this shard, an int from 0

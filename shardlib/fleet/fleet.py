@@ -199,7 +199,7 @@ class Fleet:
     ) -> Worker:
         """A worker, which runs a share of the shards in this process. It is not started yet.
 
-        :param token: the bot's token, a str without "Bot " in front. It is never written to Redis.
+        :param token: the bot's token, a str without ``Bot`` in front. It is never written to Redis.
         :param intents: what the bot wants to receive, :class:`shardlib.Intents` or an int.
         :param most_shards: the most shards that it takes, an int from 1; None for any number.
         :param buffer: events of each shard that wait here while Redis is away, an int; then the

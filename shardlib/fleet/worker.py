@@ -202,8 +202,10 @@ class Worker:
 
     @property
     def shards(self) -> Mapping[int, Shard]:
-        """The shards that the worker has now, by number; read-only. :meth:`Shard.disconnect` with a
-        resumable code hands one over; so does the worker itself, when others join."""
+        """The shards that the worker has now, by number; read-only.
+
+        :meth:`~shardlib.Shard.disconnect` with a resumable code hands one over; so does the worker
+        itself, when others join."""
         tools = self._supervisor.tools
         return MappingProxyType({}) if tools is None else tools.leases.shards
 

@@ -225,7 +225,7 @@ class ConnectionDriver:
     def step(self, name: str, step: Callable[[], None]) -> None:
         """Take a step of the connection's life, unless a fault replaces the step.
 
-        :param name: the step's name, one of :data:`shardlib.testing.STEPS`.
+        :param name: the step's name, one of :data:`~shardlib.testing.faults.STEPS`.
         :param step: the function that takes the step. The driver does not call the function after
             the TCP connection has ended.
         """

@@ -760,7 +760,7 @@ class LocalGateway:
 
         :param rate: events a second, above 0; None for as many as the clients read.
         :param mix: by the name of each event to send, how often the gateway sends the event,
-            relative to the others; None for :data:`shardlib.testing.TRAFFIC_MIX`.
+            relative to the others; None for :data:`~shardlib.testing.traffic.TRAFFIC_MIX`.
         :returns: the traffic, which counts its events and can be stopped.
         :raises ValueError: if ``rate`` is not above 0, if ``mix`` names an event that the gateway
             cannot make, or if the shares in ``mix`` are negative or all 0.
@@ -796,7 +796,7 @@ class LocalGateway:
         """Cause a fault at one step of each of the next connections.
 
         The steps of a connection are "accept", "answer", "response", "upgrade", "hello", "ready",
-        "replay", "ack" and "close"; :data:`shardlib.testing.STEPS` describes them::
+        "replay", "ack" and "close"; :data:`~shardlib.testing.faults.STEPS` describes them::
 
             gateway.inject(instead_of="hello")  # a stall: the gateway sends no Hello
             gateway.inject(instead_of="close", connections=None)  # never answers CLOSE
