@@ -326,7 +326,7 @@ class Chaos:
             elif self._owners.get(shard_id) is process:
                 del self._owners[shard_id]
                 if process in self._draining:
-                    self._orphans[shard_id] = (when, "worker drained, since its shard", process)
+                    self._orphans[shard_id] = (when, "worker drained", process)
 
     def _orphan(self, worker: Process, kind: str) -> None:
         now = time.monotonic()

@@ -139,9 +139,12 @@ def pivot(
     return table(caption, [corner, *columns], rows)
 
 
-def _number(figure: float | None, digits: int) -> str:
+def _number(figure: float | None, digits: int | None) -> str:
+    """Write a number, with four digits in all if None says how many come after the point."""
     if figure is None:
         return ""
+    if digits is None:
+        return f"{figure:,.4g}" if figure < 1000 else f"{figure:,.0f}"
     return f"{figure:,.{0 if isinstance(figure, int) or figure >= 1000 else digits}f}"
 
 
@@ -221,7 +224,7 @@ def _manager() -> Iterator[str]:
     (run,) = find("manager")
     names = [*next(iter(run.figures.values()))]
     rows = [
-        [title, *(_number(each, 2) for each in figures.values())]
+        [title, *(_number(each, None) for each in figures.values())]
         for title, figures in run.figures.items()
     ]
     yield table("one manager", ["manager of", *names], rows)

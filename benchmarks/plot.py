@@ -238,6 +238,17 @@ def _curves_height(curves: Mapping[str, object]) -> float:
     return _CURVES_HEIGHT + _CURVE_NAME_HEIGHT * len(curves)
 
 
+def _label_logarithms(axis: Any) -> None:
+    """Put as many numbers below a logarithmic axis as do not overlap."""
+    from matplotlib.ticker import LogLocator
+
+    least, most = axis.get_xlim()
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter("{x:g}" if most < 8 * least else "")
+    if 8 * least < most < 300 * least:
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+
+
 def _draw_curves(axis: Any, curves: Mapping[str, Sequence[float]], percents: range) -> None:
     """Draw cumulative distributions, with the names below them."""
     ours, others = iter(_OUR_COLOURS), iter(_COLOURS)
@@ -246,9 +257,7 @@ def _draw_curves(axis: Any, curves: Mapping[str, Sequence[float]], percents: ran
         if values:
             axis.plot(values, percents, label=name, linewidth=width, color=colour)
     axis.set_xscale("log")
-    axis.xaxis.set_major_formatter("{x:g}")
-    least, most = axis.get_xlim()
-    axis.xaxis.set_minor_formatter("{x:g}" if most < 12 * least else "")  # else they would overlap
+    _label_logarithms(axis)
     axis.set_ylim(0, 100)
     axis.grid(color="#e3e6ea")
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), frameon=False, ncols=1)

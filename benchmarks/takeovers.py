@@ -11,8 +11,8 @@ from benchmarks.table import percentile
 class Takeover(NamedTuple):
     """One shard that another worker took over.
 
-    :param minute: of the run, in which its worker failed.
-    :param seconds: until another worker had the shard.
+    :param minute: of the run, in which its worker failed, or closed the shard in a drain.
+    :param seconds: from then until another worker had the shard.
     :param kind: in which way its worker failed.
     :param is_alone: False if Redis, the network, or the next owner failed, too, or the session was
         lost.
