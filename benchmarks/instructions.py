@@ -60,6 +60,9 @@ _CHECKS = [
 
 Case = tuple[Client, str, str]
 
+# The paces, as titles name them.
+_WORDS = {"bulk": "in bulk", "single": "one at a time"}
+
 
 def count(bench: Bench, client: Client, pace: str, compression: str) -> float:
     """Return the instructions that a client executes for an event.
@@ -112,7 +115,7 @@ def compare(arguments: argparse.Namespace) -> None:
     for pace, compression in itertools.product(paces, arguments.compression):
         counts = count_all((client, pace, compression) for client in clients)
         figures = {client: counts[client, pace, compression] / 1000 for client in clients}
-        title = f"thousands of instructions for an event, {pace}, {compression}"
+        title = f"thousands of instructions for an event, {_WORDS[pace]}, {compression}"
         show_table(title, figures)
         tables[title] = figures
     run.finish(arguments, "instructions", tables, plot_bars)

@@ -34,6 +34,9 @@ _BLOCK = re.compile(r"(?<=^\.\. figures: )(\S+)\n.*?(?=^\.\. end of figures$)", 
 # Characters of a line of prose.
 _WIDTH = 100
 
+# Rows of the benchmarks' tables.
+_OURS, _BARE = "shardlib, ujson", "bare loop, ujson"
+
 
 class Missing(Exception):
     """No run has kept the figures that a page needs."""
@@ -161,14 +164,33 @@ def origin(runs: Sequence[Kept], with_versions: bool = False) -> str:
     return f"{textwrap.fill(text, _WIDTH, break_on_hyphens=False)}::\n\n{commands}"
 
 
+def _in_short() -> Iterator[str]:
+    (instructions,), (latency,), (memory,) = map(find, ("instructions", "latency", "memory"))
+    bulk, single = (
+        instructions.figures[f"thousands of instructions for an event, {words}, zlib-stream"]
+        for words in ("in bulk", "one at a time")
+    )
+    times = latency.figures["microseconds to the callback, ws, zlib-stream"]
+    plain, secure = (
+        memory.figures[f"kB for one more idle shard, {scheme}, zlib-stream"][_OURS]
+        for scheme in ("ws", "wss")
+    )
+    text = (
+        f"In short: with ujson and zlib-stream shardlib costs {bulk[_OURS] / bulk[_BARE]:.2f} "
+        f"times the bare loop in bulk, and {single[_OURS] / single[_BARE]:.2f} times one event at "
+        f"a time. An event is in your function {times[_OURS][50]:.0f} microseconds after it was "
+        f"sent, with the bare loop after {times[_BARE][50]:.0f} (medians). One more idle shard "
+        f"takes {plain:.0f} kB, {secure:.0f} with TLS."
+    )
+    yield textwrap.fill(text, _WIDTH)
+
+
 def _instructions() -> Iterator[str]:
     (run,) = find("instructions")
-    for pace, caption in (
-        ("bulk", "thousands of instructions for an event, in bulk"),
-        ("single", "thousands of instructions for an event, one at a time"),
-    ):
+    for words in ("in bulk", "one at a time"):
+        caption = f"thousands of instructions for an event, {words}"
         titles = {
-            compression: f"thousands of instructions for an event, {pace}, {compression}"
+            compression: f"{caption}, {compression}"
             for compression in ("zlib-stream", "zstd-stream", "plain")
         }
         yield pivot(caption, "client", run.figures, titles)
@@ -337,6 +359,7 @@ def _fleet_chaos() -> Iterator[str]:
 
 
 TABLES: dict[str, Callable[[], Iterator[str]]] = {
+    "in-short": _in_short,
     "instructions": _instructions,
     "latency": _latency,
     "memory": _memory,

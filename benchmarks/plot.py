@@ -26,12 +26,13 @@ _OUR_COLOURS = (_OUR_COLOUR, "#5fa8ea", "#0b3d73")
 
 # Inches, as are the heights below. A page is 7.7 wide, a phone shows it at two thirds.
 _WIDTH = 5.8
+_PAD = 0.08
 _BAR_HEIGHT, _TABLE_HEIGHT = 0.27, 0.65
 _CURVES_HEIGHT, _CURVE_NAME_HEIGHT, _TIMELINE_HEIGHT, _REMARK_HEIGHT = 3.0, 0.2, 1.35, 0.45
 
 _FONT_SIZE, _SMALL = 11.0, 9.0
 # Characters of a line of a title, and of the remark below the picture.
-_TITLE_WIDTH, _REMARK_WIDTH = 62, 78
+_TITLE_WIDTH, _REMARK_WIDTH = 60, 84
 
 _SETTINGS = {
     "svg.fonttype": "none",
@@ -113,21 +114,22 @@ def plot_chaos(file: Path, runs: Sequence[Kept]) -> None:
         "events lost, doubled or out of order so far": ("wrong", 1),
     }
     waits = {f"seed {run.figures['seed']}": run.figures["without_connection"] for run in runs}
-    heights = [_TIMELINE_HEIGHT] * len(panels) + [_curves_height(waits)]
+    heights = [_TIMELINE_HEIGHT * len(panels), _curves_height(waits)]
     with _Picture(file, runs, heights) as picture:
-        *timelines, last = picture.parts
-        for (title, (field, unit)), part in zip(panels.items(), timelines, strict=True):
-            axis = _axis(part, title)
+        first, last = picture.parts
+        axes = first.subplots(len(panels), sharex=True)
+        for (title, (field, unit)), axis in zip(panels.items(), axes, strict=True):
+            axis.set_title(title, loc="left")
             for run, colour in zip(runs, _COLOURS, strict=False):
                 over_time = run.figures["over_time"]
                 values = [each / unit for each in over_time[field]]
                 axis.plot([0, *over_time["minutes"]], [0, *values], color=colour)
-            axis.set_xlabel("minutes", fontsize=_SMALL)
-            axis.set_xlim(left=0)
             if field == "wrong":  # so that a line along zero is seen as one
                 axis.set_ylim(-0.5, max(10, *axis.get_ylim()))
             else:
                 axis.set_ylim(bottom=0)
+        axes[-1].set_xlabel("minutes", fontsize=_SMALL)
+        axes[-1].set_xlim(left=0)
         axis = _axis(last, "seconds without a connection, after each loss")
         _draw_curves(axis, waits, ALL_PERCENTS)
         axis.set_ylabel("% of losses")
@@ -202,7 +204,8 @@ class _Picture:
         self._figure = Figure(figsize=(_WIDTH, height), layout="constrained")
         heights = [*self._heights, _REMARK_HEIGHT]
         *self.parts, last = self._figure.subfigures(len(heights), height_ratios=heights)
-        remark = textwrap.fill(circumstances(self._runs), _REMARK_WIDTH)
+        self._figure.get_layout_engine().set(w_pad=_PAD, h_pad=_PAD)
+        remark = textwrap.fill(circumstances(self._runs), _REMARK_WIDTH, break_on_hyphens=False)
         last.text(0.01, 0.5, remark, fontsize=_SMALL, color=_QUIET_COLOUR, va="center")
         return self
 
@@ -230,7 +233,7 @@ def circumstances(runs: Sequence[Kept]) -> str:
 
 
 def _axis(part: Any, title: str) -> Any:
-    part.suptitle(textwrap.fill(title, _TITLE_WIDTH), x=0.01, ha="left")
+    part.suptitle(textwrap.fill(title, _TITLE_WIDTH, break_on_hyphens=False), x=0.01, ha="left")
     return part.subplots()
 
 
