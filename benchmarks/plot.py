@@ -69,7 +69,7 @@ def plot_bars(file: Path, runs: Sequence[Kept]) -> None:
 
     :param file: the file to write, whose suffix decides the format, for instance ``.svg``.
     :param runs: one, whose figures are, by title of a table, the figure of each row. The bars of
-        rows that name shardlib have a colour of their own.
+        rows that name shardlib have a colour of their own, if others do not name it.
     """
     (run,) = runs
     heights = [_TABLE_HEIGHT + _BAR_HEIGHT * len(each) for each in run.figures.values()]
@@ -77,7 +77,8 @@ def plot_bars(file: Path, runs: Sequence[Kept]) -> None:
         for (title, figures), part in zip(run.figures.items(), picture.parts, strict=True):
             axis = _axis(part, title)
             names = [*figures]
-            colours = [_OUR_COLOUR if OURS in name else _OTHER_COLOUR for name in names]
+            ours = [name for name in names if OURS in name] or names
+            colours = [_OUR_COLOUR if name in ours else _OTHER_COLOUR for name in names]
             bars = axis.barh(names, [*figures.values()], color=colours)
             axis.invert_yaxis()  # the first row above
             axis.bar_label(bars, fmt="{:,.4g}", padding=3, fontsize=_SMALL)
