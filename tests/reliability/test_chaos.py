@@ -20,6 +20,8 @@ def test_no_event_is_lost_repeated_or_out_of_order_amid_random_faults(
     figures = Round(f"suite/{seed}", seconds=3.0, dispatcher=dispatcher).run()
 
     assert figures.problems == []
+    assert figures.without_connection
+    assert min(figures.without_connection) > 0
     assert figures.received > 0
     assert sum(figures.faults.values()) > 0
 
