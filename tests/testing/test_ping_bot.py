@@ -17,12 +17,12 @@ def ping_bot(token: str, api: str) -> Shard:
         if message["content"] == "!ping":
             url = f"{api}/channels/{message['channel_id']}/messages"
             headers = {"Authorization": f"Bot {token}"}
-            requests.post(url, json={"content": "pong"}, headers=headers, timeout=5)
+            requests.post(url, json={"content": "pong"}, headers=headers, timeout=10)
 
     @shard.on("INTERACTION_CREATE")
     def respond(shard: Shard, interaction: dict[str, Any]) -> None:
         url = f"{api}/interactions/{interaction['id']}/{interaction['token']}/callback"
-        requests.post(url, json={"type": 4, "data": {"content": "pong"}}, timeout=5)
+        requests.post(url, json={"type": 4, "data": {"content": "pong"}}, timeout=10)
 
     return shard
 
@@ -36,7 +36,7 @@ def say(gateway: LocalGateway, content: str) -> None:
 def test_the_bot_answers_a_ping(local_gateway: LocalGateway) -> None:
     with ping_bot(local_gateway.token, local_gateway.http_url) as shard:
         shard.connect(local_gateway.url)
-        shard.wait_until_ready(timeout=5)
+        shard.wait_until_ready(timeout=10)
         say(local_gateway, "!ping")
         request = local_gateway.expect_request("POST", "/channels/{channel.id}/messages")
         assert request.json == {"content": "pong"}
