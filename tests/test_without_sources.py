@@ -55,4 +55,4 @@ def test_the_report_of_a_slow_callback_begins_at_the_users_function(tmp_path: Pa
         )
     assert done.returncode == 0, done.stderr
     where = done.stdout.partition("It is here:\n")[2].splitlines()[0]
-    assert where.endswith('stuck.py", line 18, in wait_for_the_log')
+    assert where.endswith('stuck.py", line 17, in wait_for_the_log')
