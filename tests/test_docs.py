@@ -54,7 +54,6 @@ BLOCKS_NOT_RUN = {
     "context = ssl.create_default_context()    # needs import ssl": (
         "needs a company; tests/test_company_network.py is one"
     ),
-    "import certifi": "needs certifi, which is no extra of the tests",
     "message = f\"/channels/{data['channel_id']}/messages/{data['id']}\"": "part of an example",
     'discord.http.Route.BASE = os.environ["DISCORD_API"]': "discord.py; tests/interop has it",
 }
