@@ -18,6 +18,7 @@ from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, TypeVar, overload
 
 from shardlib import payloads
+from shardlib.callbackfactory import create_callbacks
 from shardlib.callbacks import Predicate, Waiter
 from shardlib.checks import (
     check_at_least_one,
@@ -29,7 +30,6 @@ from shardlib.checks import (
 )
 from shardlib.currentsession import CurrentSession
 from shardlib.deadline import Deadline
-from shardlib.dispatching import create_callbacks
 from shardlib.errors import (
     ConnectionFailed,
     ForkedProcess,

@@ -25,6 +25,7 @@ import websocket
 from shardlib import fetching, payloads
 from shardlib.acknowledged import Acknowledged
 from shardlib.backoff import Backoff
+from shardlib.callbackfactory import create_callbacks
 from shardlib.callbacks import Callbacks, Logger, Predicate, Waiter
 from shardlib.checks import (
     check_at_least_one,
@@ -37,7 +38,6 @@ from shardlib.checks import (
 )
 from shardlib.connection import Connection
 from shardlib.deadline import Deadline
-from shardlib.dispatching import create_callbacks
 from shardlib.errors import (
     AlreadyConnected,
     ForkedProcess,
@@ -78,7 +78,7 @@ from shardlib.transport import StreamBroken
 
 if TYPE_CHECKING:
     from shardlib.currentsession import CurrentSession
-    from shardlib.delivery import Dispatcher
+    from shardlib.dispatcher import Dispatcher
     from shardlib.session import Session
     from shardlib.stats import Stats
 

@@ -17,10 +17,10 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from shardlib.callbackfactory import create_callbacks
 from shardlib.checks import check_at_least_one, check_not_negative, check_timeout
 from shardlib.currentsession import CurrentSession
 from shardlib.deadline import Deadline
-from shardlib.dispatching import create_callbacks
 from shardlib.errors import ForkedProcess
 from shardlib.fleet.commandrunner import INTERVAL, CommandRunner
 from shardlib.fleet.commandscripts import CommandScripts

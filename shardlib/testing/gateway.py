@@ -504,7 +504,7 @@ class LocalGateway:
     def wait_for_connection(
         self,
         predicate: Callable[[GatewayConnection], object] | None = None,
-        timeout: float = 5.0,
+        timeout: float = 10.0,
     ) -> GatewayConnection:
         """Wait for the next connection, and return the connection.
 
@@ -526,7 +526,7 @@ class LocalGateway:
 
         return self._thread.wait(claim, timeout, "a connection")
 
-    def expect(self, opcode: int, timeout: float = 5.0) -> ReceivedPayload:
+    def expect(self, opcode: int, timeout: float = 10.0) -> ReceivedPayload:
         """Wait for the next payload with an opcode on any connection, and return the payload.
 
         The method returns each payload once. The payload's attribute ``connection`` is the
@@ -540,7 +540,7 @@ class LocalGateway:
             lambda: self._inbox.take(opcode, None), timeout, opcode_name(opcode)
         )
 
-    def wait_until(self, predicate: Callable[[], _T | None], timeout: float = 5.0) -> _T:
+    def wait_until(self, predicate: Callable[[], _T | None], timeout: float = 10.0) -> _T:
         """Wait until a function returns something true, and return that value.
 
         :param predicate: the function. The gateway calls the function again after each change.
@@ -580,7 +580,7 @@ class LocalGateway:
         with self._thread.lock:
             return list(self._requests.unhandled)
 
-    def expect_request(self, method: str, path: str, timeout: float = 5.0) -> ReceivedRequest:
+    def expect_request(self, method: str, path: str, timeout: float = 10.0) -> ReceivedRequest:
         """Wait for the next HTTP request with a method and a path, and return the request.
 
         The method returns each request once. What the request asks for has been done by then,
