@@ -132,3 +132,15 @@ def test_the_options_of_a_command_are_those_of_its_help(command: str) -> None:
     described = {option for term in terms for option in re.findall("``([^`]+)``", term)}
     aliases = {"-v": "--verbose", "--start oldest|newest": "--start {oldest,newest}"}
     assert {aliases.get(option, option) for option in described} == {*shown}
+
+
+def test_the_table_of_faults_has_those_of_the_help() -> None:
+    help_text = help_of("gateway").partition('"do" must be one of:\n')[2]
+    faults = re.findall(r"^  (\w+)", help_text, re.MULTILINE)
+    rows = re.findall(r"^   \* - (``[a-z_]+``.*)$", sections_of_commands()["gateway"], re.MULTILINE)
+    # The parameters stand in parentheses.
+    described = [
+        name for row in rows for name in re.findall(r"``(\w+)``", re.sub(r"\(.*?\)", "", row))
+    ]
+    assert "outage" in described
+    assert sorted(described) == sorted(faults)
