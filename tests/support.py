@@ -35,7 +35,7 @@ FATAL: dict[int, type[errors.ShardClosed]] = {
 }
 
 
-def wait_until(condition: Callable[[], object], timeout: float = 10.0, what: str = "") -> None:
+def wait_until(condition: Callable[[], object], timeout: float = 15.0, what: str = "") -> None:
     """Return once the condition holds; fail, and name ``what``, if that takes too long."""
     deadline = time.monotonic() + timeout
     while not condition():
