@@ -160,7 +160,7 @@ def test_changing_a_dict_after_the_constructor_took_it_changes_no_identify(
         properties["browser"] = object()  # type: ignore[assignment]
     shard.reinstantiate()
 
-    wait_until(lambda: recorder.count("ready") == 2, 10)
+    wait_until(lambda: recorder.count("ready") == 2, 15)
     first, second = (peer.opening for peer in gateway.peers)
     assert first == second
     assert recorder.errors == []
@@ -364,7 +364,7 @@ def test_an_unprintable_exception_of_a_gate_or_backoff_neither_ends_nor_spins_th
     def told() -> int:
         return sum(isinstance(error, Unspeakable) for error in recorder.errors)
 
-    wait_until(lambda: told() >= 2, 10, "two errors")
+    wait_until(lambda: told() >= 2, 15, "two errors")
     before = time.process_time()
     time.sleep(1.0)  # the time during which a reader that spins would use a core
     assert time.process_time() - before < 0.4
@@ -447,7 +447,7 @@ def test_a_meaningless_answer_of_an_identify_gate_is_reported_and_sends_no_ident
     gateway = make_scripted()
     shard, recorder = watch_shard(gateway, ready=False, identify_gate=Gate())
 
-    wait_until(lambda: shard.state is ShardState.READY, 10, "READY")
+    wait_until(lambda: shard.state is ShardState.READY, 15, "READY")
     assert [type(each) for each in recorder.errors] == [error]
     assert [peer.opening is not None for peer in gateway.peers] == [False, True]
 
