@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
-_NO_WORDS = re.compile(r"<(script|style)\b.*?(</\1|$)|<[^>]*(>|$)", re.IGNORECASE | re.DOTALL)
+_NO_WORDS = re.compile(r"<(script|style)\b.*?(</\1[^>]*>|$)|<[^>]*(>|$)", re.IGNORECASE | re.DOTALL)
 
 
 def describe(value: object) -> str:

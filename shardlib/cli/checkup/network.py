@@ -22,7 +22,7 @@ from shardlib.gateway import API_VERSION, gateway_url
 from shardlib.handshake import shake_hands
 from shardlib.opening import Opening
 from shardlib.proxies import address_of, environment_proxy, is_this_machine
-from shardlib.text import count, duration, printable
+from shardlib.text import duration, printable
 from shardlib.tls import authority_name
 from shardlib.transport import Transport
 from shardlib.waiting import Alarm
@@ -317,7 +317,8 @@ class _Connecting:
         stream = self._transport.socket
         assert isinstance(stream, ssl.SSLSocket)
         certificate: dict[str, Any] = stream.getpeercert() or {}
-        left = ssl.cert_time_to_seconds(certificate["notAfter"]) - time.time()
+        expiry = ssl.cert_time_to_seconds(certificate["notAfter"])
+        left = expiry - time.time()
         by = authority_name(certificate["issuer"])
         told = f"{stream.version()} in {took}; a certificate by {by}"
         if left < _SOON:
@@ -327,7 +328,8 @@ class _Connecting:
                 f"{told}, which expires in {duration(left)}",
                 "The server's operator has to renew it",
             )
-        return Finding(name, Grade.GOOD, f"{told}, for {count(int(left / 86_400), 'day')} more")
+        until = time.strftime("%Y-%m-%d", time.gmtime(expiry))
+        return Finding(name, Grade.GOOD, f"{told}, until {until}")
 
     def _shake_hands(self, name: str) -> Finding:
         assert self._transport is not None
