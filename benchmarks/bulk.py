@@ -10,7 +10,8 @@ from __future__ import annotations
 import argparse
 import statistics
 
-from benchmarks.clients import add_arguments, add_plot, chosen
+from benchmarks.clients import add_arguments, chosen
+from benchmarks.kept import Run, add_output
 from benchmarks.measure import Client, Result, bench
 from benchmarks.plot import plot_bars
 from benchmarks.stream import record
@@ -23,10 +24,11 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=30_000, metavar="N")
     parser.add_argument("--rounds", type=int, default=5, metavar="N")
     parser.add_argument("--secure", action="store_true", help="wss instead of ws")
-    add_plot(parser)
+    add_output(parser)
     add_arguments(parser)
     arguments = parser.parse_args()
     show_versions()
+    run = Run("bulk")
     clients = chosen(arguments)
     scheme = "wss" if arguments.secure else "ws"
     tables = {}
@@ -51,8 +53,7 @@ def main() -> None:
             }
             show_table(title, costs, {"events/s": rates})
             tables[title] = costs
-    if arguments.plot is not None:
-        plot_bars(arguments.plot, tables)
+    run.finish(arguments, "bulk", tables, plot_bars)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
 
     python -m benchmarks.chaos --minutes 30 --seed 1
     python -m benchmarks.chaos --minutes 30 --seed 1 --shards 8
+    python -m benchmarks.chaos --minutes 30 --seed 1 --keep   # for the documentation
 
 A run has many rounds. Each round connects a new shard to a new local gateway; with ``--shards``, a
 new manager of so many shards. While the gateway sends events, one thread causes a fault every few
@@ -41,6 +42,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
 
+from benchmarks.kept import Run, add_output
+from benchmarks.plot import ALL_PERCENTS, curve, plot_chaos
+from benchmarks.table import percentile
 from shardlib import (
     AlreadyConnected,
     Backoff,
@@ -83,6 +87,8 @@ FAULT_RATE = 30
 MOST_FAULTS = 60
 # Seconds of the least and of the longest pause before a failed connection is tried again.
 BACKOFF = (0.005, 0.05)
+# The percentiles that the command prints, by the name that it gives them.
+_PERCENTS = {"median": 50, "95 %": 95, "99 %": 99, "longest": 100}
 
 Fault = Callable[[GatewayConnection, random.Random], object]
 
@@ -221,6 +227,8 @@ class Figures:
     lost: int = 0
     duplicated: int = 0
     out_of_order: int = 0
+    # Seconds from each loss of a connection in use until the shard was READY or RESUMED again.
+    without_connection: list[float] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
     def add(self, other: Figures) -> None:
@@ -241,9 +249,44 @@ class Figures:
             f"events issued {self.issued}, received {self.received}, "
             f"of which replayed {self.replayed}",
             f"lost {self.lost}, duplicated {self.duplicated}, out of order {self.out_of_order}",
+            f"seconds without a connection: {self._waits()}",
             *(f"PROBLEM {problem}" for problem in self.problems),
         ]
         return "\n".join(lines)
+
+    def _waits(self) -> str:
+        waits = self.without_connection
+        if not waits:
+            return "no connection was lost"
+        return ", ".join(
+            f"{name} {percentile(waits, each):.3f}" for name, each in _PERCENTS.items()
+        )
+
+
+@dataclass
+class OverTime:
+    """The figures after each round.
+
+    :ivar minutes: since the run began.
+    :ivar received: events received so far, as the others.
+    :ivar wrong: events lost, duplicated or out of order.
+    """
+
+    minutes: list[float] = field(default_factory=list)
+    received: list[int] = field(default_factory=list)
+    faults: list[int] = field(default_factory=list)
+    wrong: list[int] = field(default_factory=list)
+
+    def note(self, minutes: float, total: Figures) -> None:
+        """Note the figures so far.
+
+        :param minutes: since the run began.
+        :param total: the figures of all rounds until now.
+        """
+        self.minutes.append(round(minutes, 2))
+        self.received.append(total.received)
+        self.faults.append(total.faults.total())
+        self.wrong.append(total.lost + total.duplicated + total.out_of_order)
 
 
 # Where the callbacks run, by the name that the command takes. The queues are so short that they are
@@ -291,6 +334,8 @@ class Round:
         self._final: dict[Shard, str | None] = {}
         # A letter for each callback, in the order of the calls, by shard.
         self._callbacks: dict[int, list[str]] = {}
+        # When each shard without a connection lost the one that it had last, by shard.
+        self._lost_at: dict[int, float] = {}
         # Connections that the gateway does not read, so that the gateway cannot notice their end.
         self._unread: set[GatewayConnection] = set()
         self._seen_sessions: set[GatewaySession] = set()
@@ -563,7 +608,14 @@ class Round:
     # The user's side.
 
     def _note(self, shard: Shard, callback: str) -> None:
-        self._callbacks.setdefault(shard.shard_id, []).append(callback)
+        shard_id = shard.shard_id
+        self._callbacks.setdefault(shard_id, []).append(callback)
+        if callback == "d":
+            self._lost_at.setdefault(shard_id, time.monotonic())
+        elif callback in "yrx":
+            lost_at = self._lost_at.pop(shard_id, None)
+            if lost_at is not None and callback != "x":
+                self.figures.without_connection.append(time.monotonic() - lost_at)
 
     def _on_disconnected(self, shard: Shard, code: int | None, closed_by_self: bool) -> None:
         self._note(shard, "d")
@@ -824,7 +876,7 @@ def make_round(seed: str, dispatcher: str, shards: int, seconds: float = ROUND_S
     return ManagerRound(seed, seconds, dispatcher, shards)
 
 
-def run(seed: int, minutes: float, dispatcher: str, shards: int) -> Figures:
+def run(seed: int, minutes: float, dispatcher: str, shards: int) -> tuple[Figures, OverTime]:
     """Run rounds until the time is over or a round finds a problem.
 
     Prints the figures so far once a minute.
@@ -833,15 +885,16 @@ def run(seed: int, minutes: float, dispatcher: str, shards: int) -> Figures:
     :param minutes: the minutes after which no new round begins.
     :param dispatcher: one of DISPATCHERS.
     :param shards: how many shards a round has.
-    :returns: the sum of all figures.
+    :returns: the sum of all figures, and how they came about.
     """
-    total = Figures()
-    end = time.monotonic() + minutes * 60
-    printed_at = time.monotonic()
+    total, over_time = Figures(), OverTime()
+    began = printed_at = time.monotonic()
+    end = began + minutes * 60
     number = 0
     while time.monotonic() < end and not total.problems:
         total.add(make_round(f"{seed}/{number}", dispatcher, shards).run())
         number += 1
+        over_time.note((time.monotonic() - began) / 60, total)
         if time.monotonic() - printed_at > 60:
             printed_at = time.monotonic()
             print(f"{total}\n", flush=True)
@@ -850,7 +903,7 @@ def run(seed: int, minutes: float, dispatcher: str, shards: int) -> Figures:
             f"to run the round again: --seed {seed} --round {number - 1} "
             f"--dispatcher '{dispatcher}' --shards {shards}"
         )
-    return total
+    return total, over_time
 
 
 def main() -> int:
@@ -861,17 +914,38 @@ def main() -> int:
     parser.add_argument("--round", type=int, help="this round alone, once")
     parser.add_argument("--dispatcher", choices=DISPATCHERS, default="reader")
     parser.add_argument("--shards", type=int, default=1, metavar="N", help="of one manager")
+    add_output(parser)
     options = parser.parse_args()
+    kept_run = Run("chaos")
     # asyncio warns of each write after the client has ended the connection, which faults often do.
     logging.getLogger("asyncio").setLevel(logging.ERROR)
     if options.round is not None:
         seed = f"{options.seed}/{options.round}"
         figures = make_round(seed, options.dispatcher, options.shards).run()
     else:
-        figures = run(options.seed, options.minutes, options.dispatcher, options.shards)
-    shards = f"{options.shards} shards" if options.shards > 1 else "one shard"
-    print(f"seed {options.seed}, {shards}, callbacks by the {options.dispatcher}\n{figures}")
+        figures, over_time = run(options.seed, options.minutes, options.dispatcher, options.shards)
+        kept_run.finish(
+            options,
+            f"chaos-{_words(options.shards).replace(' ', '-')}-{options.seed}",
+            {
+                **vars(figures),
+                "seed": options.seed,
+                "shards": options.shards,
+                "over_time": vars(over_time),
+                "losses": len(figures.without_connection),
+                "without_connection": curve(figures.without_connection, ALL_PERCENTS),
+            },
+            plot_chaos,
+        )
+    print(
+        f"seed {options.seed}, {_words(options.shards)}, callbacks by the {options.dispatcher}\n"
+        f"{figures}"
+    )
     return 1 if figures.problems else 0
+
+
+def _words(shards: int) -> str:
+    return f"{shards} shards" if shards > 1 else "one shard"
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ import platform
 import sys
 import zlib
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 from benchmarks.measure import Client
 from benchmarks.stream import COMPRESSIONS
@@ -83,16 +82,6 @@ def add_compression(parser: argparse.ArgumentParser) -> None:
         choices=COMPRESSIONS,
         default=COMPRESSIONS,
         help="all by default",
-    )
-
-
-def add_plot(parser: argparse.ArgumentParser) -> None:
-    """Add the option that draws the tables.
-
-    :param parser: the command's parser.
-    """
-    parser.add_argument(
-        "--plot", type=Path, metavar="FILE", help="draw the tables, as .svg or .png for instance"
     )
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 import statistics
 
-from benchmarks.clients import OURS, add_plot
+from benchmarks.clients import OURS
+from benchmarks.kept import Run, add_output
 from benchmarks.measure import Client, bench
 from benchmarks.plot import plot_bars
 from benchmarks.stream import record
@@ -25,9 +26,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, metavar="N")
     parser.add_argument("--json", choices=("ujson", "orjson"), default="ujson")
     parser.add_argument("--compression", default="zlib-stream")
-    add_plot(parser)
+    add_output(parser)
     arguments = parser.parse_args()
     show_versions()
+    run = Run("dispatch")
     clients = [Client(OURS, arguments.json, place=place) for place in PLACES]
     tables: dict[str, dict[Client, float]] = {}
     with bench(record(arguments.events)) as runner:
@@ -40,8 +42,7 @@ def main() -> None:
             title = f"microseconds of processor time for an event, {words}, {arguments.compression}"
             tables[title] = {client: statistics.median(spent[client]) for client in clients}
             show_table(title, tables[title])
-    if arguments.plot is not None:
-        plot_bars(arguments.plot, tables)
+    run.finish(arguments, "dispatch", tables, plot_bars)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,9 @@ from typing import Any
 import redis
 
 from benchmarks.client import memory
+from benchmarks.kept import Run, add_output
 from benchmarks.manager import Gateway
+from benchmarks.plot import only, plot_bars
 from benchmarks.sender import Sender
 from benchmarks.stream import COMPRESSIONS, frames, messages, record
 from benchmarks.table import show_versions
@@ -68,6 +70,8 @@ _PATIENCE = 120.0
 
 # So that the log of Redis is appended to, and not written anew in the middle of a measurement.
 _REDIS_OPTIONS = ("--appendfsync", "everysec", "--auto-aof-rewrite-percentage", "0")
+
+_COST = "microseconds of processor time for an event"
 
 # Of each shard: more of them would only fill the memory.
 _KEPT_EVENTS = 1000
@@ -350,8 +354,12 @@ class Figures:
     slow: list[tuple[Cost, float]] = dataclasses.field(default_factory=list)
 
 
-def show_costs(server: Server, compression: str, rounds: int, rate: float) -> None:
-    """Print the first table and the second.
+# What is kept: by title, the figure of each row.
+Tables = dict[str, dict[str, float]]
+
+
+def show_costs(server: Server, compression: str, rounds: int, rate: float) -> Tables:
+    """Print the first table and the second, and return what is kept of them.
 
     :param server: the Redis.
     :param compression: of the connections.
@@ -386,6 +394,20 @@ def show_costs(server: Server, compression: str, rounds: int, rate: float) -> No
         receiving = figures[f"receiving, {name}"]
         _show(f"receiving, {name}", receiving, None)
         _show(f"worker, {name}", figures[f"worker, {name}"], receiving)
+    at_rate = f"at {rate:g} a second"
+    tables: Tables = {
+        "events a second, in bulk": {
+            title: max(cost.rate for cost, _ in each.bulk) for title, each in figures.items()
+        },
+        f"{_COST}, in bulk": {title: _best(each.bulk) for title, each in figures.items()},
+        f"{_COST}, {at_rate}": {title: _best(each.slow) for title, each in figures.items()},
+        f"{_COST} in Redis, in bulk": {
+            title: _in_redis(each.bulk) for title, each in figures.items() if "worker" in title
+        },
+        f"{_COST} in Redis, {at_rate}": {
+            title: _in_redis(each.slow) for title, each in figures.items() if "worker" in title
+        },
+    }
     worker, sender = parts.pop("worker, undecoded"), senders.pop("worker, undecoded")
     for part in (*parts.values(), *senders.values()):
         part.kill()
@@ -396,7 +418,9 @@ def show_costs(server: Server, compression: str, rounds: int, rate: float) -> No
         consumer = Part(consume, server.url, "undecoded", ordered)
         consumer.receive()
         costs = [measure(sender, [worker, consumer], _SLOW, rate)[1] for _ in range(rounds)]
-        print(f"{title:25} {'':40} {min(each.each for each in costs):9.1f}", flush=True)
+        least = min(each.each for each in costs)
+        tables[f"{_COST}, {at_rate}"][title] = least
+        print(f"{title:25} {'':40} {least:9.1f}", flush=True)
         idle[title] = _idle(server, consumer, commands)
         consumer.kill()
     worker.kill()
@@ -405,6 +429,14 @@ def show_costs(server: Server, compression: str, rounds: int, rate: float) -> No
     for title, (share, commands) in idle.items():
         print(f"{title:25} {share:9.2%} {commands:11.1f}")
     print(f"\n{kilobytes:.0f} kB of memory for each shard of a worker", flush=True)
+    tables["% of a core, while nothing comes"] = {
+        title: 100 * share for title, (share, _) in idle.items()
+    }
+    tables["commands a second in Redis, while nothing comes"] = {
+        title: commands for title, (_, commands) in idle.items()
+    }
+    tables["kB of memory"] = {"each shard of a worker": kilobytes}
+    return tables
 
 
 def _show(title: str, figures: Figures, receiving: Figures | None) -> None:
@@ -416,8 +448,7 @@ def _show(title: str, figures: Figures, receiving: Figures | None) -> None:
         ratio = f"{bulk / _best(receiving.bulk):.2f}"
         beyond = f"{slow - _best(receiving.slow):.1f}"
         in_redis, in_redis_slow = (
-            f"{min(seconds / cost.events for cost, seconds in each) * 1e6:.1f}"
-            for each in (figures.bulk, figures.slow)
+            f"{_in_redis(each):.1f}" for each in (figures.bulk, figures.slow)
         )
     print(
         f"{title:25} {rate:8,.0f} {bulk:9.1f} {ratio:>12} {in_redis:>9} {slow:10.1f} {beyond:>9} "
@@ -428,6 +459,11 @@ def _show(title: str, figures: Figures, receiving: Figures | None) -> None:
 
 def _best(costs: list[tuple[Cost, float]]) -> float:
     return min(cost.each for cost, _ in costs)
+
+
+def _in_redis(costs: list[tuple[Cost, float]]) -> float:
+    """Microseconds of processor time of Redis for each event."""
+    return min(seconds / cost.events for cost, seconds in costs) * 1e6
 
 
 def _idle(server: Server, part: Part, others: float) -> tuple[float, float]:
@@ -468,8 +504,8 @@ class Owner(Part):
                 self.gone[shard_id] = moment
 
 
-def show_hand_overs(server: Server, rounds: int) -> None:
-    """Print the third table.
+def show_hand_overs(server: Server, rounds: int) -> Tables:
+    """Print the third table, and return what is kept of it.
 
     :param server: the Redis.
     :param rounds: how often a worker is killed, and drains.
@@ -504,9 +540,14 @@ def show_hand_overs(server: Server, rounds: int) -> None:
     finally:
         gateway.stop()
     print(f"\n{'seconds without an owner':25}    median   longest    shards")
+    kept: dict[str, float] = {}
     for title, times in (("worker killed", killed), ("worker drained", drained)):
         print(f"{title:25} {statistics.median(times):9.2f} {max(times):9.2f} {len(times):9}")
+        kept[f"{title}, median"] = statistics.median(times)
+        kept[f"{title}, longest of {len(times)}"] = max(times)
     print(f"\na drain took {statistics.median(drains):.2f} s, the longest {max(drains):.2f}")
+    kept["a whole drain, median"] = statistics.median(drains)
+    return {"seconds until a shard is RESUMED elsewhere": kept}
 
 
 def _await_shards(owners: list[Owner]) -> None:
@@ -528,17 +569,20 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, metavar="N")
     parser.add_argument("--rate", type=float, default=800.0, metavar="N", help="events a second")
     parser.add_argument("--compression", choices=COMPRESSIONS, default=COMPRESSIONS[0])
+    add_output(parser)
     arguments = parser.parse_args()
+    run = Run("fleet")
     if not executables():
         sys.exit("no redis-server is installed")
     version, program = list(executables().items())[-1]
     show_versions(f"Redis {version}", f"redis-py {redis.__version__}")
     with tempfile.TemporaryDirectory() as place:
         with RedisServer(program, Path(place), *_REDIS_OPTIONS) as redis_server:
-            show_costs(
+            tables = show_costs(
                 Server(redis_server), arguments.compression, arguments.rounds, arguments.rate
             )
-            show_hand_overs(Server(redis_server), arguments.rounds)
+            tables |= show_hand_overs(Server(redis_server), arguments.rounds)
+    run.finish(arguments, "fleet", tables, only(plot_bars, _COST, "seconds until"))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
 
     python -m benchmarks.fleet_chaos --minutes 30 --seed 1
     python -m benchmarks.fleet_chaos --minutes 30 --seed 1 --forgetful
+    python -m benchmarks.fleet_chaos --minutes 30 --seed 1 --keep   # for the documentation
 
 Sixteen shards of a local gateway run in four worker processes; two consumer processes share the
 events, as one ordered group, and record each with its id. The gateway issues 500 events a second.
@@ -34,6 +35,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import functools
 import heapq
 import itertools
@@ -60,7 +62,10 @@ from benchmarks.fleet_processes import (
     read_records,
     tag_of,
 )
-from benchmarks.table import percentile, show_versions
+from benchmarks.kept import Run, add_output
+from benchmarks.plot import plot_takeovers
+from benchmarks.table import show_versions
+from benchmarks.takeovers import Takeover, summary
 from shardlib.fleet import Fleet, FleetError
 from shardlib.testing import GatewaySession, LocalGateway
 from tests.redis_server import RedisServer, executables
@@ -124,25 +129,13 @@ class Setting:
 
 
 @dataclass
-class Takeovers:
-    """How long it took until another worker had the shards of one that had failed, in seconds.
-
-    :ivar alone: while nothing else failed that has to do with it.
-    :ivar others: while Redis, the network, or the next owner failed, too, or the session was lost.
-    """
-
-    alone: list[float] = field(default_factory=list)
-    others: list[float] = field(default_factory=list)
-
-
-@dataclass
 class Figures:
     """What happened in a run, and what must not have happened."""
 
     verdict: Verdict = field(default_factory=Verdict)
     faults: Counter[str] = field(default_factory=Counter)
     passed: int = 0  # faults that met something that had failed already
-    takeovers: dict[str, Takeovers] = field(default_factory=dict)
+    takeovers: list[Takeover] = field(default_factory=list)
     sessions: int = 0
     lost_sessions: int = 0
     unknown_sessions: list[str] = field(default_factory=list)
@@ -173,15 +166,8 @@ class Figures:
         return "\n".join(lines)
 
     def _rows(self) -> Iterator[str]:
-        for kind, takeovers in sorted(self.takeovers.items()):
-            for values, title in (
-                (takeovers.alone, kind),
-                (takeovers.others, f"{kind}, and something else failed, too"),
-            ):
-                if values:
-                    numbers = (percentile(values, each) for each in (50, 95, 99))
-                    columns = " ".join(f"{each:6.2f}" for each in (*numbers, max(values)))
-                    yield f"{title:52} {len(values):6} {columns}"
+        for title, (number, seconds) in summary(self.takeovers).items():
+            yield f"{title:52} {number:6} {' '.join(f'{each:6.2f}' for each in seconds)}"
 
 
 class Interrupted(BaseException):
@@ -340,7 +326,7 @@ class Chaos:
             elif self._owners.get(shard_id) is process:
                 del self._owners[shard_id]
                 if process in self._draining:
-                    self._orphans[shard_id] = (when, "worker drained, since its shard", process)
+                    self._orphans[shard_id] = (when, "worker drained", process)
 
     def _orphan(self, worker: Process, kind: str) -> None:
         now = time.monotonic()
@@ -695,9 +681,9 @@ class Chaos:
         figures.refused = sum(not each.accepted for each in self._gateway.identifies)
         figures.resumes = sum(each.resumes for each in self._gateway.all_sessions)
         for shard_id, failed, taken, kind in self._taken_over:
-            takeovers = figures.takeovers.setdefault(kind, Takeovers())
             is_alone = not self._others_failed(shard_id, failed, taken)
-            (takeovers.alone if is_alone else takeovers.others).append(taken - failed)
+            minute = (failed - self._began) / 60
+            figures.takeovers.append(Takeover(minute, taken - failed, kind, is_alone))
 
     def _judge_sessions(self, shard_id: int, sessions: list[GatewaySession]) -> None:
         """Look whether each session but the last was lost before the next one began."""
@@ -797,7 +783,9 @@ def main() -> int:
         "--redis", choices=executables(), default=[*executables()][-1], help="its version"
     )
     parser.add_argument("--verbose", action="store_true", help="print each fault")
+    add_output(parser)
     options = parser.parse_args()
+    kept_run = Run("fleet_chaos")
     setting = Setting(
         seed=options.seed,
         seconds=options.minutes * 60,
@@ -827,7 +815,18 @@ def main() -> int:
 
     chaos = Chaos(setting, directory, tell)
     try:
-        print(chaos.run())
+        figures = chaos.run()
+        print(figures)
+        kept_run.finish(
+            options,
+            f"fleet_chaos-{'forgetful-' if options.forgetful else ''}{options.seed}",
+            {
+                **vars(figures),
+                "verdict": vars(figures.verdict),
+                "setting": vars(dataclasses.replace(setting, redis=options.redis)),
+            },
+            plot_takeovers,
+        )
     except (KeyboardInterrupt, Interrupted):
         print("interrupted")
         return 130

@@ -15,6 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.kept import Run, add_output
+from benchmarks.plot import plot_bars
 from benchmarks.stream import record
 from benchmarks.table import show_versions
 from shardlib.fleet.connecting import connect
@@ -121,12 +123,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A consumer of a fleet.")
     parser.add_argument("--rates", type=float, nargs="+", default=[100, 800, 3000], metavar="N")
     parser.add_argument("--seconds", type=float, default=10.0, metavar="S", help="for each line")
+    add_output(parser)
     parser.add_argument("--feed", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.feed:
         url, rate = arguments.feed
         Feeder(url).feed(float(rate))
     show_versions()
+    run = Run("fleet_consumer")
+    costs: dict[str, float] = {}
     version, program = list(executables().items())[-1]
     print(f"\nRedis {version}\n\nevents/s            us an event   events")
     for rate in arguments.rates:
@@ -139,13 +144,19 @@ def main() -> None:
                 finally:
                     feeder.kill()
                     feeder.wait()
-            show(f"{rate:.0f} {'ordered' if ordered else 'unordered'}", count, cost)
+            title = f"{rate:.0f} {'ordered' if ordered else 'unordered'}"
+            show(title, count, cost)
+            costs[title] = cost
     with tempfile.TemporaryDirectory() as place, RedisServer(program, Path(place)) as redis:
         feeder_here = Feeder(redis.url)
         for _ in range(_BACKLOG // 100):
             feeder_here.append(dict.fromkeys(range(_SHARDS), 100))
         waiting = _BACKLOG * _SHARDS
-        show("a backlog", *measure(redis.url, "backlog", 60.0, backlog=waiting))
+        count, cost = measure(redis.url, "backlog", 60.0, backlog=waiting)
+    show("a backlog", count, cost)
+    costs["a backlog"] = cost
+    table = {"microseconds of processor time for an event, events a second": costs}
+    run.finish(arguments, "fleet_consumer", table, plot_bars)
 
 
 def show(title: str, count: int, cost: float) -> None:

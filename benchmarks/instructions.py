@@ -37,10 +37,10 @@ from benchmarks.clients import (
     FLOOR,
     OURS,
     add_arguments,
-    add_plot,
     chosen,
     versions,
 )
+from benchmarks.kept import Run, add_output
 from benchmarks.measure import PACES, Bench, Client, bench
 from benchmarks.plot import plot_bars
 from benchmarks.stream import COMPRESSIONS, record
@@ -59,6 +59,9 @@ _CHECKS = [
 ]
 
 Case = tuple[Client, str, str]
+
+# The paces, as titles name them.
+_WORDS = {"bulk": "in bulk", "single": "one at a time"}
 
 
 def count(bench: Bench, client: Client, pace: str, compression: str) -> float:
@@ -105,17 +108,17 @@ def compare(arguments: argparse.Namespace) -> None:
 
     :param arguments: the parsed arguments.
     """
+    run = Run("instructions")
     paces = arguments.pace or PACES
     clients = chosen(arguments)
     tables = {}
     for pace, compression in itertools.product(paces, arguments.compression):
         counts = count_all((client, pace, compression) for client in clients)
         figures = {client: counts[client, pace, compression] / 1000 for client in clients}
-        title = f"thousands of instructions for an event, {pace}, {compression}"
+        title = f"thousands of instructions for an event, {_WORDS[pace]}, {compression}"
         show_table(title, figures)
         tables[title] = figures
-    if arguments.plot is not None:
-        plot_bars(arguments.plot, tables)
+    run.finish(arguments, "instructions", tables, plot_bars)
 
 
 def measure_ratios() -> dict[str, float]:
@@ -198,7 +201,7 @@ def main() -> None:
     parser.add_argument("pace", nargs="*", choices=[*PACES, []], help="both by default")
     parser.add_argument("--check", action="store_true", help=f"against {_KEPT.name}")
     parser.add_argument("--save", action="store_true", help=f"to {_KEPT.name}")
-    add_plot(parser)
+    add_output(parser)
     add_arguments(parser)
     arguments = parser.parse_args()
     if shutil.which("valgrind") is None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 import json
 
-from benchmarks.clients import add_peers, add_plot, chosen
+from benchmarks.clients import add_peers, chosen
+from benchmarks.kept import Run, add_output
 from benchmarks.measure import bench
 from benchmarks.plot import plot_bars
 from benchmarks.stream import PLAIN, record
@@ -34,10 +35,11 @@ def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description="The memory for a large message.")
     parser.add_argument("--megabytes", type=int, default=20, metavar="N")
-    add_plot(parser)
+    add_output(parser)
     add_peers(parser)
     arguments = parser.parse_args()
     show_versions()
+    run = Run("large")
     events = record(100)
     large = large_event(events, arguments.megabytes * 1_000_000)
     with bench([events[0], large]) as runner:
@@ -48,8 +50,7 @@ def main() -> None:
         }
     title = f"MB at most, a plain message of {arguments.megabytes} MB"
     show_table(title, peaks)
-    if arguments.plot is not None:
-        plot_bars(arguments.plot, {title: peaks})
+    run.finish(arguments, "large", {title: peaks}, plot_bars)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks.clients import FLOOR, add_arguments, add_plot, chosen
+from benchmarks.clients import FLOOR, add_arguments, chosen
+from benchmarks.kept import Run, add_output
 from benchmarks.measure import Client, bench
-from benchmarks.plot import plot_curves
+from benchmarks.plot import PERCENTS, curve, plot_curves
 from benchmarks.stream import record
 from benchmarks.table import percentile, show_table, show_versions
 
@@ -28,10 +29,11 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=3_000, metavar="N")
     parser.add_argument("--rounds", type=int, default=5, metavar="N")
     parser.add_argument("--secure", action="store_true", help="wss instead of ws")
-    add_plot(parser)
+    add_output(parser)
     add_arguments(parser)
     arguments = parser.parse_args()
     show_versions()
+    run = Run("latency")
     clients = [each for each in chosen(arguments) if each.peer != FLOOR and each.listens]
     scheme = "wss" if arguments.secure else "ws"
     curves: dict[str, dict[Client, list[float]]] = {}
@@ -56,9 +58,8 @@ def main() -> None:
             median = columns.pop("50 %")
             title = f"microseconds to the callback, {scheme}, {compression}"
             show_table(f"{title}, median", median, columns)
-            curves[title] = delays
-    if arguments.plot is not None:
-        plot_curves(arguments.plot, curves)
+            curves[title] = {client: curve(delays[client], PERCENTS) for client in clients}
+    run.finish(arguments, "latency", curves, plot_curves)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ import threading
 import time
 
 from benchmarks.client import memory
-from benchmarks.clients import add_plot
-from benchmarks.plot import plot_bars
+from benchmarks.kept import Run, add_output
+from benchmarks.plot import only, plot_bars
 from benchmarks.table import show_versions
 from shardlib import GatewayBot, IdentifyGate, Intents, ShardManager, fetch_gateway_bot
 from shardlib.gateway import IDENTIFY_INTERVAL, IDENTIFY_SLACK
@@ -34,11 +34,17 @@ _HEADING = (
     "shards  ready s  least s identifies  threads  kB/shard     idle     busy events/s  close s"
 )
 
-# The pictures, and the figures in them.
-_PLOTTED = {
-    "seconds until all shards are READY": "start",
-    "kB for a shard": "kilobytes",
-    "seconds to close": "close",
+# The titles under which the figures are kept.
+_TITLES = {
+    "start": "seconds until all shards are READY",
+    "least": "seconds that Discord's pace takes at least",
+    "identifies": "Identifies",
+    "threads": "threads",
+    "kilobytes": "kB for a shard",
+    "idle": "% of a core, idle",
+    "busy": "% of a core, busy",
+    "rate": "events a second to each busy shard",
+    "close": "seconds to close",
 }
 
 
@@ -181,7 +187,7 @@ def main() -> None:
     parser.add_argument("--shards", type=int, nargs="+", default=[16, 64, 256], metavar="N")
     parser.add_argument("--max-concurrency", type=int, default=16, metavar="N")
     parser.add_argument("--seconds", type=float, default=20.0, metavar="S", help="to watch it")
-    add_plot(parser)
+    add_output(parser)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -192,9 +198,10 @@ def main() -> None:
         print(json.dumps(dataclasses.asdict(figures)))
     else:
         show_versions()
+        run = Run("manager")
         print(f"\nmax_concurrency {arguments.max_concurrency}; busy: events/s to each shard")
         print(_HEADING)
-        pictures = {}
+        tables: dict[str, dict[str, float]] = {title: {} for title in _TITLES.values()}
         for shards in arguments.shards:  # each in a process of its own, for its memory
             command = [sys.executable, "-m", "benchmarks.manager", "--measure"]
             command += ["--shards", str(shards), "--seconds", str(arguments.seconds)]
@@ -202,15 +209,11 @@ def main() -> None:
             output = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
             figures = Figures(**json.loads(output))
             show(figures)
-            pictures[f"{shards} shards"] = dataclasses.asdict(figures)
-        if arguments.plot is not None:
-            plot_bars(
-                arguments.plot,
-                {
-                    title: {name: figures[field] for name, figures in pictures.items()}
-                    for title, field in _PLOTTED.items()
-                },
-            )
+            for field, title in _TITLES.items():
+                unit = 100 if title.startswith("%") else 1
+                tables[title][f"{shards} shards"] = getattr(figures, field) * unit
+        plot = only(plot_bars, _TITLES["start"], _TITLES["kilobytes"], _TITLES["close"])
+        run.finish(arguments, "manager", tables, plot)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 import statistics
 
-from benchmarks.clients import BARE_LOOP, OURS, add_compression, add_plot
+from benchmarks.clients import BARE_LOOP, OURS, add_compression
+from benchmarks.kept import Run, add_output
 from benchmarks.measure import Client, bench
 from benchmarks.plot import plot_bars
 from benchmarks.stream import record
@@ -23,10 +24,11 @@ def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description="The memory of one more idle shard.")
     parser.add_argument("--rounds", type=int, default=3, metavar="N")
-    add_plot(parser)
+    add_output(parser)
     add_compression(parser)
     arguments = parser.parse_args()
     show_versions()
+    run = Run("memory")
     tables: dict[str, dict[Client, float]] = {}
     with bench(record(1)) as runner:
         for compression in arguments.compression:
@@ -39,8 +41,7 @@ def main() -> None:
                     for client in _CLIENTS
                 }
                 show_table(title, tables[title])
-    if arguments.plot is not None:
-        plot_bars(arguments.plot, tables)
+    run.finish(arguments, "memory", tables, plot_bars)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from benchmarks.clients import BARE_LOOP, OURS, add_arguments, add_plot, chosen
+from benchmarks.clients import BARE_LOOP, OURS, add_arguments, chosen
+from benchmarks.kept import Run, add_output
 from benchmarks.measure import Bench, Client, Result, bench
 from benchmarks.plot import plot_bars
 from benchmarks.stream import record
@@ -93,12 +94,13 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=20_000, metavar="N", help="of each")
     parser.add_argument("--rounds", type=int, default=3, metavar="N")
     parser.add_argument("--shards", type=int, nargs="+", default=[1, 2, 4], metavar="N")
-    add_plot(parser)
+    add_output(parser)
     add_arguments(parser)
     arguments = parser.parse_args()
     show_versions()
+    kept_run = Run("shards")
     table = rows([each for each in chosen(arguments) if each.peer in (OURS, BARE_LOOP)])
-    pictures = {}
+    tables: dict[str, dict[str, float]] = {}
     with bench(record(arguments.events)) as runner:
         for compression in arguments.compression:
             costs: dict[tuple[Row, int], list[float]] = {}
@@ -122,16 +124,19 @@ def main() -> None:
                     for (row, number), cost in medians.items()
                 },
             )
-            show(
-                f"events a second, all shards together, {compression}",
-                {case: f"{statistics.median(each):,.0f}" for case, each in rates.items()},
-            )
-            pictures[title] = {
-                f"{client}, {arrangement}, {number} busy": cost
-                for ((client, arrangement), number), cost in medians.items()
-            }
-    if arguments.plot is not None:
-        plot_bars(arguments.plot, pictures)
+            tables[title] = _name(medians)
+            title = f"events a second, all shards together, {compression}"
+            medians = {case: statistics.median(each) for case, each in rates.items()}
+            show(title, {case: f"{rate:,.0f}" for case, rate in medians.items()})
+            tables[title] = _name(medians)
+    kept_run.finish(arguments, "shards", tables, plot_bars)
+
+
+def _name(figures: Mapping[tuple[Row, int], float]) -> dict[str, float]:
+    return {
+        f"{client}, {arrangement}, {number} busy": figure
+        for ((client, arrangement), number), figure in figures.items()
+    }
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.clients import FLOOR, add_arguments, add_plot, chosen
+from benchmarks.clients import FLOOR, add_arguments, chosen
+from benchmarks.kept import Run, add_output
 from benchmarks.measure import Bench, Client, bench
 from benchmarks.plot import plot_bars
 from benchmarks.stream import record
@@ -66,10 +67,11 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=5_000, metavar="N")
     parser.add_argument("--rounds", type=int, default=5, metavar="N")
     parser.add_argument("--secure", action="store_true", help="time wss instead of ws")
-    add_plot(parser)
+    add_output(parser)
     add_arguments(parser)
     arguments = parser.parse_args()
     show_versions()
+    run = Run("single")
     clients = chosen(arguments)
     scheme = "wss" if arguments.secure else "ws"
     tables: dict[str, dict[Client, float]] = {}
@@ -102,8 +104,7 @@ def main() -> None:
             )
             tables[title] = {client: statistics.median(spent[client]) for client in clients}
             show_table(title, tables[title], calls)
-    if arguments.plot is not None:
-        plot_bars(arguments.plot, tables)
+    run.finish(arguments, "single", tables, plot_bars)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import tempfile
 import threading
 from collections.abc import Mapping
 
-from benchmarks.clients import add_plot
+from benchmarks.kept import Run, add_output
 from benchmarks.plot import plot_bars
 from benchmarks.table import show_versions
 
@@ -86,9 +86,10 @@ def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description="The time for importing.")
     parser.add_argument("--rounds", type=int, default=31, metavar="N")
-    add_plot(parser)
+    add_output(parser)
     arguments = parser.parse_args()
     show_versions()
+    run = Run("startup")
     with tempfile.TemporaryDirectory() as compiled:
         times = measure(arguments.rounds, compiled)
     medians = {program: statistics.median(spent) * 1000 for program, spent in times.items()}
@@ -100,8 +101,7 @@ def main() -> None:
         own = whole - empty
         ratio, own_ratio = whole / needed, own / (needed - empty)
         print(f"{program:36} {whole:9.1f} {ratio:9.2f} {own:9.1f} {own_ratio:9.2f}")
-    if arguments.plot is not None:
-        plot_bars(arguments.plot, {title: medians})
+    run.finish(arguments, "startup", {title: medians}, plot_bars)
 
 
 if __name__ == "__main__":

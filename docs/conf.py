@@ -28,7 +28,37 @@ copybutton_prompt_text = r"\$ |> |>>> |\.\.\. "
 copybutton_prompt_is_regexp = True
 copybutton_line_continuation_character = "\\"
 
+add_module_names = False  # each page of the reference says where its names are imported from
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True  # "json=ujson", and not where ujson is on this machine
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
+# What on() returns has the type of the function that it was given.
+autodoc_type_aliases = {"_Function": "shardlib.Listener"}
+# Sphinx takes the type of a parameter from the class attribute of its name, if there is one.
+shardlib.Shard.__annotations__.clear()
+
+# A name in a page or docstring that is described nowhere is an error (sphinx-build -W), but for:
+nitpicky = True
+nitpick_ignore_regex = [
+    # What Python and other packages document: to link there, a build would need the network.
+    (
+        "py:.*",
+        r"(collections|logging|multiprocessing|os|random|redis|ssl|threading|time|websocket)(\..*)?",
+    ),
+    # Types that no program has to name. The text beside each says what will do.
+    ("py:class", r"Client|Executor|Gate|JSONModule|Key|Logger|Payload|ShardOptions|_Function"),
+    ("py:class", r"shardlib\.payloads\.JSONModule|shardlib\.testing\.gateway\._T"),
+    ("py:class", r"shardlib\.testing\.(events\.Event|rest\.multipart\.File)"),
+]
+
+# sphinx-build -b linkcheck docs docs/_build/linkcheck
+linkcheck_timeout = 20
+linkcheck_retries = 3
+linkcheck_workers = 2
+linkcheck_ignore = [
+    # Examples, and what runs on the reader's machine.
+    r"(https?|wss?)://(localhost|127\.0\.0\.1|host\b|user:|[^/]*\bexample\b)",
+    # The Developer Portal shows a page to people who are logged in.
+    r"https://discord\.com/developers/applications",
+]

@@ -4,24 +4,26 @@
     DISCORD_TOKEN=... python examples/pygame_app.py
 
 The game calls the callbacks itself, once a frame and for a few milliseconds at most, so
-they change the game as its other functions do.
+they change the game as its other functions do. The content of messages needs the Message
+Content Intent, which the Developer Portal switches on.
 """
 
+import contextlib
+import itertools
 import os
-import random
 
 import pygame
 
 from shardlib import Intents, Shard
 from shardlib.dispatch import Mailbox
 
-WIDTH, HEIGHT = 640, 400
+WIDTH, HEIGHT = 640, 300
 COLOURS = ["#7aa2f7", "#9ece6a", "#e0af68", "#f7768e", "#bb9af7", "#7dcfff"]
 
 mailbox = Mailbox()
 bot = Shard(
     os.environ["DISCORD_TOKEN"],
-    Intents.GUILDS | Intents.GUILD_MESSAGES,
+    Intents.GUILDS | Intents.GUILD_MESSAGES | Intents.MESSAGE_CONTENT,
     dispatcher=mailbox,
 )
 texts: list[tuple[pygame.Surface, pygame.Vector2]] = []  # each with its place
@@ -29,19 +31,20 @@ texts: list[tuple[pygame.Surface, pygame.Vector2]] = []  # each with its place
 
 @bot.on("MESSAGE_CREATE")
 def message(shard: Shard, data: dict) -> None:
-    line = f"{data['author']['username']}: {data['content']}"
-    text = font.render(line, True, random.choice(COLOURS))
-    lane = random.randrange(HEIGHT // font.get_linesize())
-    texts.append((text, pygame.Vector2(WIDTH, lane * font.get_linesize())))
+    author = data["author"]
+    colour = COLOURS[int(author["id"]) % len(COLOURS)]
+    text = font.render(f"{author['username']}: {data['content']}", True, colour)
+    texts.append((text, pygame.Vector2(WIDTH, next(lanes))))
 
 
 pygame.init()
 pygame.display.set_caption("Messages")
 screen = pygame.display.set_mode((WIDTH, HEIGHT))
 font = pygame.font.Font(None, 28)
+lanes = itertools.cycle(range(20, HEIGHT - 20, 30))
 clock = pygame.time.Clock()
 
-with bot:
+with bot, contextlib.suppress(KeyboardInterrupt):
     bot.start(os.environ.get("DISCORD_GATEWAY", "wss://gateway.discord.gg/"))
     while not pygame.event.get(pygame.QUIT):
         mailbox.run_pending(max_seconds=0.005)

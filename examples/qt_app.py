@@ -4,7 +4,9 @@
     DISCORD_TOKEN=... python examples/qt_app.py
 
 The event loop of Qt calls the callbacks, so they use widgets as every slot does. The end
-of the application disconnects the shard.
+of the application disconnects the shard. The content of messages needs the Message
+Content Intent, which the Developer Portal switches on. For PyQt6 write PyQt6 instead of
+PySide6.
 """
 
 import os
@@ -12,7 +14,13 @@ import signal
 import sys
 
 from PySide6.QtCore import QTimer
-from PySide6.QtWidgets import QApplication, QMainWindow, QTreeWidget, QTreeWidgetItem
+from PySide6.QtWidgets import (
+    QApplication,
+    QLabel,
+    QMainWindow,
+    QTreeWidget,
+    QTreeWidgetItem,
+)
 
 from shardlib import Intents, Shard
 from shardlib.dispatch import qt
@@ -22,27 +30,30 @@ messages = QTreeWidget()
 messages.setHeaderLabels(["Author", "Message"])
 messages.setColumnWidth(0, 160)
 messages.setRootIsDecorated(False)
+messages.setAlternatingRowColors(True)
+messages.setStyleSheet("QTreeWidget::item { padding: 3px }")
 window = QMainWindow()
 window.setWindowTitle("Messages")
 window.setCentralWidget(messages)
-tell = window.statusBar().showMessage
-tell("connecting ...")
-window.resize(640, 400)
+status = QLabel("connecting ...")
+status.setWordWrap(True)
+window.statusBar().addWidget(status, 1)
+window.resize(640, 300)
 window.show()
 
 bot = Shard(
     os.environ["DISCORD_TOKEN"],
-    Intents.GUILDS | Intents.GUILD_MESSAGES,
+    Intents.GUILDS | Intents.GUILD_MESSAGES | Intents.MESSAGE_CONTENT,
     dispatcher=qt(application),
-    on_socket_disconnected=lambda *_: tell("connection lost, trying again ..."),
-    on_socket_reconnected=lambda *_: tell("connected again"),
-    on_socket_closed=lambda shard, error: tell(str(error)),
+    on_socket_disconnected=lambda *_: status.setText("connection lost, trying again ..."),
+    on_socket_reconnected=lambda *_: status.setText("connected again"),
+    on_socket_closed=lambda shard, error: status.setText(str(error)),
 )
 
 
 @bot.on("READY")
 def ready(shard: Shard, data: dict) -> None:
-    tell(f"connected as {data['user']['username']}")
+    status.setText(f"connected as {data['user']['username']}")
 
 
 @bot.on("MESSAGE_CREATE")

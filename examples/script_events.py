@@ -2,7 +2,8 @@
 
     DISCORD_TOKEN=... python examples/script_events.py 60
 
-The number is how many seconds count as quiet. Ctrl-C ends it before.
+The number is how many seconds count as quiet. Ctrl-C ends it before. The content of
+messages needs the Message Content Intent, which the Developer Portal switches on.
 """
 
 import contextlib
@@ -12,8 +13,9 @@ import sys
 from shardlib import Intents, Shard
 
 quiet = float(sys.argv[1]) if len(sys.argv) > 1 else 60.0
+intents = Intents.GUILDS | Intents.GUILD_MESSAGES | Intents.MESSAGE_CONTENT
 
-with Shard(os.environ["DISCORD_TOKEN"], Intents.GUILDS | Intents.GUILD_MESSAGES) as shard:
+with Shard(os.environ["DISCORD_TOKEN"], intents) as shard:
     # Made before connect(), these miss nothing. What comes meanwhile waits.
     guilds = shard.events("GUILD_CREATE", timeout=30)
     messages = shard.events("MESSAGE_CREATE", timeout=quiet)

@@ -3,7 +3,8 @@
     DISCORD_TOKEN=... python examples/tkinter_app.py
 
 The main loop of tkinter calls the callbacks, so they use widgets as every function of a
-window does. Closing the window disconnects the shard.
+window does. Closing the window disconnects the shard. The content of messages needs the
+Message Content Intent, which the Developer Portal switches on.
 """
 
 import os
@@ -16,7 +17,9 @@ from shardlib.dispatch import tk
 
 root = tkinter.Tk()
 root.title("Messages")
-root.geometry("640x400")
+root.geometry("640x300")
+if root.tk.call("tk", "windowingsystem") == "x11":
+    ttk.Style().theme_use("clam")  # less grey than the default on Linux
 
 status = ttk.Label(root, text="connecting ...", padding=8, wraplength=620)
 status.pack(side="bottom", fill="x")
@@ -28,7 +31,7 @@ messages.pack(fill="both", expand=True)
 
 bot = Shard(
     os.environ["DISCORD_TOKEN"],
-    Intents.GUILDS | Intents.GUILD_MESSAGES,
+    Intents.GUILDS | Intents.GUILD_MESSAGES | Intents.MESSAGE_CONTENT,
     dispatcher=tk(root),
     on_socket_disconnected=lambda *_: status.configure(
         text="connection lost, trying again ..."

@@ -1,9 +1,9 @@
 """Callbacks: the user's functions, and the one place where they are called.
 
 All of them run on the reader thread, one after the other, in the order of the wire, while no lock
-of the library's is held; :mod:`shardlib.dispatched` has those that run elsewhere. Each call is made
-by :mod:`shardlib.running`, which counts its time: a connection is no zombie if its acknowledgement
-is unread because a callback runs.
+of the library's is held; :mod:`shardlib.dispatchedcallbacks` has those that run elsewhere. Each
+call is made by :mod:`shardlib.running`, which counts its time: a connection is no zombie if its
+acknowledgement is unread because a callback runs.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ class SessionLimitReached(ShardError):
     """Discord lets the bot start fewer sessions until the next reset than its shards need.
 
     Nothing was connected. Discord resets the token of a bot that goes beyond the limit
-    (https://docs.discord.com/developers/events/gateway#session-start-limit).
+    (https://docs.discord.com/developers/events/gateway#session-start-limit-object).
 
     :param needed: how many sessions would have been started, an int: one for each shard without a
         session to resume.

@@ -103,7 +103,7 @@ def fetch_gateway_bot(
     asks to wait (status 429), or has a fault (status 500 or more, up to three tries), the request
     is repeated within that time. No redirect is followed: the token goes to no other host.
 
-    :param token: the bot's token, a str without "Bot " in front.
+    :param token: the bot's token, a str without ``Bot`` in front.
     :param api_url: the base of Discord's HTTP API, a str: an ``https://`` URL, or an ``http://``
         one of this machine, such as :attr:`shardlib.testing.LocalGateway.http_url`.
     :param timeout: seconds, above 0, for all of it.

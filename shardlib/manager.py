@@ -18,6 +18,7 @@ from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, TypeVar, overload
 
 from shardlib import payloads
+from shardlib.callbackfactory import create_callbacks
 from shardlib.callbacks import Predicate, Waiter
 from shardlib.checks import (
     check_at_least_one,
@@ -29,7 +30,6 @@ from shardlib.checks import (
 )
 from shardlib.currentsession import CurrentSession
 from shardlib.deadline import Deadline
-from shardlib.dispatching import create_callbacks
 from shardlib.errors import (
     ConnectionFailed,
     ForkedProcess,
@@ -147,7 +147,7 @@ class ShardManager:
     otherwise. In a forked child, every method of a manager that was connected before raises
     :exc:`ForkedProcess`.
 
-    :param token: the bot's token, a str without "Bot " in front.
+    :param token: the bot's token, a str without ``Bot`` in front.
     :param intents: what the bot wants to receive, :class:`shardlib.Intents` or an int.
     :param shard_count: number of the bot's shards, an int from 1; None for the number that Discord
         recommends. Discord makes the largest bots use a multiple of that.

@@ -206,7 +206,7 @@ def check_token(token: str) -> str:
     if not token:
         raise ValueError("token must be the bot's token, not an empty str")
     if token.startswith("Bot "):
-        raise ValueError('token must be given without "Bot " in front, which is for the HTTP API')
+        raise ValueError("token must be given without ``Bot`` in front, which is for the HTTP API")
     if not token.isascii() or not token.isprintable() or " " in token:
         raise ValueError(
             "token holds a space, a line break or another character that no bot token has; "

@@ -17,12 +17,12 @@ import time
 from collections.abc import Callable
 
 from shardlib.deadline import Deadline
-from shardlib.delivered import Delivered, Holder, Recorder
 from shardlib.errors import ShardsFailed
 from shardlib.gateway import NORMAL_CLOSURE, Intents
 from shardlib.lifecycle import Life
 from shardlib.managedshard import ManagedShard
 from shardlib.managerlifecycle import ManagerLifecycle
+from shardlib.reshardedevents import Holder, Recorder, ReshardedEvents
 from shardlib.shardgroup import ShardGroup
 from shardlib.text import count
 
@@ -75,7 +75,7 @@ class Resharding:
         self._stop = stop
         self._log = log
         self._close_timeout = close_timeout
-        self._delivered = Delivered()
+        self._delivered = ReshardedEvents()
         self._is_decided = False  # that the new shards take over
         self._holders = {
             shard: Holder(

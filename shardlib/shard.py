@@ -25,6 +25,7 @@ import websocket
 from shardlib import fetching, payloads
 from shardlib.acknowledged import Acknowledged
 from shardlib.backoff import Backoff
+from shardlib.callbackfactory import create_callbacks
 from shardlib.callbacks import Callbacks, Logger, Predicate, Waiter
 from shardlib.checks import (
     check_at_least_one,
@@ -37,7 +38,6 @@ from shardlib.checks import (
 )
 from shardlib.connection import Connection
 from shardlib.deadline import Deadline
-from shardlib.dispatching import create_callbacks
 from shardlib.errors import (
     AlreadyConnected,
     ForkedProcess,
@@ -78,7 +78,7 @@ from shardlib.transport import StreamBroken
 
 if TYPE_CHECKING:
     from shardlib.currentsession import CurrentSession
-    from shardlib.delivery import Dispatcher
+    from shardlib.dispatcher import Dispatcher
     from shardlib.session import Session
     from shardlib.stats import Stats
 
@@ -147,7 +147,7 @@ class Shard:
     those of the constructor's arguments raises :exc:`ForkedProcess`; a shard that was never
     connected works in both processes. A shard can be neither pickled nor copied.
 
-    :param token: the bot's token, a str without "Bot " in front.
+    :param token: the bot's token, a str without ``Bot`` in front.
     :param intents: what the bot wants to receive, :class:`shardlib.Intents` or an int
         (https://docs.discord.com/developers/events/gateway#gateway-intents).
     :param shard_id: number of this shard, an int from 0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 if TYPE_CHECKING:
     from shardlib.callbacks import Logger
-    from shardlib.delivery import Dispatcher
+    from shardlib.dispatcher import Dispatcher
     from shardlib.payloads import JSONModule
     from shardlib.sessiongate import SessionGate
     from shardlib.shard import (

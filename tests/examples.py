@@ -86,7 +86,8 @@ class WindowExample(Example):
         """Save a picture of the window, if SHARDLIB_ARTEFACTS names a folder for it."""
         if folder := os.environ.get("SHARDLIB_ARTEFACTS"):
             path = Path(folder).resolve() / name
-            time.sleep(1.5)  # until what was written has drifted into the window of pygame
+            path.unlink(missing_ok=True)
+            time.sleep(4)  # until what was written has drifted into the window of pygame
             self._tell(f"picture {path}")
             wait_until(path.exists, PATIENCE)
 

@@ -16,7 +16,7 @@ from types import TracebackType
 import redis
 
 from shardlib.fleet.connecting import Client, connect
-from tests.support import wait_until
+from tests.support import send_signal, wait_until
 
 HOST = "127.0.0.1"
 
@@ -156,7 +156,7 @@ class RedisServer:
 
     def _signal(self, number: signal.Signals) -> None:
         assert self._process is not None
-        self._process.send_signal(number)
+        send_signal(self._process, number)
 
     def limit_files(self, size: int) -> None:
         """Let no file of the server's grow beyond a size: its disk is full then.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
 import threading
 import time
@@ -18,6 +21,12 @@ HAS_GIL: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 TOKEN = "test.token.never-in-a-log"
 
+AT_ONCE = 6.0
+"""Seconds within which a machine, however busy, does what has nothing to wait for."""
+
+NEVER = 30.0
+"""Seconds of a timeout that runs out only if what a test asks for is broken."""
+
 # The close codes after which a shard does not connect again, and what it raises.
 FATAL: dict[int, type[errors.ShardClosed]] = {
     4004: errors.AuthenticationFailed,
@@ -27,6 +36,13 @@ FATAL: dict[int, type[errors.ShardClosed]] = {
     4013: errors.InvalidIntents,
     4014: errors.DisallowedIntents,
 }
+
+
+def send_signal(process: subprocess.Popen[Any], number: int) -> None:
+    """Send a signal to a process; return from SIGSTOP once the process has stopped."""
+    process.send_signal(number)
+    if sys.platform != "win32" and number == signal.SIGSTOP:
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED)
 
 
 def wait_until(condition: Callable[[], object], timeout: float = 10.0, what: str = "") -> None:

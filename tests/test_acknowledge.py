@@ -81,7 +81,7 @@ def test_the_saved_session_has_the_sequence_that_was_acknowledged(
             session_id, before + 2, not_none(shard.session_gateway), 0, 1
         )
         assert shard.last_sequence == before + 5
-        in_background(shard.acknowledge, session_id, before + 5).result(5)
+        in_background(shard.acknowledge, session_id, before + 5).result(10)
         assert saved_sequence(shard) == before + 5
 
 
@@ -395,6 +395,6 @@ def test_rewinds_of_many_threads_lose_nothing(gateway: LocalGateway, stored: Sto
             for number in (40, 10, 30, 20)
         ]
         for call in [in_background(call) for call in calls]:
-            call.result(5)
+            call.result(10)
         wait_until(lambda: stored.numbers[-40:] == [*range(11, 51)])
         wait_until(lambda: shard.stats.resumes and saved_sequence(shard) == shard.last_sequence)

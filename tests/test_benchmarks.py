@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 import itertools
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -18,17 +21,20 @@ pytest.importorskip("trustme", reason="the sender's certificates are made with i
 pytest.importorskip("backports.zstd" if sys.version_info < (3, 14) else "compression.zstd")
 
 from benchmarks import shards
-from benchmarks.clients import BARE_LOOP, CLIENTS, FLOOR, is_installed
+from benchmarks.clients import BARE_LOOP, CLIENTS, FLOOR, is_installed, versions
 from benchmarks.instructions import too_much
+from benchmarks.kept import Kept, Run, read
 from benchmarks.large import large_event
 from benchmarks.measure import Bench, Client, bench
-from benchmarks.plot import plot_bars, plot_curves
+from benchmarks.pages import DOCS, PICTURES, TABLES, draw, with_tables
+from benchmarks.plot import PERCENTS, plot_bars, plot_curves
 from benchmarks.sender import Sender, send_one_at_a_time
 from benchmarks.single import MANY, system_calls
 from benchmarks.stream import COMPRESSIONS, record
 from benchmarks.table import percentile, show_table
 
 EVENTS = 40
+A_RUN = Kept("python -m benchmarks.x", "2026-11-26", "abc", 2, 1.0, 2.5, {"CPython": "3.11"}, {})
 NEEDED_IN_LINUX = pytest.mark.skipif(
     sys.platform != "linux", reason="this system does not tell whether a process sleeps"
 )
@@ -178,15 +184,61 @@ def test_a_table_compares_clients_with_the_same_json_module(
 @pytest.mark.parametrize("plot", [plot_bars, plot_curves])
 def test_a_plot_is_written_as_svg(tmp_path: Path, plot: Callable[[Path, Any], None]) -> None:
     pytest.importorskip("matplotlib")
-    clients = [Client("shardlib", "ujson"), Client("hikari", "orjson")]
-    figures = {client: 2.0 if plot is plot_bars else [1.0, 2.0, 3.0] for client in clients}
+    clients = ["shardlib, ujson", "hikari, orjson"]
+    figures = {client: 2.0 if plot is plot_bars else [*PERCENTS] for client in clients}
+    run = dataclasses.replace(A_RUN, figures={"one table": figures, "another": figures})
     file = tmp_path / "plot.svg"
-    plot(file, {"one table": figures, "another": figures})
+    plot(file, [run])
     picture = file.read_text()
     assert "<svg" in picture
     assert "hikari, orjson</text>" in picture  # as text, which is smaller than outlines
-    plot(file, {"one table": figures, "another": figures})
+    assert "2 processors, shared with other work, load 2.5" in picture
+    plot(file, [run])
     assert file.read_text() == picture
+
+
+def test_a_run_keeps_its_figures_with_what_it_ran_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.kept.FOLDER", tmp_path)
+    monkeypatch.setattr("sys.argv", ["bulk", "--rounds", "2", "--plot", "x.svg", "--keep"])
+    drawn: list[Path] = []
+    arguments = argparse.Namespace(plot=Path("x.svg"), keep=True)
+    figures = {"a table": {Client("shardlib", "ujson"): 1.23456}}
+
+    Run("bulk").finish(arguments, "bulk", figures, lambda file, runs: drawn.append(file))
+
+    kept = read("bulk")
+    assert kept.figures == {"a table": {"shardlib, ujson": 1.2346}}
+    assert kept.command == "python -m benchmarks.bulk --rounds 2 --keep"
+    assert kept.versions == versions()
+    assert drawn == [Path("x.svg")]
+
+
+# The documentation
+
+
+@pytest.mark.parametrize("page", ["performance.rst", "reliability.rst"])
+def test_the_tables_of_a_page_hold_the_figures_that_are_kept(page: str) -> None:
+    text = (DOCS / page).read_text()
+    assert text.count("\n.. figures: ") > 2
+    assert with_tables(text) == text, "python -m benchmarks --tables makes them anew"
+
+
+def test_each_table_and_each_plot_stands_in_a_page_once() -> None:
+    text = "".join((DOCS / page).read_text() for page in ("performance.rst", "reliability.rst"))
+    assert sorted(re.findall(r"^\.\. figures: (\S+)$", text, re.M)) == sorted(TABLES)
+    shown = re.findall(r"^\.\. figure:: pictures/(\w+)\.svg$", text, re.M)
+    assert sorted(shown) == sorted(PICTURES)
+
+
+def test_the_plots_of_the_documentation_are_drawn_without_measuring(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    draw(tmp_path)
+    for name in PICTURES:
+        picture, kept = (folder / f"{name}.svg" for folder in (tmp_path, DOCS / "pictures"))
+        texts = [re.findall(r">([^<\n]+)</text>", file.read_text()) for file in (picture, kept)]
+        assert texts[0] == texts[1], f"{name}: python -m benchmarks --plot draws it anew"
 
 
 def test_a_percentile_is_a_value_that_occurred() -> None:

@@ -572,15 +572,31 @@ def test_gateway_takes_as_many_identifies_at_once_as_it_is_told() -> None:
     with Command("gateway", "--max-concurrency", "2", "--token", TOKEN) as gateway:
         gateway.read()
         url = wait_for(gateway.out, "Gateway").split()[1]
-        shards = [
-            Shard(TOKEN, Intents.GUILDS, number, 2, identify_gate=IdentifyGate(2))
-            for number in (0, 1)
-        ]
+        gate = IdentifyGate(2, interval=60.0)
+        shards = [Shard(TOKEN, Intents.GUILDS, number, 2, identify_gate=gate) for number in (0, 1)]
         with contextlib.ExitStack() as stack:
             for shard in shards:
                 stack.enter_context(shard).connect(url)
             for shard in shards:
-                shard.wait_until_ready(4)  # one after the other would take five seconds
+                shard.wait_until_ready(10)  # one after the other would take a minute
+
+
+@pytest.mark.parametrize("limited", [True, False])
+def test_gateway_limits_the_rate_of_requests_unless_told_otherwise(limited: bool) -> None:
+    options = () if limited else ("--no-rate-limits",)
+    with Command("gateway", "--rate", "0", "--token", TOKEN, *options) as gateway:
+        gateway.read()
+        url = wait_for(gateway.out, "HTTP API").split()[2]
+        with requests.Session() as session:
+            session.headers["Authorization"] = f"Bot {TOKEN}"
+            guild = session.get(f"{url}/users/@me/guilds").json()[0]["id"]
+            channels = session.get(f"{url}/guilds/{guild}/channels").json()
+            text = next(channel["id"] for channel in channels if channel["type"] == 0)
+            messages = f"{url}/channels/{text}/messages"
+            statuses = [
+                session.post(messages, json={"content": "hi"}).status_code for _ in range(7)
+            ]
+    assert (429 in statuses) is limited
 
 
 def test_gateway_takes_the_identify_interval_and_the_faults_of_a_shard(tmp_path: Path) -> None:
@@ -598,7 +614,9 @@ def test_gateway_takes_the_identify_interval_and_the_faults_of_a_shard(tmp_path:
             )
             for shard in (zero, two):
                 shard.connect(url)
-                shard.wait_until_ready(4)  # with an interval of 5 seconds, two would get op 9
+                shard.wait_until_ready(10)
+                # With an interval of 5 seconds, two would get op 9, and connect again.
+                assert shard.stats.connections == 1
             with pytest.raises(InvalidShard):
                 one.run_forever(url)
 

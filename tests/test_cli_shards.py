@@ -19,7 +19,7 @@ from shardlib.state import ShardState
 from shardlib.testing import LocalGateway
 from tests.command import CTRL_C, PATIENCE, Command, Pipe, assert_quiet, run_to_end, wait_for
 from tests.pseudoterminal import PseudoTerminal
-from tests.support import TOKEN, wait_until
+from tests.support import TOKEN, send_signal, wait_until
 
 SHARDS = 4
 
@@ -409,12 +409,13 @@ def test_the_table_moves_down_if_its_place_is_lost(
     by: str, gateway: LocalGateway, terminal: PseudoTerminal
 ) -> None:
     terminal.resize(79, 24)
+    # A ping that came as the command goes on would be shown before the command handles SIGCONT.
+    gateway.heartbeat_interval = 10**9
     with show(gateway, terminal, "--events", "NEVER") as command:
         terminal.read_until(b"4 shards: 4 ready")
         wait_until(lambda: terminal.read_some() and is_table(terminal.lines(79)[-2:]), PATIENCE)
         if by == "another program":  # as the shell does after Ctrl-Z
-            command.process.send_signal(signal.SIGSTOP)
-            os.waitid(os.P_PID, command.process.pid, os.WSTOPPED)
+            send_signal(command.process, signal.SIGSTOP)
             os.write(terminal.follower, b"\nprinted by a shell\n")
             command.process.send_signal(signal.SIGCONT)
         else:

@@ -16,7 +16,7 @@ from shardlib import ConnectionFailed, ShardClosed
 from shardlib.deadline import Deadline
 from shardlib.dial import Dialer
 from tests.shards import make_gateway, make_shard
-from tests.support import TOKEN, in_background, wait_until
+from tests.support import AT_ONCE, TOKEN, in_background, wait_until
 
 
 @contextmanager
@@ -194,7 +194,7 @@ def test_disconnect_does_not_wait_for_the_systems_proxy_lookup(
     connecting = in_background(shard.connect, "ws://gateway.test")
     assert asked.wait(10)
     try:
-        in_background(shard.disconnect).result(5)
+        in_background(shard.disconnect).result(10)
     finally:
         answer.set()
     assert isinstance(connecting.exception(10), ShardClosed)
@@ -241,7 +241,7 @@ def test_an_address_that_fails_or_is_silent_is_passed_by(monkeypatch: pytest.Mon
             )
             since = time.perf_counter()
             transport = Dialer("gateway.test", port).dial(None, Deadline(10))
-            assert time.perf_counter() - since < 3
+            assert time.perf_counter() - since < AT_ONCE
             assert transport.socket.getpeername()[1] == port
             transport.close()
         finally:
@@ -283,7 +283,7 @@ def test_a_resolver_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) -
     dialing = in_background(dialer.dial, None, Deadline(10))
     wait_until(lambda: any(other.name == "resolve gateway.test" for other in threading.enumerate()))
     dialer.abort()
-    assert isinstance(dialing.exception(2), ConnectionAbortedError)
+    assert isinstance(dialing.exception(8), ConnectionAbortedError)
     released.set()
 
 

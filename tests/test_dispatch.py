@@ -23,7 +23,7 @@ from shardlib.dispatch import mailbox as mailbox_module
 from shardlib.testing import LocalGateway
 from tests.recorder import Recorder, dispatch_numbers
 from tests.shards import heartbeats, make_gateway, make_shard
-from tests.support import TOKEN, Thread, in_background, not_none, wait_until
+from tests.support import AT_ONCE, NEVER, TOKEN, Thread, in_background, not_none, wait_until
 
 EVENTS = 200
 
@@ -324,13 +324,13 @@ def test_the_thread_that_runs_the_mailbox_disconnects_in_a_round_trip(
     gateway: LocalGateway,
 ) -> None:
     recorder, mailbox = Recorder(), Mailbox(maxsize=10)
-    with connected(gateway, recorder, dispatcher=mailbox) as shard:
+    with connected(gateway, recorder, dispatcher=mailbox, close_timeout=NEVER) as shard:
         mailbox.run_pending()
         dispatch_numbers(gateway, range(EVENTS))
         wait_until(lambda: len(mailbox) >= 10)
         since = time.monotonic()
         shard.disconnect()
-        assert time.monotonic() - since < 1.0
+        assert time.monotonic() - since < AT_ONCE
         assert shard.socket_thread is None
         assert recorder.count("closed") == 0
         mailbox.run_pending()
@@ -1034,7 +1034,7 @@ def test_a_callback_that_does_not_return_holds_join_no_longer_than_disconnect(
     joined = in_background(shard.join)
     try:
         shard.disconnect()
-        joined.result(5)
+        joined.result(10)
     finally:
         goes_on.set()
 
@@ -1049,7 +1049,7 @@ def test_join_does_not_wait_for_a_mailbox_whose_thread_waits_for_join(
     mailbox.run_pending()
     joined = in_background(shard.join)
     shard.disconnect()
-    joined.result(5)
+    joined.result(10)
 
 
 @pytest.mark.parametrize("dispatcher", [Worker(maxsize=2), Pool(maxsize=2)], ids=["worker", "pool"])
@@ -1098,7 +1098,7 @@ shard.wait_until_ready(10)
         [sys.executable, "-c", program, TOKEN, gateway.url],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "closed\n", "")
 

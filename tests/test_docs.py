@@ -39,6 +39,7 @@ NOT_RUN = {
     "fleet.rst": "needs a Redis and workers; tests/fleet/test_guide.py runs what a consumer is",
     "fleet-consumers.rst": "needs a Redis and workers; the tests of tests/fleet have them",
     "gui.rst": "loops of windows; tests/test_examples.py runs and closes whole programs",
+    "notebooks.rst": "the cells of examples/notebook.ipynb, which tests/test_examples.py runs",
     "servers.rst": "parts of web servers; tests/test_examples.py runs whole ones",
     "shards.rst": "needs a bot of many shards; tests/test_examples.py runs examples/many_shards.py",
 }

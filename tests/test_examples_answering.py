@@ -1,7 +1,8 @@
-"""The examples of docs/answering.rst, which answer over HTTP, run against a local gateway."""
+"""The examples of docs/answering.rst and docs/slash-commands.rst, run against a local gateway."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -140,26 +141,38 @@ def test_slow_commands_are_deferred_though_others_are_at_work(gateway: LocalGate
 
 
 # begin: test
-@pytest.fixture
-def bot(local_gateway: LocalGateway) -> Iterator[subprocess.Popen[bytes]]:
-    """The bot as a program, ready for a test."""
-    urls = {"DISCORD_GATEWAY": local_gateway.url, "DISCORD_API": local_gateway.http_url}
-    environment = {**os.environ, **urls, "DISCORD_TOKEN": local_gateway.token}
-    command = [sys.executable, str(ROOT / "examples" / "answer_requests.py")]
-    with subprocess.Popen(command, env=environment) as bot:
+@contextlib.contextmanager
+def running(program: str, gateway: LocalGateway) -> Iterator[None]:
+    """Run a bot as a program, which is ready inside the block."""
+    urls = {"DISCORD_GATEWAY": gateway.url, "DISCORD_API": gateway.http_url}
+    environment = {**os.environ, **urls, "DISCORD_TOKEN": gateway.token}
+    with subprocess.Popen([sys.executable, program], env=environment, cwd=ROOT) as bot:
         try:
-            local_gateway.wait_for_connection(lambda connection: connection.session, timeout=20)
-            yield bot
+            gateway.wait_for_connection(lambda connection: connection.session, timeout=20)
+            yield
         finally:
             bot.terminate()
 
 
-def test_the_bot_answers_a_ping(local_gateway: LocalGateway, bot: subprocess.Popen[bytes]) -> None:
+def test_the_bot_answers_a_ping(local_gateway: LocalGateway) -> None:
     guild = next(iter(local_gateway.world.guilds.values()))
     channel = guild.text_channels[0]
-    local_gateway.send_message(channel["id"], guild.owner_id, "!ping")
-    local_gateway.expect_request("POST", f"/channels/{channel['id']}/messages")
+    with running("examples/answer_requests.py", local_gateway):
+        local_gateway.send_message(channel["id"], guild.owner_id, "!ping")
+        local_gateway.expect_request("POST", f"/channels/{channel['id']}/messages")
     assert [message["content"] for message in channel.messages] == ["!ping", "pong"]
 
 
 # end: test
+
+
+# begin: slash
+def test_the_bot_answers_a_command(local_gateway: LocalGateway) -> None:
+    with running("examples/slash_commands.py", local_gateway):
+        message = local_gateway.invoke_command("ping").wait_for_message()
+        assert message["content"] == "pong"
+        local_gateway.use_component(message, "again")
+        local_gateway.wait_until(lambda: message["content"] == "pong again")
+
+
+# end: slash

@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 
 from shardlib import AuthenticationFailed, ConnectionFailed, Shard, ShardState
-from shardlib.delivery import Dispatcher
 from shardlib.dispatch import Mailbox, Pool, Worker
+from shardlib.dispatcher import Dispatcher
 from shardlib.testing import GatewayConnection, LocalGateway
 from tests.recorder import dispatch_numbers
 from tests.shards import fast_options, make_gateway, make_shard
-from tests.support import TOKEN, in_background, wait_until
+from tests.support import AT_ONCE, NEVER, TOKEN, in_background, wait_until
 
 
 @pytest.fixture
@@ -399,10 +399,10 @@ def test_closing_is_told_before_a_peer_that_does_not_answer_is_given_up(
     gateway: LocalGateway, calls: Calls
 ) -> None:
     gateway.inject(instead_of="close")
-    with make_shard(on_socket_state=calls.recording("state"), close_timeout=8.0) as shard:
+    with make_shard(on_socket_state=calls.recording("state"), close_timeout=NEVER) as shard:
         connection = connect(shard, gateway)
         disconnecting = in_background(shard.disconnect)
-        wait_until(lambda: states(calls)[-1] is ShardState.CLOSING, 5)
+        wait_until(lambda: states(calls)[-1] is ShardState.CLOSING, 10)
         assert not disconnecting.done()
         wait_until(lambda: connection.close_code)
         connection.proceed()
@@ -507,8 +507,8 @@ def test_on_socket_state_is_called_on_the_reader_with_no_lock_held(
 
     def use(shard: Shard, state: ShardState) -> None:
         threads.add(threading.current_thread().name)
-        in_background(lambda: (shard.on("PING", print), shard.stats, repr(shard))).result(5)
-        in_background(shard.disconnect if state is ShardState.CLOSING else str).result(5)
+        in_background(lambda: (shard.on("PING", print), shard.stats, repr(shard))).result(10)
+        in_background(shard.disconnect if state is ShardState.CLOSING else str).result(10)
 
     shard = make_shard(on_socket_state=use, close_timeout=0.2)
     connect(shard, gateway)
@@ -557,17 +557,17 @@ def test_disconnect_without_waiting_returns_at_once_and_join_waits(
     gateway: LocalGateway, calls: Calls
 ) -> None:
     gateway.inject(instead_of="close")
-    shard = make_shard(on_socket_closed=calls.recording("closed"), close_timeout=8.0)
+    shard = make_shard(on_socket_closed=calls.recording("closed"), close_timeout=NEVER)
     connection = connect(shard, gateway)
     since = time.perf_counter()
     shard.disconnect(4000, wait=False)
     shard.disconnect(4001, wait=False)
-    assert time.perf_counter() - since < 2
+    assert time.perf_counter() - since < AT_ONCE
     assert shard.state is ShardState.CLOSING and not calls.made
     wait_until(lambda: connection.close_code)
     connection.proceed()
     shard.join(10)
-    assert time.perf_counter() - since < 5  # the peer has answered
+    assert time.perf_counter() - since < 2 * AT_ONCE  # the peer has answered
     assert calls.made == [("closed", None)]
     assert shard.socket_thread is None
     assert connection.wait_closed() == 4000
@@ -583,7 +583,7 @@ def test_unresponsive_peers_of_many_shards_cost_one_close_timeout(gateway: Local
         shard.disconnect(wait=False)
     for shard in shards:
         shard.join(10)
-    assert time.perf_counter() - since < 3
+    assert time.perf_counter() - since < AT_ONCE
     assert all(shard.state is ShardState.CLOSED for shard in shards)
 
 
@@ -598,7 +598,7 @@ def test_disconnect_without_waiting_closes_the_socket_behind_a_stuck_callback(
     dispatch_numbers(gateway, [1])
     wait_until(lambda: shard.stats.events["TYPING_START"] == 1)
     shard.disconnect(wait=False)
-    assert connection.wait_closed(5) == 1000
+    assert connection.wait_closed(10) == 1000
     calls.gate.set()
     shard.join(10)
     wait_until(lambda: shard.socket_thread is None)
@@ -625,8 +625,8 @@ def test_a_peer_that_takes_no_bytes_holds_up_no_disconnect_without_waiting(
     wait_until(lambda: shard.stats.events["USER_UPDATE"] == 1)
     since = time.perf_counter()
     shard.disconnect(wait=False)
-    wait_until(lambda: shard.state is ShardState.CLOSED, 5)
-    assert time.perf_counter() - since < 5
+    wait_until(lambda: shard.state is ShardState.CLOSED, 10)
+    assert time.perf_counter() - since < AT_ONCE
     assert errors
     shard.join(10)
 

@@ -22,10 +22,10 @@ from shardlib import ConnectionFailed, Session, Shard, ShardClosed, ShardError, 
 from shardlib.dispatch import Mailbox, Pool, Worker
 from shardlib.testing import LocalGateway
 from tests.managers import connect, gateway_bot, make_gateway, make_manager, wait_for_state
-from tests.support import in_background, not_none, wait_until
+from tests.support import NEVER, in_background, not_none, wait_until
 
 # Seconds that a machine under load may take longer.
-GRACE = 2.0
+GRACE = 5.0
 
 
 @pytest.fixture
@@ -94,11 +94,13 @@ def test_disconnect_closes_all_with_a_code(
 
 
 def test_disconnect_without_a_wait_returns_before_all_are_closed(gateway: LocalGateway) -> None:
-    manager = connect(make_manager(gateway, close_timeout=0.5))
-    gateway.inject(instead_of="close", connections=None)
-    for connection in gateway.connections:
+    manager = connect(make_manager(gateway, close_timeout=NEVER))
+    connections = gateway.connections
+    for connection in connections:
         connection.freeze()
-    assert seconds(lambda: manager.disconnect(wait=False)) < 0.4
+    assert seconds(lambda: manager.disconnect(wait=False)) < GRACE
+    for connection in connections:
+        connection.thaw()
     manager.join(10)
 
 
@@ -190,8 +192,8 @@ def test_sixteen_peers_that_take_no_bytes_are_closed_in_the_time_of_one() -> Non
 
 def test_a_live_peer_is_closed_at_once() -> None:
     with make_gateway(16, max_concurrency=16) as gateway:
-        manager = connect(make_manager(gateway))
-        assert seconds(manager.close) < 1.0
+        manager = connect(make_manager(gateway, close_timeout=NEVER))
+        assert seconds(manager.close) < GRACE
 
 
 # Callbacks that do not return
@@ -241,7 +243,7 @@ def test_close_takes_no_longer_than_it_is_given(
     manager = make_manager(gateway, on_socket_ready=hang)
     manager.connect()
     assert inside.wait(10)
-    assert seconds(lambda: manager.close(timeout=0.1)) < 1.0
+    assert seconds(lambda: manager.close(timeout=0.1)) < GRACE
     stuck.set()
     manager.join(10)
 
@@ -319,10 +321,10 @@ def test_closing_in_a_callback_of_a_shard_returns_at_once(
     def close(_: Shard) -> None:
         took.append(seconds(getattr(manager, method)))
 
-    manager = make_manager(gateway, on_socket_ready=close)
+    manager = make_manager(gateway, on_socket_ready=close, close_timeout=NEVER)
     manager.start()
     manager.join(10)
-    assert max(took) < 0.5
+    assert max(took) < GRACE
     assert own_threads() == []
 
 
@@ -330,11 +332,13 @@ def test_closing_in_a_callback_of_a_shard_returns_at_once(
 def test_closing_in_on_all_ready_returns_at_once(gateway: LocalGateway, method: str) -> None:
     took: list[float] = []
     manager = make_manager(
-        gateway, on_all_ready=lambda manager: took.append(seconds(getattr(manager, method)))
+        gateway,
+        on_all_ready=lambda manager: took.append(seconds(getattr(manager, method))),
+        close_timeout=NEVER,
     )
     manager.start()
     manager.join(10)
-    assert len(took) == 1 and took[0] < 0.5
+    assert len(took) == 1 and took[0] < GRACE
 
 
 @pytest.mark.parametrize("kind", [Worker, Pool])
@@ -349,11 +353,11 @@ def test_closing_on_a_dispatchers_thread_does_not_wait_for_that_thread(
         took.append(seconds(getattr(manager, method)))
 
     options: dict[str, Any] = {of: close}
-    manager = make_manager(gateway, dispatcher=kind(), **options)
+    manager = make_manager(gateway, dispatcher=kind(), close_timeout=NEVER, **options)
     manager.start()
     manager.join(10)
     wait_until(lambda: took)
-    assert max(took) < 1.5
+    assert max(took) < GRACE
 
 
 def test_the_thread_that_runs_a_mailbox_closes_without_a_wait_for_itself(
@@ -364,10 +368,11 @@ def test_the_thread_that_runs_a_mailbox_closes_without_a_wait_for_itself(
         gateway,
         dispatcher=mailbox,
         on_socket_closed=lambda shard, error: closed.append(shard.shard_id),
+        close_timeout=NEVER,
     )
     connect(manager)
     mailbox.run_pending()
-    assert seconds(manager.close) < 1.5
+    assert seconds(manager.close) < GRACE
     assert own_threads() == []
     mailbox.run_pending()
     assert sorted(closed) == [0, 1, 2, 3]
@@ -413,7 +418,7 @@ def test_close_interrupts_the_request_of_a_reshard(gateway: LocalGateway) -> Non
     assert asked.wait(10)
     manager.close()
     with pytest.raises(ShardClosed, match="closed by disconnect"):
-        resharding.result(2)
+        resharding.result(10)
 
 
 def test_close_while_shards_wait_for_their_turn_starts_no_more(
@@ -433,14 +438,14 @@ def test_close_while_shards_wait_for_their_turn_starts_no_more(
 
 
 def test_close_while_a_shard_backs_off_ends_the_pause(gateway: LocalGateway) -> None:
-    manager = connect(make_manager(gateway))
+    manager = connect(make_manager(gateway, close_timeout=NEVER))
     gateway.outage()
     wait_for_state(
         manager,
         lambda: {each.state for each in manager.shards.values()} == {ShardState.WAITING},
         "pausing",
     )
-    assert seconds(manager.close) < 1.0
+    assert seconds(manager.close) < GRACE
 
 
 def test_close_between_connect_and_the_first_socket_ends_connect(gateway: LocalGateway) -> None:
@@ -494,7 +499,7 @@ def run(
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    output, errors = process.communicate(timeout=20)
+    output, errors = process.communicate(timeout=60)
     return process.returncode, output, errors
 
 

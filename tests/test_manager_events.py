@@ -161,6 +161,7 @@ def test_an_iterator_whose_time_runs_out_says_which_shards_are_late(gateway: Loc
     with make_manager(gateway) as manager, manager.events("TYPING_START", timeout=0.01) as events:
         manager.connect()
         wait_until(lambda: "3 ready" in repr(manager))
+        wait_until(lambda: manager.shards[3].state is ShardState.IDENTIFYING)
         with pytest.raises(TimeoutError, match="3 of 4 are ready; shard 3 is identifying$"):
             next(events)
 
@@ -294,7 +295,7 @@ def test_a_full_queue_that_nothing_empties_holds_up_no_close(gateway: LocalGatew
                 dispatch(gateway, shard_id, number)
         wait_until(lambda: manager.stats.waiting >= 1)
         in_time = in_background(manager.close)
-        assert in_time.result(5) is None
+        assert in_time.result(10) is None
         assert events is not None
 
 

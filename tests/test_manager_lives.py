@@ -349,7 +349,7 @@ def test_no_shard_that_restart_connects_outlives_a_close_at_that_moment(
     monkeypatch.setattr(ManagedShard, "request_restart", close_first)
     with pytest.raises(ShardClosed):
         manager.restart()
-    closing[0].result(2)
+    closing[0].result(10)
     wait_until(lambda: gateway.connections == [])
     assert not [each for each in threading.enumerate() if each.name.startswith("shard-")]
 

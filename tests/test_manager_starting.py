@@ -698,7 +698,7 @@ def test_closing_ends_a_request_to_discord_that_begins_at_the_same_moment(
         monkeypatch.setattr("shardlib.manager.GatewayBotRequest", LateRequest)
         manager = make_manager(gateway, gateway_bot=None, api_url=api_url)
         manager.start()
-        wait_until(lambda: not own_threads(), 5)
+        wait_until(lambda: not own_threads(), 10)
 
 
 def test_a_thread_that_waits_for_all_shards_does_not_count_them_at_each_event(

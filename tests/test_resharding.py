@@ -27,7 +27,7 @@ from shardlib import (
 )
 from shardlib.dispatch import Dispatcher, Mailbox, Pool, Worker
 from shardlib.testing import GatewayConnection, GatewaySession, LocalGateway
-from tests.support import TOKEN, in_background, wait_until
+from tests.support import AT_ONCE, TOKEN, in_background, wait_until
 
 RATE = 500.0
 TIMEOUT = 30.0  # seconds that a busy machine may take
@@ -383,7 +383,7 @@ def test_disconnect_in_the_middle_closes_old_and_new_shards() -> None:
         stall.wait()
         began = time.monotonic()
         bot.manager.disconnect()
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < AT_ONCE
         with pytest.raises(ShardError, match="disconnect"):
             outcome.result(TIMEOUT)
         bot.gateway.wait_until(lambda: not bot.gateway.connections, TIMEOUT)
@@ -402,8 +402,8 @@ def test_disconnect_in_the_middle_of_on_resharding_needed_does_not_wait_for_it()
         stall.wait()
         began = time.monotonic()
         manager.disconnect()
-        assert time.monotonic() - began < 1.5
-        assert manager.join(1) is None
+        assert time.monotonic() - began < AT_ONCE
+        assert manager.join(10) is None
 
 
 def interrupt_main() -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from shardlib.currentsession import CurrentSession
-from shardlib.delivery import Delivery
 from shardlib.dispatch.schedule import Job, Schedule
+from shardlib.dispatcher import Delivery
 
 
 class Deliverer:

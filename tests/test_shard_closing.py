@@ -21,7 +21,7 @@ from shardlib.shard import _close_all_at_exit
 from shardlib.testing import LocalGateway
 from tests.recorder import Recorder
 from tests.shards import make_gateway, make_shard
-from tests.support import FATAL, TOKEN, in_background, not_none, wait_until
+from tests.support import AT_ONCE, FATAL, NEVER, TOKEN, in_background, not_none, wait_until
 
 
 @pytest.fixture
@@ -123,17 +123,17 @@ def test_disconnect_at_every_stage_is_quick_and_final(gateway: LocalGateway, ste
         wait_until(lambda: shard.state is ShardState.READY)
     since = time.perf_counter()
     shard.disconnect()
-    assert time.perf_counter() - since < 2
-    shard.join(5)
+    assert time.perf_counter() - since < AT_ONCE
+    shard.join(10)
     assert recorder.calls[-1] == ("closed", None)
-    error = connecting.exception(5)
+    error = connecting.exception(10)
     assert isinstance(error, ShardClosed) if step in ("accept", "upgrade") else error is None
     wait_until(lambda: connection.is_closed)
     assert len(gateway.all_connections) == 1
 
 
 def test_disconnect_ends_a_back_off(gateway: LocalGateway, caplog: Any) -> None:
-    shard = make_shard(backoff=shardlib.Backoff(base=60, cap=60))
+    shard = make_shard(backoff=shardlib.Backoff(base=60, cap=60), close_timeout=NEVER)
     shard.connect(gateway.url)
     shard.wait_until_ready(10)
     gateway.outage()
@@ -141,7 +141,7 @@ def test_disconnect_ends_a_back_off(gateway: LocalGateway, caplog: Any) -> None:
     wait_until(lambda: "resuming in" in caplog.text)
     since = time.perf_counter()
     shard.disconnect()
-    assert time.perf_counter() - since < 1
+    assert time.perf_counter() - since < AT_ONCE
     gateway.restore()
     assert len(gateway.connections) == 0
 
@@ -149,13 +149,13 @@ def test_disconnect_ends_a_back_off(gateway: LocalGateway, caplog: Any) -> None:
 def test_disconnect_ends_the_wait_for_an_identify_slot(gateway: LocalGateway) -> None:
     gate = shardlib.IdentifyGate(interval=60, slack=0)
     assert gate.try_acquire(0) == 0
-    shard = make_shard(identify_gate=gate)
+    shard = make_shard(identify_gate=gate, close_timeout=NEVER)
     shard.connect(gateway.url)
     wait_until(lambda: shard.heartbeat_interval)
     assert shard.state is ShardState.CONNECTED
     since = time.perf_counter()
     shard.disconnect()
-    assert time.perf_counter() - since < 1
+    assert time.perf_counter() - since < AT_ONCE
 
 
 def test_disconnect_does_not_wait_for_a_callback_that_does_not_return(
@@ -167,10 +167,10 @@ def test_disconnect_does_not_wait_for_a_callback_that_does_not_return(
     wait_until(lambda: shard.session_id)
     since = time.perf_counter()
     shard.disconnect()
-    assert time.perf_counter() - since < 2
+    assert time.perf_counter() - since < AT_ONCE
     assert gateway.all_connections[0].wait_closed() == 1000
-    shard.join(5)  # the callback keeps no other thread waiting either
-    assert time.perf_counter() - since < 2
+    shard.join(10)  # the callback keeps no other thread waiting either
+    assert time.perf_counter() - since < AT_ONCE
     assert shard.socket_thread is not None
     release.set()
     wait_until(lambda: shard.socket_thread is None)
@@ -229,7 +229,7 @@ def test_a_program_that_ends_prints_only_what_ended_it(
         while process.stdout.readline().strip() != "on":
             pass
         not_none(connection.session).dispatch("PING", {})
-    output, errors = process.communicate(timeout=20)
+    output, errors = process.communicate(timeout=60)
     assert process.returncode == status
     if message:
         assert errors.rstrip().splitlines()[-1].startswith(message)
@@ -254,9 +254,9 @@ def test_ctrl_c_ends_run_forever_cleanly(gateway: LocalGateway) -> None:
     assert process.stdout.readline() == "ready\n"
     since = time.perf_counter()
     process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=20)
+    output, errors = process.communicate(timeout=60)
     assert (process.returncode, output, errors) == (0, "returned closed\n", "")
-    assert time.perf_counter() - since < 5
+    assert time.perf_counter() - since < 10
     assert gateway.all_connections[0].wait_closed() == 1000
 
 

@@ -52,12 +52,12 @@ def test_events_missed_by_a_killed_process_reach_the_next_process(tmp_path: Path
         first = run(last=4)
         session = gateway.wait_for_connection(timeout=20).wait_until_ready()
         dispatch_numbers(gateway, range(10))
-        output, _ = first.communicate(timeout=20)
+        output, _ = first.communicate(timeout=60)
         assert output.split() == ["0", "1", "2", "3", "4"]
         second = run(last=10)
         gateway.wait_until(lambda: session.resumes == 1, timeout=20)
         dispatch_numbers(gateway, [10])
-        output, _ = second.communicate(timeout=20)
+        output, _ = second.communicate(timeout=60)
         assert output.split() == ["4", "5", "6", "7", "8", "9", "10"]
         assert len(gateway.sessions) == 1
 

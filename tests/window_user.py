@@ -8,6 +8,7 @@ of the window, as a click would be.
 
 from __future__ import annotations
 
+import importlib
 import queue
 import runpy
 import subprocess
@@ -47,7 +48,9 @@ def _use_tkinter() -> None:
 
         def picture(path: str) -> None:
             root.update()
-            subprocess.run(["import", "-window", str(root.winfo_id()), path], check=True)
+            window = str(root.winfo_id())
+            # -strip leaves the time out, so that an unchanged window makes an unchanged file.
+            subprocess.run(["import", "-window", window, "-strip", path], check=True)
 
         def look() -> None:
             root.after(_LOOK_INTERVAL, look)
@@ -59,20 +62,19 @@ def _use_tkinter() -> None:
     tkinter.Misc.mainloop = run  # type: ignore[method-assign, assignment]
 
 
-def _use_qt() -> None:
-    from PySide6.QtCore import QTimer
-    from PySide6.QtWidgets import QApplication
-
-    execute: Callable[[], int] = QApplication.exec
+def _use_qt(binding: str) -> None:
+    core = importlib.import_module(f"{binding}.QtCore")
+    widgets = importlib.import_module(f"{binding}.QtWidgets")
+    execute: Callable[[], int] = widgets.QApplication.exec
 
     def run(application: Any) -> int:
         (window,) = application.topLevelWidgets()
-        timer = QTimer()
+        timer = core.QTimer()
         timer.timeout.connect(lambda: _do(window.close, lambda path: window.grab().save(path)))
         timer.start(_LOOK_INTERVAL)
         return execute()
 
-    QApplication.exec = run
+    widgets.QApplication.exec = run
 
 
 def _use_pygame() -> None:
@@ -96,10 +98,11 @@ def _use_pygame() -> None:
 if __name__ == "__main__":
     example = sys.argv[1]
     threading.Thread(target=_read, daemon=True).start()
+    binding = "PyQt6" if "from PyQt6" in Path(example).read_text() else "PySide6"
     use = {
         "tkinter_app": _use_tkinter,
         "window": _use_tkinter,
-        "qt_app": _use_qt,
+        "qt_app": lambda: _use_qt(binding),
         "pygame_app": _use_pygame,
     }
     use[Path(example).stem]()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -68,12 +69,17 @@ def idle(job: Job) -> Iterator[None]:
 
 # Of all shards, as by default for those of a token; but it lets them identify at once.
 _GATE = IdentifyGate(interval=0.001, slack=0)
+# Each shard of the process has an id of its own, as the shards of a bot have.
+_SHARD_IDS = itertools.count()
+_MOST_SHARDS = 1000
 
 
 def _create(job: Job, **options: Any) -> Shard:
     return Shard(
         "benchmark",
         0,
+        shard_id=next(_SHARD_IDS),
+        shard_count=_MOST_SHARDS,
         compression=None if job.compression == PLAIN else job.compression,
         json=job.codec(),
         ssl_context=job.ssl_context(),

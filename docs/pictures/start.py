@@ -1,4 +1,4 @@
-"""Draw start.svg, how the shards of a manager start: ``python docs/pictures/start.py``.
+"""Draws start.svg, how the shards of a manager start.
 
 The times are those of a start at a local gateway. Two of the shards have a session to resume.
 """
@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import tempfile
 import time
-from html import escape
 from pathlib import Path
+
+from canvas import BLUE, FAINT, GREEN, YELLOW, box, card, line, text
 
 from shardlib import GatewayBot, IdentifyGate, Intents, Shard, ShardManager, ShardState
 from shardlib.testing import LocalGateway
@@ -60,17 +61,9 @@ def record() -> Times:
     }
 
 
-def text(x: float, y: float, content: str, **attributes: str) -> str:
-    shown = "".join(f' {name.replace("_", "-")}="{value}"' for name, value in attributes.items())
-    return f'<text x="{x:.0f}" y="{y:.0f}"{shown}>{escape(content)}</text>'
-
-
-def bar(y: float, begin: float, end: float, fill: str, stroke: str) -> str:
+def bar(y: float, begin: float, end: float, colours: tuple[str, str]) -> str:
     x, width = LEFT + begin * SECOND, max(1.0, (end - begin) * SECOND)
-    return (
-        f'<rect x="{x:.1f}" y="{y - BAR / 2:.1f}" width="{width:.1f}" height="{BAR}" '
-        f'fill="{fill}" stroke="{stroke}"/>'
-    )
+    return box(x, y - BAR / 2, width, BAR, colours)
 
 
 def draw(times: Times) -> str:
@@ -79,34 +72,26 @@ def draw(times: Times) -> str:
     lines = []
     for second in range(SECONDS + 1):
         x = LEFT + second * SECOND
-        lines.append(f'<path d="M{x} {TOP - 8}V{bottom}" stroke="#e0e0e0"/>')
+        lines.append(line(x, TOP - 8, x, bottom, "#e0e0e0"))
         lines.append(text(x, TOP - 14, f"{second} s", text_anchor="middle"))
     for shard_id, states in times.items():
         y = TOP + shard_id * ROW + ROW / 2
         bucket, place = divmod(shard_id, CONCURRENCY)
         if place == 0:
             lines.append(text(12, y + 4, f"bucket {bucket}", font_weight="bold"))
-            lines.append(f'<path d="M8 {y - ROW / 2}H{LEFT + SECONDS * SECOND}" stroke="#a0a0a0"/>')
+            above = y - ROW / 2
+            lines.append(line(8, above, LEFT + SECONDS * SECOND, above, FAINT))
         lines.append(text(LEFT - 10, y + 4, f"shard {shard_id}", text_anchor="end"))
         begin, ready = states[ShardState.CONNECTING], states[ShardState.READY]
         if shard_id in RESUMED:
-            lines.append(bar(y, begin, SECONDS, "#dfe9f5", "#45648a"))
+            lines.append(bar(y, begin, SECONDS, BLUE))
             lines.append(text(LEFT + begin * SECOND + 6, y + 4, "resumed"))
         else:
-            lines.append(bar(y, begin, ready, "#fbeccb", "#94702a"))
-            lines.append(bar(y, ready, SECONDS, "#d8edd8", "#42794a"))
+            lines.append(bar(y, begin, ready, YELLOW))
+            lines.append(bar(y, ready, SECONDS, GREEN))
             lines.append(text(LEFT + ready * SECOND + 6, y + 4, f"identified, {ready:.2f} s"))
     width, height = LEFT + SECONDS * SECOND + 20, bottom + 16
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
-            f'viewBox="0 0 {width} {height}" font-family="Helvetica,Arial,sans-serif" '
-            'font-size="12" fill="#202020">',
-            f'<rect width="{width}" height="{height}" fill="#fcfcfc"/>',
-            *lines,
-            "</svg>\n",
-        ]
-    )
+    return card(width, height, lines)
 
 
 if __name__ == "__main__":

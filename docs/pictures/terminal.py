@@ -1,7 +1,6 @@
-"""Draws what commands print on a terminal. Needs rich, and Linux, for a network of its own.
+"""Draws what a command prints on a terminal. Needs rich, and no Windows."""
 
-python docs/pictures/terminal.py tail doctor doctor_offline
-"""
+from __future__ import annotations
 
 import fcntl
 import os
@@ -18,27 +17,16 @@ from rich.text import Text
 
 COLUMNS = 92
 
-# By the name of its picture, each command, and what it is run by: a program that takes the network
-# away, for example.
-COMMANDS = {
-    "tail": ("shardlib tail --local --count 16", []),
-    "doctor": ("shardlib doctor --local", []),
-    "doctor_offline": ("shardlib doctor", ["unshare", "--map-root-user", "--net"]),
-}
-
-# The second one needs a token, which is sent to no server.
-ENVIRONMENT = {**os.environ, "DISCORD_TOKEN": "MTIz.not.one", "TERM": "xterm"}
-
 # rich names fonts of another server. The picture is to load nothing.
-FONT = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
+_FONT = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
 
 
-def run(command: list[str]) -> str:
+def _run(command: list[str], environment: dict[str, str]) -> str:
     """Run a command in a terminal of its own, and return what it has printed."""
     leader, follower = pty.openpty()
     size = struct.pack("HHHH", 24, COLUMNS, 0, 0)
     fcntl.ioctl(follower, termios.TIOCSWINSZ, size)
-    with subprocess.Popen(command, stdout=follower, stderr=follower, env=ENVIRONMENT) as process:
+    with subprocess.Popen(command, stdout=follower, stderr=follower, env=environment) as process:
         os.close(follower)
         printed = b""
         while True:
@@ -54,17 +42,21 @@ def run(command: list[str]) -> str:
     return printed.decode().replace("\r\n", "\n")
 
 
-def draw(name: str) -> str:
-    """Run the command of a picture, and return the picture."""
-    command, runner = COMMANDS[name]
-    printed = run([*runner, sys.executable, "-m", *command.split()])
+def draw(picture: Path, command: str, *, runner: tuple[str, ...] = (), **environment: str) -> None:
+    """Run a command of shardlib, and draw what it prints.
+
+    :param picture: the file to write, or a source beside it of the same name.
+    :param command: as a user types it.
+    :param runner: the program that runs the command, with its arguments.
+    :param environment: variables for the command.
+    """
+    printed = _run(
+        [*runner, sys.executable, "-m", *command.split()],
+        {**os.environ, "TERM": "xterm", **environment},
+    )
     with open(os.devnull, "w") as nowhere:
         console = Console(record=True, width=COLUMNS, file=nowhere, force_terminal=True)
         console.print(f"$ {command}", highlight=False)
         console.print(Text.from_ansi(printed))
-    return FONT.sub("", console.export_svg(title="shardlib", unique_id=name))
-
-
-if __name__ == "__main__":
-    for name in sys.argv[1:]:
-        Path(__file__).with_name(f"{name}.svg").write_text(draw(name))
+    svg = console.export_svg(title="shardlib", unique_id=picture.stem)
+    picture.with_suffix(".svg").write_text(_FONT.sub("", svg), "utf-8")

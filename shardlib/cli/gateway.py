@@ -52,6 +52,7 @@ def run(arguments: Namespace) -> None:
                         max_concurrency=arguments.max_concurrency,
                         identify_interval=arguments.identify_interval,
                         session_start_limit=arguments.session_start_limit,
+                        rate_limits=arguments.rate_limits,
                         **options,
                     )
                 )

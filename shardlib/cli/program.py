@@ -254,6 +254,12 @@ def _add_gateway(commands: _Commands[_Parser]) -> None:
         f"{SESSION_START_LIMIT})",
     )
     parser.add_argument(
+        "--no-rate-limits",
+        dest="rate_limits",
+        action="store_false",
+        help="answer every request of the HTTP API, however many come",
+    )
+    parser.add_argument(
         "--token",
         type=commonarguments.token,
         metavar="TOKEN",

@@ -7,11 +7,11 @@ several. :func:`tk` and :func:`qt` make mailboxes that the loop of a window empt
 
 from __future__ import annotations
 
-from shardlib.delivery import Delivery, Dispatcher
 from shardlib.dispatch.mailbox import Mailbox
 from shardlib.dispatch.pool import Pool
 from shardlib.dispatch.qtmailbox import qt
 from shardlib.dispatch.tkmailbox import tk
 from shardlib.dispatch.worker import Worker
+from shardlib.dispatcher import Delivery, Dispatcher
 
 __all__ = ["Delivery", "Dispatcher", "Mailbox", "Pool", "Worker", "qt", "tk"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from collections import deque
 
-from shardlib.delivery import Delivery
 from shardlib.dispatch.room import Room
+from shardlib.dispatcher import Delivery
 
 OVERFLOWS = ("block", "drop_oldest", "drop_newest")
 

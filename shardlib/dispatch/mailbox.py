@@ -7,8 +7,8 @@ from collections.abc import Callable
 from time import perf_counter
 
 from shardlib.checks import check_callback, check_timeout, check_type
-from shardlib.delivery import Delivery, Dispatcher
 from shardlib.dispatch.backlog import OVERFLOWS, Backlog
+from shardlib.dispatcher import Delivery, Dispatcher
 from shardlib.errors import ShardError
 from shardlib.running import LeftToParent
 

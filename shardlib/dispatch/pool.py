@@ -7,10 +7,10 @@ from collections.abc import Callable, Hashable
 from typing import Any, Protocol
 
 from shardlib.checks import check_at_least_one, check_callback, check_methods
-from shardlib.delivery import Delivery, Dispatcher
 from shardlib.dispatch.room import Room
 from shardlib.dispatch.schedule import Job, Schedule
 from shardlib.dispatch.threads import Threads
+from shardlib.dispatcher import Delivery, Dispatcher
 from shardlib.text import describe
 
 Key = Callable[[str, Any], Hashable]

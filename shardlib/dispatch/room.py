@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from shardlib.checks import check_at_least_one
-from shardlib.delivery import Delivery
+from shardlib.dispatcher import Delivery
 
 
 class Room:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Hashable
 
-from shardlib.delivery import Delivery
+from shardlib.dispatcher import Delivery
 
 
 class _Queue:

@@ -7,8 +7,8 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from shardlib.deadline import Deadline
-from shardlib.delivery import Delivery
 from shardlib.dispatch.mailbox import Mailbox
+from shardlib.dispatcher import Delivery
 from shardlib.interrupts import run_uninterrupted
 
 # Seconds that callbacks may take before the window gets its turn again.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from shardlib.delivery import Delivery, Dispatcher
 from shardlib.dispatch.backlog import Backlog
+from shardlib.dispatcher import Delivery, Dispatcher
 from shardlib.running import LeftToParent
 from shardlib.waiting import Alarm
 

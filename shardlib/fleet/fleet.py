@@ -17,8 +17,8 @@ from shardlib.fleet.consumer import Consumer
 from shardlib.fleet.errors import FleetError, no_such_fleet
 from shardlib.fleet.fleetevents import Gap
 from shardlib.fleet.gatescripts import GateScripts
-from shardlib.fleet.groupscripts import lags
-from shardlib.fleet.keys import Keys
+from shardlib.fleet.groupscripts import delete_group, lags
+from shardlib.fleet.keys import Keys, check_name
 from shardlib.fleet.orderedstreams import Watermarks
 from shardlib.fleet.rediserrors import ERRORS, fleet_error
 from shardlib.fleet.scripts import ShardScripts, ShardView
@@ -199,7 +199,7 @@ class Fleet:
     ) -> Worker:
         """A worker, which runs a share of the shards in this process. It is not started yet.
 
-        :param token: the bot's token, a str without "Bot " in front. It is never written to Redis.
+        :param token: the bot's token, a str without ``Bot`` in front. It is never written to Redis.
         :param intents: what the bot wants to receive, :class:`shardlib.Intents` or an int.
         :param most_shards: the most shards that it takes, an int from 1; None for any number.
         :param buffer: events of each shard that wait here while Redis is away, an int; then the
@@ -318,6 +318,21 @@ class Fleet:
             lag = {group: of_shards[shard_id] for group, of_shards in by_group.items()}
             infos.append(_shard_info(shard_id, view, lag))
         return infos
+
+    def delete_group(self, group: str) -> None:
+        """Delete a group of consumers that is needed no more: Redis forgets how far it has read.
+
+        No event is deleted, and a consumer that is made with this name later begins a new group.
+
+        :param group: name of the group, as :meth:`consumer` takes it.
+        :raises FleetError: if a consumer of the group lives; if there is no such group or no such
+            fleet; or if Redis refuses.
+        :raises RedisAway: if Redis does not answer. A part may be deleted then: call again.
+        :raises ValueError: if `group` cannot be the name of a group.
+        :raises TypeError: if `group` is not a str.
+        """
+        check_name("group", group)
+        delete_group(self._client, self._keys, group, range(self._config().shard_count))
 
     @property
     def commands(self) -> Commands:

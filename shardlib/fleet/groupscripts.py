@@ -21,6 +21,7 @@ from shardlib.fleet.keys import Keys
 from shardlib.fleet.lua import KEEP_LEASE, LAST_ID, NOW, REFUSE
 from shardlib.fleet.rediserrors import ERRORS, fleet_error
 from shardlib.fleet.scripts import RELEASE, RENEW
+from shardlib.text import count
 
 
 class GroupOutcome(enum.Enum):
@@ -226,6 +227,25 @@ return {redis.call('ZCARD', KEYS[1]), redis.call('HGET', KEYS[2], ARGV[3])}
 )
 _LEAVE = Script("return redis.call('ZREM', KEYS[1], ARGV[1])")
 
+_LOOK = Script(
+    NOW
+    + """
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now())
+return {redis.call('ZCARD', KEYS[1]), redis.call('HEXISTS', KEYS[2], ARGV[1])}
+"""
+)
+_FORGET = Script("return redis.call('HDEL', KEYS[2], ARGV[1])")
+
+# Redis has groups of its own for consumers without order.
+_DELETE = Script(
+    """
+if redis.call('EXISTS', KEYS[3]) == 1 then
+    redis.call('XGROUP', 'DESTROY', KEYS[3], ARGV[1])
+end
+return redis.call('DEL', KEYS[1], KEYS[2])
+"""
+)
+
 # Redis tells a lag from version 7 on, and of its own groups only. Redis would stand still while it
 # counted many events: their number is reckoned from the ids, rather too high than too low.
 _LAG = Script(
@@ -418,6 +438,30 @@ class GroupScripts:
         raise_first(answers.values())
         return {shard_id: None if lag < 0 else int(lag) for shard_id, lag in answers.items()}
 
+    def delete(self, shard_ids: Iterable[int]) -> None:
+        """Delete all that Redis knows of the group.
+
+        :param shard_ids: numbers of the shards.
+        :raises RedisAway: if Redis does not answer; then a part may be deleted.
+        :raises FleetError: if a consumer of the group lives, Redis knows no such group, or refuses.
+        """
+        living, is_known = self._call_one(_LOOK, self._group)
+        if not is_known:
+            raise FleetError(
+                f"this fleet has no group {self._group!r}: no consumer of that name has ever asked "
+                "for an event"
+            )
+        if living:
+            raise FleetError(
+                f"the group {self._group!r} has {count(living, 'consumer')}, which would go on as "
+                "a new group: end the group's consumers first. One that was killed counts until "
+                "its lease ends"
+            )
+        answers = self._call(_DELETE, dict.fromkeys(shard_ids, (self._group,)))
+        raise_first(answers.values())
+        # Last: if Redis failed before, the group can be deleted again.
+        self._call_one(_FORGET, self._group)
+
     def _call(self, script: Script, arguments: Mapping[int, Sequence[str | int]]) -> dict[int, Any]:
         calls = []
         for shard_id, values in arguments.items():
@@ -452,6 +496,19 @@ def lags(client: Client, keys: Keys, shard_ids: Sequence[int]) -> dict[str, dict
         for name, way in ways.items()
     }
     return {name: group.lag(shard_ids) for name, group in sorted(scripts.items())}
+
+
+def delete_group(client: Client, keys: Keys, group: str, shard_ids: Iterable[int]) -> None:
+    """Delete all that Redis knows of a group, as :meth:`GroupScripts.delete` does.
+
+    :param client: from :func:`~shardlib.fleet.connecting.connect`.
+    :param keys: of the fleet.
+    :param group: name of the group.
+    :param shard_ids: numbers of the shards.
+    :raises RedisAway: if Redis does not answer.
+    :raises FleetError: if a consumer of the group lives, Redis knows no such group, or refuses.
+    """
+    GroupScripts(client, keys, group, "", lease=1.0, ordered=True).delete(shard_ids)
 
 
 def _claim(answer: list[Any]) -> StreamClaim:

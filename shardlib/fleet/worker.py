@@ -17,10 +17,10 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from shardlib.callbackfactory import create_callbacks
 from shardlib.checks import check_at_least_one, check_not_negative, check_timeout
 from shardlib.currentsession import CurrentSession
 from shardlib.deadline import Deadline
-from shardlib.dispatching import create_callbacks
 from shardlib.errors import ForkedProcess
 from shardlib.fleet.commandrunner import INTERVAL, CommandRunner
 from shardlib.fleet.commandscripts import CommandScripts
@@ -202,8 +202,10 @@ class Worker:
 
     @property
     def shards(self) -> Mapping[int, Shard]:
-        """The shards that the worker has now, by number; read-only. :meth:`Shard.disconnect` with a
-        resumable code hands one over; so does the worker itself, when others join."""
+        """The shards that the worker has now, by number; read-only.
+
+        :meth:`~shardlib.Shard.disconnect` with a resumable code hands one over; so does the worker
+        itself, when others join."""
         tools = self._supervisor.tools
         return MappingProxyType({}) if tools is None else tools.leases.shards
 

@@ -329,7 +329,7 @@ class GatewayConnection:
         with self._thread.lock:
             return self._inbox.received_on(self)
 
-    def expect(self, opcode: int, timeout: float = 5.0) -> ReceivedPayload:
+    def expect(self, opcode: int, timeout: float = 10.0) -> ReceivedPayload:
         """Wait for the next payload with an opcode on this connection, and return the payload.
 
         The method returns each payload once, and keeps payloads with other opcodes for later calls.
@@ -350,7 +350,7 @@ class GatewayConnection:
 
         return self._thread.wait(take, timeout, f"{opcode_name(opcode)} on {self}")
 
-    def wait_until_ready(self, timeout: float = 5.0) -> GatewaySession:
+    def wait_until_ready(self, timeout: float = 10.0) -> GatewaySession:
         """Wait until READY or RESUMED was sent on this connection; return the session.
 
         :param timeout: seconds to wait.
@@ -365,7 +365,7 @@ class GatewayConnection:
 
         return self._thread.wait(find_session, timeout, f"a session on {self}")
 
-    def wait_closed(self, timeout: float = 5.0) -> int | None:
+    def wait_closed(self, timeout: float = 10.0) -> int | None:
         """Wait until the TCP connection has ended; return :attr:`close_code`.
 
         :param timeout: seconds to wait.

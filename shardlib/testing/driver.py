@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
 from collections.abc import Callable
@@ -10,21 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from websockets.exceptions import ProtocolError
-from websockets.frames import Close, Frame
-from websockets.frames import Opcode as FrameType
+from websockets.frames import Close
 from websockets.http11 import Request
-from websockets.protocol import OPEN, Protocol
-from websockets.server import ServerProtocol
 
 from shardlib.gateway import SEND_PERIOD, CloseCode, Opcode
-from shardlib.testing.compression import (
-    TRANSPORT_COMPRESSIONS,
-    Deflater,
-    Message,
-    PlainText,
-    ZlibPayload,
-)
+from shardlib.testing.compression import TRANSPORT_COMPRESSIONS, Message
 from shardlib.testing.faults import (
     AFTER_IDENTIFY,
     BEFORE_REQUEST,
@@ -43,13 +32,10 @@ from shardlib.testing.session import Session
 from shardlib.testing.thread import GatewayThread
 from shardlib.testing.transport import ClientTransport
 from shardlib.testing.validation import VERSIONS, shorten
+from shardlib.testing.websocket import WebSocket
 
 # The API version for a client whose URL has no ``v``.
 _DEFAULT_VERSION = 6
-
-# The websockets package logs every frame at level DEBUG, with the token of an Identify in it. This
-# logger discards every record.
-_silent = logging.Logger("shardlib.testing.frames", level=logging.CRITICAL + 1)
 
 
 class ByteCount:
@@ -128,14 +114,9 @@ class ConnectionDriver:
         self._is_serving_requests = False
         # The HTTP request, other than for a WebSocket, that waits for its response, or None.
         self._request: ReceivedRequest | None = None
-        self._protocol = ServerProtocol(logger=_silent)
+        self._websocket = WebSocket()
         # By the gateway's clock, when the last op 9 was sent; None before the first.
         self._invalidated_at: float | None = None
-        self._deflater: Deflater = PlainText()
-        self._message_size: int | None = None
-        self._fragment_size: int | None = None
-        # The fragments received so far of a message whose last fragment has not arrived.
-        self._fragments: list[bytes] = []
         # Times, by the gateway's clock, at which the payloads of the last 60 seconds arrived.
         self._payload_times: deque[float] = deque()
         self._last_heartbeat_at = self._thread.clock()
@@ -154,16 +135,7 @@ class ConnectionDriver:
     @property
     def is_open(self) -> bool:
         """Whether the WebSocket is open: 101 was sent, and neither side has sent CLOSE."""
-        return self._protocol.state is OPEN and not self.is_closed
-
-    @property
-    def _has_begun_to_close(self) -> bool:
-        """Whether the gateway has sent CLOSE before the client did.
-
-        websockets parses all bytes that have arrived before the driver sees the first frame in
-        them. So a CLOSE of the client says nothing about the payloads that came before it.
-        """
-        return self._protocol.close_sent is not None and not self._protocol.close_rcvd_then_sent
+        return self._websocket.is_open and not self.is_closed
 
     @property
     def is_closed(self) -> bool:
@@ -216,16 +188,16 @@ class ConnectionDriver:
             self._serve_requests()
 
     def _receive_websocket(self, data: bytes) -> None:
-        self._protocol.receive_data(data)
-        for event in self._protocol.events_received():
+        for event in self._websocket.receive(data):
             if isinstance(event, Request):
                 self._receive_handshake(event)
-            elif isinstance(event, Frame):
-                self._receive_frame(event)
-        if self._protocol.handshake_exc is not None and not self._request_answered:
-            # The client asks for a WebSocket in a way that websockets refuses.
+            elif isinstance(event, Close):
+                self._receive_close(event)
+            elif not self._websocket.was_closed_by_gateway:
+                self._environment.receive(self, event)
+        if self._websocket.is_refused and not self._request_answered:
             self._request_answered = True
-            self._protocol.data_to_send()  # discards the answer of websockets
+            self._websocket.output()  # discards the answer of websockets
             self.refuse(error_response(ApiError(BAD_REQUEST)))
         self._send_pending()
 
@@ -243,8 +215,7 @@ class ConnectionDriver:
         self.closed_at = time.monotonic()
         self._steps.forget()
         # The gateway keeps the handle of each ended connection, and the handle keeps this driver.
-        # A compressor takes a quarter of a megabyte, so the driver must not keep its own.
-        self._deflater = PlainText()
+        self._websocket.release_compressor()
         if self.session is not None and self.session.carrier is self:
             self.session.leave()
         self._thread.notify()
@@ -254,7 +225,7 @@ class ConnectionDriver:
     def step(self, name: str, step: Callable[[], None]) -> None:
         """Take a step of the connection's life, unless a fault replaces the step.
 
-        :param name: the step's name, one of :data:`shardlib.testing.STEPS`.
+        :param name: the step's name, one of :data:`~shardlib.testing.faults.STEPS`.
         :param step: the function that takes the step. The driver does not call the function after
             the TCP connection has ended.
         """
@@ -372,7 +343,7 @@ class ConnectionDriver:
             self._transport.write(data)
 
     def _upgrade(self, request: Request) -> None:
-        self._protocol.send_response(self._protocol.accept(request))
+        self._websocket.accept(request)
         self._send_pending()
         if not self.is_open:
             return
@@ -410,7 +381,7 @@ class ConnectionDriver:
             if compression not in TRANSPORT_COMPRESSIONS:
                 return f"compress={shorten(compression)}: use zlib-stream or zstd-stream"
             try:
-                self._deflater = TRANSPORT_COMPRESSIONS[compression]()
+                self._websocket.compress_transport(compression)
             except ImportError:
                 return 'the local gateway lacks zstd: pip install "shardlib[zstd]"'
             self.compression = compression
@@ -448,19 +419,7 @@ class ConnectionDriver:
                 # Discord documents no code for a missing heartbeat. After 4000 a client can resume.
                 self.close(CloseCode.UNKNOWN_ERROR, "no heartbeat arrived in time")
 
-    # Frames from the client.
-
-    def _receive_frame(self, frame: Frame) -> None:
-        kind = frame.opcode
-        if kind is FrameType.CLOSE:
-            self._receive_close()
-        elif kind in (FrameType.TEXT, FrameType.BINARY, FrameType.CONT):
-            self._fragments.append(bytes(frame.data))
-            if frame.fin:
-                message = b"".join(self._fragments)
-                self._fragments.clear()
-                if not self._has_begun_to_close:
-                    self._environment.receive(self, message)
+    # The session.
 
     def count_payload(self) -> int:
         """Count a payload of the client.
@@ -473,8 +432,6 @@ class ConnectionDriver:
             times.popleft()
         times.append(now)
         return len(times)
-
-    # The session.
 
     def attach(self, session: Session) -> None:
         """Begin to carry a session. The caller has sent READY or RESUMED.
@@ -532,10 +489,7 @@ class ConnectionDriver:
         """
         if not self.is_open:
             return
-        try:
-            self._protocol.send_close(code, reason)
-        except ProtocolError as error:
-            raise ValueError(f"no CLOSE frame can carry {code} and {reason!r}: {error}") from None
+        self._websocket.close(code, reason)
         self._send_pending()
         if code in (CloseCode.INVALID_SEQ, CloseCode.SESSION_TIMED_OUT):
             self._end_session(f"closed with {code}")
@@ -546,18 +500,15 @@ class ConnectionDriver:
         with self._thread.lock:
             self._end_after_closing(graceful=False)
 
-    def _receive_close(self) -> None:
+    def _receive_close(self, close: Close) -> None:
         """Handle a CLOSE frame that begins or answers the closing handshake."""
-        close: Close | None = self._protocol.close_rcvd
-        assert close is not None
         self.close_code, self.close_reason = close.code, close.reason
         # A client that begins the handshake with 1000 or 1001 ends the session. A client that
         # answers only repeats the gateway's code.
-        begun_by_client = self._protocol.close_rcvd_then_sent
-        if begun_by_client and close.code in (1000, 1001):
+        if self._websocket.was_closed_by_client and close.code in (1000, 1001):
             self._end_session(f"closed with {close.code}")
-        # The answer: a CLOSE frame if the client began, then websockets' mark for the end of TCP.
-        answer = self._protocol.data_to_send()
+        # The answer: a CLOSE frame if the client began, then the mark for the end of TCP.
+        answer = self._websocket.output()
         self.step("close", lambda: self._write(answer))
         self._thread.notify()
 
@@ -622,21 +573,21 @@ class ConnectionDriver:
     def compress_payloads(self) -> None:
         """Compress each later payload by itself, as the client's Identify asks for."""
         self.compression = "payload"
-        self._deflater = ZlibPayload()
+        self._websocket.compress_payloads()
 
     def split_messages(self, size: int) -> None:
         """Cut each later payload into several WebSocket messages.
 
         :param size: the most bytes of a message.
         """
-        self._message_size = size
+        self._websocket.split_messages(size)
 
     def fragment_messages(self, size: int) -> None:
         """Cut each later message into several WebSocket fragments.
 
         :param size: the most bytes of a fragment.
         """
-        self._fragment_size = size
+        self._websocket.fragment_messages(size)
 
     # Sending.
 
@@ -664,22 +615,15 @@ class ConnectionDriver:
 
         :param text: the payload's JSON, in UTF-8.
         """
-        message = self._deflater.deflate(text)
-        if self._message_size is None and self._fragment_size is None:
-            self.send_message(message)
-        else:
-            self._send_in_pieces(message)
-            self._send_pending()
+        self._websocket.send_text(text)
+        self._send_pending()
 
     def send_message(self, message: Message) -> None:
         """Send one WebSocket message. The WebSocket must be open.
 
         :param message: the message's kind and content.
         """
-        if message.binary:
-            self._protocol.send_binary(message.data)
-        else:
-            self._protocol.send_text(message.data)
+        self._websocket.send_message(message)
         self._send_pending()
 
     def send_bytes(self, data: bytes) -> None:
@@ -692,25 +636,12 @@ class ConnectionDriver:
             raise ConnectionError(f"{self.handle} has ended")
         self._transport.write(data)
 
-    def _send_in_pieces(self, message: Message) -> None:
-        protocol: Protocol = self._protocol
-        send = protocol.send_binary if message.binary else protocol.send_text
-        for piece in _pieces(message.data, self._message_size):
-            if self._fragment_size is None:
-                send(piece)
-                continue
-            first, *others = _pieces(piece, self._fragment_size)
-            send(first, fin=False)
-            for other in others:
-                protocol.send_continuation(other, fin=False)
-            protocol.send_continuation(b"", fin=True)
-
     def _send_pending(self) -> None:
-        """Send the bytes that the WebSocket protocol has queued."""
-        self._write(self._protocol.data_to_send())
+        """Send the bytes that wait in the WebSocket."""
+        self._write(self._websocket.output())
 
     def _write(self, writes: list[bytes]) -> None:
-        """Write chunks of bytes; an empty chunk is websockets' mark for the end of TCP."""
+        """Write chunks of bytes, as :meth:`WebSocket.output` gives them."""
         if self._transport is None:
             return
         for data in writes:
@@ -718,15 +649,3 @@ class ConnectionDriver:
                 self._transport.write(data)
             else:
                 self._end_after_closing(graceful=True)
-
-
-def _pieces(data: bytes, size: int | None) -> list[bytes]:
-    """Cut data into pieces. The last piece has four bytes, as long as the suffix of zlib-stream.
-
-    :param data: the data.
-    :param size: the most bytes of any other piece; None to leave the data whole.
-    """
-    if size is None or len(data) <= 4:
-        return [data]
-    body, suffix = data[:-4], data[-4:]
-    return [*(body[at : at + size] for at in range(0, len(body), size)), suffix]

@@ -504,7 +504,7 @@ class LocalGateway:
     def wait_for_connection(
         self,
         predicate: Callable[[GatewayConnection], object] | None = None,
-        timeout: float = 5.0,
+        timeout: float = 10.0,
     ) -> GatewayConnection:
         """Wait for the next connection, and return the connection.
 
@@ -526,7 +526,7 @@ class LocalGateway:
 
         return self._thread.wait(claim, timeout, "a connection")
 
-    def expect(self, opcode: int, timeout: float = 5.0) -> ReceivedPayload:
+    def expect(self, opcode: int, timeout: float = 10.0) -> ReceivedPayload:
         """Wait for the next payload with an opcode on any connection, and return the payload.
 
         The method returns each payload once. The payload's attribute ``connection`` is the
@@ -540,7 +540,7 @@ class LocalGateway:
             lambda: self._inbox.take(opcode, None), timeout, opcode_name(opcode)
         )
 
-    def wait_until(self, predicate: Callable[[], _T | None], timeout: float = 5.0) -> _T:
+    def wait_until(self, predicate: Callable[[], _T | None], timeout: float = 10.0) -> _T:
         """Wait until a function returns something true, and return that value.
 
         :param predicate: the function. The gateway calls the function again after each change.
@@ -580,7 +580,7 @@ class LocalGateway:
         with self._thread.lock:
             return list(self._requests.unhandled)
 
-    def expect_request(self, method: str, path: str, timeout: float = 5.0) -> ReceivedRequest:
+    def expect_request(self, method: str, path: str, timeout: float = 10.0) -> ReceivedRequest:
         """Wait for the next HTTP request with a method and a path, and return the request.
 
         The method returns each request once. What the request asks for has been done by then,
@@ -760,7 +760,7 @@ class LocalGateway:
 
         :param rate: events a second, above 0; None for as many as the clients read.
         :param mix: by the name of each event to send, how often the gateway sends the event,
-            relative to the others; None for :data:`shardlib.testing.TRAFFIC_MIX`.
+            relative to the others; None for :data:`~shardlib.testing.traffic.TRAFFIC_MIX`.
         :returns: the traffic, which counts its events and can be stopped.
         :raises ValueError: if ``rate`` is not above 0, if ``mix`` names an event that the gateway
             cannot make, or if the shares in ``mix`` are negative or all 0.
@@ -796,7 +796,7 @@ class LocalGateway:
         """Cause a fault at one step of each of the next connections.
 
         The steps of a connection are "accept", "answer", "response", "upgrade", "hello", "ready",
-        "replay", "ack" and "close"; :data:`shardlib.testing.STEPS` describes them::
+        "replay", "ack" and "close"; :data:`~shardlib.testing.faults.STEPS` describes them::
 
             gateway.inject(instead_of="hello")  # a stall: the gateway sends no Hello
             gateway.inject(instead_of="close", connections=None)  # never answers CLOSE

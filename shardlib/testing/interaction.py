@@ -68,7 +68,7 @@ class GatewayInteraction:
         with self._thread.lock:
             return self._interaction.messages
 
-    def wait_for_callback(self, timeout: float = 5.0) -> dict[str, Any]:
+    def wait_for_callback(self, timeout: float = 10.0) -> dict[str, Any]:
         """Wait until the bot has answered, and return its callback.
 
         :param timeout: seconds to wait.
@@ -76,7 +76,7 @@ class GatewayInteraction:
         """
         return self._wait(lambda: self._interaction.callback, timeout, f"an answer to {self!r}")
 
-    def wait_for_message(self, timeout: float = 5.0) -> Message:
+    def wait_for_message(self, timeout: float = 10.0) -> Message:
         """Wait for the response, and return it as a message object.
 
         A deferred response counts when the bot has given it its content.
@@ -86,7 +86,7 @@ class GatewayInteraction:
         """
         return self._wait(self._find_response, timeout, f"a response to {self!r}")
 
-    def wait_for_messages(self, number: int, timeout: float = 5.0) -> list[Message]:
+    def wait_for_messages(self, number: int, timeout: float = 10.0) -> list[Message]:
         """Wait until the bot has sent a number of messages, and return them, oldest first.
 
         The response and the follow-ups count, a deferred response once it has content.

@@ -61,7 +61,8 @@ class Recording:
 
     Iterating reads the file from its beginning, a piece at a time, and yields a
     :class:`RecordedEvent` for each event. If the file is cut or damaged, the iterator yields the
-    events before, and then raises :class:`RecordingDamaged`.
+    events before, and then raises :class:`RecordingDamaged`. zlib may notice damage a little after
+    its beginning; the last events before the error may be wrong then.
 
     :param path: the file.
     :raises OSError: if the file cannot be read.

@@ -170,5 +170,5 @@ def test_each_call_ends_though_redis_never_answers(gateway: LocalGateway) -> Non
             began = time.monotonic()
             with contextlib.nullcontext() if error is None else pytest.raises(error):
                 call()
-            assert time.monotonic() - began < most + 2, (call, time.monotonic() - began)
+            assert time.monotonic() - began < most + 5, (call, time.monotonic() - began)
         worker.join(20)

@@ -16,7 +16,7 @@ from shardlib.fleet.keys import Keys
 from tests.command import CTRL_C, PATIENCE, Command, Pipe, assert_quiet, run_to_end, wait_for
 from tests.fleet.feed import Feed
 from tests.redis_server import RedisServer
-from tests.support import wait_until
+from tests.support import send_signal, wait_until
 
 SHARDS = 2
 
@@ -148,7 +148,7 @@ def test_a_closed_pipe_loses_nothing_that_was_not_in_the_pipe(
     ids = [each for _ in range(10) for each in feed.append(500)]
     with Pipe() as pipe, Command(*arguments(redis_server), stdout=pipe) as command:
         wait_until(pipe.is_full, PATIENCE)
-        command.process.send_signal(signal.SIGSTOP)  # in the middle of an event
+        send_signal(command.process, signal.SIGSTOP)  # in the middle of an event
         os.set_blocking(pipe.reader.fileno(), False)
         fitted = (pipe.reader.read() or b"").count(b"\n")
         pipe.close()

@@ -25,7 +25,7 @@ from tests.fleet.workers import (
     wait_for_all,
 )
 from tests.redis_server import RedisServer
-from tests.support import TOKEN, wait_until
+from tests.support import TOKEN, send_signal, wait_until
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def test_a_second_signal_waits_for_nobody(redis_server: RedisServer) -> None:
         with worker(redis_server, gateway) as leaving:
             wait_until(lambda: len(owned(fleet, leaving)) == shards - 1, PATIENCE)
             wait_until(lambda: all(info.sequence for info in fleet.shards()), PATIENCE)
-            asleep.process.send_signal(signal.SIGSTOP)  # lives, as far as Redis knows
+            send_signal(asleep.process, signal.SIGSTOP)  # lives, as far as Redis knows
             leaving.interrupt()
             wait_for(leaving.err, "handing 5 shards over, to 1 other worker")
             wait_for(leaving.err, "released shard")

@@ -852,6 +852,39 @@ def test_the_lag_of_all_groups_is_told(
     }
 
 
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_group_that_was_deleted_begins_anew_at_the_oldest_event(
+    ordered: bool,
+    redis_server: RedisServer,
+    make_consumer: MakeConsumer,
+    client: redis.Redis,
+    keys: Keys,
+    feed: Feed,
+) -> None:
+    ids = feed.append(3)
+    with Fleet(redis_server.url, "mybot") as fleet:
+        fleet.init(1)
+        before = set(client.scan_iter())
+        with make_consumer(group="misspelt", ordered=ordered) as consumer:
+            assert get(consumer, 3) == ids
+            with pytest.raises(FleetError, match="1 consumer, .* end the group's consumers first"):
+                fleet.delete_group("misspelt")
+        assert "misspelt" in lags(client, keys, [0])
+        fleet.delete_group("misspelt")
+        assert lags(client, keys, [0]) == {}
+        assert set(client.scan_iter()) == before
+        assert client.xinfo_groups(keys.shard(0).events) == []
+        with make_consumer(group="misspelt", ordered=ordered) as consumer:
+            assert get(consumer, 3) == ids
+
+
+def test_a_group_that_nobody_knows_is_not_deleted(fleet: Fleet) -> None:
+    with pytest.raises(FleetError, match="no group 'wbe'"):
+        fleet.delete_group("wbe")
+    with pytest.raises(ValueError, match="group must be"):
+        fleet.delete_group("a:b")
+
+
 def test_the_log_warns_before_events_are_trimmed_unread(
     make_consumer: MakeConsumer, feed: Feed, caplog: pytest.LogCaptureFixture
 ) -> None:

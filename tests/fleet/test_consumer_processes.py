@@ -16,7 +16,7 @@ from shardlib.fleet.fleetevents import position_of
 from shardlib.fleet.keys import Keys
 from tests.fleet.feed import Feed
 from tests.redis_server import RedisServer
-from tests.support import wait_until
+from tests.support import send_signal, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -46,7 +46,7 @@ class Consumers:
         self._processes[name] = subprocess.Popen(command, cwd=ROOT)
 
     def send(self, name: str, number: signal.Signals) -> None:
-        self._processes[name].send_signal(number)
+        send_signal(self._processes[name], number)
 
     def end(self, name: str, number: signal.Signals) -> int:
         """Send a signal that ends a process, and return its exit status."""

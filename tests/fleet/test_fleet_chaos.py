@@ -94,7 +94,7 @@ def test_sessions_that_come_in_another_order_are_found() -> None:
     assert "order" in problem
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("forgetful", [False, True])
 def test_no_event_of_a_fleet_is_lost_while_everything_fails(
     forgetful: bool, redis_program: str, tmp_path: Path

@@ -665,5 +665,5 @@ def test_a_drain_ends_in_its_time_though_redis_does_not_answer(
         wait_for_shards(worker, SHARDS)
         redis_server.kill()
         worker.drain(0.5)
-        worker.join(5)  # beside the time that it has, for a busy machine
+        worker.join(10)  # beside the time that it has, for a busy machine
         redis_server.start()

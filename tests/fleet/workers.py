@@ -21,7 +21,7 @@ from shardlib.fleet.scripts import FIELD, GAP
 from shardlib.testing import GatewaySession, LocalGateway
 from tests.managers import make_gateway
 from tests.redis_server import RedisServer
-from tests.support import wait_until
+from tests.support import send_signal, wait_until
 
 SHARDS = 4
 LEASE = 3.0
@@ -107,7 +107,7 @@ class WorkerProcess:
         return self._process.pid
 
     def send(self, number: signal.Signals) -> None:
-        self._process.send_signal(number)
+        send_signal(self._process, number)
 
     def kill(self) -> None:
         self._process.kill()

@@ -1,9 +1,9 @@
 """Install what the interop tests run against, each library into a directory of its own.
 
-usage: python tests/interop/install.py [python] [npm] [autobahn]
+usage: python tests/interop/install.py [python] [npm] [autobahn] [disco]
 
-Without a word all three. npm packages are left out if there is no npm, and the Autobahn test suite
-if there is no Python 2.7. The directory is ``.interop`` beside setup.cfg, or what
+Without a word all four. npm packages are left out if there is no npm, and the Autobahn test suite
+and disco if there is no Python 2.7. The directory is ``.interop`` beside setup.cfg, or what
 ``SHARDLIB_INTEROP`` says.
 """
 
@@ -26,6 +26,8 @@ PYTHON = {
     # interactions.py imports pkg_resources, too.
     "interactions.py": ["discord-py-interactions", "setuptools<81"],
 }
+# For Python 2.7, each with the version that was looked at.
+PYTHON27 = {"autobahn": "autobahntestsuite==25.10.1", "disco": "disco-py==0.0.12"}
 AUTOBAHN = DIRECTORY / "autobahn"
 NPM = ("@discordjs/ws", "@discordjs/rest", "discord.js", "@discordeno/bot", "eris", "oceanic.js")
 
@@ -57,13 +59,13 @@ def main(kinds: list[str]) -> None:
         quiet = ["--no-audit", "--no-fund", "--loglevel=error", "--prefix", str(target)]
         subprocess.run([npm, "install", *quiet, *NPM], check=True)
     interpreter = python27()
-    if "autobahn" in kinds and interpreter is not None:
-        pip = [interpreter, "-m", "pip", "install", "--quiet", "--upgrade"]
-        requirement = "autobahntestsuite==25.10.1"
-        # Elsewhere than here, where pip would find shardlib, and what that requires.
-        command = [*pip, "--target", str(AUTOBAHN), requirement]
-        subprocess.run(command, check=True, cwd=DIRECTORY)
+    for name, requirement in PYTHON27.items():
+        if name in kinds and interpreter is not None:
+            pip = [interpreter, "-m", "pip", "install", "--quiet", "--upgrade"]
+            # Elsewhere than here, where pip would find shardlib, and what that requires.
+            command = [*pip, "--target", str(DIRECTORY / name), requirement]
+            subprocess.run(command, check=True, cwd=DIRECTORY)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or ["python", "npm", "autobahn"])
+    main(sys.argv[1:] or ["python", "npm", *PYTHON27])

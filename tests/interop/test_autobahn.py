@@ -27,7 +27,7 @@ from tests.support import wait_until
 
 from .install import AUTOBAHN, python27
 
-pytestmark = [pytest.mark.interop, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
 
 _AGENT = "shardlib"
 _LARGEST = 64 << 20  # bytes; the largest message of the suite has 16 MiB

@@ -26,7 +26,7 @@ from tests.testing.recorded import QUIET
 from .bot import Bot, running
 from .install import DIRECTORY
 
-pytestmark = [pytest.mark.interop, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
 
 CLIENTS = Path(__file__).parent / "clients"
 
@@ -138,7 +138,7 @@ def test_a_redacted_recording_of_50_000_events_is_played_to_discord_py(tmp_path:
         with running(gateway, [*command, *arguments], environment) as bot:
             assert bot.expect("heard", timeout=170)["digest"] == digest.hexdigest()
             assert gateway.replay is not None
-            gateway.replay.wait(5)
+            gateway.replay.wait(10)
             (session,) = gateway.sessions
             assert session.resumes == 0
 

@@ -16,7 +16,7 @@ from shardlib.testing import Channel, GatewayInteraction, LocalGateway
 from .bot import Bot, running
 from .test_clients import node, python
 
-pytestmark = [pytest.mark.interop, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
 
 
 @contextmanager

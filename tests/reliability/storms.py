@@ -45,9 +45,9 @@ from tests.reliability.support import CriticalRecords
 from tests.shards import make_shard
 from tests.support import TOKEN, wait_until
 
-TIME_LIMIT = 6.0  # seconds; a step that takes longer counts as a hang
+TIME_LIMIT = 20.0  # seconds; a step that takes longer counts as a hang
 CLOSE_TIMEOUT = 1.0  # seconds; the option of the shard
-SLACK = 1.0  # seconds that a busy machine may add to CLOSE_TIMEOUT
+SLACK = 5.0  # seconds that a busy machine may add to CLOSE_TIMEOUT
 ARRIVALS = 2  # how many passes of a loop make a point of the same instruction
 
 CTRL_C = "Ctrl-C"
@@ -149,7 +149,7 @@ class Ground:
             helper.join()
         self._helpers.clear()
         self.shard.connect(self.peer.url)
-        self.shard.wait_until_ready(3)
+        self.shard.wait_until_ready(10)
         self.shard.update_presence(status="idle")
         _on_and_off(self.shard)
         _look(self.shard)

@@ -20,7 +20,7 @@ from pathlib import Path
 from shardlib import Shard
 from shardlib.testing import GatewayConnection
 from tests.peers import Peer, Script
-from tests.support import TOKEN, in_background, not_none, wait_until
+from tests.support import TOKEN, in_background, not_none, send_signal, wait_until
 
 
 def closing_with(code: int, reason: str = "") -> Script:
@@ -215,7 +215,7 @@ def make(**options):
         flags: tuple[str, ...] = ("-W", "error"),
         before: tuple[str, ...] = (),
         first: str = "",
-        patience: float = 50.0,
+        patience: float = 150.0,
     ) -> None:
         program = first + self.PRELUDE + textwrap.dedent(code)
         self._process = subprocess.Popen(
@@ -247,13 +247,13 @@ def make(**options):
         for line in self._process.stderr:
             self.stderr += line
 
-    def expect(self, line: str, timeout: float = 20.0) -> None:
+    def expect(self, line: str, timeout: float = 60.0) -> None:
         """Wait until the program has printed a line."""
         wait_until(
             lambda: line in self.lines or self._process.poll() is not None, timeout, repr(line)
         )
         wait_until(
-            lambda: line in self.lines, 1.0, f"{line!r}; it said {self.lines}, {self.stderr}"
+            lambda: line in self.lines, 10.0, f"{line!r}; it said {self.lines}, {self.stderr}"
         )
 
     def expect_silence(self, seconds: float = 0.5) -> None:
@@ -274,9 +274,9 @@ def make(**options):
 
     def signal(self, number: int) -> None:
         """Send the process a signal."""
-        self._process.send_signal(number)
+        send_signal(self._process, number)
 
-    def wait(self, timeout: float = 20.0) -> int:
+    def wait(self, timeout: float = 60.0) -> int:
         """Wait for the end of the process; return its status, negative if a signal ended it."""
         status = self._process.wait(timeout)
         for reader in self._readers:

@@ -18,7 +18,7 @@ from shardlib.testing import GatewayConnection, LocalGateway
 from tests.peers import Peer
 from tests.reliability.conftest import MakeGateway, MakeScripted, WatchShard
 from tests.shards import make_shard
-from tests.support import wait_until
+from tests.support import AT_ONCE, NEVER, wait_until
 
 # Each makes a gateway stop at one step of its next connection.
 STALLS: dict[str, Callable[[LocalGateway], None]] = {
@@ -60,7 +60,7 @@ def test_a_stalled_connection_attempt_is_given_up_and_the_next_succeeds(
 
     gateway.connections[-1].reset()
 
-    wait_until(lambda: recorder.count("reconnected") == 1, 5, "another session or RESUMED")
+    wait_until(lambda: recorder.count("reconnected") == 1, 10, "another session or RESUMED")
     assert len(gateway.all_connections) == 3  # the first, the stalled, the good one
 
 
@@ -88,7 +88,7 @@ def test_disconnect_ends_a_stalled_attempt_at_once(
 ) -> None:
     """Row 5: disconnect() does not wait for the deadline of a phase, and no connection follows."""
     gateway = make_gateway(tls=tls)
-    shard, recorder = watch_shard(gateway, close_timeout=5.0)
+    shard, recorder = watch_shard(gateway, close_timeout=NEVER)
     STALLS[stall](gateway)
     gateway.connections[-1].reset()
     wait_until(lambda: len(gateway.all_connections) == 2)
@@ -96,7 +96,7 @@ def test_disconnect_ends_a_stalled_attempt_at_once(
     began = time.monotonic()
     shard.disconnect()
 
-    assert time.monotonic() - began < 2.0  # connect_timeout is 10
+    assert time.monotonic() - began < AT_ONCE  # connect_timeout is 10
     assert shard.socket_thread is None
     assert recorder.life[-1] == ("closed", None)
     assert len(gateway.all_connections) == 2
@@ -132,7 +132,9 @@ def _connect_or_not(shard: Shard, url: str) -> None:
 def test_disconnect_ends_a_back_off(make_gateway: MakeGateway, watch_shard: WatchShard) -> None:
     """Row 5: a shard that waits for a minute before the next attempt closes at once."""
     gateway = make_gateway()
-    shard, recorder = watch_shard(gateway, backoff=Backoff(base=60.0, cap=60.0))
+    shard, recorder = watch_shard(
+        gateway, backoff=Backoff(base=60.0, cap=60.0), close_timeout=NEVER
+    )
     gateway.outage()
     wait_until(lambda: shard.state.value == "waiting")
     gateway.restore()
@@ -140,7 +142,7 @@ def test_disconnect_ends_a_back_off(make_gateway: MakeGateway, watch_shard: Watc
     began = time.monotonic()
     shard.disconnect()
 
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < AT_ONCE
     assert recorder.life[-1] == ("closed", None)
 
 
@@ -169,13 +171,13 @@ def test_a_resolver_that_fails_is_asked_again(
     resolver = _Resolver(monkeypatch)
     shard, recorder = watch_shard(gateway, connect=False)
     shard.connect(url)
-    shard.wait_until_ready(5)
+    shard.wait_until_ready(10)
     errors = (socket.gaierror(-2, "unknown"), socket.gaierror(-3, "try again"), OSError("odd"))
     resolver.failures = [errors[number % 3] for number in range(20)]
 
     shard.reinstantiate(no_fail=True)
 
-    shard.wait_until_ready(5)
+    shard.wait_until_ready(10)
     assert resolver.failures == []
     assert recorder.count("connected") == 2
 
@@ -227,7 +229,7 @@ def test_connect_reaches_the_good_address_behind_three_dead_ones(
         resolver.addresses = ["127.0.0.2", "2001:db8::1", "224.0.0.1", "127.0.0.1"]
         shard, _ = watch_shard(gateway, connect=False, connect_timeout=8.0)
         shard.connect(gateway.url.replace("127.0.0.1", "gateway.test"))
-        shard.wait_until_ready(5)
+        shard.wait_until_ready(10)
 
 
 @contextlib.contextmanager
@@ -255,7 +257,7 @@ def test_connect_timeout_bounds_dialling_an_address_that_never_answers(
         with pytest.raises(ConnectionFailed, match="not done within 0.3 seconds"):
             shard.connect(gateway.url.replace("127.0.0.1", "127.0.0.2"))
 
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < AT_ONCE
 
 
 def test_disconnect_does_not_wait_for_an_address_that_never_answers(
@@ -264,7 +266,7 @@ def test_disconnect_does_not_wait_for_an_address_that_never_answers(
     """Row 5: disconnect() ends an attempt that the system would go on with for minutes."""
     port = int(gateway.url.rstrip("/").rpartition(":")[2])
     with _black_hole("127.0.0.2", port):
-        shard, _ = watch_shard(gateway, connect=False, close_timeout=5.0)
+        shard, _ = watch_shard(gateway, connect=False, close_timeout=NEVER)
         url = gateway.url.replace("127.0.0.1", "127.0.0.2")
         connecting = threading.Thread(target=_connect_or_not, args=(shard, url))
         connecting.start()
@@ -273,9 +275,9 @@ def test_disconnect_does_not_wait_for_an_address_that_never_answers(
         began = time.monotonic()
         shard.disconnect()
 
-        assert time.monotonic() - began < 1.5  # connect_timeout is 10
+        assert time.monotonic() - began < AT_ONCE  # connect_timeout is 10
         assert shard.socket_thread is None
-        connecting.join(5)
+        connecting.join(10)
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["ws", "wss"])
@@ -285,7 +287,7 @@ def test_disconnect_between_dialling_and_the_handshake_is_final(
     """Row 5: disconnect() comes when TCP is connected, before the dialler returns the socket."""
     gateway = make_gateway(tls=tls)
     gateway.inject(instead_of="accept")
-    shard, _ = watch_shard(gateway, connect=False, close_timeout=5.0)
+    shard, _ = watch_shard(gateway, connect=False, close_timeout=NEVER)
     connect = Dialer._connect
 
     def connect_and_be_closed(dialer: Dialer, *arguments: Any) -> socket.socket:
@@ -301,7 +303,7 @@ def test_disconnect_between_dialling_and_the_handshake_is_final(
     _connect_or_not(shard, gateway.url)
     closing.join()
 
-    assert time.monotonic() - began < 2.0  # connect_timeout is 10
+    assert time.monotonic() - began < AT_ONCE  # connect_timeout is 10
     assert shard.socket_thread is None
 
 
@@ -311,7 +313,7 @@ def test_disconnect_does_not_wait_for_a_stuck_resolver(
     """Row 5: nothing can interrupt a resolver, so the shard leaves its thread behind."""
     resolver = _Resolver(monkeypatch)
     resolver.answers.clear()
-    shard, _ = watch_shard(gateway, connect=False, close_timeout=5.0)
+    shard, _ = watch_shard(gateway, connect=False, close_timeout=NEVER)
     url = gateway.url.replace("127.0.0.1", "gateway.test")
     connecting = threading.Thread(target=_connect_or_not, args=(shard, url))
     connecting.start()
@@ -320,8 +322,8 @@ def test_disconnect_does_not_wait_for_a_stuck_resolver(
     began = time.monotonic()
     shard.disconnect()
 
-    assert time.monotonic() - began < 1.0
-    connecting.join(5)
+    assert time.monotonic() - began < AT_ONCE
+    connecting.join(10)
     resolver.answers.set()
     assert gateway.all_connections == []
 

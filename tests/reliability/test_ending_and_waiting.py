@@ -24,7 +24,7 @@ from shardlib.frames import FrameType
 from tests.peers import Peer, ScriptedGateway
 from tests.reliability.conftest import MakeScripted, WatchShard
 from tests.reliability.support import Flood, StuckCallback, closing_with
-from tests.support import in_background, wait_until
+from tests.support import AT_ONCE, NEVER, in_background, wait_until
 
 CLOSE_TIMEOUT = 0.5
 
@@ -42,12 +42,12 @@ def test_disconnect_returns_at_the_close_frame_of_a_peer_that_leaves_tcp_open(
     tls: bool, make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Row 46: disconnect() takes one round trip, not its whole close_timeout."""
-    shard, _ = watch_shard(make_scripted(closes_in_one_round_trip, tls=tls), close_timeout=8.0)
+    shard, _ = watch_shard(make_scripted(closes_in_one_round_trip, tls=tls), close_timeout=NEVER)
 
     began = time.monotonic()
     shard.disconnect()
 
-    assert time.monotonic() - began < 3.0
+    assert time.monotonic() - began < AT_ONCE
     assert shard.socket_thread is None
 
 
@@ -131,9 +131,9 @@ def test_disconnect_ends_every_wait_behind_a_stuck_callback(
 
     began = time.monotonic()
     shard.disconnect()
-    assert time.monotonic() - began < CLOSE_TIMEOUT + 1.0
+    assert time.monotonic() - began < CLOSE_TIMEOUT + AT_ONCE
 
-    error = waiting.exception(CLOSE_TIMEOUT + 3.0)
+    error = waiting.exception(10)
     if wait == "join()":
         assert error is None
     else:
@@ -149,7 +149,7 @@ def test_connect_behind_a_stuck_callback_of_the_former_life_has_a_deadline(
     shard = shard_behind(stuck, gateway, watch_shard, connect_timeout=0.5)
     shard.disconnect()
 
-    error = in_background(shard.connect, gateway.url).exception(5)
+    error = in_background(shard.connect, gateway.url).exception(10)
 
     assert isinstance(error, ConnectionFailed)
     assert "callback" in str(error)
@@ -195,7 +195,7 @@ def test_disconnect_with_a_full_send_buffer_takes_no_longer_than_close_timeout(
         go_on.wait()
 
     gateway = make_scripted(reads_nothing_after_ready, receive_buffer=2048)
-    close_timeout = 0.05
+    close_timeout = 1.0
 
     def attempt() -> float:
         stuck = StuckCallback()
@@ -209,13 +209,13 @@ def test_disconnect_with_a_full_send_buffer_takes_no_longer_than_close_timeout(
         began = time.monotonic()
         shard.disconnect()
         took = time.monotonic() - began
-        assert isinstance(flood.error(5), (NotReady, ShardClosed))
+        assert isinstance(flood.error(10), (NotReady, ShardClosed))
         stuck.release.set()
         return took
 
     try:
         # One attempt may be slow on a busy machine; a fault makes every attempt slow.
-        assert any(attempt() < close_timeout + 0.1 for _ in range(4))
+        assert any(attempt() < 1.5 * close_timeout for _ in range(4))
     finally:
         go_on.set()
 
@@ -232,7 +232,7 @@ def test_disconnect_in_a_callback_does_not_wait_for_a_close_frame_already_receiv
         peer.send_together((event, FrameType.TEXT), (b"\x0f\xa0", FrameType.CLOSE))
         peer.linger()
 
-    shard, _ = watch_shard(make_scripted(script), close_timeout=8.0)
+    shard, _ = watch_shard(make_scripted(script), close_timeout=NEVER)
     called: list[float] = []
 
     def disconnect(shard: Shard, data: object) -> None:
@@ -242,7 +242,7 @@ def test_disconnect_in_a_callback_does_not_wait_for_a_close_frame_already_receiv
     shard.on("LAST", disconnect)
     shard.update_presence()
     shard.join(20)
-    assert time.monotonic() - called[0] < 3.0
+    assert time.monotonic() - called[0] < AT_ONCE
 
 
 def test_a_reconnect_for_op_7_does_not_wait_for_a_close_frame_already_received(
@@ -292,14 +292,13 @@ def test_a_peer_that_floods_instead_of_closing_holds_up_no_reconnect_or_disconne
     if what == "reconnect()":
         shard.update_presence()
         wait_until(lambda: shard.stats.events["LAST"])
-        assert in_background(shard.reconnect).result(6) is None
-        shard.wait_until_ready(5)
+        assert in_background(shard.reconnect).result(10) is None
+        shard.wait_until_ready(10)
     else:
         shard.on("LAST", lambda shard, data: shard.disconnect())
         shard.update_presence()
-        wait_until(
-            lambda: recorder.count("closed"), 6
-        )  # not join(), which itself waits for 2 s at most
+        # Not join(), which itself waits for close_timeout at most.
+        wait_until(lambda: recorder.count("closed"))
 
 
 def test_a_send_during_a_reconnect_for_op_7_waits_for_the_next_connection(
@@ -360,7 +359,7 @@ def test_disconnect_while_the_first_attempt_fails_does_not_leave_the_shard_closi
         for _ in range(600):
             with pytest.raises(ShardError):
                 shard.connect(url)
-            wait_until(lambda: shard.state in (ShardState.DISCONNECTED, ShardState.CLOSED), 2)
+            wait_until(lambda: shard.state in (ShardState.DISCONNECTED, ShardState.CLOSED))
     finally:
         stop.set()
         for thread in threads:

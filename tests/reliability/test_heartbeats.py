@@ -14,7 +14,7 @@ from shardlib.testing import GatewayConnection, LocalGateway
 from tests.recorder import dispatch_numbers
 from tests.reliability.conftest import MakeGateway, WatchShard
 from tests.reliability.support import Flood, talk_on
-from tests.support import HAS_GIL, wait_until
+from tests.support import AT_ONCE, HAS_GIL, wait_until
 
 INTERVAL = 300  # milliseconds
 SECONDS = INTERVAL / 1000
@@ -45,10 +45,10 @@ def test_a_silent_connection_is_replaced_in_time_and_the_session_resumed(
     DEATHS[death](first)
     died = time.monotonic()
     dispatch_numbers(gateway, range(1))
-    resume = gateway.expect(Opcode.RESUME)
+    resume = gateway.expect(Opcode.RESUME, timeout=20)
 
     # Two intervals, and one more if anything arrived after the heartbeat without an answer.
-    assert resume.time - died < 3 * SECONDS + 0.5
+    assert resume.time - died < 3 * SECONDS + AT_ONCE
     wait_until(lambda: recorder.count("reconnected", True) == 1)
     wait_until(lambda: recorder.numbers() == [0])
     first.thaw()
@@ -63,15 +63,15 @@ def test_a_peer_that_keeps_talking_instead_of_closing_delays_no_reconnect_or_dis
     """Row 8: each returns within its time, though the peer never closes and never falls silent."""
     gateway = make_gateway(close_timeout=60)
     gateway.inject(talk_on, instead_of="close", connections=None)
-    shard, _ = watch_shard(gateway, close_timeout=3.0)
+    shard, _ = watch_shard(gateway, close_timeout=10.0)
 
     began = time.monotonic()
     shard.reconnect()  # waits up to a second for a close frame
-    assert time.monotonic() - began < 1.0 + 0.7
-    shard.wait_until_ready(5)
+    assert time.monotonic() - began < 1.0 + AT_ONCE
+    shard.wait_until_ready(10)
     began = time.monotonic()
     shard.disconnect()
-    assert time.monotonic() - began < 3.0
+    assert time.monotonic() - began < 10.0 + AT_ONCE
     assert shard.socket_thread is None
 
 
@@ -87,11 +87,11 @@ def test_a_stuck_send_does_not_delay_the_end_of_a_dead_connection(
     first.stop_reading()
     stopped = time.monotonic()
     flood = Flood(shard)
-    resume = gateway.expect(Opcode.RESUME, timeout=10)
+    resume = gateway.expect(Opcode.RESUME, timeout=20)
 
-    assert resume.time - stopped < 3 * SECONDS + 1.5
+    assert resume.time - stopped < 3 * SECONDS + AT_ONCE
     shard.disconnect()
-    assert isinstance(flood.error(5), ShardError)
+    assert isinstance(flood.error(10), ShardError)
 
 
 def test_one_missed_acknowledgement_is_not_held_against_the_next_connection(
@@ -147,7 +147,7 @@ def test_a_heartbeat_thread_ends_with_its_connection_and_not_at_its_next_beat(
 
     wait_until(
         lambda: sum("heartbeat" in each.name for each in threading.enumerate()) == 1,
-        5,
+        10,
         "the end of all heartbeat threads but one",
     )
 
@@ -215,7 +215,7 @@ def test_an_opcode_before_hello_is_obeyed_and_the_session_resumed(
 
     gateway.connections[-1].reset()
 
-    wait_until(lambda: recorder.count("reconnected", True) == 1, 5, "RESUMED")
+    wait_until(lambda: recorder.count("reconnected", True) == 1, 10, "RESUMED")
     assert len(gateway.all_connections) == connections
     if first == "op 1":
         assert gateway.connections[-1].received[0]["op"] == Opcode.HEARTBEAT
@@ -244,7 +244,7 @@ def test_op_7_or_op_9_instead_of_hello_or_ready_leads_to_the_next_connection(
     assert len(gateway.all_connections) == 3
     gateway.inject(answers[answer], instead_of=step)
     gateway.connections[-1].reset()  # now the next connection fails as it resumes
-    wait_until(lambda: recorder.count("reconnected") == 2, 5, "READY or RESUMED")
+    wait_until(lambda: recorder.count("reconnected") == 2, 10, "READY or RESUMED")
     assert len(gateway.all_connections) == 5
 
 
@@ -252,7 +252,9 @@ def test_an_acknowledgement_behind_a_flood_is_waited_for(
     make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 30: the data before the acknowledgement takes more than an interval to arrive."""
-    interval = 0.8  # seconds; the next heartbeat is due well between begin and end of the data
+    # Seconds. The next heartbeat is due between begin and end of the data, and the acknowledgement
+    # comes well before the one after that, though the machine be busy.
+    interval = 2.0
     gateway = make_gateway(heartbeat_interval=int(interval * 1000), heartbeat_tolerance=60)
     shard, recorder = watch_shard(gateway, compression=None)
     connection = gateway.connections[-1]
@@ -261,16 +263,15 @@ def test_an_acknowledgement_behind_a_flood_is_waited_for(
 
     # The data comes in small pieces, and the reader is idle between them.
     connection.slow(40_000)
-    gateway.sessions[0].dispatch("LARGE", "x" * int(40_000 * interval * 1.5))
+    gateway.sessions[0].dispatch("LARGE", "x" * int(40_000 * interval * 1.25))
     connection.send({"op": Opcode.HEARTBEAT_ACK})
     connection.acknowledge = True
     wait_until(lambda: recorder.beats, 10, "the acknowledgement")
     connection.slow(1e12)
-    wait_until(lambda: len(recorder.beats) >= 3)
+    wait_until(lambda: len(recorder.beats) >= 2)
 
-    assert (
-        recorder.beats[0] > interval / 2
-    )  # so it came behind the data, and belongs to the first heartbeat
+    # So it came behind the data, and belongs to the first heartbeat.
+    assert recorder.beats[0] > interval / 2
     assert len(gateway.all_connections) == 1
 
 

@@ -17,7 +17,7 @@ from shardlib.frames import FrameType
 from tests.peers import Peer, ScriptedGateway
 from tests.reliability.conftest import MakeScripted, WatchShard
 from tests.reliability.support import Flood
-from tests.support import HAS_GIL, in_background, wait_until
+from tests.support import AT_ONCE, HAS_GIL, in_background, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -76,7 +76,7 @@ def test_heartbeats_go_on_while_the_json_module_fails(
         shard.update_presence()
 
     before = beats(gateway)
-    wait_until(lambda: beats(gateway) >= before + 3, 5, "more heartbeats")
+    wait_until(lambda: beats(gateway) >= before + 3, 10, "more heartbeats")
     assert len(gateway.peers) == 1
 
 
@@ -114,7 +114,7 @@ def test_heartbeats_go_on_after_a_log_handler_has_raised_system_exit(
     wait_until(lambda: shard.stats.callback_seconds > SLOW)
 
     before = beats(gateway)
-    wait_until(lambda: beats(gateway) >= before + 3, 5, "more heartbeats")
+    wait_until(lambda: beats(gateway) >= before + 3, 10, "more heartbeats")
     assert shard.state is ShardState.READY
     assert len(gateway.peers) == 1
 
@@ -138,7 +138,7 @@ def test_heartbeats_go_on_while_a_log_handler_blocks(
     assert entered.wait(10)
 
     before = beats(gateway)
-    wait_until(lambda: beats(gateway) >= before + 6, 6, "more heartbeats")
+    wait_until(lambda: beats(gateway) >= before + 6, 10, "more heartbeats")
     release.set()
     gateway.peers[0].dispatch("AFTER")
     wait_until(lambda: shard.stats.events["AFTER"])
@@ -247,7 +247,7 @@ def test_slow_code_of_the_user_outside_of_callbacks_costs_no_connection(
     assert left.wait(10)
 
     before = beats(gateway)
-    wait_until(lambda: beats(gateway) >= before + 3, 5, "more heartbeats")
+    wait_until(lambda: beats(gateway) >= before + 3, 10, "more heartbeats")
     assert recorder.count("disconnected") == 0
     assert len(gateway.peers) == 1
 
@@ -329,7 +329,7 @@ def test_an_op_1_that_cannot_be_answered_does_not_delay_the_end_of_a_dead_connec
     flood = Flood(shard)
 
     second = gateway.peer(2, timeout=30)
-    assert second.accepted_at - stopped[0] < 2 * 1.0 + 1.5
+    assert second.accepted_at - stopped[0] < 2 * 1.0 + AT_ONCE
     shard.disconnect()
     assert isinstance(flood.error(5), ShardError)
 
@@ -394,7 +394,7 @@ def test_a_connection_without_hello_is_given_up_though_ready_came(
     gateway = make_scripted(script)
     watch_shard(gateway, ready=False, hello_timeout=0.3)
 
-    gateway.peer(2, timeout=5)
+    gateway.peer(2, timeout=10)
 
 
 # Frames that a peer sends without end.
@@ -417,7 +417,7 @@ def test_a_connection_without_hello_is_given_up_whatever_else_comes(
     gateway = make_scripted(script)
     watch_shard(gateway, ready=False, hello_timeout=0.3, close_timeout=0.5)
 
-    gateway.peer(2, timeout=5)
+    gateway.peer(2, timeout=10)
 
 
 def test_resumed_in_answer_to_identify_does_not_make_the_shard_ready(
@@ -439,7 +439,7 @@ def test_resumed_in_answer_to_identify_does_not_make_the_shard_ready(
 
     assert shard.state is ShardState.IDENTIFYING
     answered.set()
-    shard.wait_until_ready(5)
+    shard.wait_until_ready(10)
     assert shard.stats.resumes == 0
     assert recorder.count("reconnected") == 0
 

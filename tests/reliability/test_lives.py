@@ -26,7 +26,7 @@ from shardlib import (
 from tests.peers import Peer, well_behaved
 from tests.reliability.conftest import MakeScripted, WatchShard
 from tests.reliability.support import closing_with
-from tests.support import in_background, wait_until
+from tests.support import AT_ONCE, NEVER, in_background, wait_until
 
 
 def test_disconnect_does_not_end_the_life_that_on_socket_closed_begins(
@@ -34,7 +34,7 @@ def test_disconnect_does_not_end_the_life_that_on_socket_closed_begins(
 ) -> None:
     """Row 49: disconnect() waits for the end of its own life only."""
     gateway = make_scripted()
-    shard, recorder = watch_shard(gateway, close_timeout=3.0)
+    shard, recorder = watch_shard(gateway, close_timeout=NEVER)
     note = shard.on_socket_closed
 
     def begin_anew(shard: Shard, error: Any) -> None:
@@ -47,7 +47,7 @@ def test_disconnect_does_not_end_the_life_that_on_socket_closed_begins(
 
     began = time.monotonic()
     shard.disconnect()
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < AT_ONCE
 
     wait_until(lambda: recorder.count("ready") == 2)
     shard.disconnect()
@@ -60,7 +60,7 @@ def test_concurrent_connects_and_disconnects_abort_no_open_connection(
 ) -> None:
     """Row 49: each opened connection ends with a close frame, and each disconnect() is quick."""
     gateway = make_scripted()
-    shard, recorder = watch_shard(gateway, close_timeout=1.5, connect_timeout=5.0)
+    shard, recorder = watch_shard(gateway, close_timeout=NEVER, connect_timeout=10.0)
     slowest = 0.0
 
     def connect() -> None:
@@ -85,11 +85,11 @@ def test_concurrent_connects_and_disconnects_abort_no_open_connection(
             thread.start()
         for thread in threads:
             thread.join()
-        assert slowest < 1.4  # close_timeout, of which a peer that answers takes little
+        assert slowest < AT_ONCE
     shard.disconnect()
     recorder.calls.clear()  # the recorder takes a life without a connection for a fault
 
-    wait_until(lambda: all(peer.close_code is not None for peer in opened()), 5, "close frames")
+    wait_until(lambda: all(peer.close_code is not None for peer in opened()), 10, "close frames")
 
 
 @pytest.mark.parametrize("beginner", ["another thread", "a callback"])
@@ -115,9 +115,21 @@ def test_a_wait_ends_with_its_life_though_the_next_one_begins_at_once(
             shard.disconnect()
             shard.connect(gateway.url)
 
-        assert joining.exception(3) is None
-        assert type(waiting.exception(3)) is ShardClosed
+        assert joining.exception(10) is None
+        assert type(waiting.exception(10)) is ShardClosed
         wait_until(lambda: recorder.count("ready") == number + 1)
+
+
+class NotedBackoff(Backoff):
+    """A back-off that keeps the delays that it has given."""
+
+    def __init__(self, base: float, cap: float) -> None:
+        super().__init__(base, cap)
+        self.delays: list[float] = []
+
+    def next_delay(self) -> float:
+        self.delays.append(super().next_delay())
+        return self.delays[-1]
 
 
 def test_a_new_life_does_not_inherit_the_back_off_of_the_last(
@@ -133,16 +145,18 @@ def test_a_new_life_does_not_inherit_the_back_off_of_the_last(
             well_behaved(peer)
 
     gateway = make_scripted(script)
-    shard, _ = watch_shard(gateway, ready=False, backoff=Backoff(base=0.05, cap=60.0))
+    backoff = NotedBackoff(base=0.05, cap=60.0)
+    shard, _ = watch_shard(gateway, ready=False, backoff=backoff)
     gateway.peer(6)
     wait_until(lambda: shard.state is ShardState.WAITING)
     shard.disconnect()
+    backoff.delays.clear()
 
     shard.connect(gateway.url)
 
-    seventh, eighth = gateway.peer(7), gateway.peer(8)
-    assert eighth.accepted_at - seventh.accepted_at < 0.7  # inherited, it would be 1.6 or longer
+    gateway.peer(8)
     shard.wait_until_ready(10)
+    assert max(backoff.delays) <= 0.05  # inherited, it would be 1.6 or longer
 
 
 @pytest.mark.parametrize("where", ["on_socket_closed", "an event"])
@@ -274,7 +288,7 @@ def test_waits_raise_the_fatal_close_code_before_the_callbacks_have_returned(
     assert inside.wait(10)
     try:
         with pytest.raises(ShardingRequired):
-            shard.wait_until_ready(5)
+            shard.wait_until_ready(10)
         with pytest.raises(ShardingRequired):
             shard.wait_for("TYPING_START", timeout=5)
     finally:
@@ -292,7 +306,7 @@ def test_a_callback_of_one_shard_can_connect_and_disconnect_another(
 
     def use_the_other(_: Shard, data: Any) -> None:
         other.connect(gateway.url)
-        other.wait_until_ready(5)
+        other.wait_until_ready(10)
         states.append(other.state)
         other.disconnect()
         states.append((other.state, other.socket_thread))

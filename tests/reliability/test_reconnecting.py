@@ -128,7 +128,7 @@ def test_simultaneous_reports_of_one_loss_open_one_connection(
         stuck.release.clear()
         theirs, ours = gateway.connections[-1], shard._reader.connection
         gateway.sessions[0].dispatch("BUSY", None)
-        assert stuck.entered.wait(5)
+        assert stuck.entered.wait(10)
         theirs.reconnect()
         heartbeat = shard._reader.heartbeat
         assert heartbeat is not None
@@ -142,7 +142,7 @@ def test_simultaneous_reports_of_one_loss_open_one_connection(
         wait_until(lambda: sum(each.is_alive() for each in threads) == 2)  # reconnect(), resume()
         stuck.release.set()
         for thread in threads:
-            thread.join(5)
+            thread.join(10)
         wait_until(lambda: recorder.count("reconnected", True) == number)
         notice()  # as a heartbeat thread that was late
         ours.fail(Loss(Cause.UNRESPONSIVE, "late"))
@@ -173,7 +173,7 @@ def test_ctrl_c_inside_reconnect_keeps_the_old_connection_in_use(
     assert gateway.connections[-1].expect(Opcode.PRESENCE_UPDATE)
     assert shard.stats.connections == 1
     shard.reconnect()
-    shard.wait_until_ready(5)
+    shard.wait_until_ready(10)
     assert shard.stats.resumes == 1
 
 
@@ -189,7 +189,7 @@ def test_ctrl_c_while_disconnect_sends_the_close_frame_still_ends_the_connection
     connection = gateway.connections[-1]
     shard.on("BUSY")(stuck)
     gateway.sessions[0].dispatch("BUSY", None)
-    assert stuck.entered.wait(5)
+    assert stuck.entered.wait(10)
 
     def interrupted(self: Connection, code: int, deadline: Deadline) -> None:
         monkeypatch.undo()
@@ -198,9 +198,9 @@ def test_ctrl_c_while_disconnect_sends_the_close_frame_still_ends_the_connection
     monkeypatch.setattr(Connection, "_send_close", interrupted)
     with pytest.raises(KeyboardInterrupt):
         shard.disconnect()
-    wait_until(lambda: connection.is_closed, 5)
+    wait_until(lambda: connection.is_closed, 10)
     stuck.release.set()
-    shard.join(5)
+    shard.join(10)
 
 
 @pytest.mark.parametrize("step", ["upgrade", "hello", "ready"])
@@ -225,12 +225,12 @@ def test_reconnect_while_connecting_opens_no_second_connection(
         thread.start()
     if step != "upgrade":  # the socket is open, so reconnect() has nothing to wait for
         for thread in threads:
-            thread.join(5)
+            thread.join(10)
 
     gateway.connections[-1].proceed()
 
     for thread in threads:
-        thread.join(5)
+        thread.join(10)
     wait_until(lambda: recorder.count("reconnected", True) == 1)
     assert not any(thread.is_alive() for thread in threads)
     assert len(gateway.all_connections) == 2
@@ -304,7 +304,7 @@ def test_the_next_attempt_comes_no_sooner_than_the_back_off_says(
     backoff = _Delays(base=0.05, cap=0.2)
     shard, recorder = watch_shard(gateway, backoff=backoff)
     shard.reconnect()
-    shard.wait_until_ready(5)
+    shard.wait_until_ready(10)
     backoff.delays.clear()
     gateway.inject(lambda it: it.close(4000), before="hello", connections=4)
     gateway.connections[-1].reset()
@@ -356,7 +356,7 @@ def test_the_daily_budget_of_identifies_is_never_used_up(
     )
 
     with pytest.raises(ShardClosed, match="950 of the 1000 sessions that Discord allows"):
-        shard.join(45)
+        shard.join(150)
 
     assert gateway.session_starts["remaining"] >= 50
     assert recorder.life[-1][0] == "closed"
@@ -395,7 +395,7 @@ def test_a_late_ready_costs_no_second_identify(
     wait_until(lambda: time.monotonic() - connection.opened_at > 0.8)
 
     connection.proceed()
-    shard.wait_until_ready(5)
+    shard.wait_until_ready(10)
 
     assert len(gateway.all_connections) == 1
     assert gateway.session_starts["remaining"] == 1_000_000 - 1

@@ -21,7 +21,7 @@ from tests.reliability.storms import (
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_a_signal_at_any_instruction_hangs_nothing_and_leaves_the_shard_whole() -> None:
     """Rows 59 to 61: 500 points, drawn anew in each run (pytest-randomly prints the seed)."""
     seed = random.randrange(2**32)
@@ -34,7 +34,7 @@ def test_a_signal_at_any_instruction_hangs_nothing_and_leaves_the_shard_whole() 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_threads_and_callbacks_that_call_everything_at_once_hang_nothing() -> None:
     """Rows 48 to 50: every call ends in time, and raises only what is documented."""
     seed = random.randrange(2**32)

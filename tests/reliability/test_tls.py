@@ -126,7 +126,7 @@ def test_no_two_threads_are_inside_one_tls_object_at_once(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)  # for a thousand TLS handshakes beside four threads that send
+@pytest.mark.timeout(600)  # for a thousand TLS handshakes beside four threads that send
 def test_an_abort_during_sends_puts_nothing_unencrypted_on_the_wire(
     make_gateway: MakeGateway,
     watch_shard: WatchShard,

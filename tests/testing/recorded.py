@@ -35,9 +35,14 @@ READY: dict[str, Any] = {
 def write(path: Path, events: Iterable[tuple[str, Any]]) -> Path:
     """Write a recording of these events, which all come at once."""
     with Recorder(path) as recorder:
-        for sequence, (name, data) in enumerate(events, 1):
-            recorder.record(SHARD, {"op": 0, "s": sequence, "t": name, "d": data})
+        record(recorder, events)
     return path
+
+
+def record(recorder: Recorder, events: Iterable[tuple[str, Any]]) -> None:
+    """Record these events, numbered from 1."""
+    for sequence, (name, data) in enumerate(events, 1):
+        recorder.record(SHARD, {"op": 0, "s": sequence, "t": name, "d": data})
 
 
 def numbered(count: int) -> list[tuple[str, Any]]:

@@ -1,4 +1,4 @@
-"""The examples of the guide, docs/testing.rst, which shows this file."""
+"""The examples of docs/testing.rst, which shows this file."""
 
 import queue
 from pathlib import Path
@@ -10,6 +10,7 @@ import requests
 from shardlib import Backoff, GatewayBot, IdentifyGate, Intents, Shard, ShardManager, ShardsFailed
 from shardlib.testing import LocalGateway
 from tests.testing.recorded import messages, write
+from tests.testing.test_ping_bot import ping_bot, say
 
 
 # begin: bot
@@ -26,12 +27,6 @@ def echo_bot(token: str, heard: queue.Queue[str]) -> Shard:
     return shard
 
 
-def say(gateway: LocalGateway, content: str) -> None:
-    """Let the owner of the first guild write in its first channel."""
-    guild = next(iter(gateway.world.guilds.values()))
-    gateway.send_message(guild.text_channels[0]["id"], guild.owner_id, content)
-
-
 # end: bot
 
 
@@ -40,9 +35,9 @@ def test_the_bot_hears_a_message(local_gateway: LocalGateway) -> None:
     heard: queue.Queue[str] = queue.Queue()
     with echo_bot(local_gateway.token, heard) as shard:
         shard.connect(local_gateway.url)
-        shard.wait_until_ready(timeout=5)
+        shard.wait_until_ready(timeout=10)
         say(local_gateway, "hello")
-        assert heard.get(timeout=5) == "hello"
+        assert heard.get(timeout=10) == "hello"
 
 
 # end: hears
@@ -58,45 +53,11 @@ def test_the_bot_misses_nothing_when_its_connection_is_reset(local_gateway: Loca
         connection.reset()
         connection.wait_closed()
         say(local_gateway, "you were away")
-        assert heard.get(timeout=5) == "you were away"
+        assert heard.get(timeout=10) == "you were away"
         assert session.resumes == 1
 
 
 # end: reset
-
-
-# begin: pings
-def ping_bot(token: str, api: str) -> Shard:
-    """The bot under test: it answers a message over HTTP, and the command /ping."""
-    shard = Shard(token, Intents.all())
-
-    @shard.on("MESSAGE_CREATE")
-    def answer(shard: Shard, message: dict[str, Any]) -> None:
-        if message["content"] == "!ping":
-            url = f"{api}/channels/{message['channel_id']}/messages"
-            headers = {"Authorization": f"Bot {token}"}
-            requests.post(url, json={"content": "pong"}, headers=headers, timeout=5)
-
-    @shard.on("INTERACTION_CREATE")
-    def respond(shard: Shard, interaction: dict[str, Any]) -> None:
-        url = f"{api}/interactions/{interaction['id']}/{interaction['token']}/callback"
-        requests.post(url, json={"type": 4, "data": {"content": "pong"}}, timeout=5)
-
-    return shard
-
-
-def test_the_bot_answers_a_ping(local_gateway: LocalGateway) -> None:
-    with ping_bot(local_gateway.token, local_gateway.http_url) as shard:
-        shard.connect(local_gateway.url)
-        shard.wait_until_ready(timeout=5)
-        say(local_gateway, "!ping")
-        request = local_gateway.expect_request("POST", "/channels/{channel.id}/messages")
-        assert request.json == {"content": "pong"}
-        channel = local_gateway.world.channel(request.path.split("/")[2])
-        assert [message["content"] for message in channel.messages] == ["!ping", "pong"]
-
-
-# end: pings
 
 
 # begin: command
@@ -106,11 +67,11 @@ def test_the_bot_answers_a_command(local_gateway: LocalGateway) -> None:
         f"{local_gateway.http_url}/applications/{application}/commands",
         json={"name": "ping", "description": "Answers."},
         headers={"Authorization": f"Bot {local_gateway.token}"},
-        timeout=5,
+        timeout=10,
     )
     with ping_bot(local_gateway.token, local_gateway.http_url) as shard:
         shard.connect(local_gateway.url)
-        shard.wait_until_ready(timeout=5)
+        shard.wait_until_ready(timeout=10)
         interaction = local_gateway.invoke_command("ping")
         assert interaction.wait_for_message()["content"] == "pong"
 
@@ -122,7 +83,7 @@ def test_the_bot_answers_a_command(local_gateway: LocalGateway) -> None:
 def test_the_bot_answers_a_button(local_gateway: LocalGateway) -> None:
     with ping_bot(local_gateway.token, local_gateway.http_url) as shard:
         shard.connect(local_gateway.url)
-        shard.wait_until_ready(timeout=5)
+        shard.wait_until_ready(timeout=10)
         channel = next(iter(local_gateway.world.guilds.values())).text_channels[0]
         button = {"type": 2, "style": 1, "label": "Again", "custom_id": "again"}
         row: dict[str, Any] = {"type": 1, "components": [button]}
@@ -130,7 +91,7 @@ def test_the_bot_answers_a_button(local_gateway: LocalGateway) -> None:
             f"{local_gateway.http_url}/channels/{channel['id']}/messages",
             json={"content": "!", "components": [row]},
             headers={"Authorization": f"Bot {local_gateway.token}"},
-            timeout=5,
+            timeout=10,
         )
         pressed = local_gateway.use_component(channel.messages[-1], "again")
         assert pressed.wait_for_message()["content"] == "pong"
@@ -145,7 +106,7 @@ def test_many_guilds_over_tls(local_gateway: LocalGateway) -> None:
     assert local_gateway.url.startswith("wss://")
     with Shard(local_gateway.token, Intents.GUILDS, ssl_context=local_gateway.ssl_context) as shard:
         shard.connect(local_gateway.url)
-        shard.wait_until_ready(timeout=5)
+        shard.wait_until_ready(timeout=10)
         assert len(local_gateway.sessions) == 1
 
 
@@ -168,7 +129,7 @@ def test_the_bot_begins_anew_when_its_session_has_expired(local_gateway: LocalGa
         again = local_gateway.wait_for_connection(lambda each: each.session, timeout=15)
         assert again.session is not first
         say(local_gateway, "hello again")
-        assert heard.get(timeout=5) == "hello again"
+        assert heard.get(timeout=10) == "hello again"
 
 
 # end: expires
@@ -187,10 +148,10 @@ def test_the_others_go_on_when_one_shard_is_refused() -> None:
         with bot:
             bot.connect()
             with pytest.raises(ShardsFailed) as failed:
-                bot.wait_until_ready(timeout=5)
+                bot.wait_until_ready(timeout=10)
             assert list(failed.value.errors) == [3]
-            bot.restart([3], timeout=5)
-            bot.wait_until_ready(timeout=5)
+            bot.restart([3], timeout=10)
+            bot.wait_until_ready(timeout=10)
 
 
 # end: shards
@@ -209,7 +170,7 @@ def test_the_bot_hears_what_was_said_that_day(recording: Path) -> None:
             shard.connect(gateway.url)
             assert gateway.replay is not None
             gateway.replay.wait()
-            assert heard.get(timeout=5).startswith("message number 0")
+            assert heard.get(timeout=10).startswith("message number 0")
 
 
 # end: replay

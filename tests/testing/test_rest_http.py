@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import socket
 import urllib.parse
 import urllib.request
@@ -187,7 +188,12 @@ def test_a_body_in_chunks_that_is_too_large_is_refused(local_gateway: LocalGatew
     ],
 )
 def test_a_body_that_cannot_be_read_is_refused(
-    rest: Rest, channel: Channel, content_type: str, body: bytes, code: int
+    rest: Rest,
+    channel: Channel,
+    content_type: str,
+    body: bytes,
+    code: int,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     response = rest.send(
         "POST",
@@ -197,6 +203,8 @@ def test_a_body_that_cannot_be_read_is_refused(
     )
     assert (response.status_code, response.json()["code"]) == (400, code)
     assert channel.messages == []
+    # A program that runs the gateway, and logs nothing, would see a warning on standard error.
+    assert [each for each in caplog.records if each.levelno >= logging.WARNING] == []
 
 
 def test_without_the_token_nothing_is_done(rest: Rest, channel: Channel) -> None:

@@ -448,7 +448,7 @@ def test_a_thread_that_waits_sees_at_once_that_another_ends_the_session(
             connection.wait_closed()
         waiter = threading.Thread(target=local_gateway.wait_until, args=(is_over, 60))
         waiter.start()
-        assert looked.wait(5)
+        assert looked.wait(10)
         if how == "lose_session":
             local_gateway.lose_session(0)
         else:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
+
+# What is wrong with a body the parser logs, too, which without any handler goes to standard error.
+_silent = logging.Logger("shardlib.testing.multipart", level=logging.CRITICAL + 1)
 
 
 class MultipartError(Exception):
@@ -88,6 +92,7 @@ def parse(content_type: str, body: bytes) -> tuple[dict[str, bytes], list[File]]
                 "on_end": collector.end,
             },
         )
+        parser.logger = _silent
         parser.write(body)
         parser.finalize()
     except FormParserError as error:

@@ -121,7 +121,9 @@ class Delivery(Handover):
         self._deliverer.drop(self)
 
     def wait_for_room(self, has_room: Callable[[], bool]) -> None:
-        """Block the reader thread until there is room for this delivery. For :meth:`submit` only.
+        """Block the reader thread until there is room for this delivery.
+
+        For :meth:`Dispatcher.submit` only.
 
         It also returns if the shard is being closed, or if a thread for which
         :meth:`Dispatcher.runs_in` is True waits for the shard: then the delivery must be taken all
@@ -139,15 +141,15 @@ class Delivery(Handover):
 class Dispatcher:
     """Where the callbacks of shards are called: the base class of those in ``shardlib.dispatch``.
 
-    A subclass has at least :meth:`submit`. One dispatcher may serve many shards.
+    A subclass has at least :meth:`Dispatcher.submit`. One dispatcher may serve many shards.
     """
 
     def submit(self, delivery: Delivery) -> None:
         """Take a delivery, to have it called elsewhere. Called by the reader thread of its shard.
 
         The deliveries of a shard come in the order of the wire. Whatever order a dispatcher calls
-        them in, it has to heed :attr:`Delivery.alone`. What this raises is logged, and the delivery
-        is dropped. While it blocks, the shard reads nothing; heartbeats go on.
+        them in, it has to heed the delivery's ``alone``. What this raises is logged, and the
+        delivery is dropped. While it blocks, the shard reads nothing; heartbeats go on.
 
         :param delivery: to be called once, or dropped.
         """

@@ -10,7 +10,7 @@ from shardlib.text import describe
 
 if TYPE_CHECKING:
     from shardlib.currentsession import CurrentSession
-    from shardlib.delivery import Dispatcher
+    from shardlib.dispatcher import Dispatcher
     from shardlib.lifecycle import Lifecycle
 
 
@@ -49,8 +49,8 @@ def create_callbacks(
     if dispatcher is None:
         return Callbacks(owner, logger, **options)
     # Here: most shards call their callbacks on the reader thread, and need neither module.
-    from shardlib.delivery import Dispatcher
-    from shardlib.dispatched import DispatchedCallbacks
+    from shardlib.dispatchedcallbacks import DispatchedCallbacks
+    from shardlib.dispatcher import Dispatcher
 
     if not isinstance(dispatcher, Dispatcher):
         raise TypeError(

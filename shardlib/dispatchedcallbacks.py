@@ -1,7 +1,7 @@
 """DispatchedCallbacks: callbacks that a dispatcher calls, not the reader.
 
 The reader hands each event, and each call of an ``on_socket_*`` function, to the dispatcher as a
-:class:`shardlib.delivery.Delivery`. What asks in the name of a waiting thread (wait_for(),
+:class:`shardlib.dispatcher.Delivery`. What asks in the name of a waiting thread (wait_for(),
 events()) still looks at events on the reader: the thread that waits may be the one that runs the
 callbacks.
 """
@@ -15,7 +15,7 @@ from typing import Any
 
 from shardlib.callbacks import Callbacks
 from shardlib.currentsession import CurrentSession
-from shardlib.delivery import Delivery, Dispatcher
+from shardlib.dispatcher import Delivery, Dispatcher
 from shardlib.failurelog import SUMMARY_INTERVAL, FailureLog
 from shardlib.running import Callback, LeftToParent, Running
 from shardlib.text import count

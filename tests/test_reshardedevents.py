@@ -1,4 +1,4 @@
-"""Delivered: which of two shards delivers an event that comes to both, by tables."""
+"""ReshardedEvents: which of two shards delivers an event that comes to both, by tables."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from shardlib import delivered
-from shardlib.delivered import Delivered, Holder, Recorder
+from shardlib import reshardedevents
+from shardlib.reshardedevents import Holder, Recorder, ReshardedEvents
 from tests.support import wait_until
 
 GUILD, OTHER = 1 << 22, 2 << 22
@@ -20,7 +20,7 @@ class Switch:
     """An old shard and a new one, and what they deliver."""
 
     def __init__(self, known: tuple[int, ...] = (GUILD, OTHER)) -> None:
-        self.delivered = Delivered()
+        self.delivered = ReshardedEvents()
         self.awaited = {0, GUILD, OTHER}
         self.log: list[str] = []
         self.removed = False
@@ -138,7 +138,7 @@ def test_of_an_event_that_comes_again_and_again_there_is_no_moment_without() -> 
 
 
 def test_no_more_than_so_many_events_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delivered, "MOST_EVEN", 2)
+    monkeypatch.setattr(reshardedevents, "MOST_EVEN", 2)
     switch = Switch()
     switch.run("o1 n1 o2 n2 o3 n3 o4 n4")
     assert len(switch.delivered._tallies) == 2
@@ -276,9 +276,9 @@ def test_the_screen_goes_when_all_was_delivered() -> None:
 def test_a_reader_that_holds_too_much_waits_until_an_old_shard_has_caught_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(delivered, "MOST_HELD", 10)
+    monkeypatch.setattr(reshardedevents, "MOST_HELD", 10)
     woken = threading.Event()
-    ledger = Delivered()
+    ledger = ReshardedEvents()
 
     def wait(until: Any) -> None:
         wait_until(lambda: woken.is_set() and until(), what="the old shard")

@@ -1,4 +1,4 @@
-"""Delivered: what old shards deliver, and what comes to the new ones that take their place.
+"""ReshardedEvents: what old shards deliver, and what comes to the new ones that take their place.
 
 Events have no id. Two are taken for the same if they have the same name and the same data; a
 GUILD_CREATE, which may differ from session to session, if it is of the same guild. Of several
@@ -65,7 +65,7 @@ class _Held:
         self.deliver = deliver
 
 
-class Delivered:
+class ReshardedEvents:
     """What the old shards have delivered, and what the new ones hold. All their readers come here.
 
     :ivar is_switched: True once the new shards deliver instead of the old ones.
@@ -194,7 +194,7 @@ class Recorder:
 
     is_holding = False
 
-    def __init__(self, delivered: Delivered, is_awaited: Callable[[int], bool]) -> None:
+    def __init__(self, delivered: ReshardedEvents, is_awaited: Callable[[int], bool]) -> None:
         self._delivered = delivered
         self._is_awaited = is_awaited
         self._next: _Deliver | None = None
@@ -233,7 +233,7 @@ class Holder:
 
     def __init__(
         self,
-        delivered: Delivered,
+        delivered: ReshardedEvents,
         *,
         wait: Callable[[Callable[[], bool]], object],
         wake: Callable[[], object],

@@ -1,0 +1,44 @@
+"""A small bot, and a first test of it."""
+
+from typing import Any
+
+import requests
+
+from shardlib import Intents, Shard
+from shardlib.testing import LocalGateway
+
+
+def ping_bot(token: str, api: str) -> Shard:
+    """The bot under test: it answers a message over HTTP, and the command /ping."""
+    shard = Shard(token, Intents.all())
+
+    @shard.on("MESSAGE_CREATE")
+    def answer(shard: Shard, message: dict[str, Any]) -> None:
+        if message["content"] == "!ping":
+            url = f"{api}/channels/{message['channel_id']}/messages"
+            headers = {"Authorization": f"Bot {token}"}
+            requests.post(url, json={"content": "pong"}, headers=headers, timeout=10)
+
+    @shard.on("INTERACTION_CREATE")
+    def respond(shard: Shard, interaction: dict[str, Any]) -> None:
+        url = f"{api}/interactions/{interaction['id']}/{interaction['token']}/callback"
+        requests.post(url, json={"type": 4, "data": {"content": "pong"}}, timeout=10)
+
+    return shard
+
+
+def say(gateway: LocalGateway, content: str) -> None:
+    """Let the owner of the first guild write in its first channel."""
+    guild = next(iter(gateway.world.guilds.values()))
+    gateway.send_message(guild.text_channels[0]["id"], guild.owner_id, content)
+
+
+def test_the_bot_answers_a_ping(local_gateway: LocalGateway) -> None:
+    with ping_bot(local_gateway.token, local_gateway.http_url) as shard:
+        shard.connect(local_gateway.url)
+        shard.wait_until_ready(timeout=10)
+        say(local_gateway, "!ping")
+        request = local_gateway.expect_request("POST", "/channels/{channel.id}/messages")
+        assert request.json == {"content": "pong"}
+        channel = local_gateway.world.channel(request.path.split("/")[2])
+        assert [message["content"] for message in channel.messages] == ["!ping", "pong"]
