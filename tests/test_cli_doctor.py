@@ -118,6 +118,16 @@ def test_a_wrong_token_fails_at_the_http_api_and_takes_no_session(gateway: Local
     assert gateway.identifies == []
 
 
+@pytest.mark.parametrize("token", ["Bot MTIz.some.token", "MTIz.some\ntoken"])
+@pytest.mark.parametrize("with_api", [True, False])
+def test_a_text_that_can_be_no_token_is_a_finding(
+    gateway: LocalGateway, token: str, with_api: bool
+) -> None:
+    command, findings = examine(*of(gateway)[: 4 if with_api else 2], token=token)
+    assert grades(findings, "failed") == ["Token"]
+    assert command.err == ["shardlib: failed: Token"]
+
+
 def test_with_a_gateway_alone_ready_tells_of_a_wrong_token(gateway: LocalGateway) -> None:
     command, findings = examine("--url", gateway.url, token="MTIz.wrong.token")
     assert grades(findings, "failed") == ["READY"]

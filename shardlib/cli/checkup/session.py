@@ -16,6 +16,7 @@ from shardlib.cli.checkup.way import Way
 from shardlib.errors import AuthenticationFailed, ConnectionFailed, ShardClosed, ShardError
 from shardlib.gateway import GATEWAY_URL
 from shardlib.gatewaybot import GatewayBot, fetch_gateway_bot
+from shardlib.payloads import check_token
 from shardlib.shard import Shard
 from shardlib.text import count, duration, printable
 
@@ -45,6 +46,12 @@ def check_bot(way: Way, failed: str | None) -> Generator[Finding, None, tuple[st
         yield _NO_TOKEN
         yield Finding("Session starts", Grade.SKIPPED, "there is no token")
         return "Token", 1
+    try:
+        check_token(way.token)
+    except ValueError as error:
+        yield Finding("Token", Grade.FAILED, str(error))
+        yield Finding("Session starts", Grade.SKIPPED, "there is no token")
+        return "Token", 1
     if way.api_url is None:
         why = "with --url alone no HTTP API is asked"
         yield Finding("Token", Grade.SKIPPED, f"{why}; READY will tell")
@@ -55,7 +62,7 @@ def check_bot(way: Way, failed: str | None) -> Generator[Finding, None, tuple[st
         bot = fetch_gateway_bot(
             way.token, api_url=way.api_url, timeout=way.timeout, ssl_context=way.ssl_context
         )
-    except (ShardError, ValueError) as error:
+    except (ShardError, ValueError) as error:  # the latter for a URL to which no token is sent
         if failed is not None and isinstance(error, ConnectionFailed):
             host = urlsplit(way.api_url).hostname
             told = f"{failed} has failed, and {host} cannot be asked either"
