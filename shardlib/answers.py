@@ -43,12 +43,21 @@ class UnusableAnswer(Exception):
     :param message: why, in words of this library's.
     :param said: what the server wrote about it, as it was received. No part of the message: it has
         to be made fit to be shown.
+    :param status: the status of the answer if that is the reason, or None.
     :param retry_after: seconds that the server asked to wait, or None.
     """
 
-    def __init__(self, message: str, said: str = "", *, retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        said: str = "",
+        *,
+        status: int | None = None,
+        retry_after: float | None = None,
+    ) -> None:
         super().__init__(message)
         self.said = said
+        self.status = status
         self.retry_after = retry_after
 
 

@@ -9,6 +9,7 @@ acknowledgement is unread because a callback runs.
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol, TypeVar, Union
@@ -28,11 +29,16 @@ _Result = TypeVar("_Result")
 _MOST_SHOWN = 2000
 
 
+# The tokens that a payload gives away: of an interaction, with which it is answered, and of a voice
+# connection. Like the bot's, none has a quotation mark in it.
+_TOKEN_FIELD = re.compile(r'("token"\s*:\s*)"[^"]*"?')
+
+
 class Shown:
     """A payload in a DEBUG line: nothing is formatted unless the line is printed.
 
     :param text: as it was sent or received.
-    :param hide: returns a text without the token.
+    :param hide: returns a text without the bot's token.
     """
 
     def __init__(self, text: str | bytes, hide: Callable[[str], str]) -> None:
@@ -43,7 +49,7 @@ class Shown:
         text = self._text
         if isinstance(text, bytes):
             text = text[: 4 * _MOST_SHOWN].decode(errors="replace")
-        return printable(self._hide(text), _MOST_SHOWN)
+        return printable(_TOKEN_FIELD.sub(r'\1"***"', self._hide(text)), _MOST_SHOWN)
 
 
 class Subscriber(Protocol):

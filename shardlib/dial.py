@@ -22,7 +22,10 @@ from shardlib.waiting import Alarm
 ATTEMPT_DELAY = 0.25  # seconds between the starts of two attempts, as RFC 8305 recommends
 PROXY_PORTS = {"http": 8080, "socks4": 1080, "socks5": 1080, "socks5h": 1080}
 
-_Address = tuple[socket.AddressFamily, tuple[Any, ...]]
+# What python-socks says if a SOCKS proxy refuses the user: there is no reply with a code then.
+_PASSWORD_REFUSED = ("authentication failure", "No acceptable authentication")
+
+Address = tuple[socket.AddressFamily, tuple[Any, ...]]
 
 
 # Bytes of the head of an HTTP proxy's answer; what is longer is no answer.
@@ -79,40 +82,8 @@ class Dialer:
             raise
         return transport
 
-    def _resolve(self, host: str, port: int, deadline: Deadline) -> list[_Address]:
-        """The addresses of a host, IPv6 and IPv4 in turn.
-
-        The system's resolver can neither be interrupted nor be given a deadline, so it is asked on
-        a thread of its own, which is left behind if it does not come back in time. An address
-        written in digits needs no resolver, and no thread.
-        """
-        try:
-            return _addresses(host, port, socket.AI_NUMERICHOST)
-        except OSError:
-            pass
-        answer: list[list[_Address] | Exception] = []
-
-        def resolve() -> None:
-            try:
-                answer.append(_addresses(host, port, 0))
-            except Exception as error:  # UnicodeError too: a label too long, or not encodable
-                answer.append(
-                    error.with_traceback(None)
-                )  # else a cycle: its traceback refers to this frame, and the frame to it
-            self._resolved.ring()
-
-        threading.Thread(target=resolve, name=f"resolve {host}", daemon=True).start()
-        self._resolved.wait(deadline.remaining())
-        self._check()
-        if not answer:
-            raise TimeoutError(f"the address of {host} was not found in time")
-        if isinstance(answer[0], Exception):
-            reason = getattr(answer[0], "strerror", None) or answer[0]
-            raise OSError(f"the address of {host} was not found: {reason}") from answer[0]
-        return answer[0]
-
     def _connect(self, host: str, port: int, deadline: Deadline) -> socket.socket:
-        addresses = self._resolve(host, port, deadline)
+        addresses = resolve(host, port, deadline, self._resolved)
         waiting: list[socket.socket] = []
         first_error: OSError | None = None
         next_start = Deadline(0)
@@ -175,11 +146,40 @@ class Dialer:
             ) from None
         except ProxyError as error:
             transport.close()
-            raise OSError(f"the proxy refused: {error}") from error
+            raise ProxyRefused(str(error), error.error_code, url.scheme) from error
         except BaseException:
             transport.close()
             raise
         return transport
+
+
+class ProxyRefused(OSError):
+    """A proxy answered, but did not connect.
+
+    :param said: by the proxy, or by python-socks of an answer that no proxy gives.
+    :param code: the status of an HTTP proxy, or the reply of a SOCKS proxy; None if neither came.
+    :param scheme: of the proxy's URL.
+    """
+
+    def __init__(self, said: str, code: int | None, scheme: str) -> None:
+        self.advice = ""
+        wants_password = code == 407 or any(words in said for words in _PASSWORD_REFUSED)
+        if code is None and not wants_password:
+            super().__init__(f"what answers there is no {scheme} proxy: {said}")
+            self.advice = "Are the scheme and the port in the proxy's URL right?"
+            return
+        super().__init__(f"the proxy refused: {said}")
+        if wants_password:
+            self.advice = (
+                "The proxy wants a user and a password that it knows: "
+                f"{scheme}://user:password@host:port"
+            )
+        elif scheme == "http" and code in (502, 503, 504):
+            self.advice = "The proxy itself cannot reach the server"
+        elif scheme == "http":
+            self.advice = (
+                "The proxy forbids this host or this port: ask whoever runs the proxy to allow them"
+            )
 
 
 class _Forward:
@@ -259,7 +259,48 @@ def check_proxy(proxy: str | None) -> None:
         raise ValueError(MISSING_PROXY_SUPPORT) from None
 
 
-def _addresses(host: str, port: int, flags: int) -> list[_Address]:
+def resolve(host: str, port: int, deadline: Deadline, resolved: Alarm) -> list[Address]:
+    """The addresses of a host, IPv6 and IPv4 in turn.
+
+    The system's resolver can neither be interrupted nor be given a deadline, so it is asked on
+    a thread of its own, which is left behind if it does not come back in time. An address
+    written in digits needs no resolver, and no thread.
+
+    :param host: a name or an address.
+    :param port: the TCP port.
+    :param deadline: by when the addresses must be there.
+    :param resolved: rung when they are. Another thread that rings it ends the wait.
+    :raises OSError: if the host has no address.
+    :raises TimeoutError: if the time ran out.
+    :raises ConnectionAbortedError: if another thread ended the wait.
+    """
+    try:
+        return _addresses(host, port, socket.AI_NUMERICHOST)
+    except OSError:
+        pass
+    answer: list[list[Address] | Exception] = []
+
+    def ask() -> None:
+        try:
+            answer.append(_addresses(host, port, 0))
+        except Exception as error:  # UnicodeError too: a label too long, or not encodable
+            answer.append(
+                error.with_traceback(None)
+            )  # else a cycle: its traceback refers to this frame, and the frame to it
+        resolved.ring()
+
+    threading.Thread(target=ask, name=f"resolve {host}", daemon=True).start()
+    if not resolved.wait(deadline.remaining()):
+        raise TimeoutError(f"the address of {host} was not found in time")
+    if not answer:
+        raise ConnectionAbortedError("the connection attempt was given up")
+    if isinstance(answer[0], Exception):
+        reason = getattr(answer[0], "strerror", None) or answer[0]
+        raise OSError(f"the address of {host} was not found: {reason}") from answer[0]
+    return answer[0]
+
+
+def _addresses(host: str, port: int, flags: int) -> list[Address]:
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
     addresses = list(dict.fromkeys((family, address) for family, _, _, _, address in found))
     first = [entry for entry in addresses if entry[0] == addresses[0][0]]

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from shardlib.gateway import CloseCode, Intents
-from shardlib.text import count, duration, message_of, printable
+from shardlib.text import count, duration, gist, message_of, printable
 
 _REASON_SHOWN = 200  # characters of a close reason; WebSocket itself allows fewer bytes
 
@@ -70,7 +70,7 @@ class HTTPFailed(ShardError):
 
     def __str__(self) -> str:
         text = printable(self.message) or f"the HTTP API answered with status {self.status}"
-        body = printable(self.body, _BODY_SHOWN)
+        body = printable(gist(self.body), _BODY_SHOWN)
         return f"{text}; it says: {body}" if body else text
 
 

@@ -8,22 +8,22 @@ use for the iterator, Python collects it, and it closes the queue.
 from __future__ import annotations
 
 import itertools
-import os
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
-from types import TracebackType
 from typing import Any, NamedTuple, NoReturn
 
 from shardlib.callbacks import Callbacks
 from shardlib.checks import check_at_least_one
+from shardlib.closing import Closing
 from shardlib.currentsession import CurrentSession
 from shardlib.deadline import Deadline
-from shardlib.errors import ForkedProcess, ShardError
+from shardlib.errors import ShardError
 from shardlib.interrupts import has_interrupted_own_call
 from shardlib.lifecycle import Life, Lifecycle
 from shardlib.outstanding import Handover, Outstanding
+from shardlib.ownprocess import OwnProcess
 from shardlib.state import ShardState
 from shardlib.text import count
 
@@ -113,7 +113,10 @@ class EventQueue:
         self._lifecycle = lifecycle
         self._owner = owner
         self._progress = progress
-        self._process_id = os.getpid()
+        self._process = OwnProcess(
+            "events() was called before the process was forked, and its events are the parent's; "
+            "call it again in the child, on a shard of the child's"
+        )
         life = lifecycle.life
         # The queue belongs to one life: to the current one, or else to the next that begins.
         self._life_before = life if life.is_over else None
@@ -198,7 +201,7 @@ class EventQueue:
         :param thread: its number.
         :raises StopIteration: if the queue is closed, or its life was, by disconnect().
         """
-        self._check_process()
+        self._process.check()
         if self._lifecycle.in_reader_thread():
             self._refuse(
                 "in a callback: the next event can only be received after the callback has "
@@ -221,7 +224,7 @@ class EventQueue:
         :param thread: its number.
         :param most: how many, None for all.
         """
-        self._check_process()
+        self._process.check()
         self._begin_taking(thread)
         self._finish_returned(thread)
         wanted = len(self.entries)
@@ -320,13 +323,6 @@ class EventQueue:
     def _refuse(self, why: str) -> NoReturn:
         raise ShardError(f"the next event was asked for {why}")
 
-    def _check_process(self) -> None:
-        if os.getpid() != self._process_id:
-            raise ForkedProcess(
-                "events() was called before the process was forked, and its events are the "
-                "parent's; call it again in the child, on a shard of the child's"
-            )
-
     # Any thread, and finalisers: no lock is taken
 
     def close_after(self, iterator: Events) -> None:
@@ -423,7 +419,7 @@ class Feed:
         self._callbacks.abandon(self)
 
 
-class Events(Iterator[Event]):
+class Events(Closing, Iterator[Event]):
     """The events of one shard or of several, one after the other.
 
     :meth:`Shard.events` and :meth:`ShardManager.events` return one. An iterator, and a context
@@ -497,17 +493,6 @@ class Events(Iterator[Event]):
         to the next process, disconnect, and save :attr:`Shard.session`, before.
         """
         self._queue.close()
-
-    def __enter__(self) -> Events:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         queue = self._queue

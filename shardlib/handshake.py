@@ -156,4 +156,4 @@ def refusal(head: Head, body: str, now: float) -> UnusableAnswer:
         # Followed, the redirect would have the token sent to a host that the answer names.
         message += ", a redirect, which is not followed"
         body = head.fields["location"][0]
-    return UnusableAnswer(message, body, retry_after=wait)
+    return UnusableAnswer(message, body, status=head.status, retry_after=wait)

@@ -9,6 +9,8 @@ the handler has returned.
 from __future__ import annotations
 
 import _thread
+import atexit
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -133,6 +135,51 @@ def run_uninterrupted(function: Callable[[], object]) -> None:
     :raises RuntimeError: if the system has no thread to give.
     """
     if threading.get_ident() == threading.main_thread().ident or has_interrupted_own_call():
-        _thread.start_new_thread(function, ())
+        start_thread(function)
     else:
         function()
+
+
+# Of each short-lived thread that was started and does not run yet: a lock that it will release.
+_not_running: set[_thread.LockType] = set()
+
+# Seconds that such a thread has, as the interpreter exits, to begin to run.
+_TIME_TO_RUN = 1.0
+
+
+def start_thread(function: Callable[..., object], *arguments: object) -> None:
+    """Start a short-lived thread, in a step that no signal handler and no Ctrl-C can split.
+
+    :param function: to run; it must not raise an exception.
+    :raises RuntimeError: if the system has no thread to give, or the interpreter exits.
+    """
+    not_running = _thread.allocate_lock()
+    not_running.acquire()
+    _not_running.add(not_running)
+    try:
+        _thread.start_new_thread(_run, (not_running, function, arguments))
+    except RuntimeError:
+        _not_running.discard(not_running)
+        raise
+
+
+def _run(
+    not_running: _thread.LockType, function: Callable[..., object], arguments: tuple[object, ...]
+) -> None:
+    _not_running.discard(not_running)
+    not_running.release()
+    function(*arguments)
+
+
+def _wait_for_threads_to_run() -> None:
+    """Keep the interpreter from exiting while a thread that was just started does not run yet.
+
+    Python 3.10 frees what such a thread needs to begin with, and crashes when the thread begins.
+    """
+    for not_running in tuple(_not_running):
+        not_running.acquire(timeout=_TIME_TO_RUN)
+
+
+atexit.register(_wait_for_threads_to_run)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_not_running.clear)  # a child has no other thread

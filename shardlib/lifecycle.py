@@ -7,7 +7,6 @@ the next.
 
 from __future__ import annotations
 
-import _thread
 import enum
 import math
 import threading
@@ -17,7 +16,7 @@ from typing import NamedTuple, Protocol
 from shardlib.deadline import Deadline
 from shardlib.errors import AlreadyConnected, ShardClosed
 from shardlib.gateway import API_VERSION, GATEWAY_URL
-from shardlib.interrupts import run_uninterrupted
+from shardlib.interrupts import run_uninterrupted, start_thread
 from shardlib.loss import Cause, Loss
 from shardlib.state import ON_THE_WAY, ShardState
 from shardlib.text import duration
@@ -564,8 +563,7 @@ class Lifecycle:
         if not life.begin_background_close():
             return
         try:
-            # No signal handler and no Ctrl-C can split this; threading.Thread.start() they can.
-            _thread.start_new_thread(self.close, (life, deadline, peer_deadline))
+            start_thread(self.close, life, deadline, peer_deadline)
         except RuntimeError:  # the system has none to give, or the interpreter exits
             pass
 

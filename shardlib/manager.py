@@ -32,7 +32,6 @@ from shardlib.currentsession import CurrentSession
 from shardlib.deadline import Deadline
 from shardlib.errors import (
     ConnectionFailed,
-    ForkedProcess,
     NotReady,
     SendTimeout,
     ShardClosed,
@@ -60,6 +59,7 @@ from shardlib.lifecycle import CLOSED_BY_DISCONNECT, Beginning, Life
 from shardlib.limits import Gate, default_gate
 from shardlib.loss import Loss
 from shardlib.managedshard import ManagedShard
+from shardlib.ownprocess import OwnProcess
 from shardlib.patientgate import PatientGate
 from shardlib.payloads import Snowflake, hide_token
 from shardlib.running import Callback
@@ -246,11 +246,14 @@ class ShardManager:
         self._past: tuple[Stats, ...] = ()  # of shards that others have replaced
         self._queues: list[EventQueue] = []
         self._waiters: list[tuple[str, Waiter]] = []
+        self._process = OwnProcess(
+            "this manager was connected before the process was forked, and its threads and "
+            "shards are the parent's; make a new ShardManager in the child"
+        )
         self._create_supervisor()
         _managers[id(self)] = self
 
     def _create_supervisor(self) -> None:
-        self._process_id = os.getpid()
         options = self._template.options
         close_timeout = options.close_timeout + _CLOSING_GRACE
         self._supervisor = Supervisor(
@@ -298,7 +301,7 @@ class ShardManager:
 
     def __repr__(self) -> str:
         """How many shards there are, and how many are ready. Never shows the token."""
-        if self._is_parents():
+        if self._process.is_parent:
             return "<ShardManager of the parent process>"
         group = self._group
         if group is None:
@@ -321,14 +324,14 @@ class ShardManager:
         :meth:`restart`, and no method waits for it; when all are closed, so is the manager.
         :meth:`reshard` replaces them all.
         """
-        self._check_process()
+        self._process.check()
         group = self._group
         return MappingProxyType({} if group is None else group.shards)
 
     @property
     def shard_count(self) -> int | None:
         """Number of the bot's shards, of which these may be a part; None if not yet known."""
-        self._check_process()
+        self._process.check()
         group = self._group
         return self._shard_count if group is None else group.shard_count
 
@@ -343,7 +346,7 @@ class ShardManager:
         :raises ValueError: if the id cannot be one, or belongs to a shard that runs elsewhere.
         :raises TypeError: if the id is neither an int nor a str.
         """
-        self._check_process()
+        self._process.check()
         number = int(payloads.check_snowflake("guild_id", guild_id))
         group = self._group
         if group is None:
@@ -366,7 +369,7 @@ class ShardManager:
         The sums count the shards, too, that others have replaced: by :meth:`reshard`, or at a
         :meth:`connect` for which Discord has recommended another number.
         """
-        self._check_process()
+        self._process.check()
         from shardlib.stats import ManagerStats, ShardInfo  # here: dataclasses take long to import
 
         with self._lock:
@@ -404,7 +407,7 @@ class ShardManager:
         :raises ValueError: if no event can have such a name.
         :raises TypeError: if `event` is not a str, or the function cannot be called so.
         """
-        self._check_process()
+        self._process.check()
         add_to_template = self._template.on(event)
 
         def register(function: _Function) -> _Function:
@@ -424,7 +427,7 @@ class ShardManager:
         :raises ValueError: if the function does not listen to the event.
         :raises TypeError: if `event` is not a str.
         """
-        self._check_process()
+        self._process.check()
         with self._lock:
             self._template.off(event, function)
             for shard in self._supervisor.all_shards():
@@ -451,7 +454,7 @@ class ShardManager:
         :raises ValueError: if no event can have such a name, or `timeout` is negative.
         :raises TypeError: if an argument has the wrong type.
         """
-        self._check_process()
+        self._process.check()
         check_type("event", event, str)
         (name,) = self._template.wanted_events((event,))
         check_callback("predicate", predicate, 1)
@@ -495,7 +498,7 @@ class ShardManager:
             below 1.
         :raises TypeError: if an argument has the wrong type.
         """
-        self._check_process()
+        self._process.check()
         wanted = self._template.wanted_events(names)
         check_timeout("timeout", timeout)
         check_at_least_one("maxsize", maxsize)
@@ -588,7 +591,7 @@ class ShardManager:
         :raises ValueError: if `timeout` is negative.
         :raises TypeError: if an argument has the wrong type.
         """
-        self._check_process()
+        self._process.check()
         deadline = Deadline(check_timeout("timeout", timeout))
         check_callback("progress", progress, 2)
         life = self._control.begun_life("wait_until_ready")
@@ -688,7 +691,7 @@ class ShardManager:
         :raises ValueError: if `timeout` is negative.
         :raises TypeError: if an argument has the wrong type.
         """
-        self._check_process()
+        self._process.check()
         check_type("keep_sessions", keep_sessions, bool, optional=True)
         deadline = Deadline(check_timeout("timeout", timeout))
         check_callback("progress", progress, 2)
@@ -728,7 +731,7 @@ class ShardManager:
         :raises ValueError: if `code` is neither 1000, 1001 nor from 4000 to 4999.
         :raises TypeError: if `code` is not an int, or `wait` is not a bool.
         """
-        self._check_process()
+        self._process.check()
         check_close_code(code)
         check_type("wait", wait, bool)
         self._control.close(self._close_code(None) if code is None else code, wait=wait)
@@ -753,7 +756,7 @@ class ShardManager:
         :raises ValueError: if `timeout` is negative.
         :raises TypeError: if `timeout` is no number.
         """
-        self._check_process()
+        self._process.check()
         self._control.join("the manager", Deadline(check_timeout("timeout", timeout)), timeout)
 
     def run_forever(self, socket_url: str | None = None) -> None:
@@ -770,7 +773,7 @@ class ShardManager:
         :raises ValueError: if `socket_url` is no URL of a gateway.
         :raises TypeError: if `socket_url` is not a str.
         """
-        self._check_process()
+        self._process.check()
         self._control.refuse_to_wait("run_forever", in_delivery=True)
         self._control.run(self._beginning(socket_url, awaited=False), self.disconnect)
 
@@ -801,7 +804,7 @@ class ShardManager:
             this manager.
         :raises TypeError: if an argument has the wrong type.
         """
-        self._check_process()
+        self._process.check()
         check_type("new_session", new_session, bool)
         check_not_negative("pause", pause)
         deadline = Deadline(check_timeout("timeout", timeout))
@@ -898,7 +901,7 @@ class ShardManager:
             other processes would have to change, too.
         :raises TypeError: if an argument has the wrong type.
         """
-        self._check_process()
+        self._process.check()
         if isinstance(shard_count, GatewayBot):
             check_gateway_bot(shard_count)
         elif shard_count is not None:
@@ -984,7 +987,7 @@ class ShardManager:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._is_parents():
+        if self._process.is_parent:
             return  # in a forked child there is nothing to close: it is all the parent's
         self._control.leave(self.disconnect, error)
 
@@ -1015,7 +1018,7 @@ class ShardManager:
             sent.
         :raises TypeError: if an argument has the wrong type; nothing was sent.
         """
-        self._check_process()
+        self._process.check()
         deadline = Deadline(check_timeout("timeout", timeout))
         payload = payloads.presence_update(
             status=status, activities=activities, since=since, afk=afk
@@ -1049,7 +1052,7 @@ class ShardManager:
     # Beginning
 
     def _begin(self, socket_url: str | None, *, awaited: bool) -> None:
-        self._check_process()
+        self._process.check()
         self._control.begin(self._beginning(socket_url, awaited=awaited))
 
     def _beginning(self, socket_url: str | None, *, awaited: bool) -> Beginning:
@@ -1175,21 +1178,11 @@ class ShardManager:
 
     def _close_at_exit(self, deadline: Deadline) -> Callable[[], object]:
         """Ask all shards to close. Returns a function that waits until they are."""
-        if self._is_parents() or not self._lifecycle.began:
+        if self._process.is_parent or not self._lifecycle.began:
             return lambda: None
         self._lifecycle.interpreter_exits()
         life = self._lifecycle.request_close(RESUMABLE_CLOSE_CODE, deadline)
         return lambda: self._lifecycle.wait(lambda: life.ended, deadline)
-
-    def _is_parents(self) -> bool:
-        return os.getpid() != self._process_id
-
-    def _check_process(self) -> None:
-        if self._is_parents():
-            raise ForkedProcess(
-                "this manager was connected before the process was forked, and its threads and "
-                "shards are the parent's; make a new ShardManager in the child"
-            )
 
     def _begin_in_forked_child(self) -> None:
         """Leave everything to the parent; or be the child's manager, if there was none yet."""
@@ -1203,6 +1196,7 @@ class ShardManager:
         self._queues, self._waiters = [], []
         self._callbacks.begin_in_forked_child()
         self._create_supervisor()
+        self._process.take_over()
 
 
 def _older_shards(groups: Sequence[ShardGroup]) -> Iterator[ManagedShard]:

@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 from shardlib.answers import UnusableAnswer
 from shardlib.deadline import Deadline
-from shardlib.dial import Dialer
+from shardlib.dial import Dialer, ProxyRefused
 from shardlib.errors import ConnectionFailed
 from shardlib.proxies import address_of, environment_proxy
-from shardlib.text import count, printable
-from shardlib.tls import CertificateRefused, start_tls
+from shardlib.text import count, gist, printable
+from shardlib.tls import CertificateRefused, explain_failed_handshake, start_tls
 from shardlib.transport import Transport
 
 # By the schemes that ask for TLS, those that do without.
@@ -110,15 +110,17 @@ class Opening:
         if isinstance(error, TimeoutError):
             return f"{step} was not done within {count(self._timeout, 'second')}"
         if isinstance(error, UnusableAnswer):
-            said = printable(self._hide_token(error.said), 200)
+            said = printable(gist(self._hide_token(error.said)), 200)
             return f"{step} failed: {error}: {said}" if said else f"{step} failed: {error}"
         if isinstance(error, CertificateRefused):
             return self._hide_token(str(error))
-        if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
-            return (
-                f"{step} failed: the server does not speak TLS there; is the port right, or should "
-                f"the URL begin with {self._unencrypted}://?"
-            )
+        if isinstance(error, ssl.SSLError) and self._unencrypted is not None:
+            explanation = explain_failed_handshake(error, self._unencrypted)
+            if explanation:
+                return f"{step} failed: {explanation}"
+        if isinstance(error, ProxyRefused):
+            refusal = f"{step} failed: {printable(self._hide_token(str(error)), 200)}"
+            return f"{refusal}. {error.advice}" if error.advice else refusal
         if isinstance(error, OSError) and error.strerror:
             return f"{step} failed: {error.strerror}"
         return f"{step} failed: {printable(self._hide_token(str(error)), 200)}"

@@ -13,6 +13,7 @@ import logging
 import threading
 import time
 import types
+import urllib.parse
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -38,6 +39,7 @@ from shardlib.gateway import (
     Intents,
     Opcode,
     gateway_url,
+    is_encrypted,
 )
 from shardlib.heartbeat import Heartbeat
 from shardlib.lifecycle import PEERS_SHARE, Life, Lifecycle, Request
@@ -46,6 +48,7 @@ from shardlib.loss import Cause, Loss
 from shardlib.options import Options
 from shardlib.payloads import Payload
 from shardlib.protocol import PROTOCOL_EVENTS, GatewayProtocol, Message
+from shardlib.proxies import is_this_machine
 from shardlib.reconnect import Reconnect, ReconnectPolicy, Stop, after_disconnect
 from shardlib.running import LeftToParent
 from shardlib.sessiongate import check_may_resume
@@ -152,9 +155,9 @@ class Reader:
 
         :raises ShardClosed: if the gate lets no more through.
         """
-        # First: an Identify that can't be sent must use up no slot.
-        presence = self.presence
-        text = self._options.identity.identify_text(presence)
+        # First: an Identify that can't be sent must use up no slot. The text, token and all, is not
+        # kept: an error of the user's gate has this frame in its traceback.
+        self._options.identity.identify_text(self.presence)
         wait = check_gate_wait(
             self._callbacks.run(
                 "the identify gate", self._gate.try_acquire, self._options.identity.shard_id
@@ -176,9 +179,8 @@ class Reader:
             if not self.lifecycle.in_reader_thread():
                 connection.interrupt()  # the reader sleeps until another deadline, the gate's
             # A presence that is kept from now on finds the shard identifying, and is sent to it.
-            if self.presence is not presence:
-                text = self._options.identity.identify_text(self.presence)
-            self._send(connection, text)  # else another thread was faster
+            self._send(connection, self._options.identity.identify_text(self.presence))
+            # else another thread was faster
 
     def _log_wait(self, wait: float) -> None:
         if wait >= _LONG_IDENTIFY_WAIT:
@@ -258,6 +260,7 @@ class Reader:
                     self.lifecycle.enter_reader()
                     self._callbacks.begin_life()  # before all callbacks, on_socket_closed too
                     self._tell_states(life)
+                    self._warn_if_readable(life.beginning.socket_url)
                     policy = self._create_policy(life)
                 if life.request is Request.CLOSE:
                     plan = self._decide(after_disconnect(plan, life.close_code))
@@ -272,6 +275,17 @@ class Reader:
                     return error  # for connect() to raise
                 plan, fault = None, error
         return plan.error
+
+    def _warn_if_readable(self, socket_url: str) -> None:
+        """Tell that the network can read the token, unless no network is between."""
+        host = urllib.parse.urlsplit(socket_url).hostname or ""
+        if not is_encrypted(socket_url) and not is_this_machine(host):
+            self._callbacks.log(
+                logging.WARNING,
+                "the connection to %s is not encrypted: whoever is between can read the bot's "
+                "token, and use it. Connect to a wss:// URL, unless the network is your own",
+                printable(host, 100),
+            )
 
     def _begin_plan(self, life: Life, policy: ReconnectPolicy) -> Reconnect:
         session = self.protocol.session

@@ -13,9 +13,9 @@ import threading
 import time
 import zlib
 from datetime import datetime, timezone
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from shardlib.closing import Closing
 from shardlib.redaction import Redactor, without_secrets
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ GZIP = 16 + zlib.MAX_WBITS
 _FLUSH_INTERVAL = 1.0
 
 
-class Recorder:
+class Recorder(Closing):
     """Writes a shard's events to a file, compressed, each with its time.
 
     ::
@@ -129,17 +129,6 @@ class Recorder:
                     self._write_all(self._compressor.flush(zlib.Z_FINISH))
                 finally:
                     self._file.close()
-
-    def __enter__(self) -> Recorder:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _about(self, shard: Shard) -> dict[str, Any]:
         return {

@@ -229,8 +229,10 @@ class Running:
             self._begin_watched(function)
 
 
-# Frames of these files stand between call() and the user's function.
-_CALLING = (__file__, os.path.join(os.path.dirname(__file__), "callbacks.py"))
+# Frames of these files stand between call() and the user's function. They are named as in code
+# objects: PyInstaller leaves paths like shardlib/running.py there, unlike in __file__.
+_THIS_FILE = Running.call.__code__.co_filename
+_CALLING = (_THIS_FILE, os.path.join(os.path.dirname(_THIS_FILE), "callbacks.py"))
 
 
 def _stack_of(thread: int | None) -> traceback.StackSummary:
@@ -242,7 +244,7 @@ def _stack_of(thread: int | None) -> traceback.StackSummary:
         return traceback.StackSummary()
     stack = traceback.StackSummary.extract(traceback.walk_stack(frame), lookup_lines=False)
     stack.reverse()
-    start = next((index for index, each in enumerate(stack) if each.filename == __file__), 0)
+    start = next((index for index, each in enumerate(stack) if each.filename == _THIS_FILE), 0)
     # No further than to the user's function, which may have come back to these files, by logging.
     while start < len(stack) and stack[start].filename in _CALLING:
         start += 1

@@ -76,20 +76,25 @@ class Session:
         sessionfile.write(path, json.dumps(self.to_dict(), indent=2) + "\n")
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Session:
+    def load(
+        cls, path: str | os.PathLike[str], *, resume_hosts: Container[str] | None = None
+    ) -> Session:
         """Read what :meth:`save` has written. A file that never ends, or a FIFO, blocks nothing.
 
         :param path: of the file, a str or a path object.
+        :param resume_hosts: as for :meth:`from_dict`, if others may write to the file.
         :returns: the session.
         :raises ValueError: if the file holds no usable session; the message names the file and what
             is wrong with it.
+        :raises TypeError: if `resume_hosts` is no container.
         :raises OSError: if the file cannot be read.
         """
+        _check_hosts(resume_hosts)
         try:
             content = json.loads(sessionfile.read(path))
             if not isinstance(content, dict):
                 raise ValueError("it is not a JSON object")
-            return cls._from_mapping(content)
+            return cls._from_mapping(content, resume_hosts)
         except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"{os.fspath(path)!r} holds no usable session: {error}") from error
 
@@ -122,28 +127,16 @@ class Session:
         """
         if not isinstance(mapping, Mapping):
             raise TypeError(f"mapping must be a mapping, not {type(mapping).__name__}")
-        if isinstance(resume_hosts, (str, bytes)):  # of which any part would pass for a host
-            raise TypeError(
-                f"resume_hosts must be a set of hosts, not {type(resume_hosts).__name__}"
-            )
-        if resume_hosts is not None and not isinstance(resume_hosts, Container):
-            raise TypeError(
-                f"resume_hosts must be a container or None, not {type(resume_hosts).__name__}"
-            )
+        _check_hosts(resume_hosts)
         try:
-            session = cls._from_mapping(mapping)
+            return cls._from_mapping(mapping, resume_hosts)
         except (ValueError, TypeError) as error:
             raise ValueError(f"the mapping holds no usable session: {error}") from error
-        host = _host(session.resume_gateway_url)
-        if resume_hosts is not None and host is not None and host not in resume_hosts:
-            raise ValueError(
-                "the mapping holds no usable session: its resume_gateway_url names the host "
-                f"{host!r}, to which resume_hosts does not let the token go"
-            )
-        return session
 
     @classmethod
-    def _from_mapping(cls, content: Mapping[str, Any]) -> Session:
+    def _from_mapping(
+        cls, content: Mapping[str, Any], resume_hosts: Container[str] | None
+    ) -> Session:
         if content.get("format") != _FORMAT:
             raise ValueError("it was not written by Session.save() or Session.to_dict()")
         if content.get("version") != _VERSION:
@@ -153,8 +146,22 @@ class Session:
         if missing:
             raise ValueError(f"{', '.join(missing)} is missing")
         session = cls(**{name: content[name] for name in names})
-        _host(session.resume_gateway_url)  # raises if it is no URL of a gateway
+        host = _host(session.resume_gateway_url)
+        if resume_hosts is not None and host is not None and host not in resume_hosts:
+            raise ValueError(
+                f"its resume_gateway_url names the host {host!r}, to which resume_hosts does not "
+                "let the token go"
+            )
         return session
+
+
+def _check_hosts(resume_hosts: Container[str] | None) -> None:
+    if isinstance(resume_hosts, (str, bytes)):  # of which any part would pass for a host
+        raise TypeError(f"resume_hosts must be a set of hosts, not {type(resume_hosts).__name__}")
+    if resume_hosts is not None and not isinstance(resume_hosts, Container):
+        raise TypeError(
+            f"resume_hosts must be a container or None, not {type(resume_hosts).__name__}"
+        )
 
 
 def _host(url: str | None) -> str | None:

@@ -40,7 +40,6 @@ from shardlib.connection import Connection
 from shardlib.deadline import Deadline
 from shardlib.errors import (
     AlreadyConnected,
-    ForkedProcess,
     NotReady,
     SendTimeout,
     ShardError,
@@ -68,6 +67,7 @@ from shardlib.lifecycle import PEERS_SHARE, Beginning, Life, Request
 from shardlib.limits import Gate
 from shardlib.liveness import Latency
 from shardlib.options import Options
+from shardlib.ownprocess import OwnProcess
 from shardlib.payloads import GatewayPayload, JSONModule, Payload, Snowflake
 from shardlib.reader import Reader
 from shardlib.running import Callback
@@ -338,7 +338,10 @@ class Shard:
             on_socket_state,
             on_socket_closed,
         )
-        self._process_id = os.getpid()
+        self._process = OwnProcess(
+            "this shard was connected before the process was forked, and its threads and its "
+            "connection are the parent's; make a new Shard in the child"
+        )
         self._warned_events: frozenset[str] = frozenset()
         self._warned_of_twin = False
         self._told_of_replacement = False
@@ -394,7 +397,7 @@ class Shard:
                         f"{name} can be assigned once Shard.__init__() was called; call "
                         "super().__init__() first"
                     )
-                self._check_process()  # assigning takes a lock
+                self._process.check()  # assigning takes a lock
                 # A method of the subclass may come back, as tools for tests do it.
                 is_method = name not in vars(self) and value == getattr(self, name)
                 is_method = is_method and value is not None
@@ -412,7 +415,7 @@ class Shard:
 
         def __delattr__(self, name: str) -> None:
             if name in _CALLBACKS:
-                self._check_process()  # assigning takes a lock
+                self._process.check()  # assigning takes a lock
             super().__delattr__(name)
             if name in _CALLBACKS:  # what the class has of that name counts again
                 self._callbacks.assign(name, getattr(self, name), is_method=True)
@@ -459,7 +462,7 @@ class Shard:
     def __repr__(self) -> str:
         """The state, and what helps to find the session in a log. Never shows the token."""
         shown = f"Shard {self.shard_id}/{self.shard_count}"
-        if self._is_parents():
+        if self._process.is_parent:
             return f"<{shown} of the parent process>"
         life, session_id, ping = self._lifecycle.life, self.session_id, self.heartbeat_ping
         shown += f" {life.state.value}"
@@ -512,19 +515,19 @@ class Shard:
     @property
     def socket_url(self) -> str:
         """The URL that :meth:`connect` or :meth:`start` was given; Discord's before."""
-        self._check_process()
+        self._process.check()
         return self._lifecycle.latest.beginning.socket_url
 
     @property
     def socket_version(self) -> int:
         """The Gateway's API version that :meth:`connect` or :meth:`start` was given; 10 before."""
-        self._check_process()
+        self._process.check()
         return self._lifecycle.latest.beginning.socket_version
 
     @property
     def state(self) -> ShardState:
         """Where in its life the shard is. Reading it never blocks."""
-        self._check_process()
+        self._process.check()
         return self._lifecycle.life.state
 
     @property
@@ -540,7 +543,7 @@ class Shard:
     @property
     def socket_reconnecting(self) -> bool:
         """Whether a connection was lost and the next one is not open yet."""
-        self._check_process()
+        self._process.check()
         life = self._lifecycle.life
         state = life.state
         return state is ShardState.WAITING or (
@@ -555,13 +558,13 @@ class Shard:
     @property
     def session_id(self) -> str | None:
         """The id of the current session, as READY gave it, or None."""
-        self._check_process()
+        self._process.check()
         return self._reader.protocol.session.session_id
 
     @property
     def session_gateway(self) -> str | None:
         """READY's ``resume_gateway_url``: where the current session is resumed, or None."""
-        self._check_process()
+        self._process.check()
         return self._reader.protocol.session.resume_gateway_url
 
     @property
@@ -570,7 +573,7 @@ class Shard:
 
         After :meth:`rewind` it is less again, from Hello of the next connection on.
         """
-        self._check_process()
+        self._process.check()
         return self._reader.protocol.session.last_sequence
 
     @property
@@ -587,7 +590,7 @@ class Shard:
         connection, resumes after the last event that it has received, since what waits in this
         process to be acknowledged is not lost.
         """
-        self._check_process()
+        self._process.check()
         from shardlib.session import Session  # here: dataclasses take a while to import
 
         session = self._reader.protocol.session
@@ -616,20 +619,20 @@ class Shard:
     @property
     def socket_instance(self) -> websocket.WebSocket | None:
         """The live websocket-client object, or None. To look at: the shard reads and sends."""
-        self._check_process()
+        self._process.check()
         return self._reader.connection.websocket
 
     @property
     def socket_thread(self) -> threading.Thread | None:
         """The reader thread, or None if the shard is not running."""
-        self._check_process()
+        self._process.check()
         life = self._lifecycle.life
         return None if life.ended else life.thread
 
     @property
     def heartbeat_thread(self) -> threading.Thread | None:
         """The heartbeat thread of this connection, or None before Hello and after its end."""
-        self._check_process()
+        self._process.check()
         heartbeat = self._reader.heartbeat
         if heartbeat is None or heartbeat.thread is None or not heartbeat.thread.is_alive():
             return None
@@ -638,21 +641,21 @@ class Shard:
     @property
     def heartbeat_interval(self) -> float | None:
         """Milliseconds, as this connection's Hello gave it, or None before."""
-        self._check_process()
+        self._process.check()
         heartbeat = self._reader.heartbeat
         return None if heartbeat is None else heartbeat.interval
 
     @property
     def heartbeat_acknowledged(self) -> bool:
         """False while a scheduled heartbeat of this connection waits for its acknowledgement."""
-        self._check_process()
+        self._process.check()
         heartbeat = self._reader.heartbeat
         return heartbeat is None or heartbeat.acknowledged
 
     @property
     def heartbeat_clock_time(self) -> float | None:
         """``time.perf_counter()`` of the last heartbeat sent on this connection, or None."""
-        self._check_process()
+        self._process.check()
         heartbeat = self._reader.heartbeat
         return None if heartbeat is None else heartbeat.clock_time
 
@@ -667,20 +670,20 @@ class Shard:
 
         All are empty before the first acknowledgement, and on each new connection.
         """
-        self._check_process()
+        self._process.check()
         heartbeat = self._reader.heartbeat
         return Latency(None, None, ()) if heartbeat is None else heartbeat.latency
 
     @property
     def zlib_buffer(self) -> bytes:
         """The bytes received of a message that is not complete yet, of the current connection."""
-        self._check_process()
+        self._process.check()
         return self._reader.connection.buffer()
 
     @property
     def stats(self) -> Stats:
         """A snapshot of the counters, which count since the shard was made."""
-        self._check_process()
+        self._process.check()
         from shardlib.stats import CallbackStats, Stats  # here: dataclasses take a while to import
 
         reader = self._reader
@@ -744,7 +747,7 @@ class Shard:
             arguments, or if it is an ``async def`` or a generator function, of which a call would
             run nothing.
         """
-        self._check_process()
+        self._process.check()
         check_type("event", event, str)
         name = event_name(event)
 
@@ -793,7 +796,7 @@ class Shard:
         :raises ValueError: if the function does not listen to the event.
         :raises TypeError: if `event` is not a str.
         """
-        self._check_process()
+        self._process.check()
         check_type("event", event, str)
         self._callbacks.remove_listener(event.upper(), function)
 
@@ -821,7 +824,7 @@ class Shard:
         :raises TypeError: if an argument has the wrong type, or `predicate` cannot be called with
             one argument.
         """
-        self._check_process()
+        self._process.check()
         check_type("event", event, str)
         name = event_name(event)
         check_callback("predicate", predicate, 1)
@@ -886,7 +889,7 @@ class Shard:
             below 1.
         :raises TypeError: if an argument has the wrong type.
         """
-        self._check_process()
+        self._process.check()
         check_timeout("timeout", timeout)
         check_at_least_one("maxsize", maxsize)
         wanted = self._wanted_events(names)
@@ -940,7 +943,7 @@ class Shard:
         :raises ValueError: if `socket_url` is no URL of a gateway, or `socket_version` no version.
         :raises TypeError: if an argument has the wrong type.
         """
-        self._check_process()
+        self._process.check()
         self._begin(Beginning(socket_url, socket_version))
 
     def start(self, socket_url: str = GATEWAY_URL, socket_version: int = API_VERSION) -> None:
@@ -964,7 +967,7 @@ class Shard:
         :raises ValueError: if `socket_url` is no URL of a gateway, or `socket_version` no version.
         :raises TypeError: if an argument has the wrong type.
         """
-        self._check_process()
+        self._process.check()
         self._begin(Beginning(socket_url, socket_version, awaited=False))
 
     def disconnect(self, code: int | None = None, *, wait: bool = True) -> None:
@@ -992,7 +995,7 @@ class Shard:
         :raises ValueError: if `code` is neither 1000, 1001 nor from 4000 to 4999.
         :raises TypeError: if `code` is not an int, or `wait` is not a bool.
         """
-        self._check_process()
+        self._process.check()
         check_close_code(code)
         check_type("wait", wait, bool)
         self._control.close(NORMAL_CLOSURE if code is None else code, wait=wait)
@@ -1016,7 +1019,7 @@ class Shard:
         :raises SystemExit: if a callback raised it, and so closed the shard.
         :raises KeyboardInterrupt: if a callback raised it, and so closed the shard.
         """
-        self._check_process()
+        self._process.check()
         self._renew(Request.RECONNECT)
 
     def resume(self) -> None:
@@ -1032,7 +1035,7 @@ class Shard:
         :raises AlreadyConnected: as :meth:`reconnect`.
         :raises RuntimeError: as :meth:`reconnect`.
         """
-        self._check_process()
+        self._process.check()
         if self.session_id is None:
             raise NotReady("there is no session to resume; connect() begins one")
         self._renew(Request.RECONNECT)
@@ -1053,7 +1056,7 @@ class Shard:
         :raises TypeError: if an argument has the wrong type.
         :raises ShardError: if the shard was made with ``acknowledge="callbacks"``, the default.
         """
-        self._check_process()
+        self._process.check()
         check_type("session_id", session_id, str)
         session = self._reader.protocol.session
         is_current = session_id == session.session_id
@@ -1087,7 +1090,7 @@ class Shard:
         :raises ValueError: if the session has not brought such a sequence yet, or it is negative.
         :raises TypeError: if `sequence` is not an int.
         """
-        self._check_process()
+        self._process.check()
         protocol = self._reader.protocol
         session = protocol.session
         _check_sequence(sequence, session.highest_sequence if session.session_id else None)
@@ -1118,7 +1121,7 @@ class Shard:
         :raises AlreadyConnected: as :meth:`reconnect`.
         :raises RuntimeError: as :meth:`reconnect`.
         """
-        self._check_process()
+        self._process.check()
         check_type("no_fail", no_fail, bool, optional=True)
         self._renew(Request.REINSTANTIATE, no_fail)
 
@@ -1134,7 +1137,7 @@ class Shard:
         :raises AlreadyConnected: if Identify or Resume was sent on this connection.
         :raises ShardClosed: if the day's Identifies are nearly used up.
         """
-        self._check_process()
+        self._process.check()
         connection = self._reader.connection
         if self.socket_identified:
             raise AlreadyConnected(
@@ -1164,7 +1167,7 @@ class Shard:
         :raises ValueError: if `timeout` is negative.
         :raises TypeError: if `timeout` is no number.
         """
-        self._check_process()
+        self._process.check()
         deadline = Deadline(check_timeout("timeout", timeout))
         life = self._control.begun_life("wait_until_ready")
         if life.is_ready:
@@ -1198,7 +1201,7 @@ class Shard:
         :raises ValueError: if `timeout` is negative.
         :raises TypeError: if `timeout` is no number.
         """
-        self._check_process()
+        self._process.check()
         deadline = Deadline(check_timeout("timeout", timeout))
         self._control.join("the shard", deadline, timeout)
 
@@ -1223,7 +1226,7 @@ class Shard:
         :raises ValueError: if `socket_url` is no URL of a gateway, or `socket_version` no version.
         :raises TypeError: if an argument has the wrong type.
         """
-        self._check_process()
+        self._process.check()
         self._control.refuse_to_wait("run_forever", in_delivery=True)
         self._control.run(Beginning(socket_url, socket_version, awaited=False), self.disconnect)
 
@@ -1236,7 +1239,7 @@ class Shard:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._is_parents():
+        if self._process.is_parent:
             return  # in a forked child there is nothing to close: it is all the parent's
         self._control.leave(self.disconnect, error)
 
@@ -1270,7 +1273,7 @@ class Shard:
         :raises SystemExit: if a callback raised it, and so closed the shard.
         :raises KeyboardInterrupt: if a callback raised it, and so closed the shard.
         """
-        self._check_process()
+        self._process.check()
         text = (
             payloads.encode(dict(data), self._options.json) if isinstance(data, Mapping) else data
         )
@@ -1583,7 +1586,7 @@ class Shard:
         :raises NotReady: if no connection has received Hello.
         :raises TypeError: if `requested` is not a bool.
         """
-        self._check_process()
+        self._process.check()
         check_type("requested", requested, bool)
         self._live_heartbeat().request(by_gateway=requested)
 
@@ -1599,20 +1602,10 @@ class Shard:
         :raises ValueError: if `milliseconds` is not above 0, or is endless.
         :raises TypeError: if `milliseconds` is no number.
         """
-        self._check_process()
+        self._process.check()
         self._live_heartbeat().change_pace(check_positive("milliseconds", milliseconds))
 
     # Refusals: any thread
-
-    def _is_parents(self) -> bool:
-        return os.getpid() != self._process_id
-
-    def _check_process(self) -> None:
-        if self._is_parents():
-            raise ForkedProcess(
-                "this shard was connected before the process was forked, and its threads and its "
-                "connection are the parent's; make a new Shard in the child"
-            )
 
     def _begin_in_forked_child(self) -> None:
         """Leave the connection to the parent; or be the child's shard, if there was none yet."""
@@ -1621,7 +1614,7 @@ class Shard:
             return
         self._callbacks.begin_in_forked_child()
         self._create_reader()
-        self._process_id = os.getpid()
+        self._process.take_over()
 
     def _begin(self, beginning: Beginning) -> None:
         """Begin a life. If it is awaited, wait until its first socket is open."""
@@ -1688,7 +1681,7 @@ class Shard:
 
     def _line(self, method: str) -> Line:
         """What a method needs that asks the Gateway and waits for the answer."""
-        self._check_process()
+        self._process.check()
         life = self._control.begun_life(method)
         self._control.refuse_to_wait(method)
         json = self._options.json
@@ -1798,7 +1791,7 @@ class Shard:
         """
         if not isinstance(message, (bytes, str)):
             raise TypeError(f"message must be bytes or str, not {type(message).__name__}")
-        self._check_process()
+        self._process.check()
         self._reader.handle_message(message)
 
 
@@ -1835,7 +1828,7 @@ def _shards_of_this_process() -> list[Shard]:
     # Of a list that is made in one step: other threads may make shards meanwhile, and a set that
     # changes cannot be gone through.
     shards = [shard for reference in _shards.valuerefs() if (shard := reference()) is not None]
-    return [shard for shard in shards if not shard._is_parents()]
+    return [shard for shard in shards if not shard._process.is_parent]
 
 
 def running_shards() -> list[Shard]:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Iterable
+
+_TITLE = re.compile(r"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
+_NO_WORDS = re.compile(r"<(script|style)\b.*?(</\1[^>]*>|$)|<[^>]*(>|$)", re.IGNORECASE | re.DOTALL)
 
 
 def describe(value: object) -> str:
@@ -54,15 +59,30 @@ def ranges(numbers: Iterable[int]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a time as people say it, in its two largest units: "23 h 4 min" or "12 s".
+    """Return a time as people say it, in its two largest units: "3 days 4 h" or "4 min 12 s".
 
     :param seconds: how many, 0 or more.
     """
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
+    days, hours_of_day = divmod(hours, 24)
+    if days >= 2:
+        return f"{days} days {hours_of_day} h"
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def gist(text: str) -> str:
+    """Return what a person reads of a server's page: its title, or its words without the tags.
+
+    :param text: the page, or its beginning; a text that is no HTML is returned as it is.
+    """
+    if not text.lstrip().startswith("<"):
+        return text
+    title = _TITLE.search(text)
+    words = " ".join(html.unescape(title[1] if title else "").split())
+    return words or " ".join(html.unescape(_NO_WORDS.sub(" ", text)).split())
 
 
 def printable(text: str, limit: int | None = None) -> str:

@@ -22,6 +22,15 @@ _OTHER_NAME = (62, 64)
 _NO_AUTHORITY = 79
 _AGAINST_RFC_5280 = range(80, 95)  # checked with VERIFY_X509_STRICT only
 
+# Reasons (SSLError.reason) for a handshake that fails before there is a certificate to look at.
+_NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE")
+_OLD_TLS = (
+    "UNSUPPORTED_PROTOCOL",
+    "TLSV1_ALERT_PROTOCOL_VERSION",
+    "SSLV3_ALERT_HANDSHAKE_FAILURE",
+    "NO_PROTOCOLS_AVAILABLE",
+)
+
 _HOSTS_SHOWN = 3
 _NAME_LENGTH = 100  # characters shown of a name: the peer chose it
 
@@ -65,6 +74,32 @@ def start_tls(
         ) from error
 
 
+def explain_failed_handshake(error: ssl.SSLError, unencrypted: str) -> str:
+    """What an error of the handshake means, and what to do; "" if nothing is known of it.
+
+    :param error: raised by :func:`start_tls`, other than :class:`CertificateRefused`.
+    :param unencrypted: the scheme of the URLs without TLS.
+    """
+    if error.reason in _NO_TLS:
+        return (
+            "the server does not speak TLS there; is the port right, or should the URL begin with "
+            f"{unencrypted}://? If it is a public server, the log-in page of a network or a proxy "
+            "answers in its place"
+        )
+    if error.reason in _OLD_TLS:
+        return (
+            "the two sides have no version of TLS or no cipher in common. Python speaks TLS 1.2 "
+            "and 1.3 by default; the server, or an inspecting proxy that answers in its place, "
+            "speaks older ones, and has to be updated"
+        )
+    if isinstance(error, ssl.SSLEOFError):
+        return (
+            "the connection was closed in the middle of it. A firewall or a filter between may "
+            "forbid this host; or the server does not speak TLS there"
+        )
+    return ""
+
+
 class DefaultContext:
     """Python's default context, which connections share: to read all certificates takes a while.
 
@@ -87,7 +122,7 @@ class DefaultContext:
         kept = self._kept
         if kept is not None and kept[1] == files:
             return kept[0]
-        context = _create_context()
+        context = create_context()
         # An empty one is not kept: nothing could be read, for the moment perhaps; or OpenSSL looks
         # certificates up in directories, and then a context is made in no time.
         self._kept = (context, files) if context.cert_store_stats()["x509"] else None
@@ -103,7 +138,11 @@ class DefaultContext:
 _default_context = DefaultContext()
 
 
-def _create_context() -> ssl.SSLContext:
+def create_context() -> ssl.SSLContext:
+    """Return a new context as Python makes it by default.
+
+    :raises OSError: if Python cannot make one; the message says what to do.
+    """
     try:
         return ssl.create_default_context()
     except OSError as error:
@@ -139,7 +178,11 @@ def _state_of_store() -> object:
     return state
 
 
-def _is_store_empty(context: ssl.SSLContext) -> bool:
+def is_store_empty(context: ssl.SSLContext) -> bool:
+    """True if a default context trusts no authority, nor may find one in the system's directories.
+
+    :param context: as :func:`create_context` returned it.
+    """
     if context.cert_store_stats()["x509"]:
         return False
     for directory in _store()[1]:
@@ -171,7 +214,7 @@ def _explain(
     chain: list[_Certificate],
 ) -> str:
     code = error.verify_code
-    name = _name(chain[-1]["issuer"]) if chain else ""
+    name = authority_name(chain[-1]["issuer"]) if chain else ""
     authority = f'the authority "{name}"' if name else "an authority"
     knower = "this computer" if is_default else "the ssl_context that was given"
     if code in _OTHER_NAME:
@@ -199,8 +242,8 @@ def _explain(
             f"it is your own server's, {_trust('certificate.pem')}. If not, a captive portal or an "
             "inspecting proxy answers in the server's place: use another network"
         )
-    if code in _UNKNOWN and is_default and _is_store_empty(context):
-        return _explain_empty_store()
+    if code in _UNKNOWN and is_default and is_store_empty(context):
+        return explain_empty_store()
     if code in _UNKNOWN:
         return (
             f"it was issued by {authority}, which {knower} does not know. If the authority is your "
@@ -229,7 +272,8 @@ def _explain(
     )
 
 
-def _explain_empty_store() -> str:
+def explain_empty_store() -> str:
+    """Where Python looks for the authorities that it trusts, and what to do if there are none."""
     file, directories = _store()
     try:
         with open(file, "rb"):
@@ -261,8 +305,11 @@ def _now() -> str:
     return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
 
 
-def _name(relative_names: Any) -> str:
-    """The organisation and the common name of a certificate's subject or issuer."""
+def authority_name(relative_names: Any) -> str:
+    """The organisation and the common name of a certificate's issuer, fit to be shown.
+
+    :param relative_names: as :meth:`ssl.SSLSocket.getpeercert` has the issuer.
+    """
     parts = dict(pair for relative_name in relative_names for pair in relative_name)
     shown = [parts[key] for key in ("organizationName", "commonName") if parts.get(key)]
     return printable(", ".join(shown), _NAME_LENGTH)

@@ -14,7 +14,7 @@ from shardlib.testing import LocalGateway
 from tests.support import wait_until
 
 ROOT = Path(__file__).parent.parent
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 class Example:

@@ -45,7 +45,7 @@ def send_signal(process: subprocess.Popen[Any], number: int) -> None:
         os.waitid(os.P_PID, process.pid, os.WSTOPPED)
 
 
-def wait_until(condition: Callable[[], object], timeout: float = 10.0, what: str = "") -> None:
+def wait_until(condition: Callable[[], object], timeout: float = 15.0, what: str = "") -> None:
     """Return once the condition holds; fail, and name ``what``, if that takes too long."""
     deadline = time.monotonic() + timeout
     while not condition():

@@ -38,7 +38,7 @@ PRIVATE = {
     ("limits", "sys._getframe"): "Python's only way to the stack",
     ("shard", "shard._lifecycle"): "the exit handler stands beside the class, and closes shards",
     ("shard", "shard._callbacks"): "likewise",
-    ("shard", "shard._is_parents"): "likewise",
+    ("shard", "shard._process"): "likewise",
     ("shard", "shard._begin_in_forked_child"): "so does the handler for forked children",
     ("tls", "sock._sslobj"): "the only way to a refused certificate before Python 3.13",
 }

@@ -38,6 +38,7 @@ PAGES = sorted(path.name for path in (ROOT / "docs").glob("*.rst"))
 NOT_RUN = {
     "fleet.rst": "needs a Redis and workers; tests/fleet/test_guide.py runs what a consumer is",
     "fleet-consumers.rst": "needs a Redis and workers; the tests of tests/fleet have them",
+    "django.rst": "parts of a project of Django; tests/test_examples.py runs the command",
     "gui.rst": "loops of windows; tests/test_examples.py runs and closes whole programs",
     "notebooks.rst": "the cells of examples/notebook.ipynb, which tests/test_examples.py runs",
     "servers.rst": "parts of web servers; tests/test_examples.py runs whole ones",
@@ -47,6 +48,13 @@ NOT_RUN = {
 # Blocks of other pages that are compiled only, by their first lines, and why.
 BLOCKS_NOT_RUN = {
     "wake = threading.Event()": "a loop without end",
+    'if os.environ.get("FLASK_DEBUG") != "1" or '
+    'os.environ.get("WERKZEUG_RUN_MAIN") == "true":': "part of an application of Flask",
+    "from logging.handlers import RotatingFileHandler": "its handlers would stay",
+    'logging.getLogger("shardlib").setLevel(logging.WARNING)': "its levels would stay",
+    "context = ssl.create_default_context()    # needs import ssl": (
+        "needs a company; tests/test_company_network.py is one"
+    ),
     "message = f\"/channels/{data['channel_id']}/messages/{data['id']}\"": "part of an example",
     'discord.http.Route.BASE = os.environ["DISCORD_API"]': "discord.py; tests/interop has it",
 }

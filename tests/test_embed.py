@@ -22,7 +22,7 @@ from shardlib.testing import GatewayConnection, LocalGateway
 from tests.command import ROOT
 from tests.support import AT_ONCE, NEVER, TOKEN, not_none, wait_until
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 # Seconds in which another process must have the session of one that was killed. Two would do on a
 # machine that is not busy.

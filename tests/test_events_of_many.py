@@ -224,7 +224,7 @@ def test_each_event_goes_to_one_of_the_threads_that_share_the_queue(bot: Bot) ->
     got: list[list[Event]] = [[], [], []]
     threads = [in_background(into.extend, events) for into in got]
     bot.send_to_all(*range(700))
-    wait_until(lambda: sum(map(len, got)) == 700 * SHARDS, 30)
+    wait_until(lambda: sum(map(len, got)) == 700 * SHARDS, 15)
     bot.owner.end_life()
     for thread in threads:
         thread.result(10)

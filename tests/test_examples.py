@@ -104,6 +104,33 @@ def test_persistent_resumes_after_a_crash(tmp_path: Path) -> None:
             assert bot.interrupt() == 0
 
 
+def test_exactly_once_stores_each_message_once_though_it_is_killed(tmp_path: Path) -> None:
+    path = tmp_path / "messages.db"
+
+    def stored() -> list[str]:
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            try:
+                return [row[0] for row in database.execute("SELECT id FROM messages")]
+            except sqlite3.OperationalError:  # the bot has not made the table yet
+                return []
+
+    with LocalGateway(identify_interval=0, keep_history=True) as gateway:
+        traffic = gateway.traffic(rate=400)
+        for _ in range(5):
+            before = len(stored())
+            with Example(gateway, "exactly_once.py", str(path)) as bot:
+                wait_until(lambda: len(stored()) > before, PATIENCE)
+                bot.process.kill()
+        traffic.stop()
+        with Example(gateway, "exactly_once.py", str(path)) as bot:
+            history = gateway.all_sessions[0].history
+            issued = [event.data["id"] for event in history if event.name == "MESSAGE_CREATE"]
+            wait_until(lambda: len(stored()) >= len(issued), PATIENCE)
+            assert bot.interrupt() == 0
+        assert len(gateway.all_sessions) == 1
+    assert stored() == issued
+
+
 def test_many_shards_resumes_all_of_them_after_sigterm(tmp_path: Path) -> None:
     arguments = ("many_shards.py", str(tmp_path / "sessions"))
     with LocalGateway(shards=4, max_concurrency=4, guilds=4, identify_interval=0) as gateway:

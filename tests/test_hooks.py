@@ -402,7 +402,7 @@ def test_closing_is_told_before_a_peer_that_does_not_answer_is_given_up(
     with make_shard(on_socket_state=calls.recording("state"), close_timeout=NEVER) as shard:
         connection = connect(shard, gateway)
         disconnecting = in_background(shard.disconnect)
-        wait_until(lambda: states(calls)[-1] is ShardState.CLOSING, 10)
+        wait_until(lambda: states(calls)[-1] is ShardState.CLOSING, 15)
         assert not disconnecting.done()
         wait_until(lambda: connection.close_code)
         connection.proceed()
@@ -625,7 +625,7 @@ def test_a_peer_that_takes_no_bytes_holds_up_no_disconnect_without_waiting(
     wait_until(lambda: shard.stats.events["USER_UPDATE"] == 1)
     since = time.perf_counter()
     shard.disconnect(wait=False)
-    wait_until(lambda: shard.state is ShardState.CLOSED, 10)
+    wait_until(lambda: shard.state is ShardState.CLOSED, 15)
     assert time.perf_counter() - since < AT_ONCE
     assert errors
     shard.join(10)

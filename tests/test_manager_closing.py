@@ -50,7 +50,7 @@ def seconds(function: Callable[[], object]) -> float:
 def test_close_ends_all_sessions_unless_they_are_saved(gateway: LocalGateway) -> None:
     manager = connect(make_manager(gateway))
     manager.close()
-    assert own_threads() == []
+    wait_until(lambda: own_threads() == [])
     assert [each.close_code for each in gateway.all_connections] == [1000] * 4
     assert repr(manager) == "<ShardManager 4 shards, 0 ready>"
     assert {each.state for each in manager.shards.values()} == {ShardState.CLOSED}
@@ -89,7 +89,7 @@ def test_disconnect_closes_all_with_a_code(
 ) -> None:
     manager = connect(make_manager(gateway, sessions=tmp_path if saves else None))
     manager.disconnect(given)
-    assert own_threads() == []
+    wait_until(lambda: own_threads() == [])
     assert {each.wait_closed() for each in gateway.all_connections} == {code}
 
 
@@ -150,7 +150,7 @@ def test_sixteen_peers_that_never_answer_are_closed_in_the_time_of_one() -> None
         for connection in gateway.connections:
             connection.freeze()
         took = seconds(manager.close)
-        assert own_threads() == []
+        wait_until(lambda: own_threads() == [])
     assert took < 0.5 + GRACE
 
 
@@ -184,7 +184,7 @@ def test_sixteen_peers_that_take_no_bytes_are_closed_in_the_time_of_one() -> Non
         wait_until(lambda: all(each.is_stuck() for each in fillers))
         assert max(each.sent for each in fillers) < 100  # the peers hold them up, and no limit
         took = seconds(manager.close)
-        assert own_threads() == []
+        wait_until(lambda: own_threads() == [])
         for each in fillers:
             assert isinstance(each.outcome.exception(10), ShardError)
     assert took < 0.5 + GRACE
@@ -325,7 +325,7 @@ def test_closing_in_a_callback_of_a_shard_returns_at_once(
     manager.start()
     manager.join(10)
     assert max(took) < GRACE
-    assert own_threads() == []
+    wait_until(lambda: own_threads() == [])
 
 
 @pytest.mark.parametrize("method", ["close", "disconnect"])
@@ -373,7 +373,7 @@ def test_the_thread_that_runs_a_mailbox_closes_without_a_wait_for_itself(
     connect(manager)
     mailbox.run_pending()
     assert seconds(manager.close) < GRACE
-    assert own_threads() == []
+    wait_until(lambda: own_threads() == [])
     mailbox.run_pending()
     assert sorted(closed) == [0, 1, 2, 3]
 
@@ -395,7 +395,7 @@ def test_two_threads_close_at_once(gateway: LocalGateway) -> None:
     closing = [in_background(each) for each in (manager.close, manager.disconnect, manager.close)]
     for each in closing:
         assert each.result(10) is None
-    assert own_threads() == []
+    wait_until(lambda: own_threads() == [])
 
 
 def test_close_interrupts_the_request_to_discord(gateway: LocalGateway) -> None:
@@ -407,7 +407,7 @@ def test_close_interrupts_the_request_to_discord(gateway: LocalGateway) -> None:
     assert seconds(manager.close) < GRACE
     with pytest.raises(ShardClosed, match="closed by disconnect"):
         connecting.result(10)
-    assert own_threads() == []
+    wait_until(lambda: own_threads() == [])
 
 
 def test_close_interrupts_the_request_of_a_reshard(gateway: LocalGateway) -> None:
@@ -434,7 +434,7 @@ def test_close_while_shards_wait_for_their_turn_starts_no_more(
     with pytest.raises(ShardClosed):
         waiting.result(10)
     assert len(gateway.all_connections) <= 2
-    assert own_threads() == []
+    wait_until(lambda: own_threads() == [])
 
 
 def test_close_while_a_shard_backs_off_ends_the_pause(gateway: LocalGateway) -> None:
@@ -456,7 +456,7 @@ def test_close_between_connect_and_the_first_socket_ends_connect(gateway: LocalG
     manager.close()
     with pytest.raises(ShardClosed):
         connecting.result(10)
-    assert own_threads() == []
+    wait_until(lambda: own_threads() == [])
 
 
 # Processes of their own: signals, and the end of the interpreter

@@ -159,7 +159,9 @@ def test_many_lives_leave_nothing_behind(gateway: LocalGateway) -> None:
     for _ in range(10):
         connect(manager)
         manager.close()
-        assert not [each for each in threading.enumerate() if each.name.startswith("shard-")]
+        wait_until(
+            lambda: not [each for each in threading.enumerate() if each.name.startswith("shard-")]
+        )
 
 
 # Shards by hand
@@ -351,7 +353,9 @@ def test_no_shard_that_restart_connects_outlives_a_close_at_that_moment(
         manager.restart()
     closing[0].result(10)
     wait_until(lambda: gateway.connections == [])
-    assert not [each for each in threading.enumerate() if each.name.startswith("shard-")]
+    wait_until(
+        lambda: not [each for each in threading.enumerate() if each.name.startswith("shard-")]
+    )
 
 
 def begin_anew(manager: ShardManager) -> None:

@@ -18,7 +18,7 @@ from shardlib.testing import LocalGateway
 from tests.shards import make_gateway
 from tests.support import TOKEN, in_background, wait_until
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 
 @pytest.fixture

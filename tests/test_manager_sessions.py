@@ -346,7 +346,7 @@ logging.basicConfig(level=logging.WARNING, stream=sys.stdout, format="%(message)
 manager = ShardManager(
     {token!r}, 0, 4, shard_ids={shard_ids!r}, sessions={directory!r},
     gateway_bot=GatewayBot{answer!r}, identify_gate=IdentifyGate(2, 0.001, slack=0),
-    on_all_ready=lambda manager: print("ready", flush=True),
+    on_all_ready=lambda manager: os.write(1, b"ready\\n"),
 )
 signal.signal(signal.SIGTERM, lambda *_: manager.close())
 {body}

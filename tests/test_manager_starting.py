@@ -103,7 +103,7 @@ def test_sixteen_shards_have_thirty_three_threads() -> None:
         wait_until(lambda: len(own_threads()) == 33)
         assert own_threads().count("shard-manager") == 1
         manager.close()
-        assert own_threads() == []
+        wait_until(lambda: own_threads() == [])
 
 
 def refuse(connection: GatewayConnection) -> None:
@@ -363,7 +363,7 @@ def test_connect_raises_why_no_shard_of_the_first_bucket_can_connect(
     manager = make_manager(gateway, gateway_bot=gateway_bot(gateway, url=url))
     with pytest.raises(ConnectionFailed, match=str(free_port)):
         manager.connect()
-    assert own_threads() == []
+    wait_until(lambda: own_threads() == [])
     with pytest.raises(ConnectionFailed):
         manager.join()
     with manager:
@@ -431,7 +431,7 @@ def test_connect_raises_what_discord_answers_instead_and_can_be_called_again(
     manager = make_manager(gateway, gateway_bot=lambda: ask(gateway, next(timeouts))())
     with pytest.raises(error, match=message):
         manager.connect()
-    assert own_threads() == []
+    wait_until(lambda: own_threads() == [])
     assert gateway.all_connections == []
     with manager:
         connect(manager)
@@ -698,7 +698,7 @@ def test_closing_ends_a_request_to_discord_that_begins_at_the_same_moment(
         monkeypatch.setattr("shardlib.manager.GatewayBotRequest", LateRequest)
         manager = make_manager(gateway, gateway_bot=None, api_url=api_url)
         manager.start()
-        wait_until(lambda: not own_threads(), 10)
+        wait_until(lambda: not own_threads(), 15)
 
 
 def test_a_thread_that_waits_for_all_shards_does_not_count_them_at_each_event(

@@ -38,7 +38,7 @@ def test_a_shard_is_recorded_from_ready_on(tmp_path: Path, local_gateway: LocalG
             shard.connect(local_gateway.url)
             shard.wait_until_ready(10)
             local_gateway.dispatch("USER_UPDATE", {"name": "Ä\ud800\n"})
-            wait_until(lambda: recorder.events == 5, 10, "five events")
+            wait_until(lambda: recorder.events == 5, 15, "five events")
     about, ready, *guilds, update = lines(path)
     assert about["shard"] == [0, 1]
     assert about["intents"] == 1
@@ -57,7 +57,7 @@ def test_a_redacted_recording_holds_no_names(tmp_path: Path, local_gateway: Loca
         with shard:
             shard.connect(local_gateway.url)
             shard.wait_until_ready(10)
-            wait_until(lambda: recorder.events == 4, 10, "four events")
+            wait_until(lambda: recorder.events == 4, 15, "four events")
     text = gzip.decompress(path.read_bytes()).decode()
     assert lines(path)[0]["redacted"] is True
     for guild in local_gateway.world.guilds.values():

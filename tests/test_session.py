@@ -171,6 +171,16 @@ def test_from_dict_refuses_a_url_of_another_host(url: str, hosts: Any) -> None:
         Session.from_dict(session.to_dict(), resume_hosts=hosts)
 
 
+def test_load_refuses_a_url_of_another_host_and_takes_an_allowed_one(tmp_path: Path) -> None:
+    """Whoever can write to the file could have the shard send the token elsewhere."""
+    path = saved(tmp_path, resume_gateway_url="wss://elsewhere.test/")
+    with pytest.raises(ValueError, match="session.json.*resume_hosts does not let the token go"):
+        Session.load(path, resume_hosts={"resume.example"})
+    assert Session.load(path, resume_hosts={"elsewhere.test"}) == Session.load(path)
+    with pytest.raises(TypeError, match="resume_hosts must be a set of hosts, not str"):
+        Session.load(path, resume_hosts="elsewhere.test")
+
+
 def test_a_session_without_a_url_needs_no_allowed_host() -> None:
     session = dataclasses.replace(SESSION, resume_gateway_url=None)
     assert Session.from_dict(session.to_dict(), resume_hosts=()) == session

@@ -101,7 +101,7 @@ def test_ten_thousand_events_in_order_through_every_kind_of_loss(
         lose(gateway.connections[-1])
         wait_for_resumes(shard, count)
     dispatch_numbers(gateway, numbers)
-    wait_until(lambda: len(recorder.numbers()) >= 10_000, 30)
+    wait_until(lambda: len(recorder.numbers()) >= 10_000, 15)
     assert recorder.numbers() == list(range(10_000))
     assert len(gateway.sessions) == 1
     assert len(gateway.all_connections) == len(losses) + 1
@@ -293,7 +293,9 @@ def test_disconnect_ends_threads_socket_and_session(
     connection = gateway.connections[0]
     shard.disconnect()
     assert connection.wait_closed() == 1000
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("shard-")]
+    wait_until(
+        lambda: not [each for each in threading.enumerate() if each.name.startswith("shard-")]
+    )
     assert shard.socket_thread is None and shard.heartbeat_thread is None
     assert shard.socket_instance is None
     assert shard.state is ShardState.CLOSED

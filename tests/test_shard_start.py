@@ -332,3 +332,17 @@ def test_of_many_threads_that_start_a_shard_one_begins_its_life(gateway: LocalGa
         shard.wait_until_ready(10)
         assert len(gateway.all_connections) == 1
         assert sum(each.name == "shard-0-reader" for each in threading.enumerate()) == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "warned"),
+    [("ws://192.0.2.1/", True), ("wss://192.0.2.1/", False), ("ws://127.0.0.1:1/", False)],
+)
+def test_a_connection_without_tls_over_a_network_is_warned_of(
+    url: str, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The token goes out in clear, which nothing else would tell."""
+    with pytest.raises(ConnectionFailed):
+        make_shard(connect_timeout=0.05).connect(url)
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert any("192.0.2.1 is not encrypted" in text for text in told) is warned

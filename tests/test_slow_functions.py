@@ -24,6 +24,7 @@ class Slow:
     def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
         self._caplog = caplog
         self.warnings: list[str] = []
+        self.is_handler = False
         self._called = threading.Event()
 
     def wait(self) -> None:
@@ -34,6 +35,8 @@ class Slow:
     def _look(self) -> bool:
         lines = [each.getMessage() for each in list(self._caplog.records)]
         self.warnings = [line for line in lines if "has been running for" in line]
+        if not self.is_handler:  # on a busy machine pytest's own log handler may be slow, too
+            self.warnings = [line for line in self.warnings if not line.startswith("a handler")]
         return bool(self.warnings)
 
 
@@ -96,6 +99,7 @@ def test_a_slow_log_handler_is_named(slow: Slow) -> None:
                 slow.wait()
             return True
 
+    slow.is_handler = True
     logger = logging.Logger("slow")
     logger.addHandler(slow._caplog.handler)
     logger.addHandler(Handler())
@@ -225,7 +229,8 @@ def test_it_is_told_once_while_heartbeats_go_on_unanswered(stuck: Stuck) -> None
 def test_a_callback_that_is_stuck_while_no_heartbeat_thread_lives_is_told(
     name: str, stuck: Stuck
 ) -> None:
-    shard = make_shard(slow_callback=0.05, **{name: stuck})
+    # The time counts from before a thread is started, which takes its time on a busy machine.
+    shard = make_shard(slow_callback=1.0, **{name: stuck})
     with make_gateway() as gateway:
         starting = in_background(shard.connect, gateway.url)
         if name != "on_socket_connected":

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardlib.text import duration, message_of, printable, ranges
+from shardlib.text import duration, gist, message_of, printable, ranges
 
 
 @given(st.text(st.characters()))
@@ -45,6 +45,9 @@ def test_printable_with_a_limit_cuts_and_adds_dots(text: str, limit: int) -> Non
         (3599.0, "59 min 59 s"),
         (3600.0, "1 h 0 min"),
         (86_399.0, "23 h 59 min"),
+        (172_799.0, "47 h 59 min"),
+        (172_800.0, "2 days 0 h"),
+        (94_690_000.0, "1095 days 22 h"),
     ],
 )
 def test_a_duration_is_told_in_its_two_largest_units(seconds: float, shown: str) -> None:
@@ -79,3 +82,19 @@ class Speechless(Exception):
 )
 def test_message_of_any_error_says_something(error: Exception, message: str) -> None:
     assert message_of(error) == message
+
+
+@pytest.mark.parametrize(
+    "page, shown",
+    [
+        ("no <b>HTML</b>", "no <b>HTML</b>"),
+        ('{"retry_after": 1}', '{"retry_after": 1}'),
+        ("<html><title>\n Log in &amp; go</title><body>Welcome", "Log in & go"),
+        ("<html><title></title><body><p>Blocked by</p> <b>policy</b>", "Blocked by policy"),
+        ("<style>p {}</style><p>Blocked<script>let", "Blocked"),
+        ("<p>cut off in a tag <a hre", "cut off in a tag"),
+        ("", ""),
+    ],
+)
+def test_the_gist_of_a_page_has_no_tags(page: str, shown: str) -> None:
+    assert gist(page) == shown

@@ -20,7 +20,7 @@ from shardlib.dispatch.tkmailbox import PollingTkMailbox
 # The binding of Qt to test, as other tools name it. Both in one process would crash.
 QT_API = os.environ.get("QT_API", "PySide6")
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 _every_tk: list[Any] = []

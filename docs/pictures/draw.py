@@ -13,8 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-# The modules in a directory of pictures that are no source of one.
-NO_SOURCES = ("draw", "canvas")
+# The modules in a directory of pictures that sources import. A change of one is a change of these.
+TOOLS = ("canvas", "terminal")
 
 _STAMP = re.compile(r"<!-- drawn from (\w+) -->\n\Z")
 
@@ -22,7 +22,7 @@ _STAMP = re.compile(r"<!-- drawn from (\w+) -->\n\Z")
 def names(directory: Path) -> list[str]:
     """The pictures that have a source in a directory."""
     sources = [*directory.glob("*.dot"), *directory.glob("*.py")]
-    return sorted(source.stem for source in sources if source.stem not in NO_SOURCES)
+    return sorted(source.stem for source in sources if source.stem not in ("draw", *TOOLS))
 
 
 def is_current(directory: Path, name: str) -> bool:
@@ -55,9 +55,9 @@ def _source(directory: Path, name: str) -> Path:
 
 def _digest(source: Path) -> str:
     text = source.read_text("utf-8")
-    canvas = source.with_name("canvas.py")
-    if source.suffix == ".py" and "from canvas import" in text:
-        text += canvas.read_text("utf-8")
+    for tool in TOOLS:
+        if source.suffix == ".py" and f"from {tool} import" in text:
+            text += source.with_name(f"{tool}.py").read_text("utf-8")
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import sys
 import textwrap
 from argparse import Namespace
 from collections.abc import Iterator
+from types import FrameType
 
-from shardlib.cli.checkup.finding import Finding, Grade
-from shardlib.cli.checkup.machine import check_machine
-from shardlib.cli.checkup.network import check_network
-from shardlib.cli.checkup.session import check_bot, check_session, skip_session
-from shardlib.cli.checkup.way import Way
+from shardlib.cli.checkup.finding import NAMES, Finding, Grade, skip_after
+from shardlib.cli.checkup.machine import cannot_import
 from shardlib.cli.errors import Failure, gateway_class
 from shardlib.cli.terminal import DIM, GREEN, RED, YELLOW, Output
 from shardlib.gateway import API_URL, GATEWAY_URL, Intents
+from shardlib.text import printable
 
 _STYLES = {
     Grade.GOOD: GREEN,
@@ -34,45 +34,60 @@ def run(arguments: Namespace) -> None:
     """Check, and print what each check has found. Ctrl-C ends the process meanwhile.
 
     :param arguments: the parsed arguments of ``shardlib doctor``.
-    :raises Failure: if a check has failed; or if a package that ``--local`` needs is missing.
+    :raises Failure: if a check has failed.
+    :raises SystemExit: with status 1 if the pipe that is printed to has lost its reader.
     :raises OSError: if standard output cannot be written.
     """
-    gateway = gateway_class()(tls=True) if arguments.local else None
+    signal.signal(signal.SIGINT, _interrupt)
     output = Output(sys.stdout)
     findings = []
-    with gateway or contextlib.nullcontext():
-        if gateway is None:
-            url = arguments.url or GATEWAY_URL
-            api_url = arguments.api_url or (API_URL if arguments.url is None else None)
-            token, ssl_context = os.environ.get("DISCORD_TOKEN") or None, None
-        else:
-            url, api_url = gateway.url, gateway.http_url
-            token, ssl_context = gateway.token, gateway.ssl_context
-        intents = arguments.intents or Intents.default()
-        way = Way(url, api_url, token, intents, ssl_context, arguments.timeout)
-        for finding in _check(way):
+    try:
+        for finding in _examine(arguments):
             findings.append(finding)
             if not arguments.json:
                 output.write(_lines(finding, output))
-    failed = [finding.name for finding in findings if finding.grade is Grade.FAILED]
-    if arguments.json:
-        listed = [{**finding._asdict(), "grade": finding.grade.value} for finding in findings]
-        output.write(json.dumps({"good": not failed, "findings": listed}) + "\n")
+        failed = [finding.name for finding in findings if finding.grade is Grade.FAILED]
+        if arguments.json:
+            listed = [{**finding._asdict(), "grade": finding.grade.value} for finding in findings]
+            output.write(json.dumps({"good": not failed, "findings": listed}) + "\n")
+    except BrokenPipeError:
+        sys.exit(1)  # quietly; but nothing may take this for an end at which all was well
     if failed:
         raise Failure(f"failed: {', '.join(failed)}")
 
 
-def _check(way: Way) -> Iterator[Finding]:
-    failed = None
-    for checks in (check_machine, check_network, check_bot):
-        for finding in checks(way):
-            if finding.grade is Grade.FAILED:
-                failed = failed or finding.name
-            yield finding
-    if failed is None:
-        yield from check_session(way)
-    else:
-        yield from skip_session(f"{failed} has failed")
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    os._exit(1)  # as other commands end, but for the status: the checks were not all made
+
+
+def _examine(arguments: Namespace) -> Iterator[Finding]:
+    try:
+        from shardlib.cli.checkup.examination import examine
+        from shardlib.cli.checkup.hints import TOO_MANY_FILES, is_too_many_files
+        from shardlib.cli.checkup.way import Way
+    except ImportError as error:
+        yield cannot_import(error)
+        yield from skip_after("Python", "Python has failed")
+        return
+    intents = arguments.intents or Intents.default()
+    if not arguments.local:
+        url = arguments.url or GATEWAY_URL
+        api_url = arguments.api_url or (API_URL if arguments.url is None else None)
+        token = os.environ.get("DISCORD_TOKEN") or None
+        yield from examine(Way(url, api_url, token, intents, None, arguments.timeout))
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            gateway = stack.enter_context(gateway_class()(tls=True))
+            url, api_url, token = gateway.url, gateway.http_url, gateway.token
+            way = Way(url, api_url, token, intents, gateway.ssl_context, arguments.timeout)
+        except (Failure, OSError) as error:
+            hint = TOO_MANY_FILES if is_too_many_files(error) else ""
+            yield Finding("Local gateway", Grade.FAILED, printable(str(error)), hint)
+            for name in NAMES:
+                yield Finding(name, Grade.SKIPPED, "Local gateway has failed")
+            return
+        yield from examine(way)
 
 
 def _lines(finding: Finding, output: Output) -> str:

@@ -13,7 +13,6 @@ import time
 import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from types import TracebackType
 from typing import Any
 
 import redis
@@ -28,8 +27,9 @@ from shardlib.checks import (
     check_timeout,
     check_type,
 )
+from shardlib.closing import Closing
 from shardlib.deadline import SIGNAL_POLL_INTERVAL, Deadline
-from shardlib.errors import ForkedProcess, UnreadableMessage
+from shardlib.errors import UnreadableMessage
 from shardlib.failurelog import FailureLog
 from shardlib.fleet.connecting import Client
 from shardlib.fleet.errors import FleetError, RedisAway
@@ -46,6 +46,7 @@ from shardlib.fleet.keys import Keys, check_name
 from shardlib.fleet.orderedstreams import OrderedStreams, Watermarks
 from shardlib.fleet.sharedstreams import SharedStreams
 from shardlib.gateway import misspelling_warning
+from shardlib.ownprocess import OwnProcess
 from shardlib.payloads import JSONModule, check_payload, read_dispatch_header
 from shardlib.text import printable
 from shardlib.waiting import Alarm
@@ -76,7 +77,7 @@ class ConsumerStats:
     outages: int = 0
 
 
-class Consumer:
+class Consumer(Closing):
     """Hands out the events of a fleet's shards, which all consumers of a group share.
 
     :meth:`shardlib.fleet.Fleet.consumer` makes it, and describes its arguments::
@@ -164,24 +165,15 @@ class Consumer:
         self._away_since: float | None = None
         self._is_stopped = False
         self._alarm = Alarm()
-        self._process = os.getpid()
+        self._process = OwnProcess(
+            "this consumer belongs to the parent process. Make a consumer after fork()"
+        )
         self._own_client = client if owns_client else None
         self._user: int | None = None  # the thread that is inside of _next()
         self._closings: deque[None] = deque()  # requests of close() that nobody has carried out
 
     def __repr__(self) -> str:
         return f"<Consumer {self.name!r} of the group {self.group!r}>"
-
-    def __enter__(self) -> Consumer:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __iter__(self) -> Iterator[FleetEvent]:
         """Hand out events until :meth:`stop` is called.
@@ -277,10 +269,7 @@ class Consumer:
                 "another thread waits for the next event of this consumer. Make a consumer for "
                 "each thread: they share the events of the group"
             )
-        if self._process != os.getpid():
-            raise ForkedProcess(
-                "this consumer belongs to the parent process. Make a consumer after fork()"
-            )
+        self._process.check()
         self._user = thread
         try:
             return self._wait_for_event(deadline)
@@ -429,7 +418,7 @@ class Consumer:
         self._backoff.reset()
 
     def _leave(self) -> None:
-        if self._process != os.getpid():
+        if self._process.is_parent:
             return
         self._source.rewind()
         try:

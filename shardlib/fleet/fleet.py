@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Container, Iterable, Mapping
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import ujson
 
 from shardlib.checks import check_at_least_one, check_not_negative, check_positive, check_type
+from shardlib.closing import Closing
 from shardlib.fleet.commands import Commands
 from shardlib.fleet.config import FleetConfig, check_config, keep_config, read_config
 from shardlib.fleet.connecting import Client, check_server, connect
@@ -74,7 +74,7 @@ class FleetShardInfo(NamedTuple):
     lag: Mapping[str, int | None]
 
 
-class Fleet:
+class Fleet(Closing):
     """One bot over any number of processes and machines, which have a Redis in common.
 
     ::
@@ -343,17 +343,6 @@ class Fleet:
         """Close the connections to Redis; a later call opens them again. Workers have their own."""
         if isinstance(self._url, str):
             self._client.close()
-
-    def __enter__(self) -> Fleet:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _config(self) -> FleetConfig:
         config = read_config(self._client, self._keys)

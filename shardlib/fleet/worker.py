@@ -21,7 +21,6 @@ from shardlib.callbackfactory import create_callbacks
 from shardlib.checks import check_at_least_one, check_not_negative, check_timeout
 from shardlib.currentsession import CurrentSession
 from shardlib.deadline import Deadline
-from shardlib.errors import ForkedProcess
 from shardlib.fleet.commandrunner import INTERVAL, CommandRunner
 from shardlib.fleet.commandscripts import CommandScripts
 from shardlib.fleet.config import FleetConfig
@@ -50,6 +49,7 @@ from shardlib.interrupts import has_interrupted_own_call
 from shardlib.lifecontrol import LifeControl
 from shardlib.lifecycle import Beginning, Life
 from shardlib.managedshard import ManagedShard
+from shardlib.ownprocess import OwnProcess
 from shardlib.payloads import hide_token
 from shardlib.shard import EXIT_TIMEOUT, Shard
 from shardlib.shardoptions import ShardOptions
@@ -151,7 +151,10 @@ class Worker:
         self._options: dict[str, Any] = dict(options)
         self._compression = template.options.compression
         self._name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-        self._process_id = os.getpid()
+        self._process = OwnProcess(
+            "this worker was made before the process was forked, and its threads and shards are "
+            "the parent's; make a new one in the child"
+        )
         self._callbacks = create_callbacks(
             self,
             options.get("logger") or logging.getLogger("shardlib.fleet"),
@@ -273,7 +276,7 @@ class Worker:
         :raises ValueError: if `timeout` is negative.
         :raises TypeError: if `timeout` is no number.
         """
-        self._check_process()
+        self._process.check()
         deadline = Deadline(check_timeout("timeout", timeout))
         life = self._lifecycle.latest
         self._supervisor.drain(deadline)
@@ -291,7 +294,7 @@ class Worker:
         :raises ValueError: if `timeout` is negative.
         :raises TypeError: if `timeout` is no number.
         """
-        self._check_process()
+        self._process.check()
         deadline = Deadline(check_timeout("timeout", timeout))
         life = self._lifecycle.latest
         self._control.close(RESUMABLE_CLOSE_CODE, wait=False)
@@ -313,13 +316,13 @@ class Worker:
         :raises ValueError: if `timeout` is negative.
         :raises TypeError: if `timeout` is no number.
         """
-        self._check_process()
+        self._process.check()
         self._control.join("the worker", Deadline(check_timeout("timeout", timeout)), timeout)
 
     # Beginning
 
     def _beginning(self, socket_url: str) -> Beginning:
-        self._check_process()
+        self._process.check()
         gateway_url(socket_url, API_VERSION, self._compression)  # raises if it can't be
         if isinstance(self._forward, frozenset):
             for name in sorted(self._forward):
@@ -407,15 +410,8 @@ class Worker:
 
     # Processes
 
-    def _check_process(self) -> None:
-        if os.getpid() != self._process_id:
-            raise ForkedProcess(
-                "this worker was made before the process was forked, and its threads and shards "
-                "are the parent's; make a new one in the child"
-            )
-
     def _close_at_exit(self, deadline: Deadline) -> None:
-        if os.getpid() == self._process_id and self._lifecycle.began:
+        if not self._process.is_parent and self._lifecycle.began:
             self._lifecycle.interpreter_exits()
             life = self._lifecycle.request_close(RESUMABLE_CLOSE_CODE, deadline)
             self._lifecycle.wait(lambda: life.ended, deadline)

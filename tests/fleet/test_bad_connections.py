@@ -28,7 +28,7 @@ from tests.fleet.workers import (
 from tests.redis_server import HOST, RedisServer
 from tests.support import wait_until
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 class Relay:

@@ -22,7 +22,7 @@ from tests.support import wait_until
 
 KEYS = Keys("mybot")
 SHARD, GROUP = KEYS.shard(1), KEYS.group(1, "web")
-PATIENCE = 20.0
+PATIENCE = 60.0
 FLEETS = [SHARD.lease, SHARD.state, SHARD.events, KEYS.config, KEYS.workers, KEYS.starts]
 GROUPS = [GROUP.lease, GROUP.state, KEYS.groups, KEYS.consumers("web")]
 

@@ -25,7 +25,7 @@ from tests.support import Thread, wait_until
 
 resource = pytest.importorskip("resource", reason="Windows limits no files")
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from tests.support import not_none, wait_until
 
 KEYS = Keys("mybot")
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 # What a forger, or a bug, leaves in the states of shards.
 FORGED: list[dict[Any, Any]] = [

@@ -111,7 +111,7 @@ def test_consumers_need_the_documented_permissions(
         with running(fleet, gateway) as worker:
             wait_for_shards(worker, 2)
             dispatch(gateway, 1500)
-            wait_until(lambda: worker.stats.written >= 3000, 30)
+            wait_until(lambda: worker.stats.written >= 3000, 15)
     admin.config_resetstat()
     with connect(redis_server, "consumer", lease=1.0) as fleet:
         for ordered in (True, False):

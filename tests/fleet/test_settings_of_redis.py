@@ -91,7 +91,7 @@ def cluster(program: str, directory: Path) -> Iterator[redis.RedisCluster]:
                 for state in states
             )
 
-        wait_until(is_complete, 30)
+        wait_until(is_complete, 15)
         yield first.cluster_client()
 
 

@@ -196,7 +196,7 @@ def test_a_group_that_redis_has_lost_delays_the_events_of_no_other_shard(
         found.update([] if event is None else [event.id])
         return found == set(ids[0])
 
-    wait_until(has_all, 10.0)
+    wait_until(has_all, 15)
 
 
 def test_events_that_were_trimmed_unread_are_told(

@@ -34,7 +34,7 @@ from tests.managers import identified, opcodes
 from tests.redis_server import RedisServer, make_cluster
 from tests.support import Thread, not_none, wait_until
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 # Events

@@ -30,7 +30,7 @@ LEASE = 3.0
 SHORT_LEASE = 1.0
 """Seconds, for tests that wait for the end of a lease."""
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 _PROCESS = """
 import signal, sys

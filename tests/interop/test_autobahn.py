@@ -64,7 +64,7 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]
         command, cwd=directory, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as server:
         try:
-            wait_until(lambda: _answers(url), 30, "the suite's port")
+            wait_until(lambda: _answers(url), 15, "the suite's port")
             yield url, directory / "reports"
         finally:
             server.kill()

@@ -7,6 +7,7 @@ import json
 import logging
 import threading
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +160,7 @@ def test_changing_a_dict_after_the_constructor_took_it_changes_no_identify(
         properties["browser"] = object()  # type: ignore[assignment]
     shard.reinstantiate()
 
-    wait_until(lambda: recorder.count("ready") == 2, 10)
+    wait_until(lambda: recorder.count("ready") == 2, 15)
     first, second = (peer.opening for peer in gateway.peers)
     assert first == second
     assert recorder.errors == []
@@ -227,6 +228,45 @@ def test_a_token_that_the_peer_repeats_is_hidden_in_the_log_and_in_errors(
     told += [str(caught.value), *map(str, recorder.errors)]
     assert [text for text in told if TOKEN in text] == []
     assert [text for text in told if "***" in text and "Gateway" in text]  # the close reason
+
+
+def test_the_wire_log_hides_the_tokens_of_interactions_and_voice_connections(
+    make_scripted: MakeScripted, watch_shard: WatchShard, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who reads a log that was posted could answer in the bot's name for a quarter of an hour."""
+
+    def script(peer: Peer) -> None:
+        peer.greet()
+        peer.ready()
+        peer.dispatch("INTERACTION_CREATE", {"id": "1", "token": "aW50ZXJhY3Rpb24"}, 2)
+        peer.serve()
+
+    caplog.set_level(logging.DEBUG)
+    shard, recorder = watch_shard(make_scripted(script))
+    wait_until(lambda: "INTERACTION_CREATE" in caplog.text)
+    shard.disconnect()
+
+    assert "aW50ZXJhY3Rpb24" not in caplog.text
+    assert '"token":"***"' in caplog.text.replace(": ", ":")
+
+
+def test_an_error_of_an_identify_gate_has_no_token_in_the_frames_of_its_traceback(
+    make_scripted: MakeScripted, watch_shard: WatchShard
+) -> None:
+    """Collectors of errors send the local variables of all frames to a server."""
+
+    class Failing:
+        def try_acquire(self, shard_id: int) -> float:
+            raise RuntimeError("the gate failed")
+
+    gateway = make_scripted(lambda peer: peer.greet())
+    _, recorder = watch_shard(gateway, ready=False, identify_gate=Failing())
+    wait_until(lambda: recorder.errors)
+
+    error = traceback.TracebackException.from_exception(recorder.errors[0], capture_locals=True)
+    shown = "".join(error.format())
+    assert "the gate failed" in shown
+    assert TOKEN not in shown
 
 
 def test_text_from_a_peer_cannot_forge_a_line_of_a_timeout_error(
@@ -324,7 +364,7 @@ def test_an_unprintable_exception_of_a_gate_or_backoff_neither_ends_nor_spins_th
     def told() -> int:
         return sum(isinstance(error, Unspeakable) for error in recorder.errors)
 
-    wait_until(lambda: told() >= 2, 10, "two errors")
+    wait_until(lambda: told() >= 2, 15, "two errors")
     before = time.process_time()
     time.sleep(1.0)  # the time during which a reader that spins would use a core
     assert time.process_time() - before < 0.4
@@ -407,7 +447,7 @@ def test_a_meaningless_answer_of_an_identify_gate_is_reported_and_sends_no_ident
     gateway = make_scripted()
     shard, recorder = watch_shard(gateway, ready=False, identify_gate=Gate())
 
-    wait_until(lambda: shard.state is ShardState.READY, 10, "READY")
+    wait_until(lambda: shard.state is ShardState.READY, 15, "READY")
     assert [type(each) for each in recorder.errors] == [error]
     assert [peer.opening is not None for peer in gateway.peers] == [False, True]
 

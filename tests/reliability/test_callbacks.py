@@ -205,7 +205,7 @@ def test_disconnect_in_a_log_filter_called_for_a_slow_callback_returns(
 
     dispatch_numbers(gateway, range(1))
 
-    wait_until(lambda: outcome, 10, "the return of disconnect(), before its close_timeout")
+    wait_until(lambda: outcome, 15, "the return of disconnect(), before its close_timeout")
     logger.removeFilter(close)
     assert outcome == [None]
     assert recorder.life[-2:] == [("disconnected", 1000, True), ("closed", None)]

@@ -75,7 +75,7 @@ def test_a_bundle_that_is_replaced_is_trusted_at_the_next_connection(
     replacement.replace(bundle)
     gateway.peers[-1].end()
 
-    wait_until(lambda: recorder.count("reconnected") == 1, 10, "RESUMED")
+    wait_until(lambda: recorder.count("reconnected") == 1, 15, "RESUMED")
     assert len(gateway.peers) == 2  # not a single attempt was refused
     assert shard.stats.resumes == 1
 
@@ -95,7 +95,7 @@ def test_certificates_are_read_again_after_one_was_refused(
 
     gateway.peers[-1].end()
 
-    wait_until(lambda: recorder.count("reconnected") == 1, 10, "RESUMED")
+    wait_until(lambda: recorder.count("reconnected") == 1, 15, "RESUMED")
     assert len(gateway.peers) == 3  # the second one was refused
 
 

@@ -60,7 +60,7 @@ def test_a_stalled_connection_attempt_is_given_up_and_the_next_succeeds(
 
     gateway.connections[-1].reset()
 
-    wait_until(lambda: recorder.count("reconnected") == 1, 10, "another session or RESUMED")
+    wait_until(lambda: recorder.count("reconnected") == 1, 15, "another session or RESUMED")
     assert len(gateway.all_connections) == 3  # the first, the stalled, the good one
 
 
@@ -158,7 +158,7 @@ def test_an_attempt_that_fails_in_any_way_is_followed_by_the_next(
 
     gateway.connections[-1].reset()
 
-    wait_until(lambda: recorder.count("reconnected", True) == 1, 10, "RESUMED")
+    wait_until(lambda: recorder.count("reconnected", True) == 1, 15, "RESUMED")
     assert recorder.count("connected") == 2
     assert recorder.errors == []
 

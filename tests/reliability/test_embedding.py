@@ -502,7 +502,7 @@ def test_other_greenlets_run_while_a_shard_waits_under_gevent(make_gateway: Make
         for number, step in enumerate(("accept", "upgrade", "hello")):
             gateway.inject(instead_of=step)
             gateway.connections[-1].reset()
-            wait_until(lambda: child.lines.count("reconnected smoothly") == number + 1, 10)
+            wait_until(lambda: child.lines.count("reconnected smoothly") == number + 1, 15)
         gateway.connections[-1].close(4004)
         assert child.wait() == 1
         assert "AuthenticationFailed" in child.stderr

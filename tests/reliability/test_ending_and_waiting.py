@@ -80,8 +80,11 @@ def test_disconnect_after_a_fatal_close_code_returns_only_after_on_socket_closed
 
     assert len(told) == 1
     assert shard.socket_thread is None and shard.heartbeat_thread is None
-    ours = [each.name for each in set(threading.enumerate()) - threads]
-    assert not [name for name in ours if name.startswith("shard-")]
+
+    def ours() -> list[str]:
+        return [each.name for each in set(threading.enumerate()) - threads]
+
+    wait_until(lambda: not [name for name in ours() if name.startswith("shard-")])
 
 
 # Behind a callback that does not return
@@ -171,7 +174,7 @@ def test_disconnect_ends_a_connect_behind_a_stuck_callback(
         shard.disconnect()  # again: the first call may come before connect() waits
         return connecting.done()
 
-    wait_until(has_ended, 10, "the end of connect()")
+    wait_until(has_ended, 15, "the end of connect()")
     with pytest.raises(ShardClosed):
         connecting.result()
     stuck.release.set()

@@ -104,7 +104,7 @@ def test_one_missed_acknowledgement_is_not_held_against_the_next_connection(
 
     wait_until(lambda: recorder.count("reconnected", True) == 1)
     second = gateway.connections[-1]
-    wait_until(lambda: len(_beats(second)) == 6, what="six heartbeats")
+    wait_until(lambda: len(_beats(second)) >= 6, what="six heartbeats")
 
     assert len(gateway.all_connections) == 2
 
@@ -158,7 +158,7 @@ def test_first_heartbeats_are_spread_over_the_interval(
     """Row 24: the first heartbeat has jitter."""
     gateway = make_gateway(heartbeat_interval=1000)
     shards = [watch_shard(gateway, shard_id=number, shard_count=30)[0] for number in range(30)]
-    wait_until(lambda: all(_beats(each) for each in gateway.connections), 10)
+    wait_until(lambda: all(_beats(each) for each in gateway.connections), 15)
 
     delays = [_beats(each)[0] - each.opened_at for each in gateway.connections]
     # The chance that all 30 fall into one half is one in 500 millions. On a busy machine some leave
@@ -215,7 +215,7 @@ def test_an_opcode_before_hello_is_obeyed_and_the_session_resumed(
 
     gateway.connections[-1].reset()
 
-    wait_until(lambda: recorder.count("reconnected", True) == 1, 10, "RESUMED")
+    wait_until(lambda: recorder.count("reconnected", True) == 1, 15, "RESUMED")
     assert len(gateway.all_connections) == connections
     if first == "op 1":
         assert gateway.connections[-1].received[0]["op"] == Opcode.HEARTBEAT
@@ -244,7 +244,7 @@ def test_op_7_or_op_9_instead_of_hello_or_ready_leads_to_the_next_connection(
     assert len(gateway.all_connections) == 3
     gateway.inject(answers[answer], instead_of=step)
     gateway.connections[-1].reset()  # now the next connection fails as it resumes
-    wait_until(lambda: recorder.count("reconnected") == 2, 10, "READY or RESUMED")
+    wait_until(lambda: recorder.count("reconnected") == 2, 15, "READY or RESUMED")
     assert len(gateway.all_connections) == 5
 
 
@@ -266,7 +266,7 @@ def test_an_acknowledgement_behind_a_flood_is_waited_for(
     gateway.sessions[0].dispatch("LARGE", "x" * int(40_000 * interval * 1.25))
     connection.send({"op": Opcode.HEARTBEAT_ACK})
     connection.acknowledge = True
-    wait_until(lambda: recorder.beats, 10, "the acknowledgement")
+    wait_until(lambda: recorder.beats, 15, "the acknowledgement")
     connection.slow(1e12)
     wait_until(lambda: len(recorder.beats) >= 2)
 
@@ -309,7 +309,7 @@ def test_a_blocked_callback_costs_no_connection_and_is_warned_of_once(
     wait_until(lambda: recorder.beats)
     gateway.sessions[0].dispatch("SLOW", None)
     before = len(_beats(connection))
-    wait_until(lambda: len(_beats(connection)) >= before + 5, 10, "five heartbeats")
+    wait_until(lambda: len(_beats(connection)) >= before + 5, 15, "five heartbeats")
     dispatch_numbers(gateway, range(10))
     release.set()
     wait_until(lambda: recorder.numbers() == list(range(10)))

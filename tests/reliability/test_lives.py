@@ -89,7 +89,7 @@ def test_concurrent_connects_and_disconnects_abort_no_open_connection(
     shard.disconnect()
     recorder.calls.clear()  # the recorder takes a life without a connection for a fault
 
-    wait_until(lambda: all(peer.close_code is not None for peer in opened()), 10, "close frames")
+    wait_until(lambda: all(peer.close_code is not None for peer in opened()), 15, "close frames")
 
 
 @pytest.mark.parametrize("beginner", ["another thread", "a callback"])

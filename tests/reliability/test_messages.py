@@ -202,6 +202,6 @@ def test_fifty_thousand_events_across_two_resumes_arrive_once_and_in_order(
             )  # there is a connection to lose
             gateway.connections[-1].reset()
 
-    wait_until(lambda: len(numbers) >= 50_000, 40)
+    wait_until(lambda: len(numbers) >= 50_000, 120)
     assert numbers == list(range(50_000))
     wait_until(lambda: shard.stats.resumes == 2)

@@ -198,7 +198,7 @@ def test_ctrl_c_while_disconnect_sends_the_close_frame_still_ends_the_connection
     monkeypatch.setattr(Connection, "_send_close", interrupted)
     with pytest.raises(KeyboardInterrupt):
         shard.disconnect()
-    wait_until(lambda: connection.is_closed, 10)
+    wait_until(lambda: connection.is_closed, 15)
     stuck.release.set()
     shard.join(10)
 
@@ -427,7 +427,7 @@ def test_a_session_gateway_out_of_order_is_abandoned_for_the_main_one(
 
     gateway.connections[-1].reset()
 
-    wait_until(lambda: recorder.count("reconnected", True) == 1, 10, "RESUMED")
+    wait_until(lambda: recorder.count("reconnected", True) == 1, 15, "RESUMED")
     assert not gateway.connections[-1].at_resume_url
     assert recorder.count("ready") == 1
 

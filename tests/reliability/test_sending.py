@@ -65,7 +65,7 @@ def test_a_burst_from_eight_threads_and_a_callback_keeps_the_limit_and_delays_no
     for thread in threads:
         thread.start()
     gateway.dispatch("USER_UPDATE", {})
-    wait_until(lambda: refused, 10, "the end of the callback")
+    wait_until(lambda: refused, 15, "the end of the callback")
     for thread in threads:
         thread.join(20)
     connection.expect(Opcode.HEARTBEAT)

@@ -159,7 +159,7 @@ def test_a_client_that_does_not_read_holds_the_replay_back(tmp_path: Path) -> No
             client.identify()
             client.event("READY")
             session = gateway.sessions[0]
-            wait_until(lambda: session.sequence == 1000, 10, "a thousand events")
+            wait_until(lambda: session.sequence == 1000, 15, "a thousand events")
             got: list[int] = []
             acknowledged = 0
             while len(got) < 5000:
@@ -257,7 +257,7 @@ def test_the_file_of_a_session_is_open_no_longer_than_it_is_played(
                 client.leave(1000)
                 gateway.wait_until(lambda: not gateway.sessions)
                 gateway.clock.advance(600)
-                wait_until(lambda: not is_open(), 10, "the end of the file")
+                wait_until(lambda: not is_open(), 15, "the end of the file")
     assert not is_open()
 
 

@@ -188,6 +188,6 @@ def test_a_request_shows_nothing_of_its_headers() -> None:
 
 
 def test_the_last_response_of_a_connection_closes_it() -> None:
-    assert Response(520, b"x", {"Content-Length": "9"}).serialize() == (
-        b"HTTP/1.1 520 Unknown\r\nContent-Length: 9\r\nConnection: close\r\n\r\nx"
+    assert Response(520, b"x", {"Content-Length": "9", "Date": "now"}).serialize() == (
+        b"HTTP/1.1 520 Unknown\r\nContent-Length: 9\r\nDate: now\r\nConnection: close\r\n\r\nx"
     )

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterator
 from typing import NamedTuple
+
+NAMES = (
+    *("Python", "OpenSSL", "Extras", "Clock", "DNS", "IPv4", "IPv6", "Proxy", "TCP", "TLS"),
+    *("WebSocket", "Token", "Session starts", "READY", "Heartbeats", "Compression"),
+)
+"""The checks, in their order."""
 
 
 class Grade(enum.Enum):
@@ -30,3 +37,13 @@ class Finding(NamedTuple):
     grade: Grade
     told: str
     hint: str = ""
+
+
+def skip_after(last: str, why: str) -> Iterator[Finding]:
+    """Yield a finding for each check that is not made.
+
+    :param last: the name of the last check that was made.
+    :param why: the reason, in a few words.
+    """
+    for name in NAMES[NAMES.index(last) + 1 :]:
+        yield Finding(name, Grade.SKIPPED, why)

@@ -7,22 +7,25 @@ import email.utils
 import socket
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
 from shardlib.answers import read_head
 from shardlib.cli.checkup.finding import Finding, Grade
+from shardlib.cli.checkup.hints import is_misled, tcp_hint, tls_hint, websocket_hint
 from shardlib.cli.checkup.way import Way
 from shardlib.deadline import Deadline
-from shardlib.dial import check_proxy
+from shardlib.dial import check_proxy, resolve
 from shardlib.errors import ConnectionFailed
 from shardlib.gateway import API_VERSION, gateway_url
 from shardlib.handshake import shake_hands
 from shardlib.opening import Opening
-from shardlib.proxies import address_of, environment_proxy
-from shardlib.text import count, duration, printable
+from shardlib.proxies import address_of, environment_proxy, is_this_machine
+from shardlib.text import duration, printable
+from shardlib.tls import authority_name
 from shardlib.transport import Transport
+from shardlib.waiting import Alarm
 
 # Seconds by which this computer's clock may differ from the server's, whose Date has whole seconds.
 _TOLERANCE = 5.0
@@ -31,20 +34,27 @@ _TOLERANCE = 5.0
 _SOON = 7 * 86_400.0
 
 
-def check_network(way: Way) -> Iterator[Finding]:
+def check_network(way: Way, failed: str | None) -> Generator[Finding, None, str | None]:
     """Check each step to the Gateway, and skip the steps after one that has failed.
 
     :param way: how the bot reaches the Gateway.
+    :param failed: the name of an earlier check without which TLS fails; None if all is well.
+    :returns: the name of the first check that has failed, `failed` included, or None.
     """
-    proxy = environment_proxy(way.host, way.port, way.is_encrypted)
-    failed: str | None = None
     yield _clock(way)
-    for finding in (*_addresses(way, is_needed=proxy is None), _proxy(proxy)):
+    proxy = environment_proxy(way.host, way.port, way.is_encrypted)
+    addresses: list[str] = []
+    unreachable: str | None = None
+    for finding in _check_addresses(way, proxy, addresses):
         if finding.grade is Grade.FAILED:
-            failed = failed or finding.name
+            unreachable = finding.name
         yield finding
-    with contextlib.closing(_Connecting(way)) as connecting:
-        yield from connecting.check(failed)
+    finding = _proxy(way, proxy)
+    if finding.grade is Grade.FAILED:
+        unreachable = unreachable or finding.name
+    yield finding
+    with contextlib.closing(_Connecting(way, proxy, addresses)) as connecting:
+        return (yield from connecting.check(unreachable, failed))
 
 
 def milliseconds(seconds: float) -> str:
@@ -84,7 +94,8 @@ def _clock(way: Way) -> Finding:
         name,
         Grade.REMARK,
         f"{now}, {duration(abs(ahead))} {side} that of {host}",
-        "Set the clock of this computer: each certificate is valid at certain times only",
+        "Set the clock of this computer (on most Linux: timedatectl set-ntp true): a certificate "
+        "is valid at certain times only",
     )
 
 
@@ -134,35 +145,61 @@ def _trusting_anybody() -> ssl.SSLContext:
 # The addresses
 
 
-def _addresses(way: Way, *, is_needed: bool) -> Iterator[Finding]:
+def _check_addresses(way: Way, proxy: str | None, addresses: list[str]) -> Iterator[Finding]:
+    """Look the host up, and connect to one of its addresses of each family.
+
+    :param proxy: which would find the address by itself; or None.
+    :param addresses: the host's are put in here.
+    """
     begin = time.perf_counter()
     try:
-        found = socket.getaddrinfo(way.host, way.port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        grade = Grade.FAILED if is_needed else Grade.REMARK
+        found = resolve(way.host, way.port, Deadline(way.timeout), Alarm())
+    except OSError as error:
+        if isinstance(error, TimeoutError):
+            told = f"no name server has told the address of {way.host} in {way.timeout:g} s"
+        else:
+            told = printable(str(error))
         yield Finding(
             "DNS",
-            grade,
-            f"the address of {way.host} was not found: {reason}",
+            Grade.FAILED if proxy is None else Grade.REMARK,
+            told,
             "Is this computer online, and its name server reachable? A proxy finds the address "
-            "itself: HTTPS_PROXY=http://host:port names one",
+            "itself: HTTPS_PROXY=http://host:port names one"
+            if proxy is None
+            else "The proxy finds the address itself",
         )
-        yield Finding("IPv4", Grade.SKIPPED, "DNS has failed")
-        yield Finding("IPv6", Grade.SKIPPED, "DNS has failed")
+        yield Finding("IPv4", Grade.SKIPPED, "DNS has not told an address")
+        yield Finding("IPv6", Grade.SKIPPED, "DNS has not told an address")
         return
-    families = {
-        "IPv4": [address for family, *_, address in found if family == socket.AF_INET],
-        "IPv6": [address for family, *_, address in found if family == socket.AF_INET6],
-    }
-    numbers = " and ".join(f"{len(of_it)} of {name}" for name, of_it in families.items())
-    told = f"{way.host} has {numbers}, found in {since(begin)}"
-    yield Finding("DNS", Grade.GOOD, told)
-    for name, addresses in families.items():
-        yield _family(name, addresses, way.timeout)
+    addresses.extend(address[0] for _, address in found)
+    yield _dns(way, addresses, since(begin))
+    reached = proxy is not None
+    for name, family in ("IPv4", socket.AF_INET), ("IPv6", socket.AF_INET6):
+        of_family = [address for each, address in found if each == family]
+        finding = _connect_to(name, of_family, way.timeout, is_needed=not reached)
+        reached = reached or finding.grade is Grade.GOOD
+        yield finding
 
 
-def _family(name: str, addresses: list[Any], timeout: float) -> Finding:
+def _dns(way: Way, addresses: list[str], took: str) -> Finding:
+    name = "DNS"
+    if way.host in addresses:
+        return Finding(name, Grade.GOOD, f"{way.host} is an address, so no name server is asked")
+    of_ipv6 = sum(":" in address for address in addresses)
+    told = f"{way.host} has {len(addresses) - of_ipv6} of IPv4 and {of_ipv6} of IPv6"
+    if is_misled(way, addresses):
+        return Finding(
+            name,
+            Grade.REMARK,
+            f"{told}, none of which is Discord's: {addresses[0]} is an address of this computer "
+            "or of a local network",
+            "A name server that filters, the log-in page of a network, or a line in the file hosts "
+            f"tells such an address. Allow {way.host} there, or use another name server",
+        )
+    return Finding(name, Grade.GOOD, f"{told}, found in {took}")
+
+
+def _connect_to(name: str, addresses: list[Any], timeout: float, *, is_needed: bool) -> Finding:
     """Connect to the first address of one family. A failure is a remark: one family is enough."""
     if not addresses:
         return Finding(name, Grade.SKIPPED, "the host has no such address")
@@ -172,25 +209,41 @@ def _family(name: str, addresses: list[Any], timeout: float) -> Finding:
         socket.create_connection((host, port), timeout).close()
     except OSError as error:
         reason = error.strerror or str(error)
-        return Finding(
-            name,
-            Grade.REMARK,
-            f"no connection to {host}: {reason}",
-            "One of IPv4 and IPv6 is enough, and with a proxy neither is needed",
-        )
+        hint = "" if is_needed else "This is not needed: there is another way to the Gateway"
+        return Finding(name, Grade.REMARK, f"no connection to {host}: {reason}", hint)
     return Finding(name, Grade.GOOD, f"connected to {host} in {since(begin)}")
 
 
-def _proxy(proxy: str | None) -> Finding:
+def _proxy(way: Way, proxy: str | None) -> Finding:
     name = "Proxy"
     if proxy is None:
-        return Finding(name, Grade.GOOD, "none: the environment names none for this host")
-    told = f"{address_of(proxy)}, which the environment names"
+        return _no_proxy(way)
+    told = f"{printable(address_of(proxy))}, which the environment names"
     try:
         check_proxy(proxy)
     except ValueError as error:
         return Finding(name, Grade.FAILED, told, str(error))
     return Finding(name, Grade.GOOD, told)
+
+
+def _no_proxy(way: Way) -> Finding:
+    name = "Proxy"
+    if is_this_machine(way.host):
+        return Finding(name, Grade.GOOD, "none: the host is this computer")
+    import urllib.request
+
+    others = {kind for kind in urllib.request.getproxies() if kind != "no"}
+    if not others:
+        return Finding(name, Grade.GOOD, "none: the environment names none")
+    scheme = "https" if way.is_encrypted else "http"
+    if others & {scheme, "all"}:
+        return Finding(name, Grade.REMARK, "none: NO_PROXY, or the system, excepts this host")
+    return Finding(
+        name,
+        Grade.REMARK,
+        f"none: the environment names one for {', '.join(sorted(others))}, but not for {scheme}",
+        f"If the Gateway is to be reached through it, set {scheme.upper()}_PROXY",
+    )
 
 
 # The steps of one connection
@@ -200,23 +253,34 @@ class _Connecting:
     """Connects to the Gateway, and checks each step.
 
     :param way: how the bot reaches the Gateway.
+    :param proxy: the proxy that the environment names, or None.
+    :param addresses: of the Gateway's host, as far as DNS has told.
     """
 
-    def __init__(self, way: Way) -> None:
+    def __init__(self, way: Way, proxy: str | None, addresses: list[str]) -> None:
         self._way = way
+        self._proxy = proxy
+        self._addresses = addresses
         self._opening = _opening(way.url, way.timeout, way.ssl_context)
         self._transport: Transport | None = None
 
-    def check(self, failed: str | None) -> Iterator[Finding]:
+    def check(
+        self, unreachable: str | None, untrusting: str | None
+    ) -> Generator[Finding, None, str | None]:
         """Take the steps, and skip those after one that has failed.
 
-        :param failed: the name of an earlier check that has failed; None if none has.
+        :param unreachable: the name of an earlier check without which there is no TCP, or None.
+        :param untrusting: the name of an earlier check without which there is no TLS, or None.
+        :returns: the name of the first check that has failed, or None.
         """
-        for name, step, hint in (
-            ("TCP", self._connect, _FIREWALL),
-            ("TLS", self._start_tls, ""),  # the error has the hint
-            ("WebSocket", self._shake_hands, _INSPECTION),
+        failed = unreachable
+        for name, step, hint_of in (
+            ("TCP", self._connect, self._tcp_hint),
+            ("TLS", self._start_tls, tls_hint),
+            ("WebSocket", self._shake_hands, websocket_hint),
         ):
+            if name == "TLS":
+                failed = failed or untrusting
             if failed is not None:
                 yield Finding(name, Grade.SKIPPED, f"{failed} has failed")
                 continue
@@ -225,8 +289,9 @@ class _Connecting:
             except Exception as error:
                 failed = name
                 failure, _ = self._opening.failure(error, "cannot connect to")
-                finding = Finding(name, Grade.FAILED, str(failure), hint)
+                finding = Finding(name, Grade.FAILED, str(failure), hint_of(error))
             yield finding
+        return untrusting or failed
 
     def close(self) -> None:
         """Close the TCP connection, without a CLOSE frame."""
@@ -236,7 +301,11 @@ class _Connecting:
     def _connect(self, name: str) -> Finding:
         begin = time.perf_counter()
         self._transport = self._opening.dial(Deadline(self._way.timeout))
-        return Finding(name, Grade.GOOD, f"connected in {since(begin)}")
+        through = "" if self._proxy is None else " through the proxy"
+        return Finding(name, Grade.GOOD, f"connected{through} in {since(begin)}")
+
+    def _tcp_hint(self, error: Exception) -> str:
+        return tcp_hint(error, self._way, self._proxy, self._addresses)
 
     def _start_tls(self, name: str) -> Finding:
         assert self._transport is not None
@@ -247,10 +316,10 @@ class _Connecting:
         took = since(begin)
         stream = self._transport.socket
         assert isinstance(stream, ssl.SSLSocket)
-        certificate = stream.getpeercert() or {}
-        issuer = dict(pair for part in certificate.get("issuer", ()) for pair in part)  # type: ignore[misc]
-        by = printable(str(issuer.get("organizationName") or issuer.get("commonName")), 60)
-        left = ssl.cert_time_to_seconds(str(certificate["notAfter"])) - time.time()
+        certificate: dict[str, Any] = stream.getpeercert() or {}
+        expiry = ssl.cert_time_to_seconds(certificate["notAfter"])
+        left = expiry - time.time()
+        by = authority_name(certificate["issuer"])
         told = f"{stream.version()} in {took}; a certificate by {by}"
         if left < _SOON:
             return Finding(
@@ -259,7 +328,8 @@ class _Connecting:
                 f"{told}, which expires in {duration(left)}",
                 "The server's operator has to renew it",
             )
-        return Finding(name, Grade.GOOD, f"{told}, for {count(int(left / 86_400), 'day')} more")
+        until = time.strftime("%Y-%m-%d", time.gmtime(expiry))
+        return Finding(name, Grade.GOOD, f"{told}, until {until}")
 
     def _shake_hands(self, name: str) -> Finding:
         assert self._transport is not None
@@ -268,17 +338,6 @@ class _Connecting:
         url = gateway_url(self._way.url, API_VERSION, None)
         shake_hands(url, self._transport, Deadline(self._way.timeout))
         return Finding(name, Grade.GOOD, f"the handshake took {since(begin)}")
-
-
-_FIREWALL = (
-    "A firewall may be in the way, on this computer or in its network. If the network has a proxy, "
-    "HTTPS_PROXY=http://host:port in the environment names it"
-)
-
-_INSPECTION = (
-    "A proxy or a virus scanner that looks into connections may not let WebSockets pass; is the "
-    "URL right?"
-)
 
 
 def _opening(url: str, timeout: float, ssl_context: ssl.SSLContext | None) -> Opening:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any
 
@@ -29,10 +30,12 @@ class Response:
 
     @property
     def fields(self) -> list[tuple[str, str]]:
-        """All headers, with ``Content-Length``, unless :attr:`headers` has one."""
-        length = [] if self.status in (204, 304) else [("Content-Length", str(len(self.body)))]
+        """All headers, with ``Date`` and ``Content-Length``, unless :attr:`headers` has them."""
+        own = [("Date", formatdate(usegmt=True))]
+        if self.status not in (204, 304):
+            own.append(("Content-Length", str(len(self.body))))
         given = {name.lower() for name in self.headers}
-        return [each for each in length if each[0].lower() not in given] + [*self.headers.items()]
+        return [each for each in own if each[0].lower() not in given] + [*self.headers.items()]
 
     def serialize(self) -> bytes:
         """Return the response as the last one of a connection.
