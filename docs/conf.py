@@ -35,8 +35,6 @@ autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True  # "json=ujson", and not where ujson is on this machine
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
-# What on() returns has the type of the function that it was given.
-autodoc_type_aliases = {"_Function": "shardlib.Listener"}
 # Sphinx takes the type of a parameter from the class attribute of its name, if there is one.
 shardlib.Shard.__annotations__.clear()
 
@@ -50,8 +48,11 @@ nitpick_ignore_regex = [
         r"(collections|logging|multiprocessing|os|random|redis|ssl|threading|time|websocket)(\..*)?",
     ),
     # Types that no program has to name. The text beside each says what will do.
-    ("py:class", r"Client|Executor|Gate|JSONModule|Key|Logger|Payload|ShardOptions|_Function"),
-    ("py:class", r"shardlib\.payloads\.JSONModule|shardlib\.testing\.gateway\._T"),
+    ("py:class", r"Client|Executor|Gate|JSONModule|Key|Logger|Payload|ShardOptions"),
+    (
+        "py:class",
+        r"shardlib\.(payloads\.JSONModule|(shard|manager)\._Function|testing\.gateway\._T)",
+    ),
     ("py:class", r"shardlib\.testing\.(events\.Event|rest\.multipart\.File)"),
 ]
 

@@ -395,7 +395,7 @@ class ShardManager:
     @overload
     def on(self, event: str, function: _Function) -> _Function: ...
 
-    def on(self, event: str, function: Any = None) -> Any:
+    def on(self, event: str, function: Callable[[Any, Any], object] | None = None) -> Any:
         """Call a function with ``(shard, data)`` for each event of a name, of every shard.
 
         As :meth:`Shard.on`, for all shards that there are and will be. Without a `dispatcher` it

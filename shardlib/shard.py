@@ -716,7 +716,7 @@ class Shard:
     @overload
     def on(self, event: str, function: _Function) -> _Function: ...
 
-    def on(self, event: str, function: Any = None) -> Any:
+    def on(self, event: str, function: Listener | None = None) -> Any:
         """Call a function with ``(shard, data)`` for each event of a name.
 
         It is called on the reader thread, or where the shard's dispatcher calls callbacks.
