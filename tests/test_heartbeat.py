@@ -41,16 +41,15 @@ def test_the_first_heartbeat_is_sent_after_a_random_part_of_the_interval(
             assert connection.received.index(first) <= 1  # before or right after Identify
 
 
-def test_heartbeats_after_the_first_keep_the_interval_without_jitter_or_drift(
-    gateway: LocalGateway,
-) -> None:
+def test_heartbeats_after_the_first_keep_the_interval_without_jitter_or_drift() -> None:
     """Jitter on each heartbeat would halve the distance on average; drift would lengthen it."""
-    with make_shard() as shard:
+    # A heartbeat may be three quarters of a second late, as on a busy machine.
+    with make_gateway(heartbeat_interval=1000) as gateway, make_shard() as shard:
         shard.connect(gateway.url)
         connection = gateway.wait_for_connection()
-        wait_until(lambda: len(heartbeats(connection)) >= 6)
-        first, *_, last = heartbeats(connection)[:6]
-        assert 0.75 <= (last.time - first.time) / (5 * 0.3) <= 1.5
+        wait_until(lambda: len(heartbeats(connection)) >= 4)
+        first, *_, last = heartbeats(connection)[:4]
+        assert 0.75 <= (last.time - first.time) / 3 <= 1.5
 
 
 def test_a_heartbeat_holds_the_last_sequence(gateway: LocalGateway) -> None:

@@ -197,7 +197,7 @@ def test_an_error_that_is_to_end_the_shard_ends_it(
 
 def test_a_gate_that_takes_its_time_makes_no_zombie(gate: Gate) -> None:
     with (
-        make_gateway(heartbeat_interval=100) as gateway,
+        make_gateway(heartbeat_interval=400) as gateway,
         make_shard(session_gate=gate) as shard,
     ):
         connect(shard, gateway)

@@ -189,8 +189,9 @@ def test_drain_ends_that_worker_and_the_other_has_its_shards(
     assert len(gateway.identifies) == SHARDS
 
 
-def test_a_command_takes_a_moment(fleet: Fleet, gateway: LocalGateway) -> None:
-    with running(fleet, gateway) as worker:
+def test_a_command_takes_a_moment(redis_server: RedisServer, gateway: LocalGateway) -> None:
+    # A worker that is not told of a command finds it when it renews its leases.
+    with make_fleet(redis_server, lease=90.0) as fleet, running(fleet, gateway) as worker:
         wait_for_shards(worker, SHARDS)
         moments = []
         for number in range(1, 6):
@@ -198,7 +199,7 @@ def test_a_command_takes_a_moment(fleet: Fleet, gateway: LocalGateway) -> None:
             began = time.monotonic()
             wait_until(lambda: len(sent(gateway, 8)) == number, PATIENCE)
             moments.append(time.monotonic() - began)
-    assert min(moments) < 0.2  # a lease is renewed each second
+    assert max(moments) < 10  # a lease is renewed each 30 seconds
 
 
 # Shards that are not there, or not ready

@@ -83,7 +83,7 @@ def test_shards_of_one_token_identify_one_after_the_other(
 ) -> None:
     """Row 38: they share a gate; a connection lost before Hello holds up none of them."""
     gateway = make_gateway(shards=4)
-    gate = IdentifyGate(interval=0.2, slack=0)
+    gate = IdentifyGate(interval=1.0, slack=0)
     gateway.inject(lambda connection: connection.reset(), instead_of="hello")
     shards = [
         watch_shard(gateway, ready=False, shard_id=number, shard_count=4, identify_gate=gate)[0]
@@ -93,7 +93,7 @@ def test_shards_of_one_token_identify_one_after_the_other(
         shard.wait_until_ready(20)
     times = sorted(gateway.expect(Opcode.IDENTIFY).time for _ in range(4))
     # Less than the interval of the gate, since an Identify may be late on its way.
-    assert all(later - earlier > 0.1 for earlier, later in itertools.pairwise(times))
+    assert all(later - earlier > 0.5 for earlier, later in itertools.pairwise(times))
 
 
 def test_eight_threads_on_a_flapping_shard_get_only_documented_errors(
@@ -417,7 +417,7 @@ def test_a_process_stopped_until_the_gateway_gave_it_up_resumes_its_session(
     make_gateway: MakeGateway,
 ) -> None:
     """Row 37: SIGCONT comes only after the gateway has missed a heartbeat and has closed."""
-    gateway = make_gateway(heartbeat_interval=300, heartbeat_tolerance=0.3)
+    gateway = make_gateway(heartbeat_interval=300, heartbeat_tolerance=2.0)
     code = """
         shard = make()
         shard.on("TYPING_START")(lambda shard, data: tell("event", data["n"]))
@@ -434,7 +434,7 @@ def test_a_process_stopped_until_the_gateway_gave_it_up_resumes_its_session(
         gateway.wait_until(lambda: connection.is_closed, timeout=20)
         gateway.sessions[0].dispatch("TYPING_START", {"n": 1, "guild_id": None})
         child.signal(signal.SIGCONT)
-        child.expect("event 1", timeout=10)
+        child.expect("event 1")
         assert gateway.sessions[0].resumes == 1
 
 
@@ -442,7 +442,7 @@ def test_a_process_stopped_for_three_intervals_beats_once_and_keeps_its_connecti
     make_gateway: MakeGateway,
 ) -> None:
     """Row 37: the shard neither makes up for missed heartbeats nor takes the peer for dead."""
-    gateway = make_gateway(heartbeat_interval=300, heartbeat_tolerance=60)
+    gateway = make_gateway(heartbeat_interval=600, heartbeat_tolerance=60)
     code = """
         shard = make()
         shard.on_socket_heartbeat = lambda shard, ping: tell("acknowledged")
@@ -453,23 +453,23 @@ def test_a_process_stopped_for_three_intervals_beats_once_and_keeps_its_connecti
     with Child(code, gateway.url) as child:
         child.expect("acknowledged")
         child.signal(signal.SIGSTOP)
-        time.sleep(1.0)  # how long the process stays stopped
+        time.sleep(2.0)  # how long the process stays stopped
         before = len(gateway.connections[-1].received)
         child.signal(signal.SIGCONT)
         gateway.wait_until(lambda: len(gateway.connections[-1].received) >= before + 4)
         gateway.dispatch("TYPING_START", {"n": 1, "guild_id": None})
         child.expect("event 1")
         later = gateway.connections[-1].received[before:]
-        assert later[3].time - later[0].time > 0.5  # one at once, then one in each interval
+        assert later[3].time - later[0].time > 0.6  # one at once, then one in each interval
         assert len(gateway.all_connections) == 1
 
 
 def test_other_greenlets_run_while_a_shard_waits_under_gevent(make_gateway: MakeGateway) -> None:
     """Row 42: if gevent patches before the import, each wait of the shard is one of a greenlet."""
     pytest.importorskip("gevent")
-    gateway = make_gateway(heartbeat_interval=300)
+    gateway = make_gateway()
     code = """
-        shard = make(connect_timeout=1.0, hello_timeout=1.0, backoff=Backoff(base=0.5, cap=0.5))
+        shard = make(connect_timeout=3.0, hello_timeout=3.0, backoff=Backoff(base=0.5, cap=0.5))
         gap, last = 0.0, time.monotonic()
         def tick():
             global gap, last
@@ -479,7 +479,7 @@ def test_other_greenlets_run_while_a_shard_waits_under_gevent(make_gateway: Make
         gevent.spawn(tick)
         def told(what):
             global gap
-            tell(what, "smoothly" if gap < 0.4 else f"with a gap of {gap:.2f} seconds")
+            tell(what, "smoothly" if gap < 2.0 else f"with a gap of {gap:.2f} seconds")
             gap = 0.0
         shard.on("TYPING_START")(lambda shard, data: tell("event", data["n"]))
         shard.on_socket_reconnected = lambda shard, resumed: told("reconnected")
@@ -498,11 +498,11 @@ def test_other_greenlets_run_while_a_shard_waits_under_gevent(make_gateway: Make
         child.expect("idle smoothly")
         gateway.dispatch("TYPING_START", {"n": 1, "guild_id": None})
         child.expect("event 1")
-        # At each step a silent peer, then a back-off: the shard waits for a second or longer.
+        # At each step a silent peer, then a back-off: the shard waits for three seconds or longer.
         for number, step in enumerate(("accept", "upgrade", "hello")):
             gateway.inject(instead_of=step)
             gateway.connections[-1].reset()
-            wait_until(lambda: child.lines.count("reconnected smoothly") == number + 1, 15)
+            wait_until(lambda: child.lines.count("reconnected smoothly") == number + 1, 30)
         gateway.connections[-1].close(4004)
         assert child.wait() == 1
         assert "AuthenticationFailed" in child.stderr

@@ -98,7 +98,7 @@ def test_one_missed_acknowledgement_is_not_held_against_the_next_connection(
     make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 23: the shard reconnects once, and not again in the next six intervals."""
-    gateway = make_gateway(heartbeat_interval=INTERVAL)
+    gateway = make_gateway(heartbeat_interval=700)
     shard, recorder = watch_shard(gateway)
     gateway.connections[-1].acknowledge = False
 
@@ -113,7 +113,7 @@ def test_after_50_lost_connections_only_the_last_has_a_heartbeat(
     make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 15: connections shorter than the interval leave one heartbeat thread, at its own pace."""
-    gateway = make_gateway(heartbeat_interval=INTERVAL)
+    gateway = make_gateway(heartbeat_interval=1000)
     shard, recorder = watch_shard(gateway, backoff=Backoff(base=0.001, cap=0.002))
     for number in range(50):
         gateway.connections[-1].reset()
@@ -126,11 +126,11 @@ def test_after_50_lost_connections_only_the_last_has_a_heartbeat(
         lambda: sum("heartbeat" in each.name for each in threading.enumerate()) == 1,
         what="the end of all heartbeat threads but one",
     )
-    wait_until(lambda: len(_beats(last)) >= 6)
+    wait_until(lambda: len(_beats(last)) >= 4)
 
     beats = _beats(last)
     # On average one in an interval, however late a busy machine makes single ones.
-    assert abs((beats[-1] - beats[0]) - (len(beats) - 1) * SECONDS) < SECONDS
+    assert abs((beats[-1] - beats[0]) - (len(beats) - 1)) < 1.0
     after = sum(len(_beats(each)) for each in gateway.all_connections if each is not last)
     assert after == before
 
