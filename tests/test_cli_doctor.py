@@ -50,8 +50,20 @@ def gateway() -> Iterator[LocalGateway]:
 
 
 @contextlib.contextmanager
-def answering(answer: bytes, identity: trustme.LeafCert | None = None) -> Iterator[int]:
-    """A server that gives every request the same answer, by TLS if it has an identity; its port."""
+def answering(
+    answer: bytes, identity: trustme.LeafCert | None = None, *, clock: float | None = None
+) -> Iterator[int]:
+    """A server that gives every request the same answer, by TLS if it has an identity; its port.
+
+    :param answer: ends with a header field.
+    :param clock: seconds by which the clock of the server is ahead of this one; None for no Date.
+    """
+
+    def date() -> str:
+        if clock is None:
+            return ""
+        return f"Date: {email.utils.formatdate(time.time() + clock, usegmt=True)}\r\n"
+
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     if identity is not None:
         identity.configure_cert(context)
@@ -69,7 +81,7 @@ def answering(answer: bytes, identity: trustme.LeafCert | None = None) -> Iterat
                         stream = context.wrap_socket(connection, server_side=True)
                     with stream:
                         if stream.recv(65536):
-                            stream.sendall(answer)
+                            stream.sendall(answer + f"{date()}\r\n".encode())
 
         thread = threading.Thread(target=serve)
         thread.start()
@@ -211,7 +223,7 @@ def test_a_certificate_that_expires_soon_is_a_remark(tmp_path: Path) -> None:
     identity = authority.issue_cert("127.0.0.1", not_after=tomorrow)
     file = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(str(file))
-    with answering(b"HTTP/1.1 403 Forbidden\r\n\r\n", identity) as port:
+    with answering(b"HTTP/1.1 403 Forbidden\r\n", identity) as port:
         _, findings = examine(
             *("--url", f"wss://127.0.0.1:{port}/"),
             token="MTIz.some.token",
@@ -228,7 +240,7 @@ def test_wss_to_a_server_without_tls_fails_at_tls_and_says_so(gateway: LocalGate
 
 
 def test_a_server_that_refuses_websockets_fails_there() -> None:
-    with answering(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n") as port:
+    with answering(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n") as port:
         _, findings = examine("--url", f"ws://127.0.0.1:{port}/", token="MTIz.some.token")
     assert grades(findings, "failed") == ["WebSocket"]
     assert "403" in findings["WebSocket"]["told"]
@@ -236,8 +248,7 @@ def test_a_server_that_refuses_websockets_fails_there() -> None:
 
 @pytest.mark.parametrize(("seconds", "told"), [(7230, "behind"), (-7230, "ahead of")])
 def test_a_clock_that_is_wrong_is_a_remark(seconds: int, told: str) -> None:
-    date = email.utils.formatdate(time.time() + seconds, usegmt=True)
-    with answering(f"HTTP/1.1 403 Forbidden\r\nDate: {date}\r\n\r\n".encode()) as port:
+    with answering(b"HTTP/1.1 403 Forbidden\r\n", clock=seconds) as port:
         _, findings = examine("--url", f"ws://127.0.0.1:{port}/", token="MTIz.some.token")
     assert findings["Clock"]["grade"] == "remark"
     assert f"2 h 0 min {told} that of" in findings["Clock"]["told"]
@@ -245,14 +256,13 @@ def test_a_clock_that_is_wrong_is_a_remark(seconds: int, told: str) -> None:
 
 
 def test_a_clock_that_is_right_is_good() -> None:
-    date = email.utils.formatdate(time.time(), usegmt=True)
-    with answering(f"HTTP/1.1 403 Forbidden\r\nDate: {date}\r\n\r\n".encode()) as port:
+    with answering(b"HTTP/1.1 403 Forbidden\r\n", clock=0.0) as port:
         _, findings = examine("--url", f"ws://127.0.0.1:{port}/", token="MTIz.some.token")
     assert findings["Clock"]["grade"] == "good"
 
 
 def test_a_proxy_that_refuses_fails_at_tcp_and_no_address_is_needed() -> None:
-    with answering(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n") as port:
+    with answering(b"HTTP/1.1 407 Proxy Authentication Required\r\n") as port:
         proxied = {"https_proxy": f"http://user:secret@127.0.0.1:{port}"}
         command, findings = examine(
             "--url", "wss://gateway.invalid/", token="MTIz.some.token", environment=proxied
