@@ -250,7 +250,7 @@ def test_a_first_connection_that_fails_leaves_no_thread() -> None:
 
 
 def test_a_full_mailbox_makes_the_shard_wait_and_loses_nothing(gateway: LocalGateway) -> None:
-    gateway.heartbeat_interval = 100
+    gateway.heartbeat_interval = 300
     recorder, mailbox = Recorder(), Mailbox(maxsize=10)
     with connected(gateway, recorder, dispatcher=mailbox) as shard:
         dispatch_numbers(gateway, range(EVENTS))
