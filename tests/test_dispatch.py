@@ -703,7 +703,7 @@ def test_a_callback_that_does_not_return_holds_disconnect_for_close_timeout(
         shard.disconnect()
         assert 0.4 < time.monotonic() - since < 5
         assert recorder.count("closed") == 0
-        assert "did not return in time" in caplog.messages[-1]
+        assert any("did not return in time" in message for message in caplog.messages)
         gate.set()
         recorder.wait_for("closed")
 
