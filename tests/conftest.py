@@ -28,8 +28,10 @@ pytest_plugins = ["pytester"]
 # inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# An example may take any time: the machine may be busy.
-hypothesis.settings.register_profile("shardlib", deadline=None)
+# An example, and making it, may take any time: the machine may be busy.
+hypothesis.settings.register_profile(
+    "shardlib", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("shardlib")
 
 _TIME_TO_GO = 5.0  # seconds that a thread or a socket may take to end after its test

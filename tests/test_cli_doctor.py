@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +49,13 @@ def gateway() -> Iterator[LocalGateway]:
 
 
 @contextlib.contextmanager
-def answering(answer: bytes, context: ssl.SSLContext | None = None) -> Iterator[int]:
-    """A server that gives every request the same answer, by TLS if it has a context; its port."""
+def answering(
+    answer: bytes | Callable[[], bytes], context: ssl.SSLContext | None = None
+) -> Iterator[int]:
+    """A server that gives every request the same answer, by TLS if it has a context; its port.
+
+    :param answer: a function if it depends on when it is given.
+    """
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -65,7 +70,7 @@ def answering(answer: bytes, context: ssl.SSLContext | None = None) -> Iterator[
                         stream = context.wrap_socket(connection, server_side=True)
                     with stream:
                         if stream.recv(65536):
-                            stream.sendall(answer)
+                            stream.sendall(answer() if callable(answer) else answer)
 
         thread = threading.Thread(target=serve)
         thread.start()
@@ -244,10 +249,15 @@ def test_a_server_that_refuses_websockets_fails_there() -> None:
     assert "403" in findings["WebSocket"]["told"]
 
 
+def dated(seconds: float) -> bytes:
+    """An answer whose date is that of a clock."""
+    date = email.utils.formatdate(seconds, usegmt=True)
+    return f"HTTP/1.1 403 Forbidden\r\nDate: {date}\r\n\r\n".encode()
+
+
 @pytest.mark.parametrize(("seconds", "told"), [(7230, "behind"), (-7230, "ahead of")])
 def test_a_clock_that_is_wrong_is_a_remark(seconds: int, told: str) -> None:
-    date = email.utils.formatdate(time.time() + seconds, usegmt=True)
-    with answering(f"HTTP/1.1 403 Forbidden\r\nDate: {date}\r\n\r\n".encode()) as port:
+    with answering(lambda: dated(time.time() + seconds)) as port:
         _, findings = examine("--url", f"ws://127.0.0.1:{port}/", token="MTIz.some.token")
     assert findings["Clock"]["grade"] == "remark"
     assert f"2 h 0 min {told} that of" in findings["Clock"]["told"]
@@ -255,8 +265,7 @@ def test_a_clock_that_is_wrong_is_a_remark(seconds: int, told: str) -> None:
 
 
 def test_a_clock_that_is_right_is_good() -> None:
-    date = email.utils.formatdate(time.time(), usegmt=True)
-    with answering(f"HTTP/1.1 403 Forbidden\r\nDate: {date}\r\n\r\n".encode()) as port:
+    with answering(lambda: dated(time.time())) as port:
         _, findings = examine("--url", f"ws://127.0.0.1:{port}/", token="MTIz.some.token")
     assert findings["Clock"]["grade"] == "good"
 

@@ -250,7 +250,7 @@ def test_a_first_connection_that_fails_leaves_no_thread() -> None:
 
 
 def test_a_full_mailbox_makes_the_shard_wait_and_loses_nothing(gateway: LocalGateway) -> None:
-    gateway.heartbeat_interval = 100
+    gateway.heartbeat_interval = 300
     recorder, mailbox = Recorder(), Mailbox(maxsize=10)
     with connected(gateway, recorder, dispatcher=mailbox) as shard:
         dispatch_numbers(gateway, range(EVENTS))
@@ -703,7 +703,7 @@ def test_a_callback_that_does_not_return_holds_disconnect_for_close_timeout(
         shard.disconnect()
         assert 0.4 < time.monotonic() - since < 5
         assert recorder.count("closed") == 0
-        assert "did not return in time" in caplog.messages[-1]
+        assert any("did not return in time" in message for message in caplog.messages)
         gate.set()
         recorder.wait_for("closed")
 

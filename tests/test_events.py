@@ -426,9 +426,14 @@ def test_a_loop_that_takes_nothing_from_a_full_queue_is_warned_of_once(
 ) -> None:
     def warnings() -> list[str]:
         lines = [each.getMessage() for each in list(caplog.records)]
-        return [line for line in lines if "has been running for" in line]
+        # On a busy machine pytest's own log handler may be slow, too.
+        return [
+            line
+            for line in lines
+            if "has been running for" in line and not line.startswith("a handler")
+        ]
 
-    with make_gateway(heartbeat_interval=50, heartbeat_tolerance=30) as gateway:
+    with make_gateway(heartbeat_interval=300, heartbeat_tolerance=30) as gateway:
         with make_shard() as shard:
             shard.connect(gateway.url)
             shard.wait_until_ready(10)

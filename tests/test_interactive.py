@@ -228,8 +228,8 @@ def test_in_ipython_a_cell_that_is_run_again_replaces_its_function(
     )
     try:
         assert process.stderr is not None
-        told = process.stderr.readline()
-        assert "reply listens to TICK in place of the earlier function of that name" in told
+        told = "reply listens to TICK in place of the earlier function of that name"
+        assert any(told in line for line in process.stderr)  # IPython may warn before
         gateway.dispatch("TICK", {})
         assert process.stdout is not None
         assert process.stdout.readline() == "the second\n"

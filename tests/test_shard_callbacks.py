@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -259,10 +258,11 @@ def test_a_slow_callback_is_named_once_and_keeps_its_connection(
     gateway: LocalGateway, caplog: pytest.LogCaptureFixture
 ) -> None:
     """During a callback of three intervals, heartbeats are sent and no verdict is reached."""
+    gateway.heartbeat_interval = 500
     release = threading.Event()
 
     def dawdle(_: Shard) -> None:
-        release.wait(10)
+        release.wait(20)
 
     with make_shard(on_socket_ready=dawdle) as shard:
         shard.connect(gateway.url)
@@ -273,10 +273,9 @@ def test_a_slow_callback_is_named_once_and_keeps_its_connection(
         shard.wait_until_ready(10)
         beats = len(heartbeats(connection))
         wait_until(lambda: len(heartbeats(connection)) >= beats + 3)
-        warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
-        assert len(warnings) == 1, warnings
-        assert "dawdle" in warnings[0].getMessage()
-        assert "release.wait(10)" in warnings[0].getMessage() or not HAS_GIL
+        # On a busy machine pytest's own log handler may be slow, too.
+        (warning,) = [text for text in caplog.messages if "dawdle has been running for" in text]
+        assert "release.wait(20)" in warning or not HAS_GIL
         assert len(gateway.all_connections) == 1
 
 
