@@ -22,7 +22,7 @@ import trustme
 
 from shardlib.cli.checkup.finding import NAMES
 from shardlib.testing import LocalGateway
-from tests.command import ROOT, Command, Pipe, run_to_end, wait_for
+from tests.command import ROOT, Command, Pipe, own_environment, run_to_end, wait_for
 
 
 def examine(*arguments: str, **options: Any) -> tuple[Command, dict[str, dict[str, str]]]:
@@ -332,6 +332,13 @@ def test_a_proxy_of_the_other_scheme_is_a_remark() -> None:
     assert findings["Proxy"]["told"].endswith("one for http, but not for https")
 
 
+def test_a_host_that_no_proxy_excepts_is_a_remark() -> None:
+    environment = {"https_proxy": "http://127.0.0.1:9", "no_proxy": "gateway.invalid"}
+    _, findings = examine("--url", "wss://gateway.invalid/", environment=environment)
+    assert findings["Proxy"]["grade"] == "remark"
+    assert "excepts this host" in findings["Proxy"]["told"]
+
+
 @pytest.mark.parametrize(
     ("status", "hint"),
     [
@@ -411,7 +418,7 @@ def test_a_bot_that_needs_shards_identifies_as_the_first_of_them() -> None:
 
 def test_a_gateway_that_does_not_answer_identify_has_a_hint(gateway: LocalGateway) -> None:
     gateway.inject(instead_of="ready", connections=None)
-    _, findings = examine(*of(gateway), "--timeout", "1", token=gateway.token)
+    _, findings = examine(*of(gateway), "--timeout", "2", token=gateway.token)
     assert grades(findings, "failed") == ["READY"]
     assert "may hold messages back" in findings["READY"]["hint"]
 
@@ -498,7 +505,7 @@ def on_a_machine(commands: str, *arguments: str) -> dict[str, dict[str, str]]:
     unshare = ["unshare", "--map-root-user", "--net", "--mount", "sh", "-c"]
     doctor = [sys.executable, "-m", "shardlib", "doctor", "--json", "--timeout", "1", *arguments]
     command = [*unshare, commands + 'exec "$0" "$@"', *doctor]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60)
+    done = subprocess.run(command, cwd=ROOT, env=own_environment(), capture_output=True, timeout=60)
     return {finding["name"]: finding for finding in json.loads(done.stdout)["findings"]}
 
 
