@@ -48,6 +48,13 @@ def gateway() -> Iterator[LocalGateway]:
         yield gateway
 
 
+def unused_port() -> int:
+    """A port of this machine at which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
 @contextlib.contextmanager
 def answering(answer: bytes, context: ssl.SSLContext | None = None) -> Iterator[int]:
     """A server that gives every request the same answer, by TLS if it has a context; its port."""
@@ -175,8 +182,7 @@ def test_a_host_that_does_not_exist_fails_once(gateway: LocalGateway) -> None:
 
 
 def test_a_port_where_nobody_listens_fails_at_tcp_and_remarks_on_ipv4() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    port = unused_port()
     _, findings = examine("--url", f"ws://127.0.0.1:{port}/", token="MTIz.some.token")
     assert grades(findings, "failed") == ["TCP"]
     assert "IPv4" in grades(findings, "remark")
@@ -317,8 +323,7 @@ def test_a_socks_proxy_that_refuses_the_password_says_that() -> None:
 
 
 def test_a_proxy_that_is_not_there_has_the_variable_checked() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    port = unused_port()
     proxied = {"https_proxy": f"http://127.0.0.1:{port}"}
     _, findings = examine("--url", "wss://gateway.invalid/", token="t.o.k", environment=proxied)
     assert grades(findings, "failed") == ["TCP"]
@@ -390,19 +395,24 @@ def test_a_server_that_is_silent_fails_in_time_with_a_hint() -> None:
 
 
 def test_an_api_that_cannot_be_asked_either_is_no_failure_of_the_token() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    port = unused_port()
     urls = ("--url", f"ws://127.0.0.1:{port}/", "--api-url", f"http://127.0.0.1:{port}/api")
     command, findings = examine(*urls, token="t.o.k")
     assert findings["Token"]["told"] == "TCP has failed, and 127.0.0.1 cannot be asked either"
     assert command.err == ["shardlib: failed: TCP"]
 
 
+def test_a_wrong_token_is_told_though_the_gateway_is_not_reached(gateway: LocalGateway) -> None:
+    urls = ("--url", f"ws://127.0.0.1:{unused_port()}/", "--api-url", gateway.http_url)
+    _, findings = examine(*urls, token="MTIz.wrong.token")
+    assert grades(findings, "failed") == ["TCP", "Token"]
+    assert "wrong or was reset" in findings["Token"]["told"]
+
+
 def test_an_api_that_cannot_be_asked_fails_if_the_gateway_is_reached(
     gateway: LocalGateway,
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    port = unused_port()
     urls = ("--url", gateway.url, "--api-url", f"http://127.0.0.1:{port}/api")
     _, findings = examine(*urls, token=gateway.token)
     assert grades(findings, "failed") == ["Token"]
