@@ -315,9 +315,14 @@ def test_a_proxy_that_does_not_connect_is_told_with_what_to_do(answer: bytes, to
     assert findings["TCP"]["hint"] == ""  # a word on firewalls would lead astray
 
 
-def test_a_socks_proxy_that_refuses_the_password_says_that() -> None:
-    with answering(b"\x05\xff") as port:
-        proxied = {"all_proxy": f"socks5://127.0.0.1:{port}"}
+@pytest.mark.parametrize(
+    ("user", "answer"),
+    [("", b"\x05\xff"), ("ada:wrong@", b"\x05\x02\x01\x01")],
+    ids=["no password", "wrong password"],
+)
+def test_a_socks_proxy_that_refuses_the_password_says_that(user: str, answer: bytes) -> None:
+    with answering(answer) as port:
+        proxied = {"all_proxy": f"socks5://{user}127.0.0.1:{port}"}
         _, findings = examine("--url", "wss://gateway.invalid/", token="t.o.k", environment=proxied)
     assert "socks5://user:password@host:port" in findings["TCP"]["told"]
 
