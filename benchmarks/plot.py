@@ -8,9 +8,11 @@ stays text, which keeps the file small, and the same figures make the same file.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +75,8 @@ def plot_bars(file: Path, runs: Sequence[Kept]) -> None:
     """
     (run,) = runs
     heights = [_TABLE_HEIGHT + _BAR_HEIGHT * len(each) for each in run.figures.values()]
-    with _Picture(file, runs, heights) as picture:
-        for (title, figures), part in zip(run.figures.items(), picture.parts, strict=True):
+    with _picture(file, runs, heights) as parts:
+        for (title, figures), part in zip(run.figures.items(), parts, strict=True):
             axis = _axis(part, title)
             names = [*figures]
             ours = [name for name in names if OURS in name] or names
@@ -96,8 +98,8 @@ def plot_curves(file: Path, runs: Sequence[Kept]) -> None:
     """
     (run,) = runs
     heights = [_curves_height(each) for each in run.figures.values()]
-    with _Picture(file, runs, heights) as picture:
-        for (title, curves), part in zip(run.figures.items(), picture.parts, strict=True):
+    with _picture(file, runs, heights) as parts:
+        for (title, curves), part in zip(run.figures.items(), parts, strict=True):
             axis = _axis(part, title)
             _draw_curves(axis, curves, PERCENTS)
             axis.set_ylabel("% of events")
@@ -116,12 +118,12 @@ def plot_chaos(file: Path, runs: Sequence[Kept]) -> None:
     }
     waits = {f"seed {run.figures['seed']}": run.figures["without_connection"] for run in runs}
     heights = [_TIMELINE_HEIGHT * len(panels), _curves_height(waits)]
-    with _Picture(file, runs, heights) as picture:
-        first, last = picture.parts
+    with _picture(file, runs, heights) as parts:
+        first, last = parts
         axes = first.subplots(len(panels), sharex=True)
         for (title, (field, unit)), axis in zip(panels.items(), axes, strict=True):
             axis.set_title(title, loc="left")
-            for run, colour in zip(runs, _COLOURS, strict=False):
+            for run, colour in zip(runs, itertools.cycle(_COLOURS), strict=False):
                 over_time = run.figures["over_time"]
                 values = [each / unit for each in over_time[field]]
                 axis.plot([0, *over_time["minutes"]], [0, *values], color=colour)
@@ -148,13 +150,13 @@ def plot_takeovers(file: Path, runs: Sequence[Kept]) -> None:
         for title, group in groups.items()
     }
     heights = [_curves_height(curves), _CURVES_HEIGHT]
-    with _Picture(file, runs, heights) as picture:
-        above, below = picture.parts
+    with _picture(file, runs, heights) as parts:
+        above, below = parts
         axis = _axis(above, "seconds until a shard was READY or RESUMED elsewhere")
         _draw_curves(axis, curves, ALL_PERCENTS)
         axis.set_ylabel("% of shards")
         axis = _axis(below, "the same, each shard a point, over the time of the run")
-        for group, colour in zip(groups.values(), _COLOURS, strict=False):
+        for group, colour in zip(groups.values(), itertools.cycle(_COLOURS), strict=False):
             minutes, seconds = [each.minute for each in group], [each.seconds for each in group]
             axis.scatter(minutes, seconds, s=9, color=colour, alpha=0.7)
         axis.set_xlabel("minutes", fontsize=_SMALL)
@@ -182,39 +184,27 @@ def only(plot: Callable[[Path, Sequence[Kept]], None], *titles: str) -> Callable
     return plot_some
 
 
-class _Picture:
-    """A figure of matplotlib with parts below each other, which is saved at the end of ``with``.
+@contextlib.contextmanager
+def _picture(file: Path, runs: Sequence[Kept], heights: Sequence[float]) -> Iterator[list[Any]]:
+    """Begin a picture, yield its parts, which lie below each other, and save it at the end.
 
     :param file: the file to write.
-    :param runs: whose figures are drawn; what they ran on is said below the picture.
+    :param runs: whose figures are drawn; what they ran on is said below the parts.
     :param heights: of the parts.
     """
+    import matplotlib
+    from matplotlib.figure import Figure
 
-    def __init__(self, file: Path, runs: Sequence[Kept], heights: Sequence[float]) -> None:
-        self._file = file
-        self._runs = runs
-        self._heights = heights
-
-    def __enter__(self) -> _Picture:
-        import matplotlib
-        from matplotlib.figure import Figure
-
-        self._context = matplotlib.rc_context(_SETTINGS)
-        self._context.__enter__()
-        height = sum(self._heights) + _REMARK_HEIGHT
-        self._figure = Figure(figsize=(_WIDTH, height), layout="constrained")
-        heights = [*self._heights, _REMARK_HEIGHT]
-        *self.parts, last = self._figure.subfigures(len(heights), height_ratios=heights)
-        self._figure.get_layout_engine().set(w_pad=_PAD, h_pad=_PAD)
-        remark = textwrap.fill(circumstances(self._runs), _REMARK_WIDTH, break_on_hyphens=False)
+    heights = [*heights, _REMARK_HEIGHT]
+    with matplotlib.rc_context(_SETTINGS):
+        figure = Figure(figsize=(_WIDTH, sum(heights)), layout="constrained")
+        figure.get_layout_engine().set(w_pad=_PAD, h_pad=_PAD)
+        *parts, last = figure.subfigures(len(heights), height_ratios=heights)
+        remark = textwrap.fill(circumstances(runs), _REMARK_WIDTH, break_on_hyphens=False)
         last.text(0.01, 0.5, remark, fontsize=_SMALL, color=_QUIET_COLOUR, va="center")
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if error[0] is None:
-            without_date = {"Date": None} if self._file.suffix == ".svg" else {}
-            self._figure.savefig(self._file, metadata=without_date)
-        self._context.__exit__(None, None, None)
+        yield parts
+        without_date = {"Date": None} if file.suffix == ".svg" else {}
+        figure.savefig(file, metadata=without_date)
 
 
 def circumstances(runs: Sequence[Kept]) -> str:
@@ -255,7 +245,7 @@ def _label_logarithms(axis: Any) -> None:
 
 def _draw_curves(axis: Any, curves: Mapping[str, Sequence[float]], percents: range) -> None:
     """Draw cumulative distributions, with the names below them."""
-    ours, others = iter(_OUR_COLOURS), iter(_COLOURS)
+    ours, others = itertools.cycle(_OUR_COLOURS), itertools.cycle(_COLOURS)
     for name, values in curves.items():
         colour, width = (next(ours), 2.8) if OURS in name else (next(others), 1.5)
         if values:

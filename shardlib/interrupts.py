@@ -148,17 +148,21 @@ _TIME_TO_RUN = 1.0
 
 
 def start_thread(function: Callable[..., object], *arguments: object) -> None:
-    """Start a short-lived thread, in a step that no signal handler and no Ctrl-C can split.
+    """Start a short-lived thread.
+
+    Ctrl-C meanwhile leaves the thread started or not, and never in between, as it can leave a
+    ``threading.Thread``.
 
     :param function: to run; it must not raise an exception.
+    :param arguments: for the function.
     :raises RuntimeError: if the system has no thread to give, or the interpreter exits.
     """
     not_running = _thread.allocate_lock()
     not_running.acquire()
-    _not_running.add(not_running)
     try:
+        _not_running.add(not_running)
         _thread.start_new_thread(_run, (not_running, function, arguments))
-    except RuntimeError:
+    except BaseException:  # Ctrl-C, too: nothing would release the lock
         _not_running.discard(not_running)
         raise
 
@@ -176,7 +180,7 @@ def _wait_for_threads_to_run() -> None:
 
     Python 3.10 frees what such a thread needs to begin with, and crashes when the thread begins.
     """
-    for not_running in tuple(_not_running):
+    for not_running in _not_running.copy():  # in one step: threads leave the set meanwhile
         not_running.acquire(timeout=_TIME_TO_RUN)
 
 

@@ -175,12 +175,12 @@ class Reader:
         def claimed() -> None:
             self.protocol.identify_sent(self._now())
 
+        # Not claimed if another thread was faster.
         if self.lifecycle.life.claim_opening(connection, ShardState.IDENTIFYING, claimed):
             if not self.lifecycle.in_reader_thread():
                 connection.interrupt()  # the reader sleeps until another deadline, the gate's
             # A presence that is kept from now on finds the shard identifying, and is sent to it.
             self._send(connection, self._options.identity.identify_text(self.presence))
-            # else another thread was faster
 
     def _log_wait(self, wait: float) -> None:
         if wait >= _LONG_IDENTIFY_WAIT:

@@ -27,6 +27,19 @@ CTRL_C = 5.0
 _SHOWN = 30  # lines of each output, if the test fails
 
 
+def own_environment() -> dict[str, str]:
+    """The environment of this process, without what would change what the command does or prints.
+
+    That is the token and the proxies of whoever runs the tests; and pytest-xdist sets COLUMNS, to
+    which the command would cut its lines.
+    """
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("DISCORD_TOKEN", "COLUMNS") and not name.lower().endswith("_proxy")
+    }
+
+
 class Command:
     """A running ``shardlib``, with what it has written so far."""
 
@@ -39,9 +52,7 @@ class Command:
         stdout: Any = subprocess.PIPE,
         stderr: Any = subprocess.PIPE,
     ) -> None:
-        # pytest-xdist sets COLUMNS, to which the command would cut its lines.
-        variables = {k: v for k, v in os.environ.items() if k not in ("DISCORD_TOKEN", "COLUMNS")}
-        variables |= environment or {}
+        variables = own_environment() | (environment or {})
         if token is not None:
             variables["DISCORD_TOKEN"] = token
         self._arguments = arguments

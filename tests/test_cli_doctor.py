@@ -22,7 +22,7 @@ import trustme
 
 from shardlib.cli.checkup.finding import NAMES
 from shardlib.testing import LocalGateway
-from tests.command import ROOT, Command, Pipe, run_to_end, wait_for
+from tests.command import ROOT, Command, Pipe, own_environment, run_to_end, wait_for
 
 
 def examine(*arguments: str, **options: Any) -> tuple[Command, dict[str, dict[str, str]]]:
@@ -46,6 +46,13 @@ def grades(findings: dict[str, dict[str, str]], grade: str) -> list[str]:
 def gateway() -> Iterator[LocalGateway]:
     with LocalGateway() as gateway:
         yield gateway
+
+
+def unused_port() -> int:
+    """A port of this machine at which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
 
 
 @contextlib.contextmanager
@@ -180,8 +187,7 @@ def test_a_host_that_does_not_exist_fails_once(gateway: LocalGateway) -> None:
 
 
 def test_a_port_where_nobody_listens_fails_at_tcp_and_remarks_on_ipv4() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    port = unused_port()
     _, findings = examine("--url", f"ws://127.0.0.1:{port}/", token="MTIz.some.token")
     assert grades(findings, "failed") == ["TCP"]
     assert "IPv4" in grades(findings, "remark")
@@ -318,16 +324,20 @@ def test_a_proxy_that_does_not_connect_is_told_with_what_to_do(answer: bytes, to
     assert findings["TCP"]["hint"] == ""  # a word on firewalls would lead astray
 
 
-def test_a_socks_proxy_that_refuses_the_password_says_that() -> None:
-    with answering(b"\x05\xff") as port:
-        proxied = {"all_proxy": f"socks5://127.0.0.1:{port}"}
+@pytest.mark.parametrize(
+    ("user", "answer"),
+    [("", b"\x05\xff"), ("ada:wrong@", b"\x05\x02\x01\x01")],
+    ids=["no password", "wrong password"],
+)
+def test_a_socks_proxy_that_refuses_the_password_says_that(user: str, answer: bytes) -> None:
+    with answering(answer) as port:
+        proxied = {"all_proxy": f"socks5://{user}127.0.0.1:{port}"}
         _, findings = examine("--url", "wss://gateway.invalid/", token="t.o.k", environment=proxied)
     assert "socks5://user:password@host:port" in findings["TCP"]["told"]
 
 
 def test_a_proxy_that_is_not_there_has_the_variable_checked() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    port = unused_port()
     proxied = {"https_proxy": f"http://127.0.0.1:{port}"}
     _, findings = examine("--url", "wss://gateway.invalid/", token="t.o.k", environment=proxied)
     assert grades(findings, "failed") == ["TCP"]
@@ -339,6 +349,13 @@ def test_a_proxy_of_the_other_scheme_is_a_remark() -> None:
     _, findings = examine("--url", "wss://gateway.invalid/", environment=environment)
     assert findings["Proxy"]["grade"] == "remark"
     assert findings["Proxy"]["told"].endswith("one for http, but not for https")
+
+
+def test_a_host_that_no_proxy_excepts_is_a_remark() -> None:
+    environment = {"https_proxy": "http://127.0.0.1:9", "no_proxy": "gateway.invalid"}
+    _, findings = examine("--url", "wss://gateway.invalid/", environment=environment)
+    assert findings["Proxy"]["grade"] == "remark"
+    assert "excepts this host" in findings["Proxy"]["told"]
 
 
 @pytest.mark.parametrize(
@@ -392,19 +409,24 @@ def test_a_server_that_is_silent_fails_in_time_with_a_hint() -> None:
 
 
 def test_an_api_that_cannot_be_asked_either_is_no_failure_of_the_token() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    port = unused_port()
     urls = ("--url", f"ws://127.0.0.1:{port}/", "--api-url", f"http://127.0.0.1:{port}/api")
     command, findings = examine(*urls, token="t.o.k")
     assert findings["Token"]["told"] == "TCP has failed, and 127.0.0.1 cannot be asked either"
     assert command.err == ["shardlib: failed: TCP"]
 
 
+def test_a_wrong_token_is_told_though_the_gateway_is_not_reached(gateway: LocalGateway) -> None:
+    urls = ("--url", f"ws://127.0.0.1:{unused_port()}/", "--api-url", gateway.http_url)
+    _, findings = examine(*urls, token="MTIz.wrong.token")
+    assert grades(findings, "failed") == ["TCP", "Token"]
+    assert "wrong or was reset" in findings["Token"]["told"]
+
+
 def test_an_api_that_cannot_be_asked_fails_if_the_gateway_is_reached(
     gateway: LocalGateway,
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    port = unused_port()
     urls = ("--url", gateway.url, "--api-url", f"http://127.0.0.1:{port}/api")
     _, findings = examine(*urls, token=gateway.token)
     assert grades(findings, "failed") == ["Token"]
@@ -420,7 +442,7 @@ def test_a_bot_that_needs_shards_identifies_as_the_first_of_them() -> None:
 
 def test_a_gateway_that_does_not_answer_identify_has_a_hint(gateway: LocalGateway) -> None:
     gateway.inject(instead_of="ready", connections=None)
-    _, findings = examine(*of(gateway), "--timeout", "1", token=gateway.token)
+    _, findings = examine(*of(gateway), "--timeout", "2", token=gateway.token)
     assert grades(findings, "failed") == ["READY"]
     assert "may hold messages back" in findings["READY"]["hint"]
 
@@ -507,7 +529,7 @@ def on_a_machine(commands: str, *arguments: str) -> dict[str, dict[str, str]]:
     unshare = ["unshare", "--map-root-user", "--net", "--mount", "sh", "-c"]
     doctor = [sys.executable, "-m", "shardlib", "doctor", "--json", "--timeout", "1", *arguments]
     command = [*unshare, commands + 'exec "$0" "$@"', *doctor]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60)
+    done = subprocess.run(command, cwd=ROOT, env=own_environment(), capture_output=True, timeout=60)
     return {finding["name"]: finding for finding in json.loads(done.stdout)["findings"]}
 
 

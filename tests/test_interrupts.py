@@ -27,6 +27,18 @@ def test_every_module_with_a_lock_is_one_that_a_handler_may_interrupt() -> None:
     assert "shardlib.compression" in with_lock
 
 
+def test_ctrl_c_while_a_thread_is_started_leaves_no_thread_that_the_exit_waits_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("_thread.start_new_thread", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        interrupts.start_thread(print)
+    assert interrupts._not_running == set()
+
+
 EXITS = """
 import atexit, sys
 begun = []

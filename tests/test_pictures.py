@@ -53,4 +53,6 @@ def test_a_picture_is_drawn_again_once_its_source_or_the_canvas_has_changed(
     assert run() == "drawing square\n"
     (tmp_path / "canvas.py").write_text("SIZE = 2\n")
     assert run() == "drawing square\n"
+    source.write_text(SQUARE + "from canvas import SIZE\nSIZE += 1\n")
+    assert run() == "drawing square\n"
     assert (tmp_path / "square.svg").read_text().count("<!--") == 1

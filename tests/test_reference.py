@@ -87,7 +87,7 @@ def test_the_types_of_callbacks_are_those_of_the_source() -> None:
         for target in node.targets
         if isinstance(target, ast.Name) and re.match(r"OnSocket|Listener$", target.id)
     }
-    assert len(types) == 13
+    assert types
     assert dict(_CALLBACK.findall((DOCS / "api-shard.rst").read_text())) == types
 
 

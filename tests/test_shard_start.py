@@ -345,4 +345,4 @@ def test_a_connection_without_tls_over_a_network_is_warned_of(
     with pytest.raises(ConnectionFailed):
         make_shard(connect_timeout=0.05).connect(url)
     told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert any("192.0.2.1 is not encrypted" in text for text in told) is warned
+    assert any("is not encrypted" in text for text in told) is warned

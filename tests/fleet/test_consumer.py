@@ -806,16 +806,21 @@ def test_a_consumer_is_closed_by_a_signal_handler(make_consumer: MakeConsumer, f
     assert get(make_consumer(), 1) == more
 
 
-def test_a_forked_child_is_refused(make_consumer: MakeConsumer, feed: Feed) -> None:
+def test_a_forked_child_is_refused_and_closes_nothing_of_the_parents(
+    make_consumer: MakeConsumer, client: redis.Redis, keys: Keys, feed: Feed
+) -> None:
     consumer = make_consumer()
+    consumer.get(0)
     child = os.fork()
     if child == 0:
         try:
-            consumer.get(0)
+            with consumer:
+                consumer.get(0)
         except ForkedProcess:
             os._exit(7)
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert client.zcard(keys.consumers("web")) == 1
 
 
 # Lag

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from shardlib import Backoff, ConnectionFailed, Shard, ShardState
+from shardlib import ConnectionFailed, Shard, ShardState
 from shardlib.dial import Dialer
 from shardlib.testing import GatewayConnection, LocalGateway
 from tests.peers import Peer
@@ -127,23 +127,6 @@ def _connect_or_not(shard: Shard, url: str) -> None:
         shard.connect(url)
     except Exception:
         pass  # connect() raises if disconnect() comes meanwhile
-
-
-def test_disconnect_ends_a_back_off(make_gateway: MakeGateway, watch_shard: WatchShard) -> None:
-    """Row 5: a shard that waits for a minute before the next attempt closes at once."""
-    gateway = make_gateway()
-    shard, recorder = watch_shard(
-        gateway, backoff=Backoff(base=60.0, cap=60.0), close_timeout=NEVER
-    )
-    gateway.outage()
-    wait_until(lambda: shard.state.value == "waiting")
-    gateway.restore()
-
-    began = time.monotonic()
-    shard.disconnect()
-
-    assert time.monotonic() - began < AT_ONCE
-    assert recorder.life[-1] == ("closed", None)
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["ws", "wss"])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import email.utils
 import json
 import logging
 import socket
+import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -48,6 +50,13 @@ def test_a_connection_carries_many_requests(local_gateway: LocalGateway) -> None
         for _ in range(3):
             client.sendall(b"GET /api/v10/gateway HTTP/1.1\r\nHost: x\r\n\r\n")
             assert read_response(client)[0] == 200
+
+
+def test_each_response_tells_the_time(rest: Rest) -> None:
+    """shardlib doctor compares it with this computer's clock."""
+    date = rest.send("GET", "/gateway").headers["Date"]
+    told = email.utils.parsedate_to_datetime(date).timestamp()
+    assert abs(told - time.time()) < 60
 
 
 def test_what_follows_a_response_does_not_change_its_status(local_gateway: LocalGateway) -> None:

@@ -39,7 +39,7 @@ def check_network(way: Way, failed: str | None) -> Generator[Finding, None, str 
 
     :param way: how the bot reaches the Gateway.
     :param failed: the name of an earlier check without which TLS fails; None if all is well.
-    :returns: the name of the first check that has failed, `failed` included, or None.
+    :returns: the name of a check that has failed, `failed` included, or None.
     """
     yield _clock(way)
     proxy = environment_proxy(way.host, way.port, way.is_encrypted)
@@ -271,7 +271,7 @@ class _Connecting:
 
         :param unreachable: the name of an earlier check without which there is no TCP, or None.
         :param untrusting: the name of an earlier check without which there is no TLS, or None.
-        :returns: the name of the first check that has failed, or None.
+        :returns: the name of a check that has failed, or None.
         """
         failed = unreachable
         for name, step, hint_of in (
@@ -291,7 +291,7 @@ class _Connecting:
                 failure, _ = self._opening.failure(error, "cannot connect to")
                 finding = Finding(name, Grade.FAILED, str(failure), hint_of(error))
             yield finding
-        return untrusting or failed
+        return failed
 
     def close(self) -> None:
         """Close the TCP connection, without a CLOSE frame."""
