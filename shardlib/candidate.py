@@ -6,7 +6,6 @@ shard, saves the session, and watches over both. The threads of users ask it to 
 
 from __future__ import annotations
 
-import atexit
 import enum
 import logging
 import os
@@ -18,6 +17,7 @@ from shardlib.backoff import Backoff
 from shardlib.deadline import Deadline
 from shardlib.errors import ShardClosed, ShardError
 from shardlib.gateway import RESUMABLE_CLOSE_CODE
+from shardlib.interrupts import run_at_exit
 from shardlib.lockfile import LockFile
 from shardlib.session import Session
 from shardlib.shard import Shard
@@ -419,7 +419,7 @@ def _close_all_at_exit() -> None:
 
 # Runs before the shards' own handler, which was registered before: the last function is called
 # first.
-atexit.register(_close_all_at_exit)
+run_at_exit(_close_all_at_exit)
 
 
 def _is_forked_by_multiprocessing() -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import _thread
 import atexit
+import contextlib
 import os
 import sys
 import threading
@@ -175,6 +176,22 @@ def _run(
     function(*arguments)
 
 
+def run_at_exit(function: Callable[[], object]) -> None:
+    """Call a function, which may wait, as the interpreter exits.
+
+    A second Ctrl-C, or a signal handler that exits once more, ends the wait. Python would show the
+    traceback, of an end that the user has asked for.
+
+    :param function: to call.
+    """
+
+    def run() -> None:
+        with contextlib.suppress(KeyboardInterrupt, SystemExit):
+            function()
+
+    atexit.register(run)
+
+
 def _wait_for_threads_to_run() -> None:
     """Keep the interpreter from exiting while a thread that was just started does not run yet.
 
@@ -184,6 +201,6 @@ def _wait_for_threads_to_run() -> None:
         not_running.acquire(timeout=_TIME_TO_RUN)
 
 
-atexit.register(_wait_for_threads_to_run)
+run_at_exit(_wait_for_threads_to_run)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_not_running.clear)  # a child has no other thread

@@ -6,7 +6,6 @@ What is in this file runs on the threads of users. The manager's own thread is i
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
 import logging
@@ -53,7 +52,7 @@ from shardlib.gatewaybot import (
     check_api_url,
     check_gateway_bot,
 )
-from shardlib.interrupts import has_interrupted_own_call
+from shardlib.interrupts import has_interrupted_own_call, run_at_exit
 from shardlib.lifecontrol import LifeControl
 from shardlib.lifecycle import CLOSED_BY_DISCONNECT, Beginning, Life
 from shardlib.limits import Gate, default_gate
@@ -1310,6 +1309,6 @@ def _begin_all_in_forked_child() -> None:
         manager._begin_in_forked_child()
 
 
-atexit.register(_close_all_at_exit)
+run_at_exit(_close_all_at_exit)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_begin_all_in_forked_child)

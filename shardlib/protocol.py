@@ -264,6 +264,11 @@ class GatewayProtocol:
             self._lose(Cause.UNRESPONSIVE, f"no {awaited} came within {within}")
 
     @property
+    def opening_sent(self) -> bool:
+        """True if Identify or Resume was sent, or READY came unasked for."""
+        return self._phase not in (_Phase.HELLO, _Phase.SLOT)
+
+    @property
     def resuming(self) -> bool:
         """True if Resume was sent and RESUMED did not come."""
         return self._phase is _Phase.RESUMING

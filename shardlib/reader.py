@@ -504,6 +504,7 @@ class Reader:
             time.monotonic(),
             awaited=life.first_attempt_awaited,
             established_at=self._established_at,
+            opening_sent=self.protocol.opening_sent,
             resuming=self.protocol.resuming,
             replay_begun=self.protocol.replay_begun,
             no_fail=life.no_fail,

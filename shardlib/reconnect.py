@@ -143,6 +143,7 @@ class ReconnectPolicy:
         *,
         awaited: bool,
         established_at: float | None,
+        opening_sent: bool,
         resuming: bool,
         replay_begun: bool,
         no_fail: bool | None,
@@ -154,6 +155,7 @@ class ReconnectPolicy:
         :param now: seconds of a monotonic clock.
         :param awaited: True if connect() waits for the outcome: no socket was opened in this life.
         :param established_at: when READY or RESUMED came; None if neither did.
+        :param opening_sent: True if Identify or Resume was sent.
         :param resuming: True if Resume was sent and RESUMED did not come.
         :param replay_begun: True if an event came after Resume that was missed before.
         :param no_fail: overrides `should_reconnect`; None does not.
@@ -174,7 +176,9 @@ class ReconnectPolicy:
             self._unanswered_resumes = 0
         elif resuming and loss.cause not in _ASKED:
             self._unanswered_resumes += 1
-        session_lost = self._is_session_lost(loss, session, established_at is None, resuming)
+        session_lost = self._is_session_lost(
+            loss, session, established_at is None, opening_sent, resuming
+        )
         resume = session.session_id is not None and not session_lost
         if self._too_large > 1:
             return Stop(
@@ -210,14 +214,20 @@ class ReconnectPolicy:
         return self._reconnect(session, resume=True)
 
     def _is_session_lost(
-        self, loss: Loss, session: CurrentSession, failed: bool, resuming: bool
+        self,
+        loss: Loss,
+        session: CurrentSession,
+        failed: bool,
+        opening_sent: bool,
+        resuming: bool,
     ) -> bool:
         # Also if the Gateway asked for a new connection: at the session's own URL it may do so each
         # time, and take the Resume at the other.
         if failed and loss.cause not in (Cause.USER_ASKED, Cause.GATE_FAILED):
             self._failures_at_resume_url += 1
         broken_again = False
-        if loss.cause is Cause.UNREADABLE:
+        # What came before Identify or Resume was sent is no part of a session.
+        if loss.cause is Cause.UNREADABLE and opening_sent:
             broken_at = (session.session_id, session.last_sequence)
             broken_again = broken_at == self._broken_at
             self._broken_at = broken_at

@@ -8,7 +8,6 @@ wake the reader, and wait for what comes of them.
 
 from __future__ import annotations
 
-import atexit
 import functools
 import logging
 import os
@@ -61,7 +60,7 @@ from shardlib.gateway import (
 from shardlib.heartbeat import Heartbeat
 from shardlib.identity import Identity
 from shardlib.interactive import earlier_definition_of
-from shardlib.interrupts import has_interrupted_own_call
+from shardlib.interrupts import has_interrupted_own_call, run_at_exit
 from shardlib.lifecontrol import LifeControl
 from shardlib.lifecycle import PEERS_SHARE, Beginning, Life, Request
 from shardlib.limits import Gate
@@ -1860,7 +1859,7 @@ def _close_all_at_exit() -> None:
         shard._lifecycle.wait(shard._callbacks.are_done, deadline)
 
 
-atexit.register(_close_all_at_exit)
+run_at_exit(_close_all_at_exit)
 
 
 def _begin_all_in_forked_child() -> None:

@@ -55,6 +55,7 @@ class History:
         self.no_fail = no_fail
         self.awaited = True
         self.established_at: float | None = None
+        self.opening_sent = False
         self.resuming = False
         self.replay_begun = False
         self.policy = ReconnectPolicy(
@@ -80,11 +81,19 @@ class History:
 Step = Callable[[History], object]
 
 
-def opened(history: History) -> None:
+def connected(history: History) -> None:
+    """A socket was opened; neither Identify nor Resume is sent yet."""
     assert isinstance(history.plan, Reconnect)
     if not history.plan.resume:
         history.session = CurrentSession()
     history.awaited = False
+
+
+def opened(history: History) -> None:
+    """Identify or Resume was sent."""
+    connected(history)
+    assert isinstance(history.plan, Reconnect)
+    history.opening_sent = True
     history.resuming = history.plan.resume
 
 
@@ -128,12 +137,13 @@ def lost(cause: Cause, after: float = 0.0, **what: Any) -> Step:
             history.now,
             awaited=history.awaited,
             established_at=history.established_at,
+            opening_sent=history.opening_sent,
             resuming=history.resuming,
             replay_begun=history.replay_begun,
             no_fail=history.no_fail,
         )
         history.established_at = None
-        history.resuming = history.replay_begun = False
+        history.opening_sent = history.resuming = history.replay_begun = False
 
     return step
 
@@ -422,6 +432,16 @@ REFUSED_TO_MAIN = [refused(), refused(), refused()]
                 "broken at the same sequence of two sessions",
                 [opened, ready, broken(HELD), opened, closed(4009), opened, other, broken(HELD)],
                 [resume(), identify(1), resume()],
+            ),
+            (
+                "broken before Resume was sent, which says nothing of the session",
+                [opened, ready, broken(HELD), *[connected, broken()] * 2, opened, resumed],
+                [resume(), resume(1), resume(2)],
+            ),
+            (
+                "too large before Identify was sent: no READY can be that large",
+                [*[connected, too_large] * 3, opened, ready],
+                [identify(1), identify(2), identify(4)],
             ),
             # READY larger than max_payload.
             ("READY is too large, once", [opened, too_large], [identify(1)]),

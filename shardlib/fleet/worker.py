@@ -6,7 +6,6 @@ What is in this file runs on the threads of users. The worker's own thread is in
 
 from __future__ import annotations
 
-import atexit
 import dataclasses
 import logging
 import os
@@ -45,7 +44,7 @@ from shardlib.gateway import (
     gateway_url,
     misspelling_warning,
 )
-from shardlib.interrupts import has_interrupted_own_call
+from shardlib.interrupts import has_interrupted_own_call, run_at_exit
 from shardlib.lifecontrol import LifeControl
 from shardlib.lifecycle import Beginning, Life
 from shardlib.managedshard import ManagedShard
@@ -450,4 +449,4 @@ def _close_all_at_exit() -> None:
             worker._close_at_exit(deadline)
 
 
-atexit.register(_close_all_at_exit)
+run_at_exit(_close_all_at_exit)

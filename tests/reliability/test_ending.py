@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -149,6 +150,75 @@ def test_a_program_that_ends_is_gone_at_once(way: str, gateway: LocalGateway) ->
         assert time.monotonic() - since < AT_ONCE  # a second, on a machine that is not busy
         assert child.stderr == ""
     assert gateway.all_connections[-1].wait_closed() == close_code
+
+
+# How a program that ends makes the library wait for a callback, and what comes meanwhile.
+IMPATIENT = {
+    "Ctrl-C, a shard": (
+        signal.SIGINT,
+        """
+shardlib.shard.EXIT_TIMEOUT = 60.0
+shard.connect(sys.argv[1])
+shard.wait_until_ready()
+        """,
+    ),
+    "SIGTERM, and the handler exits, a shard": (
+        signal.SIGTERM,
+        """
+shardlib.shard.EXIT_TIMEOUT = 60.0
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+shard.connect(sys.argv[1])
+shard.wait_until_ready()
+        """,
+    ),
+    "Ctrl-C, a manager": (
+        signal.SIGINT,
+        """
+import shardlib.manager
+shardlib.manager.EXIT_TIMEOUT = 60.0
+from shardlib import GatewayBot, IdentifyGate, ShardManager
+from tests.support import TOKEN
+manager = ShardManager(
+    TOKEN, 0, 2, gateway_bot=GatewayBot(sys.argv[1], 2, 1000, 1000, 0.0, 2),
+    identify_gate=IdentifyGate(2, interval=0.001, slack=0), on_socket_disconnected=stay,
+)
+manager.connect(sys.argv[1])
+manager.wait_until_ready()
+        """,
+    ),
+    "Ctrl-C, one_process()": (
+        signal.SIGINT,
+        """
+from shardlib.embed import one_process
+def start(session):
+    shard.start(sys.argv[1])
+    return shard
+one_process(sys.argv[2], start)
+while not (shard.session_id and shard.socket_active):
+    time.sleep(0.001)
+        """,
+    ),
+}
+
+
+@pytest.mark.parametrize("way", IMPATIENT)
+def test_a_signal_while_the_exit_waits_ends_the_wait_and_shows_no_traceback(
+    way: str, gateway: LocalGateway, tmp_path: Path
+) -> None:
+    """A user who presses Ctrl-C twice; a process manager that sends SIGTERM twice."""
+    number, code = IMPATIENT[way]
+    beginning = """
+import shardlib.shard
+def stay(*_):
+    tell("closing")
+    threading.Event().wait()
+shard = make(on_socket_disconnected=stay, close_timeout=60.0)
+"""
+    with Child(beginning + code, gateway.url, str(tmp_path / "lock")) as child:
+        child.expect("closing")
+        child.signal(number)
+        assert child.wait(AT_ONCE) == 0
+        assert child.stderr == ""
 
 
 def test_a_program_that_raises_ends_with_its_own_traceback_and_no_other(

@@ -10,8 +10,9 @@ import pytest
 from shardlib import BrokenStream, IdentifyGate, UnreadableMessage
 from shardlib.gateway import Opcode
 from shardlib.testing import LocalGateway
+from tests.peers import Peer, well_behaved
 from tests.recorder import Recorder, dispatch_numbers
-from tests.reliability.conftest import MakeGateway, WatchShard
+from tests.reliability.conftest import MakeGateway, MakeScripted, WatchShard
 from tests.support import wait_until
 
 COMPRESSIONS = [None, "payload", "zlib-stream", "zstd-stream"]
@@ -182,6 +183,52 @@ def test_a_stream_broken_twice_at_the_same_place_leads_to_a_new_session(
     wait_until(lambda: recorder.count("ready") == 2)
     assert [type(error) for error in recorder.errors] == [BrokenStream] * 2
     assert len(gateway.all_connections) == 3
+
+
+@pytest.mark.parametrize(
+    "greeting",
+    [b"\xc1\x00", b"\x82\x7f" + b"\x7f" * 8],
+    ids=["no frame", "a frame larger than max_payload"],
+)
+def test_what_cannot_be_read_before_resume_was_sent_costs_no_session(
+    greeting: bytes, make_scripted: MakeScripted, watch_shard: WatchShard
+) -> None:
+    """A server in between, a proxy say, is at fault, whose bytes no Resume has asked for."""
+
+    def script(peer: Peer) -> None:
+        if peer.number == 1:
+            peer.begin()
+        elif peer.number <= 4:
+            peer.accept()
+        else:
+            peer.begin()
+            peer.serve()
+        if peer.number <= 4:
+            peer.send_bytes(greeting)
+            peer.linger()
+
+    gateway = make_scripted(script)
+    _, recorder = watch_shard(gateway, ready=False)
+
+    recorder.wait_for("reconnected")
+    assert recorder.of("reconnected") == [("reconnected", True)]
+    assert [type(error) for error in recorder.errors] == [BrokenStream] * 4
+
+
+def test_a_frame_too_large_before_identify_was_sent_does_not_close_the_shard(
+    make_scripted: MakeScripted, watch_shard: WatchShard
+) -> None:
+    """Nothing that a session brings is too large, so that another attempt may well succeed."""
+
+    def script(peer: Peer) -> None:
+        if peer.number <= 3:
+            peer.accept()
+            peer.send_bytes(b"\x82\x7f" + b"\x7f" * 8)
+            peer.linger()
+        else:
+            well_behaved(peer)
+
+    watch_shard(make_scripted(script))  # which waits for READY
 
 
 @pytest.mark.slow
