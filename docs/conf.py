@@ -32,6 +32,7 @@ pygments_dark_style = "github-dark"  # Furo's own underlines the names of import
 html_title = f"shardlib {version}"
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
+html_js_files = ["sidebar.js"]
 html_show_copyright = False  # LICENSE has it
 
 # Copied without prompts and output, an example can be pasted.
@@ -77,7 +78,7 @@ linkcheck_ignore = [
 ]
 
 
-class LineFormatter(HtmlFormatter[str]):
+class LineFormatter(HtmlFormatter):
     """Puts each line of code into an element that knows its indentation.
 
     A line that is wider than the page goes on below, and custom.css indents the rest further than
