@@ -1,11 +1,19 @@
 """How Sphinx builds the documentation: ``sphinx-build -W docs docs/_build``."""
 
+import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import sphinx
+from docutils import nodes
+from pygments.formatters import HtmlFormatter
+from sphinx.application import Sphinx
+from sphinx.highlighting import PygmentsBridge
+from sphinx.writers.html5 import HTML5Translator
 
 import shardlib
 
@@ -24,6 +32,8 @@ pygments_dark_style = "github-dark"  # Furo's own underlines the names of import
 html_title = f"shardlib {version}"
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
+html_js_files = ["sidebar.js"]
+html_show_copyright = False  # LICENSE has it
 
 # Copied without prompts and output, an example can be pasted.
 copybutton_prompt_text = r"\$ |> |>>> |\.\.\. "
@@ -66,3 +76,48 @@ linkcheck_ignore = [
     # The Developer Portal shows a page to people who are logged in.
     r"https://discord\.com/developers/applications",
 ]
+
+
+class LineFormatter(HtmlFormatter):
+    """Puts each line of code into an element that knows its indentation.
+
+    A line that is wider than the page goes on below, and custom.css indents the rest further than
+    the line. In the first column the rest would look like the next statement of Python.
+    """
+
+    def wrap(self, source: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+        return super().wrap(self._lines(source))
+
+    def _lines(self, source: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+        for is_code, line in source:
+            text = re.sub("<[^>]*>", "", line)
+            indentation = len(text) - len(text.lstrip(" "))
+            line = line.rstrip("\n")
+            yield (
+                is_code,
+                f'<span class="line" style="--indentation: {indentation}ch">{line}</span>\n',
+            )
+
+
+class Translator(HTML5Translator):
+    """Gives each cell of a table the heading of its column.
+
+    On a phone custom.css shows it in the cell, since the cells of a row stand below each other.
+    """
+
+    def starttag(
+        self, node: Any, tagname: str, suffix: str = "\n", empty: bool = False, **attributes: Any
+    ) -> str:
+        if tagname == "td" and isinstance(node, nodes.entry):
+            group = node.parent.parent.parent
+            for head in group.findall(nodes.thead):
+                heading = head[0][node.parent.index(node)].astext()
+                attributes["data-heading"] = heading
+        return super().starttag(node, tagname, suffix, empty, **attributes)
+
+
+PygmentsBridge.html_formatter = LineFormatter
+
+
+def setup(app: Sphinx) -> None:
+    app.set_translator("html", Translator)

@@ -211,6 +211,25 @@ def signals() -> Iterator[None]:
     signal.signal(signal.SIGTERM, before)
 
 
+def shown_code(page: str) -> Iterator[str]:
+    """The lines of Python that a page shows, those of the files that it includes among them."""
+    text = (ROOT / "docs" / page).read_text()
+    for region in python_blocks(Document(text, page)):
+        yield from str(region.parsed).split("\n")
+    included = r"^\.\. literalinclude:: (\S+\.py)\n((?:   .*\n)*)"
+    for match in re.finditer(included, text, re.MULTILINE):
+        source = (ROOT / "docs" / match[1]).read_text()
+        for option, part in (("start-after", 2), ("end-before", 0)):
+            if mark := re.search(f":{option}: (.+)", match[2]):
+                source = source.partition(mark[1])[part]
+        yield from source.split("\n")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_line_of_python_is_too_wide_for_a_screen_of_1280_pixels(page: str) -> None:
+    assert [line for line in shown_code(page) if len(line) > 90] == []
+
+
 @pytest.mark.usefixtures("signals")
 @pytest.mark.parametrize("page", PAGES)
 def test_the_python_code_of_a_page_runs(

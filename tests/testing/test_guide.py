@@ -44,7 +44,7 @@ def test_the_bot_hears_a_message(local_gateway: LocalGateway) -> None:
 
 
 # begin: reset
-def test_the_bot_misses_nothing_when_its_connection_is_reset(local_gateway: LocalGateway) -> None:
+def test_the_bot_misses_nothing_after_a_reset(local_gateway: LocalGateway) -> None:
     heard: queue.Queue[str] = queue.Queue()
     with echo_bot(local_gateway.token, heard) as shard:
         shard.connect(local_gateway.url)
@@ -104,7 +104,8 @@ def test_the_bot_answers_a_button(local_gateway: LocalGateway) -> None:
 @pytest.mark.local_gateway(guilds=10, tls=True)
 def test_many_guilds_over_tls(local_gateway: LocalGateway) -> None:
     assert local_gateway.url.startswith("wss://")
-    with Shard(local_gateway.token, Intents.GUILDS, ssl_context=local_gateway.ssl_context) as shard:
+    context = local_gateway.ssl_context
+    with Shard(local_gateway.token, Intents.GUILDS, ssl_context=context) as shard:
         shard.connect(local_gateway.url)
         shard.wait_until_ready(timeout=10)
         assert len(local_gateway.sessions) == 1
@@ -114,7 +115,7 @@ def test_many_guilds_over_tls(local_gateway: LocalGateway) -> None:
 
 
 # begin: expires
-def test_the_bot_begins_anew_when_its_session_has_expired(local_gateway: LocalGateway) -> None:
+def test_the_bot_begins_anew_without_its_session(local_gateway: LocalGateway) -> None:
     heard: queue.Queue[str] = queue.Queue()
     with echo_bot(local_gateway.token, heard) as shard:
         shard.connect(local_gateway.url)
@@ -137,8 +138,8 @@ def test_the_bot_begins_anew_when_its_session_has_expired(local_gateway: LocalGa
 
 # begin: shards
 def test_the_others_go_on_when_one_shard_is_refused() -> None:
-    with LocalGateway(shards=4, max_concurrency=4, guilds=4, identify_interval=0) as gateway:
-        gateway.inject(lambda connection: connection.close(4011), instead_of="ready", shard_id=3)
+    with LocalGateway(shards=4, max_concurrency=4, identify_interval=0) as gateway:
+        gateway.inject(lambda each: each.close(4011), instead_of="ready", shard_id=3)
         bot = ShardManager(
             gateway.token,
             Intents.default(),
