@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Iterable
 
@@ -80,6 +79,8 @@ def gist(text: str) -> str:
     """
     if not text.lstrip().startswith("<"):
         return text
+    import html  # here: its table of names takes a while to load
+
     title = _TITLE.search(text)
     words = " ".join(html.unescape(title[1] if title else "").split())
     return words or " ".join(html.unescape(_NO_WORDS.sub(" ", text)).split())

@@ -40,7 +40,7 @@ REFUSALS: dict[str, tuple[str, str]] = {
     ),
     "a body without an end": (
         "HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/html\r\n\r\n<h1>\x1b[2J\n502</h1>",
-        r"HTTP 502 \(Bad Gateway\): <h1>\\x1b\[2J 502</h1>$",
+        r"HTTP 502 \(Bad Gateway\): \\x1b\[2J 502$",
     ),
     "chunks": (
         "HTTP/1.1 429 Too Many Requests\r\nTransfer-Encoding: chunked\r\nRetry-After: 7\r\n\r\n"
