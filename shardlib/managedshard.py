@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from shardlib.callbacks import Screen, Waiter
-from shardlib.errors import AlreadyConnected, NotReady, ShardClosed
-from shardlib.gateway import API_VERSION
+from shardlib.errors import AlreadyConnected, NotReady, ShardClosed, ShardError
+from shardlib.gateway import API_VERSION, NORMAL_CLOSURE
 from shardlib.interactive import earlier_definition_of
 from shardlib.lifecycle import Beginning, Observer, Request
 from shardlib.options import Options
@@ -29,6 +29,8 @@ class ManagedShard(Shard):
     _awaits_turn = True
     _closes_before_turn = 0  # calls of disconnect() when the wait for the turn began
 
+    _is_replaced = False  # for good, by shards of another number
+
     def observe(self, observer: Observer) -> None:
         """Tell the manager of each change of this shard's life. Before the shard begins."""
         self._lifecycle.observe(observer)
@@ -40,6 +42,22 @@ class ManagedShard(Shard):
     def interpreter_exits(self) -> None:
         """Note that the interpreter exits, before the manager closes the shard for that."""
         self._lifecycle.interpreter_exits()
+
+    # Beginning
+
+    def retire(self) -> None:
+        """Close for good: other shards have taken this one's place, whoever still refers to it."""
+        self._is_replaced = True  # first: what begins before the next line is closed by that
+        self.disconnect(NORMAL_CLOSURE, wait=False)
+
+    def _begin(self, beginning: Beginning) -> None:
+        if self._is_replaced:
+            raise ShardError(
+                f"reshard() has replaced this shard, number {self.shard_id} of {self.shard_count}: "
+                "beside the new ones it would receive every event a second time. The shards of the "
+                "manager has those that run"
+            )
+        super()._begin(beginning)
 
     # Where its life is
 

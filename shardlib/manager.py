@@ -874,7 +874,8 @@ class ShardManager:
         once. Discord gives events no id, so the manager compares their contents: two events that
         are alike to the letter may be taken for one. The first GUILD_CREATE of a guild that an old
         shard has told of is not delivered. READY is, and callbacks about connections and
-        `on_socket_raw_message` are called for old and new shards alike.
+        `on_socket_raw_message` are called for old and new shards alike. A shard that was replaced
+        never connects again: its connect() and start() raise :exc:`ShardError`.
 
         Blocks the calling thread for some 5 seconds for each bucket of `max_concurrency` shards,
         and uses up one of the day's sessions for each new shard. It may be called in the manager's

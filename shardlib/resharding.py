@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 from shardlib.deadline import Deadline
 from shardlib.errors import ShardsFailed
-from shardlib.gateway import NORMAL_CLOSURE, Intents
+from shardlib.gateway import Intents
 from shardlib.lifecycle import Life
 from shardlib.managedshard import ManagedShard
 from shardlib.managerlifecycle import ManagerLifecycle
@@ -239,7 +239,7 @@ class Resharding:
 
     def _go_on_with_new(self) -> None:
         for shard in self._old.shards.values():  # again, if Ctrl-C came before
-            shard.disconnect(NORMAL_CLOSURE, wait=False)
+            shard.retire()
         self._delivered.switch()
         self._publish(self._new, self._new)
 
@@ -255,7 +255,7 @@ class Resharding:
     def _close(self, group: ShardGroup) -> None:
         shards = list(group.shards.values())
         for shard in shards:
-            shard.disconnect(NORMAL_CLOSURE, wait=False)
+            shard.retire()
         # The callbacks, too: a pool may keep events back until others have returned, and must get
         # no later ones of their guilds meanwhile.
         self._lifecycle.wait(

@@ -341,28 +341,39 @@ class Supervisor:
         if store is not None and code >= RESUMABLE_CLOSE_CODE:
             # Again below, unless the interpreter exits before the peers have answered.
             self._save_sessions(store)
+        # One that is not over was started since, by a callback of the user's for example.
         in_time = self.lifecycle.wait(
             lambda: all(
-                shard.has_ended and shard.are_callbacks_done(self.lifecycle.is_waited_for_by)
+                not shard.is_over
+                or (shard.has_ended and shard.are_callbacks_done(self.lifecycle.is_waited_for_by))
                 for shard in shards
             ),
             Deadline(self._close_timeout),
         )
         if not in_time:
-            left = [shard.shard_id for shard in shards if not shard.has_ended]
+            left = [shard.shard_id for shard in shards if shard.is_over and not shard.has_ended]
             self._callbacks.log(
                 logging.WARNING,
                 "closing, but callbacks have not returned in time, of these shards: %s",
                 ", ".join(map(str, left)) or "of a dispatcher",
             )
+        again = [shard.shard_id for shard in shards if not shard.is_over]
+        if again:
+            self._callbacks.log(
+                logging.WARNING,
+                "closed, but the program has started shards again meanwhile, which go on without "
+                "the manager: %s. close() of the manager, or disconnect() of each, closes them",
+                ", ".join(map(str, again)),
+            )
         if store is not None:
             self._save_sessions(store)
         life.close(error)
         if life.state is ShardState.CLOSED:
-            if life.error is None:
-                self._callbacks.log(logging.INFO, "all shards are closed")
-            elif isinstance(life.error, Exception):
+            if isinstance(life.error, Exception):
                 self._callbacks.log(logging.ERROR, "all shards are closed: %s", life.error)
+            elif life.error is None:
+                if not again:
+                    self._callbacks.log(logging.INFO, "all shards are closed")
             else:  # by a callback that ends the program
                 self._callbacks.log(
                     logging.INFO,

@@ -104,6 +104,27 @@ def test_disconnect_without_a_wait_returns_before_all_are_closed(gateway: LocalG
     manager.join(10)
 
 
+def test_a_shard_that_is_started_again_meanwhile_is_not_waited_for(
+    gateway: LocalGateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A callback that starts each closed shard anew would cost the whole time, and more."""
+    started: set[int] = set()
+
+    def start(shard: Shard, error: BaseException | None) -> None:
+        if shard.shard_id in (1, 2) and shard.shard_id not in started:
+            started.add(shard.shard_id)
+            life = manager._lifecycle.life
+            wait_until(lambda: not_none(life.thread).ident in manager._lifecycle._waiting)
+            shard.start(gateway.url)
+
+    manager = connect(make_manager(gateway, close_timeout=NEVER, on_socket_closed=start))
+    assert seconds(manager.disconnect) < GRACE
+    assert "which go on without the manager: 1, 2." in caplog.text
+    assert "callbacks have not returned" not in caplog.text
+    for shard in manager.shards.values():
+        shard.disconnect()
+
+
 def test_close_tells_its_progress_on_the_calling_thread(gateway: LocalGateway) -> None:
     told: list[tuple[int, int]] = []
     threads: set[threading.Thread] = set()

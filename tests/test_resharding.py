@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import os
+import re
 import signal
 import threading
 import time
@@ -24,6 +25,7 @@ from shardlib import (
     ShardManager,
     ShardsFailed,
     ShardState,
+    running_shards,
 )
 from shardlib.dispatch import Dispatcher, Mailbox, Pool, Worker
 from shardlib.testing import GatewayConnection, GatewaySession, LocalGateway
@@ -131,6 +133,27 @@ def test_no_event_is_lost_doubled_or_out_of_order(old: int, new: int) -> None:
         bot.manager.reshard(new, timeout=TIMEOUT)
         assert bot.manager.shard_count == new
         assert len(bot.sessions(old)) == 0
+
+
+def test_shards_that_were_replaced_never_connect_again() -> None:
+    """Beside the new ones they would deliver every event a second time."""
+    outcomes: list[str] = []
+
+    def start_again(shard: Shard, error: BaseException | None) -> None:
+        if shard.shard_count == 2:
+            with pytest.raises(ShardError) as caught:
+                shard.start(bot.gateway.url)
+            outcomes.append(str(caught.value))
+
+    with under_traffic(2, on_socket_closed=start_again) as bot:
+        old = list(bot.manager.shards.values())
+        bot.manager.reshard(4, timeout=TIMEOUT)
+        refusal = "reshard() has replaced this shard"
+        assert len(outcomes) == 2 and all(refusal in each for each in outcomes)
+        for connect in (old[0].start, old[0].connect, old[0].reconnect, old[0].reinstantiate):
+            with pytest.raises(ShardError, match=re.escape(refusal)):
+                connect()
+        assert not set(old) & set(running_shards())
 
 
 def test_events_that_come_while_new_shards_wait_for_others_are_delivered_by_the_old() -> None:
