@@ -54,8 +54,8 @@ class ManagedShard(Shard):
         if self._is_replaced:
             raise ShardError(
                 f"reshard() has replaced this shard, number {self.shard_id} of {self.shard_count}: "
-                "beside the new ones it would receive every event a second time. The shards of the "
-                "manager has those that run"
+                "beside the new ones it would receive every event a second time. The manager's "
+                "attribute shards has those that run"
             )
         super()._begin(beginning)
 
