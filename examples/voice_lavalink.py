@@ -67,6 +67,8 @@ class Player:
 
 guild_id, channel_id, track = sys.argv[1:]
 player = None
+state: dict = {}
+user_id = ""
 
 with Shard(os.environ["DISCORD_TOKEN"], Intents.GUILD_VOICE_STATES) as shard:
     events = shard.events("READY", "VOICE_STATE_UPDATE", "VOICE_SERVER_UPDATE")
