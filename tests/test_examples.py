@@ -314,6 +314,12 @@ def test_the_readme_shows_the_code_of_examples_bot() -> None:
     assert shown in (ROOT / "README.rst").read_text()
 
 
+def test_the_readme_shows_the_heart_of_the_bot_that_answers() -> None:
+    bot = (ROOT / "examples" / "start" / "questions.py").read_text()
+    heart = '    @bot.on("MESSAGE_CREATE")' + bot.partition('@bot.on("MESSAGE_CREATE")')[2]
+    assert heart.partition("\n\n")[0] in (ROOT / "README.rst").read_text()
+
+
 def test_daemon_ends_with_sigterm_and_goes_on_with_its_session(
     gateway: LocalGateway, tmp_path: Path
 ) -> None:
