@@ -36,7 +36,7 @@ PAGES = sorted(path.name for path in (ROOT / "docs").glob("*.rst"))
 
 # Pages whose code is compiled only, and why.
 NOT_RUN = {
-    "fleet.rst": "needs a Redis and workers; tests/fleet/test_guide.py runs what a consumer is",
+    "fleet.rst": "needs a Redis; tests/fleet/test_consumer_of_a_fleet.py runs a consumer",
     "fleet-consumers.rst": "needs a Redis and workers; the tests of tests/fleet have them",
     "django.rst": "parts of a project of Django; tests/test_examples.py runs the command",
     "gui.rst": "loops of windows; tests/test_examples.py runs and closes whole programs",

@@ -57,17 +57,24 @@ def test_bot_prints_messages_and_ends_cleanly_at_ctrl_c(gateway: LocalGateway) -
     assert not any("Traceback" in line for line in bot.lines)
 
 
-@pytest.mark.parametrize("end", ["quiet", "Ctrl-C"])
-def test_script_events_prints_messages_until_all_are_quiet(end: str, gateway: LocalGateway) -> None:
-    with Example(gateway, "script_events.py", "1" if end == "quiet" else "60") as script:
+@pytest.mark.parametrize(
+    ("end", "arguments"),
+    [("enough", ["1"]), ("quiet", ["2", "1"]), ("Ctrl-C", ["2", "60"])],
+    ids=["enough", "quiet", "Ctrl-C"],
+)
+def test_script_events_prints_messages_until_it_has_enough_or_all_are_quiet(
+    end: str, arguments: list[str], gateway: LocalGateway
+) -> None:
+    with Example(gateway, "script_events.py", *arguments) as script:
         script.wait_for(" owns ")
         write(gateway, "hello")
         script.wait_for("wrote: hello")
-        if end == "quiet":
-            assert script.process.wait(PATIENCE) == 0
-            script.wait_for("all have been quiet for 1.0 seconds")
-        else:
+        if end == "Ctrl-C":
             assert script.interrupt() == 0
+        else:
+            assert script.process.wait(PATIENCE) == 0
+        if end == "quiet":
+            script.wait_for("all have been quiet for 1.0 seconds")
     assert not any("Traceback" in line for line in script.lines)
     assert gateway.all_connections[0].wait_closed(PATIENCE) == 1000
 
@@ -312,6 +319,12 @@ def test_the_readme_shows_the_code_of_examples_bot() -> None:
     code = bot.split("\n", 1)[1]
     shown = "".join(f"    {line}".rstrip() + "\n" for line in code.splitlines())
     assert shown in (ROOT / "README.rst").read_text()
+
+
+def test_the_readme_shows_the_heart_of_the_bot_that_answers() -> None:
+    bot = (ROOT / "examples" / "start" / "questions.py").read_text()
+    heart = '    @bot.on("MESSAGE_CREATE")' + bot.partition('@bot.on("MESSAGE_CREATE")')[2]
+    assert heart.partition("\n\n")[0] in (ROOT / "README.rst").read_text()
 
 
 def test_daemon_ends_with_sigterm_and_goes_on_with_its_session(

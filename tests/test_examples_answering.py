@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -140,39 +136,9 @@ def test_slow_commands_are_deferred_though_others_are_at_work(gateway: LocalGate
     assert bot.lines == []
 
 
-# begin: test
-@contextlib.contextmanager
-def running(program: str, gateway: LocalGateway) -> Iterator[None]:
-    """Run a bot as a program, which is ready inside the block."""
-    urls = {"DISCORD_GATEWAY": gateway.url, "DISCORD_API": gateway.http_url}
-    environment = {**os.environ, **urls, "DISCORD_TOKEN": gateway.token}
-    with subprocess.Popen([sys.executable, program], env=environment, cwd=ROOT) as bot:
-        try:
-            gateway.wait_for_connection(lambda connection: connection.session, timeout=20)
-            yield
-        finally:
-            bot.terminate()
-
-
-def test_the_bot_answers_a_ping(local_gateway: LocalGateway) -> None:
-    guild = next(iter(local_gateway.world.guilds.values()))
-    channel = guild.text_channels[0]
-    with running("examples/answer_requests.py", local_gateway):
-        local_gateway.send_message(channel["id"], guild.owner_id, "!ping")
-        local_gateway.expect_request("POST", f"/channels/{channel['id']}/messages")
-    assert [message["content"] for message in channel.messages] == ["!ping", "pong"]
-
-
-# end: test
-
-
-# begin: slash
-def test_the_bot_answers_a_command(local_gateway: LocalGateway) -> None:
-    with running("examples/slash_commands.py", local_gateway):
-        message = local_gateway.invoke_command("ping").wait_for_message()
-        assert message["content"] == "pong"
-        local_gateway.use_component(message, "again")
-        local_gateway.wait_until(lambda: message["content"] == "pong again")
-
-
-# end: slash
+def test_the_tests_of_the_documentation_pass(gateway: LocalGateway) -> None:
+    examples = ROOT / "examples"
+    arguments = ("-q", "-c", "/dev/null", "--rootdir", str(examples))
+    with Example(gateway, "-m", "pytest", *arguments, str(examples / "test_programs.py")) as run:
+        assert run.process.wait(PATIENCE * 2) == 0, run.lines
+    run.wait_for("3 passed")

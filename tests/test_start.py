@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import configparser
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -54,6 +57,17 @@ def test_the_bot_answers_questions_only_and_ends_with_sigterm(gateway: LocalGate
     assert gateway.all_connections[0].wait_closed(PATIENCE) == 1000
 
 
+def test_the_bot_asks_for_a_token_that_is_missing() -> None:
+    bot = START / "questions.py"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("DISCORD_TOKEN", None)
+    run = subprocess.run(
+        [sys.executable, bot], env=environment, stderr=subprocess.PIPE, text=True, timeout=PATIENCE
+    )
+    assert run.returncode == 1
+    assert run.stderr == "Set the environment variable DISCORD_TOKEN to the bot's token.\n"
+
+
 def test_closing_the_window_ends_the_bot_that_answers_in_it(
     gateway: LocalGateway, display: str | None
 ) -> None:
@@ -64,6 +78,15 @@ def test_closing_the_window_ends_the_bot_that_answers_in_it(
         window.take_picture("start_window.png")
         status, _ = window.close_window()
     assert status == 0
+    assert not any("Traceback" in line for line in window.lines)
+    assert gateway.all_connections[0].wait_closed(PATIENCE) == 1000
+
+
+def test_ctrl_c_ends_the_bot_with_its_window(gateway: LocalGateway, display: str | None) -> None:
+    variables = environment(gateway) | {"DISPLAY": needs_display(display)}
+    with Example(gateway, "start/window.py", **variables) as window:
+        window.wait_for("logged in as local-bot")
+        assert window.interrupt() == 0
     assert not any("Traceback" in line for line in window.lines)
     assert gateway.all_connections[0].wait_closed(PATIENCE) == 1000
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 
 import requests
 
@@ -39,6 +40,8 @@ def make_bot(token: str, api: str = API) -> Shard:
 
 
 if __name__ == "__main__":
+    if "DISCORD_TOKEN" not in os.environ:
+        sys.exit("Set the environment variable DISCORD_TOKEN to the bot's token.")
     bot = make_bot(os.environ["DISCORD_TOKEN"])
     signal.signal(signal.SIGTERM, lambda number, frame: bot.disconnect())
     bot.run_forever(GATEWAY)

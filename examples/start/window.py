@@ -1,6 +1,7 @@
 """The bot of questions.py, with a window. DISCORD_TOKEN=... python window.py"""
 
 import os
+import signal
 import tkinter
 
 from questions import GATEWAY, make_bot
@@ -23,6 +24,8 @@ def show() -> None:
     root.after(50, show)
 
 
+# Ctrl-C ends the main loop, as closing the window does, at the next call of show().
+signal.signal(signal.SIGINT, lambda number, frame: root.after_idle(root.quit))
 bot.start(GATEWAY)
 show()
 root.mainloop()

@@ -71,6 +71,12 @@ def keys() -> Keys:
 
 
 @pytest.fixture
+def redis_url(redis_server: RedisServer) -> str:
+    """The URL of the server, as the fixture of a user's tests gives it."""
+    return redis_server.url
+
+
+@pytest.fixture
 def client(redis_server: RedisServer) -> redis.Redis:
     return redis_server.client()
 

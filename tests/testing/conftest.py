@@ -1,12 +1,14 @@
-"""The HTTP API of the gateway of a test."""
+"""The HTTP API of the gateway of a test, and a recording."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from shardlib.testing import Channel, LocalGateway
+from tests.testing.recorded import messages, write
 from tests.testing.rest import Rest, rest_of, text_channel
 
 
@@ -21,3 +23,9 @@ def rest(local_gateway: LocalGateway) -> Iterator[Rest]:
 def channel(local_gateway: LocalGateway) -> Channel:
     """The first text channel of the test's gateway."""
     return text_channel(local_gateway)
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    """A recording of ten messages."""
+    return write(tmp_path / "events.gz", messages(10))

@@ -1,6 +1,4 @@
-"""What the documentation shows about testing a consumer of a fleet."""
-
-from __future__ import annotations
+"""A test of a consumer of a fleet."""
 
 from collections.abc import Iterator
 
@@ -9,13 +7,11 @@ import pytest
 from shardlib import Intents
 from shardlib.fleet import Fleet
 from shardlib.testing import LocalGateway
-from tests.redis_server import RedisServer
 
 
-# begin: fleet
 @pytest.fixture
-def fleet(local_gateway: LocalGateway, redis_server: RedisServer) -> Iterator[Fleet]:
-    with Fleet(redis_server.url, "test", lease=1.0) as fleet:
+def fleet(local_gateway: LocalGateway, redis_url: str) -> Iterator[Fleet]:
+    with Fleet(redis_url, "test", lease=1.0) as fleet:
         fleet.init(1, identify_interval=0.01)
         worker = fleet.worker(local_gateway.token, Intents.all())
         worker.start(local_gateway.url)
@@ -31,6 +27,3 @@ def test_a_consumer_gets_a_message(local_gateway: LocalGateway, fleet: Fleet) ->
         local_gateway.send_message(guild.text_channels[0]["id"], guild.owner_id, "hello")
         message = consumer.get(timeout=20)
         assert message is not None and message.data["content"] == "hello"
-
-
-# end: fleet
