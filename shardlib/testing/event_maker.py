@@ -100,7 +100,7 @@ class EventMaker:
         return self._rng.choice(guild.text_channels).last_message
 
     def _is_of_a_member(self, message: Message) -> bool:
-        return message["author"]["id"] != self._world.user["id"]
+        return bool(message["author"]["id"] != self._world.user["id"])
 
     def _message_update(self, guild: Guild) -> Events:
         message = self._random_message(guild)
