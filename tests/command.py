@@ -30,13 +30,14 @@ _SHOWN = 30  # lines of each output, if the test fails
 def own_environment() -> dict[str, str]:
     """The environment of this process, without what would change what the command does or prints.
 
-    That is the token and the proxies of whoever runs the tests; and pytest-xdist sets COLUMNS, to
-    which the command would cut its lines.
+    That is the token, the gateway and the proxies of whoever runs the tests; and pytest-xdist sets
+    COLUMNS, to which the command would cut its lines.
     """
+    changing = ("DISCORD_TOKEN", "DISCORD_GATEWAY", "DISCORD_API", "COLUMNS")
     return {
         name: value
         for name, value in os.environ.items()
-        if name not in ("DISCORD_TOKEN", "COLUMNS") and not name.lower().endswith("_proxy")
+        if name not in changing and not name.lower().endswith("_proxy")
     }
 
 

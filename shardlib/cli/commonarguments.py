@@ -168,7 +168,7 @@ def add_api_url(parser: argparse._ActionsContainer) -> None:
         type=api_url,
         metavar="URL",
         help="the https:// base of another HTTP API to ask than Discord's; http:// for one of this "
-        "machine",
+        "machine (default: that in the variable DISCORD_API, or Discord's)",
     )
 
 
@@ -178,7 +178,10 @@ def add_url(parser: argparse._ActionsContainer) -> None:
     :param parser: of a command, or a group of its arguments.
     """
     parser.add_argument(
-        "--url", type=url, help="a ws:// or wss:// URL to connect to instead of Discord's"
+        "--url",
+        type=url,
+        help="a ws:// or wss:// URL to connect to instead of Discord's (default: that in the "
+        "variable DISCORD_GATEWAY, or Discord's)",
     )
 
 

@@ -14,6 +14,7 @@ from types import FrameType
 
 from shardlib.cli.checkup.finding import NAMES, Finding, Grade, skip_after
 from shardlib.cli.checkup.machine import cannot_import
+from shardlib.cli.environment import api_address, gateway_address, tell
 from shardlib.cli.errors import Failure, gateway_class
 from shardlib.cli.terminal import DIM, GREEN, RED, YELLOW, Output
 from shardlib.gateway import API_URL, GATEWAY_URL, Intents
@@ -34,6 +35,7 @@ def run(arguments: Namespace) -> None:
     """Check, and print what each check has found. Ctrl-C ends the process meanwhile.
 
     :param arguments: the parsed arguments of ``shardlib doctor``.
+    :raises UsageError: if DISCORD_GATEWAY or DISCORD_API is no URL.
     :raises Failure: if a check has failed.
     :raises SystemExit: with status 1 if the pipe that is printed to has lost its reader.
     :raises OSError: if standard output cannot be written.
@@ -71,16 +73,20 @@ def _examine(arguments: Namespace) -> Iterator[Finding]:
         return
     intents = arguments.intents or Intents.default()
     if not arguments.local:
-        url = arguments.url or GATEWAY_URL
-        api_url = arguments.api_url or (API_URL if arguments.url is None else None)
+        gateway, api = gateway_address(arguments), api_address(arguments)
+        tell(gateway, api)
+        url = GATEWAY_URL if gateway is None else gateway.url
+        # Discord must not be asked about the token of another gateway.
+        otherwise = API_URL if gateway is None else None
+        api_url = otherwise if api is None else api.url
         token = os.environ.get("DISCORD_TOKEN") or None
         yield from examine(Way(url, api_url, token, intents, None, arguments.timeout))
         return
     with contextlib.ExitStack() as stack:
         try:
-            gateway = stack.enter_context(gateway_class()(tls=True))
-            url, api_url, token = gateway.url, gateway.http_url, gateway.token
-            way = Way(url, api_url, token, intents, gateway.ssl_context, arguments.timeout)
+            local = stack.enter_context(gateway_class()(tls=True))
+            url, api_url, token = local.url, local.http_url, local.token
+            way = Way(url, api_url, token, intents, local.ssl_context, arguments.timeout)
         except (Failure, OSError) as error:
             hint = TOO_MANY_FILES if is_too_many_files(error) else ""
             yield Finding("Local gateway", Grade.FAILED, printable(str(error)), hint)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 
-from shardlib.cli.environment import bot_token
+from shardlib.cli.environment import Address, api_address, bot_token, tell
 from shardlib.cli.errors import UsageError
 from shardlib.cli.fleets import REDIS_VARIABLE, find_fleet, log_lines
 from shardlib.cli.terminal import DIM, Output
@@ -18,7 +18,8 @@ def run(arguments: Namespace) -> None:
     """Write the settings to Redis, and print them. Ctrl-C ends the process, see ``cli.main``.
 
     :param arguments: the parsed arguments of ``shardlib init``.
-    :raises UsageError: if DISCORD_TOKEN is needed and not set, or if there is no URL of Redis.
+    :raises UsageError: if DISCORD_TOKEN is needed and not set, if DISCORD_API is no URL, or if
+        there is no URL of Redis.
     :raises Failure: if a package that a fleet needs is missing.
     :raises ShardError: if Discord or Redis gives no usable answer, or if the fleet has another
         number of shards.
@@ -27,7 +28,9 @@ def run(arguments: Namespace) -> None:
     output = Output(sys.stdout)
     log_lines()  # tells what is risked with this Redis
     with find_fleet(arguments) as fleet:
-        bot = _ask(arguments) if arguments.shards is None else _as_given(arguments)
+        api = api_address(arguments) if arguments.shards is None else None
+        tell(api)
+        bot = _ask(arguments, api) if arguments.shards is None else _as_given(arguments)
         interval = arguments.identify_interval or IDENTIFY_INTERVAL
         fleet.init(
             bot.shards,
@@ -46,7 +49,7 @@ def run(arguments: Namespace) -> None:
         ("Session starts", f"{left}{bot.total} in 24 hours"),
     ]
     # A gateway of one's own would not be found without its URL.
-    where = f" --url {bot.url}" if arguments.api_url else ""
+    where = f" --url {bot.url}" if api is not None else ""
     width = max(len(name) for name, _ in rows)
     lines = [output.style(name.ljust(width), DIM) + "  " + value for name, value in rows]
     lines += [
@@ -75,11 +78,11 @@ def _as_given(arguments: Namespace) -> GatewayBot:
     )
 
 
-def _ask(arguments: Namespace) -> GatewayBot:
+def _ask(arguments: Namespace, api: Address | None) -> GatewayBot:
     """Discord's numbers, but for those that the arguments give."""
     token = bot_token("--shards N needs none")
     try:
-        bot = fetch_gateway_bot(token, api_url=arguments.api_url or API_URL)
+        bot = fetch_gateway_bot(token, api_url=API_URL if api is None else api.url)
     except ValueError as error:
         raise UsageError(str(error)) from error
     total = arguments.session_start_limit or bot.total

@@ -9,7 +9,7 @@ import threading
 from argparse import Namespace
 from types import TracebackType
 
-from shardlib.cli.environment import bot_token
+from shardlib.cli.environment import API_VARIABLE, Address, api_address, bot_token, gateway_address
 from shardlib.cli.errors import UsageError
 from shardlib.cli.eventlines import EventLines
 from shardlib.cli.footer import Footer
@@ -42,22 +42,26 @@ def run(arguments: Namespace) -> None:
     :raises ShardError: the error that closed all shards, or why none was started.
     :raises OSError: if standard output cannot be written.
     """
-    gateway = None
+    gateway = url = api = None
     if arguments.local:
         gateway = large_gateway() if arguments.shards == "auto" else large_gateway(arguments.shards)
-    elif arguments.url is not None and arguments.api_url is None:
-        raise UsageError(
-            "--url with --shards needs --api-url, too: the HTTP API that belongs to that gateway "
-            "says how many shards the bot may start"
-        )
+    else:
+        url, api = gateway_address(arguments), api_address(arguments)
+        if url is not None and api is None:
+            origin, other = ("--url", "--api-url")
+            if url.variable is not None:
+                origin, other = (url.variable, f"--api-url or {API_VARIABLE}")
+            raise UsageError(
+                f"{origin} with --shards needs {other}, too: the HTTP API that belongs to that "
+                "gateway says how many shards the bot may start"
+            )
     token = bot_token("--local needs none") if gateway is None else gateway.token
     shutdown = Shutdown()
     with gateway or contextlib.nullcontext():
-        api_url = arguments.api_url or API_URL
         if gateway is not None:
             gateway.traffic()
-            api_url = gateway.http_url
-        with ManyShards(arguments, token, api_url, shutdown):
+            api = Address(gateway.http_url)
+        with ManyShards(arguments, token, url, api or Address(API_URL), shutdown):
             shutdown.wait()
 
 
@@ -68,14 +72,22 @@ class ManyShards:
 
     :param arguments: the parsed arguments of ``shardlib tail``.
     :param token: the bot's token.
-    :param api_url: the base of the HTTP API that is asked.
+    :param gateway: where the shards connect; None for the URL that the HTTP API answers.
+    :param api: where the HTTP API is that is asked.
     :param shutdown: ends the command.
     :raises UsageError: if the shards refuse the arguments.
     """
 
-    def __init__(self, arguments: Namespace, token: str, api_url: str, shutdown: Shutdown) -> None:
-        self._url: str | None = arguments.url
-        self._api_url = api_url
+    def __init__(
+        self,
+        arguments: Namespace,
+        token: str,
+        gateway: Address | None,
+        api: Address,
+        shutdown: Shutdown,
+    ) -> None:
+        self._gateway = gateway
+        self._api = api
         self._shutdown = shutdown
         # True from when all shards are to be closed: that is told once, and not by each of them.
         self._is_ending = False
@@ -93,7 +105,7 @@ class ManyShards:
                 token,
                 intents(arguments),
                 None if arguments.shards == "auto" else arguments.shards,
-                api_url=api_url,
+                api_url=api.url,
                 **callbacks_and_options(arguments, self._events.print),
                 on_socket_closed=self._note_closed,
                 on_socket_state=self._tell_state if self._footer is None else None,
@@ -123,14 +135,16 @@ class ManyShards:
         if self._footer is not None:
             self._footer.start()
         self._events.warn_of_misspelt_events()
-        _logger.info("asking %s", self._api_url)
+        _logger.info("asking %s", self._api)
+        if self._gateway is not None:
+            _logger.info("connecting to %s", self._gateway)
         # Not the main thread, which waits for the shutdown.
         self._running = threading.Thread(target=self._run, name="running", daemon=True)
         self._running.start()
 
     def _run(self) -> None:
         try:
-            self._manager.connect(self._url)
+            self._manager.connect(None if self._gateway is None else self._gateway.url)
             self._manager.join()
         except Exception as error:
             self._shutdown.come(error)

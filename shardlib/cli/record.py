@@ -9,13 +9,12 @@ import time
 from argparse import Namespace
 from typing import Any
 
-from shardlib.cli.environment import bot_token
+from shardlib.cli.environment import Address, bot_token, gateway_address
 from shardlib.cli.errors import Failure, UsageError, gateway_class
 from shardlib.cli.gateway import size
 from shardlib.cli.shutdown import Shutdown
 from shardlib.cli.tail import OneShard
 from shardlib.cli.terminal import Output
-from shardlib.gateway import GATEWAY_URL
 from shardlib.recording import Recorder
 from shardlib.shard import Shard
 from shardlib.text import count, duration
@@ -28,19 +27,20 @@ def run(arguments: Namespace) -> None:
     """Record until Ctrl-C, an error, or as long as was asked for.
 
     :param arguments: the parsed arguments of ``shardlib record``.
-    :raises UsageError: if the file exists, if the shard refuses the arguments, or if DISCORD_TOKEN
-        is not set.
+    :raises UsageError: if the file exists, if the shard refuses the arguments, if DISCORD_TOKEN is
+        not set, or if DISCORD_GATEWAY is no URL.
     :raises Failure: if the file cannot be written, or a package that ``--local`` needs is missing.
     :raises ShardError: the error that ended the shard.
     """
     gateway = gateway_class()() if arguments.local else None
     token = bot_token() if gateway is None else gateway.token
+    named = None if arguments.local else gateway_address(arguments)
     shutdown = Shutdown()
     with _Recording(arguments, shutdown) as recording, gateway or contextlib.nullcontext():
         shard = OneShard(arguments, token, shutdown, recording.add)
         if gateway is not None:
             gateway.traffic()
-        shard.connect(arguments.url or GATEWAY_URL if gateway is None else gateway.url)
+        shard.connect(named if gateway is None else Address(gateway.url))
         try:
             recording.wait()
         finally:

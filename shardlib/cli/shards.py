@@ -8,7 +8,7 @@ import sys
 import time
 from argparse import Namespace
 
-from shardlib.cli.environment import bot_token
+from shardlib.cli.environment import api_address, bot_token, tell
 from shardlib.cli.errors import UsageError
 from shardlib.cli.largegateway import large_gateway
 from shardlib.cli.terminal import DIM, Output, clock
@@ -21,16 +21,20 @@ def run(arguments: Namespace) -> None:
     """Ask Discord, and print the answer. Ctrl-C ends the process meanwhile, see ``cli.main``.
 
     :param arguments: the parsed arguments of ``shardlib shards``.
-    :raises UsageError: if DISCORD_TOKEN is not set, or holds no token.
+    :raises UsageError: if DISCORD_TOKEN is not set or holds no token, or if DISCORD_API is no URL.
     :raises Failure: if a package that ``--local`` needs is missing.
     :raises ShardError: if there is no usable answer.
     :raises OSError: if standard output cannot be written.
     """
     gateway = large_gateway() if arguments.local else None
     token = bot_token("--local needs none") if gateway is None else gateway.token
+    named = None if arguments.local else api_address(arguments)
     output = Output(sys.stdout)
+    tell(named)
     with gateway or contextlib.nullcontext():
-        url = arguments.api_url or API_URL if gateway is None else gateway.http_url
+        url = API_URL if named is None else named.url
+        if gateway is not None:
+            url = gateway.http_url
         try:
             bot = fetch_gateway_bot(token, api_url=url)
         except ValueError as error:

@@ -10,7 +10,7 @@ from argparse import Namespace
 from collections.abc import Callable
 from typing import Any
 
-from shardlib.cli.environment import bot_token
+from shardlib.cli.environment import Address, bot_token, gateway_address
 from shardlib.cli.errors import UsageError, gateway_class
 from shardlib.cli.eventlines import EventLines
 from shardlib.cli.shutdown import Shutdown
@@ -30,13 +30,15 @@ def run(arguments: Namespace) -> None:
     """Connect, and print events until Ctrl-C, an error, or the last event that was asked for.
 
     :param arguments: the parsed arguments of ``shardlib tail``.
-    :raises UsageError: if the shard refuses the arguments, or DISCORD_TOKEN is not set.
+    :raises UsageError: if the shard refuses the arguments, if DISCORD_TOKEN is not set, or if
+        DISCORD_GATEWAY is no URL.
     :raises Failure: if a package that ``--local`` needs is missing.
     :raises ShardError: the error that ended the shard.
     :raises OSError: if standard output cannot be written.
     """
     gateway = gateway_class()() if arguments.local else None
     token = bot_token("--local needs none") if gateway is None else gateway.token
+    named = None if arguments.local else gateway_address(arguments)
     shutdown = Shutdown()
     events = EventLines(arguments, Output(sys.stdout), shutdown, with_shard=False)
     shard = OneShard(arguments, token, shutdown, events.print)
@@ -44,7 +46,7 @@ def run(arguments: Namespace) -> None:
         if gateway is not None:
             gateway.traffic()
         events.warn_of_misspelt_events()
-        shard.connect(arguments.url or GATEWAY_URL if gateway is None else gateway.url)
+        shard.connect(named if gateway is None else Address(gateway.url))
         try:
             shutdown.wait()
         finally:
@@ -91,16 +93,17 @@ class OneShard:
                 logger.addHandler(lines)
                 logger.setLevel(logging.DEBUG if arguments.verbose else logging.INFO)
 
-    def connect(self, url: str) -> None:
+    def connect(self, address: Address | None) -> None:
         """Begin to connect, on a new thread, so that the main thread can wait for the shutdown.
 
-        :param url: the gateway's URL.
+        :param address: where the gateway is; None for Discord's.
         """
-        _logger.info("connecting to %s", url)
+        where = address or Address(GATEWAY_URL)
+        _logger.info("connecting to %s", where)
 
         def connect() -> None:
             try:
-                self._shard.connect(url)
+                self._shard.connect(where.url)
             except Exception as error:
                 self._shutdown.come(error)
 

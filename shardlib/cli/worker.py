@@ -8,7 +8,7 @@ from argparse import Namespace
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from shardlib.cli.environment import bot_token
+from shardlib.cli.environment import bot_token, gateway_address
 from shardlib.cli.errors import UsageError
 from shardlib.cli.fleets import find_fleet, log_lines
 from shardlib.cli.shardlog import number_of
@@ -26,12 +26,14 @@ def run(arguments: Namespace) -> None:
     """Run a worker until SIGTERM or Ctrl-C, and hand its shards over to the other workers.
 
     :param arguments: the parsed arguments of ``shardlib worker``.
-    :raises UsageError: if DISCORD_TOKEN is not set, or if the worker refuses the arguments.
+    :raises UsageError: if DISCORD_TOKEN is not set, if DISCORD_GATEWAY is no URL, or if the worker
+        refuses the arguments.
     :raises Failure: if a package that a fleet needs is missing.
     :raises ShardError: the error that has ended the worker.
     """
     with find_fleet(arguments, lease=arguments.lease, keep_events=arguments.keep_events) as fleet:
         token = bot_token()
+        gateway = gateway_address(arguments)
         shutdown = Shutdown(watches_output=False)  # nothing is printed there
         try:
             worker = fleet.worker(
@@ -47,7 +49,9 @@ def run(arguments: Namespace) -> None:
             raise UsageError(str(error)) from error
         _print_log(worker, details=arguments.verbose)
         _logger.info("worker %s of the fleet %s", worker.name, fleet.name)
-        worker.start(arguments.url or GATEWAY_URL)
+        if gateway is not None and gateway.variable is not None:
+            _logger.info("its shards connect to %s", gateway)
+        worker.start(GATEWAY_URL if gateway is None else gateway.url)
         ended = threading.Event()
         _in_thread("waiting", lambda: _wait_for_end(worker, ended, shutdown))
         shutdown.wait()

@@ -80,7 +80,15 @@ class EventMaker:
         ]
 
     def _random_member_id(self, guild: Guild) -> str:
-        return self._rng.choice([*guild.members])
+        """Return the user id of a member other than the bot, which alone decides what it does.
+
+        :param guild: the guild; if it has no other member, the bot's user id is returned.
+        """
+        user_ids = [*guild.members]
+        user_id = self._rng.choice(user_ids)
+        while user_id == self._world.user["id"] and len(user_ids) > 1:
+            user_id = self._rng.choice(user_ids)
+        return user_id
 
     def _message_create(self, guild: Guild) -> Events:
         channel = self._rng.choice(guild.text_channels)
@@ -91,9 +99,12 @@ class EventMaker:
         """Return the last message of a random text channel; None if the channel is empty."""
         return self._rng.choice(guild.text_channels).last_message
 
+    def _is_of_a_member(self, message: Message) -> bool:
+        return bool(message["author"]["id"] != self._world.user["id"])
+
     def _message_update(self, guild: Guild) -> Events:
         message = self._random_message(guild)
-        if message is None:
+        if message is None or not self._is_of_a_member(message):
             return self._message_create(guild)
         message["content"] = sentence(self._rng)
         message["edited_timestamp"] = timestamp()
@@ -101,7 +112,7 @@ class EventMaker:
 
     def _message_delete(self, guild: Guild) -> Events:
         message = self._random_message(guild)
-        if message is None:
+        if message is None or not self._is_of_a_member(message):
             return self._message_create(guild)
         message.channel.remove(message["id"])
         ids = {"id": message["id"], "channel_id": message["channel_id"], "guild_id": guild.id}

@@ -168,7 +168,9 @@ def check_presence(presence: Any) -> None:
     )
     require(isinstance(presence.get("afk", False), bool), "afk is not a boolean")
     since = presence.get("since")
-    require(since is None or is_int(since), "since is not milliseconds or null")
+    # discord.py and py-cord write the integer 0 as 0.0.
+    is_whole = is_int(since) or (isinstance(since, float) and since.is_integer())
+    require(since is None or is_whole, "since is not milliseconds or null")
     # The documentation demands an array. eris sends null for no activities.
     activities = presence.get("activities")
     require(activities is None or isinstance(activities, list), "activities is not an array")

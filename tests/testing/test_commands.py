@@ -50,6 +50,19 @@ def test_a_presence_update_reaches_every_guild_and_is_remembered(
         assert client.close_code() == 4001
 
 
+# discord.py and py-cord send 0.0 unless the bot is idle, hikari sends null or an integer.
+@pytest.mark.parametrize("since", [None, 0, 0.0, 1_732_647_881_000.0])
+def test_a_presence_may_have_a_whole_number_of_any_spelling(
+    local_gateway: LocalGateway, since: float | None
+) -> None:
+    presence = {"status": "idle", "afk": False, "since": since, "activities": []}
+    with connected(local_gateway) as client:
+        client.ready()
+        client.send(3, presence)
+        assert client.event("PRESENCE_UPDATE")["status"] == "idle"
+        assert local_gateway.sessions[0].presence == presence
+
+
 def test_joining_and_leaving_voice_is_answered_with_voice_states(
     local_gateway: LocalGateway,
 ) -> None:
@@ -195,6 +208,8 @@ def test_channel_info_holds_the_fields_that_were_asked_for(local_gateway: LocalG
     ("opcode", "data"),
     [
         (3, {"status": "idle", "since": "now"}),
+        (3, {"status": "idle", "since": 0.5}),
+        (3, {"status": "idle", "since": True}),
         (3, {"status": "idle", "afk": 1}),
         (3, []),
         (4, {"guild_id": "x", "channel_id": None}),

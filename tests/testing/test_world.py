@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -105,6 +106,27 @@ def test_traffic_changes_the_world_and_keeps_it_consistent() -> None:
         if event.guild_id is not None:
             check(world.guilds[str(event.guild_id)])
     assert seen >= set(TRAFFIC_MIX)
+
+
+def test_traffic_does_nothing_in_the_name_of_the_bot() -> None:
+    world = World(members=2)
+    bot_id = world.user["id"]
+    channels = [channel for guild in world.guilds.values() for channel in guild.text_channels]
+    own = [world.write_message(channel, world.user, "of the bot itself") for channel in channels]
+    # Without MESSAGE_CREATE: the bot's messages stay the last ones until a message of a member.
+    mix = {name: 1.0 for name in TRAFFIC_MIX if name != "MESSAGE_CREATE"}
+    for event in maker(world, mix).make(2000):
+        d = json.loads(event.text(Intents.all()))
+        users = [d.get("author"), d.get("user"), (d.get("member") or {}).get("user")]
+        assert bot_id not in [d.get("user_id"), *(user["id"] for user in users if user)], event
+    assert [message["content"] for message in own] == ["of the bot itself"] * len(own)
+    ids = [message["id"] for message in own]
+    assert [channel.messages[0]["id"] for channel in channels] == ids
+
+
+def test_traffic_of_a_guild_without_members_goes_on() -> None:
+    world = World(members=0)
+    assert len(maker(world, {"MESSAGE_CREATE": 1, "TYPING_START": 1}).make(50)) == 50
 
 
 def test_traffic_reaches_a_client(local_gateway: LocalGateway) -> None:

@@ -53,7 +53,7 @@ def check_bot(way: Way, failed: str | None) -> Generator[Finding, None, tuple[st
         yield Finding("Session starts", Grade.SKIPPED, "there is no token")
         return "Token", 1
     if way.api_url is None:
-        why = "with --url alone no HTTP API is asked"
+        why = "no HTTP API is named with the gateway, so none is asked"
         yield Finding("Token", Grade.SKIPPED, f"{why}; READY will tell")
         yield Finding("Session starts", Grade.SKIPPED, why)
         return None, 1

@@ -33,6 +33,7 @@ def tell(event: str, **details: Any) -> None:
 class Bot(discord.Client):
     async def on_ready(self) -> None:
         members = {str(guild.id): len(guild.members) for guild in self.guilds}
+        await self.change_presence(status=discord.Status.dnd)  # its "since" is 0.0
         tell("ready", guilds=members, user=str(self.user.id))
 
     async def on_resumed(self) -> None:
