@@ -122,7 +122,7 @@ def test_a_slash_command_and_its_button_are_answered(gateway: LocalGateway) -> N
         wait_until(lambda: message["content"] == "pong again", PATIENCE)
         gateway.use_component(message, "again").wait_for_callback(PATIENCE)
         assert bot.interrupt() == 0
-    assert bot.lines == []
+    assert bot.lines == ["logged in as local-bot\n"]
     assert gateway.unhandled == []
 
 
@@ -137,7 +137,7 @@ def test_slow_commands_are_deferred_though_others_are_at_work(gateway: LocalGate
             assert (original["content"], last["content"]) == ("2", "That was all.")
             assert last["flags"] == 64
         assert bot.interrupt() == 0
-    assert bot.lines == []
+    assert bot.lines == ["logged in as local-bot\n"]
 
 
 # begin: test
