@@ -262,9 +262,8 @@ def test_a_job_in_the_background_is_not_stopped_and_reads_in_the_foreground(
         terminal.type("hello\n")
         wait_for(lines, ": hello")
     finally:
-        os.write(writer, b"e")
+        os.close(writer)  # which ends the leader, wherever it is
         leader.wait(PATIENCE)
         thread.join(PATIENCE)
         leader.stdout.close()
         os.close(reader)
-        os.close(writer)

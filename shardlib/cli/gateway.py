@@ -133,7 +133,7 @@ def _introduction(gateway: LocalGateway, certificate: str | None) -> str:
         command = f"SSL_CERT_FILE={certificate} {command}"
     lines += ["", "Try it from another terminal:", "", f"  {command}", ""]
     if _is_terminal(sys.stdin):
-        lines += ["Type a message to the bot, or a command of its, as /name option=value.", ""]
+        lines += ["Type a message to the bot, or one of its commands, as /name option=value.", ""]
     return "\n".join([*lines, ""])
 
 
