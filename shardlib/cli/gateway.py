@@ -132,7 +132,7 @@ def _introduction(gateway: LocalGateway, certificate: str | None) -> str:
         lines.append(f"Certificate  {certificate} (of the authority to trust)")
         command = f"SSL_CERT_FILE={certificate} {command}"
     lines += ["", "Try it from another terminal:", "", f"  {command}", ""]
-    if _is_terminal(sys.stdin):
+    if _is_terminal(sys.stdin) and gateway.world.guilds:
         lines += ["Type a message to the bot, or one of its commands, as /name option=value.", ""]
     return "\n".join([*lines, ""])
 
