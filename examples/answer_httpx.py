@@ -37,6 +37,11 @@ intents = Intents.GUILD_MESSAGES | Intents.DIRECT_MESSAGES | Intents.MESSAGE_CON
 bot = Shard(TOKEN, intents, dispatcher=Worker())
 
 
+@bot.on("READY")
+def ready(shard: Shard, data: dict) -> None:
+    print("logged in as", data["user"]["username"], flush=True)
+
+
 @bot.on("MESSAGE_CREATE")
 def message(shard: Shard, data: dict) -> None:
     if data["content"] == "!ping" and not data["author"].get("bot"):

@@ -96,6 +96,11 @@ def follow_up(interaction: dict) -> None:
 bot = Shard(TOKEN, Intents.GUILDS, dispatcher=Pool(workers=8), slow_callback=120)
 
 
+@bot.on("READY")
+def ready(shard: Shard, data: dict) -> None:
+    print("logged in as", data["user"]["username"], flush=True)
+
+
 @bot.on("INTERACTION_CREATE")
 def interact(shard: Shard, interaction: dict) -> None:
     response = respond(interaction)

@@ -50,6 +50,7 @@ class Command:
         token: str | None = None,
         options: tuple[str, ...] = (),
         environment: dict[str, str] | None = None,
+        stdin: Any = subprocess.DEVNULL,
         stdout: Any = subprocess.PIPE,
         stderr: Any = subprocess.PIPE,
     ) -> None:
@@ -61,7 +62,7 @@ class Command:
             [sys.executable, *options, "-m", "shardlib", *arguments],
             cwd=ROOT,
             env=variables,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=stdout,
             stderr=stderr,
         )
@@ -105,6 +106,8 @@ class Command:
 
     def __exit__(self, *_: object) -> None:
         self.process.kill()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
         self.finish()
         # pytest shows this if the test fails: the status alone would not tell why.
         print("shardlib", *self._arguments, "ended with status", self.status)

@@ -10,8 +10,9 @@ import struct
 from tests.command import PATIENCE
 from tests.support import wait_until
 
-# What moves the cursor or erases; a style; or a text without either.
-_TOKEN = re.compile(r"\x1b\[(\d*)([A-Za-z])|(\r)|(\n)|([^\x1b\r\n])|(\x1b)")
+# What moves the cursor or erases, or a style; a text without either; what saves or restores the
+# cursor.
+_TOKEN = re.compile(r"\x1b\[(\d*)([A-Za-z])|(\r)|(\n)|([^\x1b\r\n])|\x1b([78])|(\x1b)")
 
 
 class PseudoTerminal:
@@ -34,6 +35,10 @@ class PseudoTerminal:
     def read_until(self, text: bytes) -> None:
         """Read until a text was printed."""
         wait_until(lambda: self.read_some() and text in self.text, PATIENCE, repr(text))
+
+    def type(self, text: str) -> None:
+        """Type a text, as the user at the terminal."""
+        os.write(self._leader, text.encode())
 
     def read_some(self) -> bool:
         """Read what was printed meanwhile, if anything was. Returns True."""
@@ -66,8 +71,9 @@ def picture(text: str, columns: int) -> list[str]:
     """
     lines: list[list[str]] = [[]]
     row = column = 0
+    saved = (0, 0)
     for match in _TOKEN.finditer(text):
-        number, control, carriage_return, line_feed, character, escape = match.groups()
+        number, control, carriage_return, line_feed, character, cursor, escape = match.groups()
         assert escape is None, f"half a control sequence in {text!r}"
         if character is not None:
             if column == columns:  # the terminal breaks the line
@@ -77,6 +83,10 @@ def picture(text: str, columns: int) -> list[str]:
             line.extend(" " * (column - len(line)))
             line[column : column + 1] = [character]
             column += 1
+        elif cursor == "7":
+            saved = (row, column)
+        elif cursor == "8":
+            row, column = saved
         elif carriage_return:
             column = 0
         elif line_feed:

@@ -118,7 +118,7 @@ def test_a_slash_command_and_its_button_are_answered(gateway: LocalGateway) -> N
         wait_until(lambda: message["content"] == "pong again", PATIENCE)
         gateway.use_component(message, "again").wait_for_callback(PATIENCE)
         assert bot.interrupt() == 0
-    assert bot.lines == []
+    assert bot.lines == ["logged in as local-bot\n"]
     assert gateway.unhandled == []
 
 
@@ -133,7 +133,7 @@ def test_slow_commands_are_deferred_though_others_are_at_work(gateway: LocalGate
             assert (original["content"], last["content"]) == ("2", "That was all.")
             assert last["flags"] == 64
         assert bot.interrupt() == 0
-    assert bot.lines == []
+    assert bot.lines == ["logged in as local-bot\n"]
 
 
 def test_the_tests_of_the_documentation_pass(gateway: LocalGateway) -> None:

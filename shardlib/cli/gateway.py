@@ -9,11 +9,13 @@ import tempfile
 import time
 from argparse import Namespace
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from shardlib.cli.errors import Failure, UsageError, gateway_class
 from shardlib.cli.shutdown import Shutdown
-from shardlib.cli.terminal import Output, clip, clock, terminal_columns
+from shardlib.cli.statusline import StatusLine
+from shardlib.cli.talk import Talk
+from shardlib.cli.terminal import Output, clock
 
 if TYPE_CHECKING:
     from shardlib.cli.faults import Script
@@ -67,13 +69,15 @@ def run(arguments: Namespace) -> None:
             gateway.token = arguments.token or gateway.world.make_token(arguments.seed)
             certificate = stack.enter_context(_certificate_file(gateway)) if arguments.tls else None
             output.write(_introduction(gateway, certificate))
+            status = StatusLine(output, is_typed_below=_is_terminal(sys.stdin))
             script.inject(gateway)
             rate = arguments.rate
             if rate is None:
                 rate = 10.0 if gateway.replay is None else 0.0
             if rate:
                 gateway.traffic(rate)
-            _watch(gateway, script, output, shutdown)
+            Talk(gateway, status).start()
+            _watch(gateway, script, status, output.is_terminal, shutdown)
     except BrokenPipeError:
         pass  # the pipe has no reader any more, which is a usual end of the command
 
@@ -127,10 +131,23 @@ def _introduction(gateway: LocalGateway, certificate: str | None) -> str:
     if certificate is not None:
         lines.append(f"Certificate  {certificate} (of the authority to trust)")
         command = f"SSL_CERT_FILE={certificate} {command}"
-    return "\n".join([*lines, "", "Try it from another terminal:", "", f"  {command}", "", ""])
+    lines += ["", "Try it from another terminal:", "", f"  {command}", ""]
+    if _is_terminal(sys.stdin) and gateway.world.guilds:
+        lines += ["Type a message to the bot, or one of its commands, as /name option=value.", ""]
+    return "\n".join([*lines, ""])
 
 
-def _watch(gateway: LocalGateway, script: Script, output: Output, shutdown: Shutdown) -> None:
+def _is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty()
+
+
+def _watch(
+    gateway: LocalGateway,
+    script: Script,
+    status: StatusLine,
+    is_terminal: bool,
+    shutdown: Shutdown,
+) -> None:
     """Let faults strike when they are due, and print the status, until the command ends."""
     started = printed_at = time.monotonic()
     printed: tuple[int, int] | None = None
@@ -140,16 +157,16 @@ def _watch(gateway: LocalGateway, script: Script, output: Output, shutdown: Shut
         now = time.monotonic()
         if replay is not None and replay.finished:
             end = "the recording was played to its end" if replay.error is None else replay.error
-            output.write(f"{_line_start(output)}{clock(time.time())}  {end}\n")
+            status.print(f"{clock(time.time())}  {end}")
             replay = None
         for fault in script.strike(gateway, now - started):
-            output.write(f"{_line_start(output)}{clock(time.time())}  {fault}\n")
+            status.print(f"{clock(time.time())}  {fault}")
         clients = (len(gateway.connections), len(gateway.sessions))
-        interval = LINE_INTERVAL if output.is_terminal else PLAIN_LINE_INTERVAL
+        interval = LINE_INTERVAL if is_terminal else PLAIN_LINE_INTERVAL
         if clients != printed or now - printed_at >= interval:
             events = gateway.events_dispatched
             rate = (events - printed_events) / max(now - printed_at, LINE_INTERVAL)
-            _print_status(gateway, clients, rate, output)
+            status.show(_status(gateway, clients, rate))
             printed_at, printed, printed_events = now, clients, events
         due = script.next_due()
         pause = LINE_INTERVAL
@@ -157,29 +174,16 @@ def _watch(gateway: LocalGateway, script: Script, output: Output, shutdown: Shut
             pause = max(0.0, min(pause, started + due - time.monotonic()))
         if shutdown.wait(pause):
             break
-    if output.is_terminal:
-        output.write("\n")
+    status.end()
 
 
-def _line_start(output: Output) -> str:
-    """Return what moves the cursor of a terminal to the beginning of the status line."""
-    return "\r" if output.is_terminal else ""
-
-
-def _print_status(
-    gateway: LocalGateway, clients: tuple[int, int], rate: float, output: Output
-) -> None:
+def _status(gateway: LocalGateway, clients: tuple[int, int], rate: float) -> str:
     connections, sessions = clients
-    line = (
+    return (
         f"{clock(time.time())}  connections {connections}  sessions {sessions}  "
         f"events/s {rate:.1f}  sent {size(gateway.bytes_sent)}  "
         f"received {size(gateway.bytes_received)}"
     )
-    if output.is_terminal:
-        width = terminal_columns(80) - 1
-        output.write("\r" + clip(line, width).ljust(width))
-    else:
-        output.write(line + "\n")
 
 
 def size(number: float) -> str:

@@ -177,7 +177,10 @@ def _add_gateway(commands: _Commands[_Parser]) -> None:
         "gateway",
         help="run a local gateway for clients in any language",
         description="Run a local gateway: Discord's Gateway protocol on 127.0.0.1, with made-up\n"
-        "guilds and traffic, to test a client of any language against. Ctrl-C ends it.",
+        "guilds and traffic, to test a client of any language against. Ctrl-C ends it.\n\n"
+        "A line of standard input is a message of a member to the bot, and one that begins\n"
+        "with / invokes a command of the bot's, with options as name=value. The bot's\n"
+        "answers are printed.",
         epilog=f"faults:\n\n{FORMAT}",
     )
     parser.add_argument(

@@ -280,6 +280,7 @@ class LocalGateway:
         self._requests = RequestLog()
         self._interactions = Interactions(self.world, self.clock)
         registry = CommandRegistry(self.world, self.clock)
+        self._registry = registry
         self._users = UserSide(
             self.world, registry, self._interactions, self._dispatcher, self._thread
         )
@@ -646,6 +647,16 @@ class LocalGateway:
             return message
 
     # What users do with the bot's commands.
+
+    @property
+    def commands(self) -> list[dict[str, Any]]:
+        """The application commands that the bot has registered, as command objects.
+
+        The global commands come first, and then those of each guild, which have a ``guild_id``.
+        """
+        with self._thread.lock:
+            scopes = [None, *self.world.guilds]
+            return [command for scope in scopes for command in self._registry.all(scope)]
 
     def invoke_command(
         self,

@@ -65,6 +65,20 @@ def roll(local_gateway: LocalGateway, rest: Rest) -> GatewayInteraction:
     return local_gateway.invoke_command("roll", {"sides": 6})
 
 
+def test_a_test_sees_which_commands_are_registered_and_where(
+    local_gateway: LocalGateway, rest: Rest, channel: Channel
+) -> None:
+    assert local_gateway.commands == []
+    register(rest, ROLL)
+    application = local_gateway.world.application["id"]
+    place = f"/applications/{application}/guilds/{channel['guild_id']}/commands"
+    rest.call("PUT", place, [ROLL])
+    assert [(each["name"], each.get("guild_id")) for each in local_gateway.commands] == [
+        ("roll", None),
+        ("roll", channel["guild_id"]),
+    ]
+
+
 def test_a_command_reaches_the_bot_and_its_answer_the_channel(
     local_gateway: LocalGateway, rest: Rest, channel: Channel
 ) -> None:
