@@ -129,8 +129,12 @@ def test_exactly_once_stores_each_message_once_though_it_is_killed(tmp_path: Pat
                 wait_until(lambda: len(stored()) > before, PATIENCE)
                 bot.process.kill()
         traffic.stop()
+        session = gateway.all_sessions[0]
+        resumes = session.resumes
         with Example(gateway, "exactly_once.py", str(path)) as bot:
-            history = gateway.all_sessions[0].history
+            # Nothing may be left to store, and the bot not have begun.
+            wait_until(lambda: session.resumes > resumes, PATIENCE)
+            history = session.history
             issued = [event.data["id"] for event in history if event.name == "MESSAGE_CREATE"]
             wait_until(lambda: len(stored()) >= len(issued), PATIENCE)
             assert bot.interrupt() == 0
