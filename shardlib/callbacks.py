@@ -30,8 +30,8 @@ _MOST_SHOWN = 2000
 
 
 # The tokens that a payload gives away: of an interaction, with which it is answered, and of a voice
-# connection. Like the bot's, none has a quotation mark in it.
-_TOKEN_FIELD = re.compile(r'("token"\s*:\s*)"[^"]*"?')
+# connection. Like the bot's, none has a quotation mark in it. Compiled when it is first needed.
+_TOKEN_FIELD = r'("token"\s*:\s*)"[^"]*"?'
 
 
 class Shown:
@@ -49,7 +49,7 @@ class Shown:
         text = self._text
         if isinstance(text, bytes):
             text = text[: 4 * _MOST_SHOWN].decode(errors="replace")
-        return printable(_TOKEN_FIELD.sub(r'\1"***"', self._hide(text)), _MOST_SHOWN)
+        return printable(re.sub(_TOKEN_FIELD, r'\1"***"', self._hide(text)), _MOST_SHOWN)
 
 
 class Subscriber(Protocol):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-_TITLE = re.compile(r"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
-_NO_WORDS = re.compile(r"<(script|style)\b.*?(</\1[^>]*>|$)|<[^>]*(>|$)", re.IGNORECASE | re.DOTALL)
+# Compiled when they are first needed.
+_TITLE = r"(?is)<title[^>]*>(.*?)</title"
+_NO_WORDS = r"(?is)<(script|style)\b.*?(</\1[^>]*>|$)|<[^>]*(>|$)"
 
 
 def describe(value: object) -> str:
@@ -81,9 +82,9 @@ def gist(text: str) -> str:
         return text
     import html  # here: its table of names takes a while to load
 
-    title = _TITLE.search(text)
+    title = re.search(_TITLE, text)
     words = " ".join(html.unescape(title[1] if title else "").split())
-    return words or " ".join(html.unescape(_NO_WORDS.sub(" ", text)).split())
+    return words or " ".join(html.unescape(re.sub(_NO_WORDS, " ", text)).split())
 
 
 def printable(text: str, limit: int | None = None) -> str:
