@@ -399,5 +399,6 @@ def test_rewinds_of_many_threads_lose_nothing(gateway: LocalGateway, stored: Sto
         ]
         for call in [in_background(call) for call in calls]:
             call.result(10)
-        wait_until(lambda: stored.numbers[-40:] == [*range(11, 51)])
+        # The lowest wins, unless another asks when the events after the lowest have come once more.
+        wait_until(lambda: stored.numbers[-1] == 50 and {*range(11, 51)} <= {*stored.numbers[50:]})
         wait_until(lambda: shard.stats.resumes and saved_sequence(shard) == shard.last_sequence)
