@@ -125,7 +125,8 @@ def test_disconnect_at_every_stage_is_quick_and_final(gateway: LocalGateway, ste
     shard.disconnect()
     assert time.perf_counter() - since < AT_ONCE
     shard.join(10)
-    assert recorder.calls[-1] == ("closed", None)
+    # A busy machine may need more than close_timeout, and disconnect() does not wait for longer.
+    wait_until(lambda: recorder.calls[-1] == ("closed", None))
     error = connecting.exception(10)
     assert isinstance(error, ShardClosed) if step in ("accept", "upgrade") else error is None
     wait_until(lambda: connection.is_closed)
