@@ -51,8 +51,11 @@ COMMANDS: list[dict[str, Any]] = [
 
 
 @contextlib.contextmanager
-def bot(url: str, api: str) -> Iterator[Shard]:
-    """A bot that answers ``!ping``, tells the options of its commands, and whispers at /ping."""
+def bot(url: str, api: str, printed: threading.Event | None = None) -> Iterator[Shard]:
+    """A bot that answers ``!ping``, tells the options of its commands, and whispers at /ping.
+
+    :param printed: set once the answer to /config was printed, which the bot then edits.
+    """
     http = requests.Session()
     http.headers["Authorization"] = f"Bot {TOKEN}"
     http.trust_env = False
@@ -81,7 +84,7 @@ def bot(url: str, api: str) -> Iterator[Shard]:
         url = f"{api}/interactions/{data['id']}/{data['token']}/callback"
         http.post(url, json={"type": 4, "data": answer}).raise_for_status()
 
-        if command["name"] == "config":
+        if command["name"] == "config" and printed is not None and printed.wait(PATIENCE):
             response = f"{api}/webhooks/{data['application_id']}/{data['token']}/messages/@original"
             http.patch(response, json={"content": "configured"}).raise_for_status()
 
@@ -122,9 +125,10 @@ def test_a_line_of_a_pipe_is_written_by_a_member_and_answered() -> None:
 
 
 def test_a_line_with_a_slash_invokes_a_command() -> None:
+    printed = threading.Event()
     with Command(*GATEWAY, stdin=subprocess.PIPE) as command:
         command.read()
-        with bot(*addresses(command.out)):
+        with bot(*addresses(command.out), printed):
             wait_until(lambda: try_ping(command), PATIENCE, "the commands")
             say(command, "/roll sides=20 loud=true note='two words'")
             told = wait_for(command.out, "local-bot: roll ")
@@ -133,6 +137,7 @@ def test_a_line_with_a_slash_invokes_a_command() -> None:
                 assert f"'value': {value!r}" in told
             say(command, "/config set key=x")
             assert "'name': 'key'" in wait_for(command.out, "local-bot: config ")
+            printed.set()
             wait_for(command.out, "local-bot (edited): configured")
 
 
