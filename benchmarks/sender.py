@@ -17,7 +17,8 @@ import subprocess
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
+
+from shardlib.closing import Closing
 
 _KEY = re.compile(rb"sec-websocket-key: *(\S+)", re.IGNORECASE)
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
@@ -33,7 +34,7 @@ _CLIENT_TIMEOUT = 60.0
 _PAUSE = 0.002
 
 
-class Sender:
+class Sender(Closing):
     """Listens on any free port, and accepts one client after another.
 
     :param context: a server's context, for wss; None for ws.
@@ -79,15 +80,8 @@ class Sender:
         )
         return client
 
-    def __enter__(self) -> Sender:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Stop to listen."""
         self._listener.close()
 
 

@@ -17,7 +17,7 @@ import threading
 import time
 from pathlib import Path
 
-from shardlib import Shard
+from shardlib import Backoff, Shard
 from shardlib.testing import GatewayConnection
 from tests.peers import Peer, Script
 from tests.support import TOKEN, in_background, not_none, send_signal, wait_until
@@ -295,3 +295,15 @@ def make(**options):
             assert stream is not None
             stream.close()
         assert TOKEN not in self.stderr  # the log and the tracebacks of the program
+
+
+class NotedBackoff(Backoff):
+    """A back-off that keeps the delays that it has given."""
+
+    def __init__(self, base: float, cap: float) -> None:
+        super().__init__(base, cap)
+        self.delays: list[float] = []
+
+    def next_delay(self) -> float:
+        self.delays.append(super().next_delay())
+        return self.delays[-1]

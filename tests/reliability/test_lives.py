@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from shardlib import (
-    Backoff,
     ConnectionFailed,
     Opcode,
     Shard,
@@ -25,7 +24,7 @@ from shardlib import (
 )
 from tests.peers import Peer, well_behaved
 from tests.reliability.conftest import MakeScripted, WatchShard
-from tests.reliability.support import closing_with
+from tests.reliability.support import NotedBackoff, closing_with
 from tests.support import AT_ONCE, NEVER, in_background, wait_until
 
 
@@ -118,18 +117,6 @@ def test_a_wait_ends_with_its_life_though_the_next_one_begins_at_once(
         assert joining.exception(10) is None
         assert type(waiting.exception(10)) is ShardClosed
         wait_until(lambda: recorder.count("ready") == number + 1)
-
-
-class NotedBackoff(Backoff):
-    """A back-off that keeps the delays that it has given."""
-
-    def __init__(self, base: float, cap: float) -> None:
-        super().__init__(base, cap)
-        self.delays: list[float] = []
-
-    def next_delay(self) -> float:
-        self.delays.append(super().next_delay())
-        return self.delays[-1]
 
 
 def test_a_new_life_does_not_inherit_the_back_off_of_the_last(

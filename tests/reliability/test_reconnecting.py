@@ -21,7 +21,7 @@ from shardlib.reconnect import INVALID_SESSION_DELAY
 from shardlib.testing import GatewayConnection, LocalGateway
 from tests.recorder import dispatch_numbers
 from tests.reliability.conftest import MakeGateway, WatchShard
-from tests.reliability.support import StuckCallback
+from tests.reliability.support import NotedBackoff, StuckCallback
 from tests.support import not_none, wait_until
 
 Lose = Callable[[Shard, GatewayConnection], object]
@@ -250,7 +250,7 @@ def test_pauses_grow_while_a_gateway_closes_before_ready(
 ) -> None:
     """Row 10: only READY or RESUMED resets the back-off, no earlier step does."""
     gateway = make_gateway()
-    backoff = _Delays(base=0.002, cap=0.5)
+    backoff = NotedBackoff(base=0.002, cap=0.5)
     shard, recorder = watch_shard(gateway, backoff=backoff)
     backoff.delays.clear()
     action = (lambda it: it.drop()) if step == "upgrade" else (lambda it: it.close(4000))
@@ -285,23 +285,11 @@ def test_pauses_after_connections_lost_soon_after_ready_grow_up_to_the_cap(
         assert later - earlier >= pause
 
 
-class _Delays(Backoff):
-    """A back-off that notes its delays and counts its resets."""
-
-    def __init__(self, base: float, cap: float) -> None:
-        super().__init__(base, cap)
-        self.delays: list[float] = []
-
-    def next_delay(self) -> float:
-        self.delays.append(super().next_delay())
-        return self.delays[-1]
-
-
 def test_the_next_attempt_comes_no_sooner_than_the_back_off_says(
     gateway: LocalGateway, watch_shard: WatchShard
 ) -> None:
     """Row 10: the shard waits for each delay, even after a reconnect(), which does not wait."""
-    backoff = _Delays(base=0.05, cap=0.2)
+    backoff = NotedBackoff(base=0.05, cap=0.2)
     shard, recorder = watch_shard(gateway, backoff=backoff)
     shard.reconnect()
     shard.wait_until_ready(10)
