@@ -25,11 +25,12 @@ class Player:
     """Lavalink's player for one guild."""
 
     def __init__(self, user_id: str, guild_id: str) -> None:
-        headers = {
-            "Authorization": PASSWORD,
-            "User-Id": user_id,
-            "Client-Name": "example/1.0",
-        }
+        password = {"Authorization": PASSWORD}
+        # One session for all requests: requests.patch() makes one for each, and ends it in a
+        # finaliser, where Python would drop the KeyboardInterrupt of a Ctrl-C.
+        self._http = requests.Session()
+        self._http.headers.update(password)
+        headers = {**password, "User-Id": user_id, "Client-Name": "example/1.0"}
         url = LAVALINK.replace("http", "ws", 1) + "/websocket"
         self._socket = websocket.create_connection(url, timeout=10, header=headers)
         session_id = json.loads(self._socket.recv())["sessionId"]
@@ -56,13 +57,10 @@ class Player:
         self._patch({"track": {"identifier": track}})
 
     def _patch(self, body: dict) -> None:
-        headers = {"Authorization": PASSWORD}
-        answer = requests.patch(self._url, json=body, headers=headers, timeout=30)
-        answer.raise_for_status()
+        self._http.patch(self._url, json=body, timeout=30).raise_for_status()
 
     def close(self) -> None:
-        headers = {"Authorization": PASSWORD}
-        requests.delete(self._url, headers=headers, timeout=10)
+        self._http.delete(self._url, timeout=10)
 
 
 guild_id, channel_id, track = sys.argv[1:]

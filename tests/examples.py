@@ -30,6 +30,7 @@ class Example:
                 **os.environ,
                 "DISCORD_TOKEN": gateway.token,
                 "DISCORD_GATEWAY": gateway.url,
+                "PYTHONFAULTHANDLER": "1",
                 "PYTHONPATH": str(ROOT),
                 **environment,
             },
@@ -54,9 +55,17 @@ class Example:
         wait_until(look, PATIENCE, f"{text!r} in {self.lines}")
 
     def interrupt(self) -> int:
-        """Press Ctrl-C, and return the exit status."""
+        """Press Ctrl-C, and return the exit status.
+
+        An example that does not end tells where each of its threads is.
+        """
         self.process.send_signal(signal.SIGINT)
-        return self.process.wait(PATIENCE)
+        try:
+            return self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGABRT)  # for faulthandler
+            self._reader.join(PATIENCE)
+            raise AssertionError("Ctrl-C did not end it: " + "".join(self.lines)) from None
 
     def __enter__(self) -> Example:
         return self

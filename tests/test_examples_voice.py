@@ -180,6 +180,7 @@ def test_it_hands_over_what_discord_says_then_plays_and_leaves_at_ctrl_c(
     }
     played = ("PATCH", lavalink.player(guild), {"track": {"identifier": TRACK}})
     assert lavalink.asked.get(timeout=PATIENCE) == played
+    lavalink.expect_voice(guild)  # again, for the event that join_voice() has taken its part from
     assert own_voice_state(gateway, guild) is not None
     assert bot.interrupt() == 0
     assert own_voice_state(gateway, guild) is None
