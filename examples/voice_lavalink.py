@@ -26,8 +26,8 @@ class Player:
 
     def __init__(self, user_id: str, guild_id: str) -> None:
         password = {"Authorization": PASSWORD}
-        # One session for all requests: requests.patch() makes one for each, and ends it in a
-        # finaliser, where Python would drop the KeyboardInterrupt of a Ctrl-C.
+        # One session for all requests: requests.patch() makes one for each, and ends it
+        # in a finaliser, where Python would drop the KeyboardInterrupt of a Ctrl-C.
         self._http = requests.Session()
         self._http.headers.update(password)
         headers = {**password, "User-Id": user_id, "Client-Name": "example/1.0"}
