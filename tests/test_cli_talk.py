@@ -149,8 +149,8 @@ def try_ping(command: Command) -> bool:
 
 # What a user types, and what the gateway says to it.
 MISTAKES = {
-    "/nothing": "the bot has registered no command 'nothing' of type 1 there",
-    "/": "the bot has registered no command ''",
+    "/nothing": "the bot has registered no /nothing there; it has registered /",
+    "/": "the bot has registered no / there",
     "/roll sides=many": "the option 'sides' of /roll cannot be 'many'",
     "/roll": "/roll needs the option 'sides'",
     "/roll sides": "'sides' is no option: write options as name=value",

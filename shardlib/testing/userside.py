@@ -18,9 +18,13 @@ from shardlib.testing.interactions import (
     Interactions,
 )
 from shardlib.testing.resolved import Resolved
+from shardlib.testing.rest.commandforms import CHAT_INPUT, MESSAGE, USER
 from shardlib.testing.rest.registry import CommandRegistry
 from shardlib.testing.thread import GatewayThread
 from shardlib.testing.world import World
+
+# By command type, how a command is written.
+_WRITTEN = {CHAT_INPUT: "/{}", USER: "user command {!r}", MESSAGE: "message command {!r}"}
 
 
 class UserSide:
@@ -74,10 +78,15 @@ class UserSide:
         commands = [self._registry.find(scope, name, kind) for scope in scopes]
         command = next((each for each in commands if each is not None), None)
         if command is None:
-            known = {each["name"] for scope in scopes for each in self._registry.all(scope)}
+            wanted = _WRITTEN.get(kind, f"command {{!r}} of type {kind}").format(name)
+            known = {
+                _WRITTEN[each["type"]].format(each["name"])
+                for scope in scopes
+                for each in self._registry.all(scope)
+            }
             raise ValueError(
-                f"the bot has registered no command {name!r} of type {kind} there; it has "
-                f"registered {', '.join(sorted(known)) or 'none'}"
+                f"the bot has registered no {wanted} there; it has registered "
+                f"{', '.join(sorted(known)) or 'none'}"
             )
         resolved = Resolved(self._world, channel)
         data = command_data(command, options, resolved, target_id=target_id, focused=focused)

@@ -461,7 +461,7 @@ def test_a_modal_is_opened_and_sent(
 @pytest.mark.parametrize(
     ("name", "options", "problem"),
     [
-        ("rol", {}, "no command 'rol' of type 1 there; it has registered roll, tree"),
+        ("rol", {}, "no /rol there; it has registered /roll, /tree"),
         ("roll", {}, "/roll needs the option 'sides'"),
         ("roll", {"sides": "6"}, "'sides' of /roll cannot be '6'"),
         ("roll", {"sides": True}, "cannot be True"),
@@ -515,6 +515,8 @@ def test_subcommands_and_context_menus(
     )
     found = quote.payload["data"]["resolved"]["messages"][message["id"]]
     assert found["content"] == "said"
+    with pytest.raises(ValueError, match="no /Greet there; it has .*user command 'Greet'"):
+        local_gateway.invoke_command("Greet")
     for kind, target in ((2, None), (2, "5"), (3, "5")):
         with pytest.raises(ValueError, match="target_id"):
             local_gateway.invoke_command(
@@ -537,7 +539,7 @@ def test_a_guild_command_goes_before_a_global_one_and_is_not_in_direct_messages(
     assert invoked.payload["user"]["id"] == owner and "member" not in invoked.payload
     callback(rest, invoked, 4, {"content": "in private"})
     assert [message["content"] for message in direct.messages] == ["in private"]
-    with pytest.raises(ValueError, match="'only'"):
+    with pytest.raises(ValueError, match="no /only there; it has registered /both"):
         local_gateway.invoke_command("only", channel_id=direct["id"])
 
 
