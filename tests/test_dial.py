@@ -263,7 +263,7 @@ def test_a_shard_works_with_select_if_the_system_has_no_poll(
         shard.wait_until_ready(10)
         shard.update_presence(status="idle")
         gateway.connections[-1].acknowledge = False
-        wait_until(lambda: shard.stats.resumes == 1)
+        wait_until(lambda: shard.stats.resumes >= 1)
         shard.disconnect()
         assert gateway.all_connections[-1].wait_closed() == 1000
 

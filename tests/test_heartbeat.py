@@ -146,14 +146,14 @@ def test_heartbeat_by_the_user_finds_a_zombie_before_the_next_scheduled_one() ->
         # Wait longer than the interval, within which an acknowledgement is expected.
         wait_until(lambda: time.perf_counter() - (shard.heartbeat_clock_time or 0) > 0.25)
         shard.heartbeat()
-        wait_until(lambda: shard.stats.resumes == 1)
+        wait_until(lambda: shard.stats.resumes >= 1)
         assert gateway.all_connections[0].wait_closed() == 4000
 
 
 def test_heartbeat_by_the_user_spares_a_connection_whose_reader_is_in_a_callback() -> None:
     """The acknowledgement may be waiting to be read while the reader is inside the callback."""
     inside, release = threading.Event(), threading.Event()
-    with make_gateway(heartbeat_interval=200) as gateway, make_shard() as shard:
+    with make_gateway(heartbeat_interval=1000) as gateway, make_shard() as shard:
         shard.on("USER_UPDATE", lambda *_: (inside.set(), release.wait(20)))
         shard.connect(gateway.url)
         shard.wait_until_ready(10)
@@ -162,7 +162,8 @@ def test_heartbeat_by_the_user_spares_a_connection_whose_reader_is_in_a_callback
             assert inside.wait(10)
             wait_until(lambda: not shard.heartbeat_acknowledged)
             shard.heartbeat_in(60_000)
-            wait_until(lambda: time.perf_counter() - (shard.heartbeat_clock_time or 0) > 0.25)
+            # Wait longer than the interval, within which an acknowledgement is expected.
+            wait_until(lambda: time.perf_counter() - (shard.heartbeat_clock_time or 0) > 1.1)
             before = len(heartbeats(gateway.connections[0]))
             shard.heartbeat()
             wait_until(lambda: len(heartbeats(gateway.connections[0])) > before)

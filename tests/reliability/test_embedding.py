@@ -417,7 +417,7 @@ def test_a_process_stopped_until_the_gateway_gave_it_up_resumes_its_session(
     make_gateway: MakeGateway,
 ) -> None:
     """Row 37: SIGCONT comes only after the gateway has missed a heartbeat and has closed."""
-    gateway = make_gateway(heartbeat_interval=300, heartbeat_tolerance=2.0)
+    gateway = make_gateway(heartbeat_interval=1000, heartbeat_tolerance=3.0)
     code = """
         shard = make()
         shard.on("TYPING_START")(lambda shard, data: tell("event", data["n"]))

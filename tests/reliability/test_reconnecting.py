@@ -355,12 +355,12 @@ def test_an_identify_without_an_answer_is_sent_again_after_ready_timeout(
     make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 31: until then heartbeats go on, and the state tells that READY is missing."""
-    gateway = make_gateway(heartbeat_interval=600)
+    gateway = make_gateway(heartbeat_interval=1500)
     gateway.inject(instead_of="ready", connections=2)
-    shard, recorder = watch_shard(gateway, ready=False, ready_timeout=3.0)
+    shard, recorder = watch_shard(gateway, ready=False, ready_timeout=4.0)
 
     first = gateway.wait_for_connection()
-    for _ in range(3):
+    for _ in range(2):
         first.expect(Opcode.HEARTBEAT)
     assert shard.state in (ShardState.IDENTIFYING, ShardState.CONNECTED)
     assert not first.is_closed
@@ -374,11 +374,11 @@ def test_a_late_ready_costs_no_second_identify(
     make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 31: READY may take many heartbeats, and longer than Hello may."""
-    gateway = make_gateway(heartbeat_interval=600)
+    gateway = make_gateway(heartbeat_interval=1500)
     gateway.inject(instead_of="ready")
     shard, recorder = watch_shard(gateway, ready=False, hello_timeout=0.5, ready_timeout=30.0)
     connection = gateway.wait_for_connection()
-    for _ in range(6):
+    for _ in range(3):
         connection.expect(Opcode.HEARTBEAT)
     wait_until(lambda: time.monotonic() - connection.opened_at > 0.8)
 
