@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -597,15 +598,23 @@ def test_a_process_closes_its_shard_if_another_one_has_the_lock(
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        bufsize=0,  # what waits to be read is in the pipe, where select() sees it
     ) as other:
         out = not_none(other.stdout)
-        assert out.readline() == b"tries\n"
-        path.read_bytes()  # unlocks it
-        assert out.readline() == b"has it\n"
-        assert connection.wait_closed(PATIENCE) == 4000
-        wait_until(lambda: "another process has locked" in caplog.text)
-        assert not keeper.holds_lock and keeper.shard is None
-        not_none(other.stdin).close()
+
+        def unlock_until_taken() -> bool:  # again and again: this process takes the lock back, too
+            path.read_bytes()
+            return bool(select.select([out], [], [], 0)[0])
+
+        try:
+            assert out.readline() == b"tries\n"
+            wait_until(unlock_until_taken, PATIENCE)
+            assert out.readline() == b"has it\n"
+            assert connection.wait_closed(PATIENCE) == 4000
+            wait_until(lambda: "another process has locked" in caplog.text)
+            assert not keeper.holds_lock and keeper.shard is None
+        finally:
+            other.kill()  # one that never gets the lock would go on for ever
     assert connected(gateway).session is connection.session  # once it is free again
 
 

@@ -140,10 +140,12 @@ def test_a_program_that_was_killed_resumes_all_shards_when_it_is_started_again(
         with subprocess.Popen(
             [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True
         ) as process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-            wait_until(lambda: len(saved(directory)) == 4)
-            process.kill()
+            try:
+                assert process.stdout is not None
+                assert process.stdout.readline() == "ready\n"
+                wait_until(lambda: len(saved(directory)) == 4)
+            finally:
+                process.kill()
         assert process.returncode == -signal.SIGKILL
         assert len(gateway.identifies) == 4
         assert opcodes(gateway, Opcode.RESUME) == 4 * start
