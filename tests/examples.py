@@ -78,6 +78,15 @@ class Example:
         self.process.stdin.close()
 
 
+class WatchedExample(Example):
+    """A running example that tells which finalisers run on its main thread, in a line of each."""
+
+    before = (str(ROOT / "tests" / "finaliser_watch.py"),)
+
+    def __enter__(self) -> WatchedExample:
+        return self
+
+
 class WindowExample(Example):
     """A running example with a window, which tests/window_user.py uses."""
 
