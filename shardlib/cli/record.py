@@ -127,8 +127,8 @@ class _Recording:
         text = f"{count(events, 'event')} in {duration(time.monotonic() - self._began_at)}"
         if events:
             text += f": {self._path}, {size(os.path.getsize(self._path))}"
-        with contextlib.suppress(OSError):  # standard error is closed, or a pipe without a reader
-            Output(sys.stderr).write(text + "\n")
+        if sys.stderr is not None:
+            Output(sys.stderr).write_last(text + "\n")
 
     def _failure(self, error: OSError) -> Failure:
         return Failure(f"{self._path} cannot be written: {error.strerror}")
