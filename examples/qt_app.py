@@ -62,7 +62,8 @@ def message(shard: Shard, data: dict) -> None:
     messages.scrollToItem(item)
 
 
-signal.signal(signal.SIGINT, lambda *_: application.quit())
+# By a timer: quit() itself does nothing before exec() has begun.
+signal.signal(signal.SIGINT, lambda *_: QTimer.singleShot(0, application.quit))
 # Python handles Ctrl-C when it has something to do, and Qt leaves it nothing.
 timer = QTimer()
 timer.timeout.connect(lambda: None)
