@@ -8,9 +8,9 @@ they change the game as its other functions do. The content of messages needs th
 Content Intent, which the Developer Portal switches on.
 """
 
-import contextlib
 import itertools
 import os
+import signal
 
 import pygame
 
@@ -38,13 +38,18 @@ def message(shard: Shard, data: dict) -> None:
 
 
 pygame.init()
+# Ctrl-C closes the window. Its KeyboardInterrupt would be lost in set_mode(), which drops
+# any exception that comes while it looks for its icon.
+signal.signal(
+    signal.SIGINT, lambda *_: pygame.event.post(pygame.event.Event(pygame.QUIT))
+)
 pygame.display.set_caption("Messages")
 screen = pygame.display.set_mode((WIDTH, HEIGHT))
 font = pygame.font.Font(None, 28)
 lanes = itertools.cycle(range(20, HEIGHT - 20, 30))
 clock = pygame.time.Clock()
 
-with bot, contextlib.suppress(KeyboardInterrupt):
+with bot:
     bot.start(os.environ.get("DISCORD_GATEWAY", "wss://gateway.discord.gg/"))
     while not pygame.event.get(pygame.QUIT):
         mailbox.run_pending(max_seconds=0.005)

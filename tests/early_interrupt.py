@@ -1,31 +1,37 @@
-"""Runs an example to which Ctrl-C comes once, early: just before it connects its shard.
+"""Runs an example to which Ctrl-C comes early: when it first calls a function.
 
-python tests/early_interrupt.py examples/qt_app.py
+python tests/early_interrupt.py shardlib:Shard.start examples/qt_app.py
 """
 
 from __future__ import annotations
 
+import pkgutil
 import runpy
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from shardlib import Shard
 
+def _interrupt_in(name: str) -> None:
+    """Press Ctrl-C in the first call of a function.
 
-def _interrupted(function: Callable[..., Any]) -> Callable[..., Any]:
+    :param name: of the function, after its module and a colon.
+    """
+    function = pkgutil.resolve_name(name)
+    owner_name, _, own_name = name.replace(":", ".").rpartition(".")
+    owner = pkgutil.resolve_name(owner_name)
+
     def call(*arguments: Any, **options: Any) -> Any:
+        setattr(owner, own_name, function)
         signal.raise_signal(signal.SIGINT)
         return function(*arguments, **options)
 
-    return call
+    setattr(owner, own_name, call)
 
 
 if __name__ == "__main__":
-    for name in ("connect", "start"):
-        setattr(Shard, name, _interrupted(getattr(Shard, name)))
-    del sys.argv[0]
+    _interrupt_in(sys.argv[1])
+    del sys.argv[:2]
     sys.path.insert(0, str(Path(sys.argv[0]).parent))  # as Python does for a program
     runpy.run_path(sys.argv[0], run_name="__main__")

@@ -83,9 +83,11 @@ class Example:
 
 
 class EarlyInterruptedExample(Example):
-    """A running example to which Ctrl-C has come once, just before it connected its shard."""
+    """A running example to which Ctrl-C comes when it first calls a function, ``where``."""
 
-    before = (str(ROOT / "tests" / "early_interrupt.py"),)
+    def __init__(self, gateway: LocalGateway, name: str, where: str, **environment: str):
+        self.before = (str(ROOT / "tests" / "early_interrupt.py"), where)
+        super().__init__(gateway, name, **environment)
 
     def __enter__(self) -> EarlyInterruptedExample:
         return self

@@ -313,16 +313,26 @@ def test_ctrl_c_ends_an_example_with_a_window(
     assert gateway.all_connections[0].wait_closed(PATIENCE) == 1000
 
 
-@pytest.mark.parametrize("name", ["gevent_app.py", "start/window.py", *WINDOW_EXAMPLES])
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [
+        *(
+            (name, "shardlib:Shard.start")
+            for name in ("gevent_app.py", "start/window.py", *WINDOW_EXAMPLES)
+        ),
+        # pygame.display.set_mode() calls it, and drops what it raises.
+        ("pygame_app.py", "pygame.pkgdata:getResource"),
+    ],
+)
 def test_ctrl_c_before_the_loop_of_an_example_begins_ends_it(
-    gateway: LocalGateway, display: str | None, name: str
+    gateway: LocalGateway, display: str | None, name: str, where: str
 ) -> None:
     environment = {"PORT": "0"}
     if name == "gevent_app.py":
         pytest.importorskip("gevent")
     else:
         environment = window_environment(name, display)
-    with EarlyInterruptedExample(gateway, name, **environment) as app:
+    with EarlyInterruptedExample(gateway, name, where, **environment) as app:
         assert app.end_interrupted() == 0
     assert not any("Traceback" in line for line in app.lines)
 
