@@ -155,13 +155,14 @@ def test_tail_reports_a_resume_on_standard_error(gateway: LocalGateway) -> None:
 # Ctrl-C
 
 
-def test_ctrl_c_while_modules_are_imported_ends_the_command_quietly() -> None:
+@pytest.mark.parametrize(("name", "status"), [("tail", 0), ("doctor", 1)])
+def test_ctrl_c_while_modules_are_imported_ends_the_command_quietly(name: str, status: int) -> None:
     # The interpreter prints each module that it has imported; many follow this one.
-    with Command("tail", "--local", options=("-X", "importtime")) as command:
+    with Command(name, "--local", options=("-X", "importtime")) as command:
         command.read()
         wait_for(command.err, "shardlib.cli.errors")
         command.interrupt()
-        assert command.finish(CTRL_C) == 0
+        assert command.finish(CTRL_C) == status
     assert_quiet(command)
 
 
