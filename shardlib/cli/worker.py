@@ -38,7 +38,6 @@ def run(arguments: Namespace) -> None:
     with find_fleet(arguments, lease=arguments.lease, keep_events=arguments.keep_events) as fleet:
         token = bot_token()
         gateway = gateway_address(arguments)
-        shutdown = Shutdown(watches_output=False)  # nothing is printed there
         try:
             worker = fleet.worker(
                 token,
@@ -55,6 +54,8 @@ def run(arguments: Namespace) -> None:
         _logger.info("worker %s of the fleet %s", worker.name, fleet.name)
         if gateway is not None and gateway.variable is not None:
             _logger.info("its shards connect to %s", gateway)
+        # Only now: until now a signal ends the process at once. Standard output gets nothing.
+        shutdown = Shutdown(watches_output=False)
         worker.start(GATEWAY_URL if gateway is None else gateway.url)
         ended = threading.Event()
         _in_thread("waiting", lambda: _wait_for_end(worker, ended, shutdown))
