@@ -37,12 +37,12 @@ def message(shard: Shard, data: dict) -> None:
     texts.append((text, pygame.Vector2(WIDTH, next(lanes))))
 
 
+# Ctrl-C ends the loop. Its KeyboardInterrupt would be lost in init() and set_mode(), which
+# drop some exceptions.
+signals: list[int] = []
+signal.signal(signal.SIGINT, lambda number, frame: signals.append(number))
+
 pygame.init()
-# Ctrl-C closes the window. Its KeyboardInterrupt would be lost in set_mode(), which drops
-# any exception that comes while it looks for its icon.
-signal.signal(
-    signal.SIGINT, lambda *_: pygame.event.post(pygame.event.Event(pygame.QUIT))
-)
 pygame.display.set_caption("Messages")
 screen = pygame.display.set_mode((WIDTH, HEIGHT))
 font = pygame.font.Font(None, 28)
@@ -51,7 +51,7 @@ clock = pygame.time.Clock()
 
 with bot:
     bot.start(os.environ.get("DISCORD_GATEWAY", "wss://gateway.discord.gg/"))
-    while not pygame.event.get(pygame.QUIT):
+    while not signals and not pygame.event.get(pygame.QUIT):
         mailbox.run_pending(max_seconds=0.005)
         elapsed = clock.tick(60) / 1000
         screen.fill("#1a1b26")
