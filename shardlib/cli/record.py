@@ -86,6 +86,8 @@ class _Recording:
         except OSError as error:
             self._has_failed = True
             self._shutdown.come(self._failure(error))
+        except ValueError:
+            return  # wait() has just failed, and ends the command
         if self._recorder.events == self._count:
             self._shutdown.come()
 
