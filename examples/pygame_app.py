@@ -37,8 +37,8 @@ def message(shard: Shard, data: dict) -> None:
     texts.append((text, pygame.Vector2(WIDTH, next(lanes))))
 
 
-# Ctrl-C ends the loop. Its KeyboardInterrupt would be lost in init() and set_mode(), which
-# drop some exceptions.
+# Ctrl-C ends the loop. Its KeyboardInterrupt would be lost in init() and set_mode(),
+# which drop some exceptions.
 signals: list[int] = []
 signal.signal(signal.SIGINT, lambda number, frame: signals.append(number))
 
