@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 import gevent
+from gevent.event import Event
 from gevent.pywsgi import WSGIServer
 
 from shardlib import Intents, Shard
@@ -41,11 +42,13 @@ def application(environ: dict, start_response: Callable[..., object]) -> Iterabl
 server = WSGIServer(
     ("127.0.0.1", int(os.environ.get("PORT", "5000"))), application, log=None
 )
+ended = Event()  # unlike server.stop(), it may come before the server has started
 for number in (signal.SIGINT, signal.SIGTERM):
-    gevent.signal_handler(number, server.stop)
+    gevent.signal_handler(number, ended.set)
 
 with bot:
-    bot.connect(os.environ.get("DISCORD_GATEWAY", "wss://gateway.discord.gg/"))
+    bot.start(os.environ.get("DISCORD_GATEWAY", "wss://gateway.discord.gg/"))
     server.start()
     print(f"serving on http://127.0.0.1:{server.server_port}", flush=True)
-    server.serve_forever()
+    ended.wait()
+    server.stop()

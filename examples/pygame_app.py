@@ -8,9 +8,9 @@ they change the game as its other functions do. The content of messages needs th
 Content Intent, which the Developer Portal switches on.
 """
 
-import contextlib
 import itertools
 import os
+import signal
 
 import pygame
 
@@ -37,6 +37,11 @@ def message(shard: Shard, data: dict) -> None:
     texts.append((text, pygame.Vector2(WIDTH, next(lanes))))
 
 
+# Ctrl-C ends the loop. Its KeyboardInterrupt would be lost in init() and set_mode(),
+# which drop some exceptions.
+signals: list[int] = []
+signal.signal(signal.SIGINT, lambda number, frame: signals.append(number))
+
 pygame.init()
 pygame.display.set_caption("Messages")
 screen = pygame.display.set_mode((WIDTH, HEIGHT))
@@ -44,9 +49,9 @@ font = pygame.font.Font(None, 28)
 lanes = itertools.cycle(range(20, HEIGHT - 20, 30))
 clock = pygame.time.Clock()
 
-with bot, contextlib.suppress(KeyboardInterrupt):
+with bot:
     bot.start(os.environ.get("DISCORD_GATEWAY", "wss://gateway.discord.gg/"))
-    while not pygame.event.get(pygame.QUIT):
+    while not signals and not pygame.event.get(pygame.QUIT):
         mailbox.run_pending(max_seconds=0.005)
         elapsed = clock.tick(60) / 1000
         screen.fill("#1a1b26")

@@ -26,6 +26,9 @@ from shardlib import Intents, Shard
 from shardlib.dispatch import qt
 
 application = QApplication(sys.argv)
+# By a timer: quit() itself does nothing before exec() has begun.
+signal.signal(signal.SIGINT, lambda *_: QTimer.singleShot(0, application.quit))
+
 messages = QTreeWidget()
 messages.setHeaderLabels(["Author", "Message"])
 messages.setColumnWidth(0, 160)
@@ -62,7 +65,6 @@ def message(shard: Shard, data: dict) -> None:
     messages.scrollToItem(item)
 
 
-signal.signal(signal.SIGINT, lambda *_: application.quit())
 # Python handles Ctrl-C when it has something to do, and Qt leaves it nothing.
 timer = QTimer()
 timer.timeout.connect(lambda: None)

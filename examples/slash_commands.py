@@ -54,10 +54,10 @@ COMMANDS = [
 BUTTON = {"type": 2, "style": 1, "label": "Again", "custom_id": "again"}
 
 
-def call(method: str, path: str, body: Any = None) -> Any:
+def call(method: str, path: str, body: Any = None, http: Any = requests) -> Any:
     """Ask Discord, and return its answer. After a 429 ask again, as soon as allowed."""
     while True:
-        response = requests.request(
+        response = http.request(
             method, API + path, json=body, headers=HEADERS, timeout=10
         )
         if response.ok:
@@ -113,6 +113,9 @@ def interact(shard: Shard, interaction: dict) -> None:
         follow_up(interaction)
 
 
-application = call("GET", "/applications/@me")
-call("PUT", f"/applications/{application['id']}/commands", COMMANDS)
+# The main thread keeps a session: requests.request() makes one for each request, and ends
+# it in a finaliser, where Python would drop the KeyboardInterrupt of a Ctrl-C.
+http = requests.Session()
+application = call("GET", "/applications/@me", http=http)
+call("PUT", f"/applications/{application['id']}/commands", COMMANDS, http=http)
 bot.run_forever(os.environ.get("DISCORD_GATEWAY", "wss://gateway.discord.gg/"))

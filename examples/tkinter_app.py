@@ -10,6 +10,7 @@ Message Content Intent, which the Developer Portal switches on.
 import os
 import signal
 import tkinter
+import types
 from tkinter import ttk
 
 from shardlib import Intents, Shard
@@ -57,7 +58,12 @@ def listen_for_ctrl_c() -> None:
     root.after(200, listen_for_ctrl_c)
 
 
-signal.signal(signal.SIGINT, lambda *_: root.destroy())
+def end(number: int, frame: types.FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)  # a second Ctrl-C ends the program at once
+    root.destroy()
+
+
+signal.signal(signal.SIGINT, end)
 listen_for_ctrl_c()
 bot.start(os.environ.get("DISCORD_GATEWAY", "wss://gateway.discord.gg/"))
 root.mainloop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import select
@@ -126,6 +127,14 @@ class Pipe:
 
     def is_full(self) -> bool:
         return not select.select([], [self._writer], [], 0)[1]
+
+    def fill(self) -> None:
+        """Write until no program can write any more."""
+        os.set_blocking(self._writer, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(self._writer, b"\n")
+        os.set_blocking(self._writer, True)
 
     def read_rest(self) -> list[bytes]:
         """Read until the command, too, has closed its end."""

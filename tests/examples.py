@@ -55,11 +55,15 @@ class Example:
         wait_until(look, PATIENCE, f"{text!r} in {self.lines}")
 
     def interrupt(self) -> int:
-        """Press Ctrl-C, and return the exit status.
+        """Press Ctrl-C, and return the exit status, see :meth:`end_interrupted`."""
+        self.process.send_signal(signal.SIGINT)
+        return self.end_interrupted()
+
+    def end_interrupted(self) -> int:
+        """Wait until Ctrl-C has ended the example, and return the exit status.
 
         An example that does not end tells where each of its threads is.
         """
-        self.process.send_signal(signal.SIGINT)
         try:
             return self.process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
@@ -76,6 +80,26 @@ class Example:
         self._reader.join(PATIENCE)
         assert self.process.stdin is not None
         self.process.stdin.close()
+
+
+class EarlyInterruptedExample(Example):
+    """A running example to which Ctrl-C comes when it first calls a function, ``where``."""
+
+    def __init__(self, gateway: LocalGateway, name: str, where: str, **environment: str):
+        self.before = (str(ROOT / "tests" / "early_interrupt.py"), where)
+        super().__init__(gateway, name, **environment)
+
+    def __enter__(self) -> EarlyInterruptedExample:
+        return self
+
+
+class WatchedExample(Example):
+    """A running example that tells which finalisers run on its main thread, in a line of each."""
+
+    before = (str(ROOT / "tests" / "finaliser_watch.py"),)
+
+    def __enter__(self) -> WatchedExample:
+        return self
 
 
 class WindowExample(Example):

@@ -155,13 +155,14 @@ def test_tail_reports_a_resume_on_standard_error(gateway: LocalGateway) -> None:
 # Ctrl-C
 
 
-def test_ctrl_c_while_modules_are_imported_ends_the_command_quietly() -> None:
+@pytest.mark.parametrize(("name", "status"), [("tail", 0), ("doctor", 1)])
+def test_ctrl_c_while_modules_are_imported_ends_the_command_quietly(name: str, status: int) -> None:
     # The interpreter prints each module that it has imported; many follow this one.
-    with Command("tail", "--local", options=("-X", "importtime")) as command:
+    with Command(name, "--local", options=("-X", "importtime")) as command:
         command.read()
         wait_for(command.err, "shardlib.cli.errors")
         command.interrupt()
-        assert command.finish(CTRL_C) == 0
+        assert command.finish(CTRL_C) == status
     assert_quiet(command)
 
 
@@ -239,6 +240,22 @@ def test_ctrl_c_while_both_streams_are_stuck_in_one_full_pipe_ends_the_command(
         wait_until(pipe.is_full, PATIENCE)
         command.interrupt()
         assert command.finish(CTRL_C) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_pipe_is_full_ends_the_gateway(number: signal.Signals) -> None:
+    """The main thread printed the status itself, and took no notice of a signal meanwhile."""
+    with (
+        Pipe() as pipe,
+        Command("gateway", "--rate", "0", stdin=subprocess.PIPE, stdout=pipe) as command,
+    ):
+        assert command.process.stdin is not None
+        command.process.stdin.write(b"Is anybody there?\n" * 2000)
+        command.process.stdin.flush()
+        wait_until(pipe.is_full, PATIENCE)
+        command.process.send_signal(number)
+        assert command.finish(CTRL_C) == 0
+    assert_quiet(command)
 
 
 # Pipes and files

@@ -14,7 +14,7 @@ import pytest
 
 from shardlib import Intents
 from shardlib.testing import LocalGateway, Recording, RecordingDamaged
-from tests.command import CTRL_C, PATIENCE, Command, assert_quiet, run_to_end, wait_for
+from tests.command import CTRL_C, PATIENCE, Command, Pipe, assert_quiet, run_to_end, wait_for
 from tests.support import TOKEN, wait_until
 from tests.testing.recorded import numbered, write
 
@@ -75,6 +75,21 @@ def test_record_ends_the_file_properly_when_it_is_asked_to_end(
     assert gateway.all_sessions[0].intents == Intents.GUILDS
     assert gateway.token not in gzip.decompress(path.read_bytes()).decode()
     assert_quiet(command)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals between processes")
+def test_a_signal_while_standard_error_is_a_full_pipe_ends_the_recording(
+    path: Path, gateway: LocalGateway, number: signal.Signals
+) -> None:
+    """The main thread told there that it connects, and took no notice of a signal meanwhile."""
+    with Pipe() as pipe:
+        pipe.fill()
+        arguments = ("record", "--url", gateway.url, str(path))
+        with Command(*arguments, token=gateway.token, stderr=pipe) as command:
+            wait_until(path.exists, PATIENCE)
+            command.process.send_signal(number)
+            assert command.finish(CTRL_C) == 0
 
 
 def test_what_a_killed_recorder_had_flushed_can_be_read_and_played(

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from shardlib.testing import GatewayConnection, LocalGateway
-from tests.examples import PATIENCE, ROOT, Example, WindowExample
+from tests.examples import PATIENCE, ROOT, EarlyInterruptedExample, Example, WindowExample
 from tests.support import wait_until
 from tests.windows import needs_display
 
@@ -251,7 +251,7 @@ def test_gevent_app_serves_the_messages_of_its_shard(gateway: LocalGateway) -> N
 
 def window_environment(name: str, display: str | None) -> dict[str, str]:
     """What the example of a toolkit needs; the test is skipped if the machine has not got it."""
-    if name == "tkinter_app.py":
+    if name in ("tkinter_app.py", "start/window.py"):
         return {"DISPLAY": needs_display(display)}
     module = {"qt_app.py": "PySide6.QtWidgets", "pygame_app.py": "pygame"}[name]
     pytest.importorskip(module, exc_type=ImportError)
@@ -308,13 +308,33 @@ def test_ctrl_c_ends_an_example_with_a_window(
 ) -> None:
     with Example(gateway, name, **window_environment(name, display)) as app:
         connected(gateway)
-        while app.process.poll() is None:  # perhaps the loop was about to begin
-            app.process.send_signal(signal.SIGINT)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                app.process.wait(PATIENCE / 4)
-    assert app.process.returncode == 0
+        assert app.interrupt() == 0
     assert not any("Traceback" in line or "shardlib" in line for line in app.lines)
     assert gateway.all_connections[0].wait_closed(PATIENCE) == 1000
+
+
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [
+        *(
+            (name, "shardlib:Shard.start")
+            for name in ("gevent_app.py", "start/window.py", *WINDOW_EXAMPLES)
+        ),
+        # pygame.display.set_mode() calls it, and drops what it raises.
+        ("pygame_app.py", "pygame.pkgdata:getResource"),
+    ],
+)
+def test_ctrl_c_before_the_loop_of_an_example_begins_ends_it(
+    gateway: LocalGateway, display: str | None, name: str, where: str
+) -> None:
+    environment = {"PORT": "0"}
+    if name == "gevent_app.py":
+        pytest.importorskip("gevent")
+    else:
+        environment = window_environment(name, display)
+    with EarlyInterruptedExample(gateway, name, where, **environment) as app:
+        assert app.end_interrupted() == 0
+    assert not any("Traceback" in line for line in app.lines)
 
 
 def test_the_readme_shows_the_code_of_examples_bot() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from shardlib.testing import Channel, LocalGateway
-from tests.examples import PATIENCE, ROOT, Example
+from tests.examples import PATIENCE, ROOT, Example, WatchedExample
 from tests.support import wait_until
 
 ANSWERING = ["answer_requests.py", "answer_httpx.py", "answer_urllib.py"]
@@ -21,9 +21,9 @@ def gateway() -> Iterator[LocalGateway]:
         yield gateway
 
 
-def run(gateway: LocalGateway, name: str) -> Example:
+def run(gateway: LocalGateway, name: str) -> WatchedExample:
     """Start an example, which gets no proxy in its way."""
-    return Example(gateway, name, DISCORD_API=gateway.http_url, NO_PROXY="127.0.0.1")
+    return WatchedExample(gateway, name, DISCORD_API=gateway.http_url, NO_PROXY="127.0.0.1")
 
 
 def connected(gateway: LocalGateway) -> None:

@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 from shardlib.testing import Guild, LocalGateway
-from tests.examples import PATIENCE, Example
+from tests.examples import PATIENCE, Example, WatchedExample
+from tests.finaliser_watch import TOLD
 
 PASSWORD = "a password"
 TRACK = "http://127.0.0.1/track.ogg"
@@ -144,7 +145,7 @@ def bot(gateway: LocalGateway, guild: Guild, lavalink: LavalinkServer) -> Iterat
         "LAVALINK_PASSWORD": PASSWORD,
         "NO_PROXY": "127.0.0.1",
     }
-    with Example(gateway, "voice_lavalink.py", *arguments, **environment) as bot:
+    with WatchedExample(gateway, "voice_lavalink.py", *arguments, **environment) as bot:
         bot.wait_for("in the channel")
         yield bot
 
@@ -186,7 +187,7 @@ def test_it_hands_over_what_discord_says_then_plays_and_leaves_at_ctrl_c(
     assert own_voice_state(gateway, guild) is None
     asked = [lavalink.asked.get_nowait() for _ in range(lavalink.asked.qsize())]
     assert asked[-1] == ("DELETE", lavalink.player(guild), None)
-    assert not any("Traceback" in line for line in bot.lines)
+    assert not any("Traceback" in line or TOLD in line for line in bot.lines)
 
 
 def test_a_bot_that_is_moved_hands_over_the_channel_and_the_new_token(

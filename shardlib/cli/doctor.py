@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import sys
 import textwrap
 from argparse import Namespace
 from collections.abc import Iterator
-from types import FrameType
 
 from shardlib.cli.checkup.finding import NAMES, Finding, Grade, skip_after
 from shardlib.cli.checkup.machine import cannot_import
@@ -32,7 +30,7 @@ _GRADE_WIDTH = max(len(grade.value) for grade in Grade)
 
 
 def run(arguments: Namespace) -> None:
-    """Check, and print what each check has found. Ctrl-C ends the process meanwhile.
+    """Check, and print what each check has found. Ctrl-C ends the process, see ``cli.main``.
 
     :param arguments: the parsed arguments of ``shardlib doctor``.
     :raises UsageError: if DISCORD_GATEWAY or DISCORD_API is no URL.
@@ -40,7 +38,6 @@ def run(arguments: Namespace) -> None:
     :raises SystemExit: with status 1 if the pipe that is printed to has lost its reader.
     :raises OSError: if standard output cannot be written.
     """
-    signal.signal(signal.SIGINT, _interrupt)
     output = Output(sys.stdout)
     findings = []
     try:
@@ -56,10 +53,6 @@ def run(arguments: Namespace) -> None:
         sys.exit(1)  # quietly; but nothing may take this for an end at which all was well
     if failed:
         raise Failure(f"failed: {', '.join(failed)}")
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    os._exit(1)  # as other commands end, but for the status: the checks were not all made
 
 
 def _examine(arguments: Namespace) -> Iterator[Finding]:

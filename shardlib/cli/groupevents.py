@@ -39,12 +39,12 @@ def run(arguments: Namespace) -> None:
     output = Output(sys.stdout)
     log_lines()
     with find_fleet(arguments) as fleet:
-        shutdown = Shutdown()
         consumer = fleet.consumer(arguments.group, events=arguments.events, start=arguments.start)
         lags = consumer.lag()  # Fleet.shards() tells more, which a consumer's user may not read
         if not lags:
             raise no_such_fleet(fleet.name)  # for which the consumer would wait
         _tell_where_it_begins(arguments.group, lags.values(), arguments.start)
+        shutdown = Shutdown()  # last: until now a signal ends the process at once
         printer = _Printer(consumer, output, arguments.count, shutdown)
         printer.start()
         try:

@@ -134,15 +134,15 @@ class ManyShards:
     def __enter__(self) -> None:
         if self._footer is not None:
             self._footer.start()
-        self._events.warn_of_misspelt_events()
-        _logger.info("asking %s", self._api)
-        if self._gateway is not None:
-            _logger.info("connecting to %s", self._gateway)
         # Not the main thread, which waits for the shutdown.
         self._running = threading.Thread(target=self._run, name="running", daemon=True)
         self._running.start()
 
     def _run(self) -> None:
+        self._events.warn_of_misspelt_events()
+        _logger.info("asking %s", self._api)
+        if self._gateway is not None:
+            _logger.info("connecting to %s", self._gateway)
         try:
             self._manager.connect(None if self._gateway is None else self._gateway.url)
             self._manager.join()

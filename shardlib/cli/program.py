@@ -63,12 +63,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _print_error(message: str) -> None:
-    if sys.stderr is None:
-        return
-    try:
-        Output(sys.stderr).write(f"shardlib: {printable(message)}\n")
-    except OSError:
-        pass  # standard error is a pipe without a reader
+    if sys.stderr is not None:
+        Output(sys.stderr).write_last(f"shardlib: {printable(message)}\n")
 
 
 _Commands = argparse._SubParsersAction

@@ -86,6 +86,8 @@ class _Recording:
         except OSError as error:
             self._has_failed = True
             self._shutdown.come(self._failure(error))
+        except ValueError:
+            return  # wait() has just failed, and ends the command
         if self._recorder.events == self._count:
             self._shutdown.come()
 
@@ -127,8 +129,8 @@ class _Recording:
         text = f"{count(events, 'event')} in {duration(time.monotonic() - self._began_at)}"
         if events:
             text += f": {self._path}, {size(os.path.getsize(self._path))}"
-        with contextlib.suppress(OSError):  # standard error is closed, or a pipe without a reader
-            Output(sys.stderr).write(text + "\n")
+        if sys.stderr is not None:
+            Output(sys.stderr).write_last(text + "\n")
 
     def _failure(self, error: OSError) -> Failure:
         return Failure(f"{self._path} cannot be written: {error.strerror}")

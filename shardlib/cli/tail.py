@@ -99,9 +99,9 @@ class OneShard:
         :param address: where the gateway is; None for Discord's.
         """
         where = address or Address(GATEWAY_URL)
-        _logger.info("connecting to %s", where)
 
         def connect() -> None:
+            _logger.info("connecting to %s", where)
             try:
                 self._shard.connect(where.url)
             except Exception as error:

@@ -50,6 +50,8 @@ _SLASH_COMMAND = 1
 class Talk:
     """Reads standard input, does what the lines say, and prints the bot's answers.
 
+    Only the main thread may make a talk.
+
     :param gateway: the gateway that the bot is connected to.
     :param status: where the conversation is printed.
     """
@@ -64,15 +66,15 @@ class Talk:
         self._whispered_ids: set[str] = set()
         # Replaced as a whole, because two threads use the tuple.
         self._interactions: tuple[GatewayInteraction, ...] = ()
-
-    def start(self) -> None:
-        """Begin to read, on a thread, if there is a standard input. Call it on the main thread."""
-        if sys.stdin is None:
-            return
         if hasattr(signal, "SIGTTIN"):
             # A background job that reads its terminal is stopped by this signal. If the process
             # ignores the signal, reading fails instead.
             signal.signal(signal.SIGTTIN, signal.SIG_IGN)
+
+    def start(self) -> None:
+        """Begin to read, on a thread, if there is a standard input."""
+        if sys.stdin is None:
+            return
         threading.Thread(target=self._read, name="talk", daemon=True).start()
 
     # On the thread that reads

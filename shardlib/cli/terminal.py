@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import os
 import select
 import shutil
 import sys
+import threading
 import time
 import unicodedata
 from collections.abc import Iterable
@@ -17,6 +19,9 @@ from shardlib.text import printable
 
 DIM, BOLD, RED, GREEN, YELLOW = "2", "1", "31", "32", "33"
 """Styles of a terminal's text (ECMA-48, "select graphic rendition")."""
+
+# Seconds that the command waits, at its end, for a stream that takes no text.
+_END_TIMEOUT = 1.0
 
 
 class Lines(Protocol):
@@ -89,6 +94,22 @@ class Output:
                 select.select([], [self._file], [])
             else:
                 data = data[written:]
+
+    def write_last(self, text: str) -> None:
+        """Write a text with which the command ends, or nothing if the stream takes none.
+
+        The main thread may call this: a full pipe does not keep the command from ending.
+
+        :param text: the text.
+        """
+
+        def write() -> None:
+            with contextlib.suppress(OSError):  # a pipe without a reader
+                self.write(text)
+
+        thread = threading.Thread(target=write, name="last words", daemon=True)
+        thread.start()
+        thread.join(_END_TIMEOUT)
 
 
 class LogLines(logging.Handler):

@@ -19,6 +19,10 @@ from shardlib.state import ShardState
 if TYPE_CHECKING:
     from shardlib.fleet import Worker
 
+# Seconds beyond the time for the hand-over, after which the worker ends all the same: a thread of
+# its own may be stuck in a full pipe that its log goes into.
+_GRACE = 5.0
+
 _logger = logging.getLogger("shardlib.cli")
 
 
@@ -34,7 +38,6 @@ def run(arguments: Namespace) -> None:
     with find_fleet(arguments, lease=arguments.lease, keep_events=arguments.keep_events) as fleet:
         token = bot_token()
         gateway = gateway_address(arguments)
-        shutdown = Shutdown(watches_output=False)  # nothing is printed there
         try:
             worker = fleet.worker(
                 token,
@@ -51,15 +54,15 @@ def run(arguments: Namespace) -> None:
         _logger.info("worker %s of the fleet %s", worker.name, fleet.name)
         if gateway is not None and gateway.variable is not None:
             _logger.info("its shards connect to %s", gateway)
+        # Only now: until now a signal ends the process at once. Standard output gets nothing.
+        shutdown = Shutdown(watches_output=False)
         worker.start(GATEWAY_URL if gateway is None else gateway.url)
         ended = threading.Event()
         _in_thread("waiting", lambda: _wait_for_end(worker, ended, shutdown))
         shutdown.wait()
         if not ended.is_set():
-            first = ": this worker hands its shards over first; another signal ends it at once"
-            _logger.info("told to end%s", first if worker.shards else "")
-            _in_thread("draining", lambda: worker.drain(arguments.drain_timeout))
-            shutdown.wait()
+            _in_thread("draining", lambda: _drain(worker, arguments.drain_timeout))
+            shutdown.wait(arguments.drain_timeout + _GRACE)
         worker.stop()
         worker.join(0)  # raises the error, if one has ended it meanwhile
 
@@ -77,6 +80,12 @@ def _wait_for_end(worker: Worker, ended: threading.Event, shutdown: Shutdown) ->
         error = its_error
     ended.set()
     shutdown.come(error)
+
+
+def _drain(worker: Worker, timeout: float) -> None:
+    first = ": this worker hands its shards over first; another signal ends it at once"
+    _logger.info("told to end%s", first if worker.shards else "")
+    worker.drain(timeout)
 
 
 def _print_log(worker: Worker, *, details: bool) -> None:

@@ -142,6 +142,26 @@ def test_ctrl_c_while_the_pipe_is_full_loses_nothing(feed: Feed, redis_server: R
     assert ids.index(first) <= len(printed)
 
 
+def test_ctrl_c_while_standard_error_is_a_full_pipe_ends_the_command(
+    feed: Feed, redis_server: RedisServer, client: redis.Redis
+) -> None:
+    """The main thread told there where the group begins, and took no notice of Ctrl-C meanwhile."""
+
+    others = {each["id"] for each in client.client_list()}
+
+    def has_asked() -> bool:
+        clients = [each for each in client.client_list() if each["id"] not in others]
+        return any(each["cmd"].startswith("eval") for each in clients)
+
+    with Pipe() as pipe:
+        pipe.fill()
+        with Command(*arguments(redis_server), stderr=pipe) as command:
+            command.read()
+            wait_until(has_asked, PATIENCE)
+            command.interrupt()
+            assert command.finish(CTRL_C) == 0
+
+
 def test_a_closed_pipe_loses_nothing_that_was_not_in_the_pipe(
     feed: Feed, redis_server: RedisServer
 ) -> None:

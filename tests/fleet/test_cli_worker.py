@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import signal
+import subprocess
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import redis
@@ -12,7 +14,7 @@ import redis
 from shardlib import ShardState
 from shardlib.fleet import Fleet
 from shardlib.testing import LocalGateway
-from tests.command import CTRL_C, Command, wait_for
+from tests.command import CTRL_C, Command, Pipe, wait_for
 from tests.fleet.workers import (
     PATIENCE,
     SHARDS,
@@ -40,11 +42,13 @@ def worker(
     *others: str,
     token: str | None = None,
     reads: bool = True,
+    stderr: Any = subprocess.PIPE,
 ) -> Command:
     command = Command(
         *("worker", "--redis", server.url, "--name", "mybot", "--intents", "all"),
         *("--url", gateway.url, "--lease", str(SHORT_LEASE), *others),
         token=token or gateway.token,
+        stderr=stderr,
     )
     return command.read() if reads else command
 
@@ -113,6 +117,21 @@ def test_a_signal_hands_the_shards_over_and_the_log_tells_it(
     assert any(handing.fullmatch(line) for line in log[told:]), log
     assert log[-2].startswith("released shard")
     assert log[-1] == "the worker has ended"
+
+
+@pytest.mark.slow
+def test_a_signal_while_the_log_goes_into_a_full_pipe_ends_the_worker(
+    fleet: Fleet, gateway: LocalGateway, redis_server: RedisServer
+) -> None:
+    """The main thread logged that it was told to end, and was stuck there itself."""
+    with (
+        Pipe() as pipe,
+        worker(redis_server, gateway, "--drain-timeout", "1", reads=False, stderr=pipe) as command,
+    ):
+        wait_until_owned(fleet, command)
+        pipe.fill()
+        command.process.send_signal(signal.SIGTERM)
+        command.finish()
 
 
 def test_a_takeover_tells_whose_shards_they_were(
