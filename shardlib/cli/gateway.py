@@ -16,7 +16,7 @@ from shardlib.cli.errors import Failure, UsageError, gateway_class
 from shardlib.cli.shutdown import Shutdown
 from shardlib.cli.statusline import StatusLine
 from shardlib.cli.talk import Talk
-from shardlib.cli.terminal import Output, clock
+from shardlib.cli.terminal import END_TIMEOUT, Output, clock
 
 if TYPE_CHECKING:
     from shardlib.cli.faults import Script
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 # the numbers of connections and sessions stay the same.
 LINE_INTERVAL = 1.0
 PLAIN_LINE_INTERVAL = 60.0
-
-# Seconds that the command waits, at its end, for an output that takes no text.
-_END_TIMEOUT = 1.0
 
 
 def run(arguments: Namespace) -> None:
@@ -183,7 +180,7 @@ class _Printer:
     def stop(self) -> None:
         """Print no more. Blocks for a moment."""
         self._stopping.set()
-        self._thread.join(_END_TIMEOUT)
+        self._thread.join(END_TIMEOUT)
 
     def _run(self) -> None:
         try:

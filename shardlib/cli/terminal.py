@@ -20,8 +20,8 @@ from shardlib.text import printable
 DIM, BOLD, RED, GREEN, YELLOW = "2", "1", "31", "32", "33"
 """Styles of a terminal's text (ECMA-48, "select graphic rendition")."""
 
-# Seconds that the command waits, at its end, for a stream that takes no text.
-_END_TIMEOUT = 1.0
+# Seconds that a command waits, at its end, for a stream that takes no text.
+END_TIMEOUT = 1.0
 
 
 class Lines(Protocol):
@@ -109,7 +109,7 @@ class Output:
 
         thread = threading.Thread(target=write, name="last words", daemon=True)
         thread.start()
-        thread.join(_END_TIMEOUT)
+        thread.join(END_TIMEOUT)
 
 
 class LogLines(logging.Handler):
