@@ -15,7 +15,8 @@ import redis
 import ujson
 
 from shardlib import ForkedProcess
-from shardlib.fleet import Fleet, groupscripts
+from shardlib.fleet import Fleet
+from shardlib.fleet.calling import call_all
 from shardlib.fleet.consumer import Consumer
 from shardlib.fleet.errors import FleetError
 from shardlib.fleet.fleetevents import BEGINNING, Gap, Position, position_of
@@ -47,7 +48,7 @@ def owner(client: redis.Redis, keys: Keys, shard_id: int = 0) -> bytes | None:
 
 
 def redis_time(client: redis.Redis) -> float:
-    seconds, microseconds = client.time()  # type: ignore[misc]
+    seconds, microseconds = client.time()
     return float(seconds + microseconds / 1_000_000)
 
 
@@ -917,7 +918,6 @@ def test_a_group_that_a_consumer_joins_while_it_is_deleted_can_be_deleted_again(
     ids = feed.append(3)
     consume(make_consumer(ordered=ordered), 1)
     joined: list[Consumer] = []
-    call_all = groupscripts.call_all
 
     def join_after(*arguments: Any) -> Any:
         monkeypatch.undo()
@@ -928,7 +928,7 @@ def test_a_group_that_a_consumer_joins_while_it_is_deleted_can_be_deleted_again(
 
     with Fleet(redis_server.url, "mybot") as fleet:
         fleet.init(1)
-        monkeypatch.setattr(groupscripts, "call_all", join_after)
+        monkeypatch.setattr("shardlib.fleet.groupscripts.call_all", join_after)
         fleet.delete_group("web")
         joined[0].close()
         assert "web" in lags(client, keys, [0])
