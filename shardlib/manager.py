@@ -959,6 +959,7 @@ class ShardManager:
             old,
             new,
             publish=self._adopt_instead_of,
+            is_seen=lambda group: self.shards == group.shards,
             stop=self._supervisor.stop,
             log=self._callbacks.log,
             close_timeout=self._template.options.close_timeout + _CLOSING_GRACE,

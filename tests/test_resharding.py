@@ -518,6 +518,37 @@ def test_ctrl_c_while_the_old_shards_close_leaves_the_new_ones() -> None:
 # Calls
 
 
+def test_ctrl_c_at_any_point_of_the_switch_leaves_shards_that_run_and_deliver() -> None:
+    with connected(1, gateway_options={"guilds": 1}, close_timeout=10.0) as bot:
+        (guild,) = guild_ids(bot.gateway)
+        numbers: list[int] = []
+        bot.manager.on("TYPING_START", lambda shard, data: numbers.append(data["n"]))
+
+        def reshard() -> None:
+            assert bot.manager.shard_count is not None
+            bot.manager.reshard(3 - bot.manager.shard_count, timeout=TIMEOUT)
+
+        spots = [
+            spot
+            for spot in list_spots(reshard)[1]
+            if re.match("run|_move|_settle|_take_place|_go_on|_adopt|publish", spot.function)
+        ]
+        pressed = 0
+        for number, spot in enumerate(spots):
+            try:
+                with Interrupt(spot, is_ctrl_c=True).running():
+                    reshard()
+            except KeyboardInterrupt:
+                pressed += 1
+            bot.manager.wait_until_ready(TIMEOUT)
+            bot.gateway.dispatch("TYPING_START", {"guild_id": guild, "n": number})
+            wait_until(lambda last=number: last in numbers, TIMEOUT, f"an event, after {spot}")  # type: ignore[misc]
+            wanted = bot.manager.shard_count
+            assert len(bot.gateway.connections) == wanted, spot
+        assert numbers == list(range(len(spots)))
+        assert pressed > 10
+
+
 def test_ctrl_c_at_any_point_of_a_call_keeps_no_later_one_from_resharding() -> None:
     with connected(1) as bot:
 
