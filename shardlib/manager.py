@@ -52,7 +52,7 @@ from shardlib.gatewaybot import (
     check_api_url,
     check_gateway_bot,
 )
-from shardlib.interrupts import has_interrupted_own_call, run_at_exit
+from shardlib.interrupts import has_interrupted_own_call, run_at_exit, run_to_its_end
 from shardlib.lifecontrol import LifeControl
 from shardlib.lifecycle import CLOSED_BY_DISCONNECT, Beginning, Life
 from shardlib.limits import Gate, default_gate
@@ -971,7 +971,9 @@ class ShardManager:
             resharding.run(life, deadline)
         finally:
             if store is not None:
-                store.locks.release(life, old.shard_count if self._group is new else wanted)
+                left = old.shard_count if self._group is new else wanted
+                # Else Ctrl-C could leave a file locked that nobody knows of.
+                run_to_its_end(functools.partial(store.locks.release, life, left))
         self._shard_count = wanted
         self._callbacks.log(
             logging.INFO,

@@ -543,10 +543,41 @@ def test_ctrl_c_at_any_point_of_the_switch_leaves_shards_that_run_and_deliver() 
             bot.manager.wait_until_ready(TIMEOUT)
             bot.gateway.dispatch("TYPING_START", {"guild_id": guild, "n": number})
             wait_until(lambda last=number: last in numbers, TIMEOUT, f"an event, after {spot}")  # type: ignore[misc]
-            wanted = bot.manager.shard_count
-            assert len(bot.gateway.connections) == wanted, spot
+            shard_count = len(bot.manager.shards)
+            assert bot.gateway.wait_until(
+                lambda wanted=shard_count: len(bot.gateway.connections) == wanted,  # type: ignore[misc]
+                TIMEOUT,
+            ), spot
         assert numbers == list(range(len(spots)))
         assert pressed > 10
+
+
+def test_ctrl_c_while_shards_are_unlocked_leaves_none_locked(tmp_path: Path) -> None:
+    with connected(1, gateway_options={"guilds": 1}, sessions=tmp_path) as bot:
+
+        def reshard() -> None:
+            assert bot.manager.shard_count is not None
+            bot.manager.reshard(3 - bot.manager.shard_count, timeout=TIMEOUT)
+
+        spots = [
+            spot
+            for spot in list_spots(reshard)[1]
+            if spot.file == "shardlocks.py" or spot.function in ("_reshard", "run_to_its_end")
+        ]
+        pressed = 0
+        for spot in spots:
+            try:
+                with Interrupt(spot, is_ctrl_c=True).running():
+                    reshard()
+            except KeyboardInterrupt:
+                pressed += 1
+            bot.manager.wait_until_ready(TIMEOUT)
+        assert pressed > 10
+        bot.manager.close()
+    for shard_count in (1, 2):
+        locks = ShardLocks(str(tmp_path), lambda *arguments: None)
+        locks.acquire(tmp_path, range(shard_count), shard_count)
+        locks.release(tmp_path)
 
 
 def test_ctrl_c_at_any_point_of_a_call_keeps_no_later_one_from_resharding() -> None:
