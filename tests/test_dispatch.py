@@ -20,6 +20,7 @@ import pytest
 from shardlib import Session, Shard, ShardClosed, ShardError
 from shardlib.dispatch import Delivery, Dispatcher, Mailbox, Pool, Worker, backlog, room
 from shardlib.dispatch import mailbox as mailbox_module
+from shardlib.dispatch.threads import Threads
 from shardlib.testing import LocalGateway
 from tests.recorder import Recorder, dispatch_numbers
 from tests.reliability.storms import Interrupt, list_spots
@@ -957,6 +958,19 @@ def test_ctrl_c_at_any_point_of_a_mailbox_leaves_its_thread_outside_of_any_callb
             with pytest.raises(TimeoutError):  # and not ShardError, as in a callback
                 shard.join(0)
         assert pressed > 10
+
+
+def test_threads_that_are_let_go_twice_are_still_waited_for() -> None:
+    """Two threads of a pool may find at the same moment that nothing is left to do."""
+    threads = Threads("pool", 1)
+    may_end = threading.Event()
+    threads.submit(may_end.wait)
+    threads.end()
+    threads.end()
+    joining = in_background(threads.join, None)
+    assert not concurrent.futures.wait([joining], 0.05).done
+    may_end.set()
+    joining.result(10)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
