@@ -15,6 +15,7 @@ from shardlib import AlreadyConnected, ConnectionFailed, ShardClosed, ShardState
 from shardlib.deadline import Deadline
 from shardlib.lifecycle import Beginning, Life, Lifecycle, Request
 from shardlib.loss import Loss
+from shardlib.managerlifecycle import ManagerLifecycle
 from shardlib.waiting import Waiters
 from tests.reliability.storms import Interrupt, Spot, list_spots
 from tests.support import Thread, in_background, wait_until
@@ -581,6 +582,21 @@ def test_ctrl_c_in_a_wait_leaves_no_thread_that_seems_to_wait(
     for spot in spots:
         pressed += press_ctrl_c(spot, wait)
         assert not lifecycle.is_awaited_by(lambda thread: True), spot
+    assert pressed > 10
+
+
+def test_ctrl_c_in_a_wait_for_a_manager_leaves_no_thread_that_seems_to_wait() -> None:
+    """The manager does not wait for the callbacks of a thread that seems to wait for it."""
+    lifecycle = ManagerLifecycle(lambda life: threading.Thread(), lambda: ())
+
+    def wait() -> bool:
+        return lifecycle.wait(lambda: False, Deadline(0.001))
+
+    spots = list_spots(wait)[1]
+    pressed = 0
+    for spot in spots:
+        pressed += press_ctrl_c(spot, wait)
+        assert not lifecycle.is_waited_for_by(lambda thread: True), spot
     assert pressed > 10
 
 
