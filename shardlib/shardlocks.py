@@ -103,19 +103,19 @@ class ShardLocks:
             try:
                 for shard_id in shard_ids:
                     shard = (shard_id, shard_count)
+                    if holder in self._holders.get(shard, ()):
+                        continue
+                    acquired.append(shard)  # first: Ctrl-C may come before the next line
                     if shard not in self._held:
                         try:
-                            self._held[shard] = _take(self._path(*shard))
+                            _take(self._path(*shard), self._held, shard)
                         except _Locked as locked:
                             owners[shard_id] = locked.owner
                             continue
                         except OSError as error:
                             self._held[shard] = None
                             self._tell(error)
-                    holders = self._holders.setdefault(shard, set())
-                    if holder not in holders:
-                        holders.add(holder)
-                        acquired.append(shard)
+                    self._holders.setdefault(shard, set()).add(holder)
                 if owners:
                     raise ShardsInUse(owners, shard_count, self._directory)
             except BaseException:
@@ -127,9 +127,11 @@ class ShardLocks:
 
         :param in_use: as :meth:`acquire` raised it.
         """
-        path = self._path(next(iter(in_use.owners)), in_use.shard_count)
+        shard = (next(iter(in_use.owners)), in_use.shard_count)
+        path = self._path(*shard)
+        taken: dict[tuple[int, int], int | None] = {}
         try:
-            _give_back(path, _take(path))
+            _give_back(path, _take(path, taken, shard))
         except _Locked:
             return False
         except OSError:  # acquire() tells of it
@@ -154,10 +156,11 @@ class ShardLocks:
 
     def _release(self, holder: object, shards: Iterable[tuple[int, int]]) -> None:
         for shard in shards:
-            self._holders[shard].discard(holder)
-            if not self._holders[shard]:
-                del self._holders[shard]
-                descriptor = self._held.pop(shard)
+            holders = self._holders.get(shard, set())
+            holders.discard(holder)
+            if not holders:
+                self._holders.pop(shard, None)
+                descriptor = self._held.pop(shard, None)
                 if descriptor is not None:
                     _give_back(self._path(*shard), descriptor)
 
@@ -190,9 +193,11 @@ class _Locked(Exception):
         self.owner = owner
 
 
-def _take(path: str) -> int:
+def _take(path: str, held: dict[tuple[int, int], int | None], shard: tuple[int, int]) -> int:
     """Open and lock a file, which is created if it is not there.
 
+    :param held: gets its descriptor, here: Ctrl-C may come before the caller does anything.
+    :param shard: whose file it is.
     :returns: its descriptor.
     :raises _Locked: if it is locked already.
     :raises OSError: if it cannot be locked.
@@ -204,6 +209,7 @@ def _take(path: str) -> int:
                 raise _Locked(_owner(descriptor))
             if _is_at(path, descriptor):
                 _sign(descriptor)
+                held[shard] = descriptor
                 return descriptor
         except BaseException:
             os.close(descriptor)
