@@ -165,8 +165,8 @@ class DispatchedCallbacks(Callbacks):
             return  # it was called, or dropped, or is the parent's of this forked child
         thread = threading.get_ident()
         nested = thread in self._delivering
-        self._delivering.add(thread)
         try:
+            self._delivering.add(thread)  # in here: Ctrl-C may come before the next line
             running = self._runnings.get(thread) or self._create_running(thread)
             name = delivery.function
             self._call_function(running, name, delivery.arguments, delivery.event or name)

@@ -141,6 +141,23 @@ def run_uninterrupted(function: Callable[[], object]) -> None:
         function()
 
 
+def run_to_its_end(function: Callable[[], object]) -> None:
+    """:func:`run_uninterrupted`, and wait until the function has returned. Ctrl-C ends the wait.
+
+    :param function: to run; it must not raise an exception, and wait for nothing.
+    :raises RuntimeError: if the system has no thread to give.
+    """
+    is_running = _thread.allocate_lock()
+    is_running.acquire()
+
+    def run() -> None:
+        function()
+        is_running.release()
+
+    run_uninterrupted(run)
+    is_running.acquire()
+
+
 # Of each short-lived thread that was started and does not run yet: a lock that it will release.
 _not_running: set[_thread.LockType] = set()
 

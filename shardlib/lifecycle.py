@@ -231,10 +231,15 @@ class Life:
                 self.error = self.error or error
         self.request_close(code, deadline)
 
+    @property
+    def may_close_in_background(self) -> bool:
+        """True unless the life has ended, or a thread waits for that: one is enough for a life."""
+        return not (self.ended or self._closes_in_background)
+
     def begin_background_close(self) -> bool:
-        """True for the first caller, unless the life has ended: one thread is enough for a life."""
+        """True for the thread that is to wait for the end of the life; one gets True."""
         with self._lock:
-            if self.ended or self._closes_in_background:
+            if not self.may_close_in_background:
                 return False
             self._closes_in_background = True
             return True
@@ -497,9 +502,9 @@ class Lifecycle:
         :returns: False if the time ran out first.
         """
         thread = threading.get_ident()
-        self._awaiting.add(thread)
-        self.notify()  # a reader in wait_for_room(), which may wait for this very thread
         try:
+            self._awaiting.add(thread)  # in here: Ctrl-C may come before the next line
+            self.notify()  # a reader in wait_for_room(), which may wait for this very thread
             if not self.wait(lambda: condition() or life.is_over, deadline):
                 return False
             if not condition() and life.close_deadline is not None:
@@ -560,12 +565,17 @@ class Lifecycle:
 
         :param life: as for :meth:`close`, as are the rest.
         """
-        if not life.begin_background_close():
+        if not life.may_close_in_background:
             return
         try:
-            start_thread(self.close, life, deadline, peer_deadline)
+            start_thread(self._close_in_background, life, deadline, peer_deadline)
         except RuntimeError:  # the system has none to give, or the interpreter exits
             pass
+
+    def _close_in_background(self, life: Life, deadline: Deadline, peer_deadline: Deadline) -> None:
+        # Noted here, and not by the caller: Ctrl-C may keep the thread from being started.
+        if life.begin_background_close():
+            self.close(life, deadline, peer_deadline)
 
     def _waits_on_at_exit(self) -> bool:
         """True on a daemon thread of the user's while the interpreter exits.

@@ -52,7 +52,7 @@ from shardlib.gatewaybot import (
     check_api_url,
     check_gateway_bot,
 )
-from shardlib.interrupts import has_interrupted_own_call, run_at_exit
+from shardlib.interrupts import has_interrupted_own_call, run_at_exit, run_to_its_end
 from shardlib.lifecontrol import LifeControl
 from shardlib.lifecycle import CLOSED_BY_DISCONNECT, Beginning, Life
 from shardlib.limits import Gate, default_gate
@@ -241,7 +241,7 @@ class ShardManager:
         # Guards what the shards have alike, while some are made: what is registered meanwhile must
         # reach them, too. Held for moments; reentrant, for a signal handler.
         self._lock = threading.RLock()
-        self._resharding = threading.Lock()  # held by the thread that reshards
+        self._reshardings: dict[object, None] = {}  # calls of reshard(), of which the first goes on
         self._past: tuple[Stats, ...] = ()  # of shards that others have replaced
         self._queues: list[EventQueue] = []
         self._waiters: list[tuple[str, Waiter]] = []
@@ -918,12 +918,15 @@ class ShardManager:
         old = self._group
         if old is None or old.life is not life or life.is_over:
             raise NotReady("nothing can be resharded: the manager is not running; connect() first")
-        if not self._resharding.acquire(blocking=False):
-            raise ShardError("the manager is resharding already; wait until that is done")
+        call = object()
         try:
+            self._reshardings[call] = None  # in here: Ctrl-C may come before the next line
+            first, *_ = list(self._reshardings)  # a list: other calls come and go meanwhile
+            if first is not call:
+                raise ShardError("the manager is resharding already; wait until that is done")
             self._reshard(life, old, shard_count, deadline)
         finally:
-            self._resharding.release()
+            self._reshardings.pop(call, None)
 
     def _reshard(
         self,
@@ -956,18 +959,21 @@ class ShardManager:
             old,
             new,
             publish=self._adopt_instead_of,
+            is_seen=lambda group: self.shards == group.shards,
             stop=self._supervisor.stop,
             log=self._callbacks.log,
             close_timeout=self._template.options.close_timeout + _CLOSING_GRACE,
         )
         store = self._store
-        if store is not None:
-            store.locks.acquire(new.shards, wanted)
         try:
+            if store is not None:
+                store.locks.acquire(life, new.shards, wanted)
             resharding.run(life, deadline)
         finally:
             if store is not None:
-                store.locks.release(old.shard_count if self._group is new else wanted)
+                left = old.shard_count if self._group is new else wanted
+                # Else Ctrl-C could leave a file locked that nobody knows of.
+                run_to_its_end(functools.partial(store.locks.release, life, left))
         self._shard_count = wanted
         self._callbacks.log(
             logging.INFO,
@@ -1105,7 +1111,7 @@ class ShardManager:
         shard_ids = self._shard_ids or range(shard_count)
         group = self._group
         if self._store is not None:
-            self._store.locks.acquire(shard_ids, shard_count)
+            self._store.locks.acquire(life, shard_ids, shard_count)
         if group is not None and group.shard_count == shard_count:
             shards = group.shards
         else:

@@ -49,9 +49,9 @@ class ManagerLifecycle(Lifecycle):
     def wait(self, condition: Callable[[], bool], deadline: Deadline) -> bool:
         """As of a shard. The manager's thread must not wait for a thread that waits here."""
         thread = threading.get_ident()
-        self._waiting.add(thread)
-        self._waiters.notify()
         try:
+            self._waiting.add(thread)  # in here: Ctrl-C may come before the next line
+            self._waiters.notify()
             return super().wait(condition, deadline)
         finally:
             self._waiting.discard(thread)

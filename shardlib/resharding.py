@@ -52,6 +52,7 @@ class Resharding:
     :param new: the group that is to take its place, not begun.
     :param publish: called with the group that users see, and the groups that all threads are to see
         instead, of which users see the first; returns False if users see another one meanwhile.
+    :param is_seen: returns True if users see the shards of a group.
     :param stop: closes the manager because of an error that is meant to end the program.
     :param log: called as :meth:`logging.Logger.log` is.
     :param close_timeout: seconds that a shard may take to close.
@@ -64,6 +65,7 @@ class Resharding:
         new: ShardGroup,
         *,
         publish: Callable[..., bool],
+        is_seen: Callable[[ShardGroup], bool],
         stop: Callable[[BaseException], object],
         log: Callable[..., object],
         close_timeout: float,
@@ -72,11 +74,12 @@ class Resharding:
         self._old = old
         self._new = new
         self._publish = publish
+        self._is_seen = is_seen
         self._stop = stop
         self._log = log
         self._close_timeout = close_timeout
         self._delivered = ReshardedEvents()
-        self._is_decided = False  # that the new shards take over
+        self._is_settled = False  # True once one group goes on, and the other is closed
         self._holders = {
             shard: Holder(
                 self._delivered,
@@ -98,21 +101,13 @@ class Resharding:
         :raises ShardError: if the manager is closed meanwhile.
         """
         try:
-            for shard, holder in self._holders.items():
-                shard.set_screen(holder)
-            for shard in self._old.shards.values():
-                shard.set_screen(Recorder(self._delivered, self._is_awaited))
-            self._take_place(self._old, self._new)
-            self._new.begin()
-            self._prepare(life, deadline)
-            self._is_decided = True
-            self._take_place(self._new, self._old)
-            self._close(self._old)
-        finally:  # Ctrl-C may come at any time
-            if self._is_decided:
-                self._go_on_with_new()
-            else:
-                self._go_on_with_old()
+            try:
+                self._move(life, deadline)
+            finally:
+                self._settle()
+        finally:
+            if not self._is_settled:  # Ctrl-C may come at any time, and has split the call above
+                self._settle()
         try:
             # What comes behind these answers was issued when the old shards were closed.
             self._await_answers(life, self._new)
@@ -120,6 +115,25 @@ class Resharding:
             self._delivered.forget(math.inf)
             for holder in self._holders.values():
                 holder.finish()
+
+    def _move(self, life: Life, deadline: Deadline) -> None:
+        for shard, holder in self._holders.items():
+            shard.set_screen(holder)
+        for shard in self._old.shards.values():
+            shard.set_screen(Recorder(self._delivered, self._is_awaited))
+        self._take_place(self._old, self._new)
+        self._new.begin()
+        self._prepare(life, deadline)
+        self._take_place(self._new, self._old)
+        self._close(self._old)
+
+    def _settle(self) -> None:
+        """Have the group go on that users see, and no other."""
+        if self._is_seen(self._new):
+            self._go_on_with_new()
+        else:
+            self._go_on_with_old()
+        self._is_settled = True
 
     @property
     def repeats(self) -> int:
@@ -249,7 +263,6 @@ class Resharding:
         :raises ShardError: if that is not theirs to see any more: the manager was closed meanwhile.
         """
         if not self._publish(self._old, *groups):
-            self._is_decided = False
             raise self._old.life.closed_error()
 
     def _close(self, group: ShardGroup) -> None:

@@ -69,6 +69,9 @@ else:
 class ShardLocks:
     """The locks of a manager's shards. Any thread; no method blocks, but while the disk works.
 
+    Each life of the manager is a holder of its own: a call of reshard() may end later than its life
+    does, and must not unlock what the next life runs.
+
     :param directory: where the files are, an absolute path.
     :param log: called as :meth:`logging.Logger.log` is.
     """
@@ -79,40 +82,44 @@ class ShardLocks:
         self._told = False  # that there are no locks
         # The open file of each shard, by shard_id and shard_count; None if it cannot be locked.
         self._held: dict[tuple[int, int], int | None] = {}
+        self._holders: dict[tuple[int, int], set[object]] = {}  # of each of those files
         self._lock = threading.Lock()
 
-    @property
-    def are_held(self) -> bool:
+    def are_held_by(self, holder: object) -> bool:
         """True after :meth:`acquire`, until all are released."""
-        return bool(self._held)
+        return any(holder in holders for holders in list(self._holders.values()))
 
-    def acquire(self, shard_ids: Iterable[int], shard_count: int) -> None:
+    def acquire(self, holder: object, shard_ids: Iterable[int], shard_count: int) -> None:
         """Lock shards, all of them or none. Where there are no locks, the log tells so once.
 
+        :param holder: the life of the manager that is to run them; it must be hashable.
         :param shard_ids: their numbers.
         :param shard_count: number of the bot's shards.
         :raises ShardsInUse: if another manager runs one of them.
         """
         owners: dict[int, str] = {}
-        taken: list[tuple[int, int]] = []
+        acquired: list[tuple[int, int]] = []
         with self._lock:
             try:
                 for shard_id in shard_ids:
                     shard = (shard_id, shard_count)
+                    if holder in self._holders.get(shard, ()):
+                        continue
+                    acquired.append(shard)  # first: Ctrl-C may come before the next line
                     if shard not in self._held:
                         try:
-                            self._held[shard] = _take(self._path(*shard))
-                            taken.append(shard)
+                            _take(self._path(*shard), self._held, shard)
                         except _Locked as locked:
                             owners[shard_id] = locked.owner
+                            continue
                         except OSError as error:
                             self._held[shard] = None
-                            taken.append(shard)
                             self._tell(error)
+                    self._holders.setdefault(shard, set()).add(holder)
                 if owners:
                     raise ShardsInUse(owners, shard_count, self._directory)
             except BaseException:
-                self._release(taken)
+                self._release(holder, acquired)
                 raise
 
     def may_acquire(self, in_use: ShardsInUse) -> bool:
@@ -120,34 +127,47 @@ class ShardLocks:
 
         :param in_use: as :meth:`acquire` raised it.
         """
-        path = self._path(next(iter(in_use.owners)), in_use.shard_count)
+        shard = (next(iter(in_use.owners)), in_use.shard_count)
+        path = self._path(*shard)
+        taken: dict[tuple[int, int], int | None] = {}
         try:
-            _give_back(path, _take(path))
+            _give_back(path, _take(path, taken, shard))
         except _Locked:
             return False
         except OSError:  # acquire() tells of it
             pass
         return True
 
-    def release(self, shard_count: int | None = None) -> None:
-        """Unlock shards.
+    def release(self, holder: object, shard_count: int | None = None) -> None:
+        """Unlock shards that no other holder has acquired.
 
+        :param holder: that runs them no more.
         :param shard_count: of these; None for all.
         """
         with self._lock:
             self._release(
-                [each for each in self._held if shard_count is None or each[1] == shard_count]
+                holder,
+                [
+                    shard
+                    for shard, holders in self._holders.items()
+                    if holder in holders and shard_count in (None, shard[1])
+                ],
             )
 
-    def _release(self, shards: Iterable[tuple[int, int]]) -> None:
+    def _release(self, holder: object, shards: Iterable[tuple[int, int]]) -> None:
         for shard in shards:
-            descriptor = self._held.pop(shard)
-            if descriptor is not None:
-                _give_back(self._path(*shard), descriptor)
+            holders = self._holders.get(shard, set())
+            holders.discard(holder)
+            if not holders:
+                self._holders.pop(shard, None)
+                descriptor = self._held.pop(shard, None)
+                if descriptor is not None:
+                    _give_back(self._path(*shard), descriptor)
 
     def leave_to_parent(self) -> None:
         """In a forked child: close the files, which stay locked for the parent."""
         held, self._held = self._held, {}
+        self._holders = {}
         self._lock = threading.Lock()
         for descriptor in held.values():
             if descriptor is not None:
@@ -173,9 +193,11 @@ class _Locked(Exception):
         self.owner = owner
 
 
-def _take(path: str) -> int:
+def _take(path: str, held: dict[tuple[int, int], int | None], shard: tuple[int, int]) -> int:
     """Open and lock a file, which is created if it is not there.
 
+    :param held: gets its descriptor, here: Ctrl-C may come before the caller does anything.
+    :param shard: whose file it is.
     :returns: its descriptor.
     :raises _Locked: if it is locked already.
     :raises OSError: if it cannot be locked.
@@ -187,6 +209,7 @@ def _take(path: str) -> int:
                 raise _Locked(_owner(descriptor))
             if _is_at(path, descriptor):
                 _sign(descriptor)
+                held[shard] = descriptor
                 return descriptor
         except BaseException:
             os.close(descriptor)

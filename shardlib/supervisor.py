@@ -143,7 +143,7 @@ class Supervisor:
             self._finish(life, error)
         finally:
             if self._store is not None:
-                self._store.locks.release()
+                self._store.locks.release(life)
             if not life.is_closed:
                 life.close(error)
             error = None  # its traceback refers to this frame: the two would be a cycle
@@ -335,7 +335,9 @@ class Supervisor:
         shards = list(self.all_shards())
         code = life.close_code or RESUMABLE_CLOSE_CODE
         # Without the locks, the sessions on the disk are those of another process.
-        store = self._store if self._store is not None and self._store.locks.are_held else None
+        store = self._store
+        if store is not None and not store.locks.are_held_by(life):
+            store = None
         for shard in shards:  # a user who disconnects has asked them already
             shard.disconnect(code, wait=False)
         if store is not None and code >= RESUMABLE_CLOSE_CODE:

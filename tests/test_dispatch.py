@@ -20,8 +20,10 @@ import pytest
 from shardlib import Session, Shard, ShardClosed, ShardError
 from shardlib.dispatch import Delivery, Dispatcher, Mailbox, Pool, Worker, backlog, room
 from shardlib.dispatch import mailbox as mailbox_module
+from shardlib.dispatch.threads import Threads
 from shardlib.testing import LocalGateway
 from tests.recorder import Recorder, dispatch_numbers
+from tests.reliability.storms import Interrupt, list_spots
 from tests.shards import heartbeats, make_gateway, make_shard
 from tests.support import AT_ONCE, NEVER, TOKEN, Thread, in_background, not_none, wait_until
 
@@ -929,6 +931,46 @@ def test_an_interrupt_at_any_line_of_a_mailbox_loses_no_sequence(gateway: LocalG
             assert not_none(shard.session).sequence == shard.last_sequence
             assert len(numbers) + shard.stats.dropped == line
         assert line > 10
+
+
+def test_ctrl_c_at_any_point_of_a_mailbox_leaves_its_thread_outside_of_any_callback(
+    gateway: LocalGateway,
+) -> None:
+    mailbox = Mailbox()
+    with connected(gateway, dispatcher=mailbox) as shard:
+        shard.on("TYPING_START", lambda shard, data: None)
+        sent = itertools.count(1)
+
+        def send() -> None:
+            dispatch_numbers(gateway, [next(sent)])
+            wait_until(lambda: len(mailbox))
+
+        send()
+        spots = list_spots(mailbox.run_pending)[1]
+        pressed = 0
+        for spot in spots:
+            send()
+            try:
+                with Interrupt(spot, is_ctrl_c=True).running():
+                    mailbox.run_pending()
+            except KeyboardInterrupt:
+                pressed += 1
+            with pytest.raises(TimeoutError):  # and not ShardError, as in a callback
+                shard.join(0)
+        assert pressed > 10
+
+
+def test_threads_that_are_let_go_twice_are_still_waited_for() -> None:
+    """Two threads of a pool may find at the same moment that nothing is left to do."""
+    threads = Threads("pool", 1)
+    may_end = threading.Event()
+    threads.submit(may_end.wait)
+    threads.end()
+    threads.end()
+    joining = in_background(threads.join, None)
+    assert not concurrent.futures.wait([joining], 0.05).done
+    may_end.set()
+    joining.result(10)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")

@@ -15,7 +15,9 @@ from shardlib import AlreadyConnected, ConnectionFailed, ShardClosed, ShardState
 from shardlib.deadline import Deadline
 from shardlib.lifecycle import Beginning, Life, Lifecycle, Request
 from shardlib.loss import Loss
+from shardlib.managerlifecycle import ManagerLifecycle
 from shardlib.waiting import Waiters
+from tests.reliability.storms import Interrupt, Spot, list_spots
 from tests.support import Thread, in_background, wait_until
 
 BEGINNING = Beginning("ws://127.0.0.1", 10)
@@ -90,6 +92,16 @@ def own(life: Life) -> Life:
     """Make this thread the reader of a life."""
     life.set_thread(threading.current_thread())
     return life
+
+
+def press_ctrl_c(spot: Spot, act: Callable[[], object]) -> bool:
+    """Call a function, and press Ctrl-C at one of its instructions. True if that was raised."""
+    try:
+        with Interrupt(spot, is_ctrl_c=True).running():
+            act()
+    except KeyboardInterrupt:
+        return True
+    return False
 
 
 def soon() -> Deadline:
@@ -555,6 +567,64 @@ def test_a_life_that_ends_in_time_keeps_its_connection(lifecycle: Lifecycle, lif
     lifecycle.end(life)
     assert closing.finish() is True
     assert connection.calls == ["interrupt"]
+
+
+def test_ctrl_c_in_a_wait_leaves_no_thread_that_seems_to_wait(
+    lifecycle: Lifecycle, life: Life
+) -> None:
+    """A reader waits for room no more if the thread that makes room seems to wait for it."""
+
+    def wait() -> bool:
+        return lifecycle.wait_in(life, lambda: False, Deadline(0.001))
+
+    spots = list_spots(wait)[1]
+    pressed = 0
+    for spot in spots:
+        pressed += press_ctrl_c(spot, wait)
+        assert not lifecycle.is_awaited_by(lambda thread: True), spot
+    assert pressed > 10
+
+
+def test_ctrl_c_in_a_wait_for_a_manager_leaves_no_thread_that_seems_to_wait() -> None:
+    """The manager does not wait for the callbacks of a thread that seems to wait for it."""
+    lifecycle = ManagerLifecycle(lambda life: threading.Thread(), lambda: ())
+
+    def wait() -> bool:
+        return lifecycle.wait(lambda: False, Deadline(0.001))
+
+    spots = list_spots(wait)[1]
+    pressed = 0
+    for spot in spots:
+        pressed += press_ctrl_c(spot, wait)
+        assert not lifecycle.is_waited_for_by(lambda thread: True), spot
+    assert pressed > 10
+
+
+def test_ctrl_c_in_a_close_in_the_background_keeps_no_later_one_from_giving_up_the_peer(
+    lifecycle: Lifecycle,
+) -> None:
+    lives: list[tuple[Life, FakeConnection]] = []
+
+    def close() -> None:
+        lifecycle.close_in_background(lives[-1][0], Deadline(0), Deadline(0))
+
+    def begin_another() -> None:
+        life, connection = begun(), FakeConnection()
+        life.use(connection)
+        life.request_close(4000, Deadline(0))
+        lives.append((life, connection))
+
+    begin_another()
+    spots = list_spots(close)[1]
+    pressed = 0
+    for spot in spots:
+        begin_another()
+        if press_ctrl_c(spot, close):
+            pressed += 1
+            close()
+    assert pressed > 5
+    for _, connection in lives:
+        wait_until(lambda calls=connection.calls: 4000 in calls)  # type: ignore[misc]
 
 
 def test_while_the_interpreter_exits_daemon_threads_keep_waiting(lifecycle: Lifecycle) -> None:

@@ -24,11 +24,15 @@ from shardlib import (
     ShardError,
     ShardManager,
     ShardsFailed,
+    ShardsInUse,
     ShardState,
     running_shards,
 )
 from shardlib.dispatch import Dispatcher, Mailbox, Pool, Worker
+from shardlib.shardlocks import ShardLocks
 from shardlib.testing import GatewayConnection, GatewaySession, LocalGateway
+from tests.managers import gateway_bot, make_gate
+from tests.reliability.storms import Interrupt, list_spots
 from tests.support import AT_ONCE, TOKEN, in_background, wait_until
 
 RATE = 500.0
@@ -412,6 +416,51 @@ def test_disconnect_in_the_middle_closes_old_and_new_shards() -> None:
         bot.gateway.wait_until(lambda: not bot.gateway.connections, TIMEOUT)
 
 
+def test_a_reshard_that_ends_late_takes_no_lock_from_the_life_that_follows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = ShardLocks.release
+    may_release = threading.Event()
+    resharding: list[int] = []
+
+    def release_late(*arguments: Any) -> None:
+        if threading.get_ident() in resharding:
+            assert may_release.wait(TIMEOUT)
+        release(*arguments)
+
+    monkeypatch.setattr(ShardLocks, "release", release_late)
+    with make_gateway(token=TOKEN) as gateway:
+        recommended = [2]
+        manager = ShardManager(
+            TOKEN,
+            Intents.all(),
+            sessions=tmp_path,
+            gateway_bot=lambda: gateway_bot(gateway, shards=recommended[0]),
+            identify_gate=make_gate(gateway),
+        )
+
+        def reshard() -> None:
+            resharding.append(threading.get_ident())
+            manager.reshard()
+
+        with manager:
+            manager.connect()
+            manager.wait_until_ready(TIMEOUT)
+            recommended[0] = 4
+            stall = Stall(gateway, 3)
+            outcome = in_background(reshard)
+            stall.wait()
+            manager.close()
+            stall.end()
+            manager.connect()
+            manager.wait_until_ready(TIMEOUT)
+            may_release.set()
+            with pytest.raises(ShardError, match="disconnect"):
+                outcome.result(TIMEOUT)
+            with pytest.raises(ShardsInUse):
+                make_manager(gateway, 4, sessions=tmp_path).connect()
+
+
 def test_disconnect_in_the_middle_of_on_resharding_needed_does_not_wait_for_it() -> None:
     with make_gateway(token=TOKEN, max_guilds_per_shard=3, guilds=24) as gateway:
         stall = Stall(gateway, 7)
@@ -467,6 +516,86 @@ def test_ctrl_c_while_the_old_shards_close_leaves_the_new_ones() -> None:
 
 
 # Calls
+
+
+def test_ctrl_c_at_any_point_of_the_switch_leaves_shards_that_run_and_deliver() -> None:
+    with connected(1, gateway_options={"guilds": 1}, close_timeout=10.0) as bot:
+        (guild,) = guild_ids(bot.gateway)
+        numbers: list[int] = []
+        bot.manager.on("TYPING_START", lambda shard, data: numbers.append(data["n"]))
+
+        def reshard() -> None:
+            assert bot.manager.shard_count is not None
+            bot.manager.reshard(3 - bot.manager.shard_count, timeout=TIMEOUT)
+
+        spots = [
+            spot
+            for spot in list_spots(reshard)[1]
+            if re.match("run|_move|_settle|_take_place|_go_on|_adopt|publish", spot.function)
+        ]
+        pressed = 0
+        for number, spot in enumerate(spots):
+            try:
+                with Interrupt(spot, is_ctrl_c=True).running():
+                    reshard()
+            except KeyboardInterrupt:
+                pressed += 1
+            bot.manager.wait_until_ready(TIMEOUT)
+            bot.gateway.dispatch("TYPING_START", {"guild_id": guild, "n": number})
+            wait_until(lambda last=number: last in numbers, TIMEOUT, f"an event, after {spot}")  # type: ignore[misc]
+            shard_count = len(bot.manager.shards)
+            assert bot.gateway.wait_until(
+                lambda wanted=shard_count: len(bot.gateway.connections) == wanted,  # type: ignore[misc]
+                TIMEOUT,
+            ), spot
+        assert numbers == list(range(len(spots)))
+        assert pressed > 10
+
+
+def test_ctrl_c_while_shards_are_unlocked_leaves_none_locked(tmp_path: Path) -> None:
+    with connected(1, gateway_options={"guilds": 1}, sessions=tmp_path) as bot:
+
+        def reshard() -> None:
+            assert bot.manager.shard_count is not None
+            bot.manager.reshard(3 - bot.manager.shard_count, timeout=TIMEOUT)
+
+        spots = [
+            spot
+            for spot in list_spots(reshard)[1]
+            if spot.file == "shardlocks.py" or spot.function in ("_reshard", "run_to_its_end")
+        ]
+        pressed = 0
+        for spot in spots:
+            try:
+                with Interrupt(spot, is_ctrl_c=True).running():
+                    reshard()
+            except KeyboardInterrupt:
+                pressed += 1
+            bot.manager.wait_until_ready(TIMEOUT)
+        assert pressed > 10
+        bot.manager.close()
+    for shard_count in (1, 2):
+        locks = ShardLocks(str(tmp_path), lambda *arguments: None)
+        locks.acquire(tmp_path, range(shard_count), shard_count)
+        locks.release(tmp_path)
+
+
+def test_ctrl_c_at_any_point_of_a_call_keeps_no_later_one_from_resharding() -> None:
+    with connected(1) as bot:
+
+        def reshard() -> None:
+            bot.manager.reshard(1)  # there is nothing to do
+
+        spots = list_spots(reshard)[1]
+        pressed = 0
+        for spot in spots:
+            try:
+                with Interrupt(spot, is_ctrl_c=True).running():
+                    reshard()
+            except KeyboardInterrupt:
+                pressed += 1
+            reshard()
+        assert pressed > 10
 
 
 def test_on_resharding_needed_may_reshard_and_tells_of_guilds_that_had_no_shard() -> None:

@@ -26,11 +26,13 @@ on_posix = pytest.mark.skipif(os.name != "posix", reason="the system has other k
 
 HERE = f"process {os.getpid()} on {socket.gethostname()}"
 
+LIFE = object()
+
 _TAKE = """
 import sys
 from shardlib.shardlocks import ShardLocks
 locks = ShardLocks(sys.argv[1], print)
-locks.acquire(map(int, sys.argv[3:]), int(sys.argv[2]))
+locks.acquire(object(), map(int, sys.argv[3:]), int(sys.argv[2]))
 print("has them", flush=True)
 sys.stdin.read()
 """
@@ -55,7 +57,7 @@ def log() -> Log:
 def locks(tmp_path: Path, log: Log) -> Iterator[ShardLocks]:
     locks = ShardLocks(str(tmp_path), log)
     yield locks
-    locks.release()
+    locks.release(LIFE)
 
 
 @pytest.fixture
@@ -63,7 +65,7 @@ def others(tmp_path: Path, log: Log) -> Iterator[ShardLocks]:
     """Of another manager in this process."""
     others = ShardLocks(str(tmp_path), log)
     yield others
-    others.release()
+    others.release(LIFE)
 
 
 @contextlib.contextmanager
@@ -81,7 +83,7 @@ def other_process(directory: Path, *shard_ids: int) -> Iterator[subprocess.Popen
 
 def refused(locks: ShardLocks, *shard_ids: int) -> ShardsInUse:
     with pytest.raises(ShardsInUse) as caught:
-        locks.acquire(shard_ids, 4)
+        locks.acquire(LIFE, shard_ids, 4)
     return caught.value
 
 
@@ -97,11 +99,11 @@ def test_shards_that_another_process_runs_are_refused_with_its_number(
             f"shards 1, 2 of 4 are running already, in {other}, with the same directory of "
             f"sessions, {str(tmp_path)!r}. Close that manager, or end that process"
         )
-        assert not locks.are_held
+        assert not locks.are_held_by(LIFE)
         assert not locks.may_acquire(error)
     assert locks.may_acquire(error)
-    locks.acquire(range(4), 4)
-    assert locks.are_held
+    locks.acquire(LIFE, range(4), 4)
+    assert locks.are_held_by(LIFE)
 
 
 def test_locks_that_were_refused_keep_no_other_manager_out(
@@ -109,15 +111,15 @@ def test_locks_that_were_refused_keep_no_other_manager_out(
 ) -> None:
     with other_process(tmp_path, 3):
         refused(locks, 0, 1, 2, 3)
-        others.acquire([0, 1, 2], 4)
+        others.acquire(LIFE, [0, 1, 2], 4)
 
 
 def test_other_shards_and_other_counts_are_free(
     locks: ShardLocks, others: ShardLocks, tmp_path: Path
 ) -> None:
     with other_process(tmp_path, 0, 1):
-        locks.acquire([2, 3], 4)
-        others.acquire([0, 1], 2)
+        locks.acquire(LIFE, [2, 3], 4)
+        others.acquire(LIFE, [0, 1], 2)
 
 
 def test_a_process_that_is_killed_leaves_no_lock(locks: ShardLocks, tmp_path: Path) -> None:
@@ -125,26 +127,26 @@ def test_a_process_that_is_killed_leaves_no_lock(locks: ShardLocks, tmp_path: Pa
         error = refused(locks, 0)
         process.kill()
         wait_until(lambda: locks.may_acquire(error))
-        locks.acquire([0], 4)
+        locks.acquire(LIFE, [0], 4)
 
 
 def test_two_managers_of_one_process_exclude_each_other(
     locks: ShardLocks, others: ShardLocks
 ) -> None:
-    locks.acquire([0, 1], 4)
+    locks.acquire(LIFE, [0, 1], 4)
     error = refused(others, 1, 2)
     assert error.owners == {1: HERE}
     assert str(error).startswith(f"shard 1 of 4 is running already, in {HERE}, with")
-    locks.acquire([0, 1], 4)  # its own it has
-    locks.release()
-    others.acquire([1, 2], 4)
+    locks.acquire(LIFE, [0, 1], 4)  # its own it has
+    locks.release(LIFE)
+    others.acquire(LIFE, [1, 2], 4)
 
 
 @on_posix
 def test_nothing_else_that_opens_and_closes_the_file_unlocks_it(
     locks: ShardLocks, tmp_path: Path
 ) -> None:
-    locks.acquire([0], 4)
+    locks.acquire(LIFE, [0], 4)
     (tmp_path / "shard-0-of-4.lock").read_bytes()
     taking = subprocess.run(
         [sys.executable, "-c", _TAKE, str(tmp_path), "4", "0"], capture_output=True, text=True
@@ -154,19 +156,32 @@ def test_nothing_else_that_opens_and_closes_the_file_unlocks_it(
 
 @on_posix
 def test_released_locks_leave_no_file(locks: ShardLocks, tmp_path: Path) -> None:
-    locks.acquire([0, 1], 4)
-    locks.acquire([0], 2)
-    locks.release(4)
+    locks.acquire(LIFE, [0, 1], 4)
+    locks.acquire(LIFE, [0], 2)
+    locks.release(LIFE, 4)
     assert [path.name for path in tmp_path.iterdir()] == ["shard-0-of-2.lock"]
-    assert locks.are_held
-    locks.release()
+    assert locks.are_held_by(LIFE)
+    locks.release(LIFE)
     assert list(tmp_path.iterdir()) == []
-    assert not locks.are_held
+    assert not locks.are_held_by(LIFE)
+
+
+def test_a_shard_that_two_lives_have_acquired_is_locked_until_both_release_it(
+    locks: ShardLocks, others: ShardLocks
+) -> None:
+    other_life = object()
+    locks.acquire(LIFE, [0], 4)
+    locks.acquire(other_life, [0, 1], 4)
+    locks.release(LIFE)
+    assert locks.are_held_by(other_life) and not locks.are_held_by(LIFE)
+    refused(others, 0)
+    locks.release(other_life, 4)
+    others.acquire(LIFE, [0, 1], 4)
 
 
 @on_posix
 def test_the_files_are_for_their_owner_alone(locks: ShardLocks, tmp_path: Path) -> None:
-    locks.acquire([0], 4)
+    locks.acquire(LIFE, [0], 4)
     assert (tmp_path / "shard-0-of-4.lock").stat().st_mode & 0o77 == 0
 
 
@@ -174,10 +189,10 @@ def test_the_files_are_for_their_owner_alone(locks: ShardLocks, tmp_path: Path) 
 def test_a_file_that_was_deleted_and_locked_elsewhere_stays_there(
     locks: ShardLocks, others: ShardLocks, tmp_path: Path
 ) -> None:
-    locks.acquire([0], 4)
+    locks.acquire(LIFE, [0], 4)
     (tmp_path / "shard-0-of-4.lock").unlink()
-    others.acquire([0], 4)
-    locks.release()
+    others.acquire(LIFE, [0], 4)
+    locks.release(LIFE)
     refused(locks, 0)
 
 
@@ -191,11 +206,11 @@ def test_managers_that_come_and_go_never_have_a_shard_at_the_same_time(tmp_path:
         turns = 0
         while turns < 200:
             with contextlib.suppress(ShardsInUse):
-                locks.acquire([0], 4)
+                locks.acquire(LIFE, [0], 4)
                 assert inside.acquire(blocking=False)
                 time.sleep(0.0005)  # for the others to try
                 inside.release()
-                locks.release()
+                locks.release(LIFE)
                 turns += 1
         return turns
 
@@ -210,7 +225,7 @@ def test_managers_that_come_and_go_never_have_a_shard_at_the_same_time(tmp_path:
 def test_whatever_a_locked_file_says_the_shards_are_refused(
     locks: ShardLocks, others: ShardLocks, tmp_path: Path, text: bytes
 ) -> None:
-    others.acquire([0], 4)
+    others.acquire(LIFE, [0], 4)
     (tmp_path / "shard-0-of-4.lock").write_bytes(text)
     assert refused(locks, 0).owners == {0: "another process"}
 
@@ -220,7 +235,7 @@ def test_a_text_that_is_no_lock_locks_nothing(locks: ShardLocks, tmp_path: Path)
     """It was left by a process that was killed, say."""
     path = tmp_path / "shard-0-of-4.lock"
     path.write_text("process 1 on some-machine-with-a-long-name\n")
-    locks.acquire([0], 4)
+    locks.acquire(LIFE, [0], 4)
     assert path.read_text() == f"{HERE}\n"
 
 
@@ -237,14 +252,14 @@ def test_a_file_that_cannot_be_locked_is_told_once_and_never_waited_for(
             path.mkdir()
         else:
             path.symlink_to("/dev/null" if kind == "device" else tmp_path / "missing" / "file")
-    locks.acquire([0, 1, 2], 4)
-    assert locks.are_held
+    locks.acquire(LIFE, [0, 1, 2], 4)
+    assert locks.are_held_by(LIFE)
     ((level, line),) = log.lines
     assert level == logging.WARNING
     assert line.startswith(f"the shards whose sessions are in {str(tmp_path)!r} run without a lock")
     assert "give sessions= a directory on a disk that has locks" in line
-    locks.release()
-    assert not locks.are_held
+    locks.release(LIFE)
+    assert not locks.are_held_by(LIFE)
 
 
 def test_a_disk_without_locks_is_told_once(
@@ -254,9 +269,9 @@ def test_a_disk_without_locks_is_told_once(
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr("shardlib.shardlocks._lock", refuse)
-    locks.acquire(range(4), 4)
-    locks.release()
-    locks.acquire(range(4), 4)
+    locks.acquire(LIFE, range(4), 4)
+    locks.release(LIFE)
+    locks.acquire(LIFE, range(4), 4)
     ((_, line),) = log.lines
     assert "Operation not supported" in line
 
@@ -266,13 +281,13 @@ def test_a_disk_without_locks_is_told_once(
 def test_a_forked_child_neither_unlocks_the_file_nor_keeps_it_locked(
     locks: ShardLocks, others: ShardLocks
 ) -> None:
-    locks.acquire([0], 4)
+    locks.acquire(LIFE, [0], 4)
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
         try:
             locks.leave_to_parent()
-            locks.release()
+            locks.release(LIFE)
             os.write(writer, b"left")
         finally:
             signal.pause()
@@ -280,9 +295,9 @@ def test_a_forked_child_neither_unlocks_the_file_nor_keeps_it_locked(
     try:
         assert os.read(reader, 10) == b"left"
         error = refused(others, 0)
-        locks.release()
+        locks.release(LIFE)
         assert others.may_acquire(error)
-        others.acquire([0], 4)
+        others.acquire(LIFE, [0], 4)
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)

@@ -85,6 +85,8 @@ class Threads:
     def end(self) -> None:
         """Let the threads end, all jobs being done. Jobs to come get new threads."""
         with self._lock:
+            if not self._threads:  # let go already: join() waits for those
+                return
             for _ in self._threads:
                 self._jobs.put(None)
             self._jobs = SimpleQueue()

@@ -137,6 +137,8 @@ class Consumer(Closing):
         self._names = _check_names(events)
         self._on_gap = check_callback("on_gap", on_gap, 1)
         self._json = json
+        if not ordered:  # it is not heard of while the user's function handles an event
+            lease = max(lease, retry_after)
         self._scripts = GroupScripts(client, keys, group, self.name, lease=lease, ordered=ordered)
         self._shard_count = shard_count
         self._source: EntrySource

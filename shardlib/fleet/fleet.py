@@ -325,8 +325,9 @@ class Fleet(Closing):
         No event is deleted, and a consumer that is made with this name later begins a new group.
 
         :param group: name of the group, as :meth:`consumer` takes it.
-        :raises FleetError: if a consumer of the group lives; if there is no such group or no such
-            fleet; or if Redis refuses.
+        :raises FleetError: if a consumer of the group lives, or may live: one that was killed
+            counts for the time of a lease, 6 seconds, and one with ``ordered=False`` for its
+            `retry_after`; if there is no such group or no such fleet; or if Redis refuses.
         :raises RedisAway: if Redis does not answer. A part may be deleted then: call again.
         :raises ValueError: if `group` cannot be the name of a group.
         :raises TypeError: if `group` is not a str.

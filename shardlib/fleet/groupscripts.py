@@ -234,7 +234,15 @@ redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now())
 return {redis.call('ZCARD', KEYS[1]), redis.call('HEXISTS', KEYS[2], ARGV[1])}
 """
 )
-_FORGET = Script("return redis.call('HDEL', KEYS[2], ARGV[1])")
+# A consumer may have come since, and begun the group anew, which then stays in the list.
+_FORGET = Script(
+    """
+if redis.call('ZCARD', KEYS[1]) > 0 then
+    return 0
+end
+return redis.call('HDEL', KEYS[2], ARGV[1])
+"""
+)
 
 # Redis has groups of its own for consumers without order.
 _DELETE = Script(
@@ -303,8 +311,8 @@ class GroupScripts:
     :param keys: of the fleet.
     :param group: name of the group.
     :param consumer: name of the consumer.
-    :param lease: seconds after which others may claim the streams of a consumer that is not heard
-        of.
+    :param lease: seconds after which a consumer that is not heard of lives no more, and others may
+        claim its streams.
     :param ordered: True if a consumer claims streams, False if Redis shares out single events.
     """
 
@@ -455,7 +463,7 @@ class GroupScripts:
             raise FleetError(
                 f"the group {self._group!r} has {count(living, 'consumer')}, which would go on as "
                 "a new group: end the group's consumers first. One that was killed counts until "
-                "its lease ends"
+                "its lease ends, and without order until its retry_after is over"
             )
         answers = self._call(_DELETE, dict.fromkeys(shard_ids, (self._group,)))
         raise_first(answers.values())

@@ -16,6 +16,7 @@ import ujson
 
 from shardlib import ForkedProcess
 from shardlib.fleet import Fleet
+from shardlib.fleet.calling import call_all
 from shardlib.fleet.consumer import Consumer
 from shardlib.fleet.errors import FleetError
 from shardlib.fleet.fleetevents import BEGINNING, Gap, Position, position_of
@@ -44,6 +45,11 @@ def watermark(client: redis.Redis, keys: Keys, shard_id: int = 0) -> bytes | Non
 def owner(client: redis.Redis, keys: Keys, shard_id: int = 0) -> bytes | None:
     found: bytes | None = client.hget(keys.group(shard_id, "web").state, "owner")  # type: ignore[assignment]
     return found
+
+
+def redis_time(client: redis.Redis) -> float:
+    seconds, microseconds = client.time()
+    return float(seconds + microseconds / 1_000_000)
 
 
 def end_lease(client: redis.Redis, keys: Keys, shard_id: int = 0) -> None:
@@ -881,6 +887,53 @@ def test_a_group_that_was_deleted_begins_anew_at_the_oldest_event(
         assert client.xinfo_groups(keys.shard(0).events) == []
         with make_consumer(group="misspelt", ordered=ordered) as consumer:
             assert get(consumer, 3) == ids
+
+
+def test_a_group_is_not_deleted_while_a_consumer_without_order_handles_an_event(
+    redis_server: RedisServer, make_consumer: MakeConsumer, client: redis.Redis, feed: Feed
+) -> None:
+    feed.append(2)
+    with Fleet(redis_server.url, "mybot") as fleet:
+        fleet.init(1)
+        consumer = make_consumer(ordered=False, lease=0.1)
+        in_hand = not_none(consumer.get(10))
+        asked_at = redis_time(client)
+        wait_until(lambda: redis_time(client) > asked_at + 0.2)  # the handling takes long
+        with pytest.raises(FleetError, match="1 consumer, .* end the group's consumers first"):
+            fleet.delete_group("web")
+        consumer.ack(in_hand)
+        assert not_none(consumer.get(10)).id != in_hand.id
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_group_that_a_consumer_joins_while_it_is_deleted_can_be_deleted_again(
+    ordered: bool,
+    redis_server: RedisServer,
+    make_consumer: MakeConsumer,
+    client: redis.Redis,
+    keys: Keys,
+    feed: Feed,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ids = feed.append(3)
+    consume(make_consumer(ordered=ordered), 1)
+    joined: list[Consumer] = []
+
+    def join_after(*arguments: Any) -> Any:
+        monkeypatch.undo()
+        answers = call_all(*arguments)
+        joined.append(make_consumer(ordered=ordered))
+        assert get(joined[0], 1) == ids[:1]
+        return answers
+
+    with Fleet(redis_server.url, "mybot") as fleet:
+        fleet.init(1)
+        monkeypatch.setattr("shardlib.fleet.groupscripts.call_all", join_after)
+        fleet.delete_group("web")
+        joined[0].close()
+        assert "web" in lags(client, keys, [0])
+        fleet.delete_group("web")
+    assert get(make_consumer(ordered=ordered), 3) == ids
 
 
 def test_a_group_that_nobody_knows_is_not_deleted(fleet: Fleet) -> None:
