@@ -476,9 +476,8 @@ class Callbacks:
 
     # The log
 
-    @property
-    def debugging(self) -> bool:
-        """True if the traffic is to be logged."""
+    def is_debugging(self) -> bool:
+        """True if the traffic is to be logged. Looked up each time: the level may change."""
         enabled = self._is_enabled_for
         try:
             return enabled is not None and bool(enabled(logging.DEBUG))
@@ -518,7 +517,7 @@ class Callbacks:
         :param message: with one ``%r`` for the payload.
         :param text: as it was sent or received.
         """
-        if self.debugging:
+        if self.is_debugging():
             self.log(logging.DEBUG, message, Shown(text, self._hide_token))
 
     def _log(self, level: int, message: str, arguments: tuple[Any, ...], exc_info: Any) -> None:

@@ -420,11 +420,11 @@ class Reader:
                     del loss  # its error's traceback may refer to this frame: a cycle
             if life.request is not None:
                 return self._requested(life)
-            self._debugging = callbacks.debugging
+            self._debugging = callbacks.is_debugging()
             heartbeat = self.heartbeat
             if heartbeat is not None and heartbeat.notes:
                 self._write_notes(heartbeat)
-            deadline = gateway.deadline
+            deadline = gateway.next_deadline()
             until = _NEVER
             if deadline is not None:
                 if deadline <= self._now():  # also while bytes keep coming
