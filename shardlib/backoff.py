@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 
 from shardlib.checks import check_positive
+
+
+def _random() -> float:
+    import random  # here: it takes a while, and not every process connects
+
+    return random.random()
 
 
 class Backoff:
@@ -28,7 +33,7 @@ class Backoff:
         base: float = 1.0,
         cap: float = 60.0,
         *,
-        random: Callable[[], float] = random.random,
+        random: Callable[[], float] = _random,
     ) -> None:
         check_positive("base", base)
         check_positive("cap", cap)

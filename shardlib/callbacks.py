@@ -12,6 +12,7 @@ import logging
 import re
 import threading
 from collections.abc import Callable, Collection, Mapping
+from types import MethodType
 from typing import Any, Protocol, TypeVar, Union
 
 from shardlib.failurelog import SUMMARY_INTERVAL, FailureLog
@@ -156,11 +157,11 @@ class Callbacks:
         # Guards changes of the tables, and the count of what was dropped. Reentrant: a signal
         # handler may interrupt a change.
         self._lock = threading.RLock()
-        # The on_socket_* functions, each with its first arguments: the shard, or none for a method
-        # of a subclass, which is bound to it.
-        self._functions: dict[str, tuple[Callback, tuple[Any, ...]]] = {}
+        # The on_socket_* functions, each with what calls it with the shard: a method of a subclass
+        # is bound to the shard already.
+        self._functions: dict[str, tuple[Callback, Callback]] = {}
         # What the reader asks for each event, derived from that table.
-        self._on_dispatch: tuple[Callback, tuple[Any, ...]] | None = None
+        self._on_dispatch: tuple[Callback, Callback] | None = None
         self.wants_payloads = False  # True if one of the functions looks at whole payloads
         self.wants_raw_payloads = False
         self.wants_texts = False
@@ -205,7 +206,8 @@ class Callbacks:
             if function is None:
                 functions.pop(name, None)
             else:
-                functions[name] = (function, () if is_method else (self._shard,))
+                bound = function if is_method else MethodType(function, self._shard)
+                functions[name] = (function, bound)
             self._functions = functions
             self._on_dispatch = functions.get("on_socket_dispatch")
             self.wants_texts = "on_socket_text" in functions
@@ -342,8 +344,8 @@ class Callbacks:
         """Call the shard's ``on_socket_*`` function of a name, if there is one."""
         functions = self._functions
         if name in functions:
-            function, first = functions[name]
-            self._running.call(function, function, (*first, *arguments), name, name)
+            function, bound = functions[name]
+            self._running.call(function, bound, arguments, name, name)
 
     def hand_on_text(self, event: str, sequence: int | None, text: bytes) -> None:
         """Call on_socket_text, if :attr:`wants_texts`.
@@ -352,10 +354,11 @@ class Callbacks:
         :param sequence: of the event, None if a Resume could not name it.
         :param text: the whole payload.
         """
-        function, first = self._functions.get("on_socket_text", (None, ()))
-        if function is not None:
-            arguments = (*first, event, sequence, text)
-            self._running.call(function, function, arguments, "on_socket_text", event)
+        functions = self._functions
+        if "on_socket_text" in functions:
+            function, bound = functions["on_socket_text"]
+            arguments = (event, sequence, text)
+            self._running.call(function, bound, arguments, "on_socket_text", event)
 
     def dispatch(self, event: str | None, payload: Any) -> None:
         """Hand an event to on_socket_dispatch, to its listeners, and to its subscribers.
@@ -365,8 +368,8 @@ class Callbacks:
         """
         on_dispatch = self._on_dispatch
         if on_dispatch is not None:
-            function, first = on_dispatch
-            self._running.call(function, function, (*first, payload), "on_socket_dispatch", event)
+            function, bound = on_dispatch
+            self._running.call(function, bound, (payload,), "on_socket_dispatch", event)
         if event in self._listeners:
             for function in self._listeners.get(event, ()):
                 arguments = (self._shard, payload.get("d"))
@@ -476,9 +479,8 @@ class Callbacks:
 
     # The log
 
-    @property
-    def debugging(self) -> bool:
-        """True if the traffic is to be logged."""
+    def is_debugging(self) -> bool:
+        """True if the traffic is to be logged. Looked up each time: the level may change."""
         enabled = self._is_enabled_for
         try:
             return enabled is not None and bool(enabled(logging.DEBUG))
@@ -518,7 +520,7 @@ class Callbacks:
         :param message: with one ``%r`` for the payload.
         :param text: as it was sent or received.
         """
-        if self.debugging:
+        if self.is_debugging():
             self.log(logging.DEBUG, message, Shown(text, self._hide_token))
 
     def _log(self, level: int, message: str, arguments: tuple[Any, ...], exc_info: Any) -> None:

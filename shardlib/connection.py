@@ -159,7 +159,7 @@ class Connection:
             data, self._unread = self._unread, b""
         else:
             try:
-                data = self._transport.receive(deadline, wakeable=True)
+                data = self._transport.receive_unless_woken(deadline)
             except TimeoutError:
                 raise
             except OSError as error:

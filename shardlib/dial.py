@@ -202,7 +202,7 @@ class BlockingSocketAdapter:
 
     def recv(self, size: int) -> bytes:
         # The transport receives in large pieces, and more may have come than was asked for.
-        received = self._unread or self._transport.receive(self._deadline) or b""
+        received = self._unread or self._transport.receive(self._deadline)
         self._unread = received[size:]
         return received[:size]
 

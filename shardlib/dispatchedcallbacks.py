@@ -180,9 +180,10 @@ class DispatchedCallbacks(Callbacks):
     def _call_function(
         self, running: Running, name: str, arguments: tuple[Any, ...], occasion: str
     ) -> None:
-        function, first = self._functions.get(name, (None, ()))
-        if function is not None:
-            running.call(function, function, (*first, *arguments), name, occasion)
+        functions = self._functions
+        if name in functions:
+            function, bound = functions[name]
+            running.call(function, bound, arguments, name, occasion)
 
     def _call_listeners(self, running: Running, event: str, delivery: Delivery) -> None:
         for function in delivery.listeners:

@@ -63,15 +63,14 @@ class FrameReader:
         :raises BrokenStream: at the first byte that RFC 6455 does not allow there, or at a message
             that is too large. Nothing after it can be read.
         """
+        if self._unparsed:
+            data = self._unparsed + data
         end = len(data)
-        if end < self._missing:
+        position = self._missing
+        if end < position:
             self._payload += data
             self._missing -= end
             return
-        position = self._missing
-        if self._unparsed:
-            data = self._unparsed + data
-            end = len(data)
         try:
             if position:
                 self._missing = 0

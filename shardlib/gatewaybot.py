@@ -283,7 +283,7 @@ class GatewayBotRequest:
         def receive(until: Deadline) -> bytes:
             if until.remaining() == 0:  # a server that keeps sending would stretch it
                 raise TimeoutError
-            return transport.receive(until) or b""
+            return transport.receive(until)
 
         head, received = read_head(lambda: receive(self._deadline))
         if head.status == 200:

@@ -87,10 +87,10 @@ class _Stream:
 
     def _read_answer(self) -> bytes:
         """Read and judge the answer; return what websocket-client is to see of it."""
-        head, self.unread = read_head(lambda: self._transport.receive(self._deadline) or b"")
+        head, self.unread = read_head(lambda: self._transport.receive(self._deadline))
         if head.status != HTTPStatus.SWITCHING_PROTOCOLS:
             wait = Deadline(BODY_WAIT).earlier(self._deadline)
-            body = read_beginning(head, self.unread, lambda: self._transport.receive(wait) or b"")
+            body = read_beginning(head, self.unread, lambda: self._transport.receive(wait))
             raise refusal(head, body, time.time())
         check_upgrade(head, self._key)
         return (

@@ -170,8 +170,7 @@ class GatewayProtocol:
         # thread appends; the reader takes them out.
         self._rewinds: list[tuple[str, int]] = []
 
-    @property
-    def deadline(self) -> float | None:
+    def next_deadline(self) -> float | None:
         """When :meth:`on_deadline` is to be called, on the clock of `now`; None for never."""
         hello, answer = self._hello_deadline, self._answer_deadline
         if self._open_at is not None and self._phase is _Phase.SLOT:
@@ -228,7 +227,7 @@ class GatewayProtocol:
         self._hello_deadline = now + self._hello_timeout
 
     def open_later(self, at: float) -> None:
-        """Try to identify, or resume, again at a moment, which becomes the :attr:`deadline`."""
+        """Try to identify, or resume, again at a moment, of which :meth:`next_deadline` tells."""
         self._open_at = at  # without effect, if another thread has identified meanwhile
 
     def identify_sent(self, now: float) -> None:

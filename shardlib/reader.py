@@ -94,7 +94,10 @@ class Reader:
         self._options = options
         self._loads: Callable[[bytes], Any] = options.json.loads
         # The time of a function in C is not worth counting; one in Python may take long.
-        self._counts_loads = not isinstance(self._loads, types.BuiltinFunctionType)
+        if not isinstance(self._loads, types.BuiltinFunctionType):
+            self._loads = functools.partial(
+                callbacks.run, "loads() of the option json", options.json.loads
+            )
         self._callbacks = callbacks
         session = options.session
         self.protocol = GatewayProtocol(
@@ -420,11 +423,11 @@ class Reader:
                     del loss  # its error's traceback may refer to this frame: a cycle
             if life.request is not None:
                 return self._requested(life)
-            self._debugging = callbacks.debugging
+            self._debugging = callbacks.is_debugging()
             heartbeat = self.heartbeat
             if heartbeat is not None and heartbeat.notes:
                 self._write_notes(heartbeat)
-            deadline = gateway.deadline
+            deadline = gateway.next_deadline()
             until = _NEVER
             if deadline is not None:
                 if deadline <= self._now():  # also while bytes keep coming
@@ -598,8 +601,7 @@ class Reader:
         :param frame_type: TEXT or BINARY, as the message came in its frame.
         :param data: what the frame held.
         """
-        callbacks = self._callbacks
-        gateway = self.protocol
+        callbacks, gateway, loads = self._callbacks, self.protocol, self._loads
         try:
             text = connection.inflate[frame_type](data)
         except UnreadableMessage as error:
@@ -631,11 +633,7 @@ class Reader:
                     gateway.session.complete()
                     return
         try:
-            payload = (
-                callbacks.run("loads() of the option json", self._loads, text)
-                if self._counts_loads
-                else self._loads(text)
-            )
+            payload = loads(text)
         except Exception:  # each module has errors of its own
             payload = None
         if (

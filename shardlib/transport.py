@@ -8,6 +8,7 @@ and makes the call that moves bytes with it. So that lock is held for microsecon
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import socket
@@ -18,7 +19,7 @@ from collections.abc import Callable
 
 from shardlib.deadline import Deadline
 from shardlib.errors import SendTimeout
-from shardlib.waker import Waker, milliseconds
+from shardlib.waker import Waker
 
 TIME_TO_LEAVE = 0.5  # seconds for a thread that sends on a connection that is being closed
 
@@ -42,11 +43,19 @@ def wait_until_ready(
         poll.register(file_descriptor, select.POLLOUT if writing else select.POLLIN)
         if waker is not None:
             poll.register(waker.fileno(), select.POLLIN)
-        return bool(poll.poll(milliseconds(timeout)))
+        return bool(poll.poll(None if timeout is None else _milliseconds(timeout)))
     reading, written = ([], [file_descriptor]) if writing else ([file_descriptor], [])
     if waker is not None:
         reading.append(waker.fileno())
     return any(select.select(reading, written, [file_descriptor], timeout))
+
+
+def _milliseconds(timeout: float) -> int:
+    """Seconds as ``poll()`` takes them.
+
+    Rounded up: half a millisecond rounded down to none would turn a wait into a spin.
+    """
+    return math.ceil(timeout * 1000)
 
 
 def _wrap(sock: socket.socket, context: ssl.SSLContext, server_hostname: str) -> ssl.SSLSocket:
@@ -99,6 +108,9 @@ class Transport:
         # For the reader: its last read left nothing in TCP, and nothing decrypted in TLS.
         self._drained = False
         self._pending: Callable[[], int] = int  # bytes that TLS has decrypted, and holds: none
+        # What the reader waits with, and the type whose object it is.
+        self._poll: Callable[[int | None], object]
+        self._poll_type: object = None
         self.bytes_received = 0
         self._waker = Waker()  # last: whatever fails before leaves no sockets open
 
@@ -135,27 +147,41 @@ class Transport:
             if not wait_until_ready(self._socket.fileno(), writing, deadline.remaining()):
                 raise TimeoutError("the TLS handshake was not finished in time")
 
-    def receive(self, deadline: Deadline, *, wakeable: bool = False) -> bytes | None:
+    def receive(self, deadline: Deadline) -> bytes:
+        """As :meth:`receive_unless_woken`, but :meth:`wake` does not end the wait."""
+        while (data := self.receive_unless_woken(deadline)) is None:
+            pass
+        return data
+
+    def receive_unless_woken(self, deadline: Deadline) -> bytes | None:
         """Some bytes, as many as are there; b"" at the end of the stream. For the reader alone.
 
         :param deadline: until when to wait.
-        :param wakeable: True to return None when :meth:`wake` was called.
+        :returns: None if :meth:`wake` was called.
         :raises TimeoutError: if nothing came in time.
         :raises OSError: if the connection broke.
         """
-        writing = False
+        lock, writing = self._io_lock, False
         while True:
             # After a read that took all there was, recv() would fail: the wait comes first.
             if self._drained:
+                timeout = deadline.remaining()
                 self._waiting_to_read = True
                 try:
-                    ready = self._wait(writing, deadline.remaining(), wakeable)
+                    ready = (
+                        wait_until_ready(self._socket.fileno(), True, timeout, self._waker)
+                        if writing
+                        else self._wait_to_read(timeout)
+                    )
                 finally:
                     self._waiting_to_read = False
                 if not ready:
                     raise TimeoutError("nothing was received in time")
-            with self._io_lock:
-                if wakeable and self._woken:
+            # A `with` statement takes three times as long. Only a signal could split the two steps,
+            # and signals come to the main thread, which reads no stream that others use.
+            lock.acquire()
+            try:
+                if self._woken:
                     self._woken = False
                     self._waker.clear()
                     return None
@@ -170,16 +196,25 @@ class Transport:
                     # TLS reads a record as a whole, and hands over what was asked for.
                     self._drained = len(data) < RECEIVE_SIZE and not self._pending()
                     return data
+            finally:
+                lock.release()
 
-    def _wait(self, writing: bool, timeout: float | None, wakeable: bool) -> bool:
-        """The reader's wait. False if the time ran out."""
-        if wakeable and not writing and hasattr(select, "poll"):
-            return self._waker.wait(self._socket.fileno(), timeout)
-        waker = self._waker if wakeable else None
-        return wait_until_ready(self._socket.fileno(), writing, timeout, waker)
+    def _wait_to_read(self, timeout: float | None) -> bool:
+        """As :func:`wait_until_ready`, with a poll object that is kept for the next event."""
+        try:
+            poll_type = select.poll
+        except AttributeError:  # Windows has none
+            return wait_until_ready(self._socket.fileno(), False, timeout, self._waker)
+        if poll_type is not self._poll_type:  # the first time, or gevent has patched it since
+            watched = poll_type()
+            watched.register(self._socket.fileno(), select.POLLIN)
+            watched.register(self._waker.fileno(), select.POLLIN)
+            self._poll, self._poll_type = watched.poll, poll_type
+        poll = self._poll
+        return bool(poll(None if timeout is None else _milliseconds(timeout)))
 
     def wake(self) -> None:
-        """End the wait of a wakeable :meth:`receive`, this one or the next. Any thread."""
+        """End the wait of :meth:`receive_unless_woken`, this one or the next. Any thread."""
         with self._io_lock:
             if not self._closed:
                 self._woken = True

@@ -2,20 +2,7 @@
 
 from __future__ import annotations
 
-import math
-import select
 import socket
-from collections.abc import Callable
-
-
-def milliseconds(timeout: float | None) -> int | None:
-    """A time-out as ``poll()`` takes it.
-
-    Rounded up: half a millisecond rounded down to none would turn a wait into a spin.
-
-    :param timeout: seconds; None waits without end.
-    """
-    return None if timeout is None else math.ceil(timeout * 1000)
 
 
 class Waker:
@@ -30,27 +17,6 @@ class Waker:
         self._woken, self._waking = socket.socketpair()
         self._woken.setblocking(False)
         self._waking.setblocking(False)
-        # The poll object that was made last, with what it was made by and for.
-        self._made: tuple[object, int] | None = None
-        self._poll: Callable[[float | None], object]
-
-    def wait(self, file_descriptor: int, timeout: float | None) -> bool:
-        """Wait until a descriptor can be read, its peer has gone, or :meth:`wake` was called.
-
-        For one thread, on systems with ``select.poll``. The poll object is kept, since the reader
-        waits once for nearly every event.
-
-        :param file_descriptor: to watch.
-        :param timeout: seconds; None waits without end.
-        :returns: False if the time ran out.
-        """
-        made = (select.poll, file_descriptor)
-        if self._made != made:  # the first time, or gevent has patched it since
-            poll = select.poll()
-            poll.register(file_descriptor, select.POLLIN)
-            poll.register(self._woken.fileno(), select.POLLIN)
-            self._poll, self._made = poll.poll, made
-        return bool(self._poll(milliseconds(timeout)))
 
     def fileno(self) -> int:
         """The descriptor that becomes readable."""

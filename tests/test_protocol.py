@@ -90,7 +90,7 @@ class Driver:
     @property
     def deadline(self) -> float | None:
         """The protocol's deadline, in seconds since the start."""
-        deadline = self.protocol.deadline
+        deadline = self.protocol.next_deadline()
         return None if deadline is None else deadline - 1000.0
 
     @property

@@ -120,7 +120,7 @@ def _clock_ahead(url: str, timeout: float) -> float | None:
         opening.begin("the request for the time")
         before = time.time()
         transport.send(request.encode("ascii"), deadline)
-        head, _ = read_head(lambda: transport.receive(deadline) or b"")
+        head, _ = read_head(lambda: transport.receive(deadline))
         after = time.time()
     except Exception as error:
         raise opening.failure(error, "cannot ask")[0] from error
