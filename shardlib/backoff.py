@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 
 from shardlib.checks import check_positive
-
-
-def _random() -> float:
-    import random  # here: it takes a while, and not every process connects
-
-    return random.random()
 
 
 class Backoff:
@@ -33,7 +28,7 @@ class Backoff:
         base: float = 1.0,
         cap: float = 60.0,
         *,
-        random: Callable[[], float] = _random,
+        random: Callable[[], float] = random.random,
     ) -> None:
         check_positive("base", base)
         check_positive("cap", cap)

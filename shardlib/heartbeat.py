@@ -8,6 +8,7 @@ https://docs.discord.com/developers/events/gateway#sending-heartbeats
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections.abc import Callable
@@ -56,8 +57,6 @@ class Heartbeat:
         on_unanswered: Callable[[], object],
         watchdog: Watchdog,
     ) -> None:
-        import random  # here: it takes a while, and not every process connects
-
         self._connection = connection
         self._last_sequence = last_sequence
         self._callback_seconds = callback_seconds

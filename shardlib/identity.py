@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
-from shardlib import payloads, standardjson
+from shardlib import payloads
 from shardlib.currentsession import CurrentSession
 from shardlib.payloads import JSONModule, Payload
 
@@ -52,7 +53,7 @@ class Identity:
         self.shard_count = shard_count
         self.large_threshold = large_threshold
         # As text, which takes a fifth of the memory: it is needed once for each session.
-        self._payload = standardjson.encode(_copy(payload, json))
+        self._payload = _write(_copy(payload, json))
 
     def __repr__(self) -> str:
         return f"<Identity of shard {self.shard_id}/{self.shard_count}>"  # without the token
@@ -78,10 +79,10 @@ class Identity:
         :param presence: as :meth:`presence` returned it.
         :raises ValueError: if it is larger than the Gateway takes.
         """
-        payload = standardjson.decode(self._payload)
+        payload = json.loads(self._payload)
         if presence is not None:
             payload["d"]["presence"] = presence
-        text = standardjson.encode(payload)
+        text = _write(payload)
         try:
             payloads.check_send(text)
         except ValueError as error:
@@ -90,7 +91,7 @@ class Identity:
 
     def resume_text(self, session: CurrentSession) -> str:
         """The Resume payload for a session, as it is sent."""
-        return standardjson.encode(
+        return _write(
             payloads.resume(
                 token=self.token,
                 session_id=session.session_id or "",
@@ -106,11 +107,16 @@ class Identity:
         return payloads.hide_token(text, self.token)
 
 
+def _write(payload: Payload, *, ascii_only: bool = False) -> str:
+    # By the standard library: a JSON module of the user's may fail, or take its time.
+    return json.dumps(payload, separators=(",", ":"), ensure_ascii=ascii_only)
+
+
 def _copy(value: Payload, module: JSONModule) -> Payload:
     """A deep copy that holds nothing but what JSON can say."""
     text = payloads.encode(value, module)
     try:
-        copy: Payload = standardjson.decode_strictly(text)
+        copy: Payload = json.loads(text, parse_constant=payloads.refuse_constant)
     except ValueError as error:
         raise ValueError(f"Identify, with properties and presence: {error}") from None
     return copy

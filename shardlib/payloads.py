@@ -7,12 +7,12 @@ Snowflakes may be given as int or as str of digits.
 
 from __future__ import annotations
 
+import json as standard_json
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol, TypedDict
+from typing import Any, NoReturn, Protocol, TypedDict
 
-from shardlib import standardjson
 from shardlib.errors import UnreadableMessage
 from shardlib.gateway import MAX_SEND_SIZE, Opcode
 
@@ -87,7 +87,7 @@ def _decode(message: bytes) -> Any:
             f"a message was skipped: it is not UTF-8 ({error})", message
         ) from error
     try:
-        return standardjson.decode(text)
+        return standard_json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UnreadableMessage(f"a message was skipped: it is not JSON ({error})", text) from error
 
@@ -143,7 +143,7 @@ def check_send(data: str) -> Payload:
     if size > MAX_SEND_SIZE:
         raise ValueError(f"data has {size} bytes; the Gateway takes at most {MAX_SEND_SIZE}")
     try:
-        payload = standardjson.decode_strictly(data)
+        payload = standard_json.loads(data, parse_constant=refuse_constant)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"data is not JSON: {error}") from None
     if not isinstance(payload, dict):
@@ -151,6 +151,14 @@ def check_send(data: str) -> Payload:
     if type(payload.get("op")) is not int:
         raise ValueError('data has no opcode: "op" is missing, or not an integer')
     return payload
+
+
+def refuse_constant(name: str) -> NoReturn:
+    """The ``parse_constant`` of a decoder that takes no NaN and no Infinity.
+
+    :raises ValueError: always.
+    """
+    raise ValueError(f"{name} is not a JSON value")
 
 
 def default_properties() -> dict[str, str]:
@@ -209,9 +217,7 @@ def check_token(token: str) -> str:
 
 def hide_token(text: str, token: str) -> str:
     """A text without the token, for logs and errors. At its end the token may be cut off."""
-    text = text.replace(standardjson.encode(token, ascii_only=True)[1:-1], "***").replace(
-        token, "***"
-    )
+    text = text.replace(standard_json.dumps(token)[1:-1], "***").replace(token, "***")
     for length in range(len(token) - 1, _TELLING - 1, -1):
         if text.endswith(token[:length]):
             return text[:-length] + "***"

@@ -7,6 +7,7 @@ https://docs.discord.com/developers/topics/opcodes-and-status-codes what each cl
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -86,12 +87,6 @@ def after_disconnect(plan: Reconnect | Stop | None, code: int) -> Stop:
     return Stop(None, resume=resumable and code not in SESSION_ENDING_CLOSE_CODES)
 
 
-def _uniform(least: float, most: float) -> float:
-    import random  # here: it takes a while, and few reconnects draw a number
-
-    return random.uniform(least, most)
-
-
 class ReconnectPolicy:
     """The decisions of one life of a shard, from connect() to closed. Used by one thread.
 
@@ -109,7 +104,7 @@ class ReconnectPolicy:
         should_reconnect: bool,
         backoff: Backoff,
         intents: Intents,
-        uniform: Callable[[float, float], float] = _uniform,
+        uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._socket_url = socket_url
         self._should_reconnect = should_reconnect
