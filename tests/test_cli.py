@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,11 @@ from hypothesis import strategies as st
 from shardlib import IdentifyGate, Intents, InvalidShard, Shard
 from shardlib.cli.faults import Script
 from shardlib.cli.program import run
+from shardlib.cli.shutdown import Shutdown
 from shardlib.cli.summary import _SUMMARIES, Places, summarize
 from shardlib.testing import LocalGateway
 from tests.command import CTRL_C, PATIENCE, Command, Pipe, assert_quiet, run_to_end, wait_for
-from tests.support import TOKEN, wait_until
+from tests.support import TOKEN, in_background, wait_until
 
 LINE = re.compile(r"\d\d:\d\d:\d\d +(\d+)  ([A-Z_]+)\b.*")
 
@@ -175,6 +177,27 @@ def test_ctrl_c_while_the_command_runs_ends_it_quietly(arguments: tuple[str, ...
         command.interrupt()  # a second Ctrl-C does no harm
         assert command.finish(CTRL_C) == 0
     assert_quiet(command)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals between threads")
+def test_a_signal_that_ends_no_wait_of_the_system_ends_a_commands_long_wait() -> None:
+    """On Windows no signal does, and elsewhere none that another thread receives."""
+    replaced = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    handlers = [signal.getsignal(number) for number in replaced]
+    waiting, wait = threading.get_ident(), Shutdown.wait.__code__
+
+    def press_ctrl_c() -> None:
+        wait_until(lambda: sys._current_frames()[waiting].f_code is wait)
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+    try:
+        shutdown = Shutdown(watches_output=False)
+        pressing = in_background(press_ctrl_c)
+        assert shutdown.wait(20)
+        pressing.result(10)
+    finally:
+        for number, handler in zip(replaced, handlers, strict=True):
+            signal.signal(number, handler)
 
 
 def interrupted_while_it_waits(*arguments: str, scheme: str) -> Command:
