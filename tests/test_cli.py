@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -11,7 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,18 @@ def test_ctrl_c_while_modules_are_imported_ends_the_command_quietly(name: str, s
         command.interrupt()
         assert command.finish(CTRL_C) == status
     assert_quiet(command)
+
+
+@pytest.mark.parametrize("arguments", [["doctor"], ("doctor",)])
+def test_ctrl_c_before_the_doctor_examines_anything_ends_it_with_status_1(
+    arguments: Sequence[str],
+) -> None:
+    program = (
+        "import signal; from shardlib.cli import main, program; "
+        "program.run = lambda arguments: signal.raise_signal(signal.SIGINT); "
+        f"main({arguments!r})"
+    )
+    assert subprocess.run([sys.executable, "-c", program], timeout=PATIENCE).returncode == 1
 
 
 @pytest.mark.parametrize("arguments", [("tail", "--local"), ("gateway", "--tls")])
@@ -411,6 +424,15 @@ def test_a_bad_argument_of_the_command_is_explained_in_one_line(
     assert says in err
     assert err.startswith("shardlib: ")
     assert err.count("\n") == 1
+
+
+def test_a_bad_argument_ends_the_command_with_status_2_also_if_standard_error_is_no_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with restored_sigint(), pytest.raises(SystemExit) as ended:
+        run(["tail", "--count", "0"])
+    assert ended.value.code == 2
 
 
 class restored_sigint:

@@ -129,7 +129,7 @@ class _Recording:
         text = f"{count(events, 'event')} in {duration(time.monotonic() - self._began_at)}"
         if events:
             text += f": {self._path}, {size(os.path.getsize(self._path))}"
-        if sys.stderr is not None:
+        with contextlib.suppress(OSError):  # standard error is closed, or no file
             Output(sys.stderr).write_last(text + "\n")
 
     def _failure(self, error: OSError) -> Failure:
