@@ -259,6 +259,25 @@ def test_ctrl_c_while_the_pipe_is_full_ends_the_command(gateway: LocalGateway) -
     assert_quiet(command)
 
 
+def waits_for_a_pipe(process: int) -> bool:
+    """True while a thread of a process is stuck in a full pipe."""
+    tasks = Path(f"/proc/{process}/task").iterdir()
+    return any("pipe_write" in (task / "wchan").read_text() for task in tasks)
+
+
+@pytest.mark.skipif(not Path("/proc/self/wchan").exists(), reason="only Linux tells")
+def test_a_signal_while_the_warning_of_a_misspelt_event_meets_a_full_pipe_ends_the_command() -> (
+    None
+):
+    with Pipe() as pipe:
+        pipe.fill()
+        arguments = ("tail", "--local", "--events", "MESSAGE_CREAT")
+        with Command(*arguments, stderr=pipe) as command:
+            wait_until(lambda: waits_for_a_pipe(command.process.pid), PATIENCE)
+            command.process.send_signal(signal.SIGTERM)
+            assert command.finish(CTRL_C) == 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("where", [("--local",), ()], ids=["local", "url"])
 def test_ctrl_c_while_both_streams_are_stuck_in_one_full_pipe_ends_the_command(
