@@ -217,7 +217,8 @@ def check_token(token: str) -> str:
 
 def hide_token(text: str, token: str) -> str:
     """A text without the token, for logs and errors. At its end the token may be cut off."""
-    text = text.replace(standard_json.dumps(token)[1:-1], "***").replace(token, "***")
+    escaped = standard_json.dumps(token)[1:-1]
+    text = text.replace(escaped, "***").replace(token, "***")
     for length in range(len(token) - 1, _TELLING - 1, -1):
         if text.endswith(token[:length]):
             return text[:-length] + "***"

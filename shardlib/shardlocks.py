@@ -242,7 +242,8 @@ def _give_back(path: str, descriptor: int) -> None:
             os.unlink(path)
     with contextlib.suppress(OSError):
         _unlock(descriptor)
-    os.close(descriptor)
+    with contextlib.suppress(OSError):  # a network disk may tell only now that it is full
+        os.close(descriptor)
 
 
 def _sign(descriptor: int) -> None:

@@ -83,8 +83,8 @@ class StreamBroken(ConnectionAbortedError):
 class Transport:
     """A connected stream of bytes.
 
-    One thread, the shard's reader, calls :meth:`receive` and :meth:`close`; any thread may call the
-    other methods.
+    One thread, the shard's reader, calls :meth:`receive`, :meth:`receive_unless_woken` and
+    :meth:`close`; any thread may call the other methods.
 
     :param sock: a connected TCP socket. The transport owns it from now on.
     """
@@ -148,7 +148,10 @@ class Transport:
                 raise TimeoutError("the TLS handshake was not finished in time")
 
     def receive(self, deadline: Deadline) -> bytes:
-        """As :meth:`receive_unless_woken`, but :meth:`wake` does not end the wait."""
+        """As :meth:`receive_unless_woken`, but :meth:`wake` ends no wait, and is forgotten.
+
+        So this is for what comes before the connection is used and after, when no thread wakes it.
+        """
         while (data := self.receive_unless_woken(deadline)) is None:
             pass
         return data
@@ -177,10 +180,10 @@ class Transport:
                     self._waiting_to_read = False
                 if not ready:
                     raise TimeoutError("nothing was received in time")
-            # A `with` statement takes three times as long. Only a signal could split the two steps,
-            # and signals come to the main thread, which reads no stream that others use.
-            lock.acquire()
             try:
+                # A `with` statement takes three times as long. In here: Ctrl-C may come before the
+                # next line; with gevent, the reader is on the main thread.
+                lock.acquire()
                 if self._woken:
                     self._woken = False
                     self._waker.clear()
@@ -197,7 +200,10 @@ class Transport:
                     self._drained = len(data) < RECEIVE_SIZE and not self._pending()
                     return data
             finally:
-                lock.release()
+                try:
+                    lock.release()
+                except RuntimeError:
+                    pass  # it was not taken
 
     def _wait_to_read(self, timeout: float | None) -> bool:
         """As :func:`wait_until_ready`, with a poll object that is kept for the next event."""

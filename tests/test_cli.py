@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -10,7 +11,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,11 @@ from hypothesis import strategies as st
 from shardlib import IdentifyGate, Intents, InvalidShard, Shard
 from shardlib.cli.faults import Script
 from shardlib.cli.program import run
+from shardlib.cli.shutdown import Shutdown
 from shardlib.cli.summary import _SUMMARIES, Places, summarize
 from shardlib.testing import LocalGateway
 from tests.command import CTRL_C, PATIENCE, Command, Pipe, assert_quiet, run_to_end, wait_for
-from tests.support import TOKEN, wait_until
+from tests.support import TOKEN, in_background, wait_until
 
 LINE = re.compile(r"\d\d:\d\d:\d\d +(\d+)  ([A-Z_]+)\b.*")
 
@@ -166,6 +169,18 @@ def test_ctrl_c_while_modules_are_imported_ends_the_command_quietly(name: str, s
     assert_quiet(command)
 
 
+@pytest.mark.parametrize("arguments", [["doctor"], ("doctor",)])
+def test_ctrl_c_before_the_doctor_examines_anything_ends_it_with_status_1(
+    arguments: Sequence[str],
+) -> None:
+    program = (
+        "import signal; from shardlib.cli import main, program; "
+        "program.run = lambda arguments: signal.raise_signal(signal.SIGINT); "
+        f"main({arguments!r})"
+    )
+    assert subprocess.run([sys.executable, "-c", program], timeout=PATIENCE).returncode == 1
+
+
 @pytest.mark.parametrize("arguments", [("tail", "--local"), ("gateway", "--tls")])
 def test_ctrl_c_while_the_command_runs_ends_it_quietly(arguments: tuple[str, ...]) -> None:
     with Command(*arguments) as command:
@@ -175,6 +190,27 @@ def test_ctrl_c_while_the_command_runs_ends_it_quietly(arguments: tuple[str, ...
         command.interrupt()  # a second Ctrl-C does no harm
         assert command.finish(CTRL_C) == 0
     assert_quiet(command)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals between threads")
+def test_a_signal_that_ends_no_wait_of_the_system_ends_a_commands_long_wait() -> None:
+    """On Windows no signal does, and elsewhere none that another thread receives."""
+    replaced = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    handlers = [signal.getsignal(number) for number in replaced]
+    waiting, wait = threading.get_ident(), Shutdown.wait.__code__
+
+    def press_ctrl_c() -> None:
+        wait_until(lambda: sys._current_frames()[waiting].f_code is wait)
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+    try:
+        shutdown = Shutdown(watches_output=False)
+        pressing = in_background(press_ctrl_c)
+        assert shutdown.wait(20)
+        pressing.result(10)
+    finally:
+        for number, handler in zip(replaced, handlers, strict=True):
+            signal.signal(number, handler)
 
 
 def interrupted_while_it_waits(*arguments: str, scheme: str) -> Command:
@@ -221,6 +257,25 @@ def test_ctrl_c_while_the_pipe_is_full_ends_the_command(gateway: LocalGateway) -
         command.interrupt()
         assert command.finish(CTRL_C) == 0
     assert_quiet(command)
+
+
+def waits_for_a_pipe(process: int) -> bool:
+    """True while a thread of a process is stuck in a full pipe."""
+    tasks = Path(f"/proc/{process}/task").iterdir()
+    return any("pipe_write" in (task / "wchan").read_text() for task in tasks)
+
+
+@pytest.mark.skipif(not Path("/proc/self/wchan").exists(), reason="only Linux tells")
+def test_a_signal_while_the_warning_of_a_misspelt_event_meets_a_full_pipe_ends_the_command() -> (
+    None
+):
+    with Pipe() as pipe:
+        pipe.fill()
+        arguments = ("tail", "--local", "--events", "MESSAGE_CREAT")
+        with Command(*arguments, stderr=pipe) as command:
+            wait_until(lambda: waits_for_a_pipe(command.process.pid), PATIENCE)
+            command.process.send_signal(signal.SIGTERM)
+            assert command.finish(CTRL_C) == 0
 
 
 @pytest.mark.slow
@@ -388,6 +443,15 @@ def test_a_bad_argument_of_the_command_is_explained_in_one_line(
     assert says in err
     assert err.startswith("shardlib: ")
     assert err.count("\n") == 1
+
+
+def test_a_bad_argument_ends_the_command_with_status_2_also_if_standard_error_is_no_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with restored_sigint(), pytest.raises(SystemExit) as ended:
+        run(["tail", "--count", "0"])
+    assert ended.value.code == 2
 
 
 class restored_sigint:

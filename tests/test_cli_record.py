@@ -224,3 +224,18 @@ def test_wrong_arguments_are_told_in_one_line(arguments: list[str], says: str) -
     assert command.status == 2
     (line,) = command.err
     assert says in line
+
+
+def test_record_tells_of_an_event_that_no_json_can_express(
+    path: Path, gateway: LocalGateway
+) -> None:
+    arguments = ("record", "--url", gateway.url, "--count", "5", str(path))
+    with Command(*arguments, token=gateway.token) as command:
+        connection = gateway.wait_for_connection(lambda it: it.session, PATIENCE)
+        wait_until(lambda: readable_events(path) == 4, PATIENCE)
+        connection.send_compressed('{"t":"ODD","s":null,"op":0,"d":[1e999]}')
+        connection.send_compressed('{"t":"LAST","s":null,"op":0,"d":[]}')
+        assert command.finish() == 0
+    assert "LAST" in names(path)
+    assert "ODD" not in names(path)
+    wait_for(command.err, "_Recording.add failed")

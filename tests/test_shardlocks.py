@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import errno
 import logging
 import os
 import pickle
@@ -274,6 +275,23 @@ def test_a_disk_without_locks_is_told_once(
     locks.acquire(LIFE, range(4), 4)
     ((_, line),) = log.lines
     assert "Operation not supported" in line
+
+
+def test_a_disk_that_fails_at_the_close_of_a_file_keeps_no_other_file_locked(
+    locks: ShardLocks, others: ShardLocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What raises here would also keep reshard() waiting, whose main thread awaits the release."""
+    close = os.close
+
+    def fail(descriptor: int) -> None:
+        close(descriptor)
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    locks.acquire(LIFE, range(3), 3)
+    monkeypatch.setattr("shardlib.shardlocks.os.close", fail)
+    locks.release(LIFE)
+    monkeypatch.undo()
+    others.acquire(LIFE, range(3), 3)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")

@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = sys.argv[1:] if arguments is None else arguments
     # The doctor's checks were not all made: nothing may take this for an end at which all was well.
-    status = 1 if given[:1] == ["doctor"] else 0
+    status = 1 if "doctor" in given[:1] else 0
     # Not an exception: a module that is being imported might catch it.
     signal.signal(signal.SIGINT, lambda number, frame: os._exit(status))
     # Not at the top: the import takes a while, and Ctrl-C must end the command quietly meanwhile.

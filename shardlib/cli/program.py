@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -63,7 +64,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _print_error(message: str) -> None:
-    if sys.stderr is not None:
+    with contextlib.suppress(OSError):  # standard error is closed, or no file
         Output(sys.stderr).write_last(f"shardlib: {printable(message)}\n")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 import time
 from argparse import Namespace
 from typing import Any
@@ -62,8 +63,9 @@ class _Recording:
         self._shutdown = shutdown
         self._began_at = time.monotonic()
         self._seconds = None if arguments.minutes is None else arguments.minutes * 60
-        # Whether the recorder has closed the file because an event could not be written.
-        self._has_failed = False
+        # Held while the recorder is used: an event that comes when the file is closed is dropped.
+        self._lock = threading.Lock()
+        self._is_closed = False
         try:
             self._recorder = Recorder(self._path, redact=arguments.redact)
         except FileExistsError:
@@ -78,16 +80,16 @@ class _Recording:
 
         :param shard: the shard.
         :param payload: the event.
+        :raises ValueError: if the event holds what JSON cannot express.
         """
-        if self._has_failed or self._recorder.events == self._count:
-            return
-        try:
-            self._recorder.record(shard, payload)
-        except OSError as error:
-            self._has_failed = True
-            self._shutdown.come(self._failure(error))
-        except ValueError:
-            return  # wait() has just failed, and ends the command
+        with self._lock:
+            if self._is_closed or self._recorder.events == self._count:
+                return
+            try:
+                self._recorder.record(shard, payload)
+            except OSError as error:
+                self._is_closed = True
+                self._shutdown.come(self._failure(error))
         if self._recorder.events == self._count:
             self._shutdown.come()
 
@@ -100,12 +102,14 @@ class _Recording:
         ends_at = None if self._seconds is None else self._began_at + self._seconds
         pause = _FLUSH_INTERVAL
         while not self._shutdown.wait(pause):
-            try:
-                self._recorder.flush()
-            except OSError as error:
-                raise self._failure(error) from error
-            except ValueError:
-                continue  # add() has just failed, and the shutdown has the error
+            with self._lock:
+                if self._is_closed:
+                    continue  # add() has just failed, and the shutdown has the error
+                try:
+                    self._recorder.flush()
+                except OSError as error:
+                    self._is_closed = True
+                    raise self._failure(error) from error
             now = time.monotonic()
             if ends_at is not None:
                 if now >= ends_at:
@@ -116,10 +120,12 @@ class _Recording:
         return self
 
     def __exit__(self, *_: object) -> None:
-        try:
-            self._recorder.close()
-        except OSError as error:
-            raise self._failure(error) from error
+        with self._lock:
+            self._is_closed = True
+            try:
+                self._recorder.close()
+            except OSError as error:
+                raise self._failure(error) from error
         if self._recorder.events == 0:
             os.unlink(self._path)  # so that the next attempt does not find it in its way
         self._tell()
@@ -129,7 +135,7 @@ class _Recording:
         text = f"{count(events, 'event')} in {duration(time.monotonic() - self._began_at)}"
         if events:
             text += f": {self._path}, {size(os.path.getsize(self._path))}"
-        if sys.stderr is not None:
+        with contextlib.suppress(OSError):  # standard error is closed, or no file
             Output(sys.stderr).write_last(text + "\n")
 
     def _failure(self, error: OSError) -> Failure:

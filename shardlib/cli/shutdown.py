@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 
-from shardlib.deadline import SIGNAL_POLL_INTERVAL
+from shardlib.deadline import SIGNAL_POLL_INTERVAL, Deadline
 
 
 class Shutdown:
@@ -46,14 +46,15 @@ class Shutdown:
         :returns: False if the time ran out first.
         :raises BaseException: the error that :meth:`come` was given.
         """
+        deadline = Deadline(timeout)
         while True:
+            pause = Deadline(SIGNAL_POLL_INTERVAL).earlier(deadline)
             try:
-                # Never without a timeout: on Windows, Python handles Ctrl-C only after the wait.
-                error = self._ends.get(timeout=SIGNAL_POLL_INTERVAL if timeout is None else timeout)
+                error = self._ends.get(timeout=pause.remaining())
             except queue.Empty:
-                if timeout is None:
-                    continue
-                return False
+                if deadline.remaining() == 0:
+                    return False
+                continue
             if error is not None:
                 raise error
             return True

@@ -45,8 +45,8 @@ def run(arguments: Namespace) -> None:
     with gateway or contextlib.nullcontext():
         if gateway is not None:
             gateway.traffic()
-        events.warn_of_misspelt_events()
-        shard.connect(named if gateway is None else Address(gateway.url))
+        address = named if gateway is None else Address(gateway.url)
+        shard.connect(address, before=events.warn_of_misspelt_events)
         try:
             shutdown.wait()
         finally:
@@ -93,14 +93,19 @@ class OneShard:
                 logger.addHandler(lines)
                 logger.setLevel(logging.DEBUG if arguments.verbose else logging.INFO)
 
-    def connect(self, address: Address | None) -> None:
+    def connect(
+        self, address: Address | None, *, before: Callable[[], object] | None = None
+    ) -> None:
         """Begin to connect, on a new thread, so that the main thread can wait for the shutdown.
 
         :param address: where the gateway is; None for Discord's.
+        :param before: called first on that thread, for what is to be printed.
         """
         where = address or Address(GATEWAY_URL)
 
         def connect() -> None:
+            if before is not None:
+                before()
             _logger.info("connecting to %s", where)
             try:
                 self._shard.connect(where.url)

@@ -22,8 +22,9 @@ from shardlib.waker import Waker
 from tests.peers import Peer
 from tests.recorder import dispatch_numbers
 from tests.reliability.conftest import MakeGateway, MakeScripted, WatchShard
+from tests.reliability.storms import Interrupt, list_spots
 from tests.reliability.support import StuckCallback
-from tests.support import AT_ONCE, wait_until
+from tests.support import AT_ONCE, in_background, wait_until
 
 PEERS: dict[str, Callable[[GatewayConnection], object]] = {
     "idle": lambda it: None,
@@ -261,6 +262,29 @@ def test_an_exception_of_a_signal_handler_in_the_middle_of_a_frame_is_raised_unc
         signal.signal(signal.SIGALRM, before)
     assert caught.value is error
     assert transport.aborted
+    transport.close()
+    theirs.close()
+
+
+def test_ctrl_c_at_any_point_of_a_read_leaves_the_transport_to_other_threads() -> None:
+    """With gevent the reader is on the main thread, where Ctrl-C comes."""
+    ours, theirs = socket.socketpair()
+    transport = Transport(ours)
+
+    def receive() -> None:
+        theirs.send(b"x")
+        transport.receive_unless_woken(Deadline(20))
+
+    receive()  # from now on, a read waits first
+    pressed = 0
+    for spot in list_spots(receive)[1]:
+        try:
+            with Interrupt(spot, is_ctrl_c=True).running():
+                receive()
+        except KeyboardInterrupt:
+            pressed += 1
+        in_background(transport.is_idle).result(AT_ONCE)
+    assert pressed > 10
     transport.close()
     theirs.close()
 
