@@ -261,8 +261,11 @@ def test_ctrl_c_while_the_pipe_is_full_ends_the_command(gateway: LocalGateway) -
 
 def waits_for_a_pipe(process: int) -> bool:
     """True while a thread of a process is stuck in a full pipe."""
-    tasks = Path(f"/proc/{process}/task").iterdir()
-    return any("pipe_write" in (task / "wchan").read_text() for task in tasks)
+    for task in Path(f"/proc/{process}/task").iterdir():
+        with contextlib.suppress(OSError):  # the thread has ended meanwhile
+            if "pipe_write" in (task / "wchan").read_text():
+                return True
+    return False
 
 
 @pytest.mark.skipif(not Path("/proc/self/wchan").exists(), reason="only Linux tells")

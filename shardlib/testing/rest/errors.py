@@ -48,7 +48,6 @@ ALREADY_ACKNOWLEDGED = ErrorCode(400, 40060, "Interaction has already been ackno
 NOT_IN_DM = ErrorCode(403, 50003, "Cannot execute action on a DM channel")
 NOT_THE_AUTHOR = ErrorCode(403, 50005, "Cannot edit a message authored by another user")
 EMPTY_MESSAGE = ErrorCode(400, 50006, "Cannot send an empty message")
-CANNOT_SEND_TO_USER = ErrorCode(403, 50007, "Cannot send messages to this user")
 NOT_A_TEXT_CHANNEL = ErrorCode(400, 50008, "Cannot send messages in a non-text channel")
 WRONG_NUMBER_TO_DELETE = ErrorCode(
     400,
