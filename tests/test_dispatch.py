@@ -23,7 +23,7 @@ from shardlib.dispatch import mailbox as mailbox_module
 from shardlib.dispatch.threads import Threads
 from shardlib.testing import LocalGateway
 from tests.recorder import Recorder, dispatch_numbers
-from tests.reliability.storms import Interrupt, list_spots
+from tests.reliability.storms import list_spots, press_ctrl_c
 from tests.shards import heartbeats, make_gateway, make_shard
 from tests.support import AT_ONCE, NEVER, TOKEN, Thread, in_background, not_none, wait_until
 
@@ -950,11 +950,7 @@ def test_ctrl_c_at_any_point_of_a_mailbox_leaves_its_thread_outside_of_any_callb
         pressed = 0
         for spot in spots:
             send()
-            try:
-                with Interrupt(spot, is_ctrl_c=True).running():
-                    mailbox.run_pending()
-            except KeyboardInterrupt:
-                pressed += 1
+            pressed += press_ctrl_c(spot, mailbox.run_pending)
             with pytest.raises(TimeoutError):  # and not ShardError, as in a callback
                 shard.join(0)
         assert pressed > 10

@@ -23,7 +23,7 @@ from shardlib import (
     ShardError,
 )
 from shardlib.testing import LocalGateway
-from tests.reliability.storms import Interrupt, list_spots
+from tests.reliability.storms import list_spots, press_ctrl_c
 from tests.reliability.support import Child
 from tests.shards import make_gateway, make_shard
 from tests.support import AT_ONCE, NEVER, in_background, not_none, wait_until
@@ -564,11 +564,7 @@ def test_ctrl_c_at_any_point_loses_no_event_and_returns_none_twice(
         send(gateway, sent, sent + 1)
         sent += 2
         wait_until(lambda: waiting(events) >= 2)
-        try:
-            with Interrupt(spot, is_ctrl_c=True).running():
-                take()
-        except KeyboardInterrupt:
-            pressed += 1
+        pressed += press_ctrl_c(spot, take)
     while len(got) < sent:
         got.append(next(events).data["n"])
     assert got == list(range(sent))

@@ -18,7 +18,7 @@ from shardlib.deadline import Deadline
 from shardlib.events import EventQueue
 from shardlib.lifecycle import Beginning, Lifecycle
 from shardlib.testing import LocalGateway
-from tests.reliability.storms import Interrupt, list_spots
+from tests.reliability.storms import list_spots, press_ctrl_c
 from tests.shards import make_gateway, make_shard
 from tests.support import AT_ONCE, NEVER, in_background, not_none, wait_until
 
@@ -511,11 +511,7 @@ def test_ctrl_c_at_any_point_loses_no_event_and_returns_none_twice(how: str, bot
         sent += 1
         # If Ctrl-C came before the readers were woken, the next call wakes them.
         wait_until(lambda: waiting(events) >= 2 or events._queue.held)
-        try:
-            with Interrupt(spot, is_ctrl_c=True).running():
-                take()
-        except KeyboardInterrupt:
-            pressed += 1
+        pressed += press_ctrl_c(spot, take)
     while len(got) < sent * SHARDS:
         got.append(next(events))
     assert by_shard(got) == [list(range(sent))] * SHARDS

@@ -17,7 +17,7 @@ from shardlib.lifecycle import Beginning, Life, Lifecycle, Request
 from shardlib.loss import Loss
 from shardlib.managerlifecycle import ManagerLifecycle
 from shardlib.waiting import Waiters
-from tests.reliability.storms import Interrupt, Spot, list_spots
+from tests.reliability.storms import list_spots, press_ctrl_c
 from tests.support import Thread, in_background, wait_until
 
 BEGINNING = Beginning("ws://127.0.0.1", 10)
@@ -92,16 +92,6 @@ def own(life: Life) -> Life:
     """Make this thread the reader of a life."""
     life.set_thread(threading.current_thread())
     return life
-
-
-def press_ctrl_c(spot: Spot, act: Callable[[], object]) -> bool:
-    """Call a function, and press Ctrl-C at one of its instructions. True if that was raised."""
-    try:
-        with Interrupt(spot, is_ctrl_c=True).running():
-            act()
-    except KeyboardInterrupt:
-        return True
-    return False
 
 
 def soon() -> Deadline:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import os
 import re
 import signal
@@ -32,7 +33,7 @@ from shardlib.dispatch import Dispatcher, Mailbox, Pool, Worker
 from shardlib.shardlocks import ShardLocks
 from shardlib.testing import GatewayConnection, GatewaySession, LocalGateway
 from tests.managers import gateway_bot, make_gate
-from tests.reliability.storms import Interrupt, list_spots
+from tests.reliability.storms import list_spots, press_ctrl_c
 from tests.support import AT_ONCE, TOKEN, in_background, wait_until
 
 RATE = 500.0
@@ -518,16 +519,18 @@ def test_ctrl_c_while_the_old_shards_close_leaves_the_new_ones() -> None:
 # Calls
 
 
+def reshard_to_the_other_count(bot: Bot) -> None:
+    """Reshard from 1 shard to 2, or back."""
+    assert bot.manager.shard_count is not None
+    bot.manager.reshard(3 - bot.manager.shard_count, timeout=TIMEOUT)
+
+
 def test_ctrl_c_at_any_point_of_the_switch_leaves_shards_that_run_and_deliver() -> None:
     with connected(1, gateway_options={"guilds": 1}, close_timeout=10.0) as bot:
         (guild,) = guild_ids(bot.gateway)
         numbers: list[int] = []
         bot.manager.on("TYPING_START", lambda shard, data: numbers.append(data["n"]))
-
-        def reshard() -> None:
-            assert bot.manager.shard_count is not None
-            bot.manager.reshard(3 - bot.manager.shard_count, timeout=TIMEOUT)
-
+        reshard = functools.partial(reshard_to_the_other_count, bot)
         spots = [
             spot
             for spot in list_spots(reshard)[1]
@@ -535,11 +538,7 @@ def test_ctrl_c_at_any_point_of_the_switch_leaves_shards_that_run_and_deliver() 
         ]
         pressed = 0
         for number, spot in enumerate(spots):
-            try:
-                with Interrupt(spot, is_ctrl_c=True).running():
-                    reshard()
-            except KeyboardInterrupt:
-                pressed += 1
+            pressed += press_ctrl_c(spot, reshard)
             bot.manager.wait_until_ready(TIMEOUT)
             bot.gateway.dispatch("TYPING_START", {"guild_id": guild, "n": number})
             wait_until(lambda last=number: last in numbers, TIMEOUT, f"an event, after {spot}")  # type: ignore[misc]
@@ -554,11 +553,7 @@ def test_ctrl_c_at_any_point_of_the_switch_leaves_shards_that_run_and_deliver() 
 
 def test_ctrl_c_while_shards_are_unlocked_leaves_none_locked(tmp_path: Path) -> None:
     with connected(1, gateway_options={"guilds": 1}, sessions=tmp_path) as bot:
-
-        def reshard() -> None:
-            assert bot.manager.shard_count is not None
-            bot.manager.reshard(3 - bot.manager.shard_count, timeout=TIMEOUT)
-
+        reshard = functools.partial(reshard_to_the_other_count, bot)
         spots = [
             spot
             for spot in list_spots(reshard)[1]
@@ -566,11 +561,7 @@ def test_ctrl_c_while_shards_are_unlocked_leaves_none_locked(tmp_path: Path) -> 
         ]
         pressed = 0
         for spot in spots:
-            try:
-                with Interrupt(spot, is_ctrl_c=True).running():
-                    reshard()
-            except KeyboardInterrupt:
-                pressed += 1
+            pressed += press_ctrl_c(spot, reshard)
             bot.manager.wait_until_ready(TIMEOUT)
         assert pressed > 10
         bot.manager.close()
@@ -589,11 +580,7 @@ def test_ctrl_c_at_any_point_of_a_call_keeps_no_later_one_from_resharding() -> N
         spots = list_spots(reshard)[1]
         pressed = 0
         for spot in spots:
-            try:
-                with Interrupt(spot, is_ctrl_c=True).running():
-                    reshard()
-            except KeyboardInterrupt:
-                pressed += 1
+            pressed += press_ctrl_c(spot, reshard)
             reshard()
         assert pressed > 10
 

@@ -547,6 +547,16 @@ class Interrupt:
             signal.raise_signal(signal.SIGINT if self._is_ctrl_c else signal.SIGTERM)
 
 
+def press_ctrl_c(spot: Spot, act: Callable[[], object]) -> bool:
+    """Call a function, and press Ctrl-C at one of its instructions. True if that was raised."""
+    try:
+        with Interrupt(spot, is_ctrl_c=True).running():
+            act()
+    except KeyboardInterrupt:
+        return True
+    return False
+
+
 def _try_point(ground: Ground, point: Point) -> bool:
     """Interrupt an operation; return True if the operation reached the point at all."""
     operation = OPERATIONS[point.operation]

@@ -22,7 +22,7 @@ from shardlib.waker import Waker
 from tests.peers import Peer
 from tests.recorder import dispatch_numbers
 from tests.reliability.conftest import MakeGateway, MakeScripted, WatchShard
-from tests.reliability.storms import Interrupt, list_spots
+from tests.reliability.storms import list_spots, press_ctrl_c
 from tests.reliability.support import StuckCallback
 from tests.support import AT_ONCE, in_background, wait_until
 
@@ -278,11 +278,7 @@ def test_ctrl_c_at_any_point_of_a_read_leaves_the_transport_to_other_threads() -
     receive()  # from now on, a read waits first
     pressed = 0
     for spot in list_spots(receive)[1]:
-        try:
-            with Interrupt(spot, is_ctrl_c=True).running():
-                receive()
-        except KeyboardInterrupt:
-            pressed += 1
+        pressed += press_ctrl_c(spot, receive)
         in_background(transport.is_idle).result(AT_ONCE)
     assert pressed > 10
     transport.close()
