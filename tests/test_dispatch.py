@@ -23,7 +23,7 @@ from shardlib.dispatch import mailbox as mailbox_module
 from shardlib.dispatch.threads import Threads
 from shardlib.testing import LocalGateway
 from tests.recorder import Recorder, dispatch_numbers
-from tests.reliability.storms import list_spots, press_ctrl_c
+from tests.reliability.storms import list_spots, press_ctrl_c, traces_instructions
 from tests.shards import heartbeats, make_gateway, make_shard
 from tests.support import AT_ONCE, NEVER, TOKEN, Thread, in_background, not_none, wait_until
 
@@ -933,6 +933,7 @@ def test_an_interrupt_at_any_line_of_a_mailbox_loses_no_sequence(gateway: LocalG
         assert line > 10
 
 
+@traces_instructions
 def test_ctrl_c_at_any_point_of_a_mailbox_leaves_its_thread_outside_of_any_callback(
     gateway: LocalGateway,
 ) -> None:

@@ -23,7 +23,7 @@ from shardlib import (
     ShardError,
 )
 from shardlib.testing import LocalGateway
-from tests.reliability.storms import list_spots, press_ctrl_c
+from tests.reliability.storms import list_spots, press_ctrl_c, traces_instructions
 from tests.reliability.support import Child
 from tests.shards import make_gateway, make_shard
 from tests.support import AT_ONCE, NEVER, in_background, not_none, wait_until
@@ -542,6 +542,7 @@ def test_in_a_signal_handler_poll_works_and_waiting_is_refused(
     assert seen == [[1], "refused"]
 
 
+@traces_instructions
 @pytest.mark.parametrize("how", ["next", "poll"])
 def test_ctrl_c_at_any_point_loses_no_event_and_returns_none_twice(
     how: str, gateway: LocalGateway, shard: Shard

@@ -18,7 +18,7 @@ from shardlib.deadline import Deadline
 from shardlib.events import EventQueue
 from shardlib.lifecycle import Beginning, Lifecycle
 from shardlib.testing import LocalGateway
-from tests.reliability.storms import list_spots, press_ctrl_c
+from tests.reliability.storms import list_spots, press_ctrl_c, traces_instructions
 from tests.shards import make_gateway, make_shard
 from tests.support import AT_ONCE, NEVER, in_background, not_none, wait_until
 
@@ -490,6 +490,7 @@ def test_an_event_counts_as_done_in_its_own_session_when_its_taker_asks_for_the_
 # Ctrl-C
 
 
+@traces_instructions
 @pytest.mark.parametrize("how", ["next", "poll"])
 def test_ctrl_c_at_any_point_loses_no_event_and_returns_none_twice(how: str, bot: Bot) -> None:
     events = bot.events("USER_UPDATE", maxsize=4)  # full at once: readers wait for room, too

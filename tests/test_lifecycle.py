@@ -17,7 +17,7 @@ from shardlib.lifecycle import Beginning, Life, Lifecycle, Request
 from shardlib.loss import Loss
 from shardlib.managerlifecycle import ManagerLifecycle
 from shardlib.waiting import Waiters
-from tests.reliability.storms import list_spots, press_ctrl_c
+from tests.reliability.storms import list_spots, press_ctrl_c, traces_instructions
 from tests.support import Thread, in_background, wait_until
 
 BEGINNING = Beginning("ws://127.0.0.1", 10)
@@ -559,6 +559,7 @@ def test_a_life_that_ends_in_time_keeps_its_connection(lifecycle: Lifecycle, lif
     assert connection.calls == ["interrupt"]
 
 
+@traces_instructions
 def test_ctrl_c_in_a_wait_leaves_no_thread_that_seems_to_wait(
     lifecycle: Lifecycle, life: Life
 ) -> None:
@@ -575,6 +576,7 @@ def test_ctrl_c_in_a_wait_leaves_no_thread_that_seems_to_wait(
     assert pressed > 10
 
 
+@traces_instructions
 def test_ctrl_c_in_a_wait_for_a_manager_leaves_no_thread_that_seems_to_wait() -> None:
     """The manager does not wait for the callbacks of a thread that seems to wait for it."""
     lifecycle = ManagerLifecycle(lambda life: threading.Thread(), lambda: ())
@@ -590,6 +592,7 @@ def test_ctrl_c_in_a_wait_for_a_manager_leaves_no_thread_that_seems_to_wait() ->
     assert pressed > 10
 
 
+@traces_instructions
 def test_ctrl_c_in_a_close_in_the_background_keeps_no_later_one_from_giving_up_the_peer(
     lifecycle: Lifecycle,
 ) -> None:

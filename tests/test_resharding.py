@@ -23,6 +23,7 @@ from shardlib import (
     InvalidShard,
     Shard,
     ShardError,
+    ShardingRequired,
     ShardManager,
     ShardsFailed,
     ShardsInUse,
@@ -33,7 +34,7 @@ from shardlib.dispatch import Dispatcher, Mailbox, Pool, Worker
 from shardlib.shardlocks import ShardLocks
 from shardlib.testing import GatewayConnection, GatewaySession, LocalGateway
 from tests.managers import gateway_bot, make_gate
-from tests.reliability.storms import list_spots, press_ctrl_c
+from tests.reliability.storms import list_spots, press_ctrl_c, traces_instructions
 from tests.support import AT_ONCE, TOKEN, in_background, wait_until
 
 RATE = 500.0
@@ -525,6 +526,7 @@ def reshard_to_the_other_count(bot: Bot) -> None:
     bot.manager.reshard(3 - bot.manager.shard_count, timeout=TIMEOUT)
 
 
+@traces_instructions
 def test_ctrl_c_at_any_point_of_the_switch_leaves_shards_that_run_and_deliver() -> None:
     with connected(1, gateway_options={"guilds": 1}, close_timeout=10.0) as bot:
         (guild,) = guild_ids(bot.gateway)
@@ -551,6 +553,7 @@ def test_ctrl_c_at_any_point_of_the_switch_leaves_shards_that_run_and_deliver() 
         assert pressed > 10
 
 
+@traces_instructions
 def test_ctrl_c_while_shards_are_unlocked_leaves_none_locked(tmp_path: Path) -> None:
     with connected(1, gateway_options={"guilds": 1}, sessions=tmp_path) as bot:
         reshard = functools.partial(reshard_to_the_other_count, bot)
@@ -571,6 +574,7 @@ def test_ctrl_c_while_shards_are_unlocked_leaves_none_locked(tmp_path: Path) -> 
         locks.release(tmp_path)
 
 
+@traces_instructions
 def test_ctrl_c_at_any_point_of_a_call_keeps_no_later_one_from_resharding() -> None:
     with connected(1) as bot:
 
@@ -620,7 +624,8 @@ def test_on_resharding_needed_may_reshard_on_a_dispatchers_thread(
             manager.connect()
             manager.wait_until_ready(TIMEOUT)
             gateway.min_shards = 8
-            manager.shards[2].reinstantiate(no_fail=True)
+            with contextlib.suppress(ShardingRequired):  # the refusal may come before the return
+                manager.shards[2].reinstantiate(no_fail=True)
             wait_until(lambda: manager.shard_count == 8, TIMEOUT)
 
 

@@ -122,6 +122,7 @@ def test_eris(tmp_path: Path) -> None:
             live(gateway, bot, Habits(heeds_resumable=False))
 
 
+@pytest.mark.slow
 def test_a_redacted_recording_of_50_000_events_is_played_to_discord_py(tmp_path: Path) -> None:
     path = tmp_path / "events.gz"
     record_traffic(path, 50_000)

@@ -22,7 +22,7 @@ from shardlib.waker import Waker
 from tests.peers import Peer
 from tests.recorder import dispatch_numbers
 from tests.reliability.conftest import MakeGateway, MakeScripted, WatchShard
-from tests.reliability.storms import list_spots, press_ctrl_c
+from tests.reliability.storms import list_spots, press_ctrl_c, traces_instructions
 from tests.reliability.support import StuckCallback
 from tests.support import AT_ONCE, in_background, wait_until
 
@@ -266,6 +266,7 @@ def test_an_exception_of_a_signal_handler_in_the_middle_of_a_frame_is_raised_unc
     theirs.close()
 
 
+@traces_instructions
 def test_ctrl_c_at_any_point_of_a_read_leaves_the_transport_to_other_threads() -> None:
     """With gevent the reader is on the main thread, where Ctrl-C comes."""
     ours, theirs = socket.socketpair()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import signal
-import sys
 import threading
 from collections.abc import Callable
 
@@ -16,6 +15,7 @@ from tests.reliability.storms import (
     interleave,
     list_points,
     list_spots,
+    traces_instructions,
     try_points,
 )
 
@@ -59,6 +59,7 @@ def _in_threading(source: str, **names: object) -> Callable[[], None]:
     return lambda: exec(code, names)
 
 
+@traces_instructions
 def test_the_tracer_raises_ctrl_c_only_where_cpython_may_run_a_handler() -> None:
     """Ctrl-C leaves a lock held inside the Python code of Condition, and nowhere between C code."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -74,7 +75,6 @@ def test_the_tracer_raises_ctrl_c_only_where_cpython_may_run_a_handler() -> None
 
     assert _held_after_ctrl_c(enter_condition, is_condition_held) > 0
 
-    if sys.version_info < (3, 14):  # since 3.14 Ctrl-C can come between __enter__ and the body
-        lock = threading.Lock()
-        with_lock = _in_threading("with lock:\n    x = 1\n", lock=lock)
-        assert _held_after_ctrl_c(with_lock, lock.locked) == 0
+    lock = threading.Lock()
+    with_lock = _in_threading("with lock:\n    x = 1\n", lock=lock)
+    assert _held_after_ctrl_c(with_lock, lock.locked) == 0

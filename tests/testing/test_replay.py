@@ -173,6 +173,7 @@ def test_a_client_that_does_not_read_holds_the_replay_back(tmp_path: Path) -> No
             assert got == [*range(5000)]
 
 
+@pytest.mark.slow
 def test_a_client_that_reads_slowly_holds_the_replay_back_before_the_memory_is_full(
     tmp_path: Path,
 ) -> None:
@@ -346,6 +347,7 @@ def test_a_speed_that_is_none_is_refused(recording: Path, speed: float) -> None:
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.slow
 def test_a_shard_gets_50_000_events_as_they_were_recorded(tmp_path: Path) -> None:
     path = write(tmp_path / "events.gz", messages(50_000))
     recorded = [(each.name, each.data) for each in Recording(path)][1:]
