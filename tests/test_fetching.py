@@ -187,10 +187,10 @@ def test_rate_limited_is_waited_for_and_the_request_sent_again(
 ) -> None:
     guild = guild_of(gateway)
     shard.fetch_guild_members(guild.id)
-    gateway.clock.advance(28)
+    gateway.clock.advance(25)  # of the 30 seconds in which there is one request for all members
     began = time.monotonic()
     assert len(shard.fetch_guild_members(guild.id)) == len(guild.members)
-    assert 0.1 < time.monotonic() - began < 10
+    assert 0.1 < time.monotonic() - began < 20
     nonces = [each["d"]["nonce"] for each in gateway.connections[0].received if each["op"] == 8]
     assert len(nonces) == 3 and len(set(nonces)) == 2
 
