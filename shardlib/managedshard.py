@@ -50,14 +50,14 @@ class ManagedShard(Shard):
         self._is_replaced = True  # first: what begins before the next line is closed by that
         self.disconnect(NORMAL_CLOSURE, wait=False)
 
-    def _begin(self, beginning: Beginning) -> None:
+    def _checked(self, beginning: Beginning) -> Beginning:
         if self._is_replaced:
             raise ShardError(
                 f"reshard() has replaced this shard, number {self.shard_id} of {self.shard_count}: "
                 "beside the new ones it would receive every event a second time. The manager's "
                 "attribute shards has those that run"
             )
-        super()._begin(beginning)
+        return super()._checked(beginning)
 
     # Where its life is
 

@@ -1227,7 +1227,8 @@ class Shard:
         """
         self._process.check()
         self._control.refuse_to_wait("run_forever", in_delivery=True)
-        self._control.run(Beginning(socket_url, socket_version, awaited=False), self.disconnect)
+        beginning = self._checked(Beginning(socket_url, socket_version, awaited=False))
+        self._control.run(beginning, self.disconnect)
 
     def __enter__(self: _Shard) -> _Shard:
         return self
@@ -1617,9 +1618,12 @@ class Shard:
 
     def _begin(self, beginning: Beginning) -> None:
         """Begin a life. If it is awaited, wait until its first socket is open."""
-        # Raises if the arguments can't be.
+        self._control.begin(self._checked(beginning))
+
+    def _checked(self, beginning: Beginning) -> Beginning:
+        """Return the beginning of a life; raise if it can't be."""
         gateway_url(beginning.socket_url, beginning.socket_version, self._options.compression)
-        self._control.begin(beginning)
+        return beginning
 
     def _warn_of_twin(self) -> None:
         """Tell once that another shard of this process receives the same events."""

@@ -151,10 +151,10 @@ def try_ping(command: Command) -> bool:
 MISTAKES = {
     "/nothing": "the bot has registered no /nothing there; it has registered /",
     "/": "the bot has registered no / there",
-    "/roll sides=many": "the option 'sides' of /roll cannot be 'many'",
+    "/roll sides=many": "the option 'sides' of /roll must be a whole number, not 'many'",
     "/roll": "/roll needs the option 'sides'",
     "/roll sides": "'sides' is no option: write options as name=value",
-    "/roll 'sides": "No closing quotation",
+    "/roll 'sides": "No closing quotation: write a value with spaces or quotation marks as",
 }
 
 

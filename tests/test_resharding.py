@@ -156,9 +156,13 @@ def test_shards_that_were_replaced_never_connect_again() -> None:
         bot.manager.reshard(4, timeout=TIMEOUT)
         refusal = "reshard() has replaced this shard"
         assert len(outcomes) == 2 and all(refusal in each for each in outcomes)
-        for connect in (old[0].start, old[0].connect, old[0].reconnect, old[0].reinstantiate):
+        shard = old[0]
+        for connect in (shard.start, shard.connect, shard.run_forever):
             with pytest.raises(ShardError, match=re.escape(refusal)):
-                connect()
+                connect(bot.gateway.url)
+        for connect_again in (shard.reconnect, shard.reinstantiate):
+            with pytest.raises(ShardError, match=re.escape(refusal)):
+                connect_again()
         assert not set(old) & set(running_shards())
 
 

@@ -6,7 +6,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -129,10 +129,11 @@ def test_send_after_start_waits_for_the_first_connection(down: LocalGateway) -> 
         assert down.expect(3)["d"]["status"] == "idle"
 
 
-def test_start_refuses_a_url_at_once() -> None:
-    shard = make_shard()
-    with pytest.raises(ValueError, match="URL"):
-        shard.start("https://gateway.discord.gg/")
+@pytest.mark.parametrize("begin", [Shard.connect, Shard.start, Shard.run_forever])
+def test_a_url_that_cannot_be_is_refused_at_once(begin: Callable[[Shard, str], None]) -> None:
+    shard = make_shard(should_reconnect=False)  # or the test would wait for ever if it failed
+    with pytest.raises(ValueError, match="URL must begin with ws:// or wss://"):
+        begin(shard, "https://gateway.discord.gg/")
     assert shard.state is ShardState.DISCONNECTED and shard.socket_thread is None
 
 

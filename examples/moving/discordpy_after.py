@@ -88,9 +88,8 @@ def message(shard: Shard, data: dict) -> None:
 
 def show_count_every_minute() -> None:
     while not ended.wait(60):
-        with contextlib.suppress(
-            ShardError
-        ):  # no connection now: the next minute will do
+        # Without a connection now, the next minute will do.
+        with contextlib.suppress(ShardError):
             show_count()
 
 

@@ -134,7 +134,12 @@ class Talk:
         :param guild_id: the guild in which the command is invoked.
         :raises ValueError: if a word is no option, or has only one quotation mark.
         """
-        name, *words = shlex.split(line[1:]) or [""]
+        try:
+            name, *words = shlex.split(line[1:]) or [""]
+        except ValueError as error:
+            raise ValueError(
+                f'{error}: write a value with spaces or quotation marks as name="two words"'
+            ) from None
         scopes = (guild_id, None)
         found = [
             each

@@ -38,12 +38,13 @@ from shardlib.testing.rest.components import (
 )
 from shardlib.testing.validation import is_int
 
-# The Python types that the value of an option has, by option type. Other values are ids.
-_VALUES: dict[int, tuple[type, ...]] = {
-    STRING: (str,),
-    INTEGER: (int,),
-    BOOLEAN: (bool,),
-    NUMBER: (int, float),
+# What the value of an option must be, in words and as Python types, by option type. Other values
+# are ids.
+_VALUES: dict[int, tuple[str, tuple[type, ...]]] = {
+    STRING: ("a str", (str,)),
+    INTEGER: ("a whole number", (int,)),
+    BOOLEAN: ("true or false", (bool,)),
+    NUMBER: ("a number", (int, float)),
 }
 
 # The component types whose values are ids, and the option type that resolves each.
@@ -132,12 +133,13 @@ def _option(
         # What a user has typed so far need not be a number, nor one of the choices.
         return {**given, "value": value, "focused": True}
     what = f"the option {option['name']!r} of {name}"
-    types = _VALUES.get(kind)
-    if types is None:
+    if kind not in _VALUES:
         value = str(value)
         resolved.add(kind, value, what)
-    elif not isinstance(value, types) or (kind in (INTEGER, NUMBER) and isinstance(value, bool)):
-        raise ValueError(f"{what} cannot be {value!r}")
+    else:
+        expected, types = _VALUES[kind]
+        if not isinstance(value, types) or (kind in (INTEGER, NUMBER) and isinstance(value, bool)):
+            raise ValueError(f"{what} must be {expected}, not {value!r}")
     choices = [choice["value"] for choice in option.get("choices") or ()]
     if choices and value not in choices:
         raise ValueError(f"{what} must be one of {', '.join(map(repr, choices))}, not {value!r}")

@@ -104,6 +104,24 @@ def test_a_consumer_gets_its_own_events_first_when_it_begins_again(
     assert ids_of(get_all(again, 5)) == ids
 
 
+def test_a_consumer_does_not_get_again_what_it_has_in_hand(
+    make_consumer: MakeConsumer, client: redis.Redis, keys: Keys, feed: Feed
+) -> None:
+    """It might still be at it; another consumer gets the event, or whoever comes after this one."""
+    ids = feed.append(1)
+    consumer = make_consumer(ordered=False, retry_after=0.2)
+    assert ids_of(get_all(consumer, 1)) == ids
+
+    def was_claimed_again() -> bool:
+        assert consumer.get(0.05) is None
+        found: Any = client.xpending_range(keys.shard(0).events, "web", "-", "+", 1)
+        return bool(found[0]["times_delivered"] > 2)
+
+    wait_until(was_claimed_again, 30)
+    consumer.close()
+    assert ids_of(get_all(make_consumer(ordered=False, retry_after=0.2), 1)) == ids
+
+
 def test_what_was_read_ahead_for_too_long_goes_to_others(
     make_consumer: MakeConsumer, feed: Feed
 ) -> None:

@@ -463,8 +463,8 @@ def test_a_modal_is_opened_and_sent(
     [
         ("rol", {}, "no /rol there; it has registered /roll, /tree"),
         ("roll", {}, "/roll needs the option 'sides'"),
-        ("roll", {"sides": "6"}, "'sides' of /roll cannot be '6'"),
-        ("roll", {"sides": True}, "cannot be True"),
+        ("roll", {"sides": "6"}, "'sides' of /roll must be a whole number, not '6'"),
+        ("roll", {"sides": True}, "must be a whole number, not True"),
         ("roll", {"sides": 1}, "below min_value, 2"),
         ("roll", {"sides": 101}, "above max_value, 100"),
         ("roll", {"sides": 6, "colour": ""}, "'' is below min_length, 1"),
