@@ -107,7 +107,7 @@ def test_a_wait_ends_with_its_life_though_the_next_one_begins_at_once(
     for number in range(1, 31):
         joining = in_background(shard.join)
         waiting = in_background(shard.wait_for, "NEVER")
-        time.sleep(0.05)  # time for both threads to begin to wait
+        wait_until(lambda: len(shard._lifecycle._waiters._alarms) == 2, what="both waits")
         if beginner == "a callback":
             gateway.peers[-1].dispatch("AGAIN")
         else:
