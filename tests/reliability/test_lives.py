@@ -263,15 +263,17 @@ def test_waits_raise_the_fatal_close_code_before_the_callbacks_have_returned(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Row 11: no wait may raise ShardClosed as if the program had called disconnect()."""
-    inside, release = threading.Event(), threading.Event()
+    inside, release, go_on = threading.Event(), threading.Event(), threading.Event()
 
     def script(peer: Peer) -> None:
         peer.begin()
+        go_on.wait(10)
         peer.close(4011)
         peer.serve()
 
     shard, _ = watch_shard(make_scripted(script), ready=False)
     shard.on_socket_disconnected = lambda *_: (inside.set(), release.wait(10))
+    go_on.set()
     assert inside.wait(10)
     try:
         with pytest.raises(ShardingRequired):
