@@ -35,7 +35,7 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("shardlib")
 
-_TIME_TO_GO = 5.0  # seconds that a thread or a socket may take to end after its test
+_TIME_TO_GO = 30.0  # seconds that a thread or a socket may take to end after its test
 _DESCRIPTORS = "/proc/self/fd"
 _LONGEST_ID = 60
 

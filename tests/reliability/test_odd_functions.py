@@ -36,13 +36,13 @@ def test_hello_behind_a_slow_on_socket_connected_is_in_time(
         peer.serve()
 
     gateway = make_scripted(script)
-    shard, _ = watch_shard(gateway, connect=False, hello_timeout=0.2)
+    shard, _ = watch_shard(gateway, connect=False, hello_timeout=1.0)
     record = shard.on_socket_connected
 
     def slow(shard: Shard) -> None:
         record(shard)
         greeted.wait(10)
-        time.sleep(0.5)  # more than hello_timeout
+        time.sleep(1.2)  # more than hello_timeout
 
     shard.on_socket_connected = slow
     shard.connect(gateway.url)
