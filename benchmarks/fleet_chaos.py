@@ -40,6 +40,7 @@ import functools
 import heapq
 import itertools
 import logging
+import math
 import random
 import shutil
 import signal
@@ -501,7 +502,7 @@ class Chaos:
         """Restart a Redis without persistence, while all workers and consumers are well."""
         pause = rng.uniform(0.0, self.setting.replay_memory / 2)
         self._mend()
-        self._await("all to be well before Redis forgets", self._is_whole)
+        self._await("all to be well before Redis forgets", self._is_settled)
         self._begin_outage("redis")
         self._redis.kill()
         time.sleep(pause)
@@ -636,6 +637,22 @@ class Chaos:
             if not 0 <= session.sequence - sequences[shard_id] < 1 + a_second
         ]
         return missing or self._behind(a_second)
+
+    def _is_settled(self) -> list[str]:
+        """What is missing until all is whole, and no worker is about to hand shards over.
+
+        Of a shard that one worker has released, and that no other has claimed, Redis alone knows.
+        """
+        missing = self._is_whole()
+        if missing:
+            return missing
+        try:
+            owners = Counter(each.owner for each in self._fleet.shards())
+        except FleetError as error:
+            return [str(error)]
+        share = math.ceil(self.setting.shards / self.setting.workers)
+        most = share + (share >= 4)  # from a share of four on, a worker keeps one shard more
+        return [f"{owner} has {number} shards" for owner, number in owners.items() if number > most]
 
     def _is_handled(self) -> list[str]:
         """What is missing until the consumers have handled all events."""

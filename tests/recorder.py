@@ -86,7 +86,7 @@ class Recorder:
         wanted = (name, *arguments)
         return sum(call[: len(wanted)] == wanted for call in list(self.calls))
 
-    def wait_for(self, *names: str, count: int = 1, timeout: float = 10.0) -> None:
+    def wait_for(self, *names: str, count: int = 1, timeout: float = 30.0) -> None:
         """Wait until some callbacks together have been called ``count`` times."""
         wait_until(lambda: len(self.of(*names)) >= count, timeout, f"{count} of {names}")
 

@@ -45,7 +45,7 @@ def send_signal(process: subprocess.Popen[Any], number: int) -> None:
         os.waitid(os.P_PID, process.pid, os.WSTOPPED)
 
 
-def wait_until(condition: Callable[[], object], timeout: float = 15.0, what: str = "") -> None:
+def wait_until(condition: Callable[[], object], timeout: float = 30.0, what: str = "") -> None:
     """Return once the condition holds; fail, and name ``what``, if that takes too long."""
     deadline = time.monotonic() + timeout
     while not condition():
@@ -96,7 +96,7 @@ class Thread(threading.Thread):
         self.result = self._function()
 
     def finish(self) -> object:
-        """Wait up to ten seconds for the end; return the result of the function."""
+        """Wait up to thirty seconds for the end; return the result of the function."""
         self.join(10)
         assert not self.is_alive()
         return self.result

@@ -16,9 +16,9 @@ from shardlib.fleet import Fleet
 from shardlib.testing import LocalGateway
 from tests.command import CTRL_C, Command, Pipe, wait_for
 from tests.fleet.workers import (
+    LEASE,
     PATIENCE,
     SHARDS,
-    SHORT_LEASE,
     dispatch,
     make_fleet,
     make_fleet_gateway,
@@ -32,7 +32,7 @@ from tests.support import TOKEN, send_signal, wait_until
 
 @pytest.fixture
 def fleet(redis_server: RedisServer) -> Iterator[Fleet]:
-    with make_fleet(redis_server, lease=SHORT_LEASE) as fleet:
+    with make_fleet(redis_server, lease=LEASE) as fleet:
         yield fleet
 
 
@@ -46,7 +46,7 @@ def worker(
 ) -> Command:
     command = Command(
         *("worker", "--redis", server.url, "--name", "mybot", "--intents", "all"),
-        *("--url", gateway.url, "--lease", str(SHORT_LEASE), *others),
+        *("--url", gateway.url, "--lease", str(LEASE), *others),
         token=token or gateway.token,
         stderr=stderr,
     )
@@ -147,7 +147,7 @@ def test_a_takeover_tells_whose_shards_they_were(
         assert heir.finish() == 0
     sessions_of(gateway)
     claims = [line for line in log_of(heir) if line.startswith("claimed")]
-    assert all(f" of {name}, which was not heard of for 1 second; " in line for line in claims)
+    assert all(f" of {name}, which was not heard of for 3 seconds; " in line for line in claims)
     assert claims[-1].endswith(f"this worker has {SHARDS} of {SHARDS}")
     assert f"handing {SHARDS} shards over, to whoever comes: no other worker lives" in log_of(heir)
     assert_well_told(heir)
@@ -156,14 +156,14 @@ def test_a_takeover_tells_whose_shards_they_were(
 def test_a_new_fleet_waits_for_a_lease_and_says_why(
     redis_server: RedisServer, gateway: LocalGateway
 ) -> None:
-    with Fleet(redis_server.url, "mybot", lease=SHORT_LEASE) as fleet:
+    with Fleet(redis_server.url, "mybot", lease=LEASE) as fleet:
         fleet.init(SHARDS, max_concurrency=SHARDS, identify_interval=0.01)
         with worker(redis_server, gateway) as command:
             wait_until_owned(fleet, command)
             command.interrupt()
             assert command.finish() == 0
     patience = [line for line in log_of(command) if "knows nothing of the shards" in line]
-    assert len(patience) == 1 and "1 second" in patience[0]
+    assert len(patience) == 1 and "3 seconds" in patience[0]
 
 
 def test_a_second_signal_waits_for_nobody(redis_server: RedisServer) -> None:
@@ -171,7 +171,7 @@ def test_a_second_signal_waits_for_nobody(redis_server: RedisServer) -> None:
     shards = 6
     with (
         make_fleet_gateway(shards) as gateway,
-        make_fleet(redis_server, lease=SHORT_LEASE, shards=shards) as fleet,
+        make_fleet(redis_server, lease=LEASE, shards=shards) as fleet,
         worker(redis_server, gateway, "--most-shards", "1", "--lease", "30") as asleep,
     ):
         wait_until(lambda: owned(fleet, asleep), PATIENCE)

@@ -163,7 +163,7 @@ def test_a_consumer_waits_while_redis_refuses_and_loses_nothing(
 ) -> None:
     found: list[FleetEvent] = []
     with (
-        make_fleet(server, lease=1.0) as fleet,
+        make_fleet(server) as fleet,
         running(fleet, gateway) as worker,
         fleet.consumer("web") as consumer,
     ):

@@ -19,7 +19,6 @@ from shardlib.fleet.scripts import FIELD
 from shardlib.testing import LocalGateway
 from tests.fleet.workers import (
     SHARDS,
-    SHORT_LEASE,
     dispatch,
     make_fleet,
     make_fleet_gateway,
@@ -259,7 +258,7 @@ def test_a_shard_that_another_has_had_since_redis_lost_it_is_dropped(
 def test_a_redis_whose_memory_has_run_out_keeps_the_owner_and_gets_the_events_later(
     gateway: LocalGateway, redis_server: RedisServer, client: redis.Redis
 ) -> None:
-    with make_fleet(redis_server, lease=SHORT_LEASE) as fleet, running(fleet, gateway) as worker:
+    with make_fleet(redis_server) as fleet, running(fleet, gateway) as worker:
         wait_for_shards(worker, SHARDS)
         wait_for_all(client, gateway)
         shards = worker.shards
@@ -425,8 +424,8 @@ def test_a_shard_does_not_identify_that_another_has_claimed(
     gateway: LocalGateway, redis_server: RedisServer, client: redis.Redis
 ) -> None:
     keys = Keys("mybot").shard(1)
-    with make_fleet(redis_server, lease=12.0) as fleet:  # so that no renewal comes before
-        fleet.init(SHARDS, max_concurrency=1, identify_interval=1.0)
+    with make_fleet(redis_server, lease=60.0) as fleet:  # so that no renewal comes before
+        fleet.init(SHARDS, max_concurrency=1, identify_interval=6.0)
         with running(fleet, gateway) as worker:
             wait_until(lambda: 1 in worker.shards, PATIENCE)
             shard = worker.shards[1]
@@ -452,7 +451,7 @@ def test_a_worker_is_patient_after_redis_was_away(
             for keys in others:  # they expire though Redis is down, so that no owner can renew
                 client.delete(keys.lease)
             wait_until(lambda: not _notices(worker), PATIENCE)
-            wait_for_renewals(client, 2)  # a lease has three
+            wait_for_renewals(client, 1)  # a lease has three
             assert list(worker.shards) == [0, 1]
             wait_for_shards(worker, SHARDS)
 
@@ -548,7 +547,7 @@ def test_stop_releases_shards_whose_events_redis_does_not_take(
         client.config_set("maxmemory", 1)
         dispatch(gateway)
         wait_until(lambda: worker.stats.waiting >= SHARDS)
-        worker.stop()
+        worker.stop(PATIENCE)
         assert [info.owner for info in fleet.shards()] == [None] * SHARDS
         client.config_set("maxmemory", 0)
         worker.start(gateway.url)

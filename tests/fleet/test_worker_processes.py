@@ -16,10 +16,8 @@ from shardlib.testing import LocalGateway
 from tests.fleet.workers import (
     PATIENCE,
     SHARDS,
-    SHORT_LEASE,
     WorkerProcess,
     dispatch,
-    make_fleet,
     sessions_of,
     stream,
     wait_for_all,
@@ -30,12 +28,6 @@ from tests.redis_server import RedisServer
 from tests.support import wait_until
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def fleet(redis_server: RedisServer) -> Iterator[Fleet]:
-    with make_fleet(redis_server, lease=SHORT_LEASE) as fleet:
-        yield fleet
 
 
 @contextmanager

@@ -27,9 +27,6 @@ SHARDS = 4
 LEASE = 3.0
 """Seconds, so that no worker loses its leases on a busy machine."""
 
-SHORT_LEASE = 1.0
-"""Seconds, for tests that wait for the end of a lease."""
-
 PATIENCE = 60.0
 
 _PROCESS = """
@@ -96,7 +93,7 @@ class WorkerProcess:
         server: RedisServer,
         gateway: LocalGateway,
         *,
-        lease: float = SHORT_LEASE,
+        lease: float = LEASE,
         preamble: str = "",
     ) -> None:
         arguments = [server.url, gateway.url, gateway.token, str(lease)]

@@ -149,7 +149,7 @@ def test_connect_behind_a_stuck_callback_of_the_former_life_has_a_deadline(
 ) -> None:
     """Row 48: the error tells what connect() has waited for, and no connection follows."""
     gateway = make_scripted()
-    shard = shard_behind(stuck, gateway, watch_shard, connect_timeout=0.5)
+    shard = shard_behind(stuck, gateway, watch_shard, connect_timeout=2.0)
     shard.disconnect()
 
     error = in_background(shard.connect, gateway.url).exception(10)

@@ -18,6 +18,7 @@ from tests.support import AT_ONCE, HAS_GIL, wait_until
 
 INTERVAL = 300  # milliseconds
 SECONDS = INTERVAL / 1000
+PATIENT_INTERVAL = 4000  # within which a busy machine, too, acknowledges
 
 # How a connection dies without a word to the client.
 DEATHS: dict[str, Any] = {
@@ -30,17 +31,23 @@ def _beats(connection: GatewayConnection) -> list[float]:
     return [each.time for each in connection.received if each["op"] == Opcode.HEARTBEAT]
 
 
+def _set_interval(connection: GatewayConnection, interval: float) -> None:
+    """Have the shard change its interval, in milliseconds, when it reads this second Hello."""
+    connection.send({"op": Opcode.HELLO, "d": {"heartbeat_interval": interval}})
+
+
 @pytest.mark.parametrize("tls", [False, True], ids=["ws", "wss"])
 @pytest.mark.parametrize("death", DEATHS)
 def test_a_silent_connection_is_replaced_in_time_and_the_session_resumed(
     death: str, tls: bool, make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Rows 7, 8 and 12: the shard closes the dead connection without waiting for a close frame."""
-    gateway = make_gateway(heartbeat_interval=INTERVAL, tls=tls, heartbeat_tolerance=60)
+    gateway = make_gateway(heartbeat_interval=PATIENT_INTERVAL, tls=tls)
     gateway.inject(instead_of="close")
     shard, recorder = watch_shard(gateway)
     first = gateway.connections[-1]
-    first.expect(Opcode.HEARTBEAT)
+    _set_interval(first, INTERVAL)
+    wait_until(lambda: shard.heartbeat_interval == INTERVAL)
 
     DEATHS[death](first)
     died = time.monotonic()
@@ -79,10 +86,11 @@ def test_a_stuck_send_does_not_delay_the_end_of_a_dead_connection(
     make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 9: a heartbeat that waits behind the stuck send counts as one without an answer."""
-    gateway = make_gateway(heartbeat_interval=INTERVAL, heartbeat_tolerance=60, receive_buffer=2048)
-    shard, recorder = watch_shard(gateway, send_timeout=30.0)
+    gateway = make_gateway(heartbeat_interval=PATIENT_INTERVAL, receive_buffer=2048)
+    shard, _ = watch_shard(gateway, send_timeout=30.0)
     first = gateway.connections[-1]
-    wait_until(lambda: recorder.beats)
+    _set_interval(first, INTERVAL)
+    wait_until(lambda: shard.heartbeat_interval == INTERVAL)
 
     first.stop_reading()
     stopped = time.monotonic()
@@ -97,13 +105,14 @@ def test_a_stuck_send_does_not_delay_the_end_of_a_dead_connection(
 def test_one_missed_acknowledgement_is_not_held_against_the_next_connection(
     make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 23: the shard reconnects once, and not again in the next two intervals."""
-    gateway = make_gateway(heartbeat_interval=1500)
+    """Row 23: the shard reconnects once, and not again at the next three heartbeats."""
+    gateway = make_gateway(heartbeat_interval=PATIENT_INTERVAL)
     shard, recorder = watch_shard(gateway)
     gateway.connections[-1].acknowledge = False
 
     wait_until(lambda: recorder.count("reconnected", True) == 1)
     second = gateway.connections[-1]
+    shard.heartbeat_in(INTERVAL)  # each scheduled heartbeat asks whether the peer lives
     wait_until(lambda: len(_beats(second)) >= 3, what="three heartbeats")
 
     assert len(gateway.all_connections) == 2
@@ -113,7 +122,7 @@ def test_after_50_lost_connections_only_the_last_has_a_heartbeat(
     make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 15: connections shorter than the interval leave one heartbeat thread, at its own pace."""
-    gateway = make_gateway(heartbeat_interval=1000)
+    gateway = make_gateway(heartbeat_interval=2500)
     shard, recorder = watch_shard(gateway, backoff=Backoff(base=0.001, cap=0.002))
     for number in range(50):
         gateway.connections[-1].reset()
@@ -130,7 +139,7 @@ def test_after_50_lost_connections_only_the_last_has_a_heartbeat(
 
     beats = _beats(last)
     # On average one in an interval, however late a busy machine makes single ones.
-    assert abs((beats[-1] - beats[0]) - (len(beats) - 1)) < 1.0
+    assert abs((beats[-1] - beats[0]) - 2.5 * (len(beats) - 1)) < 2.5
     after = sum(len(_beats(each)) for each in gateway.all_connections if each is not last)
     assert after == before
 
@@ -156,15 +165,15 @@ def test_first_heartbeats_are_spread_over_the_interval(
     make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 24: the first heartbeat has jitter."""
-    gateway = make_gateway(heartbeat_interval=1000)
+    gateway = make_gateway(heartbeat_interval=PATIENT_INTERVAL)
     shards = [watch_shard(gateway, shard_id=number, shard_count=30)[0] for number in range(30)]
     wait_until(lambda: all(_beats(each) for each in gateway.connections), 15)
 
     delays = [_beats(each)[0] - each.opened_at for each in gateway.connections]
     # The chance that all 30 fall into one half is one in 500 millions. On a busy machine some leave
-    # late; without jitter none would come before a second has passed.
-    assert min(delays) < 0.5 < max(delays)
-    assert max(delays) < 5.0
+    # late; without jitter none would come before the interval has passed.
+    assert min(delays) < PATIENT_INTERVAL / 2000 < max(delays)
+    assert max(delays) < PATIENT_INTERVAL / 1000 + AT_ONCE
     assert all(shard.state is ShardState.READY for shard in shards)
 
 
@@ -254,7 +263,7 @@ def test_an_acknowledgement_behind_a_flood_is_waited_for(
     """Row 30: the data before the acknowledgement takes more than an interval to arrive."""
     # Seconds. The next heartbeat is due between begin and end of the data, and the acknowledgement
     # comes well before the one after that, though the machine be busy.
-    interval = 2.0
+    interval = 3.0
     gateway = make_gateway(heartbeat_interval=int(interval * 1000), heartbeat_tolerance=60)
     shard, recorder = watch_shard(gateway, compression=None)
     connection = gateway.connections[-1]
@@ -279,14 +288,12 @@ def test_endless_events_without_acknowledgements_do_not_keep_a_connection_alive(
     make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 30: if events come, but no acknowledgement, the shard allows one more interval."""
-    gateway = make_gateway(heartbeat_interval=INTERVAL)
-    shard, recorder = watch_shard(gateway)
+    gateway = make_gateway(heartbeat_interval=PATIENT_INTERVAL)
+    shard, _ = watch_shard(gateway)
     first = gateway.connections[-1]
-    gateway.traffic(rate=50)  # no more than the reader of a busy machine can read
-    first.expect(Opcode.HEARTBEAT)
-    wait_until(lambda: recorder.beats)
-
+    gateway.traffic(rate=10)  # few enough that their callbacks never take most of the time
     first.acknowledge = False
+    _set_interval(first, INTERVAL)
     before = len(_beats(first))
     gateway.expect(Opcode.RESUME, timeout=20)
 
@@ -297,7 +304,7 @@ def test_a_blocked_callback_costs_no_connection_and_is_warned_of_once(
     make_gateway: MakeGateway, watch_shard: WatchShard, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Row 2: heartbeats go on for five intervals inside a callback; the warning shows where."""
-    gateway = make_gateway(heartbeat_interval=INTERVAL, heartbeat_tolerance=INTERVAL)
+    gateway = make_gateway(heartbeat_interval=PATIENT_INTERVAL)
     shard, recorder = watch_shard(gateway)
     connection = gateway.connections[-1]
     release = threading.Event()
@@ -307,9 +314,11 @@ def test_a_blocked_callback_costs_no_connection_and_is_warned_of_once(
 
     shard.on("SLOW")(fetch_something_slow)
     wait_until(lambda: recorder.beats)
+    _set_interval(connection, INTERVAL)
     gateway.sessions[0].dispatch("SLOW", None)
     before = len(_beats(connection))
     wait_until(lambda: len(_beats(connection)) >= before + 5, 15, "five heartbeats")
+    _set_interval(connection, PATIENT_INTERVAL)
     dispatch_numbers(gateway, range(10))
     release.set()
     wait_until(lambda: recorder.numbers() == list(range(10)))
@@ -324,19 +333,21 @@ def test_a_blocked_callback_costs_no_connection_and_is_warned_of_once(
 def test_a_backlog_of_slow_callbacks_costs_no_connection(
     make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
-    """Row 2: 300 callbacks, each short, take several intervals together."""
-    gateway = make_gateway(heartbeat_interval=INTERVAL, heartbeat_tolerance=60)
+    """Row 2: 60 callbacks, each short, take several intervals together."""
+    gateway = make_gateway(heartbeat_interval=PATIENT_INTERVAL)
     shard, recorder = watch_shard(gateway)
 
     @shard.on("TYPING_START")
     def work(shard: Shard, data: Any) -> None:
-        time.sleep(0.005)
+        time.sleep(0.025)
 
     wait_until(lambda: recorder.beats)
-    dispatch_numbers(gateway, range(300))  # a second and a half
+    _set_interval(gateway.connections[-1], INTERVAL)
+    dispatch_numbers(gateway, range(60))  # a second and a half
+    _set_interval(gateway.connections[-1], PATIENT_INTERVAL)
 
-    wait_until(lambda: len(recorder.numbers()) == 300, 20)
-    assert recorder.numbers() == list(range(300))
+    wait_until(lambda: len(recorder.numbers()) == 60, 20)
+    assert recorder.numbers() == list(range(60))
     assert len(gateway.all_connections) == 1
 
 

@@ -21,8 +21,9 @@ from tests.support import AT_ONCE, HAS_GIL, in_background, wait_until
 
 pytestmark = pytest.mark.slow
 
-INTERVAL = 300  # milliseconds
-SLOW = 2.0  # seconds that slow code of the user takes: many intervals
+INTERVAL = 300  # milliseconds, between heartbeats
+PATIENT_INTERVAL = 10_000  # of Hello: within it a busy machine, too, acknowledges
+SLOW = 4.0  # seconds that slow code of the user takes: many intervals
 
 
 def beats(gateway: ScriptedGateway) -> int:
@@ -69,8 +70,9 @@ def test_heartbeats_go_on_while_the_json_module_fails(
                 raise MemoryError
             return json.dumps(value)
 
-    gateway = make_scripted(keeps_pace(INTERVAL))
+    gateway = make_scripted(keeps_pace(PATIENT_INTERVAL))
     shard, _ = watch_shard(gateway, json=JSON)
+    shard.heartbeat_in(INTERVAL)
     JSON.is_memory_short = True
     with pytest.raises(ValueError, match="cannot be written"):
         shard.update_presence()
@@ -107,8 +109,9 @@ def test_heartbeats_go_on_after_a_log_handler_has_raised_system_exit(
         if record.levelno >= logging.WARNING:
             raise SystemExit(5)
 
-    gateway = make_scripted(keeps_pace(INTERVAL))
+    gateway = make_scripted(keeps_pace(PATIENT_INTERVAL))
     shard, _ = watch_shard(gateway, logger=logger_to(exit_at_warnings))
+    shard.heartbeat_in(INTERVAL)
     shard.on("TYPING_START")(lambda shard, data: release.wait(SLOW))
     gateway.peers[0].dispatch("TYPING_START")
     wait_until(lambda: shard.stats.callback_seconds > SLOW)
@@ -131,8 +134,9 @@ def test_heartbeats_go_on_while_a_log_handler_blocks(
             release.wait()
 
     logger = logger_to(block)
-    gateway = make_scripted(keeps_pace(INTERVAL))
+    gateway = make_scripted(keeps_pace(PATIENT_INTERVAL))
     shard, _ = watch_shard(gateway, logger=logger)
+    shard.heartbeat_in(INTERVAL)
     shard.on("TYPING_START")(lambda shard, data: logger.warning("block"))
     gateway.peers[0].dispatch("TYPING_START")
     assert entered.wait(10)
@@ -168,8 +172,9 @@ def test_a_callback_with_a_slow_repr_delays_no_heartbeat(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """__repr__ is code of the user, too; and the warning shows only frames of the user."""
-    gateway = make_scripted(keeps_pace(INTERVAL))
+    gateway = make_scripted(keeps_pace(PATIENT_INTERVAL))
     shard, _ = watch_shard(gateway)
+    shard.heartbeat_in(INTERVAL)
     callback = SlowToShow(release)
     shard.on("TYPING_START", callback)
     gateway.peers[0].dispatch("TYPING_START")
@@ -230,7 +235,7 @@ def test_slow_code_of_the_user_outside_of_callbacks_costs_no_connection(
     elif what == "identify gate":
         options["identify_gate"] = Gate()
 
-    gateway = make_scripted(keeps_pace(INTERVAL))
+    gateway = make_scripted(keeps_pace(1000))  # SLOW is several times that
     shard, recorder = watch_shard(gateway, **options)
     peer = gateway.peers[0]
     if what == "predicate":

@@ -107,7 +107,7 @@ def test_a_wait_ends_with_its_life_though_the_next_one_begins_at_once(
     for number in range(1, 31):
         joining = in_background(shard.join)
         waiting = in_background(shard.wait_for, "NEVER")
-        time.sleep(0.05)  # time for both threads to begin to wait
+        wait_until(lambda: len(shard._lifecycle._waiters._alarms) == 2, what="both waits")
         if beginner == "a callback":
             gateway.peers[-1].dispatch("AGAIN")
         else:
@@ -263,15 +263,17 @@ def test_waits_raise_the_fatal_close_code_before_the_callbacks_have_returned(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
     """Row 11: no wait may raise ShardClosed as if the program had called disconnect()."""
-    inside, release = threading.Event(), threading.Event()
+    inside, release, go_on = threading.Event(), threading.Event(), threading.Event()
 
     def script(peer: Peer) -> None:
         peer.begin()
+        go_on.wait(10)
         peer.close(4011)
         peer.serve()
 
     shard, _ = watch_shard(make_scripted(script), ready=False)
     shard.on_socket_disconnected = lambda *_: (inside.set(), release.wait(10))
+    go_on.set()
     assert inside.wait(10)
     try:
         with pytest.raises(ShardingRequired):

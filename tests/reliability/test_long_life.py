@@ -158,6 +158,7 @@ def test_a_connection_that_has_ended_is_freed_without_the_garbage_collector(
         for reconnects in range(1, 4):
             ENDS[end](shard, gateway)
             wait_until(lambda: shard.stats.reconnects == reconnects)
+            shard.wait_until_ready(10)  # which comes after the count; before it reconnect() is idle
         _wait_until_only_the_last_is_left(connections)
     finally:
         gc.enable()

@@ -25,13 +25,24 @@ from tests.support import wait_until
 def test_hello_behind_a_slow_on_socket_connected_is_in_time(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    gateway = make_scripted()
-    shard, _ = watch_shard(gateway, connect=False, hello_timeout=0.2)
+    greeted = threading.Event()
+
+    def script(peer: Peer) -> None:
+        peer.accept()
+        peer.hello()
+        greeted.set()
+        peer.expect(Opcode.IDENTIFY)
+        peer.ready()
+        peer.serve()
+
+    gateway = make_scripted(script)
+    shard, _ = watch_shard(gateway, connect=False, hello_timeout=1.0)
     record = shard.on_socket_connected
 
     def slow(shard: Shard) -> None:
         record(shard)
-        time.sleep(0.5)
+        greeted.wait(10)
+        time.sleep(1.2)  # more than hello_timeout
 
     shard.on_socket_connected = slow
     shard.connect(gateway.url)
@@ -42,16 +53,19 @@ def test_hello_behind_a_slow_on_socket_connected_is_in_time(
 def test_ready_behind_a_slow_on_socket_heartbeat_is_in_time(
     make_scripted: MakeScripted, watch_shard: WatchShard
 ) -> None:
-    entered = threading.Event()
+    entered, answered = threading.Event(), threading.Event()
 
     def script(peer: Peer) -> None:
         peer.accept()
-        peer.hello(20)
+        peer.hello()
         peer.expect(Opcode.IDENTIFY)
+        peer.send({"op": Opcode.HEARTBEAT})
         peer.expect(Opcode.HEARTBEAT)
         peer.acknowledge()
         entered.wait(10)  # so that READY is not received together with the acknowledgement
         peer.ready()
+        answered.set()
+        peer.send({"op": Opcode.HEARTBEAT})
         peer.serve()
 
     beats: list[float] = []
@@ -60,10 +74,11 @@ def test_ready_behind_a_slow_on_socket_heartbeat_is_in_time(
         beats.append(ping)
         if len(beats) == 1:
             entered.set()
-            time.sleep(0.5)
+            answered.wait(10)
+            time.sleep(2.2)  # more than ready_timeout, within which the callback was called
 
     shard, recorder = watch_shard(
-        make_scripted(script), ready_timeout=0.3, on_socket_heartbeat=slow_at_first
+        make_scripted(script), ready_timeout=2.0, on_socket_heartbeat=slow_at_first
     )
     wait_until(lambda: len(beats) > 1)
     assert recorder.count("ready") == 1
@@ -103,10 +118,10 @@ def test_a_replay_whose_listeners_are_slow_is_finished_on_one_connection(
     def slow(shard: Shard, data: dict[str, int]) -> None:
         entered.set()
         numbers.append(data["n"])
-        time.sleep(0.4)
+        time.sleep(2.2 if data["n"] == 1 else 0.2)  # the first time, more than ready_timeout
 
     gateway = make_scripted(lose_and_replay(replay))
-    shard, recorder = watch_shard(gateway, connect=False, ready_timeout=0.3)
+    shard, recorder = watch_shard(gateway, connect=False, ready_timeout=2.0)
     shard.on("TYPING_START", slow)
     shard.connect(gateway.url)
     wait_until(lambda: recorder.count("reconnected", True))

@@ -355,32 +355,36 @@ def test_an_identify_without_an_answer_is_sent_again_after_ready_timeout(
     make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 31: until then heartbeats go on, and the state tells that READY is missing."""
-    gateway = make_gateway(heartbeat_interval=1500)
-    gateway.inject(instead_of="ready", connections=2)
-    shard, recorder = watch_shard(gateway, ready=False, ready_timeout=4.0)
+    gateway = make_gateway()
+    gateway.inject(instead_of="ready")
+    shard, recorder = watch_shard(gateway, ready=False, ready_timeout=5.0)
 
     first = gateway.wait_for_connection()
+    wait_until(lambda: shard.heartbeat_thread is not None)
+    shard.heartbeat_in(200)  # not by Hello: a busy machine may be slow to acknowledge
     for _ in range(2):
         first.expect(Opcode.HEARTBEAT)
     assert shard.state in (ShardState.IDENTIFYING, ShardState.CONNECTED)
     assert not first.is_closed
     shard.wait_until_ready(10)
 
-    assert gateway.session_starts["remaining"] == 1_000_000 - 3
-    assert len(gateway.all_connections) == 3
+    assert gateway.session_starts["remaining"] == 1_000_000 - 2
+    assert len(gateway.all_connections) == 2
 
 
 def test_a_late_ready_costs_no_second_identify(
     make_gateway: MakeGateway, watch_shard: WatchShard
 ) -> None:
     """Row 31: READY may take many heartbeats, and longer than Hello may."""
-    gateway = make_gateway(heartbeat_interval=1500)
+    gateway = make_gateway()
     gateway.inject(instead_of="ready")
-    shard, recorder = watch_shard(gateway, ready=False, hello_timeout=0.5, ready_timeout=30.0)
+    shard, recorder = watch_shard(gateway, ready=False, hello_timeout=2.0, ready_timeout=60.0)
     connection = gateway.wait_for_connection()
+    wait_until(lambda: shard.heartbeat_thread is not None)
+    shard.heartbeat_in(200)  # not by Hello: a busy machine may be slow to acknowledge
     for _ in range(3):
         connection.expect(Opcode.HEARTBEAT)
-    wait_until(lambda: time.monotonic() - connection.opened_at > 0.8)
+    wait_until(lambda: time.monotonic() - connection.opened_at > 2.5)
 
     connection.proceed()
     shard.wait_until_ready(10)
@@ -410,12 +414,12 @@ def test_a_session_gateway_out_of_order_is_abandoned_for_the_main_one(
     url = other.url
     faults[trouble]()
     monkeypatch.setattr(LocalGateway, "resume_url", property(lambda self: url))
-    shard, recorder = watch_shard(gateway, connect_timeout=0.3, hello_timeout=0.3)
+    shard, recorder = watch_shard(gateway, connect_timeout=2.0, hello_timeout=2.0)
     assert shard.session_gateway == url
 
     gateway.connections[-1].reset()
 
-    wait_until(lambda: recorder.count("reconnected", True) == 1, 15, "RESUMED")
+    wait_until(lambda: recorder.count("reconnected", True) == 1, 30, "RESUMED")
     assert not gateway.connections[-1].at_resume_url
     assert recorder.count("ready") == 1
 

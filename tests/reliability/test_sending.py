@@ -23,7 +23,7 @@ from tests.reliability.conftest import MakeGateway, WatchShard
 from tests.reliability.support import StuckCallback
 from tests.support import in_background, not_none, wait_until
 
-INTERVAL = 300  # milliseconds
+INTERVAL = 600  # milliseconds
 PERIOD = 3.0  # seconds of the send window, in place of 60
 
 
@@ -74,10 +74,10 @@ def test_a_burst_from_eight_threads_and_a_callback_keeps_the_limit_and_delays_no
     wait_until(lambda: {each.get("n") for each in connection.received} >= set(range(240)))
     sends = _times(connection, Opcode.IDENTIFY, Opcode.VOICE_STATE_UPDATE)
     beats = _times(connection, Opcode.HEARTBEAT)
-    # A little less than the period, since a payload sent at its beginning may arrive late.
-    assert _most_in_any(PERIOD * 0.7, sends + beats) <= SEND_LIMIT
+    # Half the period, since a payload sent at its beginning may arrive late.
+    assert _most_in_any(PERIOD * 0.5, sends + beats) <= SEND_LIMIT
     reserved = math.ceil(PERIOD * 1000 / INTERVAL)
-    assert _most_in_any(PERIOD * 0.7, sends) <= SEND_LIMIT - reserved
+    assert _most_in_any(PERIOD * 0.5, sends) <= SEND_LIMIT - reserved
     assert len(beats) >= PERIOD * 1000 / INTERVAL
     assert max(b - a for a, b in itertools.pairwise(beats)) < PERIOD / 2
     assert len(gateway.all_connections) == 1
@@ -105,9 +105,9 @@ def test_heartbeats_on_request_share_the_send_window(
 
     assert sent >= 110  # the reserve for heartbeats is no larger than it has to be
     everything = [each.time for each in connection.received]
-    # A little less than the period, since a payload sent at its beginning may arrive late.
-    assert _most_in_any(PERIOD * 0.7, everything) <= SEND_LIMIT
-    assert answer.time - everything[0] > PERIOD * 0.7
+    # Half the period, since a payload sent at its beginning may arrive late.
+    assert _most_in_any(PERIOD * 0.5, everything) <= SEND_LIMIT
+    assert answer.time - everything[0] > PERIOD * 0.5
     with pytest.raises(TimeoutError):
         connection.expect(Opcode.HEARTBEAT, timeout=0.5)  # one heartbeat has answered all three
 
@@ -120,7 +120,7 @@ def test_a_new_connection_has_the_whole_send_window(
     for life in range(2):
         with pytest.raises(SendTimeout):
             for number in range(SEND_LIMIT):
-                shard.send(_numbered(number), timeout=0)
+                shard.send(_numbered(number), timeout=1.0)  # a heartbeat may be on its way
         assert number > 100
         gateway.connections[-1].reset()
         wait_until(lambda: recorder.count("reconnected", True) == life + 1)

@@ -116,8 +116,8 @@ def test_no_two_threads_are_inside_one_tls_object_at_once(
         shard.heartbeat_in(50)  # not by Hello: a busy machine may be slow to acknowledge
         with _four_threads_that_send(shard):
             dispatch_numbers(gateway, range(3000))
-            wait_until(lambda: len(recorder.numbers()) == 3000, 20, "3,000 events")
-            wait_until(lambda: len(gateway.connections[-1].received) > 500, 20, "500 payloads")
+            wait_until(lambda: len(recorder.numbers()) == 3000, 60, "3,000 events")
+            wait_until(lambda: len(gateway.connections[-1].received) > 500, 60, "500 payloads")
         shard.disconnect()
 
     assert sentinel.calls["recv"] > 100 and sentinel.calls["send"] > 500

@@ -39,7 +39,7 @@ class Client:
         self.gateway = gateway
         if gateway.url.startswith("wss"):
             options.setdefault("sslopt", {"context": gateway.ssl_context})
-        options.setdefault("timeout", 5)
+        options.setdefault("timeout", 15)
         url = (gateway.resume_url if resume_url else gateway.url) + query
         self.socket = websocket.create_connection(url, **options)
         self.inflater = zlib.decompressobj()

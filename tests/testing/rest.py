@@ -22,7 +22,7 @@ class Rest:
 
     def send(self, method: str, path: str, **options: Any) -> requests.Response:
         """The response to a request."""
-        return self.session.request(method, self.gateway.http_url + path, timeout=5, **options)
+        return self.session.request(method, self.gateway.http_url + path, timeout=15, **options)
 
     def call(self, method: str, path: str, body: Any = None, status: int = 200) -> Any:
         """The decoded body of a response, whose status must be as given; None for no body."""

@@ -25,7 +25,7 @@ def raw_socket(gateway: LocalGateway) -> socket.socket:
     """A TCP connection to the gateway, without a handshake."""
     address = urlsplit(gateway.url)
     assert address.hostname is not None and address.port is not None
-    return socket.create_connection((address.hostname, address.port), timeout=5)
+    return socket.create_connection((address.hostname, address.port), timeout=15)
 
 
 def silent(client: socket.socket, seconds: float = 0.1) -> bool:
@@ -76,7 +76,7 @@ def test_a_stall_before_101_withholds_the_upgrade_until_proceed(
         assert silent(client)
         assert connection.query == {"v": "10", "encoding": "json"}
         connection.proceed()
-        client.settimeout(5)
+        client.settimeout(15)
         assert client.recv(12) == b"HTTP/1.1 101"
 
 
@@ -166,7 +166,7 @@ def test_linger_is_over_after_its_time(local_gateway: LocalGateway) -> None:
         local_gateway.clock.advance(19)
         assert silent(client.raw_socket)
         local_gateway.clock.advance(1)
-        client.raw_socket.settimeout(5)
+        client.raw_socket.settimeout(15)
         assert client.raw_socket.recv(1) == b""
 
 
@@ -183,7 +183,7 @@ def test_linger_after_a_close_of_the_gateway_until_it_is_dropped(
         local_gateway.clock.advance(local_gateway.close_timeout)
         assert silent(client.raw_socket)
         connection.drop()
-        client.raw_socket.settimeout(5)
+        client.raw_socket.settimeout(15)
         assert client.raw_socket.recv(1) == b""
 
 
@@ -233,16 +233,15 @@ def test_garbage_in_place_of_101_fails_the_clients_handshake(local_gateway: Loca
 def test_slow_sends_101_in_small_pieces(local_gateway: LocalGateway) -> None:
     local_gateway.inject(lambda it: it.slow(100), before="upgrade")
     with raw_socket(local_gateway) as client:
-        client.sendall(REQUEST)
         begun = time.monotonic()
-        answer = b""
-        while len(answer) < 30:
-            piece = client.recv(1000)
-            assert 1 <= len(piece) <= 10
-            answer += piece
-        assert answer.startswith(b"HTTP/1.1 101 ")
-        # On a busy machine the answer may take longer, but never less.
-        assert time.monotonic() - begun > 0.1
+        client.sendall(REQUEST)
+        pieces: list[bytes] = []
+        while len(b"".join(pieces)) < 100:
+            pieces.append(client.recv(1000))
+        assert b"".join(pieces).startswith(b"HTTP/1.1 101 ")
+        # On a busy machine some pieces come together, and all may take longer, but never less.
+        assert min(map(len, pieces)) <= 10
+        assert time.monotonic() - begun > 0.5
 
 
 def test_op_7_can_be_the_first_frame(local_gateway: LocalGateway) -> None:
@@ -309,7 +308,7 @@ def test_a_frozen_connection_is_a_black_hole_until_it_thaws(local_gateway: Local
         assert silent(client.raw_socket)
         assert connection.received[1:] == []
         connection.thaw()
-        client.socket.settimeout(5)
+        client.socket.settimeout(15)
         assert {client.receive()["t"] for _ in range(2)} == {"USER_UPDATE", None}
         connection.expect(1)
 
@@ -324,6 +323,7 @@ def test_a_gateway_that_reads_nothing_blocks_the_sender() -> None:
             with pytest.raises((TimeoutError, websocket.WebSocketTimeoutException)):
                 for _ in range(1000):
                     client.send(3, {"padding": "x" * 4000})
+            client.socket.settimeout(15)
             gateway.dispatch("USER_UPDATE", {})  # the gateway still sends
             client.event("USER_UPDATE")
 

@@ -22,7 +22,7 @@ def get(gateway: LocalGateway, path: str, token: str | None = None) -> tuple[int
     request = urllib.request.Request(base + path, headers=headers)
     context = gateway.ssl_context if base.startswith("https") else None
     try:
-        with urllib.request.urlopen(request, timeout=5, context=context) as response:
+        with urllib.request.urlopen(request, timeout=15, context=context) as response:
             assert response.headers["Content-Type"] == "application/json"
             return response.status, json.load(response)
     except urllib.error.HTTPError as error:
@@ -107,7 +107,7 @@ def test_an_unknown_path_gets_status_404(local_gateway: LocalGateway) -> None:
 def test_a_request_with_post_is_refused(local_gateway: LocalGateway) -> None:
     request = urllib.request.Request(local_gateway.http_url + "/gateway", data=b"{}")
     with pytest.raises(urllib.error.HTTPError) as caught:
-        urllib.request.urlopen(request, timeout=5)
+        urllib.request.urlopen(request, timeout=15)
     with caught.value:
         assert caught.value.code in (400, 405)
 
@@ -125,7 +125,7 @@ def test_a_target_that_is_no_url_is_answered(
 ) -> None:
     """Row 98: it ended in a traceback, and the connection without an answer."""
     port = urllib.parse.urlsplit(local_gateway.url).port
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+    with socket.create_connection(("127.0.0.1", port), timeout=15) as client:
         client.sendall(
             b"GET "
             + target

@@ -291,7 +291,7 @@ def test_identifies_are_listed_in_the_order_in_which_they_arrived() -> None:
     ]
     times = [each.time for each in identifies]
     assert times == sorted(times)
-    assert 5 <= times[4] - times[0] < 10
+    assert 5 <= times[4] - times[0] < 30
 
 
 def test_malformed_identifies_and_those_with_a_wrong_token_are_not_listed(

@@ -323,11 +323,12 @@ def test_a_session_that_missed_as_much_as_replay_limit_is_resumed(
 
 
 def test_a_missed_heartbeat_closes_the_connection_and_keeps_the_session() -> None:
-    with LocalGateway(heartbeat_interval=1000) as gateway, connected(gateway) as client:
+    gateway = LocalGateway(heartbeat_interval=60_000, heartbeat_tolerance=60)
+    with gateway, connected(gateway) as client:
         client.ready()
-        gateway.clock.advance(5.5)  # within the tolerance of 5 seconds
+        gateway.clock.advance(90)  # within the tolerance
         client.nothing_more()
-        gateway.clock.advance(6)
+        gateway.clock.advance(120)
         assert client.close_code() == 4000
         assert gateway.sessions
 
