@@ -252,14 +252,15 @@ def test_a_first_connection_that_fails_leaves_no_thread() -> None:
 
 
 def test_a_full_mailbox_makes_the_shard_wait_and_loses_nothing(gateway: LocalGateway) -> None:
-    gateway.heartbeat_interval = 300
+    gateway.heartbeat_interval = 1000
     recorder, mailbox = Recorder(), Mailbox(maxsize=10)
     with connected(gateway, recorder, dispatcher=mailbox) as shard:
         dispatch_numbers(gateway, range(EVENTS))
         wait_until(lambda: len(mailbox) >= 10)
         connection = gateway.connections[-1]
+        shard.heartbeat_in(100)
         beats = len(heartbeats(connection))
-        wait_until(lambda: len(heartbeats(connection)) >= beats + 3)
+        wait_until(lambda: len(heartbeats(connection)) >= beats + 15)  # more than the interval
         assert len(mailbox) < 20
         run_until(mailbox, lambda: len(recorder.numbers()) == EVENTS)
         assert shard.stats.connections == 1
@@ -354,7 +355,7 @@ def test_a_mailbox_that_no_thread_has_run_makes_no_disconnect_wait(gateway: Loca
     with connected(gateway, Recorder(), dispatcher=Mailbox(), close_timeout=20) as shard:
         since = time.monotonic()
         shard.disconnect()
-        assert time.monotonic() - since < 5
+        assert time.monotonic() - since < 15
 
 
 @pytest.mark.parametrize("within", ["mailbox", "worker", "pool"])
@@ -703,7 +704,7 @@ def test_a_callback_that_does_not_return_holds_disconnect_for_close_timeout(
         inside.wait(10)
         since = time.monotonic()
         shard.disconnect()
-        assert 0.4 < time.monotonic() - since < 5
+        assert 0.4 < time.monotonic() - since < 15
         assert recorder.count("closed") == 0
         assert any("did not return in time" in message for message in caplog.messages)
         gate.set()
@@ -890,7 +891,7 @@ def test_a_mailbox_whose_thread_has_ended_makes_no_disconnect_wait(gateway: Loca
         wait_until(lambda: not mailbox.is_running())
         since = time.monotonic()
         shard.disconnect()
-        assert time.monotonic() - since < 5
+        assert time.monotonic() - since < 15
 
 
 # What a program survives

@@ -143,8 +143,9 @@ def test_after_five_unanswered_resumes_the_shard_identifies() -> None:
     """Five connections that never answer cost the session; the sixth identifies."""
     gone = Session("abc", 5, None, 0, 1)
     with make_gateway() as gateway:
-        gateway.inject(instead_of="ready", connections=5)
-        with make_shard(session=gone, ready_timeout=0.1) as shard:
+        # Not ready_timeout: one that five connections soon outlast is too short for the sixth.
+        gateway.inject(lambda connection: connection.drop(), instead_of="ready", connections=5)
+        with make_shard(session=gone) as shard:
             shard.connect(gateway.url)
             shard.wait_until_ready(10)
             opcodes = [
