@@ -39,6 +39,7 @@ from tests.managers import (
     make_retries_quick,
     opcodes,
     wait_for_state,
+    what_is_late,
 )
 from tests.support import TOKEN, in_background, wait_until
 
@@ -63,14 +64,6 @@ def late_gateway(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalGateway]:
 def late_gate(interval: float = 0.2) -> IdentifyGate:
     """A gate whose second bucket begins only after an interval."""
     return IdentifyGate(1, interval, slack=0.0)
-
-
-def what_is_late(manager: ShardManager) -> str:
-    try:
-        manager.wait_until_ready(0.01)
-    except TimeoutError as error:
-        return str(error)
-    return ""
 
 
 # Again after close()

@@ -195,7 +195,7 @@ def test_a_stuck_listener_is_told_once_with_its_event_its_line_and_its_end(stuck
     def listen(shard: Any, data: Any) -> None:
         stuck()
 
-    with make_gateway() as gateway, make_shard(slow_callback=0.05) as shard:
+    with make_gateway() as gateway, make_shard(slow_callback=0.5) as shard:
         connect(gateway, shard)
         shard.on("USER_UPDATE", listen)
         gateway.dispatch("USER_UPDATE", {})
@@ -255,7 +255,7 @@ def test_a_callback_that_is_stuck_while_no_heartbeat_thread_lives_is_told(
 
 
 def test_a_stuck_predicate_is_told_with_its_event(stuck: Stuck) -> None:
-    with make_gateway() as gateway, make_shard(slow_callback=0.05) as shard:
+    with make_gateway() as gateway, make_shard(slow_callback=0.5) as shard:
         connect(gateway, shard)
         waiting = in_background(shard.wait_for, "USER_UPDATE", stuck)
         wait_until(lambda: gateway.dispatch("USER_UPDATE", {}) and stuck.told)
