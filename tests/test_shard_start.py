@@ -95,7 +95,7 @@ def test_disconnect_during_the_first_attempts_of_start_ends_them(
     wait_until(lambda: shard.state is ShardState.WAITING)
     since = time.monotonic()
     shard.disconnect()
-    assert time.monotonic() - since < 5
+    assert time.monotonic() - since < 15
     assert shard.state is ShardState.CLOSED
     assert shard.socket_thread is None
     assert recorder.besides_states == [("closed", None)]
@@ -189,7 +189,7 @@ def test_start_behind_a_callback_that_does_not_return_leaves_word(
         shard.disconnect()
         since = time.monotonic()
         shard.start(gateway.url)
-        assert time.monotonic() - since < 5
+        assert time.monotonic() - since < 15
         assert shard.state is ShardState.CLOSING
         for method in (shard.start, shard.connect):
             with pytest.raises(AlreadyConnected):
