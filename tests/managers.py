@@ -104,3 +104,12 @@ def guilds_of(gateway: LocalGateway, shard_id: int, shard_count: int) -> list[st
 def wait_for_state(manager: ShardManager, condition: Callable[[], object], what: str) -> None:
     """Wait until a condition holds; the failure shows the manager."""
     wait_until(condition, 20, f"{what}: {manager!r}")
+
+
+def what_is_late(manager: ShardManager) -> str:
+    """What a wait that runs out says of the shards that are not ready; "" if all are."""
+    try:
+        manager.wait_until_ready(0.01)
+    except TimeoutError as error:
+        return str(error)
+    return ""

@@ -97,7 +97,7 @@ class Thread(threading.Thread):
 
     def finish(self) -> object:
         """Wait up to thirty seconds for the end; return the result of the function."""
-        self.join(10)
+        self.join(30)
         assert not self.is_alive()
         return self.result
 

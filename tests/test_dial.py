@@ -254,11 +254,11 @@ def test_a_shard_works_with_select_if_the_system_has_no_poll(
 ) -> None:
     """Windows has no poll. A refused address, a send, a zombie, and a deadline all use select."""
     monkeypatch.delattr(select, "poll")
-    with make_gateway(tls=True, heartbeat_interval=300) as gateway:
+    with make_gateway(tls=True, heartbeat_interval=1000) as gateway:
         port = int(gateway.url.rstrip("/").rpartition(":")[2])
         resolve_to(monkeypatch, ("127.0.0.1", 1), ("127.0.0.1", port))
         gateway.inject(instead_of="hello")
-        shard = make_shard(ssl_context=gateway.ssl_context, hello_timeout=0.2)
+        shard = make_shard(ssl_context=gateway.ssl_context, hello_timeout=1.0)
         shard.connect(gateway.url.replace("127.0.0.1", "localhost"))
         shard.wait_until_ready(10)
         shard.update_presence(status="idle")

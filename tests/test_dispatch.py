@@ -108,8 +108,8 @@ def test_nothing_is_called_until_the_mailbox_is_run(gateway: LocalGateway) -> No
     with connected(gateway, recorder, dispatcher=mailbox) as shard:
         dispatch_numbers(gateway, range(3))
         wait_until(lambda: shard.stats.events["TYPING_START"] == 3)
+        wait_until(lambda: len(mailbox) == shard.stats.waiting > 3)
         assert recorder.calls == []
-        assert len(mailbox) == shard.stats.waiting > 3
         assert shard.stats.lag > 0
 
 
@@ -252,14 +252,15 @@ def test_a_first_connection_that_fails_leaves_no_thread() -> None:
 
 
 def test_a_full_mailbox_makes_the_shard_wait_and_loses_nothing(gateway: LocalGateway) -> None:
-    gateway.heartbeat_interval = 300
+    gateway.heartbeat_interval = 1000
     recorder, mailbox = Recorder(), Mailbox(maxsize=10)
     with connected(gateway, recorder, dispatcher=mailbox) as shard:
         dispatch_numbers(gateway, range(EVENTS))
         wait_until(lambda: len(mailbox) >= 10)
         connection = gateway.connections[-1]
+        shard.heartbeat_in(100)
         beats = len(heartbeats(connection))
-        wait_until(lambda: len(heartbeats(connection)) >= beats + 3)
+        wait_until(lambda: len(heartbeats(connection)) >= beats + 15)  # more than the interval
         assert len(mailbox) < 20
         run_until(mailbox, lambda: len(recorder.numbers()) == EVENTS)
         assert shard.stats.connections == 1
@@ -354,7 +355,7 @@ def test_a_mailbox_that_no_thread_has_run_makes_no_disconnect_wait(gateway: Loca
     with connected(gateway, Recorder(), dispatcher=Mailbox(), close_timeout=20) as shard:
         since = time.monotonic()
         shard.disconnect()
-        assert time.monotonic() - since < 5
+        assert time.monotonic() - since < 15
 
 
 @pytest.mark.parametrize("within", ["mailbox", "worker", "pool"])
@@ -585,7 +586,7 @@ def test_on_socket_error_is_no_work_of_the_reader_if_a_dispatcher_calls_it(
     with connected(gateway, dispatcher=mailbox, on_socket_error=on_error) as shard:
         shard.on("TYPING_START", on_typing)
         dispatch_numbers(gateway, [1])
-        wait_until(lambda: shard.stats.events["TYPING_START"] == 1)
+        wait_until(lambda: len(mailbox) == 1)
         with pytest.raises(SystemExit):
             mailbox.run_pending()
         assert not shard.socket_disconnecting
@@ -703,7 +704,7 @@ def test_a_callback_that_does_not_return_holds_disconnect_for_close_timeout(
         inside.wait(10)
         since = time.monotonic()
         shard.disconnect()
-        assert 0.4 < time.monotonic() - since < 5
+        assert 0.4 < time.monotonic() - since < 15
         assert recorder.count("closed") == 0
         assert any("did not return in time" in message for message in caplog.messages)
         gate.set()
@@ -722,12 +723,16 @@ class Later(Dispatcher):
     def submit(self, delivery: Delivery) -> None:
         self.deliveries.append(delivery)
 
+    def count(self, event: str) -> int:
+        """How many deliveries of an event are in the list."""
+        return sum(each.event == event for each in list(self.deliveries))
+
 
 def test_a_dispatcher_of_the_users_needs_submit_alone(gateway: LocalGateway) -> None:
     recorder, later = Recorder(), Later()
     with connected(gateway, recorder, dispatcher=later) as shard:
         dispatch_numbers(gateway, range(3))
-        wait_until(lambda: shard.stats.events["TYPING_START"] == 3)
+        wait_until(lambda: later.count("TYPING_START") == 3)
         for delivery in list(later.deliveries):
             delivery()
             delivery()  # twice does no harm
@@ -749,7 +754,7 @@ def test_a_dispatcher_that_fails_is_told_and_the_shard_goes_on(
     recorder, failing = Recorder(), Failing()
     with connected(gateway, recorder, dispatcher=failing) as shard:
         dispatch_numbers(gateway, range(2))
-        wait_until(lambda: shard.stats.events["TYPING_START"] == 2)
+        wait_until(lambda: failing.count("TYPING_START") == 1)
         for delivery in list(failing.deliveries):
             delivery()
         assert recorder.numbers() == [1]
@@ -863,6 +868,8 @@ def test_a_forked_child_calls_none_of_the_parents_callbacks(
         shard.on("TYPING_START", lambda shard, data: gate.wait(10))
         dispatch_numbers(gateway, range(20))
         wait_until(lambda: shard.stats.events["TYPING_START"] == 20)
+        if isinstance(dispatcher, Mailbox):
+            wait_until(lambda: len(dispatcher) == 20)
         child = os.fork()
         if child == 0:
             left = dispatcher.run_pending() if isinstance(dispatcher, Mailbox) else len(dispatcher)
@@ -890,7 +897,7 @@ def test_a_mailbox_whose_thread_has_ended_makes_no_disconnect_wait(gateway: Loca
         wait_until(lambda: not mailbox.is_running())
         since = time.monotonic()
         shard.disconnect()
-        assert time.monotonic() - since < 5
+        assert time.monotonic() - since < 15
 
 
 # What a program survives
@@ -1106,7 +1113,8 @@ def test_a_system_without_threads_drops_events_and_the_shard_goes_on(
     recorder = Recorder()
     with connected(gateway, recorder, dispatcher=dispatcher) as shard:
         dispatch_numbers(gateway, range(10))
-        wait_until(lambda: shard.stats.events["TYPING_START"] == 10 and not shard.stats.waiting)
+        wait_until(lambda: shard.stats.events["TYPING_START"] == 10)
+        wait_until(lambda: not_none(shard.session).sequence == shard.last_sequence)
         assert recorder.numbers() == []
         monkeypatch.undo()
         dispatch_numbers(gateway, [10])
@@ -1199,7 +1207,8 @@ def test_a_delivery_that_several_threads_call_is_called_once(gateway: LocalGatew
     with connected(gateway, dispatcher=Twice()) as shard:
         shard.on("TYPING_START", lambda shard, data: seen.append(data["n"]))
         dispatch_numbers(gateway, range(EVENTS))
-        wait_until(lambda: shard.stats.events["TYPING_START"] == EVENTS and not shard.stats.waiting)
+        wait_until(lambda: shard.stats.events["TYPING_START"] == EVENTS)
+        wait_until(lambda: not_none(shard.session).sequence == shard.last_sequence)
     assert seen == list(range(EVENTS))
 
 

@@ -433,13 +433,14 @@ def test_a_loop_that_takes_nothing_from_a_full_queue_is_warned_of_once(
             if "has been running for" in line and not line.startswith("a handler")
         ]
 
-    with make_gateway(heartbeat_interval=300, heartbeat_tolerance=30) as gateway:
+    with make_gateway(heartbeat_interval=1000, heartbeat_tolerance=30) as gateway:
         with make_shard() as shard:
             shard.connect(gateway.url)
             shard.wait_until_ready(10)
             events = shard.events("USER_UPDATE", maxsize=3)
             fill(gateway, events)
             wait_until(warnings)
+            shard.heartbeat_in(100)
             beats = len(gateway.connections[0].received)
             wait_until(lambda: len(gateway.connections[0].received) >= beats + 5)
             assert len(gateway.all_connections) == 1

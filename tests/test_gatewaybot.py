@@ -233,7 +233,7 @@ def test_a_slow_answer_cannot_stretch_the_deadline(
     with api(trickle(beginning, piece, pause)) as it:
         began = time.monotonic()
         error = failure_of(it.url, timeout=0.5)
-        assert 0.5 <= time.monotonic() - began < 5
+        assert 0.5 <= time.monotonic() - began < 15
     assert "GET /gateway/bot was not done within 0.5 seconds" in str(error)
 
 
@@ -323,7 +323,7 @@ def test_a_wait_beyond_the_deadline_is_told_at_once(
     began = time.monotonic()
     with api([answer]) as it:
         error = failure_of(it.url, HTTPFailed)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
     assert len(it.requests) == 1
     assert error.retry_after == seconds
     assert shown in str(error)
@@ -331,8 +331,8 @@ def test_a_wait_beyond_the_deadline_is_told_at_once(
 
 def test_a_server_that_asks_for_no_pause_is_not_asked_in_a_tight_loop() -> None:
     with api([TOO_MANY + b"Retry-After: 0\r\n" + length(0)]) as it:
-        assert failure_of(it.url, HTTPFailed, timeout=1.2).status == 429
-    assert len(it.requests) <= 3
+        assert failure_of(it.url, HTTPFailed, timeout=2.5).status == 429
+    assert len(it.requests) <= 6  # one in half a second
 
 
 def test_a_fault_of_the_server_is_asked_again_twice(monkeypatch: pytest.MonkeyPatch) -> None:

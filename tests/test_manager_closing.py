@@ -25,7 +25,7 @@ from tests.managers import connect, gateway_bot, make_gateway, make_manager, wai
 from tests.support import NEVER, in_background, not_none, wait_until
 
 # Seconds that a machine under load may take longer.
-GRACE = 5.0
+GRACE = 12.0
 
 
 @pytest.fixture
@@ -166,13 +166,13 @@ def test_closing_a_manager_that_was_never_connected_does_nothing(gateway: LocalG
 
 def test_sixteen_peers_that_never_answer_are_closed_in_the_time_of_one() -> None:
     with make_gateway(16, max_concurrency=16) as gateway:
-        manager = connect(make_manager(gateway, close_timeout=0.5))
+        manager = connect(make_manager(gateway, close_timeout=1.0))
         gateway.inject(instead_of="close", connections=None)
         for connection in gateway.connections:
             connection.freeze()
         took = seconds(manager.close)
         wait_until(lambda: own_threads() == [])
-    assert took < 0.5 + GRACE
+    assert took < 1.0 + GRACE
 
 
 class Filler:
@@ -198,7 +198,7 @@ class Filler:
 
 def test_sixteen_peers_that_take_no_bytes_are_closed_in_the_time_of_one() -> None:
     with make_gateway(16, max_concurrency=16, receive_buffer=4096) as gateway:
-        manager = connect(make_manager(gateway, close_timeout=0.5))
+        manager = connect(make_manager(gateway, close_timeout=1.0))
         for connection in gateway.connections:
             connection.stop_reading()
         fillers = [Filler(shard) for shard in manager.shards.values()]
@@ -208,7 +208,7 @@ def test_sixteen_peers_that_take_no_bytes_are_closed_in_the_time_of_one() -> Non
         wait_until(lambda: own_threads() == [])
         for each in fillers:
             assert isinstance(each.outcome.exception(10), ShardError)
-    assert took < 0.5 + GRACE
+    assert took < 1.0 + GRACE
 
 
 def test_a_live_peer_is_closed_at_once() -> None:
@@ -446,7 +446,7 @@ def test_close_while_shards_wait_for_their_turn_starts_no_more(
     gateway: LocalGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shardlib.startorder.LEAD", 0.01)
-    gateway.max_concurrency, gateway.identify_interval = 1, 0.5
+    gateway.max_concurrency, gateway.identify_interval = 1, 60.0
     manager = make_manager(gateway, gateway_bot=gateway_bot(gateway))
     manager.connect()
     wait_until(lambda: gateway.identifies)
@@ -563,7 +563,7 @@ def test_ctrl_c_ends_a_wait_for_a_gateway_that_says_nothing(
     status, output, errors = finish(process)
     assert (status, errors) == (0, "")
     assert output.startswith("interrupted\n")
-    assert time.monotonic() - since < 5
+    assert time.monotonic() - since < GRACE
 
 
 def test_ctrl_c_in_connect_keeps_the_saved_sessions(gateway: LocalGateway, tmp_path: Path) -> None:
@@ -622,7 +622,7 @@ def test_ctrl_c_ends_run_forever_and_all_sessions(gateway: LocalGateway) -> None
     )
     since = interrupt_after(process, "ready")
     assert finish(process) == (0, "returned <ShardManager 4 shards, 0 ready>\n", "")
-    assert time.monotonic() - since < 5
+    assert time.monotonic() - since < GRACE
     assert {each.wait_closed() for each in gateway.all_connections} == {1000}
 
 
@@ -660,7 +660,7 @@ def test_a_program_that_ends_saves_all_sessions_and_is_quick(
     assert process.stdout.readline() == "ready\n"
     since = time.monotonic()
     assert finish(process) == (0, "", "")
-    assert time.monotonic() - since < 5
+    assert time.monotonic() - since < GRACE
     assert {each.wait_closed() for each in gateway.all_connections} == {4000}
     with make_manager(gateway, sessions=tmp_path / "sessions") as manager:
         connect(manager)
@@ -827,7 +827,7 @@ def test_a_program_that_ends_saves_the_sessions_of_peers_that_do_not_answer(
         connection.freeze()
     since = time.monotonic()
     assert finish(process) == (0, "", "")
-    assert time.monotonic() - since < 5
+    assert time.monotonic() - since < GRACE
     saved = [Session.load(tmp_path / f"shard-{shard_id}-of-4.json") for shard_id in range(4)]
     assert [each.sequence for each in saved] == sequences
 
@@ -853,7 +853,7 @@ def test_ctrl_c_while_discord_is_asked_ends_the_program_at_once(gateway: LocalGa
     process.send_signal(signal.SIGINT)
     since = time.monotonic()
     assert finish(process) == (0, "interrupted <ShardManager, never connected>\n", "")
-    assert time.monotonic() - since < 5
+    assert time.monotonic() - since < GRACE
 
 
 def test_a_signal_handler_that_closes_ends_connect(gateway: LocalGateway) -> None:
@@ -898,7 +898,7 @@ def test_many_managers_of_a_program_end_together(gateway: LocalGateway) -> None:
         connection.freeze()
     since = time.monotonic()
     assert finish(process) == (0, "", "")
-    assert time.monotonic() - since < 5
+    assert time.monotonic() - since < GRACE
 
 
 def test_a_closed_manager_that_nothing_refers_to_is_collected(gateway: LocalGateway) -> None:

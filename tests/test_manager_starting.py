@@ -74,7 +74,8 @@ def own_threads() -> list[str]:
 
 def test_the_shards_identify_in_the_order_of_their_buckets_and_none_too_early() -> None:
     with make_gateway(8, identify_interval=0.1) as gateway:
-        with make_manager(gateway, identify_gate=make_gate(gateway, slack=0.1)) as manager:
+        # On a busy machine an Identify may arrive that much later than the next one.
+        with make_manager(gateway, identify_gate=make_gate(gateway, slack=0.5)) as manager:
             connect(manager)
             assert all(each.accepted for each in gateway.identifies)
             assert sorted(identified(gateway)) == list(range(8))
@@ -86,14 +87,14 @@ def test_the_socket_of_a_shard_is_opened_when_its_slot_is_near(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("shardlib.startorder.LEAD", 0.1)
-    with make_gateway(3, max_concurrency=1, identify_interval=0.4) as gateway:
-        with make_manager(gateway, identify_gate=make_gate(gateway, slack=0.1)) as manager:
+    with make_gateway(3, max_concurrency=1, identify_interval=1.0) as gateway:
+        with make_manager(gateway, identify_gate=make_gate(gateway, slack=0.5)) as manager:
             connect(manager)
             identified_at = [each.time for each in gateway.identifies]
             opened_at = [each.opened_at for each in gateway.all_connections]
     assert identified(gateway) == [0, 1, 2]
     for before, opened, after in zip(identified_at, opened_at[1:], identified_at[1:], strict=False):
-        assert opened > before + 0.3
+        assert opened > before + 0.7
         assert opened < after
 
 
@@ -121,7 +122,7 @@ def test_a_shard_that_cannot_connect_at_first_holds_up_no_other(
     """It tries again behind the others, some of which are of later buckets."""
     monkeypatch.setattr("shardlib.backoff.Backoff.next_delay", lambda self: 0.3)
     gateway.inject(action, instead_of=step)
-    with make_manager(gateway, connect_timeout=0.2, hello_timeout=0.2) as manager:
+    with make_manager(gateway, connect_timeout=1.0, hello_timeout=1.0) as manager:
         connect(manager)
         assert sorted(identified(gateway)) == [0, 1, 2, 3]
         assert {2, 3} & set(identified(gateway)[:3])
@@ -227,7 +228,9 @@ def test_a_wait_that_runs_out_says_what_the_shards_are_doing() -> None:
     with make_gateway(8) as gateway, make_manager(gateway, identify_gate=HeldGate()) as manager:
         manager.connect()
         wait_until(lambda: len(gateway.connections) == 2)
-        wait_until(lambda: manager.shards[1].state is ShardState.CONNECTED)
+        for shard_id in (0, 1):
+            shard = manager.shards[shard_id]
+            wait_until(lambda shard=shard: shard.state is ShardState.CONNECTED)  # type: ignore[misc]
         with pytest.raises(TimeoutError) as caught:
             manager.wait_until_ready(0.01)
     message = str(caught.value)
@@ -392,7 +395,8 @@ def test_connect_succeeds_if_the_shards_identify_just_after_the_manager_has_seen
             super()._note_first_socket(life, group)
             looked.set()
             begun = [shard for shard in group.shards.values() if shard.was_begun]
-            wait_until(lambda: all(shard.has_identified for shard in begun))
+            # It may look at them only when the test has closed them.
+            wait_until(lambda: all(each.has_identified or each.has_ended for each in begun))
 
     gateway.inject(lambda _: looked.wait(10), before="upgrade")
     gateway.inject(instead_of="ready", connections=None)
@@ -555,7 +559,7 @@ def test_close_does_not_wait_for_a_gateway_bot_function_that_blocks(gateway: Loc
     assert asked.wait(10)
     since = time.monotonic()
     manager.close(timeout=0.2)
-    assert time.monotonic() - since < 5
+    assert time.monotonic() - since < 15
     with pytest.raises(ShardClosed):
         connecting.result(10)
     answer.set()
@@ -625,14 +629,14 @@ def test_a_budget_that_is_nearly_used_up_makes_shards_wait_and_resumes_go_on(
         gateway,
         sessions=tmp_path,
         identify_gate=IdentifyGate(2, 0.001, slack=0),
-        gateway_bot=gateway_bot(gateway, remaining=50, reset_after=1.2),
+        gateway_bot=gateway_bot(gateway, remaining=50, reset_after=4.0),
     ) as manager:
         connected_at = time.monotonic()
         manager.connect()
         wait_for_state(manager, lambda: "2 ready" in repr(manager), "resumed")
         assert len(gateway.identifies) == 4
         manager.wait_until_ready(20)
-        assert time.monotonic() - connected_at >= 1.2
+        assert time.monotonic() - connected_at >= 4.0
     assert identified(gateway)[4:] == [0, 3]
     told = [each for each in caplog.records if "may identify" in each.getMessage()]
     assert [(each.name, each.levelno) for each in told] == [("shardlib.manager", logging.ERROR)]
@@ -659,9 +663,9 @@ def test_a_slow_callback_of_the_managers_is_told_with_what_it_holds_up(
         return bool(warnings())
 
     def warnings() -> list[str]:
-        # On a busy machine pytest's own log handler may be slow, too.
+        # On a busy machine pytest's own log handler may be slow, too, and the identify gate.
         told = [each for each in list(caplog.messages) if "has been running for" in each]
-        return [each for each in told if not each.startswith("a handler")]
+        return [each for each in told if each.startswith("the callback ")]
 
     def slow(_: ShardManager) -> None:
         wait_until(warned)

@@ -65,17 +65,26 @@ def connected(
     gateway_options: dict[str, Any] | None = None,
     prepare: Callable[[LocalGateway], object] = lambda gateway: None,
     listener: Callable[[Ledger], Callable[[Any, Any], object]] | None = None,
+    created: collections.Counter[str] | None = None,
     **options: Any,
 ) -> Iterator[Bot]:
-    """A bot without traffic. The ledger gets what the manager's listeners get, or `listener`."""
+    """A bot without traffic. The ledger gets what the manager's listeners get, or `listener`.
+
+    :param created: counts by guild each GUILD_CREATE that follows those of the beginning.
+    """
     with make_gateway(token=TOKEN, **gateway_options or {}) as gateway:
         prepare(gateway)
         manager = make_manager(gateway, shard_count, **options)
         ledger = Ledger(gateway)
         manager.on(EVENT, ledger.listener if listener is None else listener(ledger))
+        if created is not None:
+            manager.on("GUILD_CREATE", lambda shard, data: created.update([data["id"]]))
         with manager:
             manager.connect()
             manager.wait_until_ready(TIMEOUT)
+            if created is not None:
+                wait_until(lambda: len(created) == len(guild_ids(gateway)), TIMEOUT)
+                created.clear()
             yield Bot(gateway, manager, ledger)
 
 
@@ -635,14 +644,13 @@ def test_on_resharding_needed_may_reshard_on_a_dispatchers_thread(
 
 def test_a_shard_that_was_closed_by_4011_keeps_no_other_from_resharding() -> None:
     created: collections.Counter[str] = collections.Counter()
-    with connected(4) as bot:
+    with connected(4, created=created) as bot:
         bot.gateway.min_shards = 8
         with contextlib.suppress(ShardError):
             bot.manager.shards[2].reinstantiate()
         wait_until(lambda: bot.manager.shards[2].state is ShardState.CLOSED, TIMEOUT)
         own = [each for each in guild_ids(bot.gateway) if (int(each) >> 22) % 4 == 2]
         others = [each for each in guild_ids(bot.gateway) if each not in own]
-        bot.manager.on("GUILD_CREATE", lambda shard, data: created.update([data["id"]]))
         with bot.ledger.traffic(RATE, others):
             bot.await_events()
             bot.manager.reshard(8, timeout=TIMEOUT)
@@ -749,9 +757,8 @@ def test_the_guilds_that_ready_lists_are_told_once() -> None:
 
 def test_a_guild_that_is_new_meanwhile_is_told_once() -> None:
     created: collections.Counter[str] = collections.Counter()
-    with under_traffic(4) as bot:
+    with under_traffic(4, created=created) as bot:
         new = [str((int(each) >> 22) + 1000 << 22) for each in guild_ids(bot.gateway)]
-        bot.manager.on("GUILD_CREATE", lambda shard, data: created.update([data["id"]]))
         with in_the_middle(bot, 8):
             for number, guild in enumerate(new):
                 for session in bot.gateway.sessions:  # each sees it in its own way
@@ -779,8 +786,7 @@ def test_a_guild_whose_outage_ends_after_the_switch_is_told() -> None:
 
 def test_it_waits_for_guilds_that_come_late_after_ready() -> None:
     created: collections.Counter[str] = collections.Counter()
-    with under_traffic(4) as bot:
-        bot.manager.on("GUILD_CREATE", lambda shard, data: created.update([data["id"]]))
+    with under_traffic(4, created=created) as bot:
         bot.gateway.inject(lambda each: each.slow(5_000), before="ready", shard_id=6)
         bot.manager.reshard(8, timeout=TIMEOUT)
     assert not created

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,8 +30,10 @@ IN_A_CONNECTION = (
 
 
 @pytest.fixture
-def gateway() -> Iterator[LocalGateway]:
-    with make_gateway(heartbeat_interval=300) as gateway:
+def gateway(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalGateway]:
+    """The first heartbeat is sent after 0.3 seconds; its acknowledgement may take a minute."""
+    monkeypatch.setattr(random, "random", lambda: 1 / 200)
+    with make_gateway(heartbeat_interval=60_000) as gateway:
         yield gateway
 
 
@@ -257,8 +260,8 @@ def test_wait_for_raises_at_its_timeout_for_a_failing_predicate_and_at_disconnec
 def test_a_slow_callback_is_named_once_and_keeps_its_connection(
     gateway: LocalGateway, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """During a callback of three intervals, heartbeats are sent and no verdict is reached."""
-    gateway.heartbeat_interval = 500
+    """During a callback of more than an interval, heartbeats are sent and no verdict is reached."""
+    gateway.heartbeat_interval = 1500
     release = threading.Event()
 
     def dawdle(_: Shard) -> None:
@@ -267,12 +270,14 @@ def test_a_slow_callback_is_named_once_and_keeps_its_connection(
     with make_shard(on_socket_ready=dawdle) as shard:
         shard.connect(gateway.url)
         connection = gateway.wait_for_connection()
-        wait_until(lambda: len(heartbeats(connection)) >= 5)
-        release.set()
-        wait_until(lambda: shard.heartbeat_acknowledged)
-        shard.wait_until_ready(10)
-        beats = len(heartbeats(connection))
-        wait_until(lambda: len(heartbeats(connection)) >= beats + 3)
+        # It is told once an acknowledgement is overdue.
+        wait_until(lambda: "dawdle has been running for" in caplog.text)
+        shard.heartbeat_in(100)
+        for _ in ("inside the callback", "after it"):
+            beats = len(heartbeats(connection))
+            wait_until(lambda beats=beats: len(heartbeats(connection)) >= beats + 3)  # type: ignore[misc]
+            release.set()
+            wait_until(lambda: shard.heartbeat_acknowledged)
         # On a busy machine pytest's own log handler may be slow, too.
         (warning,) = [text for text in caplog.messages if "dawdle has been running for" in text]
         assert "release.wait(20)" in warning or not HAS_GIL

@@ -169,7 +169,7 @@ def test_close_codes_that_end_the_session_begin_a_new_one(
 
 
 def test_a_zombie_connection_is_closed_and_its_session_resumed(recorder: Recorder) -> None:
-    with make_gateway(heartbeat_interval=100) as gateway, make_shard(recorder) as shard:
+    with make_gateway(heartbeat_interval=1000) as gateway, make_shard(recorder) as shard:
         shard.connect(gateway.url)
         shard.wait_until_ready(10)
         zombie = gateway.connections[0]
@@ -228,13 +228,22 @@ def test_reconnect_resume_and_reinstantiate_connect_a_closed_shard(
 def test_disconnect_ends_a_waiting_reconnect_with_shard_closed(
     gateway: LocalGateway, shard: Shard
 ) -> None:
+    raised: list[str] = []
+
+    def reconnect() -> None:
+        with pytest.raises(ShardClosed) as caught:
+            shard.reconnect()
+        raised.append(str(caught.value))
+
     gateway.outage()
-    reconnecting = in_background(shard.reconnect)
+    reconnecting = threading.Thread(target=reconnect)
+    reconnecting.start()
+    # A thread that had not begun would find the shard closed, and connect it.
+    wait_until(lambda: is_waiting_in(reconnecting, Shard.reconnect))
     wait_until(lambda: shard.state is ShardState.WAITING)
     shard.disconnect()
-    error = reconnecting.exception(10)
-    assert isinstance(error, ShardClosed)
-    assert str(error) == CLOSED_BY_DISCONNECT
+    reconnecting.join(10)
+    assert raised == [CLOSED_BY_DISCONNECT]
 
 
 def test_no_fail_keeps_trying_for_a_closed_shard(gateway: LocalGateway, shard: Shard) -> None:

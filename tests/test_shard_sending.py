@@ -228,7 +228,7 @@ def test_send_on_a_closed_shard_says_what_closed_it(gateway: LocalGateway, shard
 
 def test_send_stops_before_120_in_a_minute_while_heartbeats_continue(gateway: LocalGateway) -> None:
     """The gateway counts the payloads too, and would close with 4008."""
-    gateway.heartbeat_interval = 200
+    gateway.heartbeat_interval = 1000
     with make_shard() as shard:
         shard.connect(gateway.url)
         shard.wait_until_ready(10)
@@ -236,7 +236,7 @@ def test_send_stops_before_120_in_a_minute_while_heartbeats_continue(gateway: Lo
         with pytest.raises(SendTimeout, match="used up"):
             while True:
                 # Long enough for a heartbeat to leave, and too short for the window.
-                shard.send(json.dumps(SEND), timeout=1.0)
+                shard.send(json.dumps(SEND), timeout=2.0)
                 sent += 1
         assert 50 < sent < 120
         connection = gateway.connections[0]
@@ -418,7 +418,6 @@ def test_the_users_json_module_encodes_only_payloads_of_the_user(
     gateway: LocalGateway,
 ) -> None:
     """The module may fail or be slow, which must stop neither heartbeats nor a Resume."""
-    gateway.heartbeat_interval = 100
 
     class Module:
         written: list[Any] = []
@@ -434,6 +433,8 @@ def test_the_users_json_module_encodes_only_payloads_of_the_user(
         shard.connect(gateway.url)
         shard.wait_until_ready(10)
         shard.heartbeat()
+        gateway.expect(Opcode.HEARTBEAT)
+        shard.heartbeat_in(10)
         gateway.expect(Opcode.HEARTBEAT)
         gateway.connections[0].request_heartbeat()
         gateway.connections[0].drop()
@@ -530,8 +531,6 @@ def test_identify_by_hand_sets_no_ready_deadline_after_ready(
     gateway: LocalGateway,
 ) -> None:
     """If READY is handled before identify() goes on, no answer is awaited any more."""
-    gateway.heartbeat_interval = 100
-
     shard: Shard
 
     class Gate:
@@ -556,6 +555,7 @@ def test_identify_by_hand_sets_no_ready_deadline_after_ready(
             sys.settrace(before)
         connection = gateway.connections[0]
         beats = len(heartbeats(connection))
+        shard.heartbeat_in(100)
         # Five heartbeats take longer than ready_timeout.
         wait_until(lambda: len(heartbeats(connection)) >= beats + 5)
         assert len(gateway.all_connections) == 1

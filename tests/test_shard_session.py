@@ -69,6 +69,9 @@ def test_a_loaded_session_is_resumed_at_its_gateway(tmp_path: Path) -> None:
             shard.connect(gateway.url)
             shard.wait_until_ready(10)
             wait_until(lambda: shard.stats.events["GUILD_CREATE"] == 1)
+            # An event is counted before it is done, and a session that is saved between is replayed
+            # from the event before.
+            wait_until(lambda: shard.session and shard.session.sequence == shard.last_sequence)
             assert shard.session is not None
             shard.session.save(tmp_path / "session.json")
             shard.disconnect(4000)
@@ -143,8 +146,9 @@ def test_after_five_unanswered_resumes_the_shard_identifies() -> None:
     """Five connections that never answer cost the session; the sixth identifies."""
     gone = Session("abc", 5, None, 0, 1)
     with make_gateway() as gateway:
-        gateway.inject(instead_of="ready", connections=5)
-        with make_shard(session=gone, ready_timeout=0.1) as shard:
+        # Not ready_timeout: one that five connections soon outlast is too short for the sixth.
+        gateway.inject(lambda connection: connection.drop(), instead_of="ready", connections=5)
+        with make_shard(session=gone) as shard:
             shard.connect(gateway.url)
             shard.wait_until_ready(10)
             opcodes = [

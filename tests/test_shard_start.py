@@ -95,7 +95,7 @@ def test_disconnect_during_the_first_attempts_of_start_ends_them(
     wait_until(lambda: shard.state is ShardState.WAITING)
     since = time.monotonic()
     shard.disconnect()
-    assert time.monotonic() - since < 5
+    assert time.monotonic() - since < 15
     assert shard.state is ShardState.CLOSED
     assert shard.socket_thread is None
     assert recorder.besides_states == [("closed", None)]
@@ -190,7 +190,7 @@ def test_start_behind_a_callback_that_does_not_return_leaves_word(
         shard.disconnect()
         since = time.monotonic()
         shard.start(gateway.url)
-        assert time.monotonic() - since < 5
+        assert time.monotonic() - since < 15
         assert shard.state is ShardState.CLOSING
         for method in (shard.start, shard.connect):
             with pytest.raises(AlreadyConnected):
@@ -204,7 +204,8 @@ def test_start_behind_a_callback_that_does_not_return_leaves_word(
         stuck.release.set()
         ready.result(10)
         sent.result(10)
-    assert recorder.count("closed", None) == 2
+    # A busy machine may need more than close_timeout, and disconnect() does not wait for longer.
+    wait_until(lambda: recorder.count("closed", None) == 2)
 
 
 def test_disconnect_takes_back_a_start_that_waits_for_a_callback(

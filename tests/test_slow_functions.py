@@ -46,7 +46,11 @@ def slow(caplog: pytest.LogCaptureFixture) -> Slow:
 
 
 def quick_gateway() -> LocalGateway:
-    return make_gateway(heartbeat_interval=50, heartbeat_tolerance=30)
+    """A gateway whose heartbeats are soon unanswered, and else acknowledged in time.
+
+    On a busy machine an acknowledgement takes its time, too.
+    """
+    return make_gateway(heartbeat_interval=1000, heartbeat_tolerance=30)
 
 
 def test_a_slow_json_module_is_named_as_the_option_json(slow: Slow) -> None:
@@ -105,7 +109,7 @@ def test_a_slow_log_handler_is_named(slow: Slow) -> None:
     logger.addHandler(Handler())
     with quick_gateway() as gateway, make_shard(logger=logger) as shard:
         shard.connect(gateway.url)
-        shard.wait_until_ready(20)
+        wait_until(lambda: slow.warnings)
     assert slow.warnings[0].startswith("a handler of the logger has been running for ")
 
 
@@ -169,8 +173,9 @@ class Stuck:
 
     def _lines(self, words: str) -> list[str]:
         lines = [each.getMessage() for each in list(self._caplog.records)]
-        # On a busy machine pytest's own log handler may be slow, too.
-        return [line for line in lines if words in line and not line.startswith("a handler")]
+        # On a busy machine pytest's own log handler may be slow, too, and the identify gate.
+        others = ("a handler", "the identify gate")
+        return [line for line in lines if words in line and not line.startswith(others)]
 
 
 @pytest.fixture
@@ -190,7 +195,7 @@ def test_a_stuck_listener_is_told_once_with_its_event_its_line_and_its_end(stuck
     def listen(shard: Any, data: Any) -> None:
         stuck()
 
-    with make_gateway() as gateway, make_shard(slow_callback=0.05) as shard:
+    with make_gateway() as gateway, make_shard(slow_callback=0.5) as shard:
         connect(gateway, shard)
         shard.on("USER_UPDATE", listen)
         gateway.dispatch("USER_UPDATE", {})
@@ -214,8 +219,11 @@ def test_it_is_told_once_while_heartbeats_go_on_unanswered(stuck: Stuck) -> None
         shard.connect(gateway.url)
         assert stuck.entered.wait(20)
         connection = gateway.connections[-1]
+        wait_until(lambda: stuck.told)
+        wait_until(lambda: not shard.heartbeat_acknowledged)
+        shard.heartbeat_in(50)
         beats = len(heartbeats(connection))
-        wait_until(lambda: len(heartbeats(connection)) >= beats + 10)  # half a second
+        wait_until(lambda: len(heartbeats(connection)) >= beats + 30)  # more than the interval
         assert len(stuck.told) == 1
         assert len(gateway.all_connections) == 1
         stuck.release.set()
@@ -247,7 +255,7 @@ def test_a_callback_that_is_stuck_while_no_heartbeat_thread_lives_is_told(
 
 
 def test_a_stuck_predicate_is_told_with_its_event(stuck: Stuck) -> None:
-    with make_gateway() as gateway, make_shard(slow_callback=0.05) as shard:
+    with make_gateway() as gateway, make_shard(slow_callback=0.5) as shard:
         connect(gateway, shard)
         waiting = in_background(shard.wait_for, "USER_UPDATE", stuck)
         wait_until(lambda: gateway.dispatch("USER_UPDATE", {}) and stuck.told)
@@ -264,12 +272,12 @@ def test_without_slow_callback_a_stuck_callback_is_told_at_an_unanswered_heartbe
         shard.on("USER_UPDATE", stuck)
         gateway.dispatch("USER_UPDATE", {})
         assert stuck.entered.wait(20)
-        beats = len(heartbeats(gateway.connections[-1]))
-        shard.heartbeat_in(100)
-        wait_until(lambda: len(heartbeats(gateway.connections[-1])) > beats)
-        assert stuck.told == []
+        shard.heartbeat_in(500)
         wait_until(lambda: stuck.told)
         stuck.release.set()
+    # Not at the first heartbeat, which is due after half a second, but at the second one.
+    (line,) = stuck.told
+    assert float(line.split(" has been running for ")[1].split(" second")[0]) >= 1.0
 
 
 def switches(thread: threading.Thread) -> int:

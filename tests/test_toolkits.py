@@ -147,15 +147,17 @@ def test_the_loop_has_its_turn_while_callbacks_wait(gateway: LocalGateway, windo
         timers.append(len(calls))
         window.after(50, timer)
 
-    type_in(gateway, 200)
-    wait_until(lambda: shard.stats.events.get("TYPING_START") == 200)
+    def had_its_turn() -> bool:
+        return len([done for done in timers if done > 0]) >= 5 and window.drawn >= 5
+
+    type_in(gateway, 1000)
+    wait_until(lambda: shard.stats.events.get("TYPING_START") == 1000)
     window.drawn = 0
     window.after(50, timer)
-    window.run_until(lambda: len(calls) == 200)
+    window.run_until(lambda: had_its_turn() or len(calls) == 1000)
     shard.disconnect()
-    # In a second or more of callbacks without a gap.
-    assert len([done for done in timers if 0 < done < 200]) >= 5
-    assert window.drawn >= 5
+    # Within five seconds or more of callbacks without a gap: a busy machine draws late.
+    assert had_its_turn() and len(calls) < 1000
 
 
 def test_the_window_disconnects_amid_500_events_a_second(
@@ -227,7 +229,7 @@ def test_closing_the_window_closes_its_shards_and_calls_nothing_more(
     wait_until(lambda: all(shard.stats.events.get("TYPING_START") == 10 for shard in shards))
     start = time.monotonic()
     window.close()
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 15
     for shard in shards:
         # Another thread does not wait for callbacks that are never called.
         in_background(shard.disconnect).result(PATIENCE)

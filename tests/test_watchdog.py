@@ -12,7 +12,7 @@ import pytest
 from shardlib.running import Running
 from shardlib.waiting import Alarm
 from shardlib.watchdog import Watchdog
-from tests.support import Thread, wait_until
+from tests.support import NEVER, Thread, wait_until
 
 FOREVER = 1000.0  # seconds
 
@@ -58,6 +58,12 @@ class Caller:
         self._release.set()
         if self._thread is not None:
             self._thread.finish()
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of a watchdog waits until a report is written, however busy the machine is."""
+    monkeypatch.setattr("shardlib.watchdog._TIME_TO_END", NEVER)
 
 
 def make(limit: float | None) -> tuple[Watchdog, Log]:

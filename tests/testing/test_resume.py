@@ -251,14 +251,14 @@ def test_a_delayed_replay_holds_the_events_of_the_meantime(local_gateway: LocalG
     with connected(local_gateway) as client:
         session_id = client.ready()["session_id"]
         client.leave()
-    local_gateway.inject(lambda it: it.proceed(after=30), instead_of="replay")
+    local_gateway.inject(lambda it: it.proceed(after=60), instead_of="replay")
     with connected(local_gateway) as client:
         client.resume(session_id, 4)
         client.nothing_more()
         local_gateway.dispatch("USER_UPDATE", PLAIN)
-        local_gateway.clock.advance(29)
+        local_gateway.clock.advance(30)
         client.nothing_more()
-        local_gateway.clock.advance(1)
+        local_gateway.clock.advance(30)
         assert [each["t"] for each in client.events_until("RESUMED")] == ["USER_UPDATE", "RESUMED"]
         local_gateway.dispatch("USER_UPDATE", PLAIN)
         client.event("USER_UPDATE")
