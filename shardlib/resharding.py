@@ -187,7 +187,10 @@ class Resharding:
 
     def _await_ready(self, life: Life, deadline: Deadline) -> None:
         new = self._new
-        while new.ready < len(new.shards):
+        while True:
+            seen = new.progress  # first: what comes while the rest is looked at ends the wait, too
+            if new.ready == len(new.shards):
+                return
             if life.is_over:
                 raise life.closed_error()
             errors = new.errors
@@ -204,7 +207,7 @@ class Resharding:
                 )
             wait = new.start_due()
             until = deadline if wait is None else Deadline(wait).earlier(deadline)
-            self._await_progress(life, new.progress, until)
+            self._await_progress(life, seen, until)
 
     def _await_progress(self, life: Life, seen: object, until: Deadline) -> None:
         self._wait(life, lambda: self._new.progress != seen, until)

@@ -31,6 +31,7 @@ from shardlib import (
     running_shards,
 )
 from shardlib.dispatch import Dispatcher, Mailbox, Pool, Worker
+from shardlib.shardgroup import ShardGroup
 from shardlib.shardlocks import ShardLocks
 from shardlib.testing import GatewayConnection, GatewaySession, LocalGateway
 from tests.managers import gateway_bot, make_gate
@@ -412,10 +413,28 @@ def test_a_new_shard_that_is_never_ready_leaves_the_old_ones() -> None:
     with under_traffic(4) as bot:
         bot.gateway.inject(instead_of="ready", shard_id=5)
         with pytest.raises(TimeoutError, match="7 of 8 new shards were ready in time"):
-            bot.manager.reshard(8, timeout=2.0)
+            bot.manager.reshard(8, timeout=5.0)
         assert bot.manager.shard_count == 4
         bot.await_events()
         bot.manager.reshard(8, timeout=TIMEOUT)
+
+
+def test_new_shards_that_are_ready_before_they_are_waited_for_are_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A busy machine may hold the thread up between the look at the shards and the wait."""
+    start_due = ShardGroup.start_due
+
+    def start_slowly(group: ShardGroup) -> float | None:
+        wait = start_due(group)
+        if wait is None:
+            begun = [shard for shard in group.shards.values() if shard.was_begun]
+            wait_until(lambda: all(shard.is_ready for shard in begun), TIMEOUT)
+        return wait
+
+    with connected(2) as bot:
+        monkeypatch.setattr(ShardGroup, "start_due", start_slowly)
+        in_background(bot.manager.reshard, 4).result(TIMEOUT)
 
 
 def test_disconnect_in_the_middle_closes_old_and_new_shards() -> None:
