@@ -68,6 +68,7 @@ from benchmarks.plot import plot_takeovers
 from benchmarks.table import show_versions
 from benchmarks.takeovers import Takeover, summary
 from shardlib.fleet import Fleet, FleetError
+from shardlib.fleet.leases import most_kept
 from shardlib.testing import GatewaySession, LocalGateway
 from tests.redis_server import RedisServer, executables
 
@@ -650,8 +651,7 @@ class Chaos:
             owners = Counter(each.owner for each in self._fleet.shards())
         except FleetError as error:
             return [str(error)]
-        share = math.ceil(self.setting.shards / self.setting.workers)
-        most = share + (share >= 4)  # from a share of four on, a worker keeps one shard more
+        most = most_kept(math.ceil(self.setting.shards / self.setting.workers))
         return [f"{owner} has {number} shards" for owner, number in owners.items() if number > most]
 
     def _is_handled(self) -> list[str]:

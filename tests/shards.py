@@ -7,7 +7,7 @@ from typing import Any
 from shardlib import Backoff, IdentifyGate, Intents, Opcode, Shard
 from shardlib.testing import GatewayConnection, LocalGateway, ReceivedPayload
 from tests.recorder import Recorder
-from tests.support import TOKEN
+from tests.support import TOKEN, wait_until
 
 
 def make_gateway(**options: Any) -> LocalGateway:
@@ -34,3 +34,9 @@ def make_shard(recorder: Recorder | None = None, /, **options: Any) -> Shard:
 def heartbeats(connection: GatewayConnection) -> list[ReceivedPayload]:
     """The heartbeats that a connection of the gateway has received."""
     return [payload for payload in connection.received if payload["op"] == Opcode.HEARTBEAT]
+
+
+def await_heartbeats(connection: GatewayConnection, count: int) -> None:
+    """Wait until a gateway has received so many more heartbeats."""
+    beats = len(heartbeats(connection))
+    wait_until(lambda: len(heartbeats(connection)) >= beats + count)

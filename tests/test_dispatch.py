@@ -24,7 +24,7 @@ from shardlib.dispatch.threads import Threads
 from shardlib.testing import LocalGateway
 from tests.recorder import Recorder, dispatch_numbers
 from tests.reliability.storms import list_spots, press_ctrl_c, traces_instructions
-from tests.shards import heartbeats, make_gateway, make_shard
+from tests.shards import await_heartbeats, make_gateway, make_shard
 from tests.support import AT_ONCE, NEVER, TOKEN, Thread, in_background, not_none, wait_until
 
 EVENTS = 200
@@ -259,8 +259,7 @@ def test_a_full_mailbox_makes_the_shard_wait_and_loses_nothing(gateway: LocalGat
         wait_until(lambda: len(mailbox) >= 10)
         connection = gateway.connections[-1]
         shard.heartbeat_in(100)
-        beats = len(heartbeats(connection))
-        wait_until(lambda: len(heartbeats(connection)) >= beats + 15)  # more than the interval
+        await_heartbeats(connection, 15)  # more than the interval
         assert len(mailbox) < 20
         run_until(mailbox, lambda: len(recorder.numbers()) == EVENTS)
         assert shard.stats.connections == 1

@@ -228,9 +228,8 @@ def test_a_wait_that_runs_out_says_what_the_shards_are_doing() -> None:
     with make_gateway(8) as gateway, make_manager(gateway, identify_gate=HeldGate()) as manager:
         manager.connect()
         wait_until(lambda: len(gateway.connections) == 2)
-        for shard_id in (0, 1):
-            shard = manager.shards[shard_id]
-            wait_until(lambda shard=shard: shard.state is ShardState.CONNECTED)  # type: ignore[misc]
+        first = [manager.shards[0], manager.shards[1]]
+        wait_until(lambda: all(shard.state is ShardState.CONNECTED for shard in first))
         with pytest.raises(TimeoutError) as caught:
             manager.wait_until_ready(0.01)
     message = str(caught.value)

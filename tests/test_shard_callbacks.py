@@ -13,7 +13,7 @@ import pytest
 from shardlib import NotReady, Opcode, Shard, ShardClosed, ShardError, ShardState
 from shardlib.testing import LocalGateway
 from tests.recorder import Recorder
-from tests.shards import heartbeats, make_gateway, make_shard
+from tests.shards import await_heartbeats, make_gateway, make_shard
 from tests.support import AT_ONCE, HAS_GIL, NEVER, in_background, wait_until
 
 # The callbacks of a first connection with heartbeats, an event and an unreadable message.
@@ -274,8 +274,7 @@ def test_a_slow_callback_is_named_once_and_keeps_its_connection(
         wait_until(lambda: "dawdle has been running for" in caplog.text)
         shard.heartbeat_in(100)
         for _ in ("inside the callback", "after it"):
-            beats = len(heartbeats(connection))
-            wait_until(lambda beats=beats: len(heartbeats(connection)) >= beats + 3)  # type: ignore[misc]
+            await_heartbeats(connection, 3)
             release.set()
             wait_until(lambda: shard.heartbeat_acknowledged)
         # On a busy machine pytest's own log handler may be slow, too.

@@ -19,7 +19,7 @@ from shardlib.connection import Connection
 from shardlib.limits import SendWindow
 from shardlib.testing import LocalGateway
 from tests.recorder import Recorder
-from tests.shards import heartbeats, make_gateway, make_shard
+from tests.shards import await_heartbeats, make_gateway, make_shard
 from tests.support import AT_ONCE, in_background, wait_until
 
 SEND = {"op": 4, "d": {"guild_id": "1", "channel_id": None, "self_mute": False, "self_deaf": False}}
@@ -240,8 +240,7 @@ def test_send_stops_before_120_in_a_minute_while_heartbeats_continue(gateway: Lo
                 sent += 1
         assert 50 < sent < 120
         connection = gateway.connections[0]
-        beats = len(heartbeats(connection))
-        wait_until(lambda: len(heartbeats(connection)) >= beats + 3)
+        await_heartbeats(connection, 3)
         assert connection.is_open
         # A new connection has a window of its own.
         shard.reconnect()
@@ -554,8 +553,7 @@ def test_identify_by_hand_sets_no_ready_deadline_after_ready(
         finally:
             sys.settrace(before)
         connection = gateway.connections[0]
-        beats = len(heartbeats(connection))
         shard.heartbeat_in(100)
         # Five heartbeats take longer than ready_timeout.
-        wait_until(lambda: len(heartbeats(connection)) >= beats + 5)
+        await_heartbeats(connection, 5)
         assert len(gateway.all_connections) == 1

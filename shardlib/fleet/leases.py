@@ -32,6 +32,14 @@ _LARGE_SHARE = 4
 _HAND_OVERS = 4
 
 
+def most_kept(share: int) -> int:
+    """How many shards a worker keeps at most: with more it hands one over.
+
+    :param share: the shards that each worker should have.
+    """
+    return share + (_TOLERATED if share >= _LARGE_SHARE else 0)
+
+
 class Leases:
     """The shards of a worker. The worker's thread calls everything here, but :attr:`shards`.
 
@@ -235,7 +243,7 @@ class Leases:
     def _balance(self) -> None:
         share = self._roster.enter(self._config.shard_count)
         staying = [shard for shard in self.shards.values() if not shard.is_leaving]
-        if len(staying) > share + (_TOLERATED if share >= _LARGE_SHARE else 0):
+        if len(staying) > most_kept(share):
             self._log(
                 logging.INFO,
                 "shard %d is handed over: this worker has %d, and its share is %d",
